@@ -1,0 +1,28 @@
+"""See what a remote USB device and its host say to each other, in Wireshark, over USB/IP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from usbip_capture.capture.writer import PcapWriter
+    from usbip_capture.pyusb_backend import get_backend
+
+__version__ = "0.1.0"
+__all__ = ["PcapWriter", "__version__", "get_backend"]
+
+# Name -> module. Nothing is imported before it is asked for: Wireshark's queries start this package too.
+_HOMES = {
+    "PcapWriter": "usbip_capture.capture.writer",
+    "get_backend": "usbip_capture.pyusb_backend",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,114 @@
+"""The waist of the package: a `Device` runs `Transfer`s, wherever the USB device lives.
+
+Simulated and remote devices are Devices; the PyUSB backend, the probe and the server use Devices; the tap is a
+Device around a Device.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from usbip_capture.errors import LocalProtocolError
+from usbip_capture.usb.info import DeviceInfo
+from usbip_capture.usb.urb import Completion, Urb
+
+
+class Transfer:
+    """One URB on its way. The caller makes it; the device finishes it exactly once.
+
+    done: called with the completion, from any thread, before `completion` is set.
+    awaited: the caller will call `Device.wait`; without `done` that is taken for granted. A transfer that is not
+    awaited makes the device look for its completion by itself.
+    """
+
+    __slots__ = ("_done", "_signal", "awaited", "completion", "urb")
+
+    def __init__(
+        self, urb: Urb, done: Callable[[Completion], None] | None = None, *, awaited: bool | None = None
+    ) -> None:
+        self.urb = urb
+        self.completion: Completion | None = None
+        self.awaited = done is None if awaited is None else awaited
+        self._done = done
+        self._signal: threading.Lock | None = None
+
+    def finish(self, completion: Completion) -> None:
+        """Called by the device, once. Raises LocalProtocolError when called again."""
+        if self.completion is not None:
+            raise LocalProtocolError(f"{self.urb!r} was finished twice")
+        if self._done is not None:
+            self._done(completion)
+        self.completion = completion
+        self.wake()
+
+    def wake(self) -> None:
+        """Let a thread in `sleep` look again."""
+        signal = self._signal
+        if signal is not None:
+            try:
+                signal.release()
+            except RuntimeError:    # it is awake already
+                pass
+
+    def arm(self) -> threading.Lock:
+        """From now on `wake` is remembered until the next `sleep`; one thread at a time."""
+        signal = self._signal
+        if signal is None:
+            signal = threading.Lock()
+            signal.acquire()
+            self._signal = signal
+        return signal
+
+    def sleep(self, timeout: float | None) -> None:
+        """Block until finished, woken or `timeout` seconds are over; one thread at a time."""
+        # Armed before the look at `completion`, which is set before the look at `_signal`: no wake-up is lost.
+        signal = self.arm()
+        if self.completion is None:
+            signal.acquire(timeout=-1 if timeout is None else timeout)
+
+
+class Device(ABC):
+    """Runs URBs. May finish a transfer before `submit` returns, and from any thread; never loses one."""
+
+    info: DeviceInfo
+
+    @abstractmethod
+    def submit(self, transfer: Transfer) -> None:
+        """Start a transfer. A device that is gone finishes it with -ESHUTDOWN; nothing is raised for that."""
+
+    @abstractmethod
+    def cancel(self, transfer: Transfer) -> None:
+        """Ask for a transfer back. It finishes in its own time, unlinked or complete, whichever won the race."""
+
+    def wait(self, transfer: Transfer, timeout: float | None = None) -> bool:
+        """Block until `transfer` is finished: True; False after `timeout` seconds. Spurious False is not allowed."""
+        if transfer.completion is None:
+            transfer.sleep(timeout)
+        return transfer.completion is not None
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the device back and finish what is pending with -ESHUTDOWN. Never raises; may be called again."""
+
+    def run(self, urb: Urb, timeout: float | None = None, grace: float = 1.0) -> Completion:
+        """Submit, wait, and cancel when `timeout` seconds are over; a reply that wins that race counts.
+
+        Returns a completion of -ECONNRESET if the transfer was taken back.
+        """
+        transfer = Transfer(urb)
+        self.submit(transfer)
+        if not self.wait(transfer, timeout):
+            self.cancel(transfer)
+            if not self.wait(transfer, grace):
+                self.abandon(transfer)
+                self.wait(transfer)
+        completion = transfer.completion
+        if completion is None:
+            raise LocalProtocolError(f"{self!r} lost {urb!r}")
+        return completion
+
+    @abstractmethod
+    def abandon(self, transfer: Transfer) -> None:
+        """Finish a cancelled transfer with -ECONNRESET now: the peer never answered. No effect when finished."""

@@ -1,0 +1,264 @@
+"""A device on a USB/IP server.
+
+Whoever waits for a transfer reads the socket for all (the leader); others that wait meanwhile (followers) are woken
+by it, and the first of them leads when it is done. So a single thread never hands over to another one, which costs
+two to three times the round trip. Transfers that nobody waits for are read by a thread of the device's own.
+
+A `done` callback must not wait for transfers of the same device: it runs where its thread reads for all.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from usbip_capture.device import Device, Transfer
+from usbip_capture.errors import LocalProtocolError, RemoteProtocolError
+from usbip_capture.net import SEND_TIMEOUT, exchange, send
+from usbip_capture.usb.info import DeviceInfo
+from usbip_capture.usb.status import ESHUTDOWN
+from usbip_capture.usb.urb import Buffer, Completion
+from usbip_capture.wire.client import ClientConnection, unlinked
+from usbip_capture.wire.operations import DevlistExchange, ImportExchange
+
+log = logging.getLogger(__name__)
+
+#: Seconds that stand for "for ever": both socket objects share one descriptor, which the sender's time-out has made
+#: non-blocking, so that the reader must have a time-out too.
+_FOR_EVER = 3600.0
+
+
+def list_devices(sock: socket.socket, where: str, timeout: float) -> list[DeviceInfo]:
+    """What the server exports; `sock` is used up. Raises UsbipError, its sentence naming `where`."""
+    request = DevlistExchange()
+    with sock:
+        exchange(sock, request, where, timeout)
+    return request.devices
+
+
+def import_device(sock: socket.socket, busid: str, where: str, timeout: float) -> RemoteDevice:
+    """Take a device over; the connection is its own from now on. Raises UsbipError and closes `sock`."""
+    try:
+        request = ImportExchange(busid)
+        exchange(sock, request, where, timeout)
+        if request.info is None:
+            raise RemoteProtocolError(f"{where}: the import of {busid} was answered without a device")
+        return RemoteDevice(sock, request.info, where)
+    except BaseException:
+        sock.close()
+        raise
+
+
+class RemoteDevice(Device):
+    """An imported device. `lost` tells why its connection ended, None while it lives."""
+
+    def __init__(self, sock: socket.socket, info: DeviceInfo, where: str) -> None:
+        self.info = info
+        self.where = where
+        self.lost: str | None = None
+        self._closed = False
+        self._conn: ClientConnection[Transfer] = ClientConnection(info.devid)
+        # Two Python objects on one connection: a time-out is a property of the object.
+        self._rx = sock
+        self._rx_timeout = -1.0
+        self._tx = sock.dup()
+        self._tx.settimeout(SEND_TIMEOUT)
+        self._sending = threading.Lock()
+        self._reading = threading.Lock()
+        self._followers: dict[Transfer, None] = {}
+        self._unawaited: dict[Transfer, None] = {}
+        self._on_lost: Callable[[str], None] | None = None
+        self._reader: threading.Thread | None = None
+        self._reader_due = threading.Event()
+        self._starting = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<RemoteDevice {self.info} at {self.where}>"
+
+    def submit(self, transfer: Transfer) -> None:
+        if self.lost is not None:
+            transfer.finish(unlinked(transfer.urb, -ESHUTDOWN))
+            return
+        if not transfer.awaited:
+            self._unawaited[transfer] = None
+        try:
+            _, parts = self._conn.submit(transfer.urb, transfer)
+        except LocalProtocolError:
+            self._unawaited.pop(transfer, None)
+            raise
+        self._send(parts)
+        if self.lost is not None:
+            self._fail_pending()        # it may have come too late for the one that found the loss
+        elif not transfer.awaited:
+            self._start_reader()
+
+    def cancel(self, transfer: Transfer) -> None:
+        message = self._conn.unlink(transfer)
+        if message is not None and self.lost is None:
+            self._send([message])
+
+    def abandon(self, transfer: Transfer) -> None:
+        if self._conn.forget(transfer):
+            self._finish(transfer, unlinked(transfer.urb))
+
+    def wait(self, transfer: Transfer, timeout: float | None = None) -> bool:
+        if transfer.completion is not None:
+            return True
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not (done := self._lead_or_follow(transfer, timeout)):
+            if deadline is not None:
+                timeout = deadline - time.monotonic()
+                if timeout <= 0:
+                    break
+        return done
+
+    def watch(self, on_lost: Callable[[str], None]) -> None:
+        """Read the connection even while nothing is pending; call `on_lost` with the reason when it ends."""
+        self._on_lost = on_lost
+        self._start_reader()
+        if self.lost is not None:
+            on_lost(self.lost)
+
+    def close(self) -> None:
+        self._lose(f"device {self.info} was given back to {self.where}", tell=False)
+        self._closed = True
+        reader = self._reader
+        if reader is not None and reader is not threading.current_thread():
+            reader.join()
+        self._release_sockets()
+
+    # -- reading
+
+    def _lead_or_follow(self, transfer: Transfer, timeout: float | None) -> bool:
+        if self._reading.acquire(blocking=False):
+            self._lead(transfer, timeout)
+            return transfer.completion is not None
+        transfer.arm()
+        self._followers[transfer] = None
+        # Tried again now that the leader can see us: had it gone before, nobody would wake us.
+        if self._reading.acquire(blocking=False):
+            self._followers.pop(transfer, None)
+            self._lead(transfer, timeout)
+            return transfer.completion is not None
+        transfer.sleep(timeout)
+        self._followers.pop(transfer, None)
+        if not self._reading.locked():
+            self._promote()     # we may have been woken to lead, and need not any more
+        return transfer.completion is not None
+
+    def _lead(self, transfer: Transfer, timeout: float | None) -> None:
+        """Read for all until `transfer` is finished; `_reading` is held, and released here."""
+        try:
+            deadline = None if timeout is None else time.monotonic() + timeout
+            while transfer.completion is None and self.lost is None and self._receive(timeout):
+                if deadline is not None and transfer.completion is None:
+                    timeout = max(deadline - time.monotonic(), 0.0001)
+        finally:
+            self._reading.release()
+            if self._followers:
+                self._promote()
+        if self.lost is not None:
+            self._fail_pending()
+            if self._closed:
+                self._release_sockets()
+
+    def _promote(self) -> None:
+        for follower in list(self._followers):
+            if follower.completion is None:
+                follower.wake()
+                break
+
+    def _receive(self, timeout: float | None) -> bool:
+        """Take what has arrived; False when `timeout` seconds brought nothing."""
+        limit = _FOR_EVER if timeout is None else timeout
+        if limit != self._rx_timeout:
+            self._rx_timeout = limit
+            self._rx.settimeout(limit)
+        conn = self._conn
+        try:
+            size = self._rx.recv_into(conn.buffer())
+            if not size:
+                self._lose(self._end_of_stream())
+                return True
+            conn.received(size, self._finish)
+        except TimeoutError:
+            return timeout is None
+        except RemoteProtocolError as error:
+            self._lose(f"{self.where}: {error}")
+        except OSError as error:
+            self._lose(f"the connection to {self.where} broke: {error.strerror or error}")
+        return True
+
+    def _end_of_stream(self) -> str:
+        if self._conn.in_message():
+            return f"{self.where} closed the connection in the middle of a message"
+        return f"{self.where} closed the connection of device {self.info}"
+
+    def _start_reader(self) -> None:
+        if self._reader is None:
+            with self._starting:
+                if self._reader is None:
+                    name = f"usbip-reader-{self.info.busid}"
+                    self._reader = threading.Thread(target=self._read_for_all, name=name, daemon=True)
+                    self._reader.start()
+        self._reader_due.set()
+
+    def _read_for_all(self) -> None:
+        while self.lost is None:
+            self._reader_due.wait()
+            self._reader_due.clear()
+            with self._reading:
+                while self.lost is None and (self._unawaited or self._on_lost):
+                    self._receive(None)
+            self._promote()
+        self._fail_pending()
+        if self._closed:
+            self._release_sockets()
+
+    # -- ending
+
+    def _release_sockets(self) -> None:
+        """Close the descriptors once nobody is in a system call with them: whoever reads now does it afterwards."""
+        if self._reading.acquire(blocking=False):
+            self._rx.close()
+            self._reading.release()
+        with self._sending:
+            self._tx.close()
+
+    def _finish(self, transfer: Transfer, completion: Completion) -> None:
+        if not transfer.awaited:
+            self._unawaited.pop(transfer, None)
+        try:
+            transfer.finish(completion)
+        except Exception:
+            log.exception("the callback of %r failed", transfer.urb)
+
+    def _send(self, parts: list[Buffer]) -> None:
+        try:
+            with self._sending:
+                send(self._tx, parts)
+        except OSError as error:
+            self._lose(f"the connection to {self.where} broke: {error.strerror or error}")
+
+    def _lose(self, reason: str, tell: bool = True) -> None:
+        """The connection is over: wake whoever reads or sends, finish all that waits."""
+        with self._starting:
+            if self.lost is not None:
+                return
+            self.lost = reason
+        try:
+            self._rx.shutdown(socket.SHUT_RDWR)
+        except OSError:     # the peer was quicker
+            pass
+        self._reader_due.set()
+        self._fail_pending()
+        if tell and self._on_lost is not None:
+            self._on_lost(reason)
+
+    def _fail_pending(self) -> None:
+        for urb, transfer in self._conn.take_pending():
+            self._finish(transfer, unlinked(urb, -ESHUTDOWN))
+        self._promote()

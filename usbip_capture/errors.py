@@ -1,0 +1,43 @@
+"""Every error that this package raises on purpose, and whose fault it is.
+
+The message of each is one sentence for a person: what failed, which device or
+server, what to try.
+"""
+
+from __future__ import annotations
+
+
+class UsbipError(Exception):
+    """Anything that went wrong with a server, a device or a capture."""
+
+
+class LocalProtocolError(UsbipError):
+    """Our caller asked for something that USB or USB/IP does not allow."""
+
+
+class RemoteProtocolError(UsbipError):
+    """The peer sent something that USB/IP does not allow: its connection cannot go on."""
+
+
+class ServerUnreachable(UsbipError):
+    """No connection to the server: its name, its port, or the way there."""
+
+
+class ServerLost(UsbipError):
+    """The connection to the server ended while it was in use."""
+
+
+class DeviceNotFound(UsbipError):
+    """No device, or more than one, answers to what was asked for."""
+
+
+class ImportRefused(UsbipError):
+    """The server does not hand over the device. `status` is an OpStatus number."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class CaptureError(UsbipError):
+    """The capture cannot be written where it was asked for."""

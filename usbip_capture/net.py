@@ -1,0 +1,132 @@
+"""TCP to a USB/IP server: addresses as people write them, options every connection needs, errors as sentences."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterable
+
+from usbip_capture.errors import LocalProtocolError, RemoteProtocolError, ServerUnreachable
+from usbip_capture.usb.urb import Buffer
+from usbip_capture.wire.operations import Exchange
+
+DEFAULT_PORT = 3240
+
+#: A peer that takes nothing for this long is lost, in seconds.
+SEND_TIMEOUT = 30.0
+#: Parts from this size on are sent as they are; below it joining them costs less than a longer system call.
+_JOIN_BELOW = 16 << 10
+
+
+def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
+    """`HOST`, `HOST:PORT`, `[IPv6]:PORT` or a bare IPv6 literal. Raises LocalProtocolError."""
+    host, port = text.strip(), ""
+    if host.startswith("["):
+        host, _, port = host[1:].partition("]")
+        if port and not port.startswith(":"):
+            raise LocalProtocolError(f"{text!r} is no address: write [IPv6]:PORT")
+        port = port[1:]
+    elif host.count(":") == 1:
+        host, _, port = host.partition(":")
+    if not host or (port and not (port.isascii() and port.isdigit() and int(port) < 65536)):
+        raise LocalProtocolError(f"{text!r} is no address: write HOST, HOST:PORT or [IPv6]:PORT")
+    return host, int(port) if port else default_port
+
+
+def format_address(host: str, port: int) -> str:
+    """Inverse of `parse_address`; the default port is left out."""
+    if port == DEFAULT_PORT:
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def connect(host: str, port: int, timeout: float) -> socket.socket:
+    """A connection to a USB/IP server. Raises ServerUnreachable with the reason and what to try.
+
+    timeout: seconds for each address that the name has.
+    """
+    where = format_address(host, port)
+    try:
+        sock = socket.create_connection((host, port), timeout)
+    except (socket.gaierror, UnicodeError) as error:
+        raise ServerUnreachable(f"the name {host!r} is not known: check the spelling, or use the IP address") from error
+    except TimeoutError as error:
+        raise ServerUnreachable(
+            f"{where} does not answer within {timeout:g} s: is it switched on, and is a firewall in the way?"
+        ) from error
+    except ConnectionRefusedError as error:
+        raise ServerUnreachable(f"nothing listens on {host} port {port}: does a USB/IP server run there?") from error
+    except OSError as error:
+        raise ServerUnreachable(f"no connection to {where}: {error.strerror or error}") from error
+    set_options(sock)
+    return sock
+
+
+def set_options(sock: socket.socket) -> None:
+    """No delay, and keepalive after 10 s so that a server that vanished is noticed within half a minute."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPALIVE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+        option = getattr(socket, name, None)
+        if option is not None:
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+            except OSError as error:    # known by name, but not to this kernel
+                if error.errno not in (errno.ENOPROTOOPT, errno.EINVAL):
+                    raise
+
+
+def exchange(sock: socket.socket, request: Exchange, where: str, timeout: float) -> None:
+    """Send an OP request and read its whole reply. Errors name `where`.
+
+    Raises RemoteProtocolError, ImportRefused or ServerUnreachable; the socket has no timeout afterwards.
+    """
+    sock.settimeout(timeout)
+    try:
+        sock.sendall(request.request)
+        while request.wanted:
+            try:
+                request.receive(_read(sock, request.wanted))
+            except RemoteProtocolError as error:
+                raise RemoteProtocolError(f"{where}: {error}") from error
+    except TimeoutError as error:
+        raise ServerUnreachable(
+            f"{where} accepts connections but does not answer within {timeout:g} s: is that a USB/IP server?"
+        ) from error
+    except OSError as error:
+        raise ServerUnreachable(
+            f"{where} broke off the connection ({error.strerror or error}): is that a USB/IP server?"
+        ) from error
+    sock.settimeout(None)
+
+
+def send(sock: socket.socket, parts: list[Buffer]) -> None:
+    """Send one message, whole; its parts leave together. Raises OSError."""
+    if len(parts) == 1:
+        sock.sendall(parts[0])
+    elif sum(map(len, parts)) < _JOIN_BELOW or not hasattr(sock, "sendmsg"):
+        sock.sendall(b"".join(parts))
+    else:
+        _send_rest(sock, parts, sock.sendmsg(parts))
+
+
+def _send_rest(sock: socket.socket, parts: Iterable[Buffer], sent: int) -> None:
+    for part in parts:
+        if sent < len(part):
+            sock.sendall(memoryview(part)[sent:])
+            sent = 0
+        else:
+            sent -= len(part)
+
+
+def _read(sock: socket.socket, size: int) -> bytes:
+    """`size` bytes, fewer at the end of the stream."""
+    data = b""
+    while len(data) < size:
+        chunk = sock.recv(size - len(data))
+        if not chunk:
+            break
+        data += chunk
+    return data

@@ -1,0 +1,1 @@
+"""USB itself, pure: setup packets, descriptors, endpoints, URBs and their status."""

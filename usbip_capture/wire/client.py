@@ -1,0 +1,270 @@
+"""The client's side of an imported device's connection, sans-IO.
+
+A RET_SUBMIT does not say how long it is: that depends on the request it answers. So the table of pending URBs and
+the framing of replies are one object.
+
+Life of a URB: SUBMITTED until its RET_SUBMIT, or until a RET_UNLINK for it, whatever its status says: servers give
+-ECONNRESET when the URB was taken back, but also 0 for one that they then never answer. A RET_SUBMIT that was on its
+way wins. A seqnum that ended otherwise is remembered for a while as a ghost, so that a late RET_SUBMIT can be framed.
+
+Ref: Linux Documentation/usb/usbip_protocol.rst, USBIP_CMD_SUBMIT ... USBIP_RET_UNLINK
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import Generic, TypeVar
+
+from usbip_capture.errors import LocalProtocolError, RemoteProtocolError
+from usbip_capture.usb.status import ECONNRESET, EXDEV
+from usbip_capture.usb.urb import DIR_IN, Buffer, Completion, IsoPacket, TransferType, Urb
+from usbip_capture.wire.structs import (
+    CMD_UNLINK,
+    HEADER_SIZE,
+    ISO_PACKET_SIZE,
+    MAX_ISO_PACKETS,
+    MAX_TRANSFER,
+    RET_SUBMIT,
+    USBIP_CMD_UNLINK,
+    USBIP_RET_SUBMIT,
+    USBIP_RET_UNLINK,
+    pack_iso,
+    pack_submit,
+    unpack_iso,
+)
+
+T = TypeVar("T")
+
+BUFFER_SIZE = 256 << 10
+#: Bodies from this size on are received in a buffer of their own, which the completion then keeps: no copy.
+OWN_BUFFER = 16 << 10
+MAX_GHOSTS = 4096
+
+_ISO = TransferType.ISOCHRONOUS
+
+
+def reply_body_length(urb: Urb, actual_length: int, packets: int) -> tuple[int, int]:
+    """Bytes of data and of packet descriptors that follow a RET_SUBMIT header.
+
+    Raises RemoteProtocolError for lengths that the request does not allow.
+    Ref: usbip_protocol.rst, USBIP_RET_SUBMIT
+    """
+    inward = urb.endpoint & DIR_IN
+    if actual_length < 0 or (inward and actual_length > urb.length):
+        raise RemoteProtocolError(f"the server answered {urb!r} with {actual_length} bytes, more than were asked for")
+    data = actual_length if inward else 0
+    if urb.transfer_type != _ISO:
+        return data, 0      # number_of_packets may hold anything here
+    if packets == len(urb.packets):
+        return data, packets * ISO_PACKET_SIZE
+    if packets <= 0 and not data:
+        return 0, 0         # refused as a whole, by a bridge that knows no isochronous transfers
+    raise RemoteProtocolError(f"the server answered {urb!r} of {len(urb.packets)} packets with {packets}")
+
+
+class ClientConnection(Generic[T]):
+    """Submits and unlinks to bytes, bytes to completions. T is what the caller wants back with a completion.
+
+    `submit`, `unlink` and `forget` may be called while another thread is in `received`.
+    """
+
+    def __init__(self, devid: int) -> None:
+        self.devid = devid
+        self._numbers = count(1)
+        self._pending: dict[int, tuple[Urb, T]] = {}
+        self._unlinks: dict[int, int] = {}
+        self._ghosts: dict[int, Urb] = {}
+        self._view = memoryview(bytearray(BUFFER_SIZE))
+        self._start = self._end = 0
+        self._own: memoryview | None = None         # the body being received apart
+        self._own_end = 0
+
+    @property
+    def pending(self) -> int:
+        """How many URBs wait for their reply."""
+        return len(self._pending)
+
+    def submit(self, urb: Urb, context: T) -> tuple[int, list[Buffer]]:
+        """The seqnum of a new CMD_SUBMIT and its bytes, in parts. Raises LocalProtocolError for what no peer takes."""
+        if not 0 <= urb.length <= MAX_TRANSFER or len(urb.packets) > MAX_ISO_PACKETS:
+            raise LocalProtocolError(f"{urb!r} is too large: at most {MAX_TRANSFER} bytes, {MAX_ISO_PACKETS} packets")
+        seqnum = next(self._numbers)
+        parts: list[Buffer] = [pack_submit(urb, seqnum, self.devid)]
+        if not urb.endpoint & DIR_IN and urb.length:
+            if len(urb.data) != urb.length:
+                raise LocalProtocolError(f"{urb!r} has {len(urb.data)} bytes of data")
+            parts.append(urb.data)
+        if urb.packets:
+            parts.append(pack_iso(urb.packets))
+        self._pending[seqnum] = (urb, context)
+        return seqnum, parts
+
+    def unlink(self, context: T) -> bytes | None:
+        """CMD_UNLINK for the pending URB of `context`; None if it is not pending."""
+        target = self._seqnum(context)
+        if target is None:
+            return None
+        seqnum = next(self._numbers)
+        self._unlinks[seqnum] = target
+        return CMD_UNLINK.pack(USBIP_CMD_UNLINK, seqnum, self.devid, 0, 0, target)
+
+    def forget(self, context: T) -> bool:
+        """Stop waiting for the URB of `context`: its reply, if one comes, is read and dropped. False if not pending."""
+        seqnum = self._seqnum(context)
+        return seqnum is not None and self._bury(seqnum) is not None
+
+    def take_pending(self) -> list[tuple[Urb, T]]:
+        """All that waits, in order of submission; nothing waits afterwards."""
+        taken = []
+        for seqnum in list(self._pending):
+            entry = self._pending.pop(seqnum, None)
+            if entry is not None:
+                taken.append(entry)
+        return taken
+
+    def buffer(self) -> memoryview:
+        """Where the next bytes are to be put; never empty."""
+        if self._own is not None:
+            return self._own[self._own_end :]
+        return self._view[self._end :]
+
+    def received(self, size: int, deliver: Callable[[T, Completion], None]) -> None:
+        """`size` bytes were put in `buffer()`: call `deliver` for each URB that they complete.
+
+        Raises RemoteProtocolError when the stream cannot be followed; what was complete before is delivered.
+        """
+        if self._own is not None:
+            self._own_end += size
+            if self._own_end < len(self._own):
+                return
+            body, self._own = self._own, None
+            self._start = self._end = 0
+            self._finish_own(body, deliver)
+            return
+        self._end += size
+        start, view = self._start, self._view
+        while self._end - start >= HEADER_SIZE:
+            taken = self._message(view, start, self._end - start, deliver)
+            if not taken:
+                break
+            start = self._start = start + taken
+        self._make_room()
+
+    def receive_data(self, data: Buffer) -> list[tuple[T, Completion]]:
+        """`buffer` and `received` for bytes at hand."""
+        events: list[tuple[T, Completion]] = []
+        view = memoryview(data)
+        while len(view):
+            target = self.buffer()
+            size = min(len(target), len(view))
+            target[:size] = view[:size]
+            self.received(size, lambda context, completion: events.append((context, completion)))
+            view = view[size:]
+        return events
+
+    def in_message(self) -> bool:
+        """Whether the bytes so far end in the middle of a message."""
+        return self._own is not None or self._end > self._start
+
+    def _message(self, view: memoryview, at: int, size: int, deliver: Callable[[T, Completion], None]) -> int:
+        """Handle the message at `at`; its length, or 0 if it is not all there."""
+        command, seqnum, _, _, _, status, actual, start_frame, packets, errors = RET_SUBMIT.unpack_from(view, at)
+        if command == USBIP_RET_UNLINK:
+            self._ret_unlink(seqnum, deliver)
+            return HEADER_SIZE
+        if command != USBIP_RET_SUBMIT:
+            raise RemoteProtocolError(f"the server sent a message of unknown kind {command:#x}, out of step")
+        entry = self._pending.get(seqnum)
+        urb = entry[0] if entry else self._ghosts.get(seqnum)
+        if urb is None:
+            raise RemoteProtocolError(f"the server answered request {seqnum}, which was never sent")
+        data, iso = reply_body_length(urb, actual, packets)
+        total = HEADER_SIZE + data + iso
+        if size < total:
+            if total - HEADER_SIZE >= OWN_BUFFER:
+                self._receive_apart(view[at : at + size], total)
+            return 0
+        body = view[at + HEADER_SIZE : at + total]
+        # Taken off before it is delivered: what `deliver` does may come back to this object.
+        if entry is None or self._pending.pop(seqnum, None) is None:
+            self._ghosts.pop(seqnum, None)
+            return total
+        completion = _completion(urb, status, actual, start_frame, errors, bytes(body[:data]), body[data:])
+        self._start = at + total
+        deliver(entry[1], completion)
+        return total
+
+    def _receive_apart(self, so_far: memoryview, total: int) -> None:
+        """Go on receiving this message in a buffer of its own."""
+        own = memoryview(bytearray(total))
+        own[: len(so_far)] = so_far
+        self._own, self._own_end = own, len(so_far)
+
+    def _finish_own(self, message: memoryview, deliver: Callable[[T, Completion], None]) -> None:
+        _, seqnum, _, _, _, status, actual, start_frame, packets, errors = RET_SUBMIT.unpack_from(message)
+        entry = self._pending.pop(seqnum, None)
+        if entry is None:
+            self._ghosts.pop(seqnum, None)
+            return
+        urb, context = entry
+        data, iso = reply_body_length(urb, actual, packets)
+        end = HEADER_SIZE + data
+        completion = _completion(
+            urb, status, actual, start_frame, errors, message[HEADER_SIZE:end], message[end : end + iso]
+        )
+        deliver(context, completion)
+
+    def _ret_unlink(self, seqnum: int, deliver: Callable[[T, Completion], None]) -> None:
+        target = self._unlinks.pop(seqnum, None)
+        if target is None:
+            return              # a second answer to one CMD_UNLINK is seen in the wild
+        entry = self._bury(target)
+        if entry is not None:
+            self._start += HEADER_SIZE
+            deliver(entry[1], unlinked(entry[0]))
+
+    def _bury(self, seqnum: int) -> tuple[Urb, T] | None:
+        entry = self._pending.pop(seqnum, None)
+        if entry is not None:
+            self._ghosts[seqnum] = entry[0]
+            while len(self._ghosts) > MAX_GHOSTS:
+                self._ghosts.pop(next(iter(self._ghosts)), None)
+        return entry
+
+    def _seqnum(self, context: T) -> int | None:
+        for seqnum, entry in list(self._pending.items()):
+            if entry[1] is context:
+                return seqnum
+        return None
+
+    def _make_room(self) -> None:
+        if self._own is not None or self._start == self._end:
+            self._start = self._end = 0
+        elif self._end > BUFFER_SIZE - OWN_BUFFER - HEADER_SIZE:
+            # The rest is shorter than OWN_BUFFER and a header: it always fits in front.
+            rest = bytes(self._view[self._start : self._end])
+            self._view[: len(rest)] = rest
+            self._start, self._end = 0, len(rest)
+
+
+def unlinked(urb: Urb, status: int = -ECONNRESET) -> Completion:
+    """The completion of a URB that brought nothing: taken back, or its device gone."""
+    packets = [IsoPacket(p.offset, p.length, 0, -EXDEV) for p in urb.packets]
+    return Completion(status, packets=packets)
+
+
+def _completion(
+    urb: Urb, status: int, actual: int, start_frame: int, errors: int, data: Buffer, iso: memoryview
+) -> Completion:
+    if urb.transfer_type != _ISO:
+        return Completion(status, actual, data)
+    packets = []
+    for asked, got in zip(urb.packets, unpack_iso(iso), strict=False):
+        if got.actual_length > asked.length:
+            raise RemoteProtocolError(f"the server answered {urb!r} with a packet longer than asked for")
+        # The request's offsets: some bridges send zeros.
+        packets.append(IsoPacket(asked.offset, asked.length, got.actual_length, got.status))
+    if urb.endpoint & DIR_IN and sum(p.actual_length for p in packets) != actual:
+        raise RemoteProtocolError(f"the server answered {urb!r} with packets that do not add up to its length")
+    return Completion(status, actual, data, start_frame, errors, packets)
