@@ -1,0 +1,269 @@
+"""`devices.remote` and `hosts` over real sockets, with servers that do what good servers never do."""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+
+import pytest
+from tests.scripted_server import (
+    INFO,
+    Script,
+    ScriptedServer,
+    answer_devlist,
+    answer_import,
+    read_exactly,
+    read_request,
+    ret_submit,
+    ret_unlink,
+)
+
+from usbip_capture.device import Transfer
+from usbip_capture.devices.remote import RemoteDevice
+from usbip_capture.errors import DeviceNotFound, ImportRefused, RemoteProtocolError, ServerUnreachable, UsbipError
+from usbip_capture.hosts import Selector, Server
+from usbip_capture.usb.status import ECONNRESET, ESHUTDOWN
+from usbip_capture.usb.urb import Completion, TransferType, Urb
+from usbip_capture.wire import structs
+
+SETUP = bytes.fromhex("8006000100001200")
+
+
+def bulk_in(length: int = 64, endpoint: int = 0x81) -> Urb:
+    return Urb(TransferType.BULK, endpoint, length)
+
+
+def attach(server: ScriptedServer) -> RemoteDevice:
+    return Server("127.0.0.1", server.port, 2.0).import_device(Selector("1-1"))
+
+
+def echo_lengths(sock: socket.socket) -> None:
+    """Answer each request with as many bytes as it asks for, and unlinks as for finished URBs."""
+    answer_import(sock)
+    while True:
+        command, seqnum, direction, length = read_request(sock)
+        if command == structs.USBIP_CMD_UNLINK:
+            sock.sendall(ret_unlink(seqnum, 0))
+        elif direction:
+            sock.sendall(ret_submit(seqnum, 0, length, b"\x55" * length))
+        else:
+            read_exactly(sock, length)
+            sock.sendall(ret_submit(seqnum, 0, length))
+
+
+def never_answer(sock: socket.socket) -> None:
+    answer_import(sock)
+    while sock.recv(4096):
+        pass
+
+
+def test_round_trips_of_every_size() -> None:
+    with ScriptedServer(echo_lengths) as server:
+        device = attach(server)
+        assert bytes(device.run(Urb.control(SETUP), 5).data) == b"\x55" * 18
+        for size in (0, 1, 511, 4096, 70_000, 1 << 20):
+            completion = device.run(bulk_in(size), 5)
+            assert (completion.status, bytes(completion.data)) == (0, b"\x55" * size)
+            assert device.run(Urb(TransferType.BULK, 0x02, size, bytes(size)), 5).actual_length == size
+        device.close()
+
+
+def test_many_threads_share_one_connection() -> None:
+    with ScriptedServer(echo_lengths) as server:
+        device = attach(server)
+        good: list[int] = []
+
+        def work(endpoint: int) -> None:
+            count = sum(len(device.run(bulk_in(endpoint, 0x80 | endpoint), 10).data) == endpoint for _ in range(300))
+            good.append(count)
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(1, 16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert good == [300] * 15
+        device.close()
+
+
+def test_transfers_that_nobody_awaits_finish_too() -> None:
+    with ScriptedServer(echo_lengths) as server:
+        device = attach(server)
+        done = threading.Semaphore(0)
+        left = [500]
+
+        def again(completion: Completion) -> None:
+            left[0] -= 1
+            if left[0] > 0:
+                device.submit(Transfer(bulk_in(), again))
+            else:
+                done.release()
+
+        device.submit(Transfer(bulk_in(), again))
+        for _ in range(100):    # meanwhile another thread does round trips of its own
+            assert device.run(Urb.control(SETUP), 5).status == 0
+        assert done.acquire(timeout=20)
+        device.close()
+
+
+def test_a_time_out_takes_the_urb_back() -> None:
+    def script(sock: socket.socket) -> None:
+        answer_import(sock)
+        read_request(sock)
+        _, seqnum, _, target = read_request(sock)
+        assert target == 1
+        sock.sendall(ret_unlink(seqnum, -ECONNRESET))
+        _, seqnum, _, _ = read_request(sock)
+        sock.sendall(ret_submit(seqnum, 0, 1, b"x"))
+        sock.recv(1)
+
+    with ScriptedServer(script) as server:
+        device = attach(server)
+        assert device.run(bulk_in(), 0.02).status == -ECONNRESET
+        assert bytes(device.run(bulk_in(), 5).data) == b"x"
+        device.close()
+
+
+def test_a_server_that_never_answers_unlink_is_not_waited_for() -> None:
+    with ScriptedServer(never_answer) as server:
+        device = attach(server)
+        assert device.run(bulk_in(), 0.02, grace=0.02).status == -ECONNRESET
+        device.close()
+
+
+LOSSES = {
+    "at once": b"",
+    "in mid-header": ret_submit(1, 0, 8, b"12345678")[:20],
+    "in mid-data": ret_submit(1, 0, 8, b"12345678")[:50],
+    "too long": ret_submit(1, 0, 65, bytes(65)),
+    "2 GiB": ret_submit(1, 0, 0x7FFFFFFF),
+    "negative": ret_submit(1, 0, -5),
+    "garbage": random.Random(7).randbytes(4096),
+}
+
+
+@pytest.mark.parametrize("last_words", LOSSES.values(), ids=LOSSES.keys())
+def test_a_lost_connection_fails_all_that_waits(last_words: bytes) -> None:
+    def script(sock: socket.socket) -> None:
+        answer_import(sock)
+        for _ in range(3):
+            read_request(sock)
+        sock.sendall(last_words)
+
+    with ScriptedServer(script) as server:
+        device = attach(server)
+        reasons: list[str] = []
+        finished: list[int] = []
+        device.watch(reasons.append)
+        transfers = [Transfer(bulk_in()), Transfer(bulk_in(), lambda c: finished.append(c.status))]
+        for transfer in transfers:
+            device.submit(transfer)
+        assert device.run(bulk_in(), 10).status == -ESHUTDOWN
+        assert all(device.wait(t, 10) for t in transfers)
+        assert finished == [-ESHUTDOWN]
+        assert device.lost is not None
+        assert "127.0.0.1" in device.lost
+        assert device.run(Urb.control(SETUP), 10).status == -ESHUTDOWN      # later ones at once
+        device.close()
+        assert reasons == [device.lost]
+
+
+def test_close_finishes_all_and_leaves_no_thread() -> None:
+    before = threading.active_count()
+    with ScriptedServer(never_answer) as server:
+        device = attach(server)
+        waiting = Transfer(bulk_in())
+        device.submit(waiting)
+        device.submit(Transfer(bulk_in(), lambda completion: None))
+        closer = threading.Thread(target=device.close)
+        closer.start()
+        assert device.wait(waiting, 10)
+        assert waiting.completion is not None
+        assert waiting.completion.status == -ESHUTDOWN
+        closer.join(10)
+        device.close()
+        assert "given back" in (device.lost or "")
+    assert threading.active_count() <= before + 2       # the scripted server's own
+
+
+def say(words: bytes) -> Script:
+    """A server that answers any request with these bytes."""
+
+    def script(sock: socket.socket) -> None:
+        read_exactly(sock, 8)
+        sock.sendall(words)
+
+    return script
+
+
+def say_nothing(sock: socket.socket) -> None:
+    while sock.recv(4096):
+        pass
+
+
+BAD_SERVERS = {
+    "random bytes": (say(random.Random(3).randbytes(400)), "not a USB/IP server"),
+    "web server": (say(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "'HTTP/1.1'"),
+    "closes at once": (say(b""), "closed the connection|broke off"),
+    "silent": (say_nothing, "does not answer within"),
+    "four billion devices": (say(structs.OP_COMMON.pack(0x111, 5, 0) + b"\xff\xff\xff\xff"), "4294967295 devices"),
+    "version 2": (say(structs.OP_COMMON.pack(0x200, 5, 0)), "not a USB/IP server"),
+}
+
+
+@pytest.mark.parametrize(("script", "words"), BAD_SERVERS.values(), ids=BAD_SERVERS.keys())
+def test_listing_bad_servers_gives_a_sentence_that_names_the_server(script: Script, words: str) -> None:
+    with ScriptedServer(script) as server, pytest.raises(UsbipError, match=words) as caught:
+        Server("127.0.0.1", server.port, 0.3).devices()
+    assert f"127.0.0.1:{server.port}" in str(caught.value)
+
+
+def test_unreachable_servers() -> None:
+    with pytest.raises(ServerUnreachable, match="no-such-host"):
+        Server("no-such-host.invalid", timeout=5).devices()
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(ServerUnreachable, match=f"port {port}"):
+        Server("127.0.0.1", port).devices()
+
+
+def refuse(status: int) -> Script:
+    def script(sock: socket.socket) -> None:
+        read_exactly(sock, 40)
+        sock.sendall(structs.OP_COMMON.pack(0x111, structs.OP_REP_IMPORT, status))
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(1, "refused"), (2, "in use by another client; end that client"), (3, "bind the device again"), (77, "status 77")],
+)
+def test_refused_imports_say_what_to_do(status: int, words: str) -> None:
+    with ScriptedServer(refuse(status)) as server, pytest.raises(ImportRefused, match=words):
+        attach(server)
+
+
+def test_unknown_busid_lists_what_there_is() -> None:
+    words = r"no such device; it exports 1-1 \(1209:0001\)"
+    with ScriptedServer(refuse(4), answer_devlist) as server, pytest.raises(ImportRefused, match=words):
+        attach(server)
+
+
+def test_choosing_a_device() -> None:
+    with ScriptedServer(answer_devlist) as server:
+        place = Server("127.0.0.1", server.port)
+        assert place.find(Selector()) == INFO
+        assert place.find(Selector.parse("1209:1")) == INFO
+        with pytest.raises(DeviceNotFound, match=r"no device 303a:4004 .*1-1 \(1209:0001\)"):
+            place.find(Selector.parse("303A:4004"))
+
+
+def test_wrong_version_in_an_import() -> None:
+    def script(sock: socket.socket) -> None:
+        read_exactly(sock, 40)
+        sock.sendall(structs.OP_COMMON.pack(0x0199, structs.OP_REP_IMPORT, 0))
+
+    with ScriptedServer(script) as server, pytest.raises(RemoteProtocolError, match=r"version 1\.9\.9"):
+        attach(server)
