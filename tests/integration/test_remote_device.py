@@ -7,6 +7,7 @@ import socket
 import threading
 
 import pytest
+
 from tests.scripted_server import (
     INFO,
     Script,
@@ -18,7 +19,6 @@ from tests.scripted_server import (
     ret_submit,
     ret_unlink,
 )
-
 from usbip_capture.device import Transfer
 from usbip_capture.devices.remote import RemoteDevice
 from usbip_capture.errors import DeviceNotFound, ImportRefused, RemoteProtocolError, ServerUnreachable, UsbipError

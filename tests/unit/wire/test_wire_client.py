@@ -210,7 +210,8 @@ SIZES = st.lists(st.sampled_from([0, 1, 13, 512, OWN_BUFFER - 1, OWN_BUFFER, 70_
 @given(sizes=SIZES, cuts=st.lists(st.integers(0, 10**6), max_size=12), data=st.data())
 def test_any_cut_gives_the_same_events(sizes: list[int], cuts: list[int], data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(sizes) + 1)))
-    iso_body = b"abcde" + structs.pack_iso([IsoPacket(0, 32, 3, 0), IsoPacket(0, 32, 0, -EXDEV), IsoPacket(0, 32, 2, 0)])
+    packets = [IsoPacket(0, 32, 3, 0), IsoPacket(0, 32, 0, -EXDEV), IsoPacket(0, 32, 2, 0)]
+    iso_body = b"abcde" + structs.pack_iso(packets)
 
     def fresh() -> ClientConnection[str]:
         conn = connection()
