@@ -89,8 +89,16 @@ class Device(ABC):
         return transfer.completion is not None
 
     @abstractmethod
+    def watch(self, on_lost: Callable[[str], None]) -> None:
+        """Call `on_lost` with the reason, from any thread, once the device goes away by itself. Some never do."""
+
+    @abstractmethod
     def close(self) -> None:
         """Give the device back and finish what is pending with -ESHUTDOWN. Never raises; may be called again."""
+
+    @abstractmethod
+    def abandon(self, transfer: Transfer) -> None:
+        """Finish a cancelled transfer with -ECONNRESET now: the peer never answered. No effect when finished."""
 
     def run(self, urb: Urb, timeout: float | None = None, grace: float = 1.0) -> Completion:
         """Submit, wait, and cancel when `timeout` seconds are over; a reply that wins that race counts.
@@ -108,7 +116,3 @@ class Device(ABC):
         if completion is None:
             raise LocalProtocolError(f"{self!r} lost {urb!r}")
         return completion
-
-    @abstractmethod
-    def abandon(self, transfer: Transfer) -> None:
-        """Finish a cancelled transfer with -ECONNRESET now: the peer never answered. No effect when finished."""

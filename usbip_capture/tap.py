@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.usb.urb import Completion, Urb
@@ -68,6 +69,9 @@ class Tapped(Device):
         if inside is not None:
             return self.inner.wait(inside, timeout)
         return super().wait(transfer, timeout)
+
+    def watch(self, on_lost: Callable[[str], None]) -> None:
+        self.inner.watch(on_lost)
 
     def close(self) -> None:
         self.inner.close()

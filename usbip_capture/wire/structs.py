@@ -45,6 +45,7 @@ INTERFACE = Struct(">BBBx")
 IMPORT_BUSID = Struct(">32s")
 DEVLIST_COUNT = Struct(">I")
 
+BASIC = Struct(">III")              # command, seqnum, devid, as in each of these:
 # command, seqnum, devid, direction, ep | transfer_flags, transfer_buffer_length, start_frame, number_of_packets,
 # interval, setup
 CMD_SUBMIT = Struct(">5IIiiii8s")

@@ -1,0 +1,137 @@
+"""The endpoints that a device has now: those of the current alternate settings of its active configuration.
+
+Neither USB/IP nor usbmon's users are told an endpoint's type; it follows from the configuration descriptors and from
+the SET_CONFIGURATION and SET_INTERFACE requests that went by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from usbip_capture.usb.descriptors import ConfigurationDescriptor, EndpointDescriptor, InterfaceDescriptor
+from usbip_capture.usb.info import Speed
+from usbip_capture.usb.setup import SetConfiguration, SetInterface, classify
+from usbip_capture.usb.urb import TransferType
+
+# bmAttributes, bits 1..0. Ref: USB 2.0, table 9-13
+_TRANSFER_TYPES = (TransferType.CONTROL, TransferType.ISOCHRONOUS, TransferType.BULK, TransferType.INTERRUPT)
+
+
+@dataclass(slots=True, frozen=True)
+class Endpoint:
+    """packet_size: bytes per frame or microframe. interval: as submitted, in frames (1 ms) or microframes (125 us)."""
+
+    address: int
+    transfer_type: TransferType
+    wMaxPacketSize: int
+    packet_size: int
+    bInterval: int
+    interval: int
+    bInterfaceNumber: int
+    bAlternateSetting: int
+    bInterfaceClass: int
+    bInterfaceSubClass: int
+    bInterfaceProtocol: int
+
+    @classmethod
+    def of(cls, endpoint: EndpointDescriptor, interface: InterfaceDescriptor, speed: Speed) -> Endpoint:
+        """An endpoint of an alternate setting of a device at `speed`."""
+        kind = _TRANSFER_TYPES[endpoint.bmAttributes & 3]
+        return cls(
+            endpoint.bEndpointAddress,
+            kind,
+            endpoint.wMaxPacketSize,
+            _packet_size(endpoint, kind, speed),
+            endpoint.bInterval,
+            polling_interval(kind, endpoint.bInterval, speed),
+            interface.bInterfaceNumber,
+            interface.bAlternateSetting,
+            interface.bInterfaceClass,
+            interface.bInterfaceSubClass,
+            interface.bInterfaceProtocol,
+        )
+
+
+def polling_interval(kind: TransferType, bInterval: int, speed: Speed) -> int:
+    """The interval of a URB as Linux submits it: a power of two, 0 for bulk and control.
+
+    Ref: Linux include/linux/usb.h, usb_fill_int_urb; drivers/usb/core/urb.c, usb_submit_urb
+    """
+    if kind not in (TransferType.INTERRUPT, TransferType.ISOCHRONOUS):
+        return 0
+    if speed >= Speed.HIGH or kind == TransferType.ISOCHRONOUS:
+        interval = 1 << min(max(bInterval, 1), 16) - 1
+    else:
+        interval = max(bInterval, 1)
+    return min(1 << interval.bit_length() - 1, _longest(kind, speed))
+
+
+def _longest(kind: TransferType, speed: Speed) -> int:
+    if speed >= Speed.SUPER:
+        return 32768
+    if speed >= Speed.HIGH:
+        return 8192
+    return 1024 if kind == TransferType.ISOCHRONOUS else 128
+
+
+def _packet_size(endpoint: EndpointDescriptor, kind: TransferType, speed: Speed) -> int:
+    size = endpoint.wMaxPacketSize & 0x7FF
+    if kind not in (TransferType.INTERRUPT, TransferType.ISOCHRONOUS):
+        return size
+    if speed >= Speed.SUPER and endpoint.companion is not None:
+        return endpoint.companion.wBytesPerInterval or size * (endpoint.companion.bMaxBurst + 1)
+    if speed >= Speed.HIGH:
+        return size * (1 + (endpoint.wMaxPacketSize >> 11 & 3))
+    return size
+
+
+class EndpointMap:
+    """Endpoints by address. `configuration` is the active one, None while the device is unconfigured."""
+
+    def __init__(self, configuration: ConfigurationDescriptor | None, speed: Speed) -> None:
+        self._speed = speed
+        self._known: dict[int, ConfigurationDescriptor] = {}
+        self._endpoints: dict[int, Endpoint] = {}
+        self.configuration: ConfigurationDescriptor | None = None
+        if configuration is not None:
+            self.add_configuration(configuration)
+            self._configure(configuration.bConfigurationValue)
+
+    def add_configuration(self, configuration: ConfigurationDescriptor) -> None:
+        """Make a configuration known, so that SET_CONFIGURATION of it can be followed."""
+        self._known[configuration.bConfigurationValue] = configuration
+
+    def follow(self, setup: bytes) -> None:
+        """Take note of a control request that has succeeded."""
+        action = classify(setup)
+        if isinstance(action, SetConfiguration):
+            self._configure(action.value)
+        elif isinstance(action, SetInterface):
+            self._select(action.interface, action.alternate)
+
+    def find(self, address: int) -> Endpoint | None:
+        """The endpoint with this bEndpointAddress, None if there is none now."""
+        return self._endpoints.get(address)
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        return iter(list(self._endpoints.values()))
+
+    def _configure(self, value: int) -> None:
+        self.configuration = self._known.get(value)
+        self._endpoints = {}
+        for interface in self.configuration.interfaces if self.configuration else ():
+            if not interface.bAlternateSetting:
+                self._add(interface)
+
+    def _select(self, number: int, alternate: int) -> None:
+        for interface in self.configuration.interfaces if self.configuration else ():
+            if (interface.bInterfaceNumber, interface.bAlternateSetting) == (number, alternate):
+                kept = {a: e for a, e in self._endpoints.items() if e.bInterfaceNumber != number}
+                self._endpoints = kept
+                self._add(interface)
+                return
+
+    def _add(self, interface: InterfaceDescriptor) -> None:
+        for endpoint in interface.endpoints:
+            self._endpoints[endpoint.bEndpointAddress] = Endpoint.of(endpoint, interface, self._speed)

@@ -1,0 +1,256 @@
+"""The server's side of one connection, sans-IO: bytes in, requests out; replies to bytes.
+
+A connection begins with OP requests. After a granted import it carries URBs only.
+
+The race between UNLINK and completion, and who wins: the device decides. It finishes each URB once, either with what
+came of it or with -ECONNRESET because it let go of it. `complete` answers for both parties at that moment:
+  - not unlinked: RET_SUBMIT.
+  - unlinked, and the device let go: RET_UNLINK -ECONNRESET, and no RET_SUBMIT ever.
+  - unlinked, but done all the same: RET_SUBMIT, then RET_UNLINK 0.
+An UNLINK of what is not pending (any more) is answered at once: RET_UNLINK 0.
+
+Ref: Linux Documentation/usb/usbip_protocol.rst; drivers/usb/usbip/stub_rx.c, stub_tx.c
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import NamedTuple, TypeAlias
+
+from usbip_capture.errors import RemoteProtocolError
+from usbip_capture.usb.info import DeviceInfo
+from usbip_capture.usb.status import ECONNRESET
+from usbip_capture.usb.urb import DIR_IN, NO_SETUP, Buffer, Completion, TransferType, Urb
+from usbip_capture.wire import structs
+
+
+class State(Enum):
+    """Life of a connection."""
+
+    OPERATIONS = "waiting for an OP request"
+    LISTED = "the list of devices was asked for: the connection ends"
+    IMPORTING = "an import was asked for"
+    IMPORTED = "URBs"
+
+
+#: Each legal step; anything not in this table is the peer's mistake or ours.
+TRANSITIONS = {
+    (State.OPERATIONS, structs.OP_REQ_DEVLIST): State.LISTED,
+    (State.OPERATIONS, structs.OP_REQ_IMPORT): State.IMPORTING,
+    (State.IMPORTING, structs.OP_REP_IMPORT): State.IMPORTED,
+}
+
+
+class DevlistRequested(NamedTuple):
+    """Answer with `devlist`."""
+
+
+class ImportRequested(NamedTuple):
+    """Answer with `import_reply`, or with `import_refused` and close."""
+
+    busid: str
+
+
+class UrbSubmitted(NamedTuple):
+    """A URB to run; answer with `complete` when it is finished."""
+
+    seqnum: int
+    urb: Urb
+
+
+class UnlinkRequested(NamedTuple):
+    """Take the pending URB `target` back; `complete` answers this request as well."""
+
+    target: int
+
+
+Event: TypeAlias = "DevlistRequested | ImportRequested | UrbSubmitted | UnlinkRequested"
+
+#: Says what kind of endpoint a bEndpointAddress is now; None if there is no such endpoint.
+EndpointLookup: TypeAlias = Callable[[int], "TransferType | None"]
+
+
+class ServerConnection:
+    """Raises RemoteProtocolError for what a Linux server would close the connection for."""
+
+    def __init__(self) -> None:
+        self.state = State.OPERATIONS
+        self._data = bytearray()
+        self._devid = 0
+        self._lookup: EndpointLookup = lambda address: None
+        self._pending: dict[int, tuple[Urb, int]] = {}
+        self._unlinks: dict[int, int] = {}      # target -> seqnum of the UNLINK
+
+    def receive_data(self, data: Buffer) -> list[Event]:
+        """The requests that are complete with these bytes."""
+        self._data += data
+        events: list[Event] = []
+        while self._next(events):
+            pass
+        return events
+
+    def devlist(self, devices: Sequence[DeviceInfo]) -> bytes:
+        """OP_REP_DEVLIST."""
+        reply = [
+            structs.OP_COMMON.pack(structs.VERSION, structs.OP_REP_DEVLIST, 0),
+            structs.DEVLIST_COUNT.pack(len(devices)),
+        ]
+        for info in devices:
+            reply.append(structs.pack_device(info))
+            for codes in info.interfaces[: info.bNumInterfaces]:
+                reply.append(
+                    structs.INTERFACE.pack(codes.bInterfaceClass, codes.bInterfaceSubClass, codes.bInterfaceProtocol)
+                )
+        return b"".join(reply)
+
+    def import_reply(self, info: DeviceInfo, lookup: EndpointLookup) -> bytes:
+        """OP_REP_IMPORT; from now on URBs are for `info`, whose endpoints `lookup` knows."""
+        self._step(structs.OP_REP_IMPORT)
+        self._devid = info.devid
+        self._lookup = lookup
+        # No interfaces follow: Linux clients lose their place if they do.
+        return structs.OP_COMMON.pack(structs.VERSION, structs.OP_REP_IMPORT, 0) + structs.pack_device(info)
+
+    def import_refused(self, status: structs.OpStatus) -> bytes:
+        """OP_REP_IMPORT of a device that is not handed over."""
+        return structs.OP_COMMON.pack(structs.VERSION, structs.OP_REP_IMPORT, status)
+
+    def complete(self, seqnum: int, completion: Completion) -> list[Buffer]:
+        """The device finished a URB: the bytes that answer its SUBMIT, its UNLINK, or both; in parts."""
+        urb, count = self._pending.pop(seqnum)
+        unlink = self._unlinks.pop(seqnum, None)
+        if unlink is not None and completion.status == -ECONNRESET:
+            return [structs.RET_UNLINK.pack(structs.USBIP_RET_UNLINK, unlink, 0, 0, 0, -ECONNRESET)]
+        parts = _ret_submit(seqnum, urb, count, completion)
+        if unlink is not None:
+            parts.append(structs.RET_UNLINK.pack(structs.USBIP_RET_UNLINK, unlink, 0, 0, 0, 0))
+        return parts
+
+    def unlinked_nothing(self, target: int) -> bytes:
+        """The answer to an UNLINK whose target is not pending (`is_pending`); empty if `complete` gave it meanwhile."""
+        unlink = self._unlinks.pop(target, None)
+        if unlink is None:
+            return b""
+        return structs.RET_UNLINK.pack(structs.USBIP_RET_UNLINK, unlink, 0, 0, 0, 0)
+
+    def is_pending(self, seqnum: int) -> bool:
+        """Whether a URB still waits for `complete`."""
+        return seqnum in self._pending
+
+    # -- reading
+
+    def _next(self, events: list[Event]) -> bool:
+        if self.state == State.IMPORTED:
+            return self._message(events)
+        if self.state == State.OPERATIONS:
+            return self._operation(events)
+        if self._data:
+            raise RemoteProtocolError(f"the client sent more than it may: {self.state.value}")
+        return False
+
+    def _step(self, code: int) -> None:
+        following = TRANSITIONS.get((self.state, code))
+        if following is None:
+            raise RemoteProtocolError(f"OP code {code:#06x} does not fit here: {self.state.value}")
+        self.state = following
+
+    def _operation(self, events: list[Event]) -> bool:
+        data, common = self._data, structs.OP_COMMON
+        if len(data) < common.size:
+            return False
+        version, code, _ = common.unpack_from(data)
+        structs.check_version(version)
+        if code == structs.OP_REQ_DEVLIST:
+            self._step(code)
+            del data[: common.size]
+            events.append(DevlistRequested())
+            return True
+        size = common.size + structs.BUSID_SIZE
+        if code == structs.OP_REQ_IMPORT and len(data) < size:
+            return False
+        self._step(code)
+        busid = bytes(data[common.size : size]).split(b"\0", 1)[0]
+        del data[:size]
+        events.append(ImportRequested(busid.decode("utf-8", "replace")))
+        return True
+
+    def _message(self, events: list[Event]) -> bool:
+        data = self._data
+        if len(data) < structs.HEADER_SIZE:
+            return False
+        command, seqnum, devid = structs.BASIC.unpack_from(data)
+        if devid != self._devid:
+            raise RemoteProtocolError(f"a request is for device {devid:#x}, but {self._devid:#x} was imported")
+        if command == structs.USBIP_CMD_UNLINK:
+            target = structs.CMD_UNLINK.unpack_from(data)[5]
+            del data[: structs.HEADER_SIZE]
+            self._unlinks[target] = seqnum
+            events.append(UnlinkRequested(target))
+            return True
+        if command != structs.USBIP_CMD_SUBMIT:
+            raise RemoteProtocolError(f"the client sent a message of unknown kind {command:#x}")
+        return self._submit(events)
+
+    def _submit(self, events: list[Event]) -> bool:
+        data = self._data
+        _, seqnum, _, direction, ep, flags, length, start_frame, count, interval, setup = (
+            structs.CMD_SUBMIT.unpack_from(data)
+        )
+        if not 0 <= length <= structs.MAX_TRANSFER or ep > 15 or direction > 1 or seqnum in self._pending:
+            raise RemoteProtocolError(f"request {seqnum} is impossible: endpoint {ep}, {length} bytes")
+        address = ep | (DIR_IN if direction else 0)
+        kind = TransferType.CONTROL if ep == 0 else self._lookup(address)
+        body = structs.HEADER_SIZE + (0 if direction else length)
+        end = body + _iso_count(kind, seqnum, count) * structs.ISO_PACKET_SIZE
+        if len(data) < end:
+            return False
+        payload = bytes(data[structs.HEADER_SIZE : body])
+        packets = structs.unpack_iso(data[body:end])
+        del data[:end]
+        if kind is None:
+            return True     # Linux does not answer requests to endpoints that do not exist
+        if kind == TransferType.CONTROL:
+            if setup[6] | setup[7] << 8 != length:
+                raise RemoteProtocolError(f"request {seqnum} has {length} bytes, its wLength says otherwise")
+            address = DIR_IN if setup[0] & DIR_IN and length else 0
+        else:
+            setup = NO_SETUP
+        if any(p.offset + p.length > length for p in packets):
+            raise RemoteProtocolError(f"request {seqnum} has isochronous packets beyond its {length} bytes")
+        urb = Urb(kind, address, length, payload, setup, flags, interval, start_frame, packets)
+        self._pending[seqnum] = (urb, count)
+        events.append(UrbSubmitted(seqnum, urb))
+        return True
+
+
+def _iso_count(kind: TransferType | None, seqnum: int, count: int) -> int:
+    """Packet descriptors that follow. Off isochronous endpoints the field is 0, -1 or left over from an earlier URB."""
+    if kind != TransferType.ISOCHRONOUS:
+        return 0
+    if not 0 <= count <= structs.MAX_ISO_PACKETS:
+        raise RemoteProtocolError(f"request {seqnum} has {count} isochronous packets")
+    return count
+
+
+def _ret_submit(seqnum: int, urb: Urb, count: int, completion: Completion) -> list[Buffer]:
+    """RET_SUBMIT with what follows it: data of IN, descriptors of packets; number_of_packets as the client had it."""
+    parts: list[Buffer] = [
+        structs.RET_SUBMIT.pack(
+            structs.USBIP_RET_SUBMIT,
+            seqnum,
+            0,
+            0,
+            0,
+            completion.status,
+            completion.actual_length,
+            completion.start_frame,
+            count,
+            completion.error_count,
+        )
+    ]
+    if urb.endpoint & DIR_IN and completion.actual_length:
+        parts.append(completion.data)
+    if urb.packets:
+        parts.append(structs.pack_iso(completion.packets))
+    return parts
