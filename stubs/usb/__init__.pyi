@@ -1,0 +1,2 @@
+from usb import core as core
+from usb import util as util
