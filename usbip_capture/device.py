@@ -34,6 +34,17 @@ class Transfer:
         self._done = done
         self._signal: threading.Lock | None = None
 
+    def intercept(self, seen: Callable[[Completion], None]) -> None:
+        """Have `seen` called with the completion before anybody else learns of it: for devices around devices."""
+        done = self._done
+
+        def first(completion: Completion) -> None:
+            seen(completion)
+            if done is not None:
+                done(completion)
+
+        self._done = first
+
     def finish(self, completion: Completion) -> None:
         """Called by the device, once. Raises LocalProtocolError when called again."""
         if self.completion is not None:

@@ -21,57 +21,31 @@ class Tap(ABC):
         """A URB came back."""
 
 
-class _Inside(Transfer):
-    """The transfer that the inner device sees; finishing it reports and finishes the outer one."""
-
-    __slots__ = ("_outer", "_owner", "_urb_id")
-
-    def __init__(self, outer: Transfer, owner: Tapped, urb_id: int) -> None:
-        super().__init__(outer.urb, awaited=outer.awaited)
-        self._outer = outer
-        self._owner = owner
-        self._urb_id = urb_id
-
-    def finish(self, completion: Completion) -> None:
-        owner = self._owner
-        owner.tap.completed(self._urb_id, self.urb, completion)
-        owner.inside.pop(self._outer, None)
-        self._outer.finish(completion)
-        super().finish(completion)
-
-
 class Tapped(Device):
-    """`inner`, with every URB shown to `tap`."""
+    """`device`, with every URB shown to `tap`."""
 
-    def __init__(self, inner: Device, tap: Tap) -> None:
-        self.inner = inner
-        self.info = inner.info
-        self.tap = tap
-        self.inside: dict[Transfer, _Inside] = {}
+    def __init__(self, device: Device, tap: Tap) -> None:
+        self.info = device.info
+        self._device = device
+        self._tap = tap
 
     def submit(self, transfer: Transfer) -> None:
-        inside = _Inside(transfer, self, self.tap.submitted(transfer.urb))
-        self.inside[transfer] = inside
-        self.inner.submit(inside)
+        tap, urb = self._tap, transfer.urb
+        urb_id = tap.submitted(urb)
+        transfer.intercept(lambda completion: tap.completed(urb_id, urb, completion))
+        self._device.submit(transfer)
 
     def cancel(self, transfer: Transfer) -> None:
-        inside = self.inside.get(transfer)
-        if inside is not None:
-            self.inner.cancel(inside)
+        self._device.cancel(transfer)
 
     def abandon(self, transfer: Transfer) -> None:
-        inside = self.inside.get(transfer)
-        if inside is not None:
-            self.inner.abandon(inside)
+        self._device.abandon(transfer)
 
     def wait(self, transfer: Transfer, timeout: float | None = None) -> bool:
-        inside = self.inside.get(transfer)
-        if inside is not None:
-            return self.inner.wait(inside, timeout)
-        return super().wait(transfer, timeout)
+        return self._device.wait(transfer, timeout)
 
     def watch(self, on_lost: Callable[[str], None]) -> None:
-        self.inner.watch(on_lost)
+        self._device.watch(on_lost)
 
     def close(self) -> None:
-        self.inner.close()
+        self._device.close()

@@ -1,0 +1,291 @@
+#!/usr/bin/env python3
+"""Sets usbip_capture up on this machine; uses nothing but Python's standard library.
+
+    python3 install.py              install, and put the plug-in where Wireshark looks
+    python3 install.py --demo       the same, then capture the built-in simulated device
+    python3 install.py --uninstall  take everything back
+    python3 install.py --test       make a test environment and run the whole suite; arguments after -- go to pytest
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+TEST_ENVIRONMENT = ROOT / ".venv-test"
+OLDEST = (3, 10)
+DEMO_SECONDS = 3
+
+# What the tests start, by the Debian package that has it.
+TEST_PACKAGES = {
+    "tshark": "tshark",
+    "capinfos": "wireshark-common",
+    "wireshark": "wireshark",
+    "Xvfb": "xvfb",
+    "xdotool": "xdotool",
+    "usbip": "usbip",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "busybox": "busybox-static",
+    "lsusb": "usbutils",
+    "tcpdump": "tcpdump",
+    "depmod": "kmod",
+    "aplay": "alsa-utils",
+    "gcc": "gcc libc6-dev",
+}
+
+
+class Failed(Exception):
+    """A step did not work; the message is one sentence with what to try."""
+
+
+def main() -> int:
+    """Do what the arguments ask for; the exit code."""
+    if sys.version_info < OLDEST:
+        print("install.py: Python 3.10 or later is needed, this is %d.%d." % sys.version_info[:2], file=sys.stderr)
+        return 1
+    arguments, rest = sys.argv[1:], []
+    if "--" in arguments:
+        at = arguments.index("--")
+        arguments, rest = arguments[:at], arguments[at + 1 :]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--demo", action="store_true", help="install, then capture the built-in simulated device")
+    choice.add_argument("--test", action="store_true", help="run the whole test suite")
+    choice.add_argument("--uninstall", action="store_true", help="take everything back")
+    args = parser.parse_args(arguments)
+    try:
+        if args.test:
+            return test(rest)
+        if args.uninstall:
+            return uninstall()
+        install()
+        return demo() if args.demo else 0
+    except Failed as error:
+        print(f"install.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+# -- install
+
+
+def install() -> None:
+    """An environment of our own with this checkout in it, and the plug-in in Wireshark's folder."""
+    environment = home()
+    make_environment(environment)
+    say(f"Installing usbip_capture into {environment}")
+    pip(environment, "install", "--upgrade", str(ROOT))
+    run(
+        [program(environment, "usbip-extcap"), "--install"],
+        "Wireshark's plug-in folder could not be written",
+        quiet=False,
+    )
+
+
+def uninstall() -> int:
+    """Take the plug-in and the environment back."""
+    environment = home()
+    extcap = program(environment, "usbip-extcap")
+    code = subprocess.run([extcap, "--uninstall"], check=False).returncode if os.path.exists(extcap) else 0
+    if environment.exists():
+        shutil.rmtree(environment.parent)
+        say(f"Removed {environment.parent}.")
+    return code
+
+
+def home() -> Path:
+    """Where the environment lies: the platform's folder for data of programs."""
+    if os.name == "nt":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library/Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
+    return base / "usbip-capture" / "venv"
+
+
+def make_environment(folder: Path) -> None:
+    """A virtual environment with this Python; one whose Python has gone is made anew."""
+    python = program(folder, "python")
+    if os.path.exists(python) and subprocess.run([python, "-c", ""], check=False, capture_output=True).returncode == 0:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    say(f"Making an environment in {folder}")
+    command = [sys.executable, "-m", "venv", str(folder)]
+    if subprocess.run(command, check=False, capture_output=True).returncode == 0:
+        return
+    # Debian's Python comes without ensurepip: without pip it can be made all the same, if venv itself is there.
+    shutil.rmtree(folder, ignore_errors=True)
+    if subprocess.run([*command, "--without-pip"], check=False, capture_output=True).returncode or not outer_pip():
+        shutil.rmtree(folder, ignore_errors=True)
+        raise Failed(f"this Python cannot make environments: {remedy()}, then try again.")
+
+
+def outer_pip() -> list[str]:
+    """A pip outside the environment that can install into it; empty if there is none."""
+    for candidate in ([sys.executable, "-m", "pip"], *([sys.executable, str(w)] for w in bundled_pip())):
+        done = subprocess.run([*candidate, "--version"], check=False, capture_output=True, text=True)
+        number = done.stdout.split()[1:2]
+        # --python came with 22.3
+        if done.returncode == 0 and number and tuple(map(int, number[0].split(".")[:2])) >= (22, 3):
+            return candidate
+    return []
+
+
+def bundled_pip() -> list[Path]:
+    """Debian keeps a wheel of pip for its own use; a wheel can be run in place."""
+    return [wheel / "pip" for wheel in sorted(Path("/usr/share/python-wheels").glob("pip-*.whl"))]
+
+
+def remedy() -> str:
+    """The one command that brings venv to this system."""
+    if shutil.which("apt-get"):
+        return "run 'sudo apt-get install python3-venv'"
+    return "install Python's venv and pip"
+
+
+def pip(environment: Path, *arguments: str) -> None:
+    """Run pip for an environment, with its own pip or one from outside."""
+    python = program(environment, "python")
+    inner = [python, "-m", "pip"]
+    if subprocess.run([*inner, "--version"], check=False, capture_output=True).returncode:
+        inner = [*outer_pip(), "--python", python]
+    command = [*inner, "--disable-pip-version-check", *arguments]
+    run(command, "pip could not install what is needed: is there a way to PyPI from here?")
+
+
+# -- demo
+
+
+def demo() -> int:
+    """The main job, against the built-in server, through the placed plug-in."""
+    environment = home()
+    capture = Path.cwd() / "demo.pcapng"
+    capture.unlink(missing_ok=True)
+    tshark = shutil.which("tshark")
+    print()
+    say(f"Capturing the demo device for {DEMO_SECONDS} seconds")
+    if tshark:
+        options = ["-o", "extcap.usbip_remote.host:demo", "-a", f"duration:{DEMO_SECONDS}", "-w", str(capture)]
+        run([tshark, "-q", "-i", "usbip-remote", *options], "tshark did not capture", quiet=True, show=True)
+        show_decoded(tshark, capture)
+    else:
+        options = ["--host", "demo", "--duration", str(DEMO_SECONDS), "--fifo", str(capture)]
+        extcap = program(environment, "usbip-extcap")
+        command = [extcap, "--capture", "--extcap-interface", "usbip-remote", *options]
+        run(command, "the plug-in did not capture", show=True)
+    if not capture.exists() or capture.stat().st_size < 1000:
+        raise Failed("nothing was captured: run 'tshark -D' and look for usbip-remote.")
+    print()
+    subprocess.run([program(environment, "usbip-capture"), "stats", str(capture)], check=False)
+    print(f"\nThe capture is {capture}")
+    print("Open it with: wireshark demo.pcapng" if tshark else "Open it in Wireshark, on any machine that has it.")
+    print('Live: start Wireshark, choose "USB/IP remote", and give your server\'s name (or demo) as its host.')
+    return 0
+
+
+def show_decoded(tshark: str, capture: Path) -> None:
+    """What Wireshark makes of it: one line for each kind of packet that says something."""
+    base = [tshark, "-r", str(capture)]
+    wanted = "usb.bString || usb.DESCRIPTOR_TYPE_QUALIFIER || usbhid.data || usbcom || usb.capdata"
+    lines = run([*base, "-Y", wanted.replace(" || usb.DESCRIPTOR_TYPE_QUALIFIER", "")], "tshark cannot read it").stdout
+    print("As tshark decodes it:")
+    for line in lines.splitlines()[:12]:
+        print(f"  {line.strip()}")
+    fields = ["-T", "fields", "-e", "usb.bString"]
+    strings = run([*base, "-Y", "usb.bString", *fields], "tshark cannot read it").stdout.split("\n")
+    print("Strings of the device: " + ", ".join(dict.fromkeys(filter(None, strings))))
+
+
+# -- test
+
+
+def test(arguments: list[str]) -> int:
+    """Lint, types, tests; the exit code of the first that fails."""
+    install_test_packages()
+    make_environment(TEST_ENVIRONMENT)
+    say("Installing what the tests need")
+    pip(TEST_ENVIRONMENT, "install", "--editable", str(ROOT), *test_requirements())
+    python = program(TEST_ENVIRONMENT, "python")
+    pytest = [python, "-m", "pytest", *arguments]
+    steps = [[python, "-m", "ruff", "check"], [python, "-m", "mypy"], pytest]
+    for command in [pytest] if arguments else steps:
+        print("\n$ " + " ".join(["python", *command[1:]]), flush=True)
+        code = subprocess.run(command, cwd=ROOT, check=False).returncode
+        if code:
+            return code
+    return 0
+
+
+def test_requirements() -> list[str]:
+    """The dependency group `test` of pyproject.toml; Python 3.10 has no reader for it, this list is enough of one."""
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    lines = text.partition("\ntest = [\n")[2].partition("\n]")[0].splitlines()
+    return [json.loads(line.partition("#")[0].strip().rstrip(",")) for line in lines]
+
+
+def install_test_packages() -> None:
+    """On Debian as root: the programs that the tests start. Elsewhere such tests are skipped, and say so."""
+    missing = [packages for name, packages in TEST_PACKAGES.items() if not which(name)]
+    if not missing:
+        return
+    packages = " ".join(missing).split()
+    if not shutil.which("apt-get") or os.name == "nt" or os.geteuid():
+        say(f"Tests that need these packages will be skipped: {' '.join(packages)}")
+        return
+    say(f"Installing for the tests: {' '.join(packages)}")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    command = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages]
+    if subprocess.run(command, env=environment, check=False, capture_output=True).returncode:
+        run(["apt-get", "update", "-qq"], "apt-get has no list of packages", env=environment)
+        run(command, "apt-get could not install what the tests need", env=environment)
+
+
+def which(name: str) -> str | None:
+    """Also where only root's PATH leads."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+
+
+# -- steps
+
+
+def program(environment: Path, name: str) -> str:
+    """A program of an environment."""
+    if os.name == "nt":
+        return str(environment / "Scripts" / f"{name}.exe")
+    return str(environment / "bin" / name)
+
+
+def run(
+    command: list[str],
+    failure: str,
+    *,
+    quiet: bool = True,
+    show: bool = False,
+    env: dict[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a step; its output is shown when it is not `quiet`, or when it failed."""
+    try:
+        done = subprocess.run(command, check=False, text=True, capture_output=quiet, env=env)
+    except OSError as error:
+        raise Failed(f"{failure}: {error}") from error
+    if done.returncode:
+        print((done.stdout or "") + (done.stderr or ""), file=sys.stderr)
+        raise Failed(f"{failure} ({' '.join(command[:4])} ...)")
+    return done
+
+
+def say(text: str) -> None:
+    """Tell what is being done."""
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
