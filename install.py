@@ -47,7 +47,8 @@ class Failed(Exception):
 def main() -> int:
     """Do what the arguments ask for; the exit code."""
     if sys.version_info < OLDEST:
-        print("install.py: Python 3.10 or later is needed, this is %d.%d." % sys.version_info[:2], file=sys.stderr)
+        found = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        print(f"install.py: Python 3.10 or later is needed, this is {found}.", file=sys.stderr)
         return 1
     arguments, rest = sys.argv[1:], []
     if "--" in arguments:

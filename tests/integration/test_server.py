@@ -114,7 +114,8 @@ def test_a_client_that_reads_nothing_delays_nobody(server: Host) -> None:
         lazy.sendall(structs.OP_COMMON.pack(0x111, structs.OP_REQ_IMPORT, 0) + structs.pack_busid("1-1"))
         read_exactly(lazy, 320)
         lazy.setblocking(False)
-        header = structs.CMD_SUBMIT.pack(1, 0, demo.INFO.devid, 1, 0, 0, 400, 0, 0, 0, bytes.fromhex("8006000200009001"))
+        setup = bytes.fromhex("8006000200009001")
+        header = structs.CMD_SUBMIT.pack(1, 0, demo.INFO.devid, 1, 0, 0, 400, 0, 0, 0, setup)
         try:
             for seqnum in range(1, 100_000):
                 lazy.send(header[:4] + seqnum.to_bytes(4, "big") + header[8:])

@@ -1,4 +1,4 @@
-"""What PyUSB holds while it knows a device: imported when its descriptors are first asked for, given back at the end."""
+"""What PyUSB holds while it knows a device: imported when its descriptors are first asked for, then given back."""
 
 from __future__ import annotations
 

@@ -1,0 +1,107 @@
+"""`PcapWriter`: a pcapng capture of USB devices, written while they are used."""
+
+from __future__ import annotations
+
+import os
+import platform
+import weakref
+from collections.abc import Callable
+from typing import BinaryIO
+
+from usbip_capture import __version__
+from usbip_capture.capture.recorder import Recorder, UsbChannel
+from usbip_capture.capture.sinks import Sink, StreamSink, open_sink
+from usbip_capture.errors import CaptureError
+from usbip_capture.records.pcapng import MAX_BLOCK, Section
+from usbip_capture.usb.info import DeviceInfo
+
+QUEUE_BYTES = 64 << 20
+
+
+class PcapWriter:
+    """Writes a capture into `target`: a path (`-` is standard output), a binary stream or a Sink.
+
+    snaplen: bytes kept of each packet, its 64-byte header included; 0 keeps what a pcapng block holds.
+    queue_bytes: memory for what is captured and not yet written; what does not fit is dropped and counted.
+    max_packets: end after exactly so many packets; 0 is without limit.
+    on_end: called once, from the writer's thread, when the capture ends by itself, with the reason: `reader` (nobody
+    reads it any more), `error` (see `error`) or `count` (there are max_packets).
+
+    Raises CaptureError when `target` cannot be opened. Opening a FIFO waits for its reader. A stream stays open at the
+    end; a path or a Sink is closed. A writer that is not closed is when it is collected or when Python ends.
+    """
+
+    def __init__(
+        self,
+        target: str | os.PathLike[str] | BinaryIO | Sink,
+        *,
+        snaplen: int = MAX_BLOCK,
+        queue_bytes: int = QUEUE_BYTES,
+        max_packets: int = 0,
+        on_end: Callable[[str], None] | None = None,
+    ) -> None:
+        section = Section(
+            application=f"usbip-capture {__version__}",
+            hardware=platform.machine(),
+            os=f"{platform.system()} {platform.release()}",
+        )
+        self._recorder = Recorder(
+            _sink(target),
+            section,
+            snaplen=min(snaplen, MAX_BLOCK) if snaplen > 0 else MAX_BLOCK,
+            queue_bytes=queue_bytes,
+            max_packets=max_packets,
+            on_end=on_end,
+        )
+        self._closer = weakref.finalize(self, self._recorder.close)
+
+    def add_usb_interface(self, info: DeviceInfo, *, server: str, product: str = "") -> UsbChannel:
+        """A tap for one device, on an interface of its own: `usbip0`, `usbip1`, ... `server` is HOST or HOST:PORT."""
+        description = f"USB/IP {server} {info.busid} {info.idVendor:04x}:{info.idProduct:04x} {product}"
+        return self._recorder.add_channel(info, description.strip())
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all that was captured so far is written; False after `timeout` seconds or the end."""
+        return self._recorder.flush(timeout)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Complete the capture and close what was opened for it. May be called again; never raises, see `error`.
+
+        timeout: give up when nothing can be written for so many seconds; None is 0.2 for a pipe, 10 for a file.
+        """
+        self._closer.detach()
+        self._recorder.close(timeout)
+
+    @property
+    def received(self) -> int:
+        """Packets offered, the dropped ones too."""
+        return sum(channel.received for channel in self._recorder.channels)
+
+    @property
+    def dropped(self) -> int:
+        """Packets that found no room in the queue, or were lost with the output."""
+        return sum(channel.dropped for channel in self._recorder.channels)
+
+    @property
+    def written(self) -> int:
+        """Packets that are in the output."""
+        return sum(channel.written for channel in self._recorder.channels)
+
+    @property
+    def error(self) -> CaptureError | None:
+        """Why the output failed, None while all is well."""
+        return self._recorder.error
+
+    def __enter__(self) -> PcapWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _sink(target: str | os.PathLike[str] | BinaryIO | Sink) -> Sink:
+    if isinstance(target, Sink):
+        return target
+    if isinstance(target, (str, os.PathLike)):
+        return open_sink(target)
+    return StreamSink(target)

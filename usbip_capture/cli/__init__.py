@@ -1,0 +1,1 @@
+"""`usbip-capture`: the library's work for people and scripts."""

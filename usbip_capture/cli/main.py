@@ -1,0 +1,98 @@
+"""`usbip-capture`: subcommands for people without Wireshark at hand."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+
+from usbip_capture import __version__
+from usbip_capture.errors import UsbipError
+from usbip_capture.net import DEFAULT_PORT, format_address, parse_address
+
+_EXAMPLES = """\
+examples:
+  usbip-capture demo                          serve the simulated device on 127.0.0.1:3240
+  usbip-capture demo --listen [::]:3240       to other machines as well
+  usbip-capture stats capture.pcapng          what a capture holds
+
+exit status: 0 all is well, 1 it failed (one sentence says why), 2 wrong arguments
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run with these arguments (default: the program's) and return the exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        return _demo(args.listen) if args.command == "demo" else _stats(args.file)
+    except UsbipError as error:
+        print(f"usbip-capture: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:
+        # Who read our output has gone; Python would complain about it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="usbip-capture",
+        description="USB over IP: captures and what is in them.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"usbip-capture {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = commands.add_parser("demo", help="serve the built-in simulated device to others")
+    demo.add_argument(
+        "--listen",
+        metavar="ADDR:PORT",
+        default=f"127.0.0.1:{DEFAULT_PORT}",
+        help="where to listen (default: %(default)s)",
+    )
+    stats = commands.add_parser("stats", help="what a capture holds, per interface and endpoint")
+    stats.add_argument("file", metavar="FILE", help="a pcapng file")
+    return parser
+
+
+def _demo(listen: str) -> int:
+    from usbip_capture.demo import BUSID, DemoServer
+
+    server = DemoServer()
+    address, port = server.listen(*parse_address(listen))
+    where = format_address(address, port)
+    print(f"Serving the demo device at {where}, until Ctrl-C. Look at it with:")
+    print(f"  usbip --tcp-port {port} list -r {address}")
+    print(f"  usbip-extcap --capture --extcap-interface usbip-remote --host {address} --port {port}"
+          f" --device {BUSID} --fifo demo.pcapng")  # fmt: skip
+    if not (address.startswith("127.") or address == "::1"):
+        print("Anyone who reaches this machine can use it: USB/IP has no authentication.")
+    sys.stdout.flush()
+    done = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    try:
+        while not done.wait(1.0):
+            pass
+    finally:
+        server.close()
+    return 0
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def _stats(path: str) -> int:
+    from usbip_capture.capture.summary import summarize
+
+    for line in summarize(path):
+        print(line)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The front that Wireshark runs: answers to its queries, and the capture process."""

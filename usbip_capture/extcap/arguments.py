@@ -1,0 +1,63 @@
+"""The command line of a capture, from the table of options; what Wireshark may add in newer versions is passed over."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from usbip_capture.errors import LocalProtocolError
+from usbip_capture.extcap.queries import INTERFACE
+from usbip_capture.options import BOOLEAN, OPTIONS
+
+_EXAMPLES = f"""\
+examples:
+  usbip-extcap --capture --extcap-interface {INTERFACE} --host demo --duration 3 --fifo demo.pcapng
+  usbip-extcap --capture --extcap-interface {INTERFACE} --host pi --device 1-1.2 --fifo - | tshark -r -
+  tshark -i {INTERFACE} -o extcap.usbip_remote.host:pi -o extcap.usbip_remote.device:1-1.2
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises LocalProtocolError where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise LocalProtocolError(f"{message}: see usbip-extcap --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """All that a person may give."""
+    made = _Parser(
+        prog="usbip-extcap",
+        description="Wireshark's USB/IP interface. It also captures alone:",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("--install", action="store_true", help="put it where this machine's Wireshark looks for it")
+    made.add_argument("--uninstall", action="store_true", help="take it away again")
+    made.add_argument("--version", action="store_true", help="print the version")
+    made.add_argument("--capture", action="store_true", help="capture, until stopped")
+    made.add_argument("--extcap-interface", metavar="NAME", help=f"what to capture: {INTERFACE}")
+    made.add_argument("--fifo", metavar="FILE", help="where to write: a file, a named pipe, - for standard output")
+    made.add_argument("--extcap-capture-filter", metavar="FILTER", help=argparse.SUPPRESS)
+    for option in OPTIONS:
+        default = f" (default: {option.default_text})" if option.default_text else ""
+        help_text = (option.help + default).replace("%", "%%")
+        metavar = option.unit.upper() or option.name.rpartition("-")[2].upper()
+        if option.kind == BOOLEAN:
+            # Wireshark gives a value, a person may leave it out.
+            made.add_argument(option.flag, nargs="?", const="on", metavar="on|off", help=help_text)
+        else:
+            made.add_argument(option.flag, metavar=metavar, help=help_text)
+    return made
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """What was given, as text; None for what was not. Raises LocalProtocolError."""
+    return parser().parse_known_args(argv)[0]
+
+
+def given(namespace: argparse.Namespace) -> dict[str, str]:
+    """The texts by option name, for `options.Choices`."""
+    values = {option.name: getattr(namespace, option.key) for option in OPTIONS}
+    return {name: value for name, value in values.items() if value is not None}

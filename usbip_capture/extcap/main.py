@@ -1,0 +1,69 @@
+"""`usbip-extcap`: what Wireshark runs for its queries and captures, and people to install it or to capture alone.
+
+Imports nothing that a query does not need; parses leniently, for newer versions of Wireshark add arguments.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from usbip_capture import __version__
+from usbip_capture.extcap import queries
+
+_ABOUT = f"""\
+usbip-extcap {__version__}: Wireshark's USB/IP interface
+
+  usbip-extcap --install      put it where this machine's Wireshark looks for it
+  usbip-extcap --uninstall    take it away again
+  usbip-extcap --help         every option, and how to capture without Wireshark
+
+In Wireshark: the interface "{queries.INTERFACE_DISPLAY}". With tshark:
+
+  tshark -i {queries.INTERFACE} -o extcap.usbip_remote.host:demo
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run with these arguments (default: the program's) and return the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if "--capture" in argv:
+        from usbip_capture.extcap import guard
+
+        return guard.capture(argv)
+    answer = queries.answer(argv)
+    if answer is None:
+        return _for_people(argv)
+    return _print(*answer)
+
+
+def _print(text: str, error: str) -> int:
+    try:
+        if text:
+            # As bytes: Wireshark drops a line that is not UTF-8, whatever the locale is.
+            sys.stdout.buffer.write(text.encode())
+            sys.stdout.flush()
+        if error:
+            print(error, file=sys.stderr)
+    except OSError:     # who asked has gone
+        return 1
+    return 1 if error else 0
+
+
+def _for_people(argv: list[str]) -> int:
+    from usbip_capture.extcap import guard
+
+    guard.enable_site_packages()
+    if "--version" in argv:
+        return _print(f"usbip-extcap {__version__}\n", "")
+    if "--help" in argv or "-h" in argv:
+        from usbip_capture.extcap.arguments import parser
+
+        return _print(parser().format_help(), "")
+    if "--install" in argv or "--uninstall" in argv:
+        from usbip_capture.extcap import placement
+
+        return placement.install() if "--install" in argv else placement.uninstall()
+    if not argv:
+        return _print(_ABOUT, "")
+    _print("", f"nothing to do for {' '.join(argv)}: see usbip-extcap --help")
+    return 2

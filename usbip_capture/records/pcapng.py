@@ -1,0 +1,146 @@
+"""pcapng blocks: section, interface and statistics through python-pcapng; packet blocks are packed with their record.
+
+Ref: IETF draft-ietf-opsawg-pcapng, sections 3.5 (options), 4.1 to 4.3, 4.6
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from struct import Struct
+
+from pcapng import FileScanner, FileWriter
+from pcapng.blocks import Block, InterfaceStatistics, SectionHeader
+from pcapng.blocks import InterfaceDescription as UntypedInterfaceDescription
+from pcapng.structs import OptionsField, StructField, read_block_data
+
+LINKTYPE_USB_LINUX_MMAPPED = 220
+ENHANCED_PACKET = 6
+#: dumpcap ends the capture at a block longer than this.
+MAX_BLOCK = 262_144
+#: Bytes of an enhanced packet block beside the packet and its options.
+PACKET_OVERHEAD = 32
+#: Longest text of an option, in bytes, and most comments of a block: they leave room for the packet.
+MAX_TEXT = 4096
+MAX_COMMENTS = 8
+
+#: Nanoseconds: 10 to the power of -9.
+TSRESOL = b"\x09"
+
+_OPT_ENDOFOPT = 0
+_OPT_COMMENT = 1
+_IF_TSRESOL = 9
+_OPTION = Struct("<HH")
+
+
+def bounded_text(text: str) -> str:
+    """`text` as an option takes it: valid UTF-8 without NUL, at most MAX_TEXT bytes."""
+    raw = text.replace("\0", "").encode("utf-8", "replace")
+    return raw[:MAX_TEXT].decode("utf-8", "ignore")
+
+
+def pack_comments(comments: Sequence[str]) -> bytes:
+    """The options of a packet block: MAX_COMMENTS comments and the end of options; nothing if there are none."""
+    parts = []
+    for comment in comments[:MAX_COMMENTS]:
+        raw = bounded_text(comment).encode()
+        parts += [_OPTION.pack(_OPT_COMMENT, len(raw)), raw, bytes(-len(raw) % 4)]
+    return b"".join([*parts, _OPTION.pack(_OPT_ENDOFOPT, 0)]) if parts else b""
+
+
+def captured_limit(snaplen: int, options: int = 0) -> int:
+    """How much of a packet a block may hold beside `options` bytes of options."""
+    return min(snaplen, MAX_BLOCK - PACKET_OVERHEAD - options)
+
+
+def _typed(field: StructField) -> StructField:
+    if not isinstance(field, OptionsField):
+        return field
+    return OptionsField([o._replace(ftype="bytes") if o.code == _IF_TSRESOL else o for o in field.options_schema])
+
+
+class InterfaceDescription(UntypedInterfaceDescription):
+    """python-pcapng's, but if_tsresol has a type: without one each use of it is a DeprecationWarning."""
+
+    __slots__: list[str] = []
+    schema = [(name, _typed(field), default) for name, field, default in UntypedInterfaceDescription.schema]
+
+
+class Section:
+    """One pcapng section: makes the bytes of its blocks, which are to be written in this order."""
+
+    def __init__(self, *, application: str, hardware: str, os: str) -> None:
+        texts = {"shb_hardware": hardware, "shb_os": os, "shb_userappl": application}
+        self._section = SectionHeader(options={name: bounded_text(text) for name, text in texts.items() if text})
+        self._stream = BytesIO()
+        self._writer = FileWriter(self._stream, self._section)
+
+    def header(self) -> bytes:
+        """The section header block. To be taken once, before all others."""
+        return self._take()
+
+    def interface(self, *, name: str, description: str, snaplen: int, speed: int) -> tuple[int, bytes]:
+        """The number of a new usbmon interface, and its description block. `speed` is in bit/s, 0 if unknown."""
+        options: dict[str, object] = {"if_name": bounded_text(name), "if_tsresol": TSRESOL}
+        if description:
+            options["if_description"] = bounded_text(description)
+        if speed:
+            options["if_speed"] = speed
+        block = self._section.new_member(
+            InterfaceDescription, link_type=LINKTYPE_USB_LINUX_MMAPPED, snaplen=snaplen, options=options
+        )
+        self._writer.write_block(block)
+        self._writer.interfaces.add(block.interface_id)     # it notes only the class that ours replaces
+        return block.interface_id, self._take()
+
+    def statistics(
+        self,
+        interface_id: int,
+        *,
+        start_ns: int,
+        end_ns: int,
+        received: int,
+        dropped: int,
+        comments: Sequence[str] = (),
+    ) -> bytes:
+        """The statistics block of an interface. `received` counts every packet, the dropped ones too."""
+        options: dict[str, object] = {
+            "isb_starttime": swap_words(start_ns),
+            "isb_endtime": swap_words(end_ns),
+            "isb_ifrecv": received,
+            "isb_ifdrop": dropped,
+        }
+        if comments:
+            options["opt_comment"] = [bounded_text(comment) for comment in comments[:MAX_COMMENTS]]
+        block = self._section.new_member(
+            InterfaceStatistics,
+            interface_id=interface_id,
+            timestamp_high=end_ns >> 32,
+            timestamp_low=end_ns & 0xFFFFFFFF,
+            options=options,
+        )
+        self._writer.write_block(block)
+        return self._take()
+
+    def _take(self) -> bytes:
+        raw = self._stream.getvalue()
+        self._stream.seek(0)
+        self._stream.truncate()
+        return raw
+
+
+class Scanner(FileScanner):
+    """python-pcapng's reader, with our interface description. Bad bytes raise whatever they run into."""
+
+    __slots__: list[str] = []
+
+    def _read_block(self, block_type: int) -> Block:
+        if block_type != InterfaceDescription.magic_number:
+            return super()._read_block(block_type)
+        data = read_block_data(self.stream, self.endianness)
+        return self.current_section.new_member(InterfaceDescription, raw=data)
+
+
+def swap_words(timestamp: int) -> int:
+    """The times of a statistics block are two words, high first; python-pcapng takes them for one number."""
+    return (timestamp & 0xFFFFFFFF) << 32 | timestamp >> 32
