@@ -44,9 +44,10 @@ Item: TypeAlias = "Event | bytes | threading.Event"
 
 
 class Recorder:
-    """Owns the queue, the writer thread, the section and the sink. The reason of `on_end`: reader, error or count.
+    """Owns the queue, the writer thread, the section and the sink. The reasons of `on_end`: reader, error, count.
 
-    `ended` tells that nothing is recorded any more; `error` is set when the output failed.
+    `ended` tells that nothing is recorded any more; `error` is set when the output failed. `lock` guards all that
+    channels change: the queue, its accounts, and theirs.
     """
 
     def __init__(
@@ -152,7 +153,7 @@ class Recorder:
             reason = "reader"
         except SinkAborted as error:
             lost = True
-            log.warning("%s: the end of the capture is lost", error)
+            log.info("%s: the end of the capture is lost", error)
         except CaptureError as error:
             reason, lost, self.error = "error", True, error
         except Exception as error:
@@ -175,7 +176,9 @@ class Recorder:
             enough = self._drain()
             if enough or closing:
                 self._finish(lost=False)
-                self._sink.write(self._trailer())
+                with self.lock:
+                    trailer = self._trailer()
+                self._sink.write(trailer)
                 return "count" if enough else ""
             self._wait()
 
