@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -175,15 +176,16 @@ def demo() -> int:
     say(f"Capturing the demo device for {DEMO_SECONDS} seconds")
     if tshark:
         options = ["-o", "extcap.usbip_remote.host:demo", "-a", f"duration:{DEMO_SECONDS}", "-w", str(capture)]
-        run([tshark, "-q", "-i", "usbip-remote", *options], "tshark did not capture", quiet=True, show=True)
-        show_decoded(tshark, capture)
+        run([tshark, "-q", "-i", "usbip-remote", *options], "tshark did not capture")
     else:
         options = ["--host", "demo", "--duration", str(DEMO_SECONDS), "--fifo", str(capture)]
         extcap = program(environment, "usbip-extcap")
         command = [extcap, "--capture", "--extcap-interface", "usbip-remote", *options]
-        run(command, "the plug-in did not capture", show=True)
+        run(command, "the plug-in did not capture")
     if not capture.exists() or capture.stat().st_size < 1000:
         raise Failed("nothing was captured: run 'tshark -D' and look for usbip-remote.")
+    if tshark:
+        show_decoded(tshark, capture)
     print()
     subprocess.run([program(environment, "usbip-capture"), "stats", str(capture)], check=False)
     print(f"\nThe capture is {capture}")
@@ -193,16 +195,21 @@ def demo() -> int:
 
 
 def show_decoded(tshark: str, capture: Path) -> None:
-    """What Wireshark makes of it: one line for each kind of packet that says something."""
+    """What Wireshark makes of it: the device's strings and interfaces, the keys typed, what its serial port says."""
     base = [tshark, "-r", str(capture)]
-    wanted = "usb.bString || usb.DESCRIPTOR_TYPE_QUALIFIER || usbhid.data || usbcom || usb.capdata"
-    lines = run([*base, "-Y", wanted.replace(" || usb.DESCRIPTOR_TYPE_QUALIFIER", "")], "tshark cannot read it").stdout
+    text = run([*base, "-V"], "tshark cannot read the capture").stdout
+    only_data = [*base, "-Y", "usb.capdata", "-T", "fields", "-e", "usb.capdata"]
+    said = run(only_data, "tshark cannot read the capture").stdout.split()
+
+    def found(pattern: str) -> list[str]:
+        return re.findall(pattern, text, re.MULTILINE)
+
     print("As tshark decodes it:")
-    for line in lines.splitlines()[:12]:
-        print(f"  {line.strip()}")
-    fields = ["-T", "fields", "-e", "usb.bString"]
-    strings = run([*base, "-Y", "usb.bString", *fields], "tshark cannot read it").stdout.split("\n")
-    print("Strings of the device: " + ", ".join(dict.fromkeys(filter(None, strings))))
+    print("  strings:    " + ", ".join(dict.fromkeys(found(r"^ +bString: (.+)$"))))
+    print("  interfaces: " + ", ".join(dict.fromkeys(found(r"^ +bInterfaceClass: (.+)$"))))
+    print("  keys typed: " + " ".join(found(r"Usage: Keyboard (\w) and")))
+    lines = bytes.fromhex("".join(said).replace(":", "")).decode("ascii", "replace").splitlines()
+    print("  serial:     " + "; ".join(lines))
 
 
 # -- test
@@ -269,7 +276,6 @@ def run(
     failure: str,
     *,
     quiet: bool = True,
-    show: bool = False,
     env: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a step; its output is shown when it is not `quiet`, or when it failed."""
