@@ -148,6 +148,8 @@ class Option:
 
     def _number(self, text: str) -> int | float | None:
         value: int | float
+        if self.kind == UNSIGNED and not (text.isascii() and text.isdigit()):
+            return None
         try:
             value = int(text) if self.kind == UNSIGNED else float(text)
         except ValueError:

@@ -1,0 +1,101 @@
+"""Options: said once, checked on our side, and the README says the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from usbip_capture.errors import LocalProtocolError
+from usbip_capture.extcap import arguments
+from usbip_capture.options import OPTIONS, Choices, markdown_table
+
+BY_NAME = {option.name: option for option in OPTIONS}
+
+
+def test_the_readme_has_the_table() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert markdown_table() in readme
+
+
+def test_defaults() -> None:
+    choices = Choices({})
+    assert (choices.host, choices.port, choices.device, choices.mode) == ("", 3240, "", "probe")
+    assert (choices.descriptors, choices.listen_in, choices.reconnect) == (True, True, True)
+    assert (choices.snaplen, choices.duration, choices.count) == (262144, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("host", " pi ", "pi"),
+        ("port", "1", 1),
+        ("port", "65535", 65535),
+        ("device", "1-1.2", "1-1.2"),
+        ("device", "303A:4004", "303A:4004"),
+        ("device", "", ""),
+        ("listen-in", "OFF", False),
+        ("listen-in", "true", True),
+        ("reconnect", "0", False),
+        ("duration", "2.5", 2.5),
+        ("snaplen", "64", 64),
+        ("log-level", "debug", "debug"),
+    ],
+)
+def test_good_values(name: str, text: str, value: object) -> None:
+    assert BY_NAME[name].parse(text) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("host", "two words"),
+        ("host", "a/b"),
+        ("port", "0"),
+        ("port", "65536"),
+        ("port", "-1"),
+        ("port", "3240x"),
+        ("port", "1e3"),
+        ("port", "\u0663\u0662"),
+        ("device", "303a:"),
+        ("device", "zzzz:4004"),
+        ("listen-in", "maybe"),
+        ("duration", "nan"),
+        ("duration", "-1"),
+        ("snaplen", "63"),
+        ("count", "99999999999"),
+        ("mode", "relay"),
+        ("log-level", "loud"),
+    ],
+)
+def test_wrong_values_name_option_value_and_what_is_possible(name: str, text: str) -> None:
+    option = BY_NAME[name]
+    with pytest.raises(LocalProtocolError) as caught:
+        option.parse(text)
+    message = str(caught.value)
+    assert option.flag in message
+    assert option.expectation in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--host", "pi", "--listen-in"], {"host": "pi", "listen-in": "on"}),
+        (["--listen-in", "--host", "pi"], {"host": "pi", "listen-in": "on"}),
+        (["--listen-in=false", "--some-new-option", "x"], {"listen-in": "false"}),
+        (["--port", "1", "--port", "2"], {"port": "2"}),
+    ],
+)
+def test_the_command_line_as_wireshark_and_people_give_it(argv: list[str], expected: dict[str, str]) -> None:
+    assert arguments.given(arguments.parse(["--capture", *argv])) == expected
+
+
+def test_an_option_without_its_value() -> None:
+    with pytest.raises(LocalProtocolError, match="--port"):
+        arguments.parse(["--capture", "--port"])
+
+
+def test_help_names_every_option() -> None:
+    text = arguments.parser().format_help()
+    assert [option.flag for option in OPTIONS if option.flag not in text] == []
