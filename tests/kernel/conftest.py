@@ -1,0 +1,62 @@
+"""One guest for all kernel tests, and devices that are unplugged after each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.kernel.rig import Guest, unsupported
+
+
+class Plug(Protocol):
+    """Plugs a device in as `Guest.plug` does, and exports it unless it is a hub; returns its busid."""
+
+    def __call__(self, kind: str, bus: str = ..., *, file: Path | None = ..., socket: Path | None = ...) -> str: ...
+
+
+@pytest.fixture(scope="session")
+def start_guest() -> Iterator[Callable[[], Guest]]:
+    """Starts a guest that lives as long as the tests do."""
+    if reason := unsupported():
+        pytest.skip(reason)
+    guests: list[Guest] = []
+
+    def start() -> Guest:
+        guests.append(Guest())
+        return guests[-1]
+
+    yield start
+    for guest in guests:
+        guest.close()
+
+
+@pytest.fixture(scope="session")
+def guest(start_guest: Callable[[], Guest]) -> Guest:
+    """The guest that is a USB/IP server."""
+    return start_guest()
+
+
+@pytest.fixture
+def plug(guest: Guest) -> Iterator[Plug]:
+    plugged: list[str] = []
+
+    def plug(kind: str, bus: str = "xhci", *, file: Path | None = None, socket: Path | None = None) -> str:
+        busid = guest.plug(kind, bus, file=file, socket=socket)
+        plugged.append(busid)
+        return busid if kind == "hub" else guest.export(busid)
+
+    yield plug
+    for busid in reversed(plugged):
+        if guest.is_plugged(busid):
+            guest.unplug(busid)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    """A disk image of 1 MiB, each block with its number in it."""
+    path = tmp_path / "disk.img"
+    path.write_bytes(b"".join(b"block %06d ".ljust(512, b".") % number for number in range(2048)))
+    return path

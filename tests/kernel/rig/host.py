@@ -1,0 +1,62 @@
+"""What the rig needs of the machine it runs on.
+
+Debian 12 on amd64: its kernel package is what the guest boots, and its own programs go into the guest.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+KERNEL_PACKAGE = "linux-image-amd64"    # the cloud flavour has no USB at all
+
+#: Copied into the guest, next to busybox.
+GUEST_PROGRAMS = ("/usr/sbin/usbip", "/usr/sbin/usbipd", "/usr/bin/lsusb", "/usr/bin/aplay", "/usr/bin/arecord")
+BUSYBOX = "/bin/busybox"
+
+_PACKAGES = {
+    "/usr/bin/qemu-system-x86_64": "qemu-system-x86",
+    "/usr/bin/setpriv": "util-linux",
+    BUSYBOX: "busybox-static",
+    "/sbin/depmod": "kmod",
+    "/usr/sbin/usbip": "usbip",
+    "/usr/sbin/usbipd": "usbip",
+    "/usr/bin/lsusb": "usbutils",
+    "/usr/bin/aplay": "alsa-utils",
+    "/usr/bin/arecord": "alsa-utils",
+}
+
+
+class RigError(Exception):
+    """The rig failed, or a command in the guest did: not a finding about what is being tested."""
+
+
+def unsupported() -> str:
+    """Why there can be no guest on this machine, as a sentence; empty when there can."""
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        release = {}
+    system = (release.get("ID"), release.get("VERSION_ID"), platform.machine())
+    if system != ("debian", "12", "x86_64"):
+        return "a guest with a real kernel is made of the packages of Debian 12 on amd64"
+    missing = sorted({package for path, package in _PACKAGES.items() if not Path(path).exists()})
+    if missing:
+        return f"a guest with a real kernel needs more packages: apt-get install {' '.join(missing)}"
+    return ""
+
+
+def cache() -> Path:
+    """Where kernels, initramfs images and saved states are kept between runs."""
+    chosen = os.environ.get("USBIP_RIG_CACHE")
+    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "usbip-rig"
+
+
+def output(*command: str | Path, cwd: Path | None = None) -> str:
+    """What a program prints. Raises RigError with its complaint."""
+    done = subprocess.run(command, text=True, capture_output=True, cwd=cwd, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise RigError(f"{' '.join(map(str, command))}: exit {done.returncode}: {done.stderr.strip()[-500:]}")
+    return done.stdout
