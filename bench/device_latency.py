@@ -1,14 +1,16 @@
 """A control transfer at the Device level against a C loop over a blocking socket, both with the same C server.
 
 Each round runs C, then ours with the capture off, then on, so that the ratios hold while the machine's speed drifts.
-Also the CPU time that the capture costs the caller's thread, for each URB.
+All run on one processor where the system can be told so: otherwise the scheduler's choice of processors, which differs
+from run to run, is most of what is measured. Also the CPU time that the capture costs the caller's thread, a URB.
 
-    python bench/device_latency.py [--rounds 9] [--transfers 5000]
+    python bench/device_latency.py [--rounds 9] [--transfers 5000] [--unpinned]
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import statistics
 import subprocess
@@ -80,7 +82,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--transfers", type=int, default=5000)
+    parser.add_argument("--unpinned", action="store_true", help="let the system choose processors")
     args = parser.parse_args()
+    if not args.unpinned and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as folder:
         program = build(Path(folder))
         with subprocess.Popen([program, "serve"], stdout=subprocess.PIPE, text=True) as server:

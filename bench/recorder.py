@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from usbip_capture import PcapWriter
-from usbip_capture.capture.recorder import UsbChannel
+from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.sinks import Sink, open_sink
 from usbip_capture.records.pcapng import Section
 from usbip_capture.records.usbmon import UsbmonPacker

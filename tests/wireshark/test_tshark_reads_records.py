@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from usbip_capture.capture.recorder import UsbChannel
+from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.urb import Completion, IsoPacket, TransferType, Urb

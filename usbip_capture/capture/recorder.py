@@ -10,16 +10,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeAlias
 
+from usbip_capture.capture.channel import Event, EventQueue, Item, UsbChannel
 from usbip_capture.capture.sinks import ReaderGone, Sink, SinkAborted
 from usbip_capture.errors import CaptureError
 from usbip_capture.records.pcapng import Section
-from usbip_capture.records.usbmon import UsbmonPacker
-from usbip_capture.tap import Tap
 from usbip_capture.usb.info import DeviceInfo
-from usbip_capture.usb.status import GONE, status_name
-from usbip_capture.usb.urb import DIR_IN, Buffer, Completion, Urb
+from usbip_capture.usb.urb import Buffer
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +24,8 @@ log = logging.getLogger(__name__)
 COALESCE = 0.01
 #: Seconds between two looks, while nothing is captured, whether there is still a reader.
 READER_CHECK = 0.1
-#: Bytes that a queued event takes beside its data, and those of each isochronous packet.
-EVENT_COST = 512
-PACKET_COST = 160
+#: Seconds that the writer waits for the name of a device's product, which is told before its packets.
+PRODUCT_TIMEOUT = 0.5
 #: A write is about this long, and made of at most so many events: packing them keeps other threads waiting.
 _WRITE_SIZE = 128 << 10
 _WRITE_EVENTS = 256
@@ -37,17 +33,11 @@ _WRITE_EVENTS = 256
 _SLOW_READER = 20
 _ABORT_TIME = 0.1
 
-# channel, packer, cost, time stamp, URB id, URB, data of an outward URB, completion (None: submit), comments
-Event: TypeAlias = "tuple[UsbChannel, UsbmonPacker, int, int, int, Urb, Buffer, Completion | None, tuple[str, ...]]"
-# Besides events: a block that is packed already, and the sign that a `flush` has been reached.
-Item: TypeAlias = "Event | bytes | threading.Event"
-
 
 class Recorder:
     """Owns the queue, the writer thread, the section and the sink. The reasons of `on_end`: reader, error, count.
 
-    `ended` tells that nothing is recorded any more; `error` is set when the output failed. `lock` guards all that
-    channels change: the queue, its accounts, and theirs.
+    `error` is set when the output failed.
     """
 
     def __init__(
@@ -60,18 +50,10 @@ class Recorder:
         max_packets: int = 0,
         on_end: Callable[[str], None] | None = None,
     ) -> None:
-        self.lock = threading.Lock()
-        self.ended = False
+        self._queue = EventQueue(queue_bytes)
+        self._queue.items.append(section.header())
         self.error: CaptureError | None = None
         self.channels: list[UsbChannel] = []
-        self.budget = queue_bytes
-        # Half of the queue may be spoken for by completions to come: more would turn submits away for nothing.
-        self.max_reserved = queue_bytes // 2
-        self.used = self.reserved = 0
-        self.last_urb_id = 0
-        self.queue: list[Item] = [section.header()]
-        self.idle = False
-        self.wake = threading.Event()
         self._sink = sink
         self._section = section
         self._snaplen = snaplen
@@ -84,29 +66,28 @@ class Recorder:
         self._thread = threading.Thread(target=self._run, name="usbip-capture writer", daemon=True)
         self._thread.start()
 
-    def add_channel(self, info: DeviceInfo, description: str) -> UsbChannel:
-        """A new interface of the capture, `usbip0` and so on, for one device."""
-        with self.lock:
-            interface_id, block = self._section.interface(
-                name=f"usbip{len(self.channels)}",
-                description=description,
-                snaplen=self._snaplen,
-                speed=info.speed.bits_per_second,
-            )
-            channel = UsbChannel(self, interface_id, self._snaplen, info)
-            if not self.ended:
+    def add_channel(self, info: DeviceInfo, description: str, *, product_follows: bool = False) -> UsbChannel:
+        """A new interface of the capture, `usbip0` and so on, for one device.
+
+        product_follows: nothing is written until `UsbChannel.product` was called, or PRODUCT_TIMEOUT is over.
+        """
+        with self._queue.lock:
+            channel = UsbChannel(self._queue, len(self.channels), self._snaplen, info, description)
+            if product_follows:
+                channel.settled = time.monotonic() + PRODUCT_TIMEOUT
+            if not self._queue.ended:
                 self.channels.append(channel)
-                self.queue.append(block)
-        self.wake.set()
+                self._queue.items.append(channel)
+        self._queue.wake.set()
         return channel
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was captured so far is written; False after `timeout` seconds or the end."""
         written = threading.Event()
-        with self.lock:
-            if self.ended:
+        with self._queue.lock:
+            if self._queue.ended:
                 return False
-            self.queue.append(written)
+            self._queue.items.append(written)
         self._hurry_up()
         deadline = None if timeout is None else time.monotonic() + timeout
         while not written.wait(READER_CHECK if deadline is None else min(READER_CHECK, deadline - time.monotonic())):
@@ -119,8 +100,8 @@ class Recorder:
 
         Gives up when the reader takes nothing for `timeout` seconds (None: what suits the sink).
         """
-        with self.lock:
-            self.ended = self._closing = True
+        with self._queue.lock:
+            self._queue.ended = self._closing = True
         self._hurry_up()
         if threading.current_thread() is not self._thread and self._wait_done(
             self._sink.patience if timeout is None else timeout
@@ -141,7 +122,7 @@ class Recorder:
 
     def _hurry_up(self) -> None:
         self._hurry.set()
-        self.wake.set()
+        self._queue.wake.set()
 
     # -- the writer thread
 
@@ -176,7 +157,7 @@ class Recorder:
             enough = self._drain()
             if enough or closing:
                 self._finish(lost=False)
-                with self.lock:
+                with self._queue.lock:
                     trailer = self._trailer()
                 self._sink.write(trailer)
                 return "count" if enough else ""
@@ -184,20 +165,22 @@ class Recorder:
 
     def _wait(self) -> None:
         """Until something is queued, and then a little longer for more."""
-        with self.lock:
-            self.idle = not self.queue
-        if self.idle:
-            while not self.wake.wait(READER_CHECK):
+        with self._queue.lock:
+            self._queue.idle = not self._queue.items
+        if self._queue.idle:
+            while not self._queue.wake.wait(READER_CHECK):
                 if self._sink.reader_gone():
                     raise ReaderGone(f"the reader of {self._sink.name} is gone")
-        self.wake.clear()
+        self._queue.wake.clear()
         self._hurry.wait(COALESCE)
         self._hurry.clear()
 
     def _drain(self) -> bool:
         """Write all that is queued. True as soon as there are enough packets."""
-        with self.lock:
-            batch, self.queue = self.queue, []
+        with self._queue.lock:
+            if not self._closing and any(c.settled and c.settled > time.monotonic() for c in self.channels):
+                return False
+            batch, self._queue.items = self._queue.items, []
         batch.reverse()     # taken from the end, so that each event is freed when it is written
         while batch:
             if self._write_some(batch):
@@ -218,6 +201,8 @@ class Recorder:
                 enough = self._packed == self._max_packets
                 if enough or size >= _WRITE_SIZE:
                     break
+            elif isinstance(item, UsbChannel):
+                out.append(self._interface(item))
             elif isinstance(item, threading.Event):
                 flushed.append(item)
             else:
@@ -225,11 +210,19 @@ class Recorder:
         self._sink.write(out)
         for channel in self.channels:
             channel.written = channel.packed
-        with self.lock:
-            self.used -= cost
+        with self._queue.lock:
+            self._queue.used -= cost
         for event in flushed:
             event.set()
         return enough
+
+    def _interface(self, channel: UsbChannel) -> bytes:
+        """The description of an interface, its number being the count of those before."""
+        channel.described = True
+        name, speed = f"usbip{channel.interface_id}", channel.speed.bits_per_second
+        return self._section.interface(
+            name=name, description=channel.description, snaplen=self._snaplen, speed=speed
+        )[1]
 
     def _trailer(self) -> list[Buffer]:
         """Statistics of each interface; an interface, if there was none: without one the file is not valid."""
@@ -246,13 +239,14 @@ class Recorder:
                 comments=channel.remarks,
             )
             for channel in self.channels
+            if channel.described    # the last packet may have come before it
         ]
 
     def _finish(self, lost: bool) -> None:
         """Nothing is queued any more. What was counts as dropped if it is lost, else as not captured."""
-        with self.lock:
-            self.ended = True
-            self.queue = []
+        with self._queue.lock:
+            self._queue.ended = True
+            self._queue.items = []
             for channel in self.channels:
                 if lost:
                     channel.dropped = channel.received - channel.written
@@ -268,117 +262,9 @@ class Recorder:
             self.error = self.error or error
 
 
-class UsbChannel(Tap):
-    """One device on one interface of the capture.
-
-    received, dropped, written: events so far; `dropped` is a part of `received`.
-    label: a comment for each URB submitted while it is set, on its submit and its completion.
-    """
-
-    def __init__(self, recorder: Recorder, interface_id: int, snaplen: int, info: DeviceInfo) -> None:
-        self.interface_id = interface_id
-        self.start_ns = time.time_ns()
-        self.received = self.dropped = self.packed = self.written = 0
-        self.label: str | None = None
-        self.remarks: list[str] = []            # for the next event
-        self._recorder = recorder
-        self._snaplen = snaplen
-        self._labels: dict[int, str] = {}       # of URBs that are out
-        self._gone = False
-        self._packer = UsbmonPacker(interface_id, snaplen, info.busnum, info.devnum)
-
-    def device(self, info: DeviceInfo) -> None:
-        """The device is (back) at this bus and device number, for all events to come."""
-        with self._recorder.lock:
-            self._packer = UsbmonPacker(self.interface_id, self._snaplen, info.busnum, info.devnum)
-            self._gone = False
-
-    def comment(self, text: str) -> None:
-        """Say something at this moment: on the next event, or in the statistics if there is none."""
-        with self._recorder.lock:
-            self.remarks.append(text)
-
-    def gone(self, reason: str) -> None:
-        """Say that the device is away, unless the completion of a URB has said it."""
-        with self._recorder.lock:
-            if not self._gone:
-                self._gone = True
-                self.remarks.append(f"device gone: {reason}")
-
-    def submitted(self, urb: Urb) -> int:
-        recorder = self._recorder
-        if recorder.ended:
-            return 0
-        data = urb.data
-        if type(data) is not bytes:
-            data = bytes(data)      # its owner may change it as soon as the URB is done
-        cost = EVENT_COST + len(data) + PACKET_COST * len(urb.packets)
-        room = _completion_cost(urb)
-        with recorder.lock:
-            if recorder.ended:
-                return 0
-            self.received += 1
-            room += recorder.reserved
-            if recorder.used + cost + min(room, recorder.max_reserved) > recorder.budget:
-                self.dropped += 1
-                return 0
-            recorder.reserved = room
-            recorder.used += cost
-            recorder.last_urb_id = urb_id = recorder.last_urb_id + 1
-            comments: tuple[str, ...] = ()
-            if self.remarks or self.label is not None:
-                comments = self._comments(self.label)
-                if self.label is not None:
-                    self._labels[urb_id] = self.label
-            recorder.queue.append((self, self._packer, cost, time.time_ns(), urb_id, urb, data, None, comments))
-            wake, recorder.idle = recorder.idle, False
-        if wake:
-            recorder.wake.set()
-        return urb_id
-
-    def completed(self, urb_id: int, urb: Urb, completion: Completion) -> None:
-        recorder = self._recorder
-        if recorder.ended:
-            return
-        status = completion.status
-        cost = EVENT_COST + len(completion.data) + PACKET_COST * len(completion.packets)
-        room = _completion_cost(urb)
-        with recorder.lock:
-            if recorder.ended:
-                return
-            self.received += 1
-            if urb_id:
-                recorder.reserved -= room
-            label = self._labels.pop(urb_id, None) if self._labels else None
-            if not urb_id or recorder.used + cost > recorder.budget:
-                self.dropped += 1
-                return
-            recorder.used += cost
-            comments: tuple[str, ...] = ()
-            if status in GONE and not self._gone:
-                self._gone = True
-                self.remarks.append(f"device gone: {status_name(status)}")
-            if self.remarks or label is not None:
-                comments = self._comments(label)
-            recorder.queue.append((self, self._packer, cost, time.time_ns(), urb_id, urb, b"", completion, comments))
-            wake, recorder.idle = recorder.idle, False
-        if wake:
-            recorder.wake.set()
-
-    def _comments(self, label: str | None) -> tuple[str, ...]:
-        remarks, self.remarks = self.remarks, []
-        return tuple(remarks) if label is None else (*remarks, label)
-
-
 def _pack(out: list[Buffer], event: Event) -> int:
     channel, packer, _, timestamp_ns, urb_id, urb, data, completion, comments = event
     channel.packed += 1
     if completion is None:
         return packer.submit(out, timestamp_ns, urb_id, urb, data, comments)
     return packer.complete(out, timestamp_ns, urb_id, urb, completion, comments)
-
-
-def _completion_cost(urb: Urb) -> int:
-    """Room for what may come back."""
-    data = urb.length if urb.endpoint & DIR_IN else 0
-    return EVENT_COST + data + PACKET_COST * len(urb.packets)

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from usbip_capture import __version__
-from usbip_capture.capture.recorder import Recorder, UsbChannel
+from usbip_capture.capture.channel import UsbChannel
+from usbip_capture.capture.recorder import Recorder
 from usbip_capture.capture.sinks import Sink, StreamSink, open_sink
 from usbip_capture.errors import CaptureError
 from usbip_capture.records.pcapng import MAX_BLOCK, Section
@@ -55,10 +56,13 @@ class PcapWriter:
         )
         self._closer = weakref.finalize(self, self._recorder.close)
 
-    def add_usb_interface(self, info: DeviceInfo, *, server: str, product: str = "") -> UsbChannel:
-        """A tap for one device, on an interface of its own: `usbip0`, `usbip1`, ... `server` is HOST or HOST:PORT."""
-        description = f"USB/IP {server} {info.busid} {info.idVendor:04x}:{info.idProduct:04x} {product}"
-        return self._recorder.add_channel(info, description.strip())
+    def add_usb_interface(self, info: DeviceInfo, *, server: str, product: str | None = "") -> UsbChannel:
+        """A tap for one device, on an interface of its own: `usbip0`, `usbip1`, ... `server` is HOST or HOST:PORT.
+
+        product: what the device calls itself; None if that is told later, by the channel's `product`.
+        """
+        description = f"USB/IP {server} {info.busid} {info.idVendor:04x}:{info.idProduct:04x} {product or ''}"
+        return self._recorder.add_channel(info, description.strip(), product_follows=product is None)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was captured so far is written; False after `timeout` seconds or the end."""

@@ -7,14 +7,15 @@ axes from HID report descriptors.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import usb.core
 import usb.util
 
-from usbip_capture.errors import UsbipError
 from usbip_capture.pyusb_backend.handle import DeviceHandle
 from usbip_capture.usb import setup as requests
 from usbip_capture.usb.descriptors import InterfaceDescriptor
+from usbip_capture.usb.strings import parse_string
 
 log = logging.getLogger(__name__)
 
@@ -26,25 +27,14 @@ _PATIENCE = 2
 _OPTIONAL_TIMEOUT_MS = 1000
 
 
-class DeviceSilent(UsbipError):
-    """The device does not answer what every device must answer."""
-
-
 class Enumeration:
-    """One pass over a device. `dev` is PyUSB's view of it, `handle` ours; both are of the same device."""
+    """One pass over a device. `dev` is PyUSB's view of it, `handle` ours; `on_product` is told its name, once."""
 
-    def __init__(self, dev: usb.core.Device, handle: DeviceHandle) -> None:
+    def __init__(self, dev: usb.core.Device, handle: DeviceHandle, on_product: Callable[[str], None]) -> None:
         self._dev = dev
         self._handle = handle
+        self._on_product = on_product
         self._unanswered = 0
-        self._langid: int | None = None
-
-    @property
-    def product(self) -> str:
-        """iProduct as read by `describe`; empty if there is none."""
-        return self._product
-
-    _product = ""
 
     def describe(self) -> None:
         """BOS, every configuration and every string; what the device does not have is passed over."""
@@ -80,11 +70,11 @@ class Enumeration:
         languages = self._optional(requests.DT_STRING, 0, 0, 255, "string languages")
         if len(languages) < 4:
             return
-        self._langid = int.from_bytes(languages[2:4], "little")
+        langid = int.from_bytes(languages[2:4], "little")
         for index in indices:
-            raw = self._optional(requests.DT_STRING, index, self._langid, 255, f"string {index}")
+            raw = self._optional(requests.DT_STRING, index, langid, 255, f"string {index}")
             if index == self._dev.iProduct:
-                self._product = raw[2:].decode("utf-16-le", "replace").rstrip("\0")
+                self._on_product(parse_string(raw))
 
     def _read_report_descriptor(self, interface: InterfaceDescriptor) -> None:
         hid = interface.hid

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import usb.core
 import usb.util
 
-from usbip_capture.capture.recorder import UsbChannel
+from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.device import Device
 from usbip_capture.devices.remote import RemoteDevice
@@ -111,7 +111,7 @@ class ProbeSession:
 
     def _open_channel(self, info: DeviceInfo) -> UsbChannel:
         if self._channel is None:
-            self._channel = self._writer.add_usb_interface(info, server=str(self._server))
+            self._channel = self._writer.add_usb_interface(info, server=str(self._server), product=None)
         else:
             self._channel.device(info)
             self._channel.comment(f"usbip-capture: device {info} is back, imported again")
@@ -123,7 +123,7 @@ class ProbeSession:
         handle = source.handle()
         channel.label = ENUMERATION_LABEL
         try:
-            enumeration = Enumeration(usb.core.find(backend=UsbipBackend(source)), handle)
+            enumeration = Enumeration(usb.core.find(backend=UsbipBackend(source)), handle, channel.product)
             if self._settings.descriptors:
                 enumeration.describe()
             enumeration.configure()

@@ -43,7 +43,7 @@ _NAMES = {
     EMSGSIZE: ("EMSGSIZE", "transfer too large"),
     EOPNOTSUPP: ("EOPNOTSUPP", "not supported"),
     ECONNRESET: ("ECONNRESET", "unlinked"),
-    ESHUTDOWN: ("ESHUTDOWN", "device or connection gone"),
+    ESHUTDOWN: ("ESHUTDOWN", "unplugged, or the connection lost"),
     ETIMEDOUT: ("ETIMEDOUT", "timed out"),
     EINPROGRESS: ("EINPROGRESS", "pending"),
     EREMOTEIO: ("EREMOTEIO", "short read"),
