@@ -1,0 +1,80 @@
+"""`install.py` as a user runs it: into an empty home, the demo with and without tshark, and everything taken back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.extcap_launcher import ROOT
+
+PIP_FAILED = "pip could not install"
+
+
+def install(home: Path, *options: str, path: str = "") -> subprocess.CompletedProcess[str]:
+    """Run it in `home`, from an empty folder."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "PYTHON"))}
+    environment["HOME"] = str(home)
+    environment["PATH"] = path or environment["PATH"]
+    folder = home / "somewhere"
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(ROOT / "install.py"), *options]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if PIP_FAILED in done.stderr:
+        pytest.skip(f"PyPI is not reached from here: {done.stderr[-300:]}")
+    return done
+
+
+def ours(home: Path) -> list[Path]:
+    """What we have left in `home`; other programs keep things there too."""
+    return [path for path in home.rglob("*usbip*") if "somewhere" not in path.parts]
+
+
+@pytest.mark.wireshark
+def test_from_an_empty_home_and_back(tmp_path: Path) -> None:
+    home = tmp_path / "h\u00f6me with blank"
+    # Without tshark: a PATH that has Python and nothing else.
+    only_python = tmp_path / "bin"
+    only_python.mkdir()
+    done = install(home, "--demo", path=str(only_python))
+    assert done.returncode == 0, done.stderr
+    capture = home / "somewhere" / "demo.pcapng"
+    assert capture.stat().st_size > 4000
+    assert f"The capture is {capture}" in done.stdout
+    assert "endpoint 0x83 interrupt IN" in done.stdout
+
+    if shutil.which("tshark"):
+        done = install(home, "--demo")
+        assert done.returncode == 0, done.stderr
+        assert "strings:    usbip_capture, Demo device, DEMO0001" in done.stdout
+        assert "keys typed: u s b i p" in done.stdout
+        assert done.stdout.strip().splitlines()[-3:][0] == f"The capture is {capture}"
+
+    assert ours(home)
+    done = install(home, "--uninstall")
+    assert done.returncode == 0, done.stderr
+    assert ours(home) == []
+    assert "Removed" in done.stdout
+
+
+def test_a_foreign_extcap_is_left_alone(tmp_path: Path) -> None:
+    for folder in (".config/wireshark/extcap", ".local/lib/wireshark/extcap"):
+        foreign = tmp_path / folder / "usbip-extcap"
+        foreign.parent.mkdir(parents=True)
+        foreign.write_text("#!/bin/sh\n")
+    done = install(tmp_path)
+    assert done.returncode == 1
+    assert "not ours" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert foreign.read_text() == "#!/bin/sh\n"
+
+
+@pytest.mark.parametrize("option", ["--nonsense", "--demo --test"])
+def test_wrong_arguments(option: str, tmp_path: Path) -> None:
+    done = install(tmp_path, *option.split())
+    assert done.returncode == 2
+    assert "usage:" in done.stderr
