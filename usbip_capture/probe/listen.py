@@ -105,17 +105,19 @@ class EndpointReader:
             self._submit()
 
     def _submit(self) -> None:
-        self._listener.submit(in_urb(self._endpoint, self._size), self._done)
+        size = self._size
+        self._listener.submit(in_urb(self._endpoint, size), lambda completion: self._done(size, completion))
 
-    def _done(self, completion: Completion) -> None:
+    def _done(self, size: int, completion: Completion) -> None:
         status = completion.status
         if status == 0 or status in TIMED_OUT:      # bridges end an idle read after a while
             self._errors = 0
             self._submit()
         elif self._stopped or status in GONE or status in UNLINKED:
             pass
-        elif status in TOO_LARGE and self._size > self._endpoint.packet_size:
-            self._size = max(self._size // 2, self._endpoint.packet_size)
+        elif status in TOO_LARGE and size > self._endpoint.packet_size:
+            if size == self._size:      # the first of those in flight to say so
+                self._size = max(size // 2, self._endpoint.packet_size)
             self._submit()
         else:
             self._failed(status)
