@@ -142,7 +142,9 @@ def outer_pip() -> list[str]:
 
 
 def bundled_pip() -> list[Path]:
-    """Debian keeps a wheel of pip for its own use; a wheel can be run in place."""
+    """Debian keeps a wheel of pip for its own Python; a wheel can be run in place."""
+    if sys.base_prefix != "/usr":
+        return []
     return [wheel / "pip" for wheel in sorted(Path("/usr/share/python-wheels").glob("pip-*.whl"))]
 
 
