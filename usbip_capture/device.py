@@ -49,10 +49,12 @@ class Transfer:
         """Called by the device, once. Raises LocalProtocolError when called again."""
         if self.completion is not None:
             raise LocalProtocolError(f"{self.urb!r} was finished twice")
-        if self._done is not None:
-            self._done(completion)
-        self.completion = completion
-        self.wake()
+        try:
+            if self._done is not None:
+                self._done(completion)
+        finally:
+            self.completion = completion
+            self.wake()
 
     def wake(self) -> None:
         """Let a thread in `sleep` look again."""
@@ -84,6 +86,11 @@ class Device(ABC):
     """Runs URBs. May finish a transfer before `submit` returns, and from any thread; never loses one."""
 
     info: DeviceInfo
+
+    @property
+    @abstractmethod
+    def alive(self) -> bool:
+        """False once the device was closed or has gone away."""
 
     @abstractmethod
     def submit(self, transfer: Transfer) -> None:

@@ -11,7 +11,7 @@ class UsbipError(Exception):
     """Anything that went wrong with a server, a device or a capture."""
 
 
-class LocalProtocolError(UsbipError):
+class LocalProtocolError(UsbipError, ValueError):
     """Our caller asked for something that USB or USB/IP does not allow."""
 
 

@@ -9,12 +9,15 @@ import socket
 from dataclasses import dataclass
 
 from usbip_capture import net
+from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
 from usbip_capture.devices.remote import RemoteDevice, import_device, list_devices
 from usbip_capture.errors import DeviceNotFound, ImportRefused, LocalProtocolError, UsbipError
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.structs import OpStatus, op_status_text
 
 DEMO = "demo"
+#: Selections of more than one device, and of the only one.
+ALL_DEVICES, THE_ONLY_ONE = "all", "auto"
 
 
 @dataclass(slots=True, frozen=True)
@@ -26,8 +29,10 @@ class Selector:
 
     @classmethod
     def parse(cls, text: str) -> Selector:
-        """`1-1.2`, `303a:4004` or nothing."""
+        """`1-1.2`, `303a:4004`; nothing or `auto`. Raises LocalProtocolError."""
         text = text.strip()
+        if text == THE_ONLY_ONE:
+            return cls()
         vid, colon, pid = text.partition(":")
         if colon:
             try:
@@ -41,11 +46,22 @@ class Selector:
     def matches(self, info: DeviceInfo) -> bool:
         """Whether `info` is such a device."""
         if self.vid_pid is not None:
-            return (info.idVendor, info.idProduct) == self.vid_pid
+            return info.vid_pid == self.vid_pid
         return not self.busid or info.busid == self.busid
 
     def __str__(self) -> str:
         return "{:04x}:{:04x}".format(*self.vid_pid) if self.vid_pid else self.busid
+
+
+#: Every device that is exported.
+ALL: list[Selector] = []
+
+
+def parse_selection(text: str) -> list[Selector]:
+    """What `--device` names: `all` is ALL; else selectors, separated by commas. Raises LocalProtocolError."""
+    if text.strip() == ALL_DEVICES:
+        return ALL
+    return [Selector.parse(part) for part in text.split(",")]
 
 
 @dataclass(slots=True, frozen=True)
@@ -53,11 +69,21 @@ class Server:
     """A USB/IP server. `timeout`, in seconds, bounds each connection and each OP reply."""
 
     host: str
-    port: int = net.DEFAULT_PORT
+    port: int = DEFAULT_PORT
     timeout: float = 5.0
 
+    @classmethod
+    def parse(cls, host: str, port: int = DEFAULT_PORT, timeout: float = 5.0) -> Server:
+        """`host` as people write it, perhaps with a port of its own. Raises LocalProtocolError."""
+        if not isinstance(host, str) or not host.strip():
+            raise LocalProtocolError("no server given: give its name or address, such as 192.0.2.10")
+        if not isinstance(port, int) or not 0 < port < 65536:
+            raise LocalProtocolError(f"{port!r} is no port: give a number from 1 to 65535")
+        name, port = parse_address(host, port)
+        return cls(DEMO if name.lower() == DEMO else name, port, timeout)
+
     def __str__(self) -> str:
-        return net.format_address(self.host, self.port)
+        return format_address(self.host, self.port)
 
     def connect(self) -> socket.socket:
         """A new connection. Raises ServerUnreachable."""
@@ -86,7 +112,7 @@ class Server:
                 f"{self} exports no device {selector} (or it is in use): it exports {_listing(devices)}"
             )
         raise DeviceNotFound(
-            f"{self} exports no device now: bind one there (usbip bind -b BUSID), or end the client that uses it"
+            f"{self} exports no device now: end the client that uses it, or bind one there (usbip bind -b BUSID)"
         )
 
     def import_device(self, selector: Selector) -> RemoteDevice:
@@ -101,7 +127,7 @@ class Server:
 
     def _remedy(self, status: int) -> str:
         if status == OpStatus.DEV_BUSY:
-            return "end that client, or detach the device there (usbip detach)"
+            return "end that client, or detach the device on the machine that has it (usbip detach)"
         if status == OpStatus.NODEV:
             try:
                 devices = self.devices()

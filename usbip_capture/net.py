@@ -1,4 +1,4 @@
-"""TCP to a USB/IP server: addresses as people write them, options every connection needs, errors as sentences."""
+"""TCP to a USB/IP server: options that every connection needs, errors as sentences."""
 
 from __future__ import annotations
 
@@ -6,38 +6,23 @@ import errno
 import socket
 from collections.abc import Iterable
 
-from usbip_capture.errors import LocalProtocolError, RemoteProtocolError, ServerUnreachable
+from usbip_capture.address import format_address
+from usbip_capture.errors import RemoteProtocolError, ServerUnreachable
 from usbip_capture.usb.urb import Buffer
 from usbip_capture.wire.operations import Exchange
 
-DEFAULT_PORT = 3240
-
 #: A peer that takes nothing for this long is lost, in seconds.
 SEND_TIMEOUT = 30.0
+#: Probes on an idle connection, seconds; a limit on what is sent and not acknowledged, milliseconds.
+_TIMEOUTS = (
+    ("TCP_KEEPIDLE", 10),
+    ("TCP_KEEPALIVE", 10),
+    ("TCP_KEEPINTVL", 5),
+    ("TCP_KEEPCNT", 3),
+    ("TCP_USER_TIMEOUT", 25_000),
+)
 #: Parts from this size on are sent as they are; below it joining them costs less than a longer system call.
 _JOIN_BELOW = 16 << 10
-
-
-def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
-    """`HOST`, `HOST:PORT`, `[IPv6]:PORT` or a bare IPv6 literal. Raises LocalProtocolError."""
-    host, port = text.strip(), ""
-    if host.startswith("["):
-        host, _, port = host[1:].partition("]")
-        if port and not port.startswith(":"):
-            raise LocalProtocolError(f"{text!r} is no address: write [IPv6]:PORT")
-        port = port[1:]
-    elif host.count(":") == 1:
-        host, _, port = host.partition(":")
-    if not host or (port and not (port.isascii() and port.isdigit() and int(port) < 65536)):
-        raise LocalProtocolError(f"{text!r} is no address: write HOST, HOST:PORT or [IPv6]:PORT")
-    return host, int(port) if port else default_port
-
-
-def format_address(host: str, port: int) -> str:
-    """Inverse of `parse_address`; the default port is left out."""
-    if port == DEFAULT_PORT:
-        return host
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def connect(host: str, port: int, timeout: float) -> socket.socket:
@@ -68,7 +53,7 @@ def set_options(sock: socket.socket) -> None:
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPALIVE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+    for name, value in _TIMEOUTS:
         option = getattr(socket, name, None)
         if option is not None:
             try:

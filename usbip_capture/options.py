@@ -21,6 +21,7 @@ SERVER = "Server"
 CAPTURE = "Capture"
 DEBUG = "Debug"
 
+_DEVICE = r"([^\s:/,]+|(0[xX])?[0-9A-Fa-f]+:(0[xX])?[0-9A-Fa-f]+)"
 _ON = ("on", "true", "yes", "1")
 _OFF = ("off", "false", "no", "0")
 
@@ -35,7 +36,7 @@ class Option:
     limits: least and greatest number.
     validation: regular expression, for Qt and for Python, without braces (they end an extcap value).
     expects: what the refusal of a wrong value says instead of the expression.
-    choices: (value, display) of a selector.
+    choices: (value, display) of a selector. reload: others come from the server, by the button Reload.
     """
 
     __slots__ = (
@@ -49,6 +50,7 @@ class Option:
         "limits",
         "name",
         "placeholder",
+        "reload",
         "required",
         "unit",
         "validation",
@@ -70,6 +72,7 @@ class Option:
         validation: str = "",
         expects: str = "",
         choices: tuple[tuple[str, str], ...] = (),
+        reload: bool = False,
     ) -> None:
         self.name = name
         self.kind = kind
@@ -84,6 +87,7 @@ class Option:
         self.validation = validation
         self.expects = expects
         self.choices = choices
+        self.reload = reload
 
     @property
     def flag(self) -> str:
@@ -94,6 +98,11 @@ class Option:
     def key(self) -> str:
         """As a Python name: `listen_in`."""
         return self.name.replace("-", "_")
+
+    @property
+    def preference(self) -> str:
+        """The end of its name as a preference of Wireshark: `listenin`."""
+        return self.name.replace("-", "")
 
     @property
     def default_text(self) -> str:
@@ -138,8 +147,8 @@ class Option:
             return _boolean(text.lower())
         if self.kind in (UNSIGNED, DOUBLE):
             return self._number(text)
-        if self.choices:
-            return text if any(text == value for value, _ in self.choices) else None
+        if self.choices and not self.reload:
+            return text.lower() if any(text.lower() == value for value, _ in self.choices) else None
         if self.validation:
             import re
 
@@ -169,7 +178,7 @@ OPTIONS = (
         placeholder="raspberrypi.local, 192.0.2.10 or demo",
         required=True,
         validation=r"^\s*[^\s/]+\s*$",
-        expects="the name or the address of a server, such as raspberrypi.local or 192.0.2.10",
+        expects="the name or the address of a server, such as raspberrypi.local, 192.0.2.10 or pi:3241",
     ),
     Option(
         "port",
@@ -182,14 +191,17 @@ OPTIONS = (
     ),
     Option(
         "device",
-        STRING,
-        "",
+        SELECTOR,
+        "auto",
         "Device",
-        "Which device: a busid such as 1-1.2, or VID:PID such as 303a:4004; empty: the only one that is exported",
+        "Which device: a busid such as 1-1.2, VID:PID such as 303a:4004, several with commas, or all; "
+        "auto: the only one that is exported",
         group=SERVER,
-        placeholder="1-1.2 or 303a:4004",
-        validation=r"^\s*([^\s:/]+|(0[xX])?[0-9A-Fa-f]+:(0[xX])?[0-9A-Fa-f]+)\s*$",
-        expects="a busid such as 1-1.2, or VID:PID in hexadecimal such as 303a:4004",
+        placeholder="Reload",
+        validation=rf"^\s*{_DEVICE}(\s*,\s*{_DEVICE})*\s*$",
+        expects="auto, all, a busid such as 1-1.2, VID:PID in hexadecimal such as 303a:4004, or several with commas",
+        choices=(("auto", "The only device that is exported"), ("all", "All devices")),
+        reload=True,
     ),
     Option(
         "mode",
@@ -300,15 +312,15 @@ class Choices:
 
 def markdown_table() -> str:
     """The options as a Markdown table, for the README."""
-    rows = ["| option | tab | default | what it does |", "| --- | --- | --- | --- |"]
+    rows = ["| option | preference | tab | default | what it does |", "| --- | --- | --- | --- | --- |"]
     for option in OPTIONS:
         default = f"`{option.default_text}`" if option.default_text else ""
         note = ""
         if option.kind in (UNSIGNED, DOUBLE):
             note = f" ({option.expectation})"
-        elif len(option.choices) > 1:
+        elif len(option.choices) > 1 and not option.reload:
             note = " (" + ", ".join(f"`{value}`" for value, _ in option.choices) + ")"
-        rows.append(f"| `{option.flag}` | {option.group} | {default} | {option.help}{note} |")
+        rows.append(f"| `{option.flag}` | `{option.preference}` | {option.group} | {default} | {option.help}{note} |")
     return "\n".join(rows) + "\n"
 
 

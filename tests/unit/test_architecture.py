@@ -14,9 +14,11 @@ PACKAGE = Path(usbip_capture.__file__).parent
 # Room -> line. A room imports from lower lines and from itself, never from its neighbours.
 LINES = {
     "errors": 0,
+    "address": 1,
     "usb": 1,
     "wire": 2,
     "records": 2,
+    "filters": 2,
     "device": 3,
     "tap": 4,
     "net": 5,
@@ -28,6 +30,7 @@ LINES = {
     "pyusb_backend": 9,
     "probe": 10,
     "options": 11,
+    "discovery": 11,
     "cli": 12,
     "extcap": 12,
 }

@@ -20,7 +20,7 @@ def test_the_readme_has_the_table() -> None:
 
 def test_defaults() -> None:
     choices = Choices({})
-    assert (choices.host, choices.port, choices.device, choices.mode) == ("", 3240, "", "probe")
+    assert (choices.host, choices.port, choices.device, choices.mode) == ("", 3240, "auto", "probe")
     assert (choices.descriptors, choices.listen_in, choices.reconnect) == (True, True, True)
     assert (choices.snaplen, choices.duration, choices.count) == (262144, 0, 0)
 
@@ -33,7 +33,10 @@ def test_defaults() -> None:
         ("port", "65535", 65535),
         ("device", "1-1.2", "1-1.2"),
         ("device", "303A:4004", "303A:4004"),
-        ("device", "", ""),
+        ("device", "auto", "auto"),
+        ("device", "all", "all"),
+        ("device", "1-1, 303a:4004", "1-1, 303a:4004"),
+        ("log-level", "DEBUG", "debug"),
         ("listen-in", "OFF", False),
         ("listen-in", "true", True),
         ("reconnect", "0", False),
@@ -83,7 +86,7 @@ def test_wrong_values_name_option_value_and_what_is_possible(name: str, text: st
     [
         (["--host", "pi", "--listen-in"], {"host": "pi", "listen-in": "on"}),
         (["--listen-in", "--host", "pi"], {"host": "pi", "listen-in": "on"}),
-        (["--listen-in=false", "--some-new-option", "x"], {"listen-in": "false"}),
+        (["--listen-in=false", "--extcap-some-new-option", "x", "--extcap-new"], {"listen-in": "false"}),
         (["--port", "1", "--port", "2"], {"port": "2"}),
     ],
 )

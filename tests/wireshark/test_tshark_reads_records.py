@@ -54,7 +54,7 @@ def run(channel: UsbChannel, urb: Urb, completion: Completion, label: str | None
     channel.completed(channel.submitted(urb), urb, completion)
 
 
-def fields(path: Path, *names: str, only: str = "frame") -> list[list[str]]:
+def fields(path: Path, *names: str, only: str = "usb") -> list[list[str]]:
     """Fields of each frame that the filter lets through."""
     command = ["tshark", "-r", str(path), "-Y", only, "-T", "fields", "-E", "occurrence=f"]
     command += [part for name in names for part in ("-e", name)]
@@ -93,7 +93,7 @@ def test_what_tshark_makes_of_it(tmp_path: Path) -> None:
     names = fields(path, "frame.interface_name", "frame.interface_description")
     assert names == [["usbip0", "USB/IP pi 1-1 1209:0001 Thing"]] * len(names)
     assert fields(path, "frame.number", only='frame.comment == "enumeration"') == [["1"], ["2"], ["3"], ["4"]]
-    commented = fields(path, "frame.number", only='frame.comment == "between two URBs"')
+    commented = fields(path, "frame.number", only='usb && frame.comment == "between two URBs"')
     assert commented == [[str(2 * n + 1)] for n in range(1, len(TRAFFIC))]
     lengths = fields(path, "frame.cap_len", "frame.len", only="usb.urb_len == 300000 && usb.urb_type == 'C'")
     assert lengths == [["262112", "300064"]]

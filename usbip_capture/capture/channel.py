@@ -6,6 +6,8 @@ import threading
 import time
 from typing import TypeAlias
 
+from usbip_capture.filters.language import Filter
+from usbip_capture.filters.matcher import Matcher
 from usbip_capture.records.usbmon import UsbmonPacker
 from usbip_capture.tap import Tap
 from usbip_capture.usb.info import DeviceInfo
@@ -18,9 +20,29 @@ PACKET_COST = 160
 
 # channel, packer, cost, time stamp, URB id, URB, data of an outward URB, completion (None: submit), comments
 Event: TypeAlias = "tuple[UsbChannel, UsbmonPacker, int, int, int, Urb, Buffer, Completion | None, tuple[str, ...]]"
-# Besides events: a block that is packed already, a channel whose interface begins here, and the sign that a `flush`
-# has been reached.
-Item: TypeAlias = "Event | bytes | UsbChannel | threading.Event"
+# Besides events: a block that is packed already, an interface that begins here, and the sign that a `flush` has been
+# reached.
+Item: TypeAlias = "Event | bytes | UsbChannel | Notes | Remark | threading.Event"
+
+#: Instead of the id of a URB: the filter does not let it pass.
+_FILTERED = -1
+
+
+class Remark:
+    """Something said at a moment of the capture."""
+
+    __slots__ = ("text", "timestamp_ns")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.timestamp_ns = time.time_ns()
+
+
+class Notes:
+    """The interface of remarks that no packet could carry, `notes0`."""
+
+    def __init__(self, interface_id: int) -> None:
+        self.interface_id = interface_id
 
 
 class EventQueue:
@@ -28,6 +50,7 @@ class EventQueue:
 
     used: bytes taken by what is queued. reserved: bytes for the completions of URBs that are out.
     ended: nothing is captured any more. idle: the writer sleeps until `wake` is set.
+    remarks: for the next event of any channel. interfaces: how many there are.
     """
 
     def __init__(self, budget: int) -> None:
@@ -39,6 +62,8 @@ class EventQueue:
         self.max_reserved = budget // 2
         self.used = self.reserved = 0
         self.last_urb_id = 0
+        self.interfaces = 0
+        self.remarks: list[Remark] = []
         self.idle = False
         self.ended = False
 
@@ -46,33 +71,49 @@ class EventQueue:
 class UsbChannel(Tap):
     """One device on one interface of the capture.
 
-    received, dropped, written: events so far; `dropped` is a part of `received`.
+    received, dropped, filtered, written: events so far; what was dropped or filtered is a part of `received`.
+    urbs, bytes: URBs that came back and are captured, and what they moved.
     label: a comment for each URB submitted while it is set, on its submit and its completion.
     """
 
     def __init__(
-        self, queue: EventQueue, interface_id: int, snaplen: int, info: DeviceInfo, description: str
+        self,
+        queue: EventQueue,
+        number: int,
+        snaplen: int,
+        info: DeviceInfo,
+        description: str,
+        capture_filter: Filter | None = None,
     ) -> None:
-        self.interface_id = interface_id
+        self.name = f"usbip{number}"
+        self.interface_id = queue.interfaces
         self.description = description
+        self.capture_filter = capture_filter
+        self.info = info
         self.speed = info.speed
         self.described = False                  # whether the interface is in the output
         self.settled = 0.0                      # until then, of time.monotonic(), `product` is waited for
         self.start_ns = time.time_ns()
-        self.received = self.dropped = self.packed = self.written = 0
+        self.urbs = self.bytes = 0
+        self.received = self.dropped = self.filtered = self.packed = self.written = 0
         self.label: str | None = None
-        self.remarks: list[str] = []            # for the next event
+        self.remarks: list[Remark] = []         # for the next event
         self._queue = queue
         self._snaplen = snaplen
         self._labels: dict[int, str] = {}       # of URBs that are out
+        self._matcher = None if capture_filter is None else Matcher(capture_filter, info)
+        self._held: dict[int, Event] = {}       # submits whose completion decides
         self._gone = False
-        self._packer = UsbmonPacker(interface_id, snaplen, info.busnum, info.devnum)
+        self._packer = UsbmonPacker(self.interface_id, snaplen, info.busnum, info.devnum)
 
     def device(self, info: DeviceInfo) -> None:
         """The device is (back) at this bus and device number, for all events to come."""
         with self._queue.lock:
+            self.info = info
             self._packer = UsbmonPacker(self.interface_id, self._snaplen, info.busnum, info.devnum)
             self._gone = False
+            if self.capture_filter is not None:
+                self._matcher = Matcher(self.capture_filter, info)
 
     def product(self, name: str) -> None:
         """Complete the description of the interface with the device's own name; no effect once it is written."""
@@ -81,9 +122,9 @@ class UsbChannel(Tap):
             self.settled = 0.0
 
     def comment(self, text: str) -> None:
-        """Say something at this moment: on the next event, or in the statistics if there is none."""
+        """Say something at this moment: on the next event, or by itself if there is none soon."""
         with self._queue.lock:
-            self.remarks.append(text)
+            self.remarks.append(Remark(text))
 
     def gone(self, reason: str) -> None:
         """Say that the device is away, unless the completion of a URB has said it."""
@@ -91,7 +132,18 @@ class UsbChannel(Tap):
             if not self._gone:
                 self._gone = True
                 # No packet marks the moment itself: the next one may be much later.
-                self.remarks.append(f"usbip-capture: device gone at {time.strftime('%H:%M:%S')}: {reason}")
+                self.remarks.append(Remark(f"usbip-capture: device gone at {time.strftime('%H:%M:%S')}: {reason}"))
+
+    def settle(self) -> None:
+        """Decide on URBs that are still out at the end of the capture, as if they were asked for their status now."""
+        with self._queue.lock:
+            held, self._held = self._held, {}
+            for urb_id, event in held.items():
+                if self._matcher is not None and self._matcher.pending(event[5], urb_id in self._labels):
+                    self._queue.items.append(event)
+                else:
+                    self.filtered += 1
+                    self._queue.used -= event[2]
 
     def submitted(self, urb: Urb) -> int:
         queue = self._queue
@@ -106,6 +158,12 @@ class UsbChannel(Tap):
             if queue.ended:
                 return 0
             self.received += 1
+            label = self.label
+            matcher = self._matcher
+            verdict = True if matcher is None else matcher.submitted(urb, label is not None)
+            if verdict is False:
+                self.filtered += 1
+                return _FILTERED
             room += queue.reserved
             if queue.used + cost + min(room, queue.max_reserved) > queue.budget:
                 self.dropped += 1
@@ -113,11 +171,14 @@ class UsbChannel(Tap):
             queue.reserved = room
             queue.used += cost
             queue.last_urb_id = urb_id = queue.last_urb_id + 1
-            comments: tuple[str, ...] = ()
-            if self.remarks or self.label is not None:
-                comments = self._comments(self.label)
-                if self.label is not None:
-                    self._labels[urb_id] = self.label
+            if label is not None:
+                self._labels[urb_id] = label
+            comments: tuple[str, ...] = () if label is None else (label,)
+            if verdict is None:
+                self._held[urb_id] = (self, self._packer, cost, time.time_ns(), urb_id, urb, data, None, comments)
+                return urb_id
+            if self.remarks or queue.remarks:
+                comments = self._comments(label)
             queue.items.append((self, self._packer, cost, time.time_ns(), urb_id, urb, data, None, comments))
             wake, queue.idle = queue.idle, False
         if wake:
@@ -128,34 +189,56 @@ class UsbChannel(Tap):
         queue = self._queue
         if queue.ended:
             return
-        status = completion.status
         cost = EVENT_COST + len(completion.data) + PACKET_COST * len(completion.packets)
         room = _completion_cost(urb)
         with queue.lock:
             if queue.ended:
                 return
             self.received += 1
-            if urb_id:
+            if urb_id > 0:
                 queue.reserved -= room
             label = self._labels.pop(urb_id, None) if self._labels else None
+            if completion.status in GONE and not self._gone:
+                self._gone = True
+                self.remarks.append(Remark(f"usbip-capture: device gone: {status_name(completion.status)}"))
+            if self._matcher is not None and not self._passes(urb_id, urb, completion, label):
+                return
             if not urb_id or queue.used + cost > queue.budget:
                 self.dropped += 1
                 return
             queue.used += cost
-            comments: tuple[str, ...] = ()
-            if status in GONE and not self._gone:
-                self._gone = True
-                self.remarks.append(f"usbip-capture: device gone: {status_name(status)}")
-            if self.remarks or label is not None:
+            self.urbs += 1
+            self.bytes += completion.actual_length
+            comments: tuple[str, ...] = () if label is None else (label,)
+            if self.remarks or queue.remarks:
                 comments = self._comments(label)
             queue.items.append((self, self._packer, cost, time.time_ns(), urb_id, urb, b"", completion, comments))
             wake, queue.idle = queue.idle, False
         if wake:
             queue.wake.set()
 
+    def _passes(self, urb_id: int, urb: Urb, completion: Completion, label: str | None) -> bool:
+        """Whether the filter lets a completion pass; its submit has gone the same way, or goes it now."""
+        if self._matcher is not None:
+            self._matcher.learn(urb, completion)
+        if urb_id == _FILTERED:
+            self.filtered += 1
+            return False
+        event = self._held.pop(urb_id, None)
+        if event is None or self._matcher is None:
+            return True
+        if self._matcher.completed(urb, completion, label is not None):
+            self._queue.items.append(event)
+            return True
+        self.filtered += 2
+        self._queue.used -= event[2]
+        return False
+
     def _comments(self, label: str | None) -> tuple[str, ...]:
-        remarks, self.remarks = self.remarks, []
-        return tuple(remarks) if label is None else (*remarks, label)
+        queue = self._queue
+        texts = [remark.text for remark in (*queue.remarks, *self.remarks)]
+        queue.remarks, self.remarks = [], []
+        return tuple(texts) if label is None else (*texts, label)
 
 
 def _completion_cost(urb: Urb) -> int:

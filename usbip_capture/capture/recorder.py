@@ -11,10 +11,12 @@ import threading
 import time
 from collections.abc import Callable
 
-from usbip_capture.capture.channel import Event, EventQueue, Item, UsbChannel
+from usbip_capture.capture.channel import Event, EventQueue, Item, Notes, Remark, UsbChannel
 from usbip_capture.capture.sinks import ReaderGone, Sink, SinkAborted
 from usbip_capture.errors import CaptureError
-from usbip_capture.records.pcapng import Section
+from usbip_capture.filters.language import Filter
+from usbip_capture.records.pcapng import LINKTYPE_WIRESHARK_UPPER_PDU, Section, pack_packet
+from usbip_capture.records.upper_pdu import pack_remark
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.urb import Buffer
 
@@ -26,6 +28,8 @@ COALESCE = 0.01
 READER_CHECK = 0.1
 #: Seconds that the writer waits for the name of a device's product, which is told before its packets.
 PRODUCT_TIMEOUT = 0.5
+#: Seconds that a remark waits for an event to carry it.
+REMARK_TIMEOUT = 1.0
 #: A write is about this long, and made of at most so many events: packing them keeps other threads waiting.
 _WRITE_SIZE = 128 << 10
 _WRITE_EVENTS = 256
@@ -48,6 +52,7 @@ class Recorder:
         snaplen: int,
         queue_bytes: int,
         max_packets: int = 0,
+        capture_filter: Filter | None = None,
         on_end: Callable[[str], None] | None = None,
     ) -> None:
         self._queue = EventQueue(queue_bytes)
@@ -58,9 +63,12 @@ class Recorder:
         self._section = section
         self._snaplen = snaplen
         self._max_packets = max_packets
+        self._filter = capture_filter
+        self._notes: Notes | None = None
         self._packed = 0
         self._on_end = on_end
         self._closing = False
+        self._cut = False       # nothing more of what is queued is to be written
         self._hurry = threading.Event()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="usbip-capture writer", daemon=True)
@@ -72,14 +80,21 @@ class Recorder:
         product_follows: nothing is written until `UsbChannel.product` was called, or PRODUCT_TIMEOUT is over.
         """
         with self._queue.lock:
-            channel = UsbChannel(self._queue, len(self.channels), self._snaplen, info, description)
+            number = len(self.channels)
+            channel = UsbChannel(self._queue, number, self._snaplen, info, description, self._filter)
             if product_follows:
                 channel.settled = time.monotonic() + PRODUCT_TIMEOUT
             if not self._queue.ended:
                 self.channels.append(channel)
                 self._queue.items.append(channel)
+                self._queue.interfaces += 1
         self._queue.wake.set()
         return channel
+
+    def comment(self, text: str) -> None:
+        """Say something at this moment: on the next event of any channel, or by itself if there is none soon."""
+        with self._queue.lock:
+            self._queue.remarks.append(Remark(text))
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was captured so far is written; False after `timeout` seconds or the end."""
@@ -95,24 +110,29 @@ class Recorder:
                 return written.is_set()
         return True
 
-    def close(self, timeout: float | None = None) -> None:
+    def close(self, timeout: float | None = None, at_most: float | None = None) -> None:
         """Write what is queued and the statistics, close the sink. May be called again, and from `on_end`.
 
-        Gives up when the reader takes nothing for `timeout` seconds (None: what suits the sink).
+        Gives up when the reader takes nothing for `timeout` seconds (None: what suits the sink). What is still queued
+        after `at_most` seconds is dropped, for a reader that is slow.
         """
+        for channel in self.channels:
+            channel.settle()
+        self._queue_remarks(0)
         with self._queue.lock:
             self._queue.ended = self._closing = True
         self._hurry_up()
         if threading.current_thread() is not self._thread and self._wait_done(
-            self._sink.patience if timeout is None else timeout
+            self._sink.patience if timeout is None else timeout, at_most
         ):
             self._thread.join()
 
-    def _wait_done(self, patience: float) -> bool:
+    def _wait_done(self, patience: float, at_most: float | None) -> bool:
         progress = -1
         quiet_since = started = time.monotonic()
         while not self._done.wait(min(0.02, patience)):
             now = time.monotonic()
+            self._cut = self._cut or (at_most is not None and now - started >= at_most)
             if self._sink.written != progress:
                 progress, quiet_since = self._sink.written, now
             if now - quiet_since >= patience or now - started >= patience * _SLOW_READER:
@@ -171,9 +191,28 @@ class Recorder:
             while not self._queue.wake.wait(READER_CHECK):
                 if self._sink.reader_gone():
                     raise ReaderGone(f"the reader of {self._sink.name} is gone")
+                self._queue_remarks(REMARK_TIMEOUT)
         self._queue.wake.clear()
         self._hurry.wait(COALESCE)
         self._hurry.clear()
+
+    def _queue_remarks(self, age: float) -> None:
+        """Let remarks that have waited for `age` seconds go into the capture by themselves."""
+        with self._queue.lock:
+            if self._queue.ended:
+                return
+            latest = time.time_ns() - int(age * 1e9)
+            sources: list[EventQueue | UsbChannel] = [self._queue, *self.channels]
+            for source in sources:
+                due = [remark for remark in source.remarks if remark.timestamp_ns <= latest]
+                if due and self._notes is None:
+                    self._notes = Notes(self._queue.interfaces)
+                    self._queue.interfaces += 1
+                    self._queue.items.append(self._notes)
+                if due:
+                    source.remarks = source.remarks[len(due) :]
+                    self._queue.items += due
+                    self._queue.wake.set()
 
     def _drain(self) -> bool:
         """Write all that is queued. True as soon as there are enough packets."""
@@ -183,9 +222,19 @@ class Recorder:
             batch, self._queue.items = self._queue.items, []
         batch.reverse()     # taken from the end, so that each event is freed when it is written
         while batch:
-            if self._write_some(batch):
+            if self._cut:
+                self._drop(batch)
+            elif self._write_some(batch):
                 return True
         return False
+
+    def _drop(self, batch: list[Item]) -> None:
+        with self._queue.lock:
+            for item in batch:
+                if isinstance(item, tuple):
+                    item[0].dropped += 1
+                    self._queue.used -= item[2]
+        batch.clear()
 
     def _write_some(self, batch: list[Item]) -> bool:
         out: list[Buffer] = []
@@ -203,6 +252,10 @@ class Recorder:
                     break
             elif isinstance(item, UsbChannel):
                 out.append(self._interface(item))
+            elif isinstance(item, Notes):
+                out.append(self._notes_interface())
+            elif isinstance(item, Remark):
+                out.append(self._note(item))
             elif isinstance(item, threading.Event):
                 flushed.append(item)
             else:
@@ -219,10 +272,22 @@ class Recorder:
     def _interface(self, channel: UsbChannel) -> bytes:
         """The description of an interface, its number being the count of those before."""
         channel.described = True
-        name, speed = f"usbip{channel.interface_id}", channel.speed.bits_per_second
         return self._section.interface(
-            name=name, description=channel.description, snaplen=self._snaplen, speed=speed
+            name=channel.name,
+            description=channel.description,
+            snaplen=self._snaplen,
+            speed=channel.speed.bits_per_second,
+            capture_filter=self._filter.text if self._filter else "",
         )[1]
+
+    def _notes_interface(self) -> bytes:
+        description = "usbip-capture: remarks that no packet could carry"
+        link_type = LINKTYPE_WIRESHARK_UPPER_PDU
+        return self._section.interface(name="notes0", description=description, snaplen=0, link_type=link_type)[1]
+
+    def _note(self, remark: Remark) -> bytes:
+        number = self._notes.interface_id if self._notes is not None else 0
+        return pack_packet(number, remark.timestamp_ns, pack_remark(remark.text), [remark.text])
 
     def _trailer(self) -> list[Buffer]:
         """Statistics of each interface; an interface, if there was none: without one the file is not valid."""
@@ -236,7 +301,8 @@ class Recorder:
                 end_ns=end_ns,
                 received=channel.received,
                 dropped=channel.dropped,
-                comments=channel.remarks,
+                accepted=channel.received - channel.filtered if self._filter else None,
+                comments=[remark.text for remark in channel.remarks],
             )
             for channel in self.channels
             if channel.described    # the last packet may have come before it
@@ -249,9 +315,9 @@ class Recorder:
             self._queue.items = []
             for channel in self.channels:
                 if lost:
-                    channel.dropped = channel.received - channel.written
+                    channel.dropped = channel.received - channel.written - channel.filtered
                 else:
-                    channel.received = channel.written + channel.dropped
+                    channel.received = channel.written + channel.dropped + channel.filtered
 
     def _close_sink(self) -> None:
         try:

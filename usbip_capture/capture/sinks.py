@@ -112,7 +112,20 @@ class FileSink(Sink):
         try:
             self.written += _write_all(self._fd, buffers)
         except OSError as error:
+            self._cut(buffers)
             raise self._error(error) from error
+
+    def _cut(self, buffers: Sequence[Buffer]) -> None:
+        """Take off a block that was begun and found no room, so that what came before can be read."""
+        raw = b"".join(buffers)
+        try:
+            room = os.lseek(self._fd, 0, os.SEEK_CUR) - self.written
+            whole = at = 0
+            while at + 8 <= room and (at := at + int.from_bytes(raw[at + 4 : at + 8], sys.byteorder)) <= room:
+                whole = at
+            os.ftruncate(self._fd, self.written + whole)
+        except OSError:     # no file that could be cut, such as /dev/full
+            pass
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1

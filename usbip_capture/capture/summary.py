@@ -58,6 +58,7 @@ class _Interface:
     last_ns: int = 0
     endpoints: dict[tuple[int, int], _Endpoint] = field(default_factory=dict)
     devices: dict[str, None] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # what is not said on a packet
     asked: set[int] = field(default_factory=set)    # ids of URBs that ask for the device descriptor
 
     def add(self, record: CapturedRecord) -> None:
@@ -66,6 +67,7 @@ class _Interface:
         self.last_ns = max(self.last_ns, record.timestamp_ns)
         usb = record.usb
         if usb is None:
+            self.notes += record.comments
             return
         endpoint = self.endpoints.setdefault((usb.epnum & 0x8F, usb.xfer_type), _Endpoint())
         if usb.type == SUBMIT:
@@ -90,7 +92,7 @@ class _Interface:
             direction = "IN" if address & DIR_IN else "OUT"
             counts = [_count(endpoint.urbs, "URB"), _count(endpoint.bytes, "byte"), _count(endpoint.errors, "error")]
             lines.append(f"  endpoint {address:#04x} {kind} {direction}: {', '.join(counts)}")
-        return lines + [f"  {comment}" for comment in interface.comments]
+        return lines + [f"  {comment}" for comment in (*self.notes, *interface.comments)]
 
     def _look_for_device(self, usb: UsbmonRecord) -> None:
         if usb.id in self.asked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import weakref
@@ -13,6 +14,7 @@ from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.recorder import Recorder
 from usbip_capture.capture.sinks import Sink, StreamSink, open_sink
 from usbip_capture.errors import CaptureError
+from usbip_capture.filters.language import parse
 from usbip_capture.records.pcapng import MAX_BLOCK, Section
 from usbip_capture.usb.info import DeviceInfo
 
@@ -24,12 +26,14 @@ class PcapWriter:
 
     snaplen: bytes kept of each packet, its 64-byte header included; 0 keeps what a pcapng block holds.
     queue_bytes: memory for what is captured and not yet written; what does not fit is dropped and counted.
+    capture_filter: which URBs are written, such as `bulk and ep == 0x81` (see `usbip_capture.filters.language`).
     max_packets: end after exactly so many packets; 0 is without limit.
     on_end: called once, from the writer's thread, when the capture ends by itself, with the reason: `reader` (nobody
     reads it any more), `error` (see `error`) or `count` (there are max_packets).
 
-    Raises CaptureError when `target` cannot be opened. Opening a FIFO waits for its reader. A stream stays open at the
-    end; a path or a Sink is closed. A writer that is not closed is when it is collected or when Python ends.
+    Raises TypeError for a target that is no such thing, CaptureError when it cannot be opened, FilterError when the
+    filter cannot be understood. Opening a FIFO waits for its reader. A stream stays open at the end; a path or a Sink
+    is closed. A writer that is not closed is when it is collected or when Python ends.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class PcapWriter:
         *,
         snaplen: int = MAX_BLOCK,
         queue_bytes: int = QUEUE_BYTES,
+        capture_filter: str = "",
         max_packets: int = 0,
         on_end: Callable[[str], None] | None = None,
     ) -> None:
@@ -46,12 +51,14 @@ class PcapWriter:
             hardware=platform.machine(),
             os=f"{platform.system()} {platform.release()}",
         )
+        parsed = parse(capture_filter)
         self._recorder = Recorder(
             _sink(target),
             section,
             snaplen=min(snaplen, MAX_BLOCK) if snaplen > 0 else MAX_BLOCK,
             queue_bytes=queue_bytes,
             max_packets=max_packets,
+            capture_filter=parsed,
             on_end=on_end,
         )
         self._closer = weakref.finalize(self, self._recorder.close)
@@ -64,27 +71,50 @@ class PcapWriter:
         description = f"USB/IP {server} {info.busid} {info.idVendor:04x}:{info.idProduct:04x} {product or ''}"
         return self._recorder.add_channel(info, description.strip(), product_follows=product is None)
 
+    def comment(self, text: str) -> None:
+        """Say something at this moment: on the next packet, or as a packet of its own if there is none within 1 s."""
+        self._recorder.comment(text)
+
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was captured so far is written; False after `timeout` seconds or the end."""
         return self._recorder.flush(timeout)
 
-    def close(self, timeout: float | None = None) -> None:
-        """Complete the capture and close what was opened for it. May be called again; never raises, see `error`.
+    def close(self, timeout: float | None = None, at_most: float | None = None) -> None:
+        """Complete the capture and close what was opened for it. May be called again.
 
         timeout: give up when nothing can be written for so many seconds; None is 0.2 for a pipe, 10 for a file.
+        at_most: after so many seconds, what is still queued is dropped and the capture completed without it.
+        Raises CaptureError, the first time, if the output has failed: nobody should believe in a capture that is lost.
         """
-        self._closer.detach()
-        self._recorder.close(timeout)
+        first = self._closer.detach() is not None
+        self._recorder.close(timeout, at_most)
+        if first and self.error is not None:
+            raise self.error
 
     @property
     def received(self) -> int:
-        """Packets offered, the dropped ones too."""
+        """Packets offered, the dropped and the filtered ones too."""
         return sum(channel.received for channel in self._recorder.channels)
 
     @property
     def dropped(self) -> int:
         """Packets that found no room in the queue, or were lost with the output."""
         return sum(channel.dropped for channel in self._recorder.channels)
+
+    @property
+    def urbs(self) -> int:
+        """URBs that came back and were captured."""
+        return sum(channel.urbs for channel in self._recorder.channels)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that these URBs moved."""
+        return sum(channel.bytes for channel in self._recorder.channels)
+
+    @property
+    def filtered(self) -> int:
+        """Packets that the capture filter did not let pass."""
+        return sum(channel.filtered for channel in self._recorder.channels)
 
     @property
     def written(self) -> int:
@@ -99,8 +129,12 @@ class PcapWriter:
     def __enter__(self) -> PcapWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except CaptureError:
+            if kind is None:    # else it would hide what has gone wrong first
+                raise
 
 
 def _sink(target: str | os.PathLike[str] | BinaryIO | Sink) -> Sink:
@@ -108,4 +142,8 @@ def _sink(target: str | os.PathLike[str] | BinaryIO | Sink) -> Sink:
         return target
     if isinstance(target, (str, os.PathLike)):
         return open_sink(target)
+    if isinstance(target, io.TextIOBase) or not hasattr(target, "write"):
+        raise TypeError(f"a capture needs a path or a binary stream, not {target!r}")
+    if isinstance(target, io.IOBase) and not target.writable():
+        raise CaptureError(f"the capture cannot be written to {target!r}: it is open for reading only")
     return StreamSink(target)

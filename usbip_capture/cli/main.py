@@ -9,8 +9,8 @@ import sys
 import threading
 
 from usbip_capture import __version__
+from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
 from usbip_capture.errors import UsbipError
-from usbip_capture.net import DEFAULT_PORT, format_address, parse_address
 
 _EXAMPLES = """\
 examples:

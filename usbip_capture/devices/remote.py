@@ -78,6 +78,10 @@ class RemoteDevice(Device):
     def __repr__(self) -> str:
         return f"<RemoteDevice {self.info} at {self.where}>"
 
+    @property
+    def alive(self) -> bool:
+        return self.lost is None
+
     def submit(self, transfer: Transfer) -> None:
         if self.lost is not None:
             transfer.finish(unlinked(transfer.urb, -ESHUTDOWN))

@@ -76,6 +76,10 @@ class SimulatedDevice(Device):
 
     # -- Device
 
+    @property
+    def alive(self) -> bool:
+        return not self._gone
+
     def watch(self, on_lost: Callable[[str], None]) -> None:
         self._on_lost = on_lost
         if self._gone:

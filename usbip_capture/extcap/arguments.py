@@ -53,8 +53,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """What was given, as text; None for what was not. Raises LocalProtocolError."""
-    return parser().parse_known_args(argv)[0]
+    """What was given, as text; None for what was not. Raises LocalProtocolError.
+
+    What Wireshark adds in newer versions (`--extcap-...`) is passed over, a misspelt option of ours is not.
+    """
+    namespace, unknown = parser().parse_known_args(argv)
+    for at, argument in enumerate(unknown):
+        ours = argument.startswith("--") and not argument.startswith("--extcap-")
+        value = at and unknown[at - 1].startswith("--extcap-") and "=" not in unknown[at - 1]
+        if ours or not (argument.startswith("--") or value):
+            raise LocalProtocolError(f"{argument!r} is no option: see usbip-extcap --help")
+    return namespace
 
 
 def given(namespace: argparse.Namespace) -> dict[str, str]:

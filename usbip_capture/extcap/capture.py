@@ -6,28 +6,32 @@ connection attempt must not keep the process from ending.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
-import sys
+import stat
 import threading
 import time
 import warnings
 from queue import Empty, SimpleQueue
 
-from usbip_capture.capture.sinks import ReaderGone, open_sink
+from usbip_capture.capture.sinks import ReaderGone, Sink, open_sink
 from usbip_capture.capture.writer import PcapWriter
-from usbip_capture.errors import LocalProtocolError, UsbipError
-from usbip_capture.extcap import arguments, queries
+from usbip_capture.discovery.known import find_interface
+from usbip_capture.errors import CaptureError, LocalProtocolError, UsbipError
+from usbip_capture.extcap import arguments, logs, queries
+from usbip_capture.extcap.followers import CaptureEvents
+from usbip_capture.extcap.toolbar import Toolbar
+from usbip_capture.hosts import Server
 from usbip_capture.options import Choices
-from usbip_capture.probe import ProbeSession, ProbeSettings
+from usbip_capture.probe import ProbeGroup, ProbeSettings
 
-log = logging.getLogger("usbip_capture.extcap")
+log = logs.log
 
 #: Seconds that the session has to give the device back when the capture is stopped.
 _RELEASE_TIMEOUT = 0.3
-#: Seconds in which what is queued must find its way into the pipe then.
+#: Seconds in which what is queued must find its way into the pipe then: without progress, and at most.
 _FLUSH_TIMEOUT = 0.15
+_FLUSH_AT_MOST = 0.1
 #: Windows cannot interrupt a wait for a signal.
 _LOOK_EVERY = 0.2 if os.name == "nt" else None
 
@@ -38,13 +42,15 @@ _STARTED, _STOP, _ENDED = "started", "stop", "ended"
 class CaptureProcess:
     """One capture. `stopped` tells whether somebody else ended it."""
 
-    def __init__(self, argv: list[str]) -> None:
+    def __init__(self, argv: list[str], control_in: int | None = None) -> None:
         self.stopped = False
+        self.writer: PcapWriter | None = None
         self._argv = argv
+        self._toolbar = Toolbar(control_in, queries.value_of(argv, "--extcap-control-out"), self)
         self._messages: SimpleQueue[str] = SimpleQueue()
         self._stopping = threading.Event()
-        self._writer: PcapWriter | None = None
-        self._session: ProbeSession | None = None
+        self._group: ProbeGroup | None = None
+        self._listen: frozenset[int] | None = None
         self._duration = 0.0
         self._sentence = ""
 
@@ -54,20 +60,26 @@ class CaptureProcess:
         for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK"):
             number = getattr(signal, name, None)
             if number is not None:
-                signal.signal(number, lambda *_: self._messages.put(_STOP))
+                signal.signal(number, lambda *_: self.quit())
+        self._toolbar.start()
         worker = threading.Thread(target=self._work, name="usbip-session", daemon=True)
         worker.start()
         self._wait()
         self._stopping.set()
-        if self._session is not None:
-            self._session.stop()
+        if self._group is not None:
+            self._group.stop()
         worker.join(_RELEASE_TIMEOUT)
-        if self._writer is not None:
-            self._writer.close(_FLUSH_TIMEOUT if self.stopped else None)
-            if self._writer.error is not None:
-                return self._sentence or str(self._writer.error)
-            log.info("%d packets, %d dropped", self._writer.received, self._writer.dropped)
-        return "" if self.stopped else self._sentence
+        return self._close() or ("" if self.stopped else self._sentence)
+
+    def quit(self) -> None:
+        """End the capture; from any thread, and from a signal handler."""
+        self._messages.put(_STOP)
+
+    def listen_to(self, chosen: frozenset[int] | None) -> None:
+        """Read these IN endpoints from now on, None for all."""
+        self._listen = chosen
+        if self._group is not None:
+            self._group.listen_to(chosen)
 
     def _wait(self) -> None:
         """Until the capture is to end."""
@@ -80,13 +92,26 @@ class CaptureProcess:
                 if deadline is None or time.monotonic() < deadline:
                     continue
                 message = _STOP
-            if message == _STARTED and self._duration:
+            if message == _STARTED and self._duration and deadline is None:
                 deadline = time.monotonic() + self._duration
             elif message == _STOP:
                 self.stopped = True
                 return
             elif message == _ENDED:
                 return
+
+    def _close(self) -> str:
+        """Complete the capture; what went wrong with it."""
+        writer = self.writer
+        if writer is None:
+            return ""
+        try:
+            writer.close(*((_FLUSH_TIMEOUT, _FLUSH_AT_MOST) if self.stopped else ()))
+        except CaptureError as error:
+            return self._sentence or str(error)
+        log.info("%d packets, %d dropped, %d filtered", writer.received, writer.dropped, writer.filtered)
+        logs.tell(f"{writer.written} packets, {writer.dropped} dropped, in {queries.value_of(self._argv, '--fifo')}")
+        return ""
 
     # -- the session's thread
 
@@ -103,68 +128,91 @@ class CaptureProcess:
         self._messages.put(_ENDED)
 
     def _capture(self) -> None:
-        wrong = ""
-        try:
-            given = arguments.parse(self._argv)
-            choices = Choices(arguments.given(given))
-        except LocalProtocolError as error:
-            wrong, choices = str(error), Choices({})
         fifo = queries.value_of(self._argv, "--fifo")
         if not fifo:
             raise LocalProtocolError("nowhere to write the capture: use --fifo with a file, a named pipe or -")
-        # First of all, and in spite of all that is wrong: Wireshark 4.0 waits for this for ever.
-        sink = open_sink(fifo, self._stopping)
-        self._writer = PcapWriter(sink, snaplen=choices.snaplen, max_packets=choices.count, on_end=self._on_end)
-        wrong = wrong or self._refusal(choices)
+        # A pipe is opened first of all, and in spite of all that is wrong: Wireshark 4.0 waits for that for ever.
+        # A file may be a capture that is worth something, and is not touched before there is a device.
+        sink = None if _is_file(fifo) else open_sink(fifo, self._stopping)
+        wrong, choices = self._choices()
+        if sink is not None:
+            self._open(sink, Choices({}) if wrong else choices)
         if wrong:
             raise LocalProtocolError(wrong)
-        _start_log(choices)
-        self._duration = choices.duration
-        settings = ProbeSettings(
-            choices.host.strip(),
-            choices.port,
-            choices.device,
-            choices.descriptors,
-            choices.listen_in,
-            choices.reconnect,
-        )
-        log.info("capturing %s", settings)
-        self._session = ProbeSession(settings, self._writer)
-        self._messages.put(_STARTED)
-        if not self._stopping.is_set():
-            self._session.run()
+        logs.start(choices, self._toolbar.log_handler())
+        group = self._group = self._session(choices)
+        if self._listen is not None:
+            group.listen_to(self._listen)
+        group.connect()
+        if self.writer is None:
+            self._open(open_sink(fifo), choices)
+        if self.writer is not None:
+            logs.tell(f"Capturing {choices.host}; Ctrl-C stops.")
+            group.run(self.writer)
 
-    def _refusal(self, choices: Choices) -> str:
-        wrong = queries.unknown_interface(queries.value_of(self._argv, "--extcap-interface"))
-        if wrong:
-            return wrong
-        if not choices.host.strip():
-            return "no server given: set --host to its name or address (demo is a simulated device)"
-        return queries.refusal(queries.value_of(self._argv, "--extcap-capture-filter") or "")
+    def _open(self, sink: Sink, choices: Choices) -> None:
+        capture_filter = queries.value_of(self._argv, "--extcap-capture-filter") or ""
+        self.writer = PcapWriter(
+            sink,
+            snaplen=choices.snaplen,
+            capture_filter="" if queries.refusal(capture_filter) else capture_filter,
+            max_packets=choices.count,
+            on_end=self._on_end,
+        )
+
+    def _choices(self) -> tuple[str, Choices]:
+        """What was chosen, and what is wrong with it."""
+        try:
+            choices = Choices(arguments.given(arguments.parse(self._argv)))
+            interface = queries.value_of(self._argv, "--extcap-interface")
+            wrong = queries.unknown_interface(interface)
+            server = find_interface(interface) if interface and not wrong else None
+            if server is not None:
+                wrong = _conflict(choices, server.host) if choices.host else ""
+                choices.host, choices.port = server.host, server.port
+        except LocalProtocolError as error:
+            return str(error), Choices({})
+        if not wrong and not choices.host.strip():
+            wrong = (
+                "no server given: set --host (in tshark -o extcap.usbip_remote.host:NAME) to its name or address "
+                "(demo is a simulated device)"
+            )
+        capture_filter = queries.refusal(queries.value_of(self._argv, "--extcap-capture-filter") or "")
+        if not wrong and capture_filter:
+            wrong = f"the capture filter cannot be understood: {capture_filter}"
+        return wrong, choices
+
+    def _session(self, choices: Choices) -> ProbeGroup:
+        server = Server.parse(choices.host.strip(), choices.port)
+        settings = ProbeSettings(choices.descriptors, choices.listen_in, choices.reconnect)
+        log.info("capturing %s %s, %s", server, choices.device, settings)
+        self._duration = choices.duration
+        events = CaptureEvents(server, self._toolbar.state, lambda: self._messages.put(_STARTED))
+        return ProbeGroup(server, choices.device, settings, events)
 
     def _on_end(self, reason: str) -> None:
         log.info("the capture's output ended: %s", reason)
         self._messages.put(_STOP)
 
 
-def _start_log(choices: Choices) -> None:
-    """Log into the file, if there is to be one. Raises LocalProtocolError when it cannot be written."""
-    if not choices.log_file:
-        return
+def _is_file(path: str) -> bool:
+    """Whether it is, or would be, a regular file."""
+    if path == "-" or path.startswith("\\\\.\\pipe\\"):
+        return False
     try:
-        handler = logging.FileHandler(choices.log_file, encoding="utf-8")
-    except OSError as error:
-        raise LocalProtocolError(
-            f"the log file {choices.log_file} cannot be written: {error.strerror}: choose another place"
-        ) from error
-    handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
-    root = logging.getLogger("usbip_capture")
-    root.addHandler(handler)
-    root.setLevel(choices.log_level.upper())
-    log.info("usbip-extcap on Python %s, %s", sys.version.split()[0], sys.platform)
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return True
+
+
+def _conflict(choices: Choices, host: str) -> str:
+    if choices.host.strip() == host:
+        return ""
+    return f"this interface is for the server {host}: use {queries.INTERFACE} for {choices.host.strip()}"
 
 
 def _shorter(first: float | None, second: float | None) -> float | None:
     if first is None or second is None:
         return first if second is None else second
     return min(first, second)
+

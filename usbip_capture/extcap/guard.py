@@ -23,14 +23,17 @@ _CONTROL_TIMEOUT = 5.0
 
 def capture(argv: list[str]) -> int:
     """Run the capture process and end it. Does not return: threads may still wait for a server that is silent."""
+    closed = _open_standard_streams()
     control = ControlPipe(value_of(argv, "--extcap-control-in"))
     stderr = _silence()
     wait = True
     try:
+        if 1 in closed and value_of(argv, "--fifo") == "-":
+            raise OSError("standard output is closed")
         enable_site_packages()
         from usbip_capture.extcap.capture import CaptureProcess
 
-        process = CaptureProcess(argv)
+        process = CaptureProcess(argv, control.fd)
         sentence = process.run()
         wait = not process.stopped
     except KeyboardInterrupt:
@@ -39,10 +42,10 @@ def capture(argv: list[str]) -> int:
         _show_traceback()
         open_fifo(value_of(argv, "--fifo"))
         sentence = f"the capture cannot start: {type(error).__name__}: {error}; run install.py again"
-    if wait:
-        control.wait_for_writer(_CONTROL_TIMEOUT)
     if sentence:
         os.write(stderr, (" ".join(sentence.split())[:_SENTENCE_BYTES] + "\n").encode("utf-8", "replace"))
+    if wait:
+        control.wait_for_writer(_CONTROL_TIMEOUT)
     # Not sys.exit: a daemon thread that runs on while Python shuts down can crash it.
     os._exit(1 if sentence else 0)
 
@@ -51,25 +54,40 @@ class ControlPipe:
     """Our end of the toolbar's pipe, held open as long as the capture lives."""
 
     def __init__(self, path: str | None) -> None:
-        self._fd: int | None = None
+        self.fd: int | None = None
         if path:
             try:
-                self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+                self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
             except OSError:     # it is not there: then nobody waits for us either
                 pass
 
     def wait_for_writer(self, timeout: float) -> None:
         """Wait until Wireshark has opened its end, at most `timeout` seconds: its window hangs if we leave earlier."""
-        if self._fd is None or os.name == "nt":
+        if self.fd is None or os.name == "nt":
             return
+        import signal
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)       # there is nothing left to be done in order
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             try:
-                if os.read(self._fd, 1):
+                if os.read(self.fd, 1):
                     return
             except OSError:     # EAGAIN: a writer is there and has said nothing
                 return
             time.sleep(0.02)
+
+
+def _open_standard_streams() -> list[int]:
+    """Which of descriptors 0 to 2 were closed; they lead nowhere now, so that no file of ours gets their numbers."""
+    closed = []
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            closed.append(os.open(os.devnull, os.O_RDWR))
+    return closed
 
 
 def open_fifo(path: str | None) -> None:

@@ -1,5 +1,7 @@
-"""The probe: imports a device, reads it as a host would through PyUSB, listens, gives it back."""
+"""The probe: imports devices, reads them as a host would through PyUSB, listens, gives them back."""
 
-from usbip_capture.probe.session import ProbeSession, ProbeSettings
+from usbip_capture.probe.group import ProbeGroup
+from usbip_capture.probe.session import ProbeSession
+from usbip_capture.probe.settings import ProbeEvents, ProbeSettings
 
-__all__ = ["ProbeSession", "ProbeSettings"]
+__all__ = ["ProbeEvents", "ProbeGroup", "ProbeSession", "ProbeSettings"]

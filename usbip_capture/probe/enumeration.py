@@ -14,7 +14,7 @@ import usb.util
 
 from usbip_capture.pyusb_backend.handle import DeviceHandle
 from usbip_capture.usb import setup as requests
-from usbip_capture.usb.descriptors import InterfaceDescriptor
+from usbip_capture.usb.descriptors import ConfigurationDescriptor, InterfaceDescriptor
 from usbip_capture.usb.strings import parse_string
 
 log = logging.getLogger(__name__)
@@ -40,16 +40,19 @@ class Enumeration:
         """BOS, every configuration and every string; what the device does not have is passed over."""
         if self._dev.bcdUSB >= _BOS_SINCE:
             self._read_bos()
-        configurations = [self._handle.configuration(index) for index in range(self._dev.bNumConfigurations)]
+        configurations = self._read_configurations()
         indices = [self._dev.iManufacturer, self._dev.iProduct, self._dev.iSerialNumber]
         for configuration in configurations:
             indices.append(configuration.iConfiguration)
             indices += [interface.iInterface for interface in configuration.interfaces]
         self._read_strings(list(dict.fromkeys(index for index in indices if index)))
 
-    def configure(self) -> None:
-        """SET_CONFIGURATION of the first configuration. Raises USBError."""
+    def configure(self) -> str:
+        """SET_CONFIGURATION of the first configuration; why there is none to set. Raises USBError."""
+        if not self._dev.bNumConfigurations:
+            return "the device has no configuration: there is nothing to listen to"
         self._dev.set_configuration()
+        return ""
 
     def describe_hid(self) -> None:
         """The report descriptor of each HID interface of the active configuration."""
@@ -57,6 +60,18 @@ class Enumeration:
         for interface in configuration.interfaces:
             if interface.bInterfaceClass == _HID_CLASS and not interface.bAlternateSetting:
                 self._read_report_descriptor(interface)
+
+    def _read_configurations(self) -> list[ConfigurationDescriptor]:
+        """All that can be read; the first one must."""
+        found = []
+        for index in range(self._dev.bNumConfigurations):
+            try:
+                found.append(self._handle.configuration(index))
+            except usb.core.USBError as error:
+                if not index or error.backend_error_code == _NO_DEVICE:
+                    raise
+                log.warning("%s: configuration %d cannot be read: %s", self._handle.device.info, index, error)
+        return found
 
     def _read_bos(self) -> None:
         head = self._optional(requests.DT_BOS, 0, 0, 5, "BOS descriptor")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 
 from usbip_capture.device import Device, Transfer
+from usbip_capture.probe.pacing import Pacer
 from usbip_capture.pyusb_backend.handle import in_urb
 from usbip_capture.usb.endpoints import Endpoint
 from usbip_capture.usb.setup import clear_halt
@@ -16,8 +19,13 @@ from usbip_capture.usb.urb import DIR_IN, Completion, TransferType, Urb
 log = logging.getLogger(__name__)
 
 _MASS_STORAGE = 0x08
-#: Errors in a row after which an endpoint is left alone.
+#: Errors in a row, and seconds that they must have lasted, after which an endpoint is left alone.
 MAX_ERRORS = 5
+ERROR_TIME = 1.0
+#: A completion without data that came faster than this, in seconds, is not followed by the next request at once.
+_QUICK = 0.01
+_SHORTEST_PAUSE = 0.001
+_LONGEST_PAUSE = 0.1
 _BULK_BYTES = 16 << 10
 _BULK_URBS = 4
 _INTERRUPT_URBS = 2
@@ -34,25 +42,47 @@ def listens_to(endpoint: Endpoint) -> bool:
 
 
 class Listener:
-    """Keeps IN transfers of a device in flight. `note` gets a sentence when an endpoint has to be given up."""
+    """Keeps IN transfers of a device in flight.
 
-    def __init__(self, device: Device, endpoints: list[Endpoint], note: Callable[[str], None]) -> None:
+    note: gets a sentence when an endpoint has to be given up.
+    on_gone: called when a URB says that the device is gone, with its status; perhaps more than once.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        endpoints: list[Endpoint],
+        note: Callable[[str], None],
+        on_gone: Callable[[int], None] = lambda status: None,
+    ) -> None:
+        self.on_gone = on_gone
+        self.pacer = Pacer()
         self._device = device
         self._note = note
         self._lock = threading.Lock()
-        self._pending: set[Transfer] = set()
+        self._pending: dict[Transfer, EndpointReader] = {}
         self._idle = threading.Event()
         self._idle.set()
         self._stopping = False
+        self._ready = threading.local()
         self._readers = [EndpointReader(self, endpoint) for endpoint in endpoints if listens_to(endpoint)]
 
-    def start(self) -> None:
-        """Put the first URBs in flight."""
+    @property
+    def listening(self) -> list[int]:
+        """Addresses of the endpoints that are read now."""
+        return [reader.endpoint.address for reader in self._readers if reader.wanted]
+
+    def listen_to(self, chosen: frozenset[int] | None) -> None:
+        """Read these endpoints (None: all that can be) and no others; may be called again while it does."""
         for reader in self._readers:
-            reader.start()
+            if chosen is None or reader.endpoint.address in chosen:
+                reader.start()
+            else:
+                reader.pause()
 
     def stop(self, timeout: float) -> None:
         """Take everything back; waits up to `timeout` seconds for the device to let go."""
+        self.pacer.close()
         with self._lock:
             self._stopping = True
             pending = list(self._pending)
@@ -62,13 +92,34 @@ class Listener:
             for transfer in pending:
                 self._device.abandon(transfer)
 
-    def submit(self, urb: Urb, done: Callable[[Completion], None]) -> None:
-        """Submit unless stopping; `done` runs on the thread that reads for the device."""
+    def cancel(self, reader: EndpointReader) -> None:
+        """Take back what a reader has in flight."""
+        with self._lock:
+            theirs = [transfer for transfer, owner in self._pending.items() if owner is reader]
+        for transfer in theirs:
+            self._device.cancel(transfer)
 
+    def submit(self, reader: EndpointReader, urb: Urb, done: Callable[[Completion], None]) -> None:
+        """Submit unless stopping; `done` runs on the thread that reads for the device.
+
+        A device may finish a transfer before `submit` returns, and `done` submits the next one: a loop, no recursion.
+        """
+        queue = getattr(self._ready, "queue", None)
+        if queue is not None:
+            queue.append((reader, urb, done))
+            return
+        self._ready.queue = queue = deque([(reader, urb, done)])
+        try:
+            while queue:
+                self._submit(*queue.popleft())
+        finally:
+            del self._ready.queue
+
+    def _submit(self, reader: EndpointReader, urb: Urb, done: Callable[[Completion], None]) -> None:
         def finished(completion: Completion) -> None:
             done(completion)
             with self._lock:
-                self._pending.discard(transfer)
+                self._pending.pop(transfer, None)
                 if not self._pending:
                     self._idle.set()
 
@@ -76,7 +127,7 @@ class Listener:
         with self._lock:
             if self._stopping:
                 return
-            self._pending.add(transfer)
+            self._pending[transfer] = reader
             self._idle.clear()
         self._device.submit(transfer)
 
@@ -88,63 +139,119 @@ class Listener:
 
 
 class EndpointReader:
-    """The URBs in flight on one endpoint, and what to do when one fails."""
+    """The URBs in flight on one endpoint, and what to do when one fails. `wanted`: whether it is to be read now."""
 
     def __init__(self, listener: Listener, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.wanted = False
         self._listener = listener
-        self._endpoint = endpoint
         self._size, self._depth = _shape(endpoint)
+        self._lock = threading.Lock()
+        self._in_flight = 0
         self._errors = 0
-        self._stopped = False
+        self._failing_since = 0.0
+        self._quiet = 0
+        self._resting = False       # until the pacer calls `_resume`
         self._clearing = False
         self._parked = 0
 
     def start(self) -> None:
         """Fill the pipe."""
-        for _ in range(self._depth):
+        if not self.wanted:
+            self.wanted = True
+            self._errors = 0
+            self._fill()
+
+    def pause(self) -> None:
+        """Take everything back, until `start`."""
+        if self.wanted:
+            self.wanted = False
+            self._listener.cancel(self)
+
+    def _fill(self) -> None:
+        with self._lock:    # the device's thread, the pacer's and the caller's may be here at once
+            missing = self._depth - self._in_flight - self._parked if self.wanted and not self._resting else 0
+            self._in_flight += max(missing, 0)
+        for _ in range(missing):
             self._submit()
 
     def _submit(self) -> None:
-        size = self._size
-        self._listener.submit(in_urb(self._endpoint, size), lambda completion: self._done(size, completion))
+        size, start = self._size, time.monotonic()
 
-    def _done(self, size: int, completion: Completion) -> None:
+        def done(completion: Completion) -> None:
+            with self._lock:
+                self._in_flight -= 1
+            self._done(size, completion, time.monotonic() - start)
+
+        self._listener.submit(self, in_urb(self.endpoint, size), done)
+
+    def _done(self, size: int, completion: Completion, seconds: float) -> None:
         status = completion.status
-        if status == 0 or status in TIMED_OUT:      # bridges end an idle read after a while
+        fine = status == 0 or status in TIMED_OUT       # bridges end an idle read after a while
+        if completion.actual_length or (fine and seconds > _QUICK):
+            self._quiet = 0
+        if fine:
             self._errors = 0
-            self._submit()
-        elif self._stopped or status in GONE or status in UNLINKED:
-            pass
-        elif status in TOO_LARGE and size > self._endpoint.packet_size:
+            self._again(completion)
+        elif status in GONE:
+            self._listener.on_gone(status)
+        elif not self.wanted or status in UNLINKED:
+            self._fill()        # it may have been wanted again meanwhile
+        elif status in TOO_LARGE and size > self.endpoint.packet_size:
             if size == self._size:      # the first of those in flight to say so
-                self._size = max(size // 2, self._endpoint.packet_size)
-            self._submit()
+                self._size = max(size // 2, self.endpoint.packet_size)
+            self._fill()
         else:
-            self._failed(status)
+            self._failed(completion)
 
-    def _failed(self, status: int) -> None:
+    def _again(self, completion: Completion) -> None:
+        """The next request: at once after data, a little later after more and more completions without."""
+        if not completion.actual_length:
+            self._quiet += 1
+        if self._quiet <= self._depth:
+            self._fill()
+        else:
+            pause = min(_SHORTEST_PAUSE * 2 ** min(self._quiet - self._depth - 1, 10), _LONGEST_PAUSE)
+            with self._lock:
+                resting, self._resting = self._resting, True
+            if not resting:
+                self._listener.pacer.later(pause, self._resume)
+
+    def _resume(self) -> None:
+        self._resting = False
+        self._fill()
+
+    def _failed(self, completion: Completion) -> None:
+        now = time.monotonic()
+        if not self._errors:
+            self._failing_since = now
         self._errors += 1
-        if self._errors > MAX_ERRORS:
-            self._stopped = True
-            self._listener.give_up(self._endpoint, status)
-        elif status == -EPIPE:
+        if self._errors > MAX_ERRORS and now - self._failing_since >= ERROR_TIME:
+            self._give_up(completion.status)
+        elif completion.status == -EPIPE:
             self._parked += 1
             if not self._clearing:
                 self._clearing = True
-                setup = clear_halt(self._endpoint.address).pack()
-                self._listener.submit(Urb.control(setup), self._cleared)
+                setup = clear_halt(self.endpoint.address).pack()
+                self._listener.submit(self, Urb.control(setup), self._cleared)
         else:
-            self._submit()
+            self._again(completion)
 
     def _cleared(self, completion: Completion) -> None:
         self._clearing = False
-        parked, self._parked = self._parked, 0
+        self._parked = 0
         if completion.status == 0:
-            for _ in range(parked):
-                self._submit()
-        elif completion.status not in GONE and completion.status not in UNLINKED:
-            self._stopped = True
-            self._listener.give_up(self._endpoint, completion.status)
+            self._quiet += 1
+            self._again(completion)
+        elif completion.status in GONE:
+            self._listener.on_gone(completion.status)
+        elif completion.status not in UNLINKED:
+            self._give_up(completion.status)
+
+    def _give_up(self, status: int) -> None:
+        if self.wanted:
+            self.wanted = False
+            self._listener.give_up(self.endpoint, status)
 
 
 def _shape(endpoint: Endpoint) -> tuple[int, int]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
 
 import usb.core
-import usb.util
 
 from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.writer import PcapWriter
@@ -15,14 +13,15 @@ from usbip_capture.device import Device
 from usbip_capture.devices.remote import RemoteDevice
 from usbip_capture.errors import ServerLost, UsbipError
 from usbip_capture.hosts import Selector, Server
-from usbip_capture.net import DEFAULT_PORT
 from usbip_capture.probe.enumeration import Enumeration
 from usbip_capture.probe.listen import Listener
+from usbip_capture.probe.settings import ProbeEvents, ProbeSettings
 from usbip_capture.pyusb_backend.backend import UsbipBackend
 from usbip_capture.pyusb_backend.exported import ImportedSource
 from usbip_capture.pyusb_backend.handle import DeviceHandle
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.info import DeviceInfo
+from usbip_capture.usb.status import status_name
 
 log = logging.getLogger(__name__)
 
@@ -32,134 +31,192 @@ ENUMERATION_LABEL = "usbip-capture: descriptors read at the start"
 RETRY_INTERVAL = 0.5
 #: Seconds that the device has to let go of URBs when the capture stops.
 RELEASE_TIMEOUT = 0.2
-
-
-@dataclass(slots=True, frozen=True)
-class ProbeSettings:
-    """What to capture, and how. `device` is a busid, VID:PID or empty for the only one."""
-
-    host: str
-    port: int = DEFAULT_PORT
-    device: str = ""
-    descriptors: bool = True
-    listen_in: bool = True
-    reconnect: bool = True
-    timeout: float = 5.0
+#: Seconds in which a server that says "no such device" may close the connection, with a better reason.
+_GONE_GRACE = 0.3
+#: libusb's number for a device that is gone.
+_NO_DEVICE = -4
 
 
 class ProbeSession:
-    """Captures one device of one server into `writer` until stopped."""
+    """Captures one device of one server until stopped."""
 
-    def __init__(self, settings: ProbeSettings, writer: PcapWriter) -> None:
+    def __init__(
+        self, server: Server, selector: Selector, settings: ProbeSettings, events: ProbeEvents | None = None
+    ) -> None:
+        self._server = server
+        self._selector = selector
         self._settings = settings
-        self._writer = writer
-        self._server = Server(settings.host, settings.port, settings.timeout)
+        self._events = events or ProbeEvents()
         self._wake = threading.Event()
         self._stopping = False
-        self._enumerating: Device | None = None
+        self._lock = threading.Lock()
+        self._first: RemoteDevice | None = None
+        self._current: Device | None = None         # while it is read: `stop` breaks that off
+        self._listener: Listener | None = None
+        self._chosen: frozenset[int] | None = None if settings.listen_in else frozenset()
+        self._gone_status = 0
         self._channel: UsbChannel | None = None
 
-    def run(self) -> None:
-        """Capture until `stop`, or until the device is gone and is not to be waited for.
+    def connect(self) -> None:
+        """Import the device. Raises UsbipError: unreachable, not found, refused."""
+        self._state("connecting")
+        self._first = self._server.import_device(self._selector)
+
+    def run(self, writer: PcapWriter) -> None:
+        """Capture into `writer` until `stop`, or until the device is gone and is not to be waited for.
 
         Raises UsbipError, its message one sentence, when there is nothing (more) to capture.
         """
-        selector = Selector.parse(self._settings.device)
-        device = self._server.import_device(selector)
-        info = device.info
-        while True:
-            self._capture(device)
+        if self._first is None:
+            self.connect()
+        device, again = self._first, False
+        while device is not None:
+            info = device.info
+            self._events.imported(info)
+            reason = self._capture(device, writer, again)
             if self._stopping:
                 return
-            log.info("%s", device.lost)
+            log.info("%s", reason)
             if not self._settings.reconnect:
-                raise ServerLost(f"the capture ended: {device.lost}")
-            found = self._wait_for(selector, info)
-            if found is None:
-                return
-            device = found
+                raise ServerLost(f"the capture ended: {reason}")
+            self._state(f"{info} away: {reason}")
+            device, again = self._wait_for(info), True
 
     def stop(self) -> None:
         """End `run` soon; from any thread."""
-        self._stopping = True
+        with self._lock:
+            self._stopping = True
+            current = self._current
         self._wake.set()
-        enumerating = self._enumerating
-        if enumerating is not None:
-            enumerating.close()
+        if current is not None:
+            current.close()
 
-    def _capture(self, device: RemoteDevice) -> None:
-        """One stay of the device: until it is gone or the session is stopped."""
+    def listen_to(self, chosen: frozenset[int] | None) -> None:
+        """Read these IN endpoints from now on, None for all; from any thread."""
+        with self._lock:
+            self._chosen = chosen
+            listener = self._listener
+        if listener is not None:
+            listener.listen_to(chosen)
+            self._state_of(listener)
+
+    def _capture(self, device: RemoteDevice, writer: PcapWriter, again: bool) -> str:
+        """One stay of the device: until it is gone or the session is stopped. Why it is gone."""
+        reason = ""
+        self._gone_status = 0
+        self._wake.clear()
         try:
-            device.watch(lambda reason: self._wake.set())
-            channel = self._open_channel(device.info)
+            device.watch(lambda lost: self._wake.set())
+            channel = self._open_channel(writer, device.info)
             tapped = Tapped(device, channel)
-            self._enumerating = tapped
-            try:
-                handle = self._enumerate(tapped, channel)
-            finally:
-                self._enumerating = None
+            handle = self._enumerate(tapped, channel)
             if handle is not None:
-                self._listen(device, tapped, handle, channel)
+                reason = self._listen(device, tapped, handle, channel)
         except usb.core.USBError as error:
-            if not self._stopping and device.lost is None:
-                raise ServerLost(f"device {device.info} of {self._server} does not answer: {error}") from error
+            # One that has just come back may need a while until it answers.
+            gone = again or error.backend_error_code == _NO_DEVICE
+            if not self._stopping and device.lost is None and not (gone and self._settings.reconnect):
+                raise ServerLost(f"device {device.info} of {self._server} {_complaint(error)}") from error
+            reason = str(error.strerror or error)
         finally:
-            lost = device.lost
+            reason = device.lost or reason
             device.close()
-            if lost is not None and self._channel is not None and not self._stopping:
-                self._channel.gone(lost)
+            if reason and self._channel is not None and not self._stopping:
+                self._channel.gone(reason)
+        return reason
 
-    def _open_channel(self, info: DeviceInfo) -> UsbChannel:
+    def _open_channel(self, writer: PcapWriter, info: DeviceInfo) -> UsbChannel:
         if self._channel is None:
-            self._channel = self._writer.add_usb_interface(info, server=str(self._server), product=None)
+            self._channel = writer.add_usb_interface(info, server=str(self._server), product=None)
         else:
             self._channel.device(info)
             self._channel.comment(f"usbip-capture: device {info} is back, imported again")
+            log.info("device %s is back", info)
         return self._channel
 
     def _enumerate(self, device: Device, channel: UsbChannel) -> DeviceHandle | None:
         """Read the device as its host would. None when the session is being stopped."""
+        with self._lock:
+            if self._stopping:
+                return None
+            self._current = device
+        info = device.info
+        self._state(f"{info} reading descriptors")
+
+        def on_product(name: str) -> None:
+            channel.product(name)
+            self._events.product(info, name)
+
         source = ImportedSource(device)
         handle = source.handle()
         channel.label = ENUMERATION_LABEL
         try:
-            enumeration = Enumeration(usb.core.find(backend=UsbipBackend(source)), handle, channel.product)
+            enumeration = Enumeration(usb.core.find(backend=UsbipBackend(source)), handle, on_product)
             if self._settings.descriptors:
                 enumeration.describe()
-            enumeration.configure()
-            if self._settings.descriptors:
+            problem = enumeration.configure()
+            if problem:
+                channel.comment(f"usbip-capture: {problem}")
+            elif self._settings.descriptors:
                 enumeration.describe_hid()
         finally:
             channel.label = None
+            with self._lock:
+                self._current = None
         return None if self._stopping else handle
 
-    def _listen(self, device: RemoteDevice, tapped: Device, handle: DeviceHandle, channel: UsbChannel) -> None:
+    def _listen(self, device: RemoteDevice, tapped: Device, handle: DeviceHandle, channel: UsbChannel) -> str:
+        """Read what is to be read until the device is gone, or the session is stopped. Why it is gone."""
+
         def note(text: str) -> None:
             channel.comment(f"usbip-capture: {text}")
 
-        endpoints = list(handle.endpoints) if self._settings.listen_in else []
-        listener = Listener(tapped, endpoints, note)
-        listener.start()
-        while not self._stopping and device.lost is None:
+        def on_gone(status: int) -> None:
+            self._gone_status = status
+            self._wake.set()
+
+        listener = Listener(tapped, list(handle.endpoints), note, on_gone)
+        with self._lock:
+            self._listener, chosen = listener, self._chosen
+        listener.listen_to(chosen)
+        self._state_of(listener)
+        while not self._stopping and device.lost is None and not self._gone_status:
             self._wake.wait()
             self._wake.clear()
+        if self._gone_status and device.lost is None and not self._stopping:
+            self._wake.wait(_GONE_GRACE)
+        with self._lock:
+            self._listener = None
         listener.stop(RELEASE_TIMEOUT)
+        return f"device {device.info} of {self._server} is gone: {status_name(self._gone_status)}"
 
-    def _wait_for(self, selector: Selector, before: DeviceInfo) -> RemoteDevice | None:
+    def _wait_for(self, before: DeviceInfo) -> RemoteDevice | None:
         """Look for the device until it can be imported again; None when stopped meanwhile.
 
         Without a selector it is the one that was there before: at its place, or elsewhere by its VID:PID.
         """
-        choices = [selector] if str(selector) else [Selector(busid=before.busid), Selector(vid_pid=_vid_pid(before))]
+        selector = self._selector
+        choices = [selector] if str(selector) else [Selector(busid=before.busid), Selector(vid_pid=before.vid_pid)]
         while not self._stopping:
-            for choice in choices:
+            self._wake.wait(RETRY_INTERVAL)     # servers need about that long after a device was given back
+            self._wake.clear()
+            for choice in choices if not self._stopping else []:
                 try:
                     return self._server.import_device(choice)
                 except UsbipError as error:
                     log.debug("still away: %s", error)
-            self._wake.wait(RETRY_INTERVAL)
         return None
 
+    def _state(self, text: str) -> None:
+        self._events.state(self, text)
 
-def _vid_pid(info: DeviceInfo) -> tuple[int, int]:
-    return info.idVendor, info.idProduct
+    def _state_of(self, listener: Listener) -> None:
+        addresses = " ".join(f"{address:#04x}" for address in listener.listening)
+        info = self._channel.info if self._channel is not None else ""
+        self._state(f"{info} listening to {addresses}" if addresses else f"{info} imported")
+
+
+def _complaint(error: usb.core.USBError) -> str:
+    if isinstance(error, usb.core.USBTimeoutError):
+        return f"does not answer: {error.strerror}: plug it in again, or look at the server's log"
+    return f"cannot be read: {error.strerror or error}: plug it in again, or try --descriptors off"

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 from usb.backend import IBackend
-from usb.core import USBError
 
 from usbip_capture.errors import UsbipError
+from usbip_capture.pyusb_backend.errors import unreachable
 from usbip_capture.pyusb_backend.exported import Exported, Source
 from usbip_capture.pyusb_backend.handle import DeviceHandle
 from usbip_capture.usb.descriptors import InterfaceDescriptor
@@ -43,7 +43,7 @@ class UsbipBackend(IBackend):
         try:
             yield from self._source.devices()
         except UsbipError as error:
-            raise USBError(str(error)) from error
+            raise unreachable(error) from error
 
     def get_parent(self, dev: Exported) -> None:
         return None

@@ -39,3 +39,14 @@ def raise_usb_error(status: int, what: str) -> NoReturn:
 def not_found(what: str) -> USBError:
     """The error for an endpoint, interface or configuration that the device does not have."""
     return USBError(f"Entity not found: {what}", -5, errno.ENOENT)
+
+
+def invalid(what: str) -> USBError:
+    """The error for a call that makes no sense."""
+    return USBError(f"Invalid parameter: {what}", -2, errno.EINVAL)
+
+
+def unreachable(error: Exception, *, busy: bool = False) -> USBError:
+    """The error for a server that is not there, or a device that it does not hand over: `error`'s sentence."""
+    code, number = (-6, errno.EBUSY) if busy else (-4, errno.ENODEV)
+    return USBError(str(error), code, number)

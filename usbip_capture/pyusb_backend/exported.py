@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from weakref import WeakValueDictionary
 
 from usb.core import USBError
 
@@ -12,6 +13,7 @@ from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.device import Device
 from usbip_capture.errors import ImportRefused, UsbipError
 from usbip_capture.hosts import Selector, Server
+from usbip_capture.pyusb_backend.errors import unreachable
 from usbip_capture.pyusb_backend.handle import DeviceHandle
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.info import DeviceInfo
@@ -51,8 +53,7 @@ class Exported:
                 try:
                     self._handle = DeviceHandle(self._open_device())
                 except UsbipError as error:
-                    code = -6 if isinstance(error, ImportRefused) else -4
-                    raise USBError(str(error), code) from error
+                    raise unreachable(error, busy=isinstance(error, ImportRefused)) from error
             return self._handle
 
     def descriptor_fields(self) -> dict[str, int]:
@@ -64,6 +65,11 @@ class Exported:
                 raise
             return _listed_fields(self.info)
         return {name: getattr(descriptor, name) for name in _DEVICE_FIELDS}
+
+    @property
+    def alive(self) -> bool:
+        """Whether the device is imported, and not lost."""
+        return self._handle is not None and self._handle.device.alive
 
     def close(self) -> None:
         """Give the device back to the server."""
@@ -96,10 +102,16 @@ class ServerSource(Source):
         self._pcap = pcap
         self._owns_pcap = owns_pcap
         self._opened: dict[int, Device] = {}
+        self._known: WeakValueDictionary[str, Exported] = WeakValueDictionary()
 
     def devices(self) -> Iterator[Exported]:
+        # Servers leave out devices in use, and those that PyUSB still holds are in use by us.
+        found = {busid: exported for busid, exported in self._known.items() if exported.alive}
         for info in self._server.devices():
-            yield Exported(info, lambda info=info: self._open(info))    # type: ignore[misc]
+            if info.busid not in found:
+                found[info.busid] = Exported(info, lambda info=info: self._open(info))  # type: ignore[misc]
+        self._known.update(found)
+        yield from found.values()
 
     def close(self) -> None:
         while self._opened:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+
+from usb.core import USBError
 
 from usbip_capture.device import Device
 from usbip_capture.errors import RemoteProtocolError
-from usbip_capture.pyusb_backend.errors import not_found, raise_usb_error
+from usbip_capture.pyusb_backend.errors import invalid, not_found, raise_usb_error
 from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor, parse_configuration
 from usbip_capture.usb.endpoints import Endpoint, EndpointMap
 from usbip_capture.usb.setup import (
@@ -17,6 +20,8 @@ from usbip_capture.usb.setup import (
     get_descriptor,
 )
 from usbip_capture.usb.urb import DIR_IN, FLAG_DIR_IN, ISO_ASAP, Buffer, Completion, IsoPacket, TransferType, Urb
+
+log = logging.getLogger(__name__)
 
 #: Seconds for the control transfers that this class makes of its own accord.
 CONTROL_TIMEOUT = 5.0
@@ -65,14 +70,23 @@ class DeviceHandle:
         """bConfigurationValue of the active configuration, 0 while there is none. Raises USBError."""
         with self._lock:
             if self._value is None:
-                self._value = self.control(get_configuration(), timeout=CONTROL_TIMEOUT)[0]
+                answer = self.control(get_configuration(), timeout=CONTROL_TIMEOUT)
+                if not answer:
+                    raise not_found(f"device {self.device.info} does not tell its configuration")
+                self._value = answer[0]
             return self._value
 
     def set_configuration(self, value: int) -> None:
         """Make a configuration the active one. Raises USBError."""
         with self._lock:
             for index in range(self.device_descriptor().bNumConfigurations):
-                self.configuration(index)   # its endpoints must be known before they can be followed
+                try:
+                    known = self.configuration(index)   # its endpoints must be known before they can be followed
+                except USBError as error:
+                    log.warning("configuration %d of device %s cannot be read: %s", index, self.device.info, error)
+                else:
+                    if known.bConfigurationValue == value:
+                        break
             self.control(Setup(0x00, 9, value, 0, 0), timeout=CONTROL_TIMEOUT)
             self._value = value
 
@@ -101,6 +115,8 @@ class DeviceHandle:
 
     def write(self, address: int, data: Buffer, timeout: float | None) -> int:
         """A bulk, interrupt or isochronous OUT transfer: bytes moved. Raises USBError."""
+        if address & DIR_IN:
+            raise invalid(f"endpoint {address:#04x} is an IN endpoint, nothing can be written to it")
         endpoint = self.endpoint(address)
         packets = iso_packets(endpoint, len(data)) if endpoint.transfer_type == TransferType.ISOCHRONOUS else ()
         flags = ISO_ASAP if packets else 0

@@ -15,6 +15,7 @@ from pcapng.blocks import InterfaceDescription as UntypedInterfaceDescription
 from pcapng.structs import OptionsField, StructField, read_block_data
 
 LINKTYPE_USB_LINUX_MMAPPED = 220
+LINKTYPE_WIRESHARK_UPPER_PDU = 252
 ENHANCED_PACKET = 6
 #: dumpcap ends the capture at a block longer than this.
 MAX_BLOCK = 262_144
@@ -30,7 +31,10 @@ TSRESOL = b"\x09"
 _OPT_ENDOFOPT = 0
 _OPT_COMMENT = 1
 _IF_TSRESOL = 9
+_FILTER_IS_TEXT = 0
 _OPTION = Struct("<HH")
+_PACKET = Struct("<IIIIIII")
+_TOTAL = Struct("<I")
 
 
 def bounded_text(text: str) -> str:
@@ -46,6 +50,16 @@ def pack_comments(comments: Sequence[str]) -> bytes:
         raw = bounded_text(comment).encode()
         parts += [_OPTION.pack(_OPT_COMMENT, len(raw)), raw, bytes(-len(raw) % 4)]
     return b"".join([*parts, _OPTION.pack(_OPT_ENDOFOPT, 0)]) if parts else b""
+
+
+def pack_packet(interface_id: int, timestamp_ns: int, data: bytes, comments: Sequence[str] = ()) -> bytes:
+    """An enhanced packet block with all of `data`, which must be short enough for it."""
+    options = pack_comments(comments)
+    padding = bytes(-len(data) % 4)
+    total = PACKET_OVERHEAD + len(data) + len(padding) + len(options)
+    stamp = timestamp_ns >> 32, timestamp_ns & 0xFFFFFFFF
+    head = _PACKET.pack(ENHANCED_PACKET, total, interface_id, *stamp, len(data), len(data))
+    return b"".join([head, data, padding, options, _TOTAL.pack(total)])
 
 
 def captured_limit(snaplen: int, options: int = 0) -> int:
@@ -79,16 +93,25 @@ class Section:
         """The section header block. To be taken once, before all others."""
         return self._take()
 
-    def interface(self, *, name: str, description: str, snaplen: int, speed: int) -> tuple[int, bytes]:
-        """The number of a new usbmon interface, and its description block. `speed` is in bit/s, 0 if unknown."""
+    def interface(
+        self,
+        *,
+        name: str,
+        description: str,
+        snaplen: int,
+        speed: int = 0,
+        capture_filter: str = "",
+        link_type: int = LINKTYPE_USB_LINUX_MMAPPED,
+    ) -> tuple[int, bytes]:
+        """The number of a new interface, and its description block. `speed` is in bit/s, 0 if unknown."""
         options: dict[str, object] = {"if_name": bounded_text(name), "if_tsresol": TSRESOL}
         if description:
             options["if_description"] = bounded_text(description)
         if speed:
             options["if_speed"] = speed
-        block = self._section.new_member(
-            InterfaceDescription, link_type=LINKTYPE_USB_LINUX_MMAPPED, snaplen=snaplen, options=options
-        )
+        if capture_filter:
+            options["if_filter"] = (_FILTER_IS_TEXT, bounded_text(capture_filter).encode())
+        block = self._section.new_member(InterfaceDescription, link_type=link_type, snaplen=snaplen, options=options)
         self._writer.write_block(block)
         self._writer.interfaces.add(block.interface_id)     # it notes only the class that ours replaces
         return block.interface_id, self._take()
@@ -101,15 +124,21 @@ class Section:
         end_ns: int,
         received: int,
         dropped: int,
+        accepted: int | None = None,
         comments: Sequence[str] = (),
     ) -> bytes:
-        """The statistics block of an interface. `received` counts every packet, the dropped ones too."""
+        """The statistics block of an interface. `received` counts every packet, the dropped ones too.
+
+        accepted: packets that the capture filter let pass, None if there is none.
+        """
         options: dict[str, object] = {
             "isb_starttime": swap_words(start_ns),
             "isb_endtime": swap_words(end_ns),
             "isb_ifrecv": received,
             "isb_ifdrop": dropped,
         }
+        if accepted is not None:
+            options["isb_filteraccept"] = accepted
         if comments:
             options["opt_comment"] = [bounded_text(comment) for comment in comments[:MAX_COMMENTS]]
         block = self._section.new_member(

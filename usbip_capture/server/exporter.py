@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -19,6 +21,8 @@ from usbip_capture.wire.structs import OpStatus
 log = logging.getLogger(__name__)
 
 _RECEIVE_SIZE = 64 << 10
+#: Seconds without accepting anybody, when that has failed.
+_ACCEPT_PAUSE = 0.1
 
 
 @dataclass(slots=True)
@@ -38,7 +42,7 @@ class Server:
         self._listeners: list[socket.socket] = []
         self._connections: dict[socket.socket, threading.Thread] = {}
         self._accepting: list[threading.Thread] = []
-        self._closed = False
+        self._closing = threading.Event()
 
     def add(self, info: DeviceInfo, open_device: Callable[[], Device]) -> None:
         """Export a device under `info.busid`."""
@@ -59,8 +63,7 @@ class Server:
         try:
             listener = socket.create_server((address, port), family=family, backlog=64)
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise CaptureError(f"cannot listen on {address} port {port}: {reason}: choose another port") from error
+            raise CaptureError(f"cannot listen on {address} port {port}: {_reason(error)}") from error
         thread = threading.Thread(target=self._accept, args=(listener,), name="usbip-server", daemon=True)
         with self._lock:
             self._listeners.append(listener)
@@ -74,7 +77,7 @@ class Server:
         set_options(sock)
         thread = threading.Thread(target=self._serve, args=(sock,), name="usbip-connection", daemon=True)
         with self._lock:
-            if self._closed:
+            if self._closing.is_set():
                 sock.close()
                 return
             self._connections[sock] = thread
@@ -83,7 +86,7 @@ class Server:
     def close(self) -> None:
         """End all connections; their devices are closed when this returns."""
         with self._lock:
-            self._closed = True
+            self._closing.set()
             listeners, self._listeners = self._listeners, []
             connections = dict(self._connections)
         for listener in listeners:
@@ -101,9 +104,11 @@ class Server:
         while True:
             try:
                 sock, _ = listener.accept()
-            except OSError:
-                return
-            self.serve_socket(sock)
+                self.serve_socket(sock)
+            except OSError as error:
+                if self._closing.wait(_ACCEPT_PAUSE):
+                    return
+                log.warning("a client was turned away: %s", error.strerror or error)   # too many open files, mostly
 
     def _serve(self, sock: socket.socket) -> None:
         session: Session | None = None
@@ -157,6 +162,16 @@ class Server:
         with self._lock:
             export.user = session
         return session
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "the address is not known: give an address of this machine"
+    if error.errno == errno.EADDRINUSE:
+        return "it is in use: choose another port"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address: give one that it has, such as 127.0.0.1 or 0.0.0.0"
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _shut_down(sock: socket.socket) -> None:

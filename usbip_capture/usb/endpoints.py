@@ -96,7 +96,7 @@ class EndpointMap:
         self.configuration: ConfigurationDescriptor | None = None
         if configuration is not None:
             self.add_configuration(configuration)
-            self._configure(configuration.bConfigurationValue)
+            self.activate(configuration.bConfigurationValue)
 
     def add_configuration(self, configuration: ConfigurationDescriptor) -> None:
         """Make a configuration known, so that SET_CONFIGURATION of it can be followed."""
@@ -106,7 +106,7 @@ class EndpointMap:
         """Take note of a control request that has succeeded."""
         action = classify(setup)
         if isinstance(action, SetConfiguration):
-            self._configure(action.value)
+            self.activate(action.value)
         elif isinstance(action, SetInterface):
             self._select(action.interface, action.alternate)
 
@@ -117,7 +117,8 @@ class EndpointMap:
     def __iter__(self) -> Iterator[Endpoint]:
         return iter(list(self._endpoints.values()))
 
-    def _configure(self, value: int) -> None:
+    def activate(self, value: int) -> None:
+        """The configuration with this bConfigurationValue is the active one now; none if it is not known."""
         self.configuration = self._known.get(value)
         self._endpoints = {}
         for interface in self.configuration.interfaces if self.configuration else ():

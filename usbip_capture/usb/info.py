@@ -69,7 +69,12 @@ class DeviceInfo:
     @property
     def devid(self) -> int:
         """Device identifier in the header of each PDU."""
-        return self.busnum << 16 | self.devnum
+        return (self.busnum << 16 | self.devnum) & 0xFFFFFFFF
+
+    @property
+    def vid_pid(self) -> tuple[int, int]:
+        """idVendor and idProduct."""
+        return self.idVendor, self.idProduct
 
     def __str__(self) -> str:
         return f"{self.busid} ({self.idVendor:04x}:{self.idProduct:04x})"

@@ -40,6 +40,7 @@ BUFFER_SIZE = 256 << 10
 #: Bodies from this size on are received in a buffer of their own, which the completion then keeps: no copy.
 OWN_BUFFER = 16 << 10
 MAX_GHOSTS = 4096
+_MAX_SEQNUM = 0xFFFFFFFF
 
 _ISO = TransferType.ISOCHRONOUS
 
@@ -89,7 +90,7 @@ class ClientConnection(Generic[T]):
         """The seqnum of a new CMD_SUBMIT and its bytes, in parts. Raises LocalProtocolError for what no peer takes."""
         if not 0 <= urb.length <= MAX_TRANSFER or len(urb.packets) > MAX_ISO_PACKETS:
             raise LocalProtocolError(f"{urb!r} is too large: at most {MAX_TRANSFER} bytes, {MAX_ISO_PACKETS} packets")
-        seqnum = next(self._numbers)
+        seqnum = self._next_seqnum()
         parts: list[Buffer] = [pack_submit(urb, seqnum, self.devid)]
         if not urb.endpoint & DIR_IN and urb.length:
             if len(urb.data) != urb.length:
@@ -105,7 +106,7 @@ class ClientConnection(Generic[T]):
         target = self._seqnum(context)
         if target is None:
             return None
-        seqnum = next(self._numbers)
+        seqnum = self._next_seqnum()
         self._unlinks[seqnum] = target
         return CMD_UNLINK.pack(USBIP_CMD_UNLINK, seqnum, self.devid, 0, 0, target)
 
@@ -186,11 +187,12 @@ class ClientConnection(Generic[T]):
                 self._receive_apart(view[at : at + size], total)
             return 0
         body = view[at + HEADER_SIZE : at + total]
+        # Made before the URB is taken off: one with a reply that cannot be is still pending, and fails with the rest.
+        completion = _completion(urb, status, actual, start_frame, errors, bytes(body[:data]), body[data:])
         # Taken off before it is delivered: what `deliver` does may come back to this object.
         if entry is None or self._pending.pop(seqnum, None) is None:
             self._ghosts.pop(seqnum, None)
             return total
-        completion = _completion(urb, status, actual, start_frame, errors, bytes(body[:data]), body[data:])
         self._start = at + total
         deliver(entry[1], completion)
         return total
@@ -203,7 +205,7 @@ class ClientConnection(Generic[T]):
 
     def _finish_own(self, message: memoryview, deliver: Callable[[T, Completion], None]) -> None:
         _, seqnum, _, _, _, status, actual, start_frame, packets, errors = RET_SUBMIT.unpack_from(message)
-        entry = self._pending.pop(seqnum, None)
+        entry = self._pending.get(seqnum)
         if entry is None:
             self._ghosts.pop(seqnum, None)
             return
@@ -213,6 +215,9 @@ class ClientConnection(Generic[T]):
         completion = _completion(
             urb, status, actual, start_frame, errors, message[HEADER_SIZE:end], message[end : end + iso]
         )
+        if self._pending.pop(seqnum, None) is None:     # given up meanwhile, by another thread
+            self._ghosts.pop(seqnum, None)
+            return
         deliver(context, completion)
 
     def _ret_unlink(self, seqnum: int, deliver: Callable[[T, Completion], None]) -> None:
@@ -231,6 +236,13 @@ class ClientConnection(Generic[T]):
             while len(self._ghosts) > MAX_GHOSTS:
                 self._ghosts.pop(next(iter(self._ghosts)), None)
         return entry
+
+    def _next_seqnum(self) -> int:
+        """From 1 to 2**32 - 1 and then again, without those that are in use."""
+        while True:
+            seqnum = (next(self._numbers) - 1) % _MAX_SEQNUM + 1
+            if seqnum not in self._pending and seqnum not in self._ghosts and seqnum not in self._unlinks:
+                return seqnum
 
     def _seqnum(self, context: T) -> int | None:
         for seqnum, entry in list(self._pending.items()):

@@ -183,6 +183,6 @@ def check_version(version: int) -> None:
     """Raises RemoteProtocolError for a version whose layouts we do not know."""
     if version not in VERSIONS:
         raise RemoteProtocolError(
-            f"the server speaks version {version >> 8:x}.{version >> 4 & 15:x}.{version & 15:x} of USB/IP, "
+            f"the other side speaks version {version >> 8:x}.{version >> 4 & 15:x}.{version & 15:x} of USB/IP, "
             "this program 1.1.1"
         )

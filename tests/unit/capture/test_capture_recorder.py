@@ -1,82 +1,23 @@
-"""`PcapWriter` and its recorder: what is written, dropped and counted, and how a capture ends."""
+"""`PcapWriter` and its recorder: what is written, dropped, remarked and counted."""
 
 from __future__ import annotations
 
 import io
-import os
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.recording import DONE, INFO, URB, HeldWriter, events, finish, run, statistics
 from tests.waiting import wait_until
-from usbip_capture.capture.channel import EVENT_COST, UsbChannel
+from usbip_capture.capture.channel import EVENT_COST
 from usbip_capture.capture.reader import CapturedRecord, read_capture, read_items
-from usbip_capture.capture.sinks import ReaderGone, Sink
 from usbip_capture.capture.writer import PcapWriter
-from usbip_capture.errors import CaptureError
 from usbip_capture.usb.info import DeviceInfo, Speed
-from usbip_capture.usb.urb import Buffer, Completion, TransferType, Urb
-
-INFO = DeviceInfo("1-1", 3, 4, Speed.HIGH, 0x1209, 0x0001)
-URB = Urb(TransferType.INTERRUPT, 0x81, 8, interval=4)
-DONE = Completion(0, 8, b"12345678")
-needs_fifo = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
-
-
-def run(channel: UsbChannel, urb: Urb = URB, completion: Completion = DONE) -> int:
-    urb_id = channel.submitted(urb)
-    channel.completed(urb_id, urb, completion)
-    return urb_id
-
-
-def events(path: Path) -> list[tuple[str, int]]:
-    return [(chr(r.usb.type), r.usb.id) for r in read_capture(path) if r.usb]
-
-
-def statistics(path: Path) -> tuple[int | None, int | None, list[str]]:
-    """Received, dropped and comments of the first interface."""
-    interface, *_ = read_items(path)    # its counts are at the end
-    assert not isinstance(interface, CapturedRecord)
-    return interface.received, interface.dropped, interface.comments
-
-
-class HeldSink(Sink):
-    """Takes nothing until it is let go; then keeps all, or fails."""
-
-    def __init__(self, failure: Exception | None = None) -> None:
-        super().__init__("the held sink")
-        self.taken = bytearray()
-        self.entered = threading.Event()
-        self.go_on = threading.Event()
-        self.failure = failure
-        self.closed = 0
-
-    def write(self, buffers: Sequence[Buffer]) -> None:
-        self.entered.set()
-        assert self.go_on.wait(20)
-        if self.failure is not None:
-            raise self.failure
-        self.taken += b"".join(buffers)
-        self.written = len(self.taken)
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    wait_until("the threads of the test end", lambda: set(threading.enumerate()) <= before)
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    return tmp_path / "capture.pcapng"
+from usbip_capture.usb.urb import Completion, TransferType, Urb
 
 
 def test_a_capture_from_start_to_end(target: Path) -> None:
@@ -165,31 +106,6 @@ def test_data_that_changes_later(target: Path, make: Callable[[bytes], bytearray
     (record,) = read_capture(target)
     assert record.usb
     assert record.usb.data == b"first"
-
-
-class HeldWriter:
-    """A writer whose thread is held up in its first write, with an interface."""
-
-    def __init__(self, failure: Exception | None = None, **options: int) -> None:
-        self.sink = HeldSink(failure)
-        self.reasons: list[str] = []
-        self.writer = PcapWriter(self.sink, on_end=self.reasons.append, **options)
-
-    def __enter__(self) -> tuple[PcapWriter, UsbChannel, HeldSink]:
-        channel = self.writer.add_usb_interface(INFO, server="pi")
-        assert self.sink.entered.wait(20)
-        return self.writer, channel, self.sink
-
-    def __exit__(self, *_: object) -> None:
-        self.sink.go_on.set()
-        self.writer.close()
-
-
-def finish(writer: PcapWriter, sink: HeldSink) -> bytes:
-    """What was captured, after all of it was written."""
-    sink.go_on.set()
-    writer.close()
-    return bytes(sink.taken)
 
 
 # -- the queue
@@ -283,8 +199,8 @@ def test_comments_and_labels(target: Path) -> None:
         channel.completed(second, URB, DONE)
         channel.completed(first, URB, DONE)
         channel.comment("left over")
-    assert comments(target) == [["enumeration"], ["once", "and once more"], [], ["enumeration"]]
-    assert statistics(target) == (4, 0, ["left over"])
+    assert comments(target) == [["enumeration"], ["once", "and once more"], [], ["enumeration"], ["left over"]]
+    assert statistics(target) == (4, 0, [])
 
 
 def test_a_comment_waits_for_an_event_that_is_kept(target: Path) -> None:
@@ -318,175 +234,3 @@ def test_a_device_that_goes_is_marked_once_each_time(target: Path, status: int) 
     assert marks == [[], [True], [], [], [], [], [True], []]
     assert comments(target)[6][0].endswith("its cable was pulled")
     assert [r.usb.devnum for r in read_capture(target) if r.usb] == [4] * 4 + [9] * 4
-
-
-# -- ends
-
-
-@pytest.mark.parametrize("count", [1, 2, 7])
-def test_max_packets_is_exact(target: Path, count: int, caplog: pytest.LogCaptureFixture) -> None:
-    reasons: list[str] = []
-    ended = threading.Event()
-
-    def on_end(reason: str) -> None:
-        reasons.append(reason)
-        writer.close()
-        ended.set()
-
-    writer = PcapWriter(target, max_packets=count, on_end=on_end)
-    channel = writer.add_usb_interface(INFO, server="pi")
-    for _ in range(10):
-        run(channel)
-    assert ended.wait(5)        # half of what a `close` that waits for itself would take
-    assert len(events(target)) == writer.written == writer.received == count
-    assert channel.submitted(URB) == 0
-    writer.close()
-    assert (reasons, writer.error, len(events(target))) == (["count"], None, count)
-    assert not caplog.records
-
-
-def test_statistics_are_of_interfaces_that_are_in_the_file(target: Path) -> None:
-    with HeldWriter(max_packets=2) as (writer, channel, sink):
-        run(channel)
-        run(writer.add_usb_interface(INFO, server="too late"))
-        target.write_bytes(finish(writer, sink))
-    assert [item.name for item in read_items(target) if not isinstance(item, CapturedRecord)] == ["usbip0"]
-    assert statistics(target) == (2, 0, [])
-
-
-def test_no_room_on_the_disk() -> None:
-    if not os.path.exists("/dev/full"):
-        pytest.skip("this system has no /dev/full")
-    reasons: list[str] = []
-    with PcapWriter("/dev/full", on_end=reasons.append) as writer:
-        channel = writer.add_usb_interface(INFO, server="pi")
-        run(channel)
-    assert reasons == ["error"]
-    assert str(writer.error) == (
-        "the capture cannot be written to /dev/full: the disk is full: free some space or choose another place"
-    )
-    assert writer.written == 0
-    assert writer.dropped == writer.received
-
-
-def test_a_failure_in_between_counts_what_was_lost() -> None:
-    held = HeldWriter(CaptureError("no more"))
-    with held as (writer, channel, sink):
-        for _ in range(5):
-            run(channel)
-        sink.go_on.set()
-        wait_until("the capture ends", lambda: held.reasons == ["error"])
-        assert (writer.received, writer.dropped, writer.written) == (10, 10, 0)
-        assert channel.submitted(URB) == 0
-        channel.completed(0, URB, DONE)
-        assert writer.received == 10
-        assert str(writer.error) == "no more"
-    assert (sink.closed, held.reasons) == (1, ["error"])
-
-
-def test_a_fault_of_ours_ends_the_capture_with_a_sentence(caplog: pytest.LogCaptureFixture, target: Path) -> None:
-    reasons: list[str] = []
-    with PcapWriter(target, on_end=reasons.append) as writer:
-        channel = writer.add_usb_interface(INFO, server="pi")
-        channel.submitted(Urb(TransferType.BULK, 0x81, -1))
-    assert reasons == ["error"]
-    assert "our own fault" in str(writer.error)
-    assert "the writer of the capture failed" in caplog.text
-
-
-def test_a_reader_that_is_gone_is_a_normal_end() -> None:
-    held = HeldWriter(ReaderGone("gone"))
-    with held as (writer, channel, sink):
-        run(channel)
-        sink.go_on.set()
-        wait_until("the capture ends", lambda: held.reasons == ["reader"])
-        assert (writer.error, writer.dropped) == (None, 0)
-
-
-@needs_fifo
-def test_a_reader_that_goes_is_noticed_without_traffic(tmp_path: Path) -> None:
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    ended = threading.Event()
-    reasons: list[str] = []
-
-    def on_end(reason: str) -> None:
-        reasons.append(reason)
-        ended.set()
-
-    with PcapWriter(fifo, on_end=on_end) as writer:
-        channel = writer.add_usb_interface(INFO, server="pi")
-        assert writer.flush(10)
-        os.close(reader)
-        gone = time.monotonic()
-        assert ended.wait(20)
-        assert time.monotonic() - gone < 0.3
-        assert (reasons, writer.error, channel.submitted(URB)) == (["reader"], None, 0)
-
-
-@needs_fifo
-def test_close_does_not_wait_for_a_reader_that_has_stopped(tmp_path: Path) -> None:
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    writer = PcapWriter(fifo)
-    channel = writer.add_usb_interface(INFO, server="pi")
-    for _ in range(100):
-        run(channel, Urb(TransferType.BULK, 0x81, 50_000), Completion(0, 50_000, bytes(50_000)))
-    start = time.monotonic()
-    writer.close()
-    assert time.monotonic() - start < 0.5
-    assert writer.error is None
-    assert 0 < writer.written < 200
-    assert writer.written + writer.dropped == writer.received == 200
-    os.close(reader)
-
-
-@needs_fifo
-def test_close_waits_for_a_reader_that_is_slow(tmp_path: Path) -> None:
-    fifo, copy = tmp_path / "fifo", tmp_path / "copy"
-    os.mkfifo(fifo)
-    stop = threading.Event()
-
-    def read_slowly() -> None:
-        with open(fifo, "rb", buffering=0) as stream, open(copy, "wb") as out:
-            while data := stream.read(1 << 16):
-                out.write(data)
-                stop.wait(0.001)
-
-    reader = threading.Thread(target=read_slowly)
-    reader.start()
-    writer = PcapWriter(fifo)
-    channel = writer.add_usb_interface(INFO, server="pi")
-    for _ in range(200):
-        run(channel, Urb(TransferType.BULK, 0x81, 20_000), Completion(0, 20_000, bytes(20_000)))
-    writer.close()
-    reader.join(20)
-    assert (writer.written, writer.dropped) == (400, 0)
-    assert statistics(copy) == (400, 0, [])
-    assert len(events(copy)) == 400
-
-
-def test_close_gives_up_on_a_stream_that_blocks() -> None:
-    with HeldWriter() as (writer, channel, sink):
-        run(channel)
-        start = time.monotonic()
-        writer.close(0.05)
-        assert time.monotonic() - start < 1
-        assert channel.submitted(URB) == 0
-        sink.go_on.set()
-    assert sink.closed == 1
-
-
-def test_a_writer_that_is_forgotten_completes_its_capture(target: Path) -> None:
-    writer = PcapWriter(target)
-    run(writer.add_usb_interface(INFO, server="pi"))
-    del writer
-    assert events(target) == [("S", 1), ("C", 1)]
-    assert statistics(target) == (2, 0, [])
-
-
-def test_errors_of_opening_come_at_once(tmp_path: Path) -> None:
-    with pytest.raises(CaptureError, match="no such folder"):
-        PcapWriter(tmp_path / "missing" / "capture.pcapng")

@@ -62,6 +62,8 @@ def test_summary(capture: Path) -> None:
         "usbip1: USB/IP demo 1-1.2 1209:0001",
         "  1 packet, 0 dropped, 0.000 s",
         "  endpoint 0x80 control IN: 1 URB, 0 bytes, 0 errors",
+        "notes0: usbip-capture: remarks that no packet could carry",
+        "  1 packet, 0.000 s",
         "  the end",
     ]
 

@@ -1,0 +1,1 @@
+"""USB/IP servers that are known: configured, used before, or announced on the network."""

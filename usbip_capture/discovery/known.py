@@ -1,0 +1,179 @@
+"""Which servers are known, from the environment, the configuration file and the cache: read only, no network.
+
+Wireshark waits for this at each of its starts, so that nothing is imported but `os`, and nothing here ever raises.
+The files are read by people and by every version of this program: lines of text, and a line that means nothing is
+passed over.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
+from usbip_capture.errors import LocalProtocolError
+
+#: Servers by environment: `HOST`, `HOST:PORT` or `NAME=HOST:PORT`, separated by commas.
+SERVERS_VARIABLE = "USBIP_CAPTURE_SERVERS"
+CONFIGURATION_FILE = "servers.conf"
+CACHE_FILE = "servers"
+#: No file of ours is ever longer.
+_MAX_BYTES = 256 << 10
+_SLUG = "abcdefghijklmnopqrstuvwxyz0123456789.-"
+_SLUG_LENGTH = 40
+_INTERFACE_PREFIX = "usbip-"
+_TAKEN = "usbip_remote"
+
+
+class KnownServer:
+    """A server. source: `environment`, `configuration`, `used` or `mdns`. seen: when it last was there, epoch seconds.
+
+    interface: the name of its Wireshark interface, set by `known_servers`.
+    """
+
+    __slots__ = ("host", "interface", "name", "port", "seen", "source")
+
+    def __init__(self, host: str, port: int, name: str = "", source: str = "", seen: int = 0) -> None:
+        self.host = host
+        self.port = port
+        self.name = name
+        self.source = source
+        self.seen = seen
+        self.interface = ""
+
+    @property
+    def address(self) -> str:
+        """HOST, or HOST:PORT where it is not the usual one."""
+        return format_address(self.host, self.port)
+
+    @property
+    def display(self) -> str:
+        """As Wireshark lists it."""
+        where = f"{self.host}:{self.port}" if ":" not in self.host else f"[{self.host}]:{self.port}"
+        return f"USB/IP remote: {self.name or self.host} ({where})"
+
+
+class KnownDevice:
+    """A device as it was last seen on a server; `name` is empty if nobody knows it."""
+
+    __slots__ = ("busid", "name", "seen", "vid_pid")
+
+    def __init__(self, busid: str, vid_pid: str, name: str = "", seen: int = 0) -> None:
+        self.busid = busid
+        self.vid_pid = vid_pid
+        self.name = name
+        self.seen = seen
+
+
+class Cache:
+    """What was remembered: servers, and the last listing of each, by (host, port)."""
+
+    def __init__(self) -> None:
+        self.servers: dict[tuple[str, int], KnownServer] = {}
+        self.devices: dict[tuple[str, int], list[KnownDevice]] = {}
+
+
+def known_servers() -> list[KnownServer]:
+    """Each server once, the configured ones first; each has its interface name."""
+    found: dict[tuple[str, int], KnownServer] = {}
+    for server in [*_configured(), *read_cache().servers.values()]:
+        known = found.setdefault((server.host, server.port), server)
+        known.name = known.name or server.name
+    taken = {_TAKEN}
+    for server in found.values():
+        server.interface = _interface(server, taken)
+    return list(found.values())
+
+
+def find_interface(name: str) -> KnownServer | None:
+    """The server behind a Wireshark interface."""
+    return next((server for server in known_servers() if server.interface == name), None)
+
+
+def read_cache() -> Cache:
+    """What was remembered; nothing if it cannot be read."""
+    cache = Cache()
+    for line in _lines(os.path.join(cache_folder(), CACHE_FILE)):
+        fields = line.split("\t")
+        if len(fields) != 6 or not fields[2].isdigit() or not fields[5].isdigit():
+            continue
+        kind, host, port, first, second, seen = fields
+        key = host, int(port)
+        if not host or not 0 < key[1] < 65536:
+            continue
+        if kind == "server":
+            cache.servers[key] = KnownServer(*key, second, first, int(seen))
+        elif kind == "device":
+            busid, _, vid_pid = first.partition(" ")
+            cache.devices.setdefault(key, []).append(KnownDevice(busid, vid_pid, second, int(seen)))
+    return cache
+
+
+def configuration_folder() -> str:
+    """Where the user's own settings lie."""
+    if os.name == "nt":
+        return os.path.join(os.environ.get("APPDATA") or os.path.expanduser("~"), "usbip-capture")
+    if sys.platform == "darwin":
+        return os.path.expanduser("~/Library/Application Support/usbip-capture")
+    return os.path.join(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "usbip-capture")
+
+
+def cache_folder() -> str:
+    """Where what was seen is remembered."""
+    if os.name == "nt":
+        return os.path.join(os.environ.get("LOCALAPPDATA") or os.path.expanduser("~"), "usbip-capture", "cache")
+    if sys.platform == "darwin":
+        return os.path.expanduser("~/Library/Caches/usbip-capture")
+    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "usbip-capture")
+
+
+def clean(text: str) -> str:
+    """`text` on one line, without what separates fields."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _configured() -> list[KnownServer]:
+    entries = [(entry, "environment") for entry in os.environ.get(SERVERS_VARIABLE, "").split(",")]
+    lines = _lines(os.path.join(configuration_folder(), CONFIGURATION_FILE))
+    entries += [(line.partition("#")[0], "configuration") for line in lines]
+    found = []
+    for entry, source in entries:
+        name, equals, address = entry.rpartition("=")
+        try:
+            host, port = parse_address(address)
+        except LocalProtocolError:
+            continue
+        if not any(c.isspace() or c == "/" for c in host):
+            found.append(KnownServer(host, port, clean(name) if equals else "", source))
+    return found
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MAX_BYTES).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+
+
+def _interface(server: KnownServer, taken: set[str]) -> str:
+    """A name of few characters, so that no version of Wireshark stumbles, and no two have the same preferences."""
+    text = server.name or server.host
+    if server.port != DEFAULT_PORT and not server.name:
+        text += f"-{server.port}"
+    slug = "".join(c if c in _SLUG else "-" for c in text.lower())[:_SLUG_LENGTH].strip("-.") or "server"
+    name = _INTERFACE_PREFIX + slug
+    if _preference(name) in taken:
+        checksum = 0
+        for character in f"{server.host}:{server.port}":
+            checksum = (checksum * 31 + ord(character)) & 0xFFFF
+        name += f"-{checksum:04x}"
+    while _preference(name) in taken:
+        name += "x"
+    taken.add(_preference(name))
+    return name
+
+
+def _preference(name: str) -> str:
+    """As Wireshark makes a preference of an interface's name."""
+    return "".join(c if c.isalnum() else "_" for c in name)

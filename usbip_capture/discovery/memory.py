@@ -1,0 +1,136 @@
+"""Remembers servers and devices in the cache: safe with several programs at once, and never in anybody's way."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from usbip_capture.discovery.known import CACHE_FILE, Cache, KnownDevice, KnownServer, cache_folder, clean, read_cache
+
+log = logging.getLogger(__name__)
+
+MAX_SERVERS = 16
+#: Seconds after which a server that was not seen again is forgotten.
+MAX_AGE = 30 * 24 * 3600
+_LOCK_FILE = "lock"
+_LOCK_TIMEOUT = 1.0
+_LOCK_RETRY = 0.01
+
+
+def remember_server(host: str, port: int, name: str = "", source: str = "used") -> None:
+    """A server was there just now."""
+
+    def change(cache: Cache) -> None:
+        before = cache.servers.get((host, port))
+        if before is not None:
+            kept_name, kept_source = name or before.name, "used" if before.source == "used" else source
+        else:
+            kept_name, kept_source = name, source
+        if source == "mdns":    # it may have got another address
+            for key in [k for k, s in cache.servers.items() if s.source == "mdns" and s.name == name]:
+                del cache.servers[key]
+        cache.servers[host, port] = KnownServer(host, port, clean(kept_name), kept_source, int(time.time()))
+
+    _change(change)
+
+
+def remember_devices(host: str, port: int, devices: Sequence[KnownDevice]) -> None:
+    """A server has listed its devices; names that are known from before are kept."""
+
+    def change(cache: Cache) -> None:
+        names = {(d.busid, d.vid_pid): d.name for d in cache.devices.get((host, port), [])}
+        for device in devices:
+            device.name = clean(device.name or names.get((device.busid, device.vid_pid), ""))
+            device.seen = int(time.time())
+        cache.devices[host, port] = list(devices)
+
+    _change(change)
+
+
+def remember_product(host: str, port: int, busid: str, vid_pid: str, name: str = "") -> None:
+    """A device was imported; `name` is what it calls itself, if it was asked."""
+
+    def change(cache: Cache) -> None:
+        devices = cache.devices.setdefault((host, port), [])
+        before = next((d for d in devices if d.busid == busid), None)
+        if before is not None:
+            devices.remove(before)
+        kept = before.name if before is not None and before.vid_pid == vid_pid else ""
+        devices.append(KnownDevice(busid, vid_pid, clean(name) or kept, int(time.time())))
+
+    _change(change)
+
+
+@contextlib.contextmanager
+def lock(name: str, timeout: float) -> Iterator[bool]:
+    """Hold a lock file of the cache folder; False if somebody else has it, or there can be none."""
+    try:
+        os.makedirs(cache_folder(), mode=0o700, exist_ok=True)
+        fd = os.open(os.path.join(cache_folder(), name), os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+    except OSError as error:
+        log.info("the cache cannot be used: %s", error)
+        yield False
+        return
+    try:
+        deadline = time.monotonic() + timeout
+        while not (locked := _try_lock(fd)) and time.monotonic() < deadline:
+            time.sleep(_LOCK_RETRY)
+        yield locked
+    finally:
+        os.close(fd)        # which unlocks
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)      # type: ignore[attr-defined,unused-ignore]
+        else:
+            import fcntl
+
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _change(change: Callable[[Cache], None]) -> None:
+    with lock(_LOCK_FILE, _LOCK_TIMEOUT) as locked:
+        if not locked:
+            return
+        cache = read_cache()
+        change(cache)
+        try:
+            _write(cache)
+        except OSError as error:
+            log.info("the cache cannot be written: %s", error)
+
+
+def _write(cache: Cache) -> None:
+    """All of it anew, and at once: whoever reads meanwhile has the old one."""
+    oldest = int(time.time()) - MAX_AGE
+    servers = [server for server in cache.servers.values() if server.seen >= oldest]
+    servers = sorted(servers, key=lambda server: server.seen, reverse=True)[:MAX_SERVERS]
+    lines = ["# usbip-capture: servers and devices that were seen; may be deleted"]
+    for server in servers:
+        lines.append(_line("server", server.host, server.port, server.source, server.name, server.seen))
+        for device in cache.devices.get((server.host, server.port), []):
+            first = f"{clean(device.busid).replace(' ', '-')} {clean(device.vid_pid)}"
+            lines.append(_line("device", server.host, server.port, first, device.name, device.seen))
+    handle, temporary = tempfile.mkstemp(dir=cache_folder(), prefix=".servers-")
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+        os.replace(temporary, os.path.join(cache_folder(), CACHE_FILE))
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _line(kind: str, host: str, port: int, first: str, second: str, seen: int) -> str:
+    return "\t".join([kind, clean(host), str(port), first, second, str(seen)])

@@ -1,0 +1,41 @@
+"""What a server exports now, asked by the button Reload; the only question that goes to the network."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+from usbip_capture.address import DEFAULT_PORT
+from usbip_capture.discovery.known import KnownDevice
+from usbip_capture.discovery.memory import remember_devices, remember_server
+from usbip_capture.errors import UsbipError
+from usbip_capture.hosts import DEMO, Server
+from usbip_capture.usb.names import device_name
+
+
+def list_devices(host: str, port: str, timeout: float) -> tuple[list[KnownDevice], str]:
+    """The devices, and a sentence if they could not be had within `timeout` seconds, name resolution included."""
+    answers: queue.SimpleQueue[tuple[list[KnownDevice], str]] = queue.SimpleQueue()
+    if not host.strip():
+        return [], "give the server's name first, then Reload"
+    number = int(port) if port.isascii() and port.isdigit() else DEFAULT_PORT
+    threading.Thread(target=lambda: answers.put(_ask(host, number, timeout)), daemon=True).start()
+    try:
+        return answers.get(timeout=timeout)
+    except queue.Empty:
+        return [], f"{host.strip()} does not answer within {timeout:g} s"
+
+
+def _ask(host: str, port: int, timeout: float) -> tuple[list[KnownDevice], str]:
+    try:
+        server = Server.parse(host, port, timeout)
+        infos = server.devices()
+    except UsbipError as error:
+        return [], str(error)
+    except Exception as error:
+        return [], f"{host} cannot be asked: {error}"
+    devices = [KnownDevice(info.busid, "{:04x}:{:04x}".format(*info.vid_pid), device_name(info)) for info in infos]
+    if server.host != DEMO:
+        remember_server(server.host, server.port)
+        remember_devices(server.host, server.port, devices)
+    return devices, "" if devices else f"{server} exports no device now"

@@ -1,0 +1,39 @@
+"""Where a capture process says what it does: the log file, the toolbar's log window, a terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from usbip_capture.errors import LocalProtocolError
+from usbip_capture.options import Choices
+
+log = logging.getLogger("usbip_capture.extcap")
+_LINE = logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
+
+
+def start(choices: Choices, window: logging.Handler) -> None:
+    """Log into the window, and into the file if there is to be one. Raises LocalProtocolError."""
+    handlers = [window]
+    if choices.log_file:
+        try:
+            handlers.append(logging.FileHandler(choices.log_file, encoding="utf-8"))
+        except OSError as error:
+            raise LocalProtocolError(
+                f"the log file {choices.log_file} cannot be written: {error.strerror}: choose another place"
+            ) from error
+    root = logging.getLogger("usbip_capture")
+    for handler in handlers:
+        handler.setFormatter(_LINE)
+        root.addHandler(handler)
+    root.setLevel(choices.log_level.upper())
+    log.info("usbip-extcap on Python %s, %s", sys.version.split()[0], sys.platform)
+
+
+def tell(text: str) -> None:
+    """Say something to a person who captures without Wireshark; to nobody else."""
+    try:
+        if sys.stdout is not None and sys.stdout.isatty():
+            print(text, flush=True)
+    except (OSError, ValueError):
+        pass

@@ -1,0 +1,192 @@
+"""The toolbar while a capture runs: marks, the device's state, counters, the log window.
+
+Whatever its other end does, the capture goes on: nothing here waits for it, and a message that the pipe has no room
+for is lost.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import threading
+import time
+from typing import Protocol
+
+from usbip_capture.capture.writer import PcapWriter
+from usbip_capture.extcap import controls
+from usbip_capture.extcap.controls import DEVICE, DISABLE, LISTEN, LOG, MARK, SET, STATUSBAR, Message, Parser
+
+log = logging.getLogger(__name__)
+
+_TICK = 1.0
+_OPEN_RETRY = 0.1
+_READ_SIZE = 4096
+
+
+class Capture(Protocol):
+    """What the toolbar works on."""
+
+    writer: PcapWriter | None
+
+    def listen_to(self, chosen: frozenset[int] | None) -> None:
+        """Read these endpoints from now on."""
+
+    def quit(self) -> None:
+        """End the capture."""
+
+
+class Toolbar:
+    """One toolbar. `control_in`: a descriptor to read from, None where there is none; `control_out`: a path."""
+
+    def __init__(self, control_in: int | None, control_out: str | None, capture: Capture) -> None:
+        self._in = control_in
+        self._out_path = control_out
+        self._out: int | None = None
+        self._capture = capture
+        self._lock = threading.Lock()
+        self._marks = 0
+        self._states: dict[object, str] = {}
+        self._said = ""
+        self._listening = "all"
+
+    def start(self) -> None:
+        """Begin, on threads of its own; without pipes there is nothing to do."""
+        if self._in is not None:
+            threading.Thread(target=self._listen_to_it, name="usbip-toolbar-in", daemon=True).start()
+        if self._out_path:
+            threading.Thread(target=self._talk_to_it, name="usbip-toolbar-out", daemon=True).start()
+
+    def state(self, session: object, text: str) -> None:
+        """What a session is doing now; those of several are shown side by side."""
+        self._states[session] = text
+        self._show_state()
+
+    def log_handler(self) -> logging.Handler:
+        """A handler that writes into the log window."""
+        return _LogHandler(self)
+
+    def send(self, control: int, command: int, text: str = "") -> bool:
+        """Send a message unless nobody takes it; whether it went out."""
+        with self._lock:
+            if self._out is None:
+                return False
+            try:
+                os.write(self._out, controls.pack(control, command, text))
+            except BlockingIOError:
+                return False
+            except OSError:
+                os.close(self._out)
+                self._out = self._out_path = None
+                return False
+        return True
+
+    # -- its threads
+
+    def _talk_to_it(self) -> None:
+        while self._out is not None or self._out_path:
+            self._tick()
+            time.sleep(_TICK if self._out is not None else _OPEN_RETRY)
+
+    def _listen_to_it(self) -> None:
+        parser = Parser()
+        while data := self._read():
+            for message in parser.feed(data):
+                try:
+                    self._handle(message)
+                except Exception:
+                    log.exception("the toolbar's message failed")
+
+    def _read(self) -> bytes:
+        """What comes next; nothing when the other end is gone."""
+        if self._in is None:
+            return b""
+        while True:
+            try:
+                if os.name != "nt":     # there it blocks by itself
+                    poll = select.poll()
+                    poll.register(self._in, select.POLLIN)
+                    poll.poll()
+                return os.read(self._in, _READ_SIZE)
+            except BlockingIOError:
+                continue
+            except OSError:
+                return b""
+
+    def _tick(self) -> None:
+        self._open()
+        self._show_state()
+        writer = self._capture.writer
+        if writer is not None:
+            text = f"USB/IP: {writer.urbs:,} URBs, {_size(writer.bytes)}, {writer.dropped:,} packets dropped"
+            if writer.filtered:
+                text += f", {writer.filtered:,} filtered"
+            self.send(0, STATUSBAR, text)
+
+    def _open(self) -> None:
+        if self._out is not None or not self._out_path:
+            return
+        try:
+            out = os.open(self._out_path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+        except OSError as error:
+            if error.errno != errno.ENXIO:      # that one says: nobody reads it yet
+                self._out_path = None
+            return
+        self._out = out
+        self.send(DEVICE, DISABLE)      # to look at, not to be edited
+
+    def _show_state(self) -> None:
+        text = "; ".join(self._states.values())
+        if text != self._said and self.send(DEVICE, SET, text):
+            self._said = text
+
+    def _handle(self, message: Message) -> None:
+        if message.quit:
+            self._capture.quit()
+        elif message.command == SET and message.control == MARK:
+            self._mark()
+        elif message.command == SET and message.control == LISTEN:
+            self._listen(message.payload.decode("utf-8", "replace"))
+
+    def _mark(self) -> None:
+        writer = self._capture.writer
+        if writer is None:
+            return
+        self._marks += 1
+        now = time.time()
+        clock = time.strftime("%H:%M:%S", time.localtime(now)) + f".{int(now * 1000) % 1000:03d}"
+        writer.comment(f"usbip-capture: mark {self._marks} at {clock}")
+        log.info("mark %d", self._marks)
+
+    def _listen(self, text: str) -> None:
+        try:
+            chosen = controls.parse_endpoints(text)
+        except ValueError:
+            self.send(LISTEN, SET, self._listening)
+            self.send(0, STATUSBAR, f"{text!r} are no IN endpoints: give 0x81 0x83, all or none")
+            return
+        self._listening = text.strip() or "all"
+        log.info("listening to %s", self._listening)
+        self._capture.listen_to(chosen)
+
+
+class _LogHandler(logging.Handler):
+    def __init__(self, toolbar: Toolbar) -> None:
+        super().__init__()
+        self._toolbar = toolbar
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._toolbar.send(LOG, controls.ADD, self.format(record) + "\n")
+        except Exception:       # what cannot be logged must not end a capture
+            pass
+
+
+def _size(count: int) -> str:
+    size, unit = float(count), "bytes"
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{count:,} bytes" if unit == "bytes" else f"{size:.1f} {unit}"

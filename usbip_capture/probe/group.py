@@ -1,0 +1,88 @@
+"""Several probe sessions into one capture, each on a thread of its own: `--device all`, or several of them."""
+
+from __future__ import annotations
+
+import threading
+
+from usbip_capture.capture.writer import PcapWriter
+from usbip_capture.errors import DeviceNotFound, UsbipError
+from usbip_capture.hosts import ALL, Selector, Server, parse_selection
+from usbip_capture.probe.session import ProbeSession
+from usbip_capture.probe.settings import ProbeEvents, ProbeSettings
+
+
+class ProbeGroup:
+    """The devices of `server` that `selection` names: nothing, `auto`, busids and VID:PIDs with commas, or `all`."""
+
+    def __init__(
+        self, server: Server, selection: str, settings: ProbeSettings, events: ProbeEvents | None = None
+    ) -> None:
+        self._server = server
+        self._selectors = parse_selection(selection)
+        self._settings = settings
+        self._events = events
+        self._sessions: list[ProbeSession] = []
+        self._errors: list[UsbipError] = []
+        self._lock = threading.Lock()
+        self._stopping = False
+
+    def connect(self) -> None:
+        """Import every device. Raises UsbipError if not one can be; what is wrong with the others, `run` raises."""
+        for selector in self._selected():
+            session = ProbeSession(self._server, selector, self._settings, self._events)
+            with self._lock:
+                if self._stopping:
+                    return
+            try:
+                session.connect()
+            except UsbipError as error:
+                self._errors.append(error)
+                continue
+            with self._lock:
+                self._sessions.append(session)
+        if not self._sessions and self._errors:
+            raise self._errors[0]
+
+    def run(self, writer: PcapWriter) -> None:
+        """Capture into `writer` until every session has ended. Raises the first error of all."""
+        if not self._sessions:
+            self.connect()
+        threads = [
+            threading.Thread(target=self._run, args=(session, writer), name="usbip-session", daemon=True)
+            for session in self._sessions[1:]
+        ]
+        for thread in threads:
+            thread.start()
+        for session in self._sessions[:1]:
+            self._run(session, writer)
+        for thread in threads:
+            thread.join()
+        if self._errors:
+            raise self._errors[0]
+
+    def stop(self) -> None:
+        """End `run` soon; from any thread."""
+        with self._lock:
+            self._stopping = True
+            sessions = list(self._sessions)
+        for session in sessions:
+            session.stop()
+
+    def listen_to(self, chosen: frozenset[int] | None) -> None:
+        """Read these IN endpoints of each device from now on, None for all; from any thread."""
+        for session in list(self._sessions):
+            session.listen_to(chosen)
+
+    def _selected(self) -> list[Selector]:
+        if self._selectors is not ALL:
+            return self._selectors
+        devices = self._server.devices()
+        if not devices:
+            raise DeviceNotFound(f"{self._server} exports no device now: bind one there (usbip bind -b BUSID)")
+        return [Selector(busid=info.busid) for info in devices]
+
+    def _run(self, session: ProbeSession, writer: PcapWriter) -> None:
+        try:
+            session.run(writer)
+        except UsbipError as error:
+            self._errors.append(error)
