@@ -3,6 +3,8 @@
 
     python3 install.py              install, and put the plug-in where Wireshark looks
     python3 install.py --demo       the same, then capture the built-in simulated device
+    python3 install.py --doctor     look for everything that may be wrong, and say what helps
+    python3 install.py --profile    install the Wireshark profile USB-IP; --profile remove takes it away
     python3 install.py --uninstall  take everything back
     python3 install.py --test       make a test environment and run the whole suite; arguments after -- go to pytest
 """
@@ -59,6 +61,10 @@ def main() -> int:
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--demo", action="store_true", help="install, then capture the built-in simulated device")
     choice.add_argument("--test", action="store_true", help="run the whole test suite")
+    choice.add_argument("--doctor", action="store_true", help="look for everything that may be wrong")
+    choice.add_argument(
+        "--profile", nargs="?", const="install", choices=("install", "remove"), help="the Wireshark profile USB-IP"
+    )
     choice.add_argument("--uninstall", action="store_true", help="take everything back")
     args = parser.parse_args(arguments)
     try:
@@ -66,6 +72,10 @@ def main() -> int:
             return test(rest)
         if args.uninstall:
             return uninstall()
+        if args.doctor:
+            return installed("--doctor")
+        if args.profile:
+            return installed("--profile", args.profile)
         install()
         return demo() if args.demo else 0
     except Failed as error:
@@ -92,7 +102,7 @@ def install() -> None:
 
 
 def uninstall() -> int:
-    """Take the plug-in and the environment back."""
+    """Take the plug-in, the profile and the environment back."""
     environment = home()
     extcap = program(environment, "usbip-extcap")
     code = subprocess.run([extcap, "--uninstall"], check=False).returncode if os.path.exists(extcap) else 0
@@ -100,6 +110,17 @@ def uninstall() -> int:
         shutil.rmtree(environment.parent)
         say(f"Removed {environment.parent}.")
     return code
+
+
+def installed(*arguments: str) -> int:
+    """Let the installed program do it; its exit code."""
+    extcap = program(home(), "usbip-extcap")
+    if not os.path.exists(extcap):
+        raise Failed("nothing is installed yet: run 'python3 install.py' first.")
+    try:
+        return subprocess.run([extcap, *arguments], check=False).returncode
+    except OSError as error:
+        raise Failed(f"{extcap} cannot be started ({error.strerror}): run 'python3 install.py' again.") from error
 
 
 def home() -> Path:

@@ -54,11 +54,19 @@ def test_from_an_empty_home_and_back(tmp_path: Path) -> None:
         assert "keys typed: u s b i p" in done.stdout
         assert done.stdout.strip().splitlines()[-3:][0] == f"The capture is {capture}"
 
+        done = install(home, "--doctor")
+        assert done.returncode == 0, done.stdout
+        assert "lists usbip-remote" in done.stdout
+        done = install(home, "--profile")
+        assert done.returncode == 0, done.stderr
+        assert (home / ".config/wireshark/profiles/USB-IP/dfilter_buttons").is_file()
+
     assert ours(home)
     done = install(home, "--uninstall")
     assert done.returncode == 0, done.stderr
     assert ours(home) == []
     assert "Removed" in done.stdout
+    assert not (home / ".config/wireshark/profiles/USB-IP").exists()
 
 
 def test_a_foreign_extcap_is_left_alone(tmp_path: Path) -> None:
@@ -73,7 +81,14 @@ def test_a_foreign_extcap_is_left_alone(tmp_path: Path) -> None:
     assert foreign.read_text() == "#!/bin/sh\n"
 
 
-@pytest.mark.parametrize("option", ["--nonsense", "--demo --test"])
+@pytest.mark.parametrize("option", ["--doctor", "--profile", "--profile remove"])
+def test_what_needs_the_installed_program(option: str, tmp_path: Path) -> None:
+    done = install(tmp_path, *option.split())
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "install.py: nothing is installed yet: run 'python3 install.py' first.\n"
+
+
+@pytest.mark.parametrize("option", ["--nonsense", "--demo --test", "--profile nonsense", "--doctor --demo"])
 def test_wrong_arguments(option: str, tmp_path: Path) -> None:
     done = install(tmp_path, *option.split())
     assert done.returncode == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.extcap_launcher import wireshark_environment
+from tests.virtual_screen import virtual_screen
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.wireshark
@@ -23,15 +23,8 @@ def display() -> Iterator[str]:
     for program in ("wireshark", "Xvfb", "xdotool", "tshark"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
-    ours, theirs = os.pipe()
-    command = ["Xvfb", "-displayfd", str(theirs), "-screen", "0", "1280x900x24", "-nolisten", "tcp"]
-    server = subprocess.Popen(command, pass_fds=[theirs], stderr=subprocess.DEVNULL)
-    os.close(theirs)
-    with open(ours) as number:
-        name = f":{number.readline().strip()}"
-    yield name
-    server.terminate()
-    server.wait(10)
+    with virtual_screen() as name:
+        yield name
 
 
 def fields(capture: Path, *names: str) -> list[list[str]]:

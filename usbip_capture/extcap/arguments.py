@@ -35,6 +35,20 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--install", action="store_true", help="put it where this machine's Wireshark looks for it")
     made.add_argument("--uninstall", action="store_true", help="take it away again")
+    made.add_argument("--doctor", action="store_true", help="look for everything that may be wrong, and say what helps")
+    made.add_argument(
+        "--profile",
+        nargs="?",
+        const="install",
+        choices=("install", "remove"),
+        help="install the Wireshark profile USB-IP (columns, colours, filter buttons), or remove it",
+    )
+    made.add_argument(
+        "--wireshark",
+        nargs="+",
+        metavar=("HOST", "DEVICE"),
+        help="start Wireshark, capturing from HOST[:PORT] at once",
+    )
     made.add_argument("--version", action="store_true", help="print the version")
     made.add_argument("--capture", action="store_true", help="capture, until stopped")
     made.add_argument("--extcap-interface", metavar="NAME", help=f"what to capture: {INTERFACE}")

@@ -15,6 +15,9 @@ usbip-extcap {__version__}: Wireshark's USB/IP interface
 
   usbip-extcap --install      put it where this machine's Wireshark looks for it
   usbip-extcap --uninstall    take it away again
+  usbip-extcap --doctor       look for everything that may be wrong, and say what helps
+  usbip-extcap --profile      install the Wireshark profile USB-IP; --profile remove takes it away
+  usbip-extcap --wireshark HOST [DEVICE]    start Wireshark, capturing at once
   usbip-extcap --help         every option, and how to capture without Wireshark
 
 In Wireshark: the interface "{queries.INTERFACE_DISPLAY}". With tshark:
@@ -59,11 +62,37 @@ def _for_people(argv: list[str]) -> int:
         from usbip_capture.extcap.arguments import parser
 
         return _print(parser().format_help(), "")
-    if "--install" in argv or "--uninstall" in argv:
-        from usbip_capture.extcap import placement
-
-        return placement.install() if "--install" in argv else placement.uninstall()
+    code = _job(argv)
+    if code is not None:
+        return code
     if not argv:
         return _print(_ABOUT, "")
     _print("", f"nothing to do for {' '.join(argv)}: see usbip-extcap --help")
     return 2
+
+
+def _job(argv: list[str]) -> int | None:
+    """Do the job that is asked for; None if none is."""
+    from usbip_capture.errors import LocalProtocolError
+    from usbip_capture.extcap.arguments import parse
+
+    try:
+        given = parse(argv)
+    except LocalProtocolError as error:
+        _print("", f"usbip-extcap: {error}")
+        return 2
+    if given.doctor:
+        from usbip_capture.extcap import doctor
+
+        return doctor.run()
+    if given.wireshark:
+        from usbip_capture.extcap import start
+
+        return start.run(given.wireshark)
+    if given.install or given.uninstall or given.profile:
+        from usbip_capture.extcap import placement, profile
+
+        if given.install:
+            return placement.install()
+        return profile.run(given.profile) if given.profile else placement.uninstall() | profile.uninstall()
+    return None

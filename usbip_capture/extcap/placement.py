@@ -17,6 +17,7 @@ from pathlib import Path
 
 import usbip_capture
 from usbip_capture.errors import CaptureError
+from usbip_capture.extcap.health import ask
 
 #: In every file that we place.
 MARK = "Written by usbip-extcap --install"
@@ -37,22 +38,21 @@ _QUERY_TIMEOUT = 60
 def install() -> int:
     """Place the launcher; tells what was done. Returns the exit code."""
     try:
-        folder, wireshark = find_folder()
-        path = place(folder, launcher(sys.executable, Path(usbip_capture.__file__).parents[1]))
-        check(path)
+        for folder, wireshark in find_folders().items():
+            path = place(folder, launcher(sys.executable, Path(usbip_capture.__file__).parents[1]))
+            check(path)
+            print(f"Placed {path} for {wireshark or 'Wireshark 4.2 or later, of which none was found here'}.")
     except (CaptureError, OSError) as error:
         print(f"usbip-extcap: {error}", file=sys.stderr)
         return 1
-    print(f"Placed {path} for {wireshark or 'Wireshark 4.2 or later, of which none was found here'}.")
     print('Start Wireshark anew, or press F5 in it: the interface is called "USB/IP remote".')
     return 0
 
 
 def uninstall() -> int:
     """Remove the launcher from every folder where a version of Wireshark would look. Returns the exit code."""
-    folders = candidates()
     try:
-        folders.append(find_folder()[0])
+        folders = [*candidates(), *find_folders()]
         removed = [path for folder in dict.fromkeys(folders) if (path := remove(folder)) is not None]
     except OSError as error:
         print(f"usbip-extcap: cannot remove {error.filename}: {error.strerror}", file=sys.stderr)
@@ -64,13 +64,35 @@ def uninstall() -> int:
     return 0
 
 
-def find_folder() -> tuple[Path, str]:
-    """The personal extcap folder of this machine's Wireshark, and what that Wireshark calls itself (empty: none)."""
-    program = _program("tshark") or _program("wireshark")
-    if program is None:
-        return candidates()[0], ""
-    version = _output(program, "--version")
-    return personal_folder(_output(program, "-G", "folders"), version), _name(version)
+def find_folders() -> dict[Path, str]:
+    """The personal extcap folder of each Wireshark on this machine, and what that one calls itself (empty: none)."""
+    found: dict[Path, list[str]] = {}
+    for programs in by_folder(search_path()):
+        program = programs.get("tshark") or programs["wireshark"]
+        version = ask(program, "--version").out
+        folder = personal_folder(ask(program, "-G", "folders").out, version)
+        found.setdefault(folder, []).append(_name(version))
+    return {folder: " and ".join(dict.fromkeys(names)) for folder, names in found.items()} or {candidates()[0]: ""}
+
+
+def search_path() -> list[Path]:
+    """Every folder where a Wireshark may be."""
+    return [Path(folder) for folder in [*os.environ.get("PATH", "").split(os.pathsep), *_ELSEWHERE] if folder]
+
+
+def by_folder(folders: list[Path]) -> list[dict[str, str]]:
+    """The programs tshark and wireshark of each folder that has one; the same file under two names counts once."""
+    seen: set[str] = set()
+    found = []
+    for folder in folders:
+        if folder.parts[:2] == ("/", "snap"):    # confined: it sees no extcap of ours, and starting it takes seconds
+            continue
+        here = {name: path for name in ("tshark", "wireshark") if (path := shutil.which(name, path=str(folder)))}
+        new = {name: path for name, path in here.items() if os.path.realpath(path) not in seen}
+        seen.update(map(os.path.realpath, new.values()))
+        if new:
+            found.append(new)
+    return found
 
 
 def personal_folder(folders: str, version: str) -> Path:
@@ -110,7 +132,7 @@ def launcher(python: str, library: Path) -> str:
 def place(folder: Path, text: str) -> Path:
     """Write the launcher into `folder`, whole or not at all. Raises CaptureError if a file there is not ours."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _file_name()
+    path = folder / file_name()
     _refuse_foreign(path)
     if os.name == "nt":
         # Windows starts no .py file: the batch file starts the launcher, which lies beside the package.
@@ -131,8 +153,8 @@ def place(folder: Path, text: str) -> Path:
 
 def remove(folder: Path) -> Path | None:
     """Remove the launcher from `folder`; None if there is none of ours."""
-    path = folder / _file_name()
-    if not path.is_file() or not _is_ours(path):
+    path = folder / file_name()
+    if not path.is_file() or not is_ours(path):
         return None
     path.unlink()
     return path
@@ -147,18 +169,20 @@ def check(path: Path) -> None:
 
 
 def _refuse_foreign(path: Path) -> None:
-    if path.is_symlink() or (path.exists() and not _is_ours(path)):
+    if path.is_symlink() or (path.exists() and not is_ours(path)):
         raise CaptureError(f"{path} is there already and not ours: move it away, then install again")
 
 
-def _is_ours(path: Path) -> bool:
+def is_ours(path: Path) -> bool:
+    """Whether we have written this file."""
     try:
         return MARK in path.read_text("utf-8", errors="replace")[:4096]
     except OSError:
         return False
 
 
-def _file_name() -> str:
+def file_name() -> str:
+    """What the launcher is called in Wireshark's folder."""
     return "usbip-extcap.bat" if os.name == "nt" else "usbip-extcap"
 
 
@@ -166,18 +190,6 @@ def _template() -> Path:
     """In an installed package beside this file, in a checkout in the folder `extcap`."""
     installed = Path(__file__).with_name("usbip-extcap.in")
     return installed if installed.exists() else Path(__file__).parents[2] / "extcap" / "usbip-extcap.in"
-
-
-def _program(name: str) -> str | None:
-    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(_ELSEWHERE))
-
-
-def _output(*command: str) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_QUERY_TIMEOUT, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout
 
 
 def _name(version: str) -> str:

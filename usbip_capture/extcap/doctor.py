@@ -1,0 +1,205 @@
+"""`usbip-extcap --doctor`: everything between Wireshark and a server that may be wrong, each with its remedy.
+
+Whatever is broken becomes a finding: each part is looked at with a time limit, and a check that fails itself is told
+as one.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import os
+import platform
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import ParamSpec
+
+from usbip_capture import __version__, net
+from usbip_capture.errors import LocalProtocolError, UsbipError
+from usbip_capture.extcap import launcher_check
+from usbip_capture.extcap.health import FAILURE, OK, WARNING, Finding, ask, first_line
+from usbip_capture.extcap.installations import Installation, installations, sandboxed
+from usbip_capture.extcap.queries import INTERFACE
+from usbip_capture.hosts import Server
+
+PACKAGES = ("pyusb", "python-pcapng", "zeroconf")
+SERVERS_VARIABLE = "USBIP_CAPTURE_SERVERS"
+#: Seconds for a server's connection, and for its answer.
+_SERVER_LIMIT = 2.0
+#: Looking up a name has no time limit of its own.
+_ALL_SERVERS_LIMIT = 6.0
+
+P = ParamSpec("P")
+
+
+def run() -> int:
+    """Print all findings as they come. Returns the exit code: 1 if there is a failure."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    marks = []
+    try:
+        for finding in findings():
+            print(finding.lines(), flush=True)
+            marks.append(finding.mark)
+        print(_verdict(marks.count(FAILURE), marks.count(WARNING)), flush=True)
+    except BrokenPipeError:     # who reads has seen enough; Python must not write more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except KeyboardInterrupt:
+        return 130
+    return 1 if FAILURE in marks else 0
+
+
+def findings() -> Iterator[Finding]:
+    """Every finding, from the inside out: Python, Wireshark, the launcher, what Wireshark says of it, servers."""
+    yield from _guarded(_ourselves)
+    found: list[Installation] = []
+
+    def look() -> Iterator[Finding]:
+        found.extend(installations())
+        yield from _wiresharks(found)
+
+    yield from _guarded(look)
+    yield from _guarded(_sandboxes)
+    for group in _by_folder(found):
+        well = True
+        folders = list(dict.fromkeys(folder for each in group for folder in each.extcap_folders))
+        for finding in _guarded(launcher_check.check, folders, " and ".join(dict.fromkeys(map(str, group)))):
+            well = well and finding.mark != FAILURE
+            yield finding
+        for each in group if well else []:
+            yield from _guarded(_listed, each)
+    yield from _guarded(_servers)
+
+
+def known_servers() -> list[tuple[str, int]]:
+    """Host and port of each server in the environment variable. Raises LocalProtocolError."""
+    texts = os.environ.get(SERVERS_VARIABLE, "").split(",")
+    return [net.parse_address(text) for text in texts if text.strip()]
+
+
+def _guarded(check: Callable[P, Iterator[Finding]], *args: P.args, **kwargs: P.kwargs) -> Iterator[Finding]:
+    try:
+        yield from check(*args, **kwargs)
+    except Exception as error:
+        text = f"a check of the doctor failed itself ({type(error).__name__}: {error})"
+        yield Finding(FAILURE, text, "please report this sentence as a bug of usbip-capture")
+
+
+def _verdict(failures: int, warnings: int) -> str:
+    def count(number: int, word: str) -> str:
+        return f"{number} {word}{'' if number == 1 else 's'}"
+
+    if not failures and not warnings:
+        return "\nAll is well."
+    return f"\n{count(failures, 'failure')}, {count(warnings, 'warning')}."
+
+
+def _ourselves() -> Iterator[Finding]:
+    yield Finding(OK, f"usbip-capture {__version__} on Python {platform.python_version()}, {sys.executable}")
+    for package in PACKAGES:
+        try:
+            yield Finding(OK, f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            remedy = f"run install.py again, or '{sys.executable} -m pip install {package}'"
+            yield Finding(FAILURE, f"{package} is not installed", remedy)
+
+
+def _wiresharks(found: list[Installation]) -> Iterator[Finding]:
+    if not found:
+        remedy = "install Wireshark: the package wireshark or tshark of your distribution, or from wireshark.org"
+        yield Finding(FAILURE, "no Wireshark is in PATH or in the usual places", remedy)
+    for each in found:
+        names = ", ".join(path for name, path in each.programs.items() if name != "dumpcap")
+        if each.problem:
+            yield Finding(FAILURE, f"{each.asked} {each.problem}", f"run '{each.asked} --version'; install it anew")
+            continue
+        yield Finding(OK, f"{each}: {names}")
+        folders = f"{each.personal} (yours)" + (f", {each.shared} (everyone's)" if each.shared else "")
+        yield Finding(OK, f"it looks for extcaps in {folders}")
+        yield from _dumpcap(each)
+    if os.environ.get("WIRESHARK_EXTCAP_DIR"):
+        folder = os.environ["WIRESHARK_EXTCAP_DIR"]
+        yield Finding(OK, f"note: WIRESHARK_EXTCAP_DIR is set, {folder} is read instead of everyone's extcap folder")
+
+
+def _dumpcap(wireshark: Installation) -> Iterator[Finding]:
+    path = wireshark.programs.get("dumpcap")
+    if path is None:
+        remedy = "install it: it is in the package wireshark-common (Debian) or wireshark-cli (Fedora)"
+        yield Finding(FAILURE, f"{wireshark} has no dumpcap, without which it captures nothing", remedy)
+        return
+    answer = ask(path, "--version")
+    if answer.denied:
+        remedy = "run 'sudo usermod -aG wireshark $USER' and log in anew"
+        if shutil.which("dpkg-reconfigure", path="/usr/sbin:/sbin"):
+            remedy = f"run 'sudo dpkg-reconfigure wireshark-common', answer yes, then {remedy[4:]}"
+        yield Finding(FAILURE, f"you may not run {path}, which reads what our interface captures", remedy)
+    elif answer.problem:
+        yield Finding(FAILURE, f"{path} {answer.problem}", f"run '{path} --version'; install it anew")
+    else:
+        yield Finding(OK, f"you may run {path}; our interface needs no more rights than that")
+
+
+def _sandboxes() -> Iterator[Finding]:
+    for kind in sandboxed():
+        remedy = "install your distribution's package as well, and start that one"
+        yield Finding(WARNING, f"a Wireshark from {kind} is here: it cannot capture with extcaps", remedy)
+
+
+def _by_folder(found: list[Installation]) -> list[list[Installation]]:
+    """Those that read the same personal folder together, for their launcher is looked at once."""
+    groups: dict[Path, list[Installation]] = {}
+    for each in found:
+        groups.setdefault(each.personal, []).append(each)
+    return list(groups.values())
+
+
+def _listed(wireshark: Installation) -> Iterator[Finding]:
+    tshark = wireshark.programs.get("tshark")
+    if tshark is None or wireshark.problem:
+        return
+    answer = ask(tshark, "-D")
+    if INTERFACE in answer.out:
+        yield Finding(OK, f"{tshark} lists {INTERFACE}, in {answer.seconds * 1000:.0f} ms for all interfaces")
+    elif answer.problem:
+        folders = " and ".join(map(str, wireshark.extcap_folders))
+        remedy = f"run '{tshark} -D'; if it hangs, another program in {folders} does: move it away"
+        yield Finding(FAILURE, f"'{tshark} -D' {answer.problem}", remedy)
+    else:
+        said = first_line(answer.error)
+        text = f"{tshark} does not list {INTERFACE}" + (f", but says: {said}" if said else "")
+        yield Finding(FAILURE, text, f"see what '{tshark} -D --log-domains=Extcap --log-level=debug' says")
+
+
+def _servers() -> Iterator[Finding]:
+    """Ask every known server at once."""
+    try:
+        servers = [Server(host, port, _SERVER_LIMIT) for host, port in known_servers()]
+    except LocalProtocolError as error:
+        yield Finding(WARNING, f"{SERVERS_VARIABLE}: {error}", f"write {SERVERS_VARIABLE}=HOST,HOST:PORT")
+        return
+    found: dict[Server, Finding] = {}
+    threads = []
+    for server in dict.fromkeys(servers):
+        # A daemon, because a lookup of a name may take for ever.
+        thread = threading.Thread(target=lambda s=server: found.update({s: _server(s)}), daemon=True)
+        thread.start()
+        threads.append((server, thread))
+    deadline = time.monotonic() + _ALL_SERVERS_LIMIT
+    for server, thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+        late = Finding(WARNING, f"server {server} does not answer in time", "look at the network and the name server")
+        yield found.get(server, late)
+
+
+def _server(server: Server) -> Finding:
+    try:
+        count = len(server.devices())
+    except (UsbipError, OSError) as error:
+        remedy = f"start a USB/IP server there, or take it out of {SERVERS_VARIABLE}"
+        return Finding(WARNING, f"server {server}: {error}", remedy)
+    return Finding(OK, f"server {server} exports {count} device{'' if count == 1 else 's'}")

@@ -1,0 +1,96 @@
+"""`usbip-extcap --wireshark HOST [DEVICE]`: Wireshark, capturing from a device at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from usbip_capture import net
+from usbip_capture.errors import CaptureError, LocalProtocolError, UsbipError
+from usbip_capture.extcap import installations, launcher_check, placement
+from usbip_capture.extcap.health import first_line
+from usbip_capture.extcap.queries import INTERFACE
+from usbip_capture.options import OPTIONS
+
+#: What ends within this many seconds did not start.
+_PATIENCE = 1.5
+
+
+def run(words: list[str]) -> int:
+    """Start Wireshark for HOST[:PORT] and perhaps a device; it runs on without us. Returns the exit code."""
+    try:
+        options = preferences(words)
+        wireshark = find()
+        process = start([wireshark, "-k", "-i", INTERFACE, *options])
+    except UsbipError as error:
+        print(f"usbip-extcap: {error}", file=sys.stderr)
+        return 1
+    print(f"Wireshark is starting, process {process}.")
+    return 0
+
+
+def preferences(words: list[str]) -> list[str]:
+    """`-o NAME:VALUE` for the host, and for port and device where they are given. Raises LocalProtocolError."""
+    if not 1 <= len(words) <= 2:
+        raise LocalProtocolError("give --wireshark a host, and perhaps a device: --wireshark pi 1-1.2")
+    host, port = net.parse_address(words[0])
+    values = {"host": host, "port": str(port) if port != net.DEFAULT_PORT else "", "device": "".join(words[1:])}
+    options = []
+    for option in OPTIONS:
+        text = values.get(option.name, "")
+        if text:
+            option.parse(text)
+            options += ["-o", f"extcap.{INTERFACE.replace('-', '_')}.{option.name.replace('-', '')}:{text}"]
+    return options
+
+
+def find() -> str:
+    """The program wireshark, one whose extcap folders hold our launcher. Raises CaptureError."""
+    if not installations.has_display():
+        raise CaptureError("there is no display to open a window on: capture with 'tshark -i usbip-remote' instead")
+    problem = ""
+    for each in installations.installations():
+        program = each.programs.get("wireshark")
+        if program is None:
+            continue
+        launchers = [folder / placement.file_name() for folder in each.extcap_folders]
+        path = next((path for path in launchers if os.path.lexists(path)), None)
+        finding = launcher_check.file_problem(path) if path else None
+        if path and finding is None:
+            return program
+        reason = finding.text if finding else f"our launcher is not in {each.personal}"
+        remedy = finding.remedy if finding else launcher_check.install_remedy()
+        problem = problem or f"{each} does not know {INTERFACE}: {reason}; {remedy}"
+    raise CaptureError(problem or "no program wireshark is in PATH or in the usual places: install Wireshark")
+
+
+def start(command: list[str]) -> int:
+    """Start a program that outlives us; its process id. Raises CaptureError if it ends at once with an error."""
+    flags = 0
+    if sys.platform == "win32":
+        flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
+    none = subprocess.DEVNULL
+    # Not a pipe: with nobody at its other end, a warning of Wireshark's would end it later.
+    with tempfile.TemporaryFile() as said:
+        try:
+            process = subprocess.Popen(
+                command, stdin=none, stdout=none, stderr=said, cwd=Path.home(), start_new_session=True,
+                creationflags=flags,
+            )  # fmt: skip
+        except OSError as error:
+            raise CaptureError(f"{command[0]} cannot be started: {error.strerror}; install Wireshark anew") from error
+        try:
+            code = process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.returncode = 0      # it is on its own now, and no child that is forgotten
+            return process.pid
+        if code:
+            said.seek(0)
+            # Without what Wireshark's log puts before the text.
+            reason = first_line(said.read(65536).decode("utf-8", "replace")).rpartition(" -- ")[2]
+            reason = reason or f"exit code {code}"
+            raise CaptureError(f"{command[0]} ended at once ({reason}): start it alone to see why")
+    return process.pid
