@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import usbip_capture
-from usbip_capture.extcap import placement
+from usbip_capture.installation import placement
 
 QUERIES = {
     "--extcap-interfaces": ["--extcap-interfaces", "--extcap-version=4.0"],

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import usbip_capture
 from usbip_capture.demo import DemoServer
-from usbip_capture.extcap import placement
 from usbip_capture.hosts import Server
+from usbip_capture.installation import placement
 
 #: Bytes before the first packet: section header and interface description are shorter than this.
 FIRST_PACKET = 400

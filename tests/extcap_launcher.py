@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from usbip_capture.extcap import placement
+from usbip_capture.installation import placement
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,6 +7,9 @@ Ref: Wireshark 4.0, doc/extcap.adoc and extcap_parser.c (types and parameters of
 
 from __future__ import annotations
 
+#: The Wireshark interface that is always there.
+INTERFACE = "usbip-remote"
+
 Value = str | int | float | bool
 
 # Types of the extcap `arg` sentence. Not `boolflag`: one that is on by default could not be switched off.

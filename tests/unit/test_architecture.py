@@ -32,7 +32,8 @@ LINES = {
     "options": 11,
     "discovery": 11,
     "cli": 12,
-    "extcap": 12,
+    "installation": 12,
+    "extcap": 13,
 }
 PURE_LINES = 2
 IMPURE = {"socket", "threading", "time", "select", "selectors", "subprocess", "os", "asyncio", "pathlib", "tempfile"}

@@ -11,7 +11,7 @@ import pytest
 
 from tests.extcap_launcher import ROOT, wireshark_environment
 from usbip_capture.capture.writer import PcapWriter
-from usbip_capture.extcap import profile
+from usbip_capture.installation import profile
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 
@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.wireshark,
     pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed"),
 ]
-DATA = ROOT / "usbip_capture/extcap/wireshark_profile"
+DATA = ROOT / "usbip_capture/installation/wireshark_profile"
 COLOURS = re.findall(r"^@(.+?)@(.+)@\[", (DATA / "colorfilters").read_text(), re.MULTILINE)
 BUTTONS = [
     (label, filter_.replace("\\x22", '"'))

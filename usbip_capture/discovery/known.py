@@ -132,20 +132,32 @@ def clean(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
+def unreadable_entries() -> list[tuple[str, str]]:
+    """(entry, source) of what the user has configured and what is no address."""
+    return [(entry, source) for entry, source in _entries() if _server(entry, source) is None]
+
+
 def _configured() -> list[KnownServer]:
+    found = [_server(entry, source) for entry, source in _entries()]
+    return [server for server in found if server is not None]
+
+
+def _entries() -> list[tuple[str, str]]:
     entries = [(entry, "environment") for entry in os.environ.get(SERVERS_VARIABLE, "").split(",")]
     lines = _lines(os.path.join(configuration_folder(), CONFIGURATION_FILE))
     entries += [(line.partition("#")[0], "configuration") for line in lines]
-    found = []
-    for entry, source in entries:
-        name, equals, address = entry.rpartition("=")
-        try:
-            host, port = parse_address(address)
-        except LocalProtocolError:
-            continue
-        if not any(c.isspace() or c == "/" for c in host):
-            found.append(KnownServer(host, port, clean(name) if equals else "", source))
-    return found
+    return [(entry.strip(), source) for entry, source in entries if entry.strip()]
+
+
+def _server(entry: str, source: str) -> KnownServer | None:
+    name, equals, address = entry.rpartition("=")
+    try:
+        host, port = parse_address(address)
+    except LocalProtocolError:
+        return None
+    if any(c.isspace() or c == "/" for c in host):
+        return None
+    return KnownServer(host, port, clean(name) if equals else "", source)
 
 
 def _lines(path: str) -> list[str]:

@@ -6,8 +6,7 @@ import argparse
 from typing import NoReturn
 
 from usbip_capture.errors import LocalProtocolError
-from usbip_capture.extcap.queries import INTERFACE
-from usbip_capture.options import BOOLEAN, OPTIONS
+from usbip_capture.options import BOOLEAN, INTERFACE, OPTIONS
 
 _EXAMPLES = f"""\
 examples:

@@ -22,7 +22,7 @@ from usbip_capture.extcap import arguments, logs, queries
 from usbip_capture.extcap.followers import CaptureEvents
 from usbip_capture.extcap.toolbar import Toolbar
 from usbip_capture.hosts import Server
-from usbip_capture.options import Choices
+from usbip_capture.options import INTERFACE, Choices
 from usbip_capture.probe import ProbeGroup, ProbeSettings
 
 log = logs.log
@@ -208,7 +208,7 @@ def _is_file(path: str) -> bool:
 def _conflict(choices: Choices, host: str) -> str:
     if choices.host.strip() == host:
         return ""
-    return f"this interface is for the server {host}: use {queries.INTERFACE} for {choices.host.strip()}"
+    return f"this interface is for the server {host}: use {INTERFACE} for {choices.host.strip()}"
 
 
 def _shorter(first: float | None, second: float | None) -> float | None:

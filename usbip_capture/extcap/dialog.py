@@ -6,9 +6,9 @@ Ref: Wireshark 4.0, doc/extcap.adoc; extcap_parser.c, ui/qt/extcap_argument.cpp 
 from __future__ import annotations
 
 from usbip_capture.discovery.known import KnownDevice, KnownServer, find_interface, read_cache
-from usbip_capture.extcap.queries import INTERFACE, value_of
+from usbip_capture.extcap.queries import value_of
 from usbip_capture.extcap.sentences import sentence
-from usbip_capture.options import BOOLEAN, FILESELECT, OPTIONS, SELECTOR, Option
+from usbip_capture.options import BOOLEAN, FILESELECT, INTERFACE, OPTIONS, SELECTOR, Option
 
 #: Options that a server's own interface does not have: they are fixed there.
 FIXED = ("host", "port")

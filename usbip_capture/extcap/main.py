@@ -9,6 +9,7 @@ import sys
 
 from usbip_capture import __version__
 from usbip_capture.extcap import queries
+from usbip_capture.options import INTERFACE
 
 _ABOUT = f"""\
 usbip-extcap {__version__}: Wireshark's USB/IP interface
@@ -22,7 +23,7 @@ usbip-extcap {__version__}: Wireshark's USB/IP interface
 
 In Wireshark: the interface "{queries.INTERFACE_DISPLAY}". With tshark:
 
-  tshark -i {queries.INTERFACE} -o extcap.usbip_remote.host:demo
+  tshark -i {INTERFACE} -o extcap.usbip_remote.host:demo
 """
 
 
@@ -82,15 +83,15 @@ def _job(argv: list[str]) -> int | None:
         _print("", f"usbip-extcap: {error}")
         return 2
     if given.doctor:
-        from usbip_capture.extcap import doctor
+        from usbip_capture.installation import doctor
 
         return doctor.run()
     if given.wireshark:
-        from usbip_capture.extcap import start
+        from usbip_capture.installation import start
 
         return start.run(given.wireshark)
     if given.install or given.uninstall or given.profile:
-        from usbip_capture.extcap import placement, profile
+        from usbip_capture.installation import placement, profile
 
         if given.install:
             return placement.install()

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from usbip_capture import __version__
 from usbip_capture.extcap.sentences import sentence
+from usbip_capture.options import INTERFACE
 
-INTERFACE = "usbip-remote"
 INTERFACE_DISPLAY = "USB/IP remote"
 TITLE = "USB/IP"
 

@@ -8,8 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from usbip_capture.extcap import placement
-from usbip_capture.extcap.health import ask, first_line
+from usbip_capture.installation import placement
+from usbip_capture.installation.health import ask, first_line
 
 #: Where a Flatpak or a snap of Wireshark leaves its traces; `~` is the user's home.
 SANDBOXES = {

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import usbip_capture
 from usbip_capture.errors import CaptureError
-from usbip_capture.extcap.health import ask
+from usbip_capture.installation.health import ask
 
 #: In every file that we place.
 MARK = "Written by usbip-extcap --install"

@@ -7,11 +7,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from tests.unit.installation.fake_wireshark import Machine, place, program
 
-from tests.unit.extcap.fake_wireshark import Machine, place, program
 from tests.waiting import wait_until
-from usbip_capture.extcap import start
 from usbip_capture.extcap.main import main
+from usbip_capture.installation import start
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from usbip_capture import net
+from usbip_capture.address import DEFAULT_PORT, parse_address
 from usbip_capture.errors import CaptureError, LocalProtocolError, UsbipError
-from usbip_capture.extcap import installations, launcher_check, placement
-from usbip_capture.extcap.health import first_line
-from usbip_capture.extcap.queries import INTERFACE
-from usbip_capture.options import OPTIONS
+from usbip_capture.installation import launcher_check, placement, wiresharks
+from usbip_capture.installation.health import first_line
+from usbip_capture.options import INTERFACE, OPTIONS
 
 #: What ends within this many seconds did not start.
 _PATIENCE = 1.5
@@ -36,8 +35,8 @@ def preferences(words: list[str]) -> list[str]:
     """`-o NAME:VALUE` for the host, and for port and device where they are given. Raises LocalProtocolError."""
     if not 1 <= len(words) <= 2:
         raise LocalProtocolError("give --wireshark a host, and perhaps a device: --wireshark pi 1-1.2")
-    host, port = net.parse_address(words[0])
-    values = {"host": host, "port": str(port) if port != net.DEFAULT_PORT else "", "device": "".join(words[1:])}
+    host, port = parse_address(words[0])
+    values = {"host": host, "port": str(port) if port != DEFAULT_PORT else "", "device": "".join(words[1:])}
     options = []
     for option in OPTIONS:
         text = values.get(option.name, "")
@@ -49,10 +48,10 @@ def preferences(words: list[str]) -> list[str]:
 
 def find() -> str:
     """The program wireshark, one whose extcap folders hold our launcher. Raises CaptureError."""
-    if not installations.has_display():
+    if not wiresharks.has_display():
         raise CaptureError("there is no display to open a window on: capture with 'tshark -i usbip-remote' instead")
     problem = ""
-    for each in installations.installations():
+    for each in wiresharks.installations():
         program = each.programs.get("wireshark")
         if program is None:
             continue

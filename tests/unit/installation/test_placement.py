@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from usbip_capture.errors import CaptureError
-from usbip_capture.extcap import placement
+from usbip_capture.installation import placement
 
 ROOT = Path(__file__).parents[3]
 

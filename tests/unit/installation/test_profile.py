@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.unit.installation.fake_wireshark import Machine, echo
 
-from tests.unit.extcap.fake_wireshark import Machine, echo
 from usbip_capture.errors import CaptureError
-from usbip_capture.extcap import installations, placement, profile
 from usbip_capture.extcap.main import main
+from usbip_capture.installation import placement, profile, wiresharks
 
 
 @pytest.fixture
@@ -126,4 +126,4 @@ def test_a_wrong_word(machine: Machine, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_by_the_rule_where_nothing_is_told(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", "/xdg")
-    assert installations.configuration_folder("garbage") == Path("/xdg/wireshark")
+    assert wiresharks.configuration_folder("garbage") == Path("/xdg/wireshark")

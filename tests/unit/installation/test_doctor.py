@@ -12,10 +12,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tests.unit.installation.fake_wireshark import HANGS, LISTED, Machine, echo, place, program
 
-from tests.unit.extcap.fake_wireshark import HANGS, LISTED, Machine, echo, place, program
-from usbip_capture.extcap import doctor, health, installations, launcher_check, placement
-from usbip_capture.extcap.health import FAILURE, OK, WARNING
+from usbip_capture.installation import doctor, health, launcher_check, placement, wiresharks
+from usbip_capture.installation.health import FAILURE, OK, WARNING
 
 
 @pytest.fixture
@@ -280,7 +280,7 @@ def test_flatpak(machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture
     assert code == 0
     assert "cannot capture with extcaps" in warning
     assert "distribution's package" in warning
-    assert installations.sandboxed() == ["Flatpak"]
+    assert wiresharks.sandboxed() == ["Flatpak"]
 
 
 def test_other_extcap_folder_is_noted(
@@ -333,7 +333,7 @@ def test_a_list_of_servers_that_cannot_be_read(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("USBIP_CAPTURE_SERVERS", "pi:none")
-    assert "USBIP_CAPTURE_SERVERS: 'pi:none' is no address" in remedied(diagnosis(capsys)[1], WARNING)[0]
+    assert "'pi:none' in USBIP_CAPTURE_SERVERS is no address" in remedied(diagnosis(capsys)[1], WARNING)[0]
 
 
 def test_a_check_that_fails_itself_is_told(
@@ -354,7 +354,7 @@ def test_the_same_program_under_two_names_counts_once(
     machine.wireshark("4.0")
     (machine.home / "link").symlink_to(machine.bin)
     monkeypatch.setenv("PATH", f"{machine.bin}:{machine.home / 'link'}:{machine.bin}")
-    assert [str(each) for each in installations.installations()] == ["Wireshark 4.0.17"]
+    assert [str(each) for each in wiresharks.installations()] == ["Wireshark 4.0.17"]
 
 
 def test_a_launcher_as_windows_has_it_is_read(tmp_path: Path) -> None:

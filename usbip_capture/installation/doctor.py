@@ -18,16 +18,32 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ParamSpec
 
-from usbip_capture import __version__, net
-from usbip_capture.errors import LocalProtocolError, UsbipError
-from usbip_capture.extcap import launcher_check
-from usbip_capture.extcap.health import FAILURE, OK, WARNING, Finding, ask, first_line
-from usbip_capture.extcap.installations import Installation, installations, sandboxed
-from usbip_capture.extcap.queries import INTERFACE
+from usbip_capture import __version__
+from usbip_capture.discovery.known import (
+    CACHE_FILE,
+    CONFIGURATION_FILE,
+    SERVERS_VARIABLE,
+    KnownServer,
+    cache_folder,
+    configuration_folder,
+    known_servers,
+    unreadable_entries,
+)
+from usbip_capture.errors import UsbipError
 from usbip_capture.hosts import Server
+from usbip_capture.installation import launcher_check
+from usbip_capture.installation.health import FAILURE, OK, WARNING, Finding, ask, first_line
+from usbip_capture.installation.wiresharks import Installation, installations, sandboxed
+from usbip_capture.options import INTERFACE
 
 PACKAGES = ("pyusb", "python-pcapng", "zeroconf")
-SERVERS_VARIABLE = "USBIP_CAPTURE_SERVERS"
+#: Where a server is known from, as a person finds it.
+_WHERE = {
+    "environment": SERVERS_VARIABLE,
+    "configuration": os.path.join(configuration_folder(), CONFIGURATION_FILE),
+    "used": f"an earlier capture, in {os.path.join(cache_folder(), CACHE_FILE)}",
+    "mdns": "its own announcement on the network",
+}
 #: Seconds for a server's connection, and for its answer.
 _SERVER_LIMIT = 2.0
 #: Looking up a name has no time limit of its own.
@@ -73,12 +89,6 @@ def findings() -> Iterator[Finding]:
         for each in group if well else []:
             yield from _guarded(_listed, each)
     yield from _guarded(_servers)
-
-
-def known_servers() -> list[tuple[str, int]]:
-    """Host and port of each server in the environment variable. Raises LocalProtocolError."""
-    texts = os.environ.get(SERVERS_VARIABLE, "").split(",")
-    return [net.parse_address(text) for text in texts if text.strip()]
 
 
 def _guarded(check: Callable[P, Iterator[Finding]], *args: P.args, **kwargs: P.kwargs) -> Iterator[Finding]:
@@ -177,16 +187,14 @@ def _listed(wireshark: Installation) -> Iterator[Finding]:
 
 def _servers() -> Iterator[Finding]:
     """Ask every known server at once."""
-    try:
-        servers = [Server(host, port, _SERVER_LIMIT) for host, port in known_servers()]
-    except LocalProtocolError as error:
-        yield Finding(WARNING, f"{SERVERS_VARIABLE}: {error}", f"write {SERVERS_VARIABLE}=HOST,HOST:PORT")
-        return
+    for entry, source in unreadable_entries():
+        yield Finding(WARNING, f"{entry!r} in {_WHERE[source]} is no address", "write HOST, HOST:PORT or NAME=HOST")
     found: dict[Server, Finding] = {}
     threads = []
-    for server in dict.fromkeys(servers):
+    for known in known_servers():
+        server = Server(known.host, known.port, _SERVER_LIMIT)
         # A daemon, because a lookup of a name may take for ever.
-        thread = threading.Thread(target=lambda s=server: found.update({s: _server(s)}), daemon=True)
+        thread = threading.Thread(target=lambda s=server, k=known: found.update({s: _server(s, k)}), daemon=True)
         thread.start()
         threads.append((server, thread))
     deadline = time.monotonic() + _ALL_SERVERS_LIMIT
@@ -196,10 +204,10 @@ def _servers() -> Iterator[Finding]:
         yield found.get(server, late)
 
 
-def _server(server: Server) -> Finding:
+def _server(server: Server, known: KnownServer) -> Finding:
     try:
         count = len(server.devices())
     except (UsbipError, OSError) as error:
-        remedy = f"start a USB/IP server there, or take it out of {SERVERS_VARIABLE}"
+        remedy = f"start a USB/IP server there, or forget it: it is known from {_WHERE.get(known.source, 'the cache')}"
         return Finding(WARNING, f"server {server}: {error}", remedy)
     return Finding(OK, f"server {server} exports {count} device{'' if count == 1 else 's'}")

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from usbip_capture.errors import CaptureError
-from usbip_capture.extcap import installations
+from usbip_capture.installation import wiresharks
 
 NAME = "USB-IP"
 FILES = ("preferences", "colorfilters", "dfilter_buttons")
@@ -105,8 +105,8 @@ def read_marks(folder: Path) -> dict[str, str] | None:
 
 def _folders() -> list[Path]:
     """Of this name in the configuration folder of each Wireshark here; where it would be when there is none."""
-    configurations = [each.configuration for each in installations.installations()]
-    configurations = configurations or [installations.configuration_folder("")]
+    configurations = [each.configuration for each in wiresharks.installations()]
+    configurations = configurations or [wiresharks.configuration_folder("")]
     return [folder / "profiles" / NAME for folder in dict.fromkeys(configurations)]
 
 

@@ -1,0 +1,1 @@
+"""Puts the plug-in where Wireshark finds it, and looks for what may be wrong with that."""
