@@ -12,8 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tests.unit.installation.fake_wireshark import HANGS, LISTED, Machine, echo, place, program
 
+from tests.unit.installation.fake_wireshark import HANGS, LISTED, Machine, echo, place, program
 from usbip_capture.installation import doctor, health, launcher_check, placement, wiresharks
 from usbip_capture.installation.health import FAILURE, OK, WARNING
 

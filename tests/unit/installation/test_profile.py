@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.unit.installation.fake_wireshark import Machine, echo
 
+from tests.unit.installation.fake_wireshark import Machine, echo
 from usbip_capture.errors import CaptureError
 from usbip_capture.extcap.main import main
 from usbip_capture.installation import placement, profile, wiresharks

@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.unit.installation.fake_wireshark import Machine, place, program
 
+from tests.unit.installation.fake_wireshark import Machine, place, program
 from tests.waiting import wait_until
 from usbip_capture.extcap.main import main
 from usbip_capture.installation import start
