@@ -23,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 TEST_ENVIRONMENT = ROOT / ".venv-test"
 OLDEST = (3, 10)
+COMMANDS = ("usbip-capture", "usbip-extcap")
 DEMO_SECONDS = 3
 
 # What the tests start, by the Debian package that has it.
@@ -32,6 +33,7 @@ TEST_PACKAGES = {
     "wireshark": "wireshark",
     "Xvfb": "xvfb",
     "xdotool": "xdotool",
+    "import": "imagemagick",
     "usbip": "usbip",
     "qemu-system-x86_64": "qemu-system-x86",
     "busybox": "busybox-static",
@@ -76,8 +78,9 @@ def main() -> int:
             return installed("--doctor")
         if args.profile:
             return installed("--profile", args.profile)
+        capture = demo_file() if args.demo else None
         install()
-        return demo() if args.demo else 0
+        return demo(capture) if capture else 0
     except Failed as error:
         print(f"install.py: {error}", file=sys.stderr)
         return 1
@@ -89,27 +92,74 @@ def main() -> int:
 
 
 def install() -> None:
-    """An environment of our own with this checkout in it, and the plug-in in Wireshark's folder."""
+    """An environment of our own with this checkout in it, the plug-in in Wireshark's folder, the commands in PATH."""
     environment = home()
     make_environment(environment)
     say(f"Installing usbip_capture into {environment}")
     pip(environment, "install", "--upgrade", str(ROOT))
-    run(
-        [program(environment, "usbip-extcap"), "--install"],
-        "Wireshark's plug-in folder could not be written",
-        quiet=False,
-    )
+    if subprocess.run([program(environment, "usbip-extcap"), "--install"], check=False).returncode:
+        raise Failed("the plug-in is not in Wireshark's folder; all else is installed.")
+    if os.name == "nt":
+        say(f"The commands usbip-capture and usbip-extcap are in {environment / 'Scripts'}.")
+    else:
+        link_commands(environment)
+
+
+def link_commands(environment: Path) -> None:
+    """The commands where a shell finds them, if there is such a place and nothing of others is there."""
+    folder, programs = commands_folder(), environment / "bin"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in COMMANDS:
+            link = folder / name
+            if os.path.lexists(link) and not (link.is_symlink() and link.readlink() == programs / name):
+                raise FileExistsError(0, f"{link} is there already, and stays")
+            if not link.is_symlink():
+                link.symlink_to(programs / name)
+    except OSError as error:
+        say(f"The commands usbip-capture and usbip-extcap are in {programs} ({error.strerror}).")
+        return
+    known = str(folder) in os.environ.get("PATH", "").split(os.pathsep)
+    say(f"The commands usbip-capture and usbip-extcap are in {folder}" + ("." if known else ": add it to your PATH."))
+
+
+def commands_folder() -> Path:
+    """Where programs of one user lie. Ref: file-hierarchy(7)"""
+    return Path.home() / ".local/bin"
 
 
 def uninstall() -> int:
-    """Take the plug-in, the profile and the environment back."""
+    """Take the plug-in, the profile, the commands and the environment back."""
     environment = home()
-    extcap = program(environment, "usbip-extcap")
-    code = subprocess.run([extcap, "--uninstall"], check=False).returncode if os.path.exists(extcap) else 0
-    if environment.exists():
-        shutil.rmtree(environment.parent)
-        say(f"Removed {environment.parent}.")
-    return code
+    code = remove_plugin(environment)
+    if code:
+        raise Failed("the plug-in could not be removed, so the rest stays too.")
+    for name in COMMANDS:
+        link = commands_folder() / name
+        if link.is_symlink() and str(link.readlink()).startswith(str(environment)):
+            link.unlink()
+            say(f"Removed {link}.")
+    if not environment.exists():
+        say(f"There is no environment in {environment}.")
+        return 0
+    shutil.rmtree(environment)
+    say(f"Removed {environment}.")
+    try:
+        environment.parent.rmdir()
+    except OSError:     # something of somebody else's is in it
+        pass
+    return 0
+
+
+def remove_plugin(environment: Path) -> int:
+    """With the installed program; with this checkout where that one cannot be started any more. The exit code."""
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from usbip_capture.extcap.main import main as m; sys.exit(m())"
+    for command in ([program(environment, "usbip-extcap")], [sys.executable, "-c", code, str(ROOT)]):
+        try:
+            return subprocess.run([*command, "--uninstall"], check=False).returncode
+        except OSError:
+            continue
+    return 1
 
 
 def installed(*arguments: str) -> int:
@@ -141,6 +191,12 @@ def make_environment(folder: Path) -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     say(f"Making an environment in {folder}")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        (folder.parent / ".writable").touch()
+        (folder.parent / ".writable").unlink()
+    except OSError as error:
+        raise Failed(f"{folder.parent} cannot be written ({error.strerror}): make room for it, or set HOME.") from error
     command = [sys.executable, "-m", "venv", str(folder)]
     if subprocess.run(command, check=False, capture_output=True).returncode == 0:
         return
@@ -189,13 +245,27 @@ def pip(environment: Path, *arguments: str) -> None:
 # -- demo
 
 
-def demo() -> int:
+def demo_file() -> Path:
+    """Where the demo's capture goes: into this folder, over an older demo, never over anything else."""
+    for number in range(1, 100):
+        capture = Path.cwd() / ("demo.pcapng" if number == 1 else f"demo-{number}.pcapng")
+        try:
+            if capture.exists() and (not capture.is_file() or b"USB/IP demo " not in capture.read_bytes()[:1000]):
+                continue
+            capture.touch()
+            capture.unlink()
+        except OSError as error:
+            reason = error.strerror
+            raise Failed(f"the demo cannot write {capture} ({reason}): run it from another folder.") from error
+        return capture
+    raise Failed("there are too many captures in this folder: run the demo from another one.")
+
+
+def demo(capture: Path) -> int:
     """The main job, against the built-in server, through the placed plug-in."""
     environment = home()
-    capture = Path.cwd() / "demo.pcapng"
-    capture.unlink(missing_ok=True)
     tshark = shutil.which("tshark")
-    print()
+    print(flush=True)
     say(f"Capturing the demo device for {DEMO_SECONDS} seconds")
     if tshark:
         options = ["-o", "extcap.usbip_remote.host:demo", "-a", f"duration:{DEMO_SECONDS}", "-w", str(capture)]
@@ -209,10 +279,10 @@ def demo() -> int:
         raise Failed("nothing was captured: run 'tshark -D' and look for usbip-remote.")
     if tshark:
         show_decoded(tshark, capture)
-    print()
+    print(flush=True)
     subprocess.run([program(environment, "usbip-capture"), "stats", str(capture)], check=False)
     print(f"\nThe capture is {capture}")
-    print("Open it with: wireshark demo.pcapng" if tshark else "Open it in Wireshark, on any machine that has it.")
+    print(f"Open it with: wireshark {capture.name}" if tshark else "Open it in Wireshark, on any machine that has it.")
     print('Live: start Wireshark, choose "USB/IP remote", and give your server\'s name (or demo) as its host.')
     return 0
 

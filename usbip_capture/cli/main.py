@@ -26,15 +26,19 @@ def main(argv: list[str] | None = None) -> int:
     """Run with these arguments (default: the program's) and return the exit code."""
     args = _parser().parse_args(argv)
     try:
-        return _demo(args.listen) if args.command == "demo" else _stats(args.file)
+        code = _demo(args.listen) if args.command == "demo" else _stats(args.file)
+        sys.stdout.flush()
+        return code
     except UsbipError as error:
         print(f"usbip-capture: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 0
-    except BrokenPipeError:
-        # Who read our output has gone; Python would complain about it once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        # Python would complain about what it cannot flush once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if not isinstance(error, BrokenPipeError):      # that one says: who read our output has gone
+            print(f"usbip-capture: the output cannot be written: {error.strerror or error}", file=sys.stderr)
         return 1
 
 
@@ -63,13 +67,15 @@ def _demo(listen: str) -> int:
     from usbip_capture.demo import BUSID, DemoServer
 
     server = DemoServer()
-    address, port = server.listen(*parse_address(listen))
+    address, port = server.listen(*_listen_address(listen))
     where = format_address(address, port)
     print(f"Serving the demo device at {where}, until Ctrl-C. Look at it with:")
     print(f"  usbip --tcp-port {port} list -r {address}")
     print(f"  usbip-extcap --capture --extcap-interface usbip-remote --host {address} --port {port}"
           f" --device {BUSID} --fifo demo.pcapng")  # fmt: skip
     if not (address.startswith("127.") or address == "::1"):
+        if address in ("0.0.0.0", "::"):
+            print("From another machine: this one's name or address instead.")
         print("Anyone who reaches this machine can use it: USB/IP has no authentication.")
     sys.stdout.flush()
     done = threading.Event()
@@ -80,6 +86,14 @@ def _demo(listen: str) -> int:
     finally:
         server.close()
     return 0
+
+
+def _listen_address(text: str) -> tuple[str, int]:
+    """ADDR:PORT, ADDR, PORT or :PORT."""
+    address, colon, port = text.strip().rpartition(":")
+    if port.isascii() and port.isdigit() and not address and (colon or "." not in port):
+        return parse_address(f"127.0.0.1:{port}")
+    return parse_address(text)
 
 
 def _interrupt() -> None:

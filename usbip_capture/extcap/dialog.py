@@ -110,8 +110,7 @@ def _reloaded(argv: list[str], name: str, server: KnownServer | None) -> list[st
             devices, problem = list_devices(host, port, _RELOAD_TIMEOUT)
             chosen = value_of(argv, option.flag) or ""
             choices = _with_chosen(option, devices, [chosen])
-            lines = _values(number, option, choices)
-            if problem:
-                lines.insert(0, sentence("value", arg=number, value=option.default_text, display=f"({problem})"))
-            return lines
+            if problem:     # in the place of `auto`, for that is what the box shows then
+                choices = tuple((v, f"({problem})" if v == option.default else d) for v, d in choices)
+            return _values(number, option, choices)
     return []

@@ -79,7 +79,7 @@ class ProbeSession:
             log.info("%s", reason)
             if not self._settings.reconnect:
                 raise ServerLost(f"the capture ended: {reason}")
-            self._state(f"{info} away: {reason}")
+            self._state(f"{info.busid} away")
             device, again = self._wait_for(info), True
 
     def stop(self) -> None:
@@ -141,7 +141,7 @@ class ProbeSession:
                 return None
             self._current = device
         info = device.info
-        self._state(f"{info} reading descriptors")
+        self._state(f"{info.busid} reading descriptors")
 
         def on_product(name: str) -> None:
             channel.product(name)
@@ -211,9 +211,8 @@ class ProbeSession:
         self._events.state(self, text)
 
     def _state_of(self, listener: Listener) -> None:
-        addresses = " ".join(f"{address:#04x}" for address in listener.listening)
-        info = self._channel.info if self._channel is not None else ""
-        self._state(f"{info} listening to {addresses}" if addresses else f"{info} imported")
+        busid = self._channel.info.busid if self._channel is not None else ""
+        self._state(f"{busid} listening" if listener.listening else f"{busid} imported")
 
 
 def _complaint(error: usb.core.USBError) -> str:

@@ -165,7 +165,7 @@ class Server:
 
 
 def _reason(error: OSError) -> str:
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, socket.gaierror) or (error.errno or 0) < 0:    # create_server makes a plain error of it
         return "the address is not known: give an address of this machine"
     if error.errno == errno.EADDRINUSE:
         return "it is in use: choose another port"

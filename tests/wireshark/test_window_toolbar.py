@@ -1,0 +1,108 @@
+"""The window as a person uses it: options with Reload, start, marks, endpoints, filter, stop."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import wireshark_window as places
+from tests.waiting import wait_until
+from tests.wireshark_window import Window, wireshark
+from usbip_capture.demo import DemoServer
+
+pytestmark = pytest.mark.wireshark
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A server on this machine that exports the demo device."""
+    server = DemoServer()
+    _, number = server.listen("127.0.0.1", 0)
+    yield number
+    server.close()
+
+
+def fields(capture: Path, display_filter: str, *names: str) -> list[list[str]]:
+    command = ["tshark", "-r", str(capture), "-Y", display_filter, "-T", "fields"]
+    command += [part for name in names for part in ("-e", name)]
+    out = subprocess.run(command, check=False, capture_output=True, text=True).stdout
+    return [line.split("\t") for line in out.splitlines()]
+
+
+def marks(window: Window) -> list[list[str]]:
+    return fields(window.captures()[-1], 'frame.comment contains "mark"', "frame.interface_name", "frame.comment")
+
+
+def test_options_marks_and_endpoints(port: int, tmp_path: Path) -> None:
+    log = tmp_path / "extcap.log"
+    options = ["-o", f"extcap.usbip_remote.port:{port}", "-o", f"extcap.usbip_remote.logfile:{log}"]
+    with wireshark(tmp_path, "-i", "usbip-remote", *options) as window:
+        _choose_device(window, tmp_path)
+        window.click((300, window.selected_row()), 2)
+        wait_until("packets", lambda: window.captures() and window.captures()[-1].stat().st_size > 8000, 40)
+        _marks_and_endpoints(window, log)
+        main = window.find("Capturing from")
+        window.key("ctrl+e", main)
+        wait_until("the extcap ends", lambda: not window.extcaps(), 20)
+        wait_until("the log is complete", lambda: re.search(r"\d+ packets, 0 dropped", log.read_text()), 20)
+        capture = window.captures()[-1]
+    assert "listening to 0x83" in log.read_text()
+    names = {row[0] for row in fields(capture, "usb", "frame.interface_name")}
+    assert names == {"usbip0"}
+    assert [row[0] for row in fields(capture, "frame.comment", "frame.interface_name")].count("notes0") == 1
+
+
+def _choose_device(window: Window, home: Path) -> None:
+    """Type the server's name, reload its devices, choose the third item, save."""
+    x, y = window.open_dialog()
+    window.enter((x + places.HOST[0], y + places.HOST[1]), "127.0.0.1")
+    window.click((x + places.RELOAD[0], y + places.RELOAD[1]))
+    cache = home / ".cache/usbip-capture/servers"
+    wait_until("the listing is remembered", lambda: cache.exists() and "1209:0001" in cache.read_text(), 20)
+    # The list is there as soon as Wireshark has read the answer: looked for until it can be chosen.
+    preferences = home / ".config/wireshark/preferences"
+
+    def saved() -> bool:
+        window.click((x + places.DEVICE[0], y + places.DEVICE[1]))
+        window.xdotool("key", "End", "Return")
+        window.click((x + places.SAVE[0], y + places.SAVE[1]))
+        if preferences.exists() and "extcap.usbip_remote.device: 1-1" in preferences.read_text():
+            return True
+        window.click((137, window.selected_row()))      # it was too early: once more
+        return False
+
+    wait_until("host and device are stored", saved, 40)
+    assert "extcap.usbip_remote.host: 127.0.0.1" in preferences.read_text()
+
+
+def _marks_and_endpoints(window: Window, log: Path) -> None:
+    window.click(places.MARK)
+    wait_until("a mark on a packet", lambda: marks(window), 20)
+    assert marks(window)[0][0] == "usbip0"
+    assert re.fullmatch(r"usbip-capture: mark 1 at \d\d:\d\d:\d\d\.\d{3}", marks(window)[0][1])
+    window.enter(places.LISTEN, "0x83", confirm=True)
+    wait_until("one endpoint", lambda: "listening to 0x83" in log.read_text(), 20)
+    window.enter(places.LISTEN, "none", confirm=True)
+    wait_until("no endpoint", lambda: "listening to none" in log.read_text(), 20)
+    wait_until("what was under way is back", lambda: _all_back(window.captures()[-1]), 20)
+    window.click(places.MARK)
+    wait_until("a mark of its own", lambda: len(marks(window)) == 2, 20)
+    assert marks(window)[1][0] == "notes0"
+
+
+def _all_back(capture: Path) -> bool:
+    kinds = [row[0] for row in fields(capture, "usb", "usb.urb_type")]
+    return kinds.count("'S'") == kinds.count("'C'")
+
+
+def test_the_capture_filter_box(tmp_path: Path) -> None:
+    with wireshark(tmp_path, "-i", "usbip-remote") as window:
+        window.selected_row()
+        window.enter(places.CAPTURE_FILTER, "bulk and ep == 0x82")
+        wait_until("a filter that is right", lambda: window.has_colour(places.CAPTURE_FILTER, places.RIGHT), 20)
+        window.enter(places.CAPTURE_FILTER, "bulk and epp")
+        wait_until("a filter that is wrong", lambda: window.has_colour(places.CAPTURE_FILTER, places.WRONG), 20)
