@@ -153,7 +153,7 @@ def uninstall() -> int:
 
 def remove_plugin(environment: Path) -> int:
     """With the installed program; with this checkout where that one cannot be started any more. The exit code."""
-    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from usbip_capture.extcap.main import main as m; sys.exit(m())"
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); import usbip_capture.extcap.main as m; sys.exit(m.main())"
     for command in ([program(environment, "usbip-extcap")], [sys.executable, "-c", code, str(ROOT)]):
         try:
             return subprocess.run([*command, "--uninstall"], check=False).returncode

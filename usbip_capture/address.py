@@ -11,13 +11,13 @@ def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int
     """`HOST`, `HOST:PORT`, `[IPv6]:PORT` or a bare IPv6 literal. Raises LocalProtocolError."""
     host, port = text.strip(), ""
     if host.startswith("["):
-        host, _, port = host[1:].partition("]")
-        if port and not port.startswith(":"):
+        host, closed, port = host[1:].partition("]")
+        if not closed or (port and not port.startswith(":")):
             raise LocalProtocolError(f"{text!r} is no address: write [IPv6]:PORT")
         port = port[1:]
     elif host.count(":") == 1:
         host, _, port = host.partition(":")
-    if not host or (port and not (port.isascii() and port.isdigit() and int(port) < 65536)):
+    if not host or (port and not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) < 65536)):
         raise LocalProtocolError(f"{text!r} is no address: write HOST, HOST:PORT or [IPv6]:PORT")
     return host, int(port) if port else default_port
 

@@ -19,6 +19,7 @@ CONFIGURATION_FILE = "servers.conf"
 CACHE_FILE = "servers"
 #: No file of ours is ever longer.
 _MAX_BYTES = 256 << 10
+_MAX_DIGITS = 12
 _SLUG = "abcdefghijklmnopqrstuvwxyz0123456789.-"
 _SLUG_LENGTH = 40
 _INTERFACE_PREFIX = "usbip-"
@@ -95,7 +96,7 @@ def read_cache() -> Cache:
     cache = Cache()
     for line in _lines(os.path.join(cache_folder(), CACHE_FILE)):
         fields = line.split("\t")
-        if len(fields) != 6 or not fields[2].isdigit() or not fields[5].isdigit():
+        if len(fields) != 6 or not _is_number(fields[2]) or not _is_number(fields[5]):
             continue
         kind, host, port, first, second, seen = fields
         key = host, int(port)
@@ -168,13 +169,17 @@ def _lines(path: str) -> list[str]:
         return []
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+
+
 def _interface(server: KnownServer, taken: set[str]) -> str:
     """A name of few characters, so that no version of Wireshark stumbles, and no two have the same preferences."""
     text = server.name or server.host
     if server.port != DEFAULT_PORT and not server.name:
         text += f"-{server.port}"
-    slug = "".join(c if c in _SLUG else "-" for c in text.lower())[:_SLUG_LENGTH].strip("-.") or "server"
-    name = _INTERFACE_PREFIX + slug
+    slug = "".join(c if c in _SLUG else "-" for c in text.lower()).removeprefix(_INTERFACE_PREFIX)
+    name = _INTERFACE_PREFIX + (slug[:_SLUG_LENGTH].strip("-.") or "server")
     if _preference(name) in taken:
         checksum = 0
         for character in f"{server.host}:{server.port}":

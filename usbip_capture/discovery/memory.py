@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from usbip_capture.discovery.known import CACHE_FILE, Cache, KnownDevice, KnownServer, cache_folder, clean, read_cache
+from usbip_capture.discovery.refresher import REFRESHER_LOCK_FILE, STAMP_FILE
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +18,7 @@ MAX_SERVERS = 16
 #: Seconds after which a server that was not seen again is forgotten.
 MAX_AGE = 30 * 24 * 3600
 _LOCK_FILE = "lock"
+FILES = (CACHE_FILE, _LOCK_FILE, STAMP_FILE, REFRESHER_LOCK_FILE)
 _LOCK_TIMEOUT = 1.0
 _LOCK_RETRY = 0.01
 
@@ -30,7 +32,7 @@ def remember_server(host: str, port: int, name: str = "", source: str = "used") 
             kept_name, kept_source = name or before.name, "used" if before.source == "used" else source
         else:
             kept_name, kept_source = name, source
-        if source == "mdns":    # it may have got another address
+        if source == "mdns":  # it may have got another address
             for key in [k for k, s in cache.servers.items() if s.source == "mdns" and s.name == name]:
                 del cache.servers[key]
         cache.servers[host, port] = KnownServer(host, port, clean(kept_name), kept_source, int(time.time()))
@@ -65,6 +67,15 @@ def remember_product(host: str, port: int, busid: str, vid_pid: str, name: str =
     _change(change)
 
 
+def forget_everything() -> None:
+    """Remove the cache."""
+    for name in FILES:
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(cache_folder(), name))
+    with contextlib.suppress(OSError):
+        os.rmdir(cache_folder())
+
+
 @contextlib.contextmanager
 def lock(name: str, timeout: float) -> Iterator[bool]:
     """Hold a lock file of the cache folder; False if somebody else has it, or there can be none."""
@@ -81,7 +92,7 @@ def lock(name: str, timeout: float) -> Iterator[bool]:
             time.sleep(_LOCK_RETRY)
         yield locked
     finally:
-        os.close(fd)        # which unlocks
+        os.close(fd)  # which unlocks
 
 
 def _try_lock(fd: int) -> bool:
@@ -89,7 +100,7 @@ def _try_lock(fd: int) -> bool:
         if os.name == "nt":
             import msvcrt
 
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)      # type: ignore[attr-defined,unused-ignore]
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
         else:
             import fcntl
 

@@ -14,8 +14,8 @@ from usbip_capture.discovery.known import cache_folder
 
 #: `off` (no, false, 0): never look for servers by itself.
 DISCOVERY_VARIABLE = "USBIP_CAPTURE_DISCOVERY"
-_STAMP_FILE = "refreshed"
-_LOCK_FILE = "refresher.lock"
+STAMP_FILE = "refreshed"
+REFRESHER_LOCK_FILE = "refresher.lock"
 #: Seconds between two looks.
 _INTERVAL = 60.0
 _BROWSE_TIME = 3.0
@@ -26,7 +26,7 @@ def start_if_due() -> None:
     """Start a refresher unless one has been started within a minute; never raises."""
     if os.environ.get(DISCOVERY_VARIABLE, "").lower() in _OFF:
         return
-    stamp = os.path.join(cache_folder(), _STAMP_FILE)
+    stamp = os.path.join(cache_folder(), STAMP_FILE)
     try:
         if 0 <= time.time() - os.stat(stamp).st_mtime < _INTERVAL:
             return
@@ -73,7 +73,7 @@ def main() -> None:
     from usbip_capture.discovery.memory import lock, remember_server
     from usbip_capture.errors import UsbipError
 
-    with lock(_LOCK_FILE, 0) as locked:
+    with lock(REFRESHER_LOCK_FILE, 0) as locked:
         if not locked:
             return
         try:

@@ -95,5 +95,10 @@ def _job(argv: list[str]) -> int | None:
 
         if given.install:
             return placement.install()
-        return profile.run(given.profile) if given.profile else placement.uninstall() | profile.uninstall()
+        if given.profile:
+            return profile.run(given.profile)
+        from usbip_capture.discovery import memory
+
+        memory.forget_everything()
+        return placement.uninstall() | profile.uninstall()
     return None

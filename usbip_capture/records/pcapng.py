@@ -110,7 +110,8 @@ class Section:
         if speed:
             options["if_speed"] = speed
         if capture_filter:
-            options["if_filter"] = (_FILTER_IS_TEXT, bounded_text(capture_filter).encode())
+            # In a list, for the library takes a tuple for several options.
+            options["if_filter"] = [(_FILTER_IS_TEXT, bounded_text(capture_filter).encode())]
         block = self._section.new_member(InterfaceDescription, link_type=link_type, snaplen=snaplen, options=options)
         self._writer.write_block(block)
         self._writer.interfaces.add(block.interface_id)     # it notes only the class that ours replaces
