@@ -1,6 +1,7 @@
 """Wireshark's queries against a bare start of the same interpreter, one after the other in each round.
 
-Wireshark runs these several times at each start, and waits for each.
+Wireshark runs these several times at each start, once for each interface, and for each key pressed in the filter box;
+and waits for each. Then tshark's own list of interfaces, with our plug-in and without.
 
     python bench/extcap_queries.py [--rounds 40]
 """
@@ -8,6 +9,8 @@ Wireshark runs these several times at each start, and waits for each.
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -15,43 +18,78 @@ import tempfile
 import time
 from pathlib import Path
 
-import usbip_capture
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from usbip_capture.installation import placement
 
+INTERFACE = ["--extcap-interface", "usbip-remote"]
+#: Query, target for its ratio.
 QUERIES = {
-    "--extcap-interfaces": ["--extcap-interfaces", "--extcap-version=4.0"],
-    "--extcap-dlts": ["--extcap-dlts", "--extcap-interface", "usbip-remote"],
-    "--extcap-config": ["--extcap-config", "--extcap-interface", "usbip-remote"],
-    "filter check": ["--extcap-capture-filter", "", "--extcap-interface", "usbip-remote"],
+    "--extcap-interfaces": (["--extcap-interfaces", "--extcap-version=4.0"], 1.6),
+    "--extcap-dlts": (["--extcap-dlts", *INTERFACE], 1.6),
+    "--extcap-config": (["--extcap-config", *INTERFACE], 1.6),
+    "filter check": (["--extcap-capture-filter", "bulk and ep == 0x81 or not class == hid", *INTERFACE], 2.5),
 }
+BARE = "python -I -S -c pass"
 
 
-def timed(command: list[str]) -> float:
+def timed(command: list[str], environment: dict[str, str]) -> float:
     """Milliseconds of a whole run."""
     start = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True, env=environment)
     return (time.perf_counter() - start) * 1000
 
 
+def environment_with(home: Path, interfaces: int) -> dict[str, str]:
+    """Variables for a home of its own in which so many interfaces are known."""
+    servers = ",".join(f"server-{number}" for number in range(1, interfaces))
+    found = {**os.environ, "HOME": str(home), "USBIP_CAPTURE_SERVERS": servers, "USBIP_CAPTURE_DISCOVERY": "off"}
+    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "WIRESHARK_EXTCAP_DIR"):
+        found.pop(name, None)
+    return found
+
+
+def compare(commands: dict[str, tuple[list[str], dict[str, str]]], rounds: int) -> dict[str, tuple[float, float]]:
+    """Median in ms, and median of the ratios to the first command round by round."""
+    for command in commands.values():
+        timed(*command)     # writes the bytecode, fills the disk cache
+    runs = [{name: timed(*command) for name, command in commands.items()} for _ in range(rounds)]
+    first = next(iter(commands))
+    return {
+        name: (statistics.median(run[name] for run in runs), statistics.median(run[name] / run[first] for run in runs))
+        for name in commands
+    }
+
+
 def main() -> None:
-    """Print medians, and the median of the ratios round by round."""
+    """Print medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=40)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        library = Path(usbip_capture.__file__).parents[1]
-        extcap = placement.place(Path(folder), placement.launcher(sys.executable, library))
-        commands = {name: [str(extcap), *query] for name, query in QUERIES.items()}
-        commands = {"python -I -S -c pass": [sys.executable, "-I", "-S", "-c", "pass"], **commands}
-        for command in commands.values():
-            timed(command)      # writes the bytecode
-        rounds = [{name: timed(command) for name, command in commands.items()} for _ in range(args.rounds)]
-    bare = next(iter(commands))
-    for name in commands:
-        median = statistics.median(r[name] for r in rounds)
-        ratio = statistics.median(r[name] / r[bare] for r in rounds)
-        target = "" if name == bare else "   (target: at most 1.6)"
-        print(f"{name:22} {median:6.1f} ms  {ratio:4.2f}{target}")
+        home = Path(folder)
+        library = Path(__file__).resolve().parents[1]
+        text = placement.launcher(sys.executable, library)
+        extcap = placement.place(home / ".config/wireshark/extcap", text)
+        placement.place(home / ".local/lib/wireshark/extcap", text)
+        for interfaces in (1, 4, 16):
+            environment = environment_with(home, interfaces)
+            commands = {BARE: ([sys.executable, "-I", "-S", "-c", "pass"], environment)}
+            commands.update({name: ([str(extcap), *query], environment) for name, (query, _) in QUERIES.items()})
+            print(f"{interfaces} interface{'s' if interfaces > 1 else ''}")
+            for name, (median, ratio) in compare(commands, args.rounds).items():
+                target = f"   (target: at most {QUERIES[name][1]})" if name in QUERIES else ""
+                print(f"  {name:22} {median:6.1f} ms  {ratio:4.2f}{target}")
+        tshark = shutil.which("tshark")
+        if tshark:
+            away = Path(folder) / "away"
+            away.mkdir()
+            starts = {"without us": ([tshark, "-D"], environment_with(away, 1))}
+            for interfaces in (1, 4, 16):
+                starts[f"with {interfaces}"] = ([tshark, "-D"], environment_with(home, interfaces))
+            print("tshark -D")
+            for name, (median, ratio) in compare(starts, max(args.rounds // 4, 3)).items():
+                print(f"  {name:22} {median:6.1f} ms  {ratio:4.2f}")
 
 
 if __name__ == "__main__":

@@ -83,8 +83,8 @@ _UPTIME_PERIOD = 1.0
 class DemoDevice(SimulatedDevice):
     """The composite device, from one import to its end."""
 
-    def __init__(self) -> None:
-        super().__init__(INFO, DESCRIPTORS)
+    def __init__(self, info: DeviceInfo = INFO) -> None:
+        super().__init__(info, DESCRIPTORS)
         self._started = time.monotonic()
         self._line_coding = bytes.fromhex("00c20100 00 00 08")     # 115200 8N1
         self._stored = b""

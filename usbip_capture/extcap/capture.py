@@ -69,7 +69,7 @@ class CaptureProcess:
         if self._group is not None:
             self._group.stop()
         worker.join(_RELEASE_TIMEOUT)
-        return self._close() or ("" if self.stopped else self._sentence)
+        return self._close() or (self._missing() if self.stopped else self._sentence)
 
     def quit(self) -> None:
         """End the capture; from any thread, and from a signal handler."""
@@ -99,6 +99,10 @@ class CaptureProcess:
                 return
             elif message == _ENDED:
                 return
+
+    def _missing(self) -> str:
+        """What is to be said even when all went well until somebody ended it."""
+        return str(self._group.missing[0]) if self._group is not None and self._group.missing else ""
 
     def _close(self) -> str:
         """Complete the capture; what went wrong with it."""

@@ -22,6 +22,8 @@ class ProbeGroup:
         self._settings = settings
         self._events = events
         self._sessions: list[ProbeSession] = []
+        #: What was wrong with devices that could not be imported.
+        self.missing: list[UsbipError] = []
         self._errors: list[UsbipError] = []
         self._lock = threading.Lock()
         self._stopping = False
@@ -36,17 +38,19 @@ class ProbeGroup:
             try:
                 session.connect()
             except UsbipError as error:
-                self._errors.append(error)
+                self.missing.append(error)
                 continue
             with self._lock:
                 self._sessions.append(session)
-        if not self._sessions and self._errors:
-            raise self._errors[0]
+        if not self._sessions and self.missing:
+            raise self.missing[0]
 
     def run(self, writer: PcapWriter) -> None:
         """Capture into `writer` until every session has ended. Raises the first error of all."""
         if not self._sessions:
             self.connect()
+        for error in self.missing:
+            writer.comment(f"usbip-capture: {error}")
         threads = [
             threading.Thread(target=self._run, args=(session, writer), name="usbip-session", daemon=True)
             for session in self._sessions[1:]
@@ -57,8 +61,8 @@ class ProbeGroup:
             self._run(session, writer)
         for thread in threads:
             thread.join()
-        if self._errors:
-            raise self._errors[0]
+        for error in (*self._errors, *self.missing):
+            raise error
 
     def stop(self) -> None:
         """End `run` soon; from any thread."""
