@@ -24,7 +24,7 @@ from usbip_capture.devices.remote import RemoteDevice
 from usbip_capture.errors import DeviceNotFound, ImportRefused, RemoteProtocolError, ServerUnreachable, UsbipError
 from usbip_capture.hosts import Selector, Server
 from usbip_capture.usb.status import ECONNRESET, ESHUTDOWN
-from usbip_capture.usb.urb import Completion, TransferType, Urb
+from usbip_capture.usb.urb import Completion, IsoPacket, TransferType, Urb
 from usbip_capture.wire import structs
 
 SETUP = bytes.fromhex("8006000100001200")
@@ -267,3 +267,51 @@ def test_wrong_version_in_an_import() -> None:
 
     with ScriptedServer(script) as server, pytest.raises(RemoteProtocolError, match=r"version 1\.9\.9"):
         attach(server)
+
+
+def test_a_reply_that_cannot_be_fails_its_urb_too() -> None:
+    packets = [IsoPacket(0, 100)]
+    urb = Urb(TransferType.ISOCHRONOUS, 0x83, 100, packets=packets)
+
+    def script(sock: socket.socket) -> None:
+        answer_import(sock)
+        _, seqnum, _, _ = read_request(sock)
+        read_exactly(sock, 16)
+        reply = structs.RET_SUBMIT.pack(structs.USBIP_RET_SUBMIT, seqnum, 0, 0, 0, 0, 5, 0, 1, 0)
+        sock.sendall(reply + bytes(5) + structs.pack_iso([IsoPacket(0, 100, 3, 0)]))
+        read_exactly(sock, 1)
+
+    with ScriptedServer(script) as server:
+        device = attach(server)
+        completion = device.run(urb, 10)
+        assert completion.status == -ESHUTDOWN
+        assert device.lost is not None
+        assert "do not add up" in device.lost
+        device.close()
+
+
+def test_a_callback_that_raises_does_not_hold_up_who_waits() -> None:
+    def broken(completion: Completion) -> None:
+        raise RuntimeError("a fault of the caller")
+
+    with ScriptedServer(echo_lengths) as server:
+        device = attach(server)
+        transfer = Transfer(bulk_in(), broken, awaited=True)
+        device.submit(transfer)
+        assert device.wait(transfer, 10)
+        device.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "where"),
+    [("pi:3241", 3240, ("pi", 3241)), ("[::1]", 9, ("::1", 9)), (" DEMO ", 1, ("demo", 1)), ("::1", 7, ("::1", 7))],
+)
+def test_addresses_as_people_write_them(host: str, port: int, where: tuple[str, int]) -> None:
+    server = Server.parse(host, port)
+    assert (server.host, server.port) == where
+
+
+@pytest.mark.parametrize(("host", "port"), [("", 3240), ("pi", 0), ("pi", 65536), ("pi:port", 3240), ("[::1", 3240)])
+def test_addresses_that_are_none(host: str, port: int) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        Server.parse(host, port)

@@ -6,6 +6,7 @@ import random
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -165,3 +166,21 @@ def test_debians_usbip_lists_the_demo(server: Host) -> None:
     assert "(1209:0001)" in shown
     assert "Communications / Abstract (modem)" in shown
     assert "Human Interface Device / Boot Interface Subclass / Keyboard" in shown
+
+
+def test_a_server_without_descriptors_listens_again_when_there_are_some() -> None:
+    pytest.importorskip("resource", reason="this system has no limits for files")
+    code = (
+        "import resource, sys; from usbip_capture.demo import DemoServer; import threading\n"
+        "server = DemoServer(); print(server.listen('127.0.0.1', 0)[1], flush=True)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24)); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        many = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
+        for sock in many:
+            sock.close()
+        assert Host("127.0.0.1", port, 20.0).devices()
+        assert process.stdin is not None
+        process.stdin.close()

@@ -11,7 +11,7 @@ import pytest
 
 from tests.recording import DONE, INFO, URB, HeldWriter, events, finish, run, statistics
 from tests.waiting import wait_until
-from usbip_capture.capture.reader import CapturedRecord, read_items
+from usbip_capture.capture.reader import CapturedRecord, read_capture, read_items
 from usbip_capture.capture.sinks import ReaderGone
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CaptureError
@@ -192,3 +192,47 @@ def test_a_writer_that_is_forgotten_completes_its_capture(target: Path) -> None:
 def test_errors_of_opening_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(CaptureError, match="no such folder"):
         PcapWriter(tmp_path / "missing" / "capture.pcapng")
+
+
+@needs_fifo
+def test_a_slow_reader_cannot_hold_up_the_end(tmp_path: Path) -> None:
+    fifo, copy = tmp_path / "fifo", tmp_path / "copy.pcapng"
+    os.mkfifo(fifo)
+    ended = threading.Event()
+
+    def read_slowly() -> None:
+        with open(fifo, "rb", buffering=0) as source, open(copy, "wb") as target:
+            while data := source.read(16384):
+                target.write(data)
+                if not ended.is_set():
+                    time.sleep(0.02)
+
+    reader = threading.Thread(target=read_slowly)
+    reader.start()
+    writer = PcapWriter(fifo)
+    channel = writer.add_usb_interface(INFO, server="pi")
+    for _ in range(1000):
+        run(channel, Urb(TransferType.BULK, 0x81, 20_000), Completion(0, 20_000, bytes(20_000)))
+    writer.close(0.5, at_most=0.1)
+    ended.set()
+    reader.join(20)
+    assert writer.dropped > 100
+    assert writer.written + writer.dropped == 2000
+    assert statistics(copy) == (2000, writer.dropped, [])
+    assert len(events(copy)) == writer.written
+
+
+def test_remarks_without_a_packet_are_written_soon(target: Path) -> None:
+    with PcapWriter(target) as writer:
+        writer.comment("too early for any interface")
+        wait_until("a packet of its own", lambda: b"too early" in target.read_bytes())
+        channel = writer.add_usb_interface(INFO, server="pi")
+        channel.comment("and here")
+        wait_until("another one", lambda: b"and here" in target.read_bytes())
+        run(channel)
+        writer.comment("at the end")
+    assert [record.comments for record in read_capture(target)] == [
+        ["too early for any interface"], ["and here"], [], [], ["at the end"],
+    ]  # fmt: skip
+    names = {item.name: item.link_type for item in read_items(target) if not isinstance(item, CapturedRecord)}
+    assert names == {"usbip0": 220, "notes0": 252}

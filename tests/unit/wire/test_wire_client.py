@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import count, pairwise
 
 import pytest
 from hypothesis import given
@@ -259,3 +259,10 @@ def test_large_bodies_are_not_copied() -> None:
     conn.received(100_000, lambda name, completion: got.append(completion))
     assert isinstance(got[0].data, memoryview)
     assert got[0].data.obj is target.obj
+
+
+def test_sequence_numbers_begin_again_and_leave_out_those_in_use() -> None:
+    conn = connection()
+    conn.submit(bulk_in(1), "first")
+    conn._numbers = count(0xFFFFFFFF)
+    assert [conn.submit(bulk_in(1), name)[0] for name in "ab"] == [0xFFFFFFFF, 2]
