@@ -80,6 +80,11 @@ class Window:
         raw = subprocess.run(command, env=self._environment, capture_output=True, check=True, timeout=30).stdout
         return [(raw[at], raw[at + 1], raw[at + 2]) for at in range(0, len(raw), 3)]
 
+    def picture(self, target: Path, part: str) -> None:
+        """A part of the screen (WIDTHxHEIGHT+X+Y) as a PNG file."""
+        command = ["import", "-window", "root", "-crop", part, "+repage", "-colors", "128", f"png8:{target}"]
+        subprocess.run(command, env=self._environment, check=True, timeout=60)
+
     def selected_row(self) -> int:
         """The height at which the selected interface is in the list."""
 
@@ -124,12 +129,12 @@ def _near(found: tuple[int, int, int], wanted: tuple[int, int, int]) -> bool:
 
 
 @contextmanager
-def wireshark(folder: Path, *arguments: str, **variables: str) -> Iterator[Window]:
+def wireshark(folder: Path, *arguments: str, screen: str = "1280x900", **variables: str) -> Iterator[Window]:
     """Run Wireshark with its home in `folder`, the toolbar shown; skips where there is none."""
     for program in PROGRAMS:
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
-    with virtual_screen() as display:
+    with virtual_screen(screen) as display:
         environment = {**wireshark_environment(folder), "DISPLAY": display, "QT_QPA_PLATFORM": "xcb", **variables}
         environment.update(XDG_RUNTIME_DIR=str(folder), TMPDIR=str(folder), XDG_CACHE_HOME=str(folder / ".cache"))
         settings = folder / ".config/wireshark"

@@ -1,0 +1,95 @@
+"""Takes the pictures of these pages from the real window, on a virtual screen.
+
+    python docs/take_pictures.py [FOLDER]
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests import wireshark_window as places
+from tests.extcap_launcher import render_launcher
+from tests.waiting import wait_until
+from tests.wireshark_window import Window, wireshark
+from usbip_capture.demo import DemoServer
+from usbip_capture.installation import profile
+
+SERVER = {"USBIP_CAPTURE_SERVERS": "bench-pi=127.0.0.1"}
+HOST = ["-o", "extcap.usbip_remote.host:127.0.0.1", "-o", "extcap.usbip_remote.device:1-1"]
+
+
+def take(window: Window, target: Path, width: int = 960, height: int = 768, x: int = 0, y: int = 0) -> None:
+    """Write a part of the screen into a file, with few colours: it is a picture of a program."""
+    time.sleep(1)       # for the window to be drawn
+    window.picture(target, f"{width}x{height}+{x}+{y}")
+    print(target)
+
+
+def dialog(folder: Path, home: Path) -> None:
+    """The options, with the list of devices open after Reload."""
+    with wireshark(home, "-i", "usbip-remote", *HOST, **SERVER) as window:
+        x, y = window.open_dialog()
+        time.sleep(1)
+        window.click((x + places.RELOAD[0], y + places.RELOAD[1]))
+        cache = home / ".cache/usbip-capture/servers"
+        wait_until("the listing", lambda: cache.exists() and "1209:0001" in cache.read_text())
+        time.sleep(1)
+        window.click((x + places.DEVICE[0], y + places.DEVICE[1]))
+        take(window, folder / "dialog.png", 600, 350, x, y)
+
+
+def interfaces(folder: Path, home: Path) -> None:
+    """The list of interfaces, with a filter that is right."""
+    with wireshark(home, "-i", "usbip-bench-pi", **SERVER) as window:
+        window.selected_row()
+        window.enter(places.CAPTURE_FILTER, "not control and status != 0")
+        take(window, folder / "interfaces.png")
+
+
+def toolbar(folder: Path, home: Path) -> None:
+    """A capture with its toolbar, and the log window."""
+    with wireshark(home, "-k", "-i", "usbip-remote", *HOST) as window:
+        wait_until("packets", lambda: window.captures() and window.captures()[-1].stat().st_size > 12000, 60)
+        window.click(places.MARK)
+        take(window, folder / "toolbar.png")
+        window.click(places.LOG)
+        window.click(places.MARK)
+        take(window, folder / "log.png")
+
+
+def decoded(folder: Path, home: Path) -> None:
+    """A keyboard report, decoded, in our profile."""
+    capture = home / "capture.pcapng"
+    extcap = render_launcher(home / "extcap")
+    profile.install(home / ".config/wireshark/profiles" / profile.NAME)
+    options = ["--host", "demo", "--duration", "2", "--fifo", str(capture)]
+    subprocess.run([str(extcap), "--capture", "--extcap-interface", "usbip-remote", *options], check=True)
+    with wireshark(home, "-C", "USB-IP", "-r", str(capture), "-g", "49", screen="1800x1000") as window:
+        main_window = window.find("capture.pcapng")
+        time.sleep(2)
+        window.key("ctrl+Right", main_window)
+        window.click((300, 700))        # in the packet's details, whose end says which key it is
+        window.xdotool("key", "End")
+        take(window, folder / "decoded.png", 1270, 790, 20, 20)
+
+
+def main() -> None:
+    """Take them all."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs/pictures"
+    server = DemoServer()
+    server.listen("127.0.0.1", 3240)
+    for picture in (interfaces, dialog, toolbar, decoded):
+        with tempfile.TemporaryDirectory() as home:
+            picture(folder, Path(home))
+    server.close()
+
+
+if __name__ == "__main__":
+    main()
