@@ -1,0 +1,71 @@
+"""The pages in `docs/` stay true: links lead somewhere, filters and names exist, commands run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.extcap_launcher import ROOT, wireshark_environment
+from usbip_capture.extcap import controls
+from usbip_capture.filters.language import parse
+from usbip_capture.options import OPTIONS
+
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+HELP = (ROOT / "usbip_capture/extcap/help.html").read_text()
+TSHARK = re.findall(r"^\$ (.*)$", (ROOT / "docs/tshark.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [*DOCS, ROOT / "README.md"], ids=lambda path: path.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_examples_of_filters_are_filters() -> None:
+    examples = (ROOT / "docs/filters.md").read_text().partition("Examples:")[2]
+    found = re.findall(r"`([^`]+)`", examples)
+    assert len(found) > 5
+    for text in found:
+        assert parse(text)
+
+
+def test_the_help_page_names_every_option_and_control() -> None:
+    for option in OPTIONS:
+        assert f"<b>{option.display}</b>" in HELP, option.display
+    for line in controls.sentences():
+        (display,) = re.findall(r"\{display=([^}]*)\}", line)
+        assert f"<b>{display}</b>" in HELP, display
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the commands of the page run, one after the other, as its reader does."""
+    return tmp_path_factory.mktemp("docs")
+
+
+@pytest.mark.wireshark
+@pytest.mark.parametrize("command", TSHARK)
+def test_commands_of_the_tshark_page_run(command: str, folder: Path) -> None:
+    if shutil.which("tshark") is None:
+        pytest.skip("tshark is not installed")
+    environment = {**wireshark_environment(folder), "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    ours = folder / "bin/usbip-extcap"
+    ours.parent.mkdir(exist_ok=True)
+    launcher = folder / ".config/wireshark/extcap/usbip-extcap"
+    ours.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {launcher} "$@"\n')
+    ours.chmod(0o755)
+    done = subprocess.run(
+        command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Error" not in done.stderr
+    if "-w capture" not in command and "--fifo capture" not in command and "urb_status < 0" not in command:
+        assert done.stdout.strip(), done.stderr
