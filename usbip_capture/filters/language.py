@@ -50,6 +50,8 @@ _ALIASES = {
     "endpoint": "ep", "transfer_type": "type", "direction": "dir", "len": "length", "idvendor": "vid",
     "idproduct": "pid", "busid": "device",
 }  # fmt: skip
+#: The comment on the packets that `descriptors` asks for; `frame.comment` tells them from the rest.
+ENUMERATION_LABEL = "usbip-capture: descriptors read at the start"
 #: Facts that only the completion tells.
 LATE = ("status", "length")
 _ORDERED = ("vid", "pid", "ep", "status", "class", "length", "requested")

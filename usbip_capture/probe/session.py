@@ -12,6 +12,7 @@ from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.device import Device
 from usbip_capture.devices.remote import RemoteDevice
 from usbip_capture.errors import ServerLost, UsbipError
+from usbip_capture.filters.language import ENUMERATION_LABEL
 from usbip_capture.hosts import Selector, Server
 from usbip_capture.probe.enumeration import Enumeration
 from usbip_capture.probe.listen import Listener
@@ -25,8 +26,6 @@ from usbip_capture.usb.status import status_name
 
 log = logging.getLogger(__name__)
 
-#: Comment on each packet of the enumeration, so that `frame.comment` tells it from the rest.
-ENUMERATION_LABEL = "usbip-capture: descriptors read at the start"
 #: Seconds between two looks for a device that is away.
 RETRY_INTERVAL = 0.5
 #: Seconds that the device has to let go of URBs when the capture stops.

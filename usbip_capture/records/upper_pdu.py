@@ -25,3 +25,17 @@ def pack_upper_pdu(dissector: str, payload: bytes) -> bytes:
 def pack_remark(text: str) -> bytes:
     """A remark of ours as a packet of its own: as syslog, for then every version shows it in the column Info."""
     return pack_upper_pdu("syslog", f"<{_REMARK_PRIORITY}>{text}".encode())
+
+
+def unpack_upper_pdu(packet: bytes) -> tuple[str, bytes]:
+    """Name of the dissector and payload; without a name where it is none, or cut short."""
+    name, at = "", 0
+    while at + _TAG.size <= len(packet):
+        tag, size = _TAG.unpack_from(packet, at)
+        at += _TAG.size
+        if tag == _END:
+            return name, packet[at:]
+        if tag == _DISSECTOR_NAME:
+            name = packet[at : at + size].rstrip(b"\0").decode("ascii", "replace")
+        at += size
+    return "", b""

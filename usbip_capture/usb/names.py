@@ -35,5 +35,10 @@ def device_name(info: DeviceInfo) -> str:
     codes = [info.bDeviceClass]
     if info.bDeviceClass in _BY_INTERFACE:
         codes = [interface.bInterfaceClass for interface in info.interfaces]
-    names = [_CLASSES.get(code, f"class {code:#04x}") for code in codes]
+    names = [class_name(code) for code in codes]
     return " + ".join(dict.fromkeys(name for name in names if name != "CDC data"))
+
+
+def class_name(code: int) -> str:
+    """What a bDeviceClass or bInterfaceClass stands for."""
+    return _CLASSES.get(code, f"class {code:#04x}")

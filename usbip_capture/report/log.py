@@ -1,0 +1,73 @@
+"""Log lines and remarks of a capture, as many as a person reads. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from usbip_capture.records.upper_pdu import unpack_upper_pdu
+
+#: Longest line that is kept, in characters.
+MAX_LINE = 2000
+
+_SEVERITIES = ("emergency", "alert", "critical", "error", "warning", "notice", "info", "debug")
+_NOTICE = "notice"
+_MAX_PRIORITY = 191
+# Of RFC 5424; RFC 3164 has none.
+_VERSION = "1 "
+
+
+@dataclass(slots=True, frozen=True)
+class LogLine:
+    """severity: as syslog names it. source: the interface it was captured on, or the endpoint of a failed URB."""
+
+    timestamp_ns: int
+    source: str
+    severity: str
+    text: str
+
+
+class Log:
+    """Lines in the order of the capture; of too many, the first and the last ones. `left_out` counts the others."""
+
+    def __init__(self, limit: int) -> None:
+        self._half = limit // 2
+        self._first: list[LogLine] = []
+        self._last: deque[LogLine] = deque()
+        self.left_out = 0
+
+    def add(self, line: LogLine) -> None:
+        """Take one more line."""
+        if len(self._first) < self._half:
+            self._first.append(line)
+            return
+        if len(self._last) >= self._half:
+            self._last.popleft()
+            self.left_out += 1
+        self._last.append(line)
+
+    def __iter__(self) -> Iterator[LogLine]:
+        yield from self._first
+        yield from self._last
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._last) + self.left_out
+
+
+def log_line(timestamp_ns: int, source: str, packet: bytes) -> LogLine | None:
+    """The line in a packet of link type 252; None of those for other dissectors than syslog's."""
+    dissector, payload = unpack_upper_pdu(packet)
+    if dissector != "syslog":
+        return None
+    severity, text = _priority(payload[: 4 * MAX_LINE].decode(errors="replace"))
+    return LogLine(timestamp_ns, source, severity, text.strip()[:MAX_LINE])
+
+
+def _priority(text: str) -> tuple[str, str]:
+    """Severity and what comes after it. Ref: RFC 5424, 6.2.1"""
+    digits, closed, _ = text[1:5].partition(">")
+    if text[:1] != "<" or not closed or not (digits.isascii() and digits.isdigit()) or int(digits) > _MAX_PRIORITY:
+        return _NOTICE, text
+    rest = text[len(digits) + 2 :]
+    return _SEVERITIES[int(digits) & 7], rest.removeprefix(_VERSION)

@@ -1,0 +1,56 @@
+"""From a file to its statistics."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from usbip_capture.errors import CaptureError
+from usbip_capture.filters.language import parse
+from usbip_capture.report.link_types import is_usb, link_type_name
+from usbip_capture.report.reading import Capture, open_capture
+from usbip_capture.report.statistics import Statistics
+
+
+@dataclass(slots=True)
+class Measured:
+    """A capture's statistics. problem: why its rest is not in them; None if it was read to its end."""
+
+    name: str
+    statistics: Statistics
+    problem: CaptureError | None
+
+
+def measure(path: str | os.PathLike[str], capture_filter: str = "") -> Measured:
+    """Read a capture to its end, or until Ctrl-C; `-` is standard input. Memory does not grow with it.
+
+    Raises FilterError, and CaptureError if there is nothing to tell. What can be read no further is told so far.
+    """
+    statistics = Statistics(parse(capture_filter))
+    with open_capture(path) as capture:
+        problem = _read(capture, statistics)
+        for interface in capture.interfaces:
+            statistics.see(interface)
+        statistics.finish()
+        _check(capture, problem)
+        return Measured(capture.name, statistics, problem)
+
+
+def _read(capture: Capture, statistics: Statistics) -> CaptureError | None:
+    add = statistics.add
+    try:
+        for packet in capture.packets:
+            add(packet)
+    except CaptureError as error:
+        return error
+    except KeyboardInterrupt:
+        pass        # a live capture has been watched long enough
+    return None
+
+
+def _check(capture: Capture, problem: CaptureError | None) -> None:
+    if not capture.interfaces:
+        raise problem or CaptureError(f"{capture.name} is empty: it has no interface")
+    if not any(is_usb(interface.link_type) for interface in capture.interfaces):
+        kinds = dict.fromkeys(link_type_name(interface.link_type) for interface in capture.interfaces)
+        raise CaptureError(f"{capture.name} has nothing of USB: {'; '.join(list(kinds)[:5])}")

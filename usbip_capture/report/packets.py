@@ -1,0 +1,47 @@
+"""What the readers of capture files hand out: interfaces and their packets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from usbip_capture.errors import CaptureError
+
+#: Longest packet that is believed: what Wireshark takes of USBPcap, which has no limit of its own.
+MAX_PACKET = 128 << 20
+MAX_INTERFACES = 4096
+
+NANOSECONDS = 1_000_000_000
+
+
+@dataclass(slots=True, eq=False)
+class Interface:
+    """An interface of a capture; a classic pcap file has one without a name.
+
+    order: byte order of its headers, as `struct` writes it: the section's, or that of the classic file.
+    multiplier, divisor, offset_ns: nanoseconds of a time stamp are ticks * multiplier // divisor + offset_ns.
+    received, dropped: as its statistics block has them, None before or without one.
+    """
+
+    link_type: int
+    order: str
+    multiplier: int
+    divisor: int
+    offset_ns: int = 0
+    name: str = ""
+    description: str = ""
+    received: int | None = None
+    dropped: int | None = None
+    comments: list[str] = field(default_factory=list)
+
+
+#: interface, time stamp in ns, bytes as far as they were captured, comments. A tuple: millions are made.
+Packet: TypeAlias = "tuple[Interface, int, bytes, list[str]]"
+
+
+class Damaged(CaptureError):
+    """The rest of the capture cannot be understood; what came before can."""
+
+
+class CutOff(Damaged):
+    """The capture ends in the middle."""

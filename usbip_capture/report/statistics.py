@@ -1,0 +1,254 @@
+"""Counts what passes by in a capture, per device and endpoint, in bounded memory. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from usbip_capture.filters.language import ENUMERATION_LABEL, Filter
+from usbip_capture.report.devices import SeenDevice
+from usbip_capture.report.events import AS_REQUESTED, LATE_COMPLETE, SUBMIT, Decode, Event, decoder, split_key
+from usbip_capture.report.histogram import Histogram
+from usbip_capture.report.link_types import UPPER_PDU
+from usbip_capture.report.log import MAX_LINE, Log, LogLine, log_line
+from usbip_capture.report.packets import Interface, Packet
+from usbip_capture.report.timeline import BYTES, ERRORS, TIME_MAX_NS, TIME_SUM_NS, TIMED, URBS, Series, Timeline
+from usbip_capture.usb.status import EINPROGRESS, GONE, UNLINKED, status_name
+from usbip_capture.usb.urb import DIR_IN, NO_SETUP, TransferType
+
+#: More endpoints than any host has devices for; those beyond are counted together.
+MAX_ENDPOINTS = 1024
+#: URBs that are out at a time; of more, the oldest will not come back any more.
+MAX_PENDING = 1 << 16
+MAX_LOG_LINES = 4000
+MAX_FAILURES = 1000
+
+_CONTROL = int(TransferType.CONTROL)
+_CONTROL_BITS = _CONTROL << 8
+_TYPE_BITS = 0xFF00
+
+
+@dataclass(slots=True, eq=False)
+class EndpointTotals:
+    """One endpoint of a device, control told apart by direction.
+
+    urbs: all that were seen. bytes: moved by those that came back. errors: failed, other than by being taken back;
+    cancelled: taken back; unfinished: out at the end. times: from submit to completion, of those that came back by
+    themselves.
+    """
+
+    device: SeenDevice
+    transfer_type: int
+    address: int
+    series: Series
+    urbs: int = 0
+    bytes: int = 0
+    errors: int = 0
+    cancelled: int = 0
+    unfinished: int = 0
+    times: Histogram = field(default_factory=Histogram)
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """A URB that is out."""
+
+    timestamp_ns: int
+    key: int
+    length: int
+    setup: bytes
+    described: bool
+
+
+@dataclass(slots=True, eq=False)
+class InterfaceTotals:
+    """One interface of the capture. `unread` counts packets too short to tell; `beyond` URBs of further endpoints."""
+
+    interface: Interface
+    decode: Decode | None
+    packets: int = 0
+    unread: int = 0
+    beyond: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+    devices: dict[int, SeenDevice] = field(default_factory=dict)
+    endpoints: dict[int, EndpointTotals] = field(default_factory=dict)
+    pending: dict[int, _Pending] = field(default_factory=dict)
+    comments: list[str] = field(default_factory=list)       # of the latest packet
+
+
+class Statistics:
+    """Show it each packet by `add`, then call `finish`; what it found is in its attributes.
+
+    capture_filter: which URBs are counted. It decides when a URB has come back, or at the end.
+    """
+
+    def __init__(self, capture_filter: Filter | None = None) -> None:
+        self.interfaces: dict[Interface, InterfaceTotals] = {}
+        self.timeline = Timeline()
+        self.log = Log(MAX_LOG_LINES)
+        self.failures = Log(MAX_FAILURES)
+        self.filtered = 0
+        self._test = capture_filter.test if capture_filter is not None else None
+        self._endpoints = 0
+
+    def add(self, packet: Packet) -> None:
+        """Count one packet."""
+        interface, timestamp_ns, data, comments = packet
+        totals = self.interfaces.get(interface) or self.see(interface)
+        totals.packets += 1
+        if timestamp_ns:
+            if timestamp_ns > totals.last_ns or not totals.last_ns:
+                totals.last_ns = timestamp_ns
+            if timestamp_ns < totals.first_ns or not totals.first_ns:
+                totals.first_ns = timestamp_ns
+        if totals.decode is None:
+            self._no_urb(totals, timestamp_ns, data)
+            return
+        if comments or totals.comments:
+            self._remark(totals, timestamp_ns, comments)
+        event = totals.decode(data)
+        if event is None:
+            totals.unread += 1
+        elif event[0] == SUBMIT:
+            self._submitted(totals, timestamp_ns, event, ENUMERATION_LABEL in comments)
+        else:
+            self._completed(totals, timestamp_ns, event, data)
+
+    def see(self, interface: Interface) -> InterfaceTotals:
+        """An interface is there, with packets or without."""
+        if interface not in self.interfaces:
+            decode = decoder(interface.link_type, interface.order)
+            self.interfaces[interface] = InterfaceTotals(interface, decode)
+        return self.interfaces[interface]
+
+    def finish(self) -> None:
+        """The capture has ended: what is still out has not come back."""
+        for totals in self.interfaces.values():
+            for pending in totals.pending.values():
+                self._lost(totals, pending)
+            totals.pending.clear()
+
+    def _submitted(self, totals: InterfaceTotals, timestamp_ns: int, event: Event, described: bool) -> None:
+        _, urb_id, key, _, length, setup, _, _ = event
+        pending = totals.pending
+        if urb_id in pending:
+            self._lost(totals, pending.pop(urb_id))
+        elif len(pending) >= MAX_PENDING:
+            self._lost(totals, pending.pop(next(iter(pending))))
+        pending[urb_id] = _Pending(timestamp_ns, key, length, setup, described)
+
+    def _completed(self, totals: InterfaceTotals, timestamp_ns: int, event: Event, packet: bytes) -> None:
+        stage, urb_id, key, status, length, _, failed, data_at = event
+        pending = totals.pending.pop(urb_id, None)
+        if pending is None:
+            if stage == LATE_COMPLETE:
+                return
+        elif (pending.key ^ key) & ~DIR_IN:
+            self._lost(totals, pending)
+            pending = None
+        else:
+            key = pending.key
+        if length == AS_REQUESTED:
+            length = 0 if pending is None or key & DIR_IN or status else pending.length
+        if key & _TYPE_BITS == _CONTROL_BITS and pending is not None:
+            self._device(totals, key).saw_control(pending.setup, status, packet[data_at:])
+        if self._test is not None and not self._passes(totals, key, status, length, pending):
+            self.filtered += 1
+            return
+        endpoint = totals.endpoints.get(key) or self._new_endpoint(totals, key)
+        if endpoint is None:
+            totals.beyond += 1
+            return
+        timed = pending is not None and 0 < pending.timestamp_ns <= timestamp_ns and status not in GONE
+        took_ns = timestamp_ns - pending.timestamp_ns if timed and pending is not None else None
+        self._count(endpoint, timestamp_ns, took_ns, status, length, failed)
+
+    def _count(
+        self, endpoint: EndpointTotals, timestamp_ns: int, took_ns: int | None, status: int, length: int, failed: bool
+    ) -> None:
+        endpoint.urbs += 1
+        endpoint.bytes += length
+        cell = self.timeline.cell(endpoint.series, timestamp_ns) if timestamp_ns else [0] * 6
+        cell[URBS] += 1
+        cell[BYTES] += length
+        if status in UNLINKED:
+            endpoint.cancelled += 1
+            return
+        if status or failed:
+            endpoint.errors += 1
+            cell[ERRORS] += 1
+            self._failure(endpoint, timestamp_ns, status)
+        if took_ns is not None:
+            endpoint.times.add(took_ns)
+            cell[TIMED] += 1
+            cell[TIME_SUM_NS] += took_ns
+            if took_ns > cell[TIME_MAX_NS]:
+                cell[TIME_MAX_NS] = took_ns
+
+    def _lost(self, totals: InterfaceTotals, pending: _Pending) -> None:
+        """A URB has not come back within the capture."""
+        if self._test is not None and not self._passes(totals, pending.key, -EINPROGRESS, 0, pending):
+            self.filtered += 1
+            return
+        endpoint = totals.endpoints.get(pending.key) or self._new_endpoint(totals, pending.key)
+        if endpoint is None:
+            totals.beyond += 1
+            return
+        endpoint.urbs += 1
+        endpoint.unfinished += 1
+
+    def _passes(self, totals: InterfaceTotals, key: int, status: int, length: int, pending: _Pending | None) -> bool:
+        assert self._test is not None
+        requested = None if pending is None else pending.length
+        setup = NO_SETUP if pending is None else pending.setup
+        facts = self._device(totals, key).facts(key, status, length, requested, setup)
+        facts.descriptors = pending is not None and pending.described
+        return bool(self._test(facts))
+
+    def _device(self, totals: InterfaceTotals, key: int) -> SeenDevice:
+        device = totals.devices.get(key >> 16)
+        if device is None:
+            busnum, devnum, _, _ = split_key(key)
+            device = SeenDevice(busnum, devnum, totals.interface.description)
+            if len(totals.devices) < MAX_ENDPOINTS:
+                totals.devices[key >> 16] = device
+        return device
+
+    def _new_endpoint(self, totals: InterfaceTotals, key: int) -> EndpointTotals | None:
+        if self._endpoints >= MAX_ENDPOINTS:
+            return None
+        self._endpoints += 1
+        _, _, transfer_type, address = split_key(key)
+        series = self.timeline.new_series()
+        totals.endpoints[key] = EndpointTotals(self._device(totals, key), transfer_type, address, series)
+        return totals.endpoints[key]
+
+    def _failure(self, endpoint: EndpointTotals, timestamp_ns: int, status: int) -> None:
+        what = status_name(status) if status else "isochronous packets failed"
+        text = f"{endpoint_name(endpoint.transfer_type, endpoint.address)}: {what}"
+        self.failures.add(LogLine(timestamp_ns, endpoint.device.name, "error", text))
+
+    def _remark(self, totals: InterfaceTotals, timestamp_ns: int, comments: list[str]) -> None:
+        """Comments of packets are remarks; one that many packets have in turn is one remark."""
+        for comment in comments:
+            if comment not in totals.comments:
+                self.log.add(LogLine(timestamp_ns, _name(totals), "notice", comment[:MAX_LINE]))
+        totals.comments = comments
+
+    def _no_urb(self, totals: InterfaceTotals, timestamp_ns: int, data: bytes) -> None:
+        if totals.interface.link_type == UPPER_PDU:
+            line = log_line(timestamp_ns, _name(totals), data)
+            if line is not None:
+                self.log.add(line)
+                return
+        totals.unread += 1
+
+
+def endpoint_name(transfer_type: int, address: int) -> str:
+    """As `0x81 bulk IN`."""
+    kind = TransferType(transfer_type).name.lower() if transfer_type <= max(TransferType) else f"type {transfer_type}"
+    return f"{address:#04x} {kind} {'IN' if address & DIR_IN else 'OUT'}"
+
+
+def _name(totals: InterfaceTotals) -> str:
+    return totals.interface.name or "capture"
