@@ -42,6 +42,7 @@ TEST_PACKAGES = {
     "depmod": "kmod",
     "aplay": "alsa-utils",
     "gcc": "gcc libc6-dev",
+    "chromium": "chromium",
 }
 
 

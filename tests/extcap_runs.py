@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from usbip_capture.capture.reader import read_capture
+from tests.pcapng_reader import read_capture
 
 SHB = b"\x0a\x0d\x0d\x0a"
 ISB = (5).to_bytes(4, "little")

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.pcapng_reader import CapturedRecord, read_capture, read_items
 from usbip_capture.capture.channel import UsbChannel
-from usbip_capture.capture.reader import CapturedRecord, read_capture, read_items
 from usbip_capture.capture.sinks import Sink
 from usbip_capture.capture.writer import QUEUE_BYTES, PcapWriter
 from usbip_capture.usb.info import DeviceInfo, Speed

@@ -15,8 +15,8 @@ import pytest
 
 from tests.extcap_launcher import ROOT, render_launcher
 from tests.extcap_runs import Reader, assert_sentence, failing, run
+from tests.pcapng_reader import read_capture
 from tests.scripted_server import Script, ScriptedServer, answer_import, read_exactly, read_request, ret_submit
-from usbip_capture.capture.reader import read_capture
 from usbip_capture.demo import DemoServer
 from usbip_capture.hosts import Selector, Server
 from usbip_capture.wire import structs

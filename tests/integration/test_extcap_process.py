@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.extcap_runs import Reader, assert_complete, assert_sentence, run, started
+from tests.pcapng_reader import read_capture
 from tests.waiting import wait_until
 from usbip_capture import demo
 from usbip_capture import server as exporter
-from usbip_capture.capture.reader import read_capture
 from usbip_capture.demo import DemoServer
 from usbip_capture.hosts import Server
 

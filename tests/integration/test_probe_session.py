@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.pcapng_reader import CapturedRecord, read_capture
 from tests.scripted_server import ScriptedServer, answer_import
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter, demo, hosts
-from usbip_capture.capture.reader import CapturedRecord, read_capture
 from usbip_capture.demo import CDC_IN, KEYS_IN, DemoDevice
 from usbip_capture.device import Transfer
 from usbip_capture.devices.chapter9 import Descriptors

@@ -13,9 +13,9 @@ import pytest
 import usb.core
 import usb.util
 
+from tests.pcapng_reader import read_capture
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter, get_backend
-from usbip_capture.capture.reader import read_capture
 from usbip_capture.demo import DemoServer
 from usbip_capture.hosts import Selector, Server
 from usbip_capture.pyusb_backend import UsbipBackend

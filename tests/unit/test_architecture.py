@@ -23,6 +23,7 @@ LINES = {
     "tap": 4,
     "net": 5,
     "capture": 5,
+    "report": 5,
     "devices": 6,
     "server": 6,
     "demo": 7,

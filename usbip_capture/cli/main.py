@@ -10,13 +10,16 @@ import threading
 
 from usbip_capture import __version__
 from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
+from usbip_capture.cli.stats import add_parser, stats
 from usbip_capture.errors import UsbipError
+from usbip_capture.filters.language import FilterError
 
 _EXAMPLES = """\
 examples:
   usbip-capture demo                          serve the simulated device on 127.0.0.1:3240
   usbip-capture demo --listen [::]:3240       to other machines as well
   usbip-capture stats capture.pcapng          what a capture holds
+  usbip-capture stats capture.pcapng --html page.html --filter 'bulk and in'
 
 exit status: 0 all is well, 1 it failed (one sentence says why), 2 wrong arguments
 """
@@ -26,9 +29,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run with these arguments (default: the program's) and return the exit code."""
     args = _parser().parse_args(argv)
     try:
-        code = _demo(args.listen) if args.command == "demo" else _stats(args.file)
-        sys.stdout.flush()
+        code = _demo(args.listen) if args.command == "demo" else stats(args.file, args.filter, args.html)
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
+    except FilterError as error:
+        print(f"usbip-capture: --filter: {error}", file=sys.stderr)
+        return 2
     except UsbipError as error:
         print(f"usbip-capture: {error}", file=sys.stderr)
         return 1
@@ -58,8 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         default=f"127.0.0.1:{DEFAULT_PORT}",
         help="where to listen (default: %(default)s)",
     )
-    stats = commands.add_parser("stats", help="what a capture holds, per interface and endpoint")
-    stats.add_argument("file", metavar="FILE", help="a pcapng file")
+    add_parser(commands)
     return parser
 
 
@@ -98,14 +104,6 @@ def _listen_address(text: str) -> tuple[str, int]:
 
 def _interrupt() -> None:
     raise KeyboardInterrupt
-
-
-def _stats(path: str) -> int:
-    from usbip_capture.capture.summary import summarize
-
-    for line in summarize(path):
-        print(line)
-    return 0
 
 
 if __name__ == "__main__":

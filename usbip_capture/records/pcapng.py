@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from io import BytesIO
 from struct import Struct
 
-from pcapng import FileScanner, FileWriter
-from pcapng.blocks import Block, InterfaceStatistics, SectionHeader
+from pcapng import FileWriter
 from pcapng.blocks import InterfaceDescription as UntypedInterfaceDescription
-from pcapng.structs import OptionsField, StructField, read_block_data
+from pcapng.blocks import InterfaceStatistics, SectionHeader
+from pcapng.structs import OptionsField, StructField
 
 LINKTYPE_USB_LINUX_MMAPPED = 220
 LINKTYPE_WIRESHARK_UPPER_PDU = 252
@@ -157,18 +157,6 @@ class Section:
         self._stream.seek(0)
         self._stream.truncate()
         return raw
-
-
-class Scanner(FileScanner):
-    """python-pcapng's reader, with our interface description. Bad bytes raise whatever they run into."""
-
-    __slots__: list[str] = []
-
-    def _read_block(self, block_type: int) -> Block:
-        if block_type != InterfaceDescription.magic_number:
-            return super()._read_block(block_type)
-        data = read_block_data(self.stream, self.endianness)
-        return self.current_section.new_member(InterfaceDescription, raw=data)
 
 
 def swap_words(timestamp: int) -> int:

@@ -19,6 +19,7 @@ _LEAST_WIDTH = 40
 _MOST_WIDTH = 160
 _COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "red")
 _NANOSECONDS = 1e9
+_NO_DOTS = "\u2800"
 
 
 def throughput_plot(statistics: Statistics, width: int, *, colour: bool) -> list[str]:
@@ -76,8 +77,8 @@ def _drawn(values: Sequence[float], peak: float, columns: int, colour: str | Non
         if value and not dots:
             dots = 1        # little, but not nothing
         if dots:
-            canvas.line(at + 0.5, 0.5, at + 0.5, dots - 0.5, color=colour)
-    return str(canvas.plot()).splitlines()
+            canvas.line(at, 0, at, dots - 1, color=colour)
+    return [row.replace(_NO_DOTS, " ").rstrip() for row in str(canvas.plot()).splitlines()]
 
 
 def _time_axis(whole_ns: int, columns: int) -> list[str]:

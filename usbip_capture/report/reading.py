@@ -41,4 +41,5 @@ def _reader(source: Source, interfaces: list[Interface]) -> Iterator[Packet]:
         return read_blocks(source, interfaces)
     text = source.magic.decode("ascii", "replace")
     begins = f'"{text}"' if text.isascii() and text.isprintable() else source.magic.hex(" ")
-    raise CaptureError(f"{source.name} is not a capture, it begins with {begins}: pcapng and pcap are read, gzip'ed or not")
+    what = "give a pcapng or pcap file, gzip'ed or not"
+    raise CaptureError(f"{source.name} is not a capture, it begins with {begins}: {what}")

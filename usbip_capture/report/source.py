@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
+from typing import cast
 
 from usbip_capture.errors import CaptureError
 from usbip_capture.report.packets import CutOff, Damaged
@@ -17,7 +18,9 @@ _MAGIC = 4
 _GZIP = b"\x1f\x8b"
 _WITH_GZIP_HEADER = 16 + zlib.MAX_WBITS
 # What other programs pack with, by how it begins: named, so that one knows what to do.
-_PACKED = {b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4", b"BZh": "bzip2", b"\xfd7zX": "xz", b"PK\x03\x04": "zip"}
+_PACKED = {
+    b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4", b"BZh": "bzip2", b"\xfd7zX": "xz", b"PK\x03\x04": "zip",
+}  # fmt: skip
 
 
 def printable(text: str) -> str:
@@ -84,11 +87,11 @@ def open_source(path: str | os.PathLike[str]) -> Iterator[Source]:
     if os.fspath(path) == "-":
         if sys.stdin is None:
             raise CaptureError("standard input is closed: give the capture's name, or pipe the capture in")
-        yield _checked(Source("standard input", _reads_of(sys.stdin.buffer)))
+        yield _checked(Source("standard input", _reads_of(cast(BufferedReader, sys.stdin.buffer))))
         return
     name = shown(path)
     try:
-        file = open(path, "rb")
+        file = open(path, "rb")     # noqa: SIM115 - closed below; only opening it may fail in this way
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CaptureError(f"{name} cannot be read: {reason}") from error

@@ -127,6 +127,9 @@ class Statistics:
             for pending in totals.pending.values():
                 self._lost(totals, pending)
             totals.pending.clear()
+            if totals.last_ns:
+                self.timeline.cover(totals.first_ns)
+                self.timeline.cover(totals.last_ns)
 
     def _submitted(self, totals: InterfaceTotals, timestamp_ns: int, event: Event, described: bool) -> None:
         _, urb_id, key, _, length, setup, _, _ = event

@@ -18,13 +18,14 @@ Series: TypeAlias = "dict[int, Cell]"
 class Timeline:
     """Keeps the series of all endpoints in slices of the same `width_ns`, which doubles when there are too many.
 
-    A slice's number is its time divided by `width_ns`. `first` and `last` are those that have something in them.
+    A slice's number is its time divided by `width_ns`. `first` and `last` are the outermost.
     """
 
     def __init__(self) -> None:
         self.width_ns = FIRST_WIDTH_NS
         self._series: list[Series] = []
         self._cells = 0
+        self._begun = False
         self.first = 0
         self.last = 0
 
@@ -38,17 +39,23 @@ class Timeline:
         cell = series.get(timestamp_ns // self.width_ns)
         return self._make(series, timestamp_ns) if cell is None else cell
 
-    def _make(self, series: Series, timestamp_ns: int) -> Cell:
+    def cover(self, timestamp_ns: int) -> None:
+        """Let the time line reach to this time, whether something is in it or not."""
         number = timestamp_ns // self.width_ns
-        if self._cells:
+        if self._begun:
             self.first, self.last = min(self.first, number), max(self.last, number)
         else:
             self.first = self.last = number
-        while self.last - self.first >= MAX_SLICES or self._cells >= max(MAX_CELLS, len(self._series)):
+            self._begun = True
+        while self.last - self.first >= MAX_SLICES:
             self._coarsen()
-        cell = series.setdefault(timestamp_ns // self.width_ns, [0] * 6)
+
+    def _make(self, series: Series, timestamp_ns: int) -> Cell:
+        self.cover(timestamp_ns)
+        while self._cells >= max(MAX_CELLS, len(self._series)):
+            self._coarsen()
         self._cells += 1
-        return cell
+        return series.setdefault(timestamp_ns // self.width_ns, [0] * 6)
 
     def _coarsen(self) -> None:
         """Two slices become one."""

@@ -7,7 +7,9 @@ _SECOND_NS = 1_000_000_000
 
 def duration(duration_ns: float) -> str:
     """As `1.23 ms`."""
-    for unit, size in (("ns", 1), ("µs", 1000), ("ms", 1_000_000)):
+    if duration_ns < 999.5:
+        return f"{duration_ns:.0f} ns"
+    for unit, size in (("µs", 1000), ("ms", 1_000_000)):
         if duration_ns < 999.5 * size:
             return f"{_three(duration_ns / size)} {unit}"
     return f"{_three(duration_ns / _SECOND_NS)} s"
@@ -15,6 +17,8 @@ def duration(duration_ns: float) -> str:
 
 def rate(bytes_per_second: float) -> str:
     """As `31.2 MB/s`, a megabyte being a million bytes."""
+    if not bytes_per_second:
+        return "0 B/s"
     for unit, size in (("B/s", 1), ("kB/s", 1000), ("MB/s", 1_000_000)):
         if bytes_per_second < 999.5 * size:
             return f"{_three(bytes_per_second / size)} {unit}"
@@ -27,6 +31,6 @@ def count(number: int, noun: str) -> str:
 
 
 def _three(number: float) -> str:
-    if number >= 99.95 or number == int(number):
+    if number >= 99.95:
         return f"{number:.0f}"
     return f"{number:.1f}" if number >= 9.995 else f"{number:.2f}"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.pcapng_reader import CapturedRecord, read_capture, read_items
 from tests.recording import DONE, INFO, URB, HeldWriter, events, finish, run, statistics
 from tests.waiting import wait_until
-from usbip_capture.capture.reader import CapturedRecord, read_capture, read_items
 from usbip_capture.capture.sinks import ReaderGone
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CaptureError

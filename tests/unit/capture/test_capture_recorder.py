@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.pcapng_reader import CapturedRecord, read_capture, read_items
 from tests.recording import DONE, INFO, URB, HeldWriter, events, finish, run, statistics
 from tests.waiting import wait_until
 from usbip_capture.capture.channel import EVENT_COST
-from usbip_capture.capture.reader import CapturedRecord, read_capture, read_items
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.urb import Completion, TransferType, Urb

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.pcapng_reader import CapturedInterface, read_capture, read_items
 from tests.recording import INFO, run
 from usbip_capture.capture.channel import UsbChannel
-from usbip_capture.capture.reader import CapturedInterface, read_capture, read_items
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.demo import DESCRIPTORS
 from usbip_capture.filters.language import FilterError

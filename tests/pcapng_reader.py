@@ -1,4 +1,4 @@
-"""Reading a capture back, through python-pcapng."""
+"""Reading a capture back through python-pcapng: a reader that is not ours, for what we write and what we read."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, TypeAlias
 
-from pcapng.blocks import EnhancedPacket, InterfaceStatistics, SectionHeader
+from pcapng import FileScanner
+from pcapng.blocks import Block, EnhancedPacket, InterfaceStatistics, SectionHeader
+from pcapng.structs import read_block_data
 
 from usbip_capture.errors import CaptureError
-from usbip_capture.records.pcapng import LINKTYPE_USB_LINUX_MMAPPED, InterfaceDescription, Scanner
+from usbip_capture.records.pcapng import LINKTYPE_USB_LINUX_MMAPPED, InterfaceDescription
 from usbip_capture.records.usbmon import HEADER_SIZE, UsbmonRecord
 
 _MICROSECONDS = 6
@@ -63,6 +65,18 @@ def read_items(path: str | os.PathLike[str]) -> Iterator[Item]:
         raise
     except Exception as error:      # the library lets everything through that bad bytes run into
         raise CaptureError(f"{name} is not a pcapng capture, or it is damaged: {error}") from error
+
+
+class Scanner(FileScanner):
+    """python-pcapng's reader, with our interface description. Bad bytes raise whatever they run into."""
+
+    __slots__: list[str] = []
+
+    def _read_block(self, block_type: int) -> Block:
+        if block_type != InterfaceDescription.magic_number:
+            return super()._read_block(block_type)
+        data = read_block_data(self.stream, self.endianness)
+        return self.current_section.new_member(InterfaceDescription, raw=data)
 
 
 def _items(scanner: Scanner) -> Iterator[Item]:

@@ -1,0 +1,99 @@
+"""`usbip-capture stats`: what a capture holds, in the terminal and as a page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from usbip_capture.errors import CaptureError
+
+if TYPE_CHECKING:
+    from usbip_capture.report.statistics import Statistics
+
+_SAMPLE = "µ┤⣿"
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the subcommand and its options."""
+    parser = commands.add_parser("stats", help="what a capture holds, per device and endpoint")
+    parser.add_argument(
+        "file", metavar="FILE", help="pcapng or pcap, of usbmon, USBPcap or ours, gzip'ed or not; - is standard input"
+    )
+    parser.add_argument("--html", metavar="PAGE", help="write a page with plots on one time line, for any browser")
+    parser.add_argument(
+        "--filter",
+        metavar="EXPR",
+        default="",
+        help="count only these URBs, such as 'bulk and ep == 0x81' or 'device == 3.7' (bus 3, device 7)",
+    )
+
+
+def stats(path: str, capture_filter: str, page: str | None) -> int:
+    """Tell of a capture; the exit code. Raises UsbipError, and OSError when the output cannot be written."""
+    from usbip_capture.report.measure import measure
+    from usbip_capture.report.source import shown
+    from usbip_capture.report.text import text_report
+
+    if page is not None:
+        _check_page(page, path)
+    measured = measure(path, capture_filter)
+    lines = text_report(measured.statistics) + _plot(measured.statistics)
+    if page is not None:
+        from usbip_capture.report.html import html_page
+
+        _write_page(page, html_page(measured))
+        lines.append(f"the page is {shown(page)}")
+    _print(lines)
+    if measured.problem is not None:
+        raise CaptureError(f"{measured.problem}; what came before is told")
+    return 0
+
+
+def _plot(statistics: Statistics) -> list[str]:
+    from usbip_capture.report.plot import throughput_plot
+
+    if not _encodes(_SAMPLE):
+        return []
+    colour = sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    try:
+        plot = throughput_plot(statistics, shutil.get_terminal_size().columns, colour=colour)
+    except ModuleNotFoundError as error:
+        return ["", f"no plot: {error.name} is not installed, which 'pip install {error.name}' does"]
+    return ["", *plot] if plot else []
+
+
+def _encodes(text: str) -> bool:
+    """Whether the output can show it."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _print(lines: list[str]) -> None:
+    text = "\n".join(lines) + "\n"
+    if not _encodes("µ"):
+        text = text.replace("µ", "u")
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)
+
+
+def _check_page(page: str, path: str) -> None:
+    """Before much is read: a capture must not be lost to its own page."""
+    if os.path.exists(page) and os.path.exists(path) and os.path.samefile(page, path):
+        raise CaptureError("--html names the capture itself: give the page another name")
+
+
+def _write_page(page: str, text: str) -> None:
+    from usbip_capture.report.source import shown
+
+    try:
+        with open(page, "w", encoding="utf-8") as file:
+            file.write(text)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CaptureError(f"the page {shown(page)} cannot be written: {reason}") from error
