@@ -1,4 +1,4 @@
-"""`usbip-capture stats` on long captures: time and memory, against capinfos and tshark on the same file in the same run.
+"""`usbip-capture stats` on long captures: time and memory, against capinfos and tshark on the same file.
 
 capinfos only walks from packet to packet; `tshark -z io,stat,0` decodes each of them, as far as stats must, too.
 

@@ -20,6 +20,18 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed"),
 ]
 
+# Drag over a part of the first plot, then click the first line of the log.
+DRAG = """
+const over = document.querySelector(".u-over"), box = over.getBoundingClientRect();
+const mouse = (type, part) => over.dispatchEvent(new MouseEvent(type, {
+  clientX: box.left + part * box.width, clientY: box.top + 60, bubbles: true, button: 0, movementX: 3, movementY: 1,
+}));
+setTimeout(() => {
+  for (const type of ["mousemove", "mousedown"]) mouse(type, 0.5);
+  for (const type of ["mousemove", "mouseup"]) mouse(type, 0.8);
+  document.querySelector("#lines div").click();
+}, 500);
+"""
 GOLDEN = Path(__file__).parents[1] / "unit" / "report" / "golden"
 CASES = sorted(path.parent for path in GOLDEN.glob("*/capture.pcap"))
 
@@ -38,10 +50,10 @@ def test_counts_bytes_and_times_are_those_of_tshark(case: Path) -> None:
     expected: dict[tuple[int, ...], list[int]] = collections.defaultdict(lambda: [0, 0, 0])
     longest: dict[tuple[int, ...], float] = collections.defaultdict(float)
     for row in rows:
-        kind, bus, device, endpoint, transfer, length, status, took = row.split("\t")
+        kind, bus, device, address, transfer, length, status, took = row.split("\t")
         if kind.strip("'") == "S":
             continue
-        key = int(bus), int(device), int(transfer, 0), int(endpoint, 0)
+        key = int(bus), int(device), int(transfer, 0), int(address, 0)
         found = expected[key]
         found[0] += 1
         found[1] += int(length)
@@ -93,8 +105,8 @@ def test_tshark_takes_our_other_link_types_for_what_they_are(link_type: int, cha
     path.write_bytes(classic([Shown(p.timestamp_ns, change(p.data)) for p in packets], link_type))
     assert tshark("-2", "-r", path, "-Y", "_ws.malformed") == ""
     fields = ("-e", "usb.device_address", "-e", "usb.endpoint_address", "-e", "usb.data_len")
-    seen = [[int(x or 0, 0) for x in row.split("\t")]
-            for row in tshark("-r", path, "-Y", "usb.transfer_type == 3", "-T", "fields", *fields).splitlines()]  # fmt: skip
+    rows = tshark("-r", path, "-Y", "usb.transfer_type == 3", "-T", "fields", *fields).splitlines()
+    seen = [[int(number or "0", 0) for number in row.split("\t")] for row in rows]
     (totals,) = measure(path).statistics.interfaces.values()
     bulk = [e for e in totals.endpoints.values() if e.transfer_type == 3]
     assert {(e.device.devnum, e.address) for e in bulk} == {(row[0], row[1]) for row in seen}
@@ -109,11 +121,17 @@ def test_a_browser_draws_the_page(tmp_path: Path) -> None:
     from usbip_capture.report.html import html_page
 
     page = tmp_path / "page.html"
-    page.write_text(html_page(measure(GOLDEN / "serial" / "capture.pcap")))
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000",
-               f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--dump-dom", page.as_uri()]  # fmt: skip
+    text = html_page(measure(GOLDEN / "serial" / "capture.pcap"))
+    page.write_text(text.replace("</body>", f"<script>{DRAG}</script></body>"))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--enable-logging=stderr"]
+    command = [browser, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
     assert not re.findall(r"CONSOLE.*", done.stderr)
     assert done.stdout.count("<canvas") == 5
     assert re.search(r'<section id="time-line">', done.stdout)
     assert done.stdout.count("EPIPE (stall)") >= 3
+    # Before the drag it shows all, and the button has nothing to do.
+    button = re.search(r'<button id="whole"[^>]*>', done.stdout)
+    assert button is not None
+    assert "disabled" not in button[0]
+    assert re.search(r'<span id="moment">\+\d\.\d{6} s', done.stdout)

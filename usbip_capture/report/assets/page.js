@@ -32,6 +32,13 @@
   const plain = (text) => text.replace(/\.?0+(?= )/, (zeros) => (zeros[0] === "." ? "" : zeros));
   const duration = (s) => (s ? unit(s, [[1, "s"], [1e-3, "ms"], [1e-6, "µs"], [1e-9, "ns"]]) : "0");
   const moment = (s) => `+${s.toFixed(total < 10 ? 6 : 3)} s`;
+  // Labels of an axis: one unit, and as many digits as the gap between them needs.
+  const times = (ticks, gap) => {
+    const most = Math.max(...ticks);
+    const [size, name] = [[1, "s"], [1e-3, "ms"], [1e-6, "µs"]].find(([least]) => most >= least) || [1e-6, "µs"];
+    const digits = Math.min(9, Math.max(0, Math.ceil(-Math.log10(gap / size) - 1e-9)));
+    return ticks.map((tick) => (tick ? `${(tick / size).toFixed(digits)} ${name}` : "0"));
+  };
   const tidy = (number) => parseFloat(number.toPrecision(6));
 
   // What is in view: slices joined so that there are about POINTS of them, always at the same borders.
@@ -63,15 +70,13 @@
   }
 
   const plots = [];
-  let busy = false;
   const hue = (index) => colour(`--e${index % 8}`);
 
   function view(from, to) {
-    const least = data.width;
+    const least = Math.min(total, 8 * data.width);
     if (to - from < least) to = from + least;
     range = [Math.max(0, from), Math.min(total, to)];
     current = columns(...range);
-    busy = true;
     for (const plot of plots) {
       plot.u.batch(() => {
         plot.u.setData(plot.rows(current), false);
@@ -79,7 +84,6 @@
         plot.rescale(plot.u, current);
       });
     }
-    busy = false;
     byId("whole").disabled = range[0] === 0 && range[1] === total;
   }
 
@@ -132,23 +136,23 @@
     const u = new uPlot({
       width: box.clientWidth || 900, height, series: [{}, ...series], scales: { x: { time: false }, y: scale },
       axes: [
-        axis({ values: (_, ticks) => ticks.map((tick) => (last ? plain(duration(tidy(tick))) : "")), size: last ? 34 : 10 }),
+        axis({ values: (_, ticks, __, ___, gap) => (last ? times(ticks, gap) : ticks.map(() => "")), size: last ? 34 : 10 }),
         axis({ size: 84, values: (_, ticks) => ticks.map(label), ...(last ? { splits: () => [0.5, 1.5, 2.5] } : {}) }),
       ],
       legend: { show: false },
       cursor: {
-        sync: { key: "time" }, drag: { x: true, y: false, setScale: false }, points: { size: 6 },
+        // Only where the cursor is goes to the other plots: a selection acts on all of them by itself.
+        sync: { key: "time", filters: { sub: (type) => type === "mousemove" || type === "mouseleave" } },
+        drag: { x: true, y: false, setScale: false }, points: { size: 6 },
         bind: { dblclick: () => () => { view(0, total); return null; } },
       },
       hooks: {
         draw: [draw || marks],
         setSelect: [(plot) => {
-          if (busy || plot.select.width < 3) return;
+          if (plot.select.width < 3) return;
           const from = plot.posToVal(plot.select.left, "x");
           const to = plot.posToVal(plot.select.left + plot.select.width, "x");
-          busy = true;
-          for (const other of plots) other.u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
-          busy = false;
+          plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
           view(from, to);
         }],
         setCursor: [(plot) => { if (plots.length && plot === plots[0].u) point(plot.cursor); }],
@@ -159,8 +163,9 @@
 
   // What the cursor is at: the endpoints' values there, and the log line before it.
   function point(cursor) {
-    const at = cursor.left >= 0 && cursor.idx !== null ? cursor.idx : -1;
-    const now = at < 0 ? null : current;
+    const seconds = cursor.left >= 0 ? plots[0].u.posToVal(cursor.left, "x") : -1;
+    const at = Math.floor((seconds - current.x[0]) / (step * data.width));
+    const now = seconds < 0 || !(at < current.x.length) ? null : current;
     const chips = byId("endpoints").children;
     data.endpoints.forEach((endpoint, index) => {
       const small = chips[index].querySelector("small");
@@ -168,8 +173,7 @@
       small.textContent = now ? `${rate(now.throughput[index][at])}${mean ? `, mean ${duration(mean)}` : ""}`
         : endpoint.summary;
     });
-    if (at < 0) { byId("moment").textContent = ""; return; }
-    const seconds = plots[0].u.posToVal(cursor.left, "x");
+    if (!now) { byId("moment").textContent = ""; return; }
     byId("moment").textContent = `${moment(seconds)} · ${duration(step * data.width)} a step`;
     highlight(seconds);
   }
@@ -249,7 +253,7 @@
         const half = (range[1] - range[0]) / 2;
         if (line[0] < range[0] || line[0] > range[1]) view(line[0] - half, line[0] + half);
         const { u } = plots[0];
-        u.setCursor({ left: u.valToPos(line[0], "x"), top: u.over.clientHeight / 2 });
+        u.setCursor({ left: u.valToPos(line[0], "x"), top: u.over.clientHeight / 2 }, true, true);
         byId("time-line").scrollIntoView({ block: "nearest" });
       };
     }
