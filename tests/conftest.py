@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from itertools import count
 
 import pytest
 from hypothesis import settings
@@ -17,8 +18,21 @@ settings.load_profile("repeatable")
 os.environ["USBIP_CAPTURE_DISCOVERY"] = "off"
 os.environ.pop("USBIP_CAPTURE_SERVERS", None)
 _folders = tempfile.TemporaryDirectory(prefix="usbip-capture-tests-")
-os.environ["XDG_CACHE_HOME"] = os.path.join(_folders.name, "cache")
-os.environ["XDG_CONFIG_HOME"] = os.path.join(_folders.name, "config")
+_numbers = count()
+
+
+def _own_folders() -> dict[str, str]:
+    base = os.path.join(_folders.name, str(next(_numbers)))
+    return {"XDG_CACHE_HOME": os.path.join(base, "cache"), "XDG_CONFIG_HOME": os.path.join(base, "config")}
+
+
+os.environ.update(_own_folders())
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_remembered_between_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, folder in _own_folders().items():
+        monkeypatch.setenv(name, folder)
 
 
 @pytest.fixture(scope="session", autouse=True)
