@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from usbip_capture.filters.language import Filter
 from usbip_capture.filters.matcher import Matcher
+from usbip_capture.records.pcapng import MAX_COMMENTS
 from usbip_capture.records.usbmon import UsbmonPacker
 from usbip_capture.tap import Tap
 from usbip_capture.usb.info import DeviceInfo
@@ -235,10 +236,16 @@ class UsbChannel(Tap):
         return False
 
     def _comments(self, label: str | None) -> tuple[str, ...]:
-        queue = self._queue
-        texts = [remark.text for remark in (*queue.remarks, *self.remarks)]
-        queue.remarks, self.remarks = [], []
-        return tuple(texts) if label is None else (*texts, label)
+        """Remarks that wait, as many as a packet holds, and the label."""
+        texts: list[str] = []
+        sources: list[EventQueue | UsbChannel] = [self._queue, self]
+        for source in sources:
+            taken = source.remarks[: MAX_COMMENTS - 1 - len(texts)]
+            source.remarks = source.remarks[len(taken) :]
+            texts += [remark.text for remark in taken]
+        if label is not None:
+            texts.append(label)
+        return tuple(texts)
 
 
 def _completion_cost(urb: Urb) -> int:

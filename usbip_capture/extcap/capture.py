@@ -51,6 +51,8 @@ class CaptureProcess:
         self._stopping = threading.Event()
         self._group: ProbeGroup | None = None
         self._listen: frozenset[int] | None = None
+        self._lock = threading.Lock()
+        self._early: list[str] = []
         self._duration = 0.0
         self._sentence = ""
 
@@ -74,6 +76,14 @@ class CaptureProcess:
     def quit(self) -> None:
         """End the capture; from any thread, and from a signal handler."""
         self._messages.put(_STOP)
+
+    def comment(self, text: str) -> None:
+        """Say something at this moment of the capture, or at its beginning if it has not begun yet."""
+        with self._lock:
+            if self.writer is None:
+                self._early.append(text)
+                return
+        self.writer.comment(text)
 
     def listen_to(self, chosen: frozenset[int] | None) -> None:
         """Read these IN endpoints from now on, None for all."""
@@ -156,13 +166,17 @@ class CaptureProcess:
 
     def _open(self, sink: Sink, choices: Choices) -> None:
         capture_filter = queries.value_of(self._argv, "--extcap-capture-filter") or ""
-        self.writer = PcapWriter(
+        writer = PcapWriter(
             sink,
             snaplen=choices.snaplen,
             capture_filter="" if queries.refusal(capture_filter) else capture_filter,
             max_packets=choices.count,
             on_end=self._on_end,
         )
+        with self._lock:
+            self.writer, early = writer, self._early
+        for text in early:
+            writer.comment(text)
 
     def _choices(self) -> tuple[str, Choices]:
         """What was chosen, and what is wrong with it."""

@@ -30,6 +30,9 @@ class Capture(Protocol):
 
     writer: PcapWriter | None
 
+    def comment(self, text: str) -> None:
+        """Say something at this moment of the capture."""
+
     def listen_to(self, chosen: frozenset[int] | None) -> None:
         """Read these endpoints from now on."""
 
@@ -150,13 +153,10 @@ class Toolbar:
             self._listen(message.payload.decode("utf-8", "replace"))
 
     def _mark(self) -> None:
-        writer = self._capture.writer
-        if writer is None:
-            return
         self._marks += 1
         now = time.time()
         clock = time.strftime("%H:%M:%S", time.localtime(now)) + f".{int(now * 1000) % 1000:03d}"
-        writer.comment(f"usbip-capture: mark {self._marks} at {clock}")
+        self._capture.comment(f"usbip-capture: mark {self._marks} at {clock}")
         log.info("mark %d", self._marks)
 
     def _listen(self, text: str) -> None:
