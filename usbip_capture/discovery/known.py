@@ -17,6 +17,9 @@ from usbip_capture.errors import LocalProtocolError
 SERVERS_VARIABLE = "USBIP_CAPTURE_SERVERS"
 CONFIGURATION_FILE = "servers.conf"
 CACHE_FILE = "servers"
+#: Of the refresher: touched when it is started; locked while it runs.
+STAMP_FILE = "refreshed"
+REFRESHER_LOCK_FILE = "refresher.lock"
 #: No file of ours is ever longer.
 _MAX_BYTES = 256 << 10
 _MAX_DIGITS = 12

@@ -9,8 +9,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from usbip_capture.discovery.known import CACHE_FILE, Cache, KnownDevice, KnownServer, cache_folder, clean, read_cache
-from usbip_capture.discovery.refresher import REFRESHER_LOCK_FILE, STAMP_FILE
+from usbip_capture.discovery.known import (
+    CACHE_FILE,
+    REFRESHER_LOCK_FILE,
+    STAMP_FILE,
+    Cache,
+    KnownDevice,
+    KnownServer,
+    cache_folder,
+    clean,
+    read_cache,
+)
 
 log = logging.getLogger(__name__)
 

@@ -10,12 +10,10 @@ import os
 import sys
 import time
 
-from usbip_capture.discovery.known import cache_folder
+from usbip_capture.discovery.known import REFRESHER_LOCK_FILE, STAMP_FILE, cache_folder
 
 #: `off` (no, false, 0): never look for servers by itself.
 DISCOVERY_VARIABLE = "USBIP_CAPTURE_DISCOVERY"
-STAMP_FILE = "refreshed"
-REFRESHER_LOCK_FILE = "refresher.lock"
 #: Seconds between two looks.
 _INTERVAL = 60.0
 _BROWSE_TIME = 3.0

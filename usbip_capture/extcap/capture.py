@@ -19,6 +19,7 @@ from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.discovery.known import find_interface
 from usbip_capture.errors import CaptureError, LocalProtocolError, UsbipError
 from usbip_capture.extcap import arguments, logs, queries
+from usbip_capture.extcap.argv import value_of
 from usbip_capture.extcap.followers import CaptureEvents
 from usbip_capture.extcap.toolbar import Toolbar
 from usbip_capture.hosts import Server
@@ -46,7 +47,7 @@ class CaptureProcess:
         self.stopped = False
         self.writer: PcapWriter | None = None
         self._argv = argv
-        self._toolbar = Toolbar(control_in, queries.value_of(argv, "--extcap-control-out"), self)
+        self._toolbar = Toolbar(control_in, value_of(argv, "--extcap-control-out"), self)
         self._messages: SimpleQueue[str] = SimpleQueue()
         self._stopping = threading.Event()
         self._group: ProbeGroup | None = None
@@ -124,7 +125,7 @@ class CaptureProcess:
         except CaptureError as error:
             return self._sentence or str(error)
         log.info("%d packets, %d dropped, %d filtered", writer.received, writer.dropped, writer.filtered)
-        logs.tell(f"{writer.written} packets, {writer.dropped} dropped, in {queries.value_of(self._argv, '--fifo')}")
+        logs.tell(f"{writer.written} packets, {writer.dropped} dropped, in {value_of(self._argv, '--fifo')}")
         return ""
 
     # -- the session's thread
@@ -142,7 +143,7 @@ class CaptureProcess:
         self._messages.put(_ENDED)
 
     def _capture(self) -> None:
-        fifo = queries.value_of(self._argv, "--fifo")
+        fifo = value_of(self._argv, "--fifo")
         if not fifo:
             raise LocalProtocolError("nowhere to write the capture: use --fifo with a file, a named pipe or -")
         # A pipe is opened first of all, and in spite of all that is wrong: Wireshark 4.0 waits for that for ever.
@@ -165,7 +166,7 @@ class CaptureProcess:
             group.run(self.writer)
 
     def _open(self, sink: Sink, choices: Choices) -> None:
-        capture_filter = queries.value_of(self._argv, "--extcap-capture-filter") or ""
+        capture_filter = value_of(self._argv, "--extcap-capture-filter") or ""
         writer = PcapWriter(
             sink,
             snaplen=choices.snaplen,
@@ -182,7 +183,7 @@ class CaptureProcess:
         """What was chosen, and what is wrong with it."""
         try:
             choices = Choices(arguments.given(arguments.parse(self._argv)))
-            interface = queries.value_of(self._argv, "--extcap-interface")
+            interface = value_of(self._argv, "--extcap-interface")
             wrong = queries.unknown_interface(interface)
             server = find_interface(interface) if interface and not wrong else None
             if server is not None:
@@ -195,7 +196,7 @@ class CaptureProcess:
                 "no server given: set --host (in tshark -o extcap.usbip_remote.host:NAME) to its name or address "
                 "(demo is a simulated device)"
             )
-        capture_filter = queries.refusal(queries.value_of(self._argv, "--extcap-capture-filter") or "")
+        capture_filter = queries.refusal(value_of(self._argv, "--extcap-capture-filter") or "")
         if not wrong and capture_filter:
             wrong = f"the capture filter cannot be understood: {capture_filter}"
         return wrong, choices

@@ -6,7 +6,7 @@ Ref: Wireshark 4.0, doc/extcap.adoc; extcap_parser.c, ui/qt/extcap_argument.cpp 
 from __future__ import annotations
 
 from usbip_capture.discovery.known import KnownDevice, KnownServer, find_interface, read_cache
-from usbip_capture.extcap.queries import value_of
+from usbip_capture.extcap.argv import value_of
 from usbip_capture.extcap.sentences import sentence
 from usbip_capture.options import BOOLEAN, FILESELECT, INTERFACE, OPTIONS, SELECTOR, Option
 

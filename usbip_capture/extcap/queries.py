@@ -9,6 +9,7 @@ Ref: Wireshark 4.0, doc/extcap.adoc; extcap.c, extcap_parser.c for what is reall
 from __future__ import annotations
 
 from usbip_capture import __version__
+from usbip_capture.extcap.argv import value_of
 from usbip_capture.extcap.sentences import sentence
 from usbip_capture.options import INTERFACE
 
@@ -47,17 +48,6 @@ def answer(argv: list[str]) -> tuple[str, str] | None:
     if text is not None:
         return refusal(text) + "\n" if refusal(text) else "", ""
     return None
-
-
-def value_of(argv: list[str], name: str) -> str | None:
-    """What follows `name` (or `name=`), the last time it is given; None when it is not, `""` when nothing follows."""
-    found = None
-    for index, argument in enumerate(argv):
-        if argument == name:
-            found = argv[index + 1] if index + 1 < len(argv) else ""
-        elif argument.startswith(name + "="):
-            found = argument[len(name) + 1 :]
-    return found
 
 
 def refusal(capture_filter: str) -> str:
