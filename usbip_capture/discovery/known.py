@@ -23,6 +23,8 @@ REFRESHER_LOCK_FILE = "refresher.lock"
 #: No file of ours is ever longer.
 _MAX_BYTES = 256 << 10
 _MAX_DIGITS = 12
+#: What a name or an address has besides letters and digits; `%` is in front of an IPv6 zone.
+_HOST = "-._:%"
 _SLUG = "abcdefghijklmnopqrstuvwxyz0123456789.-"
 _SLUG_LENGTH = 40
 _INTERFACE_PREFIX = "usbip-"
@@ -136,6 +138,17 @@ def clean(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
+def configuration_problem() -> str:
+    """Why the configuration file cannot be read; empty when it can, and when there is none."""
+    try:
+        with open(os.path.join(configuration_folder(), CONFIGURATION_FILE), "rb", opener=_without_blocking):
+            return ""
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return error.strerror or str(error)
+
+
 def unreadable_entries() -> list[tuple[str, str]]:
     """(entry, source) of what the user has configured and what is no address."""
     return [(entry, source) for entry, source in _entries() if _server(entry, source) is None]
@@ -159,17 +172,22 @@ def _server(entry: str, source: str) -> KnownServer | None:
         host, port = parse_address(address)
     except LocalProtocolError:
         return None
-    if any(c.isspace() or c == "/" for c in host):
+    if not port or not all(c.isalnum() or c in _HOST for c in host):
         return None
     return KnownServer(host, port, clean(name) if equals else "", source)
 
 
 def _lines(path: str) -> list[str]:
     try:
-        with open(path, "rb") as file:
-            return file.read(_MAX_BYTES).decode("utf-8", "replace").splitlines()
+        # Not blocking: who puts a named pipe there must not stop Wireshark.
+        with open(path, "rb", opener=_without_blocking) as file:
+            return (file.read(_MAX_BYTES) or b"").decode("utf-8-sig", "replace").splitlines()
     except OSError:
         return []
+
+
+def _without_blocking(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _is_number(text: str) -> bool:

@@ -26,6 +26,7 @@ from usbip_capture.discovery.known import (
     KnownServer,
     cache_folder,
     configuration_folder,
+    configuration_problem,
     known_servers,
     unreadable_entries,
 )
@@ -36,7 +37,7 @@ from usbip_capture.installation.health import FAILURE, OK, WARNING, Finding, ask
 from usbip_capture.installation.wiresharks import Installation, installations, sandboxed
 from usbip_capture.options import INTERFACE
 
-PACKAGES = ("pyusb", "python-pcapng", "zeroconf")
+PACKAGES = ("pyusb", "python-pcapng", "zeroconf", "plotille")
 #: Where a server is known from, as a person finds it.
 _WHERE = {
     "environment": SERVERS_VARIABLE,
@@ -187,6 +188,10 @@ def _listed(wireshark: Installation) -> Iterator[Finding]:
 
 def _servers() -> Iterator[Finding]:
     """Ask every known server at once."""
+    if problem := configuration_problem():
+        path = _WHERE["configuration"]
+        remedy = "make it a file that you may read, or move it away"
+        yield Finding(WARNING, f"{path} cannot be read ({problem})", remedy)
     for entry, source in unreadable_entries():
         yield Finding(WARNING, f"{entry!r} in {_WHERE[source]} is no address", "write HOST, HOST:PORT or NAME=HOST")
     found: dict[Server, Finding] = {}

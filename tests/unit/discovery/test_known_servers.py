@@ -71,7 +71,8 @@ def test_names_are_few_characters_and_never_the_same(
     assert [server.interface for server in known_servers()] == found
 
 
-@pytest.mark.parametrize("entry", ["", " , ,", "two words", "a/b", "pi:port", "[fe80::1", "pi:99999", "=", "name="])
+@pytest.mark.parametrize("entry", ["", " , ,", "two words", "a/b", "pi:port", "[fe80::1", "pi:99999", "=", "name=",
+                                   "pi:0", "p\x01i", "p\ufffdi", "<pi>"])  # fmt: skip
 def test_entries_that_are_no_address(monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
     monkeypatch.setenv("USBIP_CAPTURE_SERVERS", entry)
     assert known_servers() == []
@@ -106,6 +107,26 @@ def test_an_announced_server_may_move() -> None:
     memory.remember_server("192.0.2.1", 3240, "esp", "mdns")
     memory.remember_server("192.0.2.2", 3240, "esp", "mdns")
     assert list(read_cache().servers) == [("192.0.2.2", 3240)]
+
+
+def test_a_list_as_windows_writes_it(home: Path) -> None:
+    configure(home, "\ufeffpi\r\nlab = lab.example\r\n")
+    assert [(server.name, server.host) for server in known_servers()] == [("", "pi"), ("lab", "lab.example")]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_named_pipe_instead_of_a_file_is_not_waited_for(home: Path) -> None:
+    (home / "config/usbip-capture").mkdir(parents=True)
+    os.mkfifo(home / "config/usbip-capture/servers.conf")
+    assert known_servers() == []
+
+
+def test_a_server_from_the_future_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_800_000_000
+    for moment in (now + 10 * memory.MAX_AGE, now, now + memory.MAX_AGE + 10):
+        monkeypatch.setattr(time, "time", lambda moment=moment: moment)
+        memory.remember_server(f"host{moment}", 3240)
+    assert {host for host, _ in read_cache().servers} == {f"host{now + memory.MAX_AGE + 10}"}
 
 
 DAMAGED = [
