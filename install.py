@@ -182,7 +182,7 @@ def home() -> Path:
         base = Path.home() / "Library/Application Support"
     else:
         base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
-    return base / "usbip-capture" / "venv"
+    return base.absolute() / "usbip-capture" / "venv"
 
 
 def make_environment(folder: Path) -> None:

@@ -81,6 +81,12 @@ def test_a_foreign_extcap_is_left_alone(tmp_path: Path) -> None:
     assert foreign.read_text() == "#!/bin/sh\n"
 
 
+def test_a_relative_home() -> None:
+    code = "import install; print(install.home())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={"HOME": "here"}, capture_output=True, check=True)
+    assert Path(os.fsdecode(done.stdout)).is_absolute()
+
+
 @pytest.mark.parametrize("option", ["--doctor", "--profile", "--profile remove"])
 def test_what_needs_the_installed_program(option: str, tmp_path: Path) -> None:
     done = install(tmp_path, *option.split())
