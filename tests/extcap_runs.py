@@ -80,13 +80,13 @@ def assert_complete(data: bytes, tmp_path: Path) -> int:
     return len(list(read_capture(path)))
 
 
-def failing(extcap: Path, tmp_path: Path, *options: str) -> str:
+def failing(extcap: Path, tmp_path: Path, *options: str, status: int = 1) -> str:
     """Run with a FIFO; the sentence. Asserts all that must hold whatever fails."""
     reader = Reader(tmp_path / "fifo")
     code, out, err = run(extcap, *options, "--fifo", str(reader.path))
     assert reader.opened.wait(10)
     assert reader.ended.wait(10)
-    assert code == 1
+    assert code == status
     assert out == b""
     assert reader.data[:4] == SHB
     assert_sentence(err)

@@ -61,7 +61,10 @@ def parse_selection(text: str) -> list[Selector]:
     """What `--device` names: `all` is ALL; else selectors, separated by commas. Raises LocalProtocolError."""
     if text.strip() == ALL_DEVICES:
         return ALL
-    return [Selector.parse(part) for part in text.split(",")]
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) > 1 and not {ALL_DEVICES, THE_ONLY_ONE, ""}.isdisjoint(parts):
+        raise LocalProtocolError(f"{text!r} is no list of devices: give all, auto, or busids and VID:PIDs with commas")
+    return [Selector.parse(part) for part in parts]
 
 
 @dataclass(slots=True, frozen=True)
@@ -77,9 +80,9 @@ class Server:
         """`host` as people write it, perhaps with a port of its own. Raises LocalProtocolError."""
         if not isinstance(host, str) or not host.strip():
             raise LocalProtocolError("no server given: give its name or address, such as 192.0.2.10")
+        name, port = parse_address(host, port) if isinstance(port, int) else (host, port)
         if not isinstance(port, int) or not 0 < port < 65536:
             raise LocalProtocolError(f"{port!r} is no port: give a number from 1 to 65535")
-        name, port = parse_address(host, port)
         return cls(DEMO if name.lower() == DEMO else name, port, timeout)
 
     def __str__(self) -> str:

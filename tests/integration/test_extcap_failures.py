@@ -39,16 +39,27 @@ WRONG_ARGUMENTS = {
     "filter": (["--host", "demo", "--extcap-capture-filter", "bulk and"], "capture filter"),
     "misspelt option": (["--host", "demo", "--listen-inn", "off"], "--listen-inn"),
     "no option": (["--host", "demo", "extra"], "extra"),
+    "value missing": (["--host", "demo", "--port"], "--port"),
+    "port of the host": (["--host", "demo:0"], "0 is no port"),
+    "all and one more": (["--host", "demo", "--device", "1-1,all"], "give all, auto, or busids"),
+    "help": (["--help"], "leave --capture and --fifo out"),
+    "two jobs": (["--host", "demo", "--install"], "--install"),
+}
+NOT_THERE = {
     "unknown name": (["--host", "no-such-host.invalid"], "no-such-host.invalid"),
     "log file": (["--host", "demo", "--log-file", "/no/such/folder/log"], "/no/such/folder/log"),
     "unknown busid": (["--host", "demo", "--device", "9-9"], "1-1 (1209:0001)"),
     "unknown VID:PID": (["--host", "demo", "--device", "303a:4004"], "1-1 (1209:0001)"),
-    "value missing": (["--host", "demo", "--port"], "--port"),
 }
 
 
 @pytest.mark.parametrize(("options", "words"), WRONG_ARGUMENTS.values(), ids=WRONG_ARGUMENTS.keys())
 def test_wrong_arguments(extcap: Path, tmp_path: Path, options: list[str], words: str) -> None:
+    assert words in failing(extcap, tmp_path, *options, status=2)
+
+
+@pytest.mark.parametrize(("options", "words"), NOT_THERE.values(), ids=NOT_THERE.keys())
+def test_what_is_not_there(extcap: Path, tmp_path: Path, options: list[str], words: str) -> None:
     assert words in failing(extcap, tmp_path, *options)
 
 
@@ -130,7 +141,7 @@ def test_unwritable_target(extcap: Path, tmp_path: Path) -> None:
 
 def test_no_fifo(extcap: Path) -> None:
     code, _, err = run(extcap, "--host", "demo")
-    assert code == 1
+    assert code == 2
     assert_sentence(err, "--fifo")
 
 
@@ -170,9 +181,9 @@ def test_a_library_that_does_not_load_leaves_no_pipe_unopened(tmp_path: Path, mo
 def test_a_file_is_not_touched_before_there_is_a_device(extcap: Path, tmp_path: Path) -> None:
     target = tmp_path / "precious.pcapng"
     target.write_bytes(b"precious")
-    for options in ([], ["--host", "no-such-host.invalid"], ["--host", "demo", "--port", "junk"]):
+    for options, status in (([], 2), (["--host", "no-such-host.invalid"], 1), (["--host", "demo", "--port", "x"], 2)):
         code, _, _ = run(extcap, *options, "--fifo", str(target))
-        assert code == 1
+        assert code == status
     assert target.read_bytes() == b"precious"
     assert list(tmp_path.iterdir()) == [target]
 

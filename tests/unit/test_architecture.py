@@ -32,6 +32,7 @@ LINES = {
     "probe": 10,
     "options": 11,
     "discovery": 11,
+    "console": 11,
     "cli": 12,
     "installation": 12,
     "extcap": 13,

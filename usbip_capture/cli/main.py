@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import threading
 
-from usbip_capture import __version__
+from usbip_capture import __version__, console
 from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
 from usbip_capture.cli.stats import add_parser, stats
-from usbip_capture.errors import UsbipError
+from usbip_capture.errors import LocalProtocolError
 from usbip_capture.filters.language import FilterError
 
 _EXAMPLES = """\
@@ -21,32 +20,23 @@ examples:
   usbip-capture stats capture.pcapng          what a capture holds
   usbip-capture stats capture.pcapng --html page.html --filter 'bulk and in'
 
-exit status: 0 all is well, 1 it failed (one sentence says why), 2 wrong arguments
+exit status: 0 all is well, 1 it failed (one sentence says why), 2 wrong arguments, 130 Ctrl-C came before it was done
 """
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run with these arguments (default: the program's) and return the exit code."""
+    return console.run("usbip-capture", lambda: _command(argv))
+
+
+def _command(argv: list[str] | None) -> int:
     args = _parser().parse_args(argv)
+    if args.command == "demo":
+        return _demo(args.listen)
     try:
-        code = _demo(args.listen) if args.command == "demo" else stats(args.file, args.filter, args.html)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return code
+        return stats(args.file, args.filter, args.html)
     except FilterError as error:
-        print(f"usbip-capture: --filter: {error}", file=sys.stderr)
-        return 2
-    except UsbipError as error:
-        print(f"usbip-capture: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 0
-    except OSError as error:
-        # Python would complain about what it cannot flush once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if not isinstance(error, BrokenPipeError):      # that one says: who read our output has gone
-            print(f"usbip-capture: the output cannot be written: {error.strerror or error}", file=sys.stderr)
-        return 1
+        raise LocalProtocolError(f"--filter: {error}") from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,6 +79,8 @@ def _demo(listen: str) -> int:
     try:
         while not done.wait(1.0):
             pass
+    except KeyboardInterrupt:       # its ordinary end
+        pass
     finally:
         server.close()
     return 0

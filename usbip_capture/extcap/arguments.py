@@ -13,6 +13,8 @@ examples:
   usbip-extcap --capture --extcap-interface {INTERFACE} --host demo --duration 3 --fifo demo.pcapng
   usbip-extcap --capture --extcap-interface {INTERFACE} --host pi --device 1-1.2 --fifo - | tshark -r -
   tshark -i {INTERFACE} -o extcap.usbip_remote.host:pi -o extcap.usbip_remote.device:1-1.2
+
+exit status: 0 all is well, 1 it failed (one sentence says why), 2 wrong arguments, 130 Ctrl-C came before it was done
 """
 
 
@@ -31,28 +33,31 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        add_help=False,     # argparse would print and exit in the middle of a capture
     )
-    made.add_argument("--install", action="store_true", help="put it where this machine's Wireshark looks for it")
-    made.add_argument("--uninstall", action="store_true", help="take it away again")
-    made.add_argument("--doctor", action="store_true", help="look for everything that may be wrong, and say what helps")
-    made.add_argument(
+    made.add_argument("-h", "--help", action="store_true", help="show this help")
+    jobs = made.add_mutually_exclusive_group()
+    jobs.add_argument("--install", action="store_true", help="put it where this machine's Wireshark looks for it")
+    jobs.add_argument("--uninstall", action="store_true", help="take it away again")
+    jobs.add_argument("--doctor", action="store_true", help="look for everything that may be wrong, and say what helps")
+    jobs.add_argument(
         "--profile",
         nargs="?",
         const="install",
         choices=("install", "remove"),
         help="install the Wireshark profile USB-IP (columns, colours, filter buttons), or remove it",
     )
-    made.add_argument(
+    jobs.add_argument(
         "--wireshark",
         nargs="+",
         metavar=("HOST", "DEVICE"),
-        help="start Wireshark, capturing from HOST[:PORT] at once",
+        help="start Wireshark, capturing from HOST[:PORT], perhaps from one DEVICE, at once",
     )
-    made.add_argument("--version", action="store_true", help="print the version")
-    made.add_argument("--capture", action="store_true", help="capture, until stopped")
+    jobs.add_argument("--version", action="store_true", help="print the version")
+    jobs.add_argument("--capture", action="store_true", help="capture, until stopped")
     made.add_argument("--extcap-interface", metavar="NAME", help=f"what to capture: {INTERFACE}")
     made.add_argument("--fifo", metavar="FILE", help="where to write: a file, a named pipe, - for standard output")
-    made.add_argument("--extcap-capture-filter", metavar="FILTER", help=argparse.SUPPRESS)
+    made.add_argument("--extcap-capture-filter", metavar="FILTER", help="write only these URBs, such as 'bulk and in'")
     for option in OPTIONS:
         default = f" (default: {option.default_text})" if option.default_text else ""
         help_text = (option.help + default).replace("%", "%%")

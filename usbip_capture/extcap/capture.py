@@ -41,10 +41,11 @@ _STARTED, _STOP, _ENDED = "started", "stop", "ended"
 
 
 class CaptureProcess:
-    """One capture. `stopped` tells whether somebody else ended it."""
+    """One capture. stopped: somebody else ended it. misused: its sentence is about the arguments."""
 
     def __init__(self, argv: list[str], control_in: int | None = None) -> None:
         self.stopped = False
+        self.misused = False
         self.writer: PcapWriter | None = None
         self._argv = argv
         self._toolbar = Toolbar(control_in, value_of(argv, "--extcap-control-out"), self)
@@ -137,6 +138,7 @@ class CaptureProcess:
             pass
         except UsbipError as error:
             self._sentence = str(error)
+            self.misused = isinstance(error, LocalProtocolError)
         except Exception as error:
             log.exception("the session failed")
             self._sentence = f"the capture ended because of our own fault: {type(error).__name__}: {error}"
@@ -182,7 +184,10 @@ class CaptureProcess:
     def _choices(self) -> tuple[str, Choices]:
         """What was chosen, and what is wrong with it."""
         try:
-            choices = Choices(arguments.given(arguments.parse(self._argv)))
+            namespace = arguments.parse(self._argv)
+            if namespace.help:
+                raise LocalProtocolError("--help explains and captures nothing: leave --capture and --fifo out")
+            choices = Choices(arguments.given(namespace))
             interface = value_of(self._argv, "--extcap-interface")
             wrong = queries.unknown_interface(interface)
             server = find_interface(interface) if interface and not wrong else None

@@ -26,16 +26,18 @@ def capture(argv: list[str]) -> int:
     closed = _open_standard_streams()
     control = ControlPipe(value_of(argv, "--extcap-control-in"))
     stderr = _silence()
-    wait = True
+    wait, failed = True, 1
     try:
         if 1 in closed and value_of(argv, "--fifo") == "-":
-            raise OSError("standard output is closed")
-        enable_site_packages()
-        from usbip_capture.extcap.capture import CaptureProcess
+            sentence = "standard output is closed: leave it open, or give --fifo a file"
+        else:
+            enable_site_packages()
+            from usbip_capture.extcap.capture import CaptureProcess
 
-        process = CaptureProcess(argv, control.fd)
-        sentence = process.run()
-        wait = not process.stopped
+            process = CaptureProcess(argv, control.fd)
+            sentence = process.run()
+            wait = not process.stopped
+            failed = 2 if process.misused else 1
     except KeyboardInterrupt:
         sentence, wait = "", False
     except BaseException as error:
@@ -47,7 +49,7 @@ def capture(argv: list[str]) -> int:
     if wait:
         control.wait_for_writer(_CONTROL_TIMEOUT)
     # Not sys.exit: a daemon thread that runs on while Python shuts down can crash it.
-    os._exit(1 if sentence else 0)
+    os._exit(failed if sentence else 0)
 
 
 class ControlPipe:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from usbip_capture.errors import LocalProtocolError
+from usbip_capture.errors import CaptureError
 from usbip_capture.options import Choices
 
 log = logging.getLogger("usbip_capture.extcap")
@@ -13,13 +13,13 @@ _LINE = logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(mes
 
 
 def start(choices: Choices, window: logging.Handler) -> None:
-    """Log into the window, and into the file if there is to be one. Raises LocalProtocolError."""
+    """Log into the window, and into the file if there is to be one. Raises CaptureError."""
     handlers = [window]
     if choices.log_file:
         try:
             handlers.append(logging.FileHandler(choices.log_file, encoding="utf-8"))
         except OSError as error:
-            raise LocalProtocolError(
+            raise CaptureError(
                 f"the log file {choices.log_file} cannot be written: {error.strerror}: choose another place"
             ) from error
     root = logging.getLogger("usbip_capture")

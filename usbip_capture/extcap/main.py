@@ -30,19 +30,23 @@ In Wireshark: the interface "{queries.INTERFACE_DISPLAY}". With tshark:
 def main(argv: list[str] | None = None) -> int:
     """Run with these arguments (default: the program's) and return the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    if "--capture" in argv:
-        from usbip_capture.extcap import guard
+    try:
+        # With a fifo it is a capture whatever else is given: Wireshark waits for it to be opened.
+        if "--capture" in argv and ("--fifo" in argv or not _asks_for_text(argv)):
+            from usbip_capture.extcap import guard
 
-        return guard.capture(argv)
-    answer = queries.answer(argv)
-    if answer is None:
-        return _for_people(argv)
-    return _print(*answer)
+            return guard.capture(argv)
+        answer = queries.answer(argv)
+        if answer is None:
+            return _for_people(argv)
+        return _print(*answer)
+    except KeyboardInterrupt:
+        return 130
 
 
 def _print(text: str, error: str) -> int:
     try:
-        if text:
+        if text and sys.stdout is not None:
             # As bytes: Wireshark drops a line that is not UTF-8, whatever the locale is.
             sys.stdout.buffer.write(text.encode())
             sys.stdout.flush()
@@ -53,35 +57,34 @@ def _print(text: str, error: str) -> int:
     return 1 if error else 0
 
 
+def _asks_for_text(argv: list[str]) -> bool:
+    return bool({"--version", "--help", "-h"} & set(argv))
+
+
 def _for_people(argv: list[str]) -> int:
     from usbip_capture.extcap import guard
 
     guard.enable_site_packages()
-    if "--version" in argv:
-        return _print(f"usbip-extcap {__version__}\n", "")
-    if "--help" in argv or "-h" in argv:
-        from usbip_capture.extcap.arguments import parser
+    from usbip_capture import console
 
-        return _print(parser().format_help(), "")
-    code = _job(argv)
-    if code is not None:
-        return code
-    if not argv:
-        return _print(_ABOUT, "")
-    _print("", f"nothing to do for {' '.join(argv)}: see usbip-extcap --help")
-    return 2
+    return console.run("usbip-extcap", lambda: _job(argv))
 
 
-def _job(argv: list[str]) -> int | None:
-    """Do the job that is asked for; None if none is."""
+def _job(argv: list[str]) -> int:
+    """Do the job that is asked for. Raises LocalProtocolError if none is."""
     from usbip_capture.errors import LocalProtocolError
-    from usbip_capture.extcap.arguments import parse
+    from usbip_capture.extcap.arguments import parse, parser
 
-    try:
-        given = parse(argv)
-    except LocalProtocolError as error:
-        _print("", f"usbip-extcap: {error}")
-        return 2
+    if "--version" in argv:
+        print(f"usbip-extcap {__version__}")
+        return 0
+    if _asks_for_text(argv):
+        print(parser().format_help(), end="")
+        return 0
+    if not argv:
+        print(_ABOUT, end="")
+        return 0
+    given = parse(argv)
     if given.doctor:
         from usbip_capture.installation import doctor
 
@@ -101,4 +104,4 @@ def _job(argv: list[str]) -> int | None:
 
         memory.forget_everything()
         return placement.uninstall() | profile.uninstall()
-    return None
+    raise LocalProtocolError(f"nothing to do for {' '.join(argv)}: to capture, give --capture; see usbip-extcap --help")

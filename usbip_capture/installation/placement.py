@@ -38,18 +38,18 @@ _QUERY_TIMEOUT = 60
 def install() -> int:
     """Place the launcher; tells what was done. Returns the exit code."""
     folders = find_folders()
-    try:
-        for folder, wireshark in folders.items():
+    for folder, wireshark in folders.items():
+        try:
             path = place(folder, launcher(sys.executable, Path(usbip_capture.__file__).parents[1]))
             check(path)
-            print(f"Placed {path} for {wireshark or 'Wireshark 4.2 or later, of which none was found here'}.")
-    except CaptureError as error:
-        print(f"usbip-extcap: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        where = error.filename or folder
-        print(f"usbip-extcap: {where} cannot be written ({error.strerror}): make it writable", file=sys.stderr)
-        return 1
+        except CaptureError as error:
+            print(f"usbip-extcap: {error}", file=sys.stderr)
+            return 1
+        except OSError as error:
+            where = error.filename or folder
+            print(f"usbip-extcap: {where} cannot be written ({error.strerror}): make it writable", file=sys.stderr)
+            return 1
+        print(f"Placed {path} for {wireshark or 'Wireshark 4.2 or later, of which none was found here'}.")
     if not any(folders.values()):
         print("Once there is a Wireshark, 'usbip-extcap --install' again makes sure that it finds this.")
         return 0

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from usbip_capture.address import DEFAULT_PORT, parse_address
-from usbip_capture.errors import CaptureError, LocalProtocolError, UsbipError
+from usbip_capture.errors import CaptureError, LocalProtocolError
 from usbip_capture.installation import launcher_check, placement, wiresharks
 from usbip_capture.installation.health import first_line
 from usbip_capture.options import INTERFACE, OPTIONS
@@ -19,14 +19,9 @@ _PATIENCE = 1.5
 
 
 def run(words: list[str]) -> int:
-    """Start Wireshark for HOST[:PORT] and perhaps a device; it runs on without us. Returns the exit code."""
-    try:
-        options = preferences(words)
-        wireshark = find()
-        process = start([wireshark, "-k", "-i", INTERFACE, *options])
-    except UsbipError as error:
-        print(f"usbip-extcap: {error}", file=sys.stderr)
-        return 1
+    """Start Wireshark for HOST[:PORT] and perhaps a device; it runs on without us. The exit code. Raises UsbipError."""
+    options = preferences(words)
+    process = start([find(), "-k", "-i", INTERFACE, *options])
     print(f"Wireshark is starting, process {process}.")
     return 0
 
