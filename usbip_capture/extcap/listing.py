@@ -18,8 +18,10 @@ def list_devices(host: str, port: str, timeout: float) -> tuple[list[KnownDevice
     answers: queue.SimpleQueue[tuple[list[KnownDevice], str]] = queue.SimpleQueue()
     if not host.strip():
         return [], "give the server's name first, then Reload"
-    number = int(port) if port.isascii() and port.isdigit() else DEFAULT_PORT
-    threading.Thread(target=lambda: answers.put(_ask(host, number, timeout)), daemon=True).start()
+    port = port.strip() or str(DEFAULT_PORT)
+    if not (port.isascii() and port.isdigit() and len(port) <= 5):
+        return [], f"{port!r} is no port: give a number from 1 to 65535, then Reload"
+    threading.Thread(target=lambda: answers.put(_ask(host, int(port), timeout)), daemon=True).start()
     try:
         return answers.get(timeout=timeout)
     except queue.Empty:

@@ -94,7 +94,13 @@ def test_reload_says_what_went_wrong_as_an_item_that_does_no_harm() -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [([], "name first"), (["--host", "no-such.invalid"], "not known"), (["--host", "a:b:c/"], "a:b:c/")],
+    [
+        ([], "name first"),
+        (["--host", "no-such.invalid"], "not known"),
+        (["--host", "a:b:c/"], "a:b:c/"),
+        (["--host", "demo", "--port", "junk"], "is no port"),
+        (["--host", "demo", "--port", "99999"], "is no port"),
+    ],
 )
 def test_reload_without_a_server(options: list[str], words: str) -> None:
     lines = reload(*options)
