@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from itertools import count
@@ -17,6 +18,8 @@ settings.load_profile("repeatable")
 # No test looks for servers on the network by accident, or reads or changes what the user's own captures remember.
 os.environ["USBIP_CAPTURE_DISCOVERY"] = "off"
 os.environ.pop("USBIP_CAPTURE_SERVERS", None)
+# Where the suite runs in the background of a script, programs that it starts would not hear of Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 _folders = tempfile.TemporaryDirectory(prefix="usbip-capture-tests-")
 _numbers = count()
 
