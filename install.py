@@ -43,6 +43,9 @@ TEST_PACKAGES = {
     "aplay": "alsa-utils",
     "gcc": "gcc libc6-dev",
     "chromium": "chromium",
+    "logger": "bsdutils",
+    "rsyslogd": "rsyslog rsyslog-gnutls",
+    "openssl": "openssl",
 }
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 TYPE_CHECKING = False       # not from typing: that module alone doubles the time of an answer to Wireshark
 if TYPE_CHECKING:
     from usbip_capture.capture.writer import PcapWriter
+    from usbip_capture.collector import SyslogReceiver
     from usbip_capture.discovery.mdns import discover_usbip_servers
     from usbip_capture.pyusb_backend import get_backend
 
 __version__ = "0.1.0"
-__all__ = ["PcapWriter", "__version__", "discover_usbip_servers", "get_backend"]
+__all__ = ["PcapWriter", "SyslogReceiver", "__version__", "discover_usbip_servers", "get_backend"]
 
 # Name -> module. Nothing is imported before it is asked for: Wireshark's queries start this package too.
 _HOMES = {
     "PcapWriter": "usbip_capture.capture.writer",
+    "SyslogReceiver": "usbip_capture.collector",
     "discover_usbip_servers": "usbip_capture.discovery.mdns",
     "get_backend": "usbip_capture.pyusb_backend",
 }

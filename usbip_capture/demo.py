@@ -5,6 +5,8 @@ Interface 2: a keyboard that types `usbip` over and over.
 Interface 3: vendor specific. Alternate setting 0: bulk OUT 0x04 comes back at bulk IN 0x84. Alternate setting 1:
 isochronous OUT 0x05 comes back at isochronous IN 0x85. Vendor request 0x10 stores data (OUT) and gives it back (IN);
 any other one stalls.
+
+It also has a log, which tells of the same events (see `demo_log`).
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ import threading
 import time
 from itertools import cycle
 
+from usbip_capture.demo_log import DemoLog
 from usbip_capture.devices.chapter9 import Descriptors
 from usbip_capture.devices.simulated import SimulatedDevice
 from usbip_capture.server import Server
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.setup import Setup
+from usbip_capture.usb.urb import Completion, Urb
 
 BUSID = "1-1"
 CDC_NOTIFY, CDC_IN, CDC_OUT, KEYS_IN = 0x81, 0x82, 0x02, 0x83
@@ -70,6 +74,8 @@ DESCRIPTORS = Descriptors(
 )
 INFO: DeviceInfo = DESCRIPTORS.info(BUSID, 1, 2, Speed.HIGH)
 
+# bmRequestType and bRequest. Ref: USB 2.0, 9.4.7 and 9.4.10
+_SET_CONFIGURATION, _SET_INTERFACE = (0x00, 9), (0x01, 11)
 # CDC requests. Ref: CDC 1.2, table 19; PSTN 1.2, table 13
 _SET_LINE_CODING, _GET_LINE_CODING, _SET_CONTROL_LINE_STATE, _SEND_BREAK = 0x20, 0x21, 0x22, 0x23
 _SERIAL_STATE = bytes.fromhex("a120 0000 0000 0200")
@@ -83,8 +89,10 @@ _UPTIME_PERIOD = 1.0
 class DemoDevice(SimulatedDevice):
     """The composite device, from one import to its end."""
 
-    def __init__(self, info: DeviceInfo = INFO) -> None:
+    def __init__(self, info: DeviceInfo = INFO, log: DemoLog | None = None) -> None:
         super().__init__(info, DESCRIPTORS)
+        self._log = log or DemoLog()
+        self._log.say("I", "usb", "a host has taken the device")
         self._started = time.monotonic()
         self._line_coding = bytes.fromhex("00c20100 00 00 08")     # 115200 8N1
         self._stored = b""
@@ -93,6 +101,21 @@ class DemoDevice(SimulatedDevice):
         self._last_report = bytes(8)
         self.timetable.every(_KEY_PERIOD, self._type)
         self.timetable.every(_UPTIME_PERIOD, self._say_uptime)
+
+    def close(self) -> None:
+        super().close()
+        self._log.say("I", "usb", "the host has given the device back")
+
+    def _control(self, urb: Urb) -> Completion:
+        completion = super()._control(urb)
+        setup = Setup.unpack(urb.setup)
+        if completion.status:
+            self._log.say("W", "usb", f"request {urb.setup.hex(' ')} is not supported: stalled")
+        elif (setup.bmRequestType, setup.bRequest) == _SET_CONFIGURATION:
+            self._log.say("I", "usb", f"configuration {setup.wValue}")
+        elif (setup.bmRequestType, setup.bRequest) == _SET_INTERFACE:
+            self._log.say("I", "usb", f"interface {setup.wIndex}, alternate setting {setup.wValue}")
+        return completion
 
     def control(self, setup: Setup, data: bytes) -> bytes | None:
         kind, request = setup.bmRequestType, setup.bRequest
@@ -118,6 +141,7 @@ class DemoDevice(SimulatedDevice):
             return b""
         if setup.bRequest == _SET_CONTROL_LINE_STATE:
             # Carrier and data set ready follow the host's DTR.
+            self._log.say("I", "serial", f"DTR {'on' if setup.wValue & 1 else 'off'}")
             self.feed(CDC_NOTIFY, _SERIAL_STATE + bytes([3 if setup.wValue & 1 else 0, 0]))
             return b""
         return b"" if setup.bRequest == _SEND_BREAK else None
@@ -137,26 +161,34 @@ class DemoDevice(SimulatedDevice):
         # Keys that nobody reads are not kept: a keyboard has no memory.
         if self.waits_for_data(KEYS_IN):
             self._last_report = next(self._reports)
+            if code := self._last_report[2]:
+                self._log.say("I", "keyboard", f"key {chr(code - 4 + ord('a'))}")
             self.feed(KEYS_IN, self._last_report)
 
     def _say_uptime(self) -> None:
         if self.waits_for_data(CDC_IN):
             uptime = time.monotonic() - self._started
+            self._log.say("I", "serial", f"uptime {uptime:.0f} s")
             self.feed(CDC_IN, f"demo: uptime {uptime:.0f} s\r\n".encode())
 
 
 class DemoServer(Server):
-    """A server that exports the demo device."""
+    """A server that exports the demo device, and has its log."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.add(INFO, DemoDevice)
+        self.log = DemoLog()
+        self.add(INFO, lambda: DemoDevice(log=self.log))
 
     def connect(self) -> socket.socket:
         """A connection within this process."""
         ours, theirs = socket.socketpair()
         self.serve_socket(theirs)
         return ours
+
+    def close(self) -> None:
+        super().close()
+        self.log.close()
 
 
 _server: DemoServer | None = None
@@ -165,8 +197,17 @@ _starting = threading.Lock()
 
 def connect_demo() -> socket.socket:
     """A connection to this process's own demo server, which is started when first needed."""
+    return _demo_server().connect()
+
+
+def connect_demo_log() -> socket.socket:
+    """A connection to the log of this process's own demo server."""
+    return _demo_server().log.connect()
+
+
+def _demo_server() -> DemoServer:
     global _server  # noqa: PLW0603  one for the process: a device lent once is in use for all others
     with _starting:
         if _server is None:
             _server = DemoServer()
-        return _server.connect()
+        return _server

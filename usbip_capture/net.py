@@ -25,8 +25,8 @@ _TIMEOUTS = (
 _JOIN_BELOW = 16 << 10
 
 
-def connect(host: str, port: int, timeout: float) -> socket.socket:
-    """A connection to a USB/IP server. Raises ServerUnreachable with the reason and what to try.
+def connect(host: str, port: int, timeout: float, service: str = "a USB/IP server") -> socket.socket:
+    """A connection to `service`. Raises ServerUnreachable with the reason and what to try.
 
     timeout: seconds for each address that the name has.
     """
@@ -40,7 +40,7 @@ def connect(host: str, port: int, timeout: float) -> socket.socket:
             f"{where} does not answer within {timeout:g} s: is it switched on, and is a firewall in the way?"
         ) from error
     except ConnectionRefusedError as error:
-        raise ServerUnreachable(f"nothing listens on {host} port {port}: does a USB/IP server run there?") from error
+        raise ServerUnreachable(f"nothing listens on {host} port {port}: does {service} run there?") from error
     except OSError as error:
         raise ServerUnreachable(f"no connection to {where}: {error.strerror or error}") from error
     set_options(sock)

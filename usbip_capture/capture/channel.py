@@ -6,6 +6,8 @@ import threading
 import time
 from typing import TypeAlias
 
+from usbip_capture.capture.log_channel import LogBatch, LogChannel
+from usbip_capture.capture.remarks import Notes, Remark
 from usbip_capture.filters.language import Filter
 from usbip_capture.filters.matcher import Matcher
 from usbip_capture.records.pcapng import MAX_COMMENTS
@@ -21,35 +23,19 @@ PACKET_COST = 160
 
 # channel, packer, cost, time stamp, URB id, URB, data of an outward URB, completion (None: submit), comments
 Event: TypeAlias = "tuple[UsbChannel, UsbmonPacker, int, int, int, Urb, Buffer, Completion | None, tuple[str, ...]]"
-# Besides events: a block that is packed already, an interface that begins here, and the sign that a `flush` has been
-# reached.
-Item: TypeAlias = "Event | bytes | UsbChannel | Notes | Remark | threading.Event"
+# Besides events: messages of a log, a block that is packed already, an interface that begins here, and the sign that a
+# `flush` has been reached.
+Item: TypeAlias = "Event | bytes | UsbChannel | LogChannel | LogBatch | Notes | Remark | threading.Event"
 
 #: Instead of the id of a URB: the filter does not let it pass.
 _FILTERED = -1
 
 
-class Remark:
-    """Something said at a moment of the capture."""
-
-    __slots__ = ("text", "timestamp_ns")
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.timestamp_ns = time.time_ns()
-
-
-class Notes:
-    """The interface of remarks that no packet could carry, `notes0`."""
-
-    def __init__(self, interface_id: int) -> None:
-        self.interface_id = interface_id
-
-
 class EventQueue:
     """What is captured and not yet written. All but `wake` is read and changed under `lock`.
 
-    used: bytes taken by what is queued. reserved: bytes for the completions of URBs that are out.
+    used: bytes taken by what is queued; log_used: by messages of logs. reserved: bytes for the completions of URBs
+    that are out.
     ended: nothing is captured any more. idle: the writer sleeps until `wake` is set.
     remarks: for the next event of any channel. interfaces: how many there are.
     """
@@ -61,7 +47,7 @@ class EventQueue:
         self.budget = budget
         # Half of the queue may be spoken for by completions to come: more would turn submits away for nothing.
         self.max_reserved = budget // 2
-        self.used = self.reserved = 0
+        self.used = self.log_used = self.reserved = 0
         self.last_urb_id = 0
         self.interfaces = 0
         self.remarks: list[Remark] = []

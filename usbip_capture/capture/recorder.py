@@ -11,11 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from usbip_capture.capture.channel import Event, EventQueue, Item, Notes, Remark, UsbChannel
+from usbip_capture.capture.channel import Event, EventQueue, Item, UsbChannel
+from usbip_capture.capture.log_channel import LogBatch, LogChannel
+from usbip_capture.capture.remarks import Notes, Remark
 from usbip_capture.capture.sinks import ReaderGone, Sink, SinkAborted
 from usbip_capture.errors import CaptureError
 from usbip_capture.filters.language import Filter
-from usbip_capture.records.pcapng import LINKTYPE_WIRESHARK_UPPER_PDU, Section, pack_packet
+from usbip_capture.records.pcapng import LINKTYPE_USB_LINUX_MMAPPED, LINKTYPE_WIRESHARK_UPPER_PDU, Section, pack_packet
 from usbip_capture.records.upper_pdu import pack_remark
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.urb import Buffer
@@ -59,6 +61,7 @@ class Recorder:
         self._queue.items.append(section.header())
         self.error: CaptureError | None = None
         self.channels: list[UsbChannel] = []
+        self.logs: list[LogChannel] = []
         self._sink = sink
         self._section = section
         self._snaplen = snaplen
@@ -74,6 +77,11 @@ class Recorder:
         self._thread = threading.Thread(target=self._run, name="usbip-capture writer", daemon=True)
         self._thread.start()
 
+    @property
+    def everything(self) -> list[UsbChannel | LogChannel]:
+        """The channels of devices and of logs."""
+        return [*self.channels, *self.logs]
+
     def add_channel(self, info: DeviceInfo, description: str, *, product_follows: bool = False) -> UsbChannel:
         """A new interface of the capture, `usbip0` and so on, for one device.
 
@@ -86,6 +94,17 @@ class Recorder:
                 channel.settled = time.monotonic() + PRODUCT_TIMEOUT
             if not self._queue.ended:
                 self.channels.append(channel)
+                self._queue.items.append(channel)
+                self._queue.interfaces += 1
+        self._queue.wake.set()
+        return channel
+
+    def add_log(self, description: str) -> LogChannel:
+        """A new interface of the capture, `syslog0` and so on, for a log."""
+        with self._queue.lock:
+            channel = LogChannel(self._queue, len(self.logs), self._snaplen, description)
+            if not self._queue.ended:
+                self.logs.append(channel)
                 self._queue.items.append(channel)
                 self._queue.interfaces += 1
         self._queue.wake.set()
@@ -234,12 +253,15 @@ class Recorder:
                 if isinstance(item, tuple):
                     item[0].dropped += 1
                     self._queue.used -= item[2]
+                elif isinstance(item, LogBatch):
+                    item.channel.dropped += len(item.blocks)
+                    self._queue.used -= item.cost
         batch.clear()
 
     def _write_some(self, batch: list[Item]) -> bool:
         out: list[Buffer] = []
         flushed: list[threading.Event] = []
-        size = cost = 0
+        size = cost = log_cost = 0
         enough = False
         for _ in range(min(len(batch), _WRITE_EVENTS)):
             item = batch.pop()
@@ -250,7 +272,13 @@ class Recorder:
                 enough = self._packed == self._max_packets
                 if enough or size >= _WRITE_SIZE:
                     break
-            elif isinstance(item, UsbChannel):
+            elif isinstance(item, LogBatch):
+                enough = self._take_log(out, item)
+                size += item.cost
+                log_cost += item.cost
+                if enough or size >= _WRITE_SIZE:
+                    break
+            elif isinstance(item, (UsbChannel, LogChannel)):
                 out.append(self._interface(item))
             elif isinstance(item, Notes):
                 out.append(self._notes_interface())
@@ -261,23 +289,35 @@ class Recorder:
             else:
                 out.append(item)
         self._sink.write(out)
-        for channel in self.channels:
+        for channel in self.everything:
             channel.written = channel.packed
         with self._queue.lock:
-            self._queue.used -= cost
+            self._queue.used -= cost + log_cost
+            self._queue.log_used -= log_cost
         for event in flushed:
             event.set()
         return enough
 
-    def _interface(self, channel: UsbChannel) -> bytes:
+    def _take_log(self, out: list[Buffer], batch: LogBatch) -> bool:
+        """True when there are enough packets."""
+        left = self._max_packets - self._packed if self._max_packets else len(batch.blocks) + 1
+        blocks = batch.blocks[:left]
+        out += blocks
+        batch.channel.packed += len(blocks)
+        self._packed += len(blocks)
+        return len(blocks) == left
+
+    def _interface(self, channel: UsbChannel | LogChannel) -> bytes:
         """The description of an interface, its number being the count of those before."""
         channel.described = True
+        usb = isinstance(channel, UsbChannel)
         return self._section.interface(
             name=channel.name,
             description=channel.description,
             snaplen=self._snaplen,
-            speed=channel.speed.bits_per_second,
-            capture_filter=self._filter.text if self._filter else "",
+            speed=channel.speed.bits_per_second if isinstance(channel, UsbChannel) else 0,
+            capture_filter=self._filter.text if self._filter and usb else "",
+            link_type=LINKTYPE_USB_LINUX_MMAPPED if usb else LINKTYPE_WIRESHARK_UPPER_PDU,
         )[1]
 
     def _notes_interface(self) -> bytes:
@@ -292,7 +332,7 @@ class Recorder:
     def _trailer(self) -> list[Buffer]:
         """Statistics of each interface; an interface, if there was none: without one the file is not valid."""
         end_ns = time.time_ns()
-        if not self.channels:
+        if not self.everything:
             return [self._section.interface(name="usbip0", description="", snaplen=self._snaplen, speed=0)[1]]
         return [
             self._section.statistics(
@@ -304,7 +344,7 @@ class Recorder:
                 accepted=channel.received - channel.filtered if self._filter else None,
                 comments=[remark.text for remark in channel.remarks],
             )
-            for channel in self.channels
+            for channel in self.everything
             if channel.described    # the last packet may have come before it
         ]
 
@@ -313,7 +353,7 @@ class Recorder:
         with self._queue.lock:
             self._queue.ended = True
             self._queue.items = []
-            for channel in self.channels:
+            for channel in self.everything:
                 if lost:
                     channel.dropped = channel.received - channel.written - channel.filtered
                 else:

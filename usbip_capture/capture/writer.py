@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from usbip_capture import __version__
 from usbip_capture.capture.channel import UsbChannel
+from usbip_capture.capture.log_channel import LogChannel
 from usbip_capture.capture.recorder import Recorder
 from usbip_capture.capture.sinks import Sink, StreamSink, open_sink
 from usbip_capture.errors import CaptureError
@@ -71,6 +72,10 @@ class PcapWriter:
         description = f"USB/IP {server} {info.busid} {info.idVendor:04x}:{info.idProduct:04x} {product or ''}"
         return self._recorder.add_channel(info, description.strip(), product_follows=product is None)
 
+    def add_log_interface(self, description: str) -> LogChannel:
+        """A channel for the messages of a log, on an interface of its own: `syslog0`, `syslog1`, ..."""
+        return self._recorder.add_log(description)
+
     def comment(self, text: str) -> None:
         """Say something at this moment: on the next packet, or as a packet of its own if there is none within 1 s."""
         self._recorder.comment(text)
@@ -93,13 +98,13 @@ class PcapWriter:
 
     @property
     def received(self) -> int:
-        """Packets offered, the dropped and the filtered ones too."""
-        return sum(channel.received for channel in self._recorder.channels)
+        """Packets offered, of USB and of logs, the dropped and the filtered ones too."""
+        return sum(channel.received for channel in self._recorder.everything)
 
     @property
     def dropped(self) -> int:
         """Packets that found no room in the queue, or were lost with the output."""
-        return sum(channel.dropped for channel in self._recorder.channels)
+        return sum(channel.dropped for channel in self._recorder.everything)
 
     @property
     def urbs(self) -> int:
@@ -119,7 +124,7 @@ class PcapWriter:
     @property
     def written(self) -> int:
         """Packets that are in the output."""
-        return sum(channel.written for channel in self._recorder.channels)
+        return sum(channel.written for channel in self._recorder.everything)
 
     @property
     def error(self) -> CaptureError | None:

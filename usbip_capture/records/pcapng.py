@@ -52,13 +52,18 @@ def pack_comments(comments: Sequence[str]) -> bytes:
     return b"".join([*parts, _OPTION.pack(_OPT_ENDOFOPT, 0)]) if parts else b""
 
 
-def pack_packet(interface_id: int, timestamp_ns: int, data: bytes, comments: Sequence[str] = ()) -> bytes:
-    """An enhanced packet block with all of `data`, which must be short enough for it."""
+def pack_packet(
+    interface_id: int, timestamp_ns: int, data: bytes, comments: Sequence[str] = (), original_length: int = 0
+) -> bytes:
+    """An enhanced packet block with all of `data`, which must be short enough for it.
+
+    original_length: bytes of the packet before it was cut, 0 if it was not.
+    """
     options = pack_comments(comments)
     padding = bytes(-len(data) % 4)
     total = PACKET_OVERHEAD + len(data) + len(padding) + len(options)
     stamp = timestamp_ns >> 32, timestamp_ns & 0xFFFFFFFF
-    head = _PACKET.pack(ENHANCED_PACKET, total, interface_id, *stamp, len(data), len(data))
+    head = _PACKET.pack(ENHANCED_PACKET, total, interface_id, *stamp, len(data), original_length or len(data))
     return b"".join([head, data, padding, options, _TOTAL.pack(total)])
 
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from usbip_capture.records.upper_pdu import unpack_upper_pdu
+from usbip_capture.records.upper_pdu import parse_upper_pdu
 
 #: Longest line that is kept, in characters.
 MAX_LINE = 2000
@@ -57,10 +57,10 @@ class Log:
 
 def log_line(timestamp_ns: int, source: str, packet: bytes) -> LogLine | None:
     """The line in a packet of link type 252; None of those for other dissectors than syslog's."""
-    dissector, payload = unpack_upper_pdu(packet)
-    if dissector != "syslog":
+    pdu = parse_upper_pdu(packet)
+    if pdu is None or pdu.dissector != "syslog":
         return None
-    severity, text = _priority(payload[: 4 * MAX_LINE].decode(errors="replace"))
+    severity, text = _priority(pdu.payload[: 4 * MAX_LINE].decode(errors="replace"))
     return LogLine(timestamp_ns, source, severity, text.strip()[:MAX_LINE])
 
 

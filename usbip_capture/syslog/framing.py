@@ -157,11 +157,11 @@ class Framer:
         if self._skip:
             # The count may have been wrong: then the next frame after a delimiter shows it.
             restart = _RESTART.search(data, 0, self._skip)
-            size = min(self._skip, len(data)) if restart is None else restart.end()
-            self._skip = self._skip - size if restart is None else 0
+            stop = after = min(self._skip, len(data)) if restart is None else restart.end()
+            self._skip = self._skip - stop if restart is None else 0
         else:
             delimiter = _DELIMITER.search(data)
-            size = len(data) if delimiter is None else delimiter.end()
+            stop, after = (len(data), len(data)) if delimiter is None else delimiter.span()
             self._discarding = delimiter is None
-        self.discarded += size
-        return data[size:]
+        self.discarded += stop
+        return data[after:]

@@ -1,0 +1,126 @@
+"""Gets the log from a device that offers it on a TCP port, and connects again whenever that ends."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from usbip_capture import net
+from usbip_capture.collector.delivery import Delivery
+from usbip_capture.collector.sender import Sender, flow_of
+from usbip_capture.errors import UsbipError
+from usbip_capture.hosts import DEMO
+
+log = logging.getLogger(__name__)
+
+RECEIVE_SIZE = 256 << 10
+#: Seconds between two reads: under a flood of messages, other threads get their turn then.
+GAP = 0.002
+#: Seconds before the second attempt, and at most; each wait is twice as long as the one before.
+FIRST_RETRY, LAST_RETRY = 0.25, 10.0
+#: Seconds that `stop` waits for a thread that is looking for the device.
+_STOP_TIMEOUT = 0.5
+
+
+class ConnectingCollector:
+    """Reads from `host`, on a thread of its own; `demo` is the built-in device.
+
+    timeout: seconds for each attempt to connect. comment: is told, for the capture, when the log is lost and back.
+    """
+
+    def __init__(
+        self, host: str, port: int, timeout: float, delivery: Delivery, comment: Callable[[str], None]
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._timeout = timeout
+        self._delivery = delivery
+        self._comment = comment
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._sock: socket.socket | None = None
+        self._thread = threading.Thread(target=self._run, name="usbip-log", daemon=True)
+
+    def start(self) -> None:
+        """Begin; a device that is not there yet is waited for."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the connection; what came before is delivered when this returns."""
+        with self._lock:
+            self._stopping.set()
+            if self._sock is not None:
+                _shut_down(self._sock)
+        if self._thread is not threading.current_thread():
+            self._thread.join(_STOP_TIMEOUT)
+
+    def _run(self) -> None:
+        retry, said, lost = FIRST_RETRY, "", False
+        while not self._stopping.is_set():
+            reason, got = self._once(lost)
+            if self._stopping.is_set():
+                break
+            retry = FIRST_RETRY if got else retry
+            if got or reason != said:
+                log.warning("no log of %s now, trying again until it is there: %s", self._host, reason)
+                said = reason
+            if got:
+                self._comment(f"usbip-capture: the log of {self._host} is lost: {reason}")
+                lost = True
+            self._stopping.wait(retry)
+            retry = min(2 * retry, LAST_RETRY)
+
+    def _once(self, lost: bool) -> tuple[str, bool]:
+        """One connection: why it ended, and whether anything came."""
+        try:
+            sock = self._connect()
+        except UsbipError as error:
+            return str(error), False
+        with sock:
+            with self._lock:
+                if self._stopping.is_set():
+                    return "", False
+                self._sock = sock
+            got = False
+            try:
+                sender = Sender(flow_of(sock))
+                log.info("reading the log of %s", self._host)
+                if lost:
+                    self._comment(f"usbip-capture: the log of {self._host} is back")
+                while data := sock.recv(RECEIVE_SIZE):
+                    got = True
+                    self._delivery.deliver(sender, sender.received(data, time.time_ns()))
+                    if self._stopping.wait(GAP):
+                        break
+                reason = "the device closed the connection"
+            except OSError as error:
+                reason = f"the connection broke ({error.strerror or error})"
+            except Exception as error:      # the log ends here, what else is captured does not
+                log.exception("a message of the log failed")
+                reason = f"our own fault: {error!r}"
+                self._delivery.counts.own_faults += 1
+            with self._lock:
+                self._sock = None
+            if got:
+                self._delivery.deliver(sender, sender.ended(time.time_ns()))
+                self._delivery.counts.add(sender.framer)
+        return reason, got
+
+    def _connect(self) -> socket.socket:
+        if self._host == DEMO:
+            from usbip_capture.demo import connect_demo_log
+
+            return connect_demo_log()
+        sock = net.connect(self._host, self._port, self._timeout, "a device that offers its log")
+        sock.settimeout(None)
+        return sock
+
+
+def _shut_down(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:     # the other side was quicker
+        pass

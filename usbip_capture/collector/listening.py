@@ -1,0 +1,258 @@
+"""Waits for devices that send their log: TCP, UDP and TLS, one thread for all.
+
+Ref: RFC 5425, RFC 5426, RFC 6587
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import selectors
+import socket
+import ssl
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from usbip_capture.collector.connecting import GAP, RECEIVE_SIZE
+from usbip_capture.collector.delivery import Delivery
+from usbip_capture.collector.places import TLS, UDP, Place
+from usbip_capture.collector.sender import Sender, endpoint, flow_of
+from usbip_capture.errors import CaptureError
+from usbip_capture.records import upper_pdu
+
+log = logging.getLogger(__name__)
+
+#: Connections at a time; a further one takes the place of the one that was silent longest.
+MAX_CONNECTIONS = 200
+#: Senders of datagrams that are told apart.
+_MAX_SENDERS = 1024
+_BACKLOG = 64
+#: Datagrams, and new connections, that are taken before others have their turn.
+_DATAGRAMS, _ACCEPTS = 512, 32
+_MAX_DATAGRAM = 65536
+#: What the system may keep of datagrams that nobody has read yet.
+_DATAGRAM_BUFFER = 4 << 20
+#: Seconds without accepting anybody, when that has failed.
+_ACCEPT_PAUSE = 0.1
+
+
+class _Connection:
+    """A stream; `handshake` is true until TLS is set up."""
+
+    def __init__(self, sock: socket.socket, sender: Sender) -> None:
+        self.sock = sock
+        self.sender = sender
+        self.handshake = isinstance(sock, ssl.SSLSocket)
+
+
+class ListeningCollector:
+    """Listens at `places`, with `tls` for those of TLS; opened at once. `bound`: where that really is.
+
+    Raises CaptureError if an address cannot be had.
+    """
+
+    def __init__(self, places: list[Place], tls: ssl.SSLContext | None, delivery: Delivery) -> None:
+        self._tls = tls
+        self._delivery = delivery
+        self._counts = delivery.counts
+        self._selector = selectors.DefaultSelector()
+        self._stopping = threading.Event()
+        self._connections: OrderedDict[socket.socket, _Connection] = OrderedDict()
+        self._datagram_senders: OrderedDict[tuple[str, int], Sender] = OrderedDict()
+        self._said: set[str] = set()
+        self._wake, wake_up = socket.socketpair()
+        self._listeners = [wake_up]
+        self._selector.register(wake_up, selectors.EVENT_READ, lambda: None)
+        self.bound: list[Place] = []
+        try:
+            for place in places:
+                self._open(place)
+        except CaptureError:
+            self._close()
+            raise
+        self._thread = threading.Thread(target=self._run, name="usbip-log", daemon=True)
+
+    def start(self) -> None:
+        """Begin to take what comes."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close everything; what came before is delivered when this returns."""
+        if self._stopping.is_set():
+            return
+        self._wake.send(b"\0")      # before its thread may end, and close it
+        self._stopping.set()
+        if not self._thread.is_alive():
+            self._close()
+        elif self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _open(self, place: Place) -> None:
+        try:
+            sock = _listen(place)
+        except OSError as error:
+            where = f"{place.address or '*'} port {place.port}"
+            raise CaptureError(f"cannot listen for logs on {place.transport} {where}: {_reason(error)}") from error
+        sock.setblocking(False)
+        self._listeners.append(sock)
+        self.bound.append(Place(place.transport, place.address, sock.getsockname()[1]))
+        secure = place.transport == TLS
+
+        def datagrams() -> None:
+            self._datagrams(sock)
+
+        def accept() -> None:
+            self._accept(sock, secure)
+
+        self._selector.register(sock, selectors.EVENT_READ, datagrams if place.transport == UDP else accept)
+
+    # -- the thread
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                for key, _ in self._selector.select():
+                    self._act(key.data)
+                self._stopping.wait(GAP)
+        finally:
+            self._close()
+
+    def _act(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception:       # one sender's message must not end the log of all others
+            self._counts.own_faults += 1
+            if self._counts.own_faults == 1:
+                log.exception("a message of a log was lost because of our own fault; further ones are only counted")
+
+    def _close(self) -> None:
+        for connection in list(self._connections.values()):
+            self._drop(connection)
+        for sock in (*self._listeners, self._wake):
+            sock.close()
+        self._selector.close()
+
+    def _accept(self, listener: socket.socket, secure: bool) -> None:
+        for _ in range(_ACCEPTS):
+            try:
+                sock, _ = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._say(f"a sender of logs was turned away: {error.strerror or error}")   # too many open files
+                self._stopping.wait(_ACCEPT_PAUSE)
+                return
+            self._counts.connections += 1
+            while len(self._connections) >= MAX_CONNECTIONS:
+                self._counts.crowded_out += 1
+                self._say(f"more than {MAX_CONNECTIONS} senders of logs: those that were silent longest are cut off")
+                self._drop(next(iter(self._connections.values())))
+            self._take(sock, secure)
+
+    def _take(self, sock: socket.socket, secure: bool) -> None:
+        try:
+            sock.setblocking(False)
+            if secure and self._tls is not None:
+                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            connection = _Connection(sock, Sender(flow_of(sock)))
+        except OSError:     # gone again
+            sock.close()
+            return
+        self._connections[sock] = connection
+        self._selector.register(sock, selectors.EVENT_READ, lambda: self._read(connection))
+
+    def _read(self, connection: _Connection) -> None:
+        sock = connection.sock
+        if sock not in self._connections:   # crowded out in this very round
+            return
+        self._connections.move_to_end(sock)
+        try:
+            if connection.handshake and isinstance(sock, ssl.SSLSocket):
+                sock.do_handshake()
+                connection.handshake = False
+            data = sock.recv(RECEIVE_SIZE)
+            while isinstance(sock, ssl.SSLSocket) and sock.pending():
+                data += sock.recv(RECEIVE_SIZE)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return
+        except ssl.SSLWantWriteError:
+            # Our part of a handshake is shorter than what a socket takes: who does not read it is no sender.
+            data = b""
+        except OSError as error:
+            if connection.handshake:
+                self._counts.failed_handshakes += 1
+                self._say(f"{connection.sender.source} did not get through the TLS handshake: {error}")
+            data = b""
+        if data:
+            sender = connection.sender
+            self._delivery.deliver(sender, sender.received(data, time.time_ns()))
+        else:
+            self._drop(connection)
+
+    def _drop(self, connection: _Connection) -> None:
+        del self._connections[connection.sock]
+        self._selector.unregister(connection.sock)
+        connection.sock.close()
+        sender = connection.sender
+        self._delivery.deliver(sender, sender.ended(time.time_ns()))
+        self._counts.add(sender.framer)
+
+    def _datagrams(self, sock: socket.socket) -> None:
+        for _ in range(_DATAGRAMS):
+            try:
+                data, address = sock.recvfrom(_MAX_DATAGRAM)
+            except OSError:     # none is left, or Windows tells of one of ours that did not arrive
+                return
+            sender = self._sender(sock, endpoint(address))
+            frame = data.rstrip(b"\r\n\0")
+            if frame:
+                self._delivery.deliver(sender, sender.parse([(frame, "")], time.time_ns()))
+
+    def _sender(self, sock: socket.socket, source: tuple[str, int]) -> Sender:
+        sender = self._datagram_senders.get(source)
+        if sender is None:
+            flow = upper_pdu.Flow(*source, *endpoint(sock.getsockname()), upper_pdu.UDP)
+            sender = self._datagram_senders[source] = Sender(flow)
+            if len(self._datagram_senders) > _MAX_SENDERS:
+                self._datagram_senders.popitem(last=False)
+        return sender
+
+    def _say(self, sentence: str) -> None:
+        """Warn, of each kind of trouble only once: what follows is counted."""
+        kind = sentence.rpartition(":")[2]
+        if kind not in self._said and len(self._said) < 20:
+            self._said.add(kind)
+            log.warning("%s", sentence)
+
+
+def _listen(place: Place) -> socket.socket:
+    """A socket at this place. Raises OSError."""
+    everywhere = not place.address and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if everywhere or ":" in place.address else socket.AF_INET
+    address = (place.address, place.port)
+    if place.transport != UDP:
+        return socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=everywhere)
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        if everywhere:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _DATAGRAM_BUFFER)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "the address is not known: give an address of this machine, or *"
+    if error.errno == errno.EADDRINUSE:
+        return "it is in use: choose another port"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address: give one that it has, or *"
+    if error.errno == errno.EACCES:
+        return "ports below 1024 are for root: choose another port"
+    return error.strerror or str(error)

@@ -1,0 +1,58 @@
+"""Where a collector listens, as people write it.
+
+Ref: RFC 5426 (UDP), RFC 6587 (TCP), RFC 5425 (TLS)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from usbip_capture.address import parse_address
+from usbip_capture.errors import LocalProtocolError
+
+#: The port on which ESP32 bridges offer their log.
+DEFAULT_PORT = 1514
+DEFAULT_TLS_PORT = 6514
+TCP, UDP, TLS = "tcp", "udp", "tls"
+_EVERYWHERE = ("", "*")
+
+
+@dataclass(slots=True, frozen=True)
+class Place:
+    """transport: `tcp`, `udp` or `tls`. address: empty for all of this machine. port: 0 lets the system choose."""
+
+    transport: str
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        address = f"[{self.address}]" if ":" in self.address else self.address or "*"
+        return f"{self.transport}:{address}:{self.port}"
+
+
+def parse_places(text: str, port: int = DEFAULT_PORT) -> list[Place]:
+    """`[tcp:|udp:|tls:]ADDRESS[:PORT]`, several with commas; TCP and UDP where neither is named.
+
+    ADDRESS may be `*`, and nothing at all is `*`: every address of this machine. Raises LocalProtocolError.
+    """
+    return [place for part in text.split(",") for place in _parse(part.strip(), port)]
+
+
+def _parse(text: str, port: int) -> list[Place]:
+    transport, colon, rest = text.partition(":")
+    transport = transport.lower()
+    named = bool(colon) and transport in (TCP, UDP, TLS)
+    where = rest if named else text
+    default = DEFAULT_TLS_PORT if transport == TLS and named else port
+    if where in _EVERYWHERE:
+        address = ""
+    else:
+        try:
+            address, default = parse_address(where, default)
+        except LocalProtocolError:
+            raise LocalProtocolError(
+                f"{text!r} is no place to listen: write ADDRESS, ADDRESS:PORT, *:PORT, or one with tcp:, udp: or tls: "
+                "before it"
+            ) from None
+    address = "" if address in _EVERYWHERE else address
+    return [Place(kind, address, default) for kind in ([transport] if named else [TCP, UDP])]
