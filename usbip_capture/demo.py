@@ -19,6 +19,7 @@ from itertools import cycle
 from usbip_capture.demo_log import DemoLog
 from usbip_capture.devices.chapter9 import Descriptors
 from usbip_capture.devices.simulated import SimulatedDevice
+from usbip_capture.devices.timetable import Timetable
 from usbip_capture.server import Server
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.setup import Setup
@@ -178,6 +179,7 @@ class DemoServer(Server):
     def __init__(self) -> None:
         super().__init__()
         self.log = DemoLog()
+        self._pulse: Timetable | None = None
         self.add(INFO, lambda: DemoDevice(log=self.log))
 
     def connect(self) -> socket.socket:
@@ -186,9 +188,27 @@ class DemoServer(Server):
         self.serve_socket(theirs)
         return ours
 
+    def connect_log(self) -> socket.socket:
+        """A connection within this process to the device's log."""
+        self._start_pulse()
+        return self.log.connect()
+
+    def listen_log(self, address: str, port: int) -> tuple[str, int]:
+        """Offer the device's log; the address and port that are really used. Raises CaptureError."""
+        self._start_pulse()
+        return self.log.listen(address, port)
+
     def close(self) -> None:
         super().close()
+        if self._pulse is not None:
+            self._pulse.close()
         self.log.close()
+
+    def _start_pulse(self) -> None:
+        """A sign of life each second, for a log has something to say when nobody uses the device, too."""
+        if self._pulse is None:
+            self._pulse = Timetable("usb-demo-log")
+            self._pulse.every(_UPTIME_PERIOD, lambda: self.log.say("D", "main", "alive"))
 
 
 _server: DemoServer | None = None
@@ -202,7 +222,7 @@ def connect_demo() -> socket.socket:
 
 def connect_demo_log() -> socket.socket:
     """A connection to the log of this process's own demo server."""
-    return _demo_server().log.connect()
+    return _demo_server().connect_log()
 
 
 def _demo_server() -> DemoServer:

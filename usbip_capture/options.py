@@ -7,168 +7,17 @@ Ref: Wireshark 4.0, doc/extcap.adoc and extcap_parser.c (types and parameters of
 
 from __future__ import annotations
 
+from usbip_capture.option import BOOLEAN, DOUBLE, FILESELECT, SELECTOR, STRING, UNSIGNED, Option
+
 #: The Wireshark interface that is always there.
 INTERFACE = "usbip-remote"
 
-Value = str | int | float | bool
-
-# Types of the extcap `arg` sentence. Not `boolflag`: one that is on by default could not be switched off.
-STRING = "string"
-UNSIGNED = "unsigned"
-DOUBLE = "double"
-BOOLEAN = "boolean"
-SELECTOR = "selector"
-FILESELECT = "fileselect"
-
 SERVER = "Server"
 CAPTURE = "Capture"
+LOG = "Log"
 DEBUG = "Debug"
 
 _DEVICE = r"([^\s:/,]+|(0[xX])?[0-9A-Fa-f]+:(0[xX])?[0-9A-Fa-f]+)"
-_ON = ("on", "true", "yes", "1")
-_OFF = ("off", "false", "no", "0")
-
-
-class Option:
-    """One option, as `--name VALUE`; the preference is `extcap.usbip_remote.<name without dashes>`.
-
-    kind: one of the types above; decides what `parse` returns.
-    default: what is used when nothing is given; Wireshark is told the same.
-    display: label in Wireshark's dialog; `help`: the tooltip, `--help` and the README.
-    group: the tab of the dialog.
-    limits: least and greatest number.
-    validation: regular expression, for Qt and for Python, without braces (they end an extcap value).
-    expects: what the refusal of a wrong value says instead of the expression.
-    choices: (value, display) of a selector. reload: others come from the server, by the button Reload.
-    """
-
-    __slots__ = (
-        "choices",
-        "default",
-        "display",
-        "expects",
-        "group",
-        "help",
-        "kind",
-        "limits",
-        "name",
-        "placeholder",
-        "reload",
-        "required",
-        "unit",
-        "validation",
-    )
-
-    def __init__(
-        self,
-        name: str,
-        kind: str,
-        default: Value,
-        display: str,
-        help: str,
-        *,
-        group: str,
-        limits: tuple[int, int] | None = None,
-        unit: str = "",
-        placeholder: str = "",
-        required: bool = False,
-        validation: str = "",
-        expects: str = "",
-        choices: tuple[tuple[str, str], ...] = (),
-        reload: bool = False,
-    ) -> None:
-        self.name = name
-        self.kind = kind
-        self.default = default
-        self.display = display
-        self.help = help
-        self.group = group
-        self.limits = limits
-        self.unit = unit
-        self.placeholder = placeholder
-        self.required = required
-        self.validation = validation
-        self.expects = expects
-        self.choices = choices
-        self.reload = reload
-
-    @property
-    def flag(self) -> str:
-        """As typed: `--listen-in`."""
-        return f"--{self.name}"
-
-    @property
-    def key(self) -> str:
-        """As a Python name: `listen_in`."""
-        return self.name.replace("-", "_")
-
-    @property
-    def preference(self) -> str:
-        """The end of its name as a preference of Wireshark: `listenin`."""
-        return self.name.replace("-", "")
-
-    @property
-    def default_text(self) -> str:
-        """The default as it is written on a command line; empty when there is none."""
-        return self.text(self.default)
-
-    def text(self, value: Value) -> str:
-        """`value` as it is written on a command line."""
-        if isinstance(value, bool):
-            return "on" if value else "off"
-        return str(value)
-
-    def parse(self, text: str) -> Value:
-        """The value that `text` stands for. Raises LocalProtocolError: option, value and what is possible."""
-        text = text.strip()
-        if not text and not self.default_text:
-            return self.default
-        value = self._convert(text)
-        if value is None:
-            from usbip_capture.errors import LocalProtocolError
-
-            shown = text if len(text) <= 60 else f"{text[:57]}..."
-            raise LocalProtocolError(f"{self.flag} cannot be {shown!r}: give {self.expectation}")
-        return value
-
-    @property
-    def expectation(self) -> str:
-        """What a value must be: `a whole number from 1 to 65535`."""
-        if self.expects:
-            return self.expects
-        if self.kind == BOOLEAN:
-            return "on or off"
-        if self.choices:
-            return " or ".join(value for value, _ in self.choices)
-        number = "a whole number" if self.kind == UNSIGNED else "a number"
-        of_unit = f" of {self.unit}" if self.unit else ""
-        return f"{number}{of_unit} from {self.limits[0]} to {self.limits[1]}" if self.limits else f"{number}{of_unit}"
-
-    def _convert(self, text: str) -> Value | None:
-        """None when `text` is not such a value."""
-        if self.kind == BOOLEAN:
-            return _boolean(text.lower())
-        if self.kind in (UNSIGNED, DOUBLE):
-            return self._number(text)
-        if self.choices and not self.reload:
-            return text.lower() if any(text.lower() == value for value, _ in self.choices) else None
-        if self.validation:
-            import re
-
-            return text if re.search(self.validation, text) else None
-        return text
-
-    def _number(self, text: str) -> int | float | None:
-        value: int | float
-        if self.kind == UNSIGNED and not (text.isascii() and text.isdigit()):
-            return None
-        try:
-            value = int(text) if self.kind == UNSIGNED else float(text)
-        except ValueError:
-            return None
-        low, high = self.limits or (0, float("inf"))
-        return value if low <= value <= high else None      # not true for NaN either
-
 
 OPTIONS = (
     Option(
@@ -211,9 +60,13 @@ OPTIONS = (
         SELECTOR,
         "probe",
         "Mode",
-        "probe: import the device, read it as a host does, then read what its IN endpoints send",
+        "probe: import the device, read it as a host does, then read what its IN endpoints send; "
+        "syslog: only the device's own log",
         group=CAPTURE,
-        choices=(("probe", "Probe: import the device, read it, listen to it"),),
+        choices=(
+            ("probe", "Probe: import the device, read it, listen to it"),
+            ("syslog", "Log: only what the device logs, see the tab Log"),
+        ),
     ),
     Option(
         "descriptors",
@@ -270,6 +123,72 @@ OPTIONS = (
         unit="packets",
     ),
     Option(
+        "syslog",
+        SELECTOR,
+        "off",
+        "Device's log",
+        "Also capture the device's own log, on the interface syslog0: connect to the server's log port, as ESP32 "
+        "bridges have one, or listen for devices that send their log",
+        group=LOG,
+        choices=(("off", "Off"), ("connect", "Connect to the server"), ("listen", "Listen for devices that send")),
+        alone="connect",
+    ),
+    Option(
+        "syslog-port",
+        UNSIGNED,
+        1514,
+        "Log port",
+        "Port of the log, to connect to or to listen on",
+        group=LOG,
+        limits=(1, 65535),
+    ),
+    Option(
+        "syslog-listen",
+        STRING,
+        "",
+        "Listen on",
+        "Where to listen for logs: ADDRESS, ADDRESS:PORT or *:PORT, perhaps with tcp:, udp: or tls: before it, several "
+        "with commas; empty: TCP and UDP on every address of this machine",
+        group=LOG,
+        placeholder="tcp:*, udp:192.0.2.1:514, tls:*:6514",
+    ),
+    Option(
+        "syslog-level",
+        SELECTOR,
+        "debug",
+        "Minimum severity",
+        "The least severe messages of the log that are captured",
+        group=LOG,
+        choices=(
+            ("emergency", "Emergency"),
+            ("alert", "Alert"),
+            ("critical", "Critical"),
+            ("error", "Error"),
+            ("warning", "Warning"),
+            ("notice", "Notice"),
+            ("info", "Information"),
+            ("debug", "Everything"),
+        ),
+    ),
+    Option(
+        "syslog-align",
+        BOOLEAN,
+        False,
+        "Align the device's clock",
+        "Give each message of the log the time at which the device made it, by the smallest delay seen, and mark it "
+        "so; off: the time of its arrival",
+        group=LOG,
+    ),
+    Option(
+        "syslog-certificate",
+        FILESELECT,
+        "",
+        "Certificate",
+        "PEM file with the certificate and its key, to listen with TLS",
+        group=LOG,
+        placeholder="server.pem",
+    ),
+    Option(
         "log-level",
         SELECTOR,
         "info",
@@ -303,6 +222,12 @@ class Choices:
     snaplen: int
     duration: float
     count: int
+    syslog: str
+    syslog_port: int
+    syslog_listen: str
+    syslog_level: str
+    syslog_align: bool
+    syslog_certificate: str
     log_level: str
     log_file: str
 
@@ -325,9 +250,3 @@ def markdown_table() -> str:
             note = " (" + ", ".join(f"`{value}`" for value, _ in option.choices) + ")"
         rows.append(f"| `{option.flag}` | `{option.preference}` | {option.group} | {default} | {option.help}{note} |")
     return "\n".join(rows) + "\n"
-
-
-def _boolean(text: str) -> bool | None:
-    if text in _ON:
-        return True
-    return False if text in _OFF else None

@@ -33,6 +33,7 @@ LINES = {
     "pyusb_backend": 9,
     "collector": 9,
     "probe": 10,
+    "option": 10,
     "options": 11,
     "discovery": 11,
     "console": 11,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from usbip_capture.capture.channel import Event, EventQueue, Item, UsbChannel
 from usbip_capture.capture.log_channel import LogBatch, LogChannel
-from usbip_capture.capture.remarks import Notes, Remark
+from usbip_capture.capture.remarks import NOTES, Notes, Remark
 from usbip_capture.capture.sinks import ReaderGone, Sink, SinkAborted
 from usbip_capture.errors import CaptureError
 from usbip_capture.filters.language import Filter
@@ -323,7 +323,7 @@ class Recorder:
     def _notes_interface(self) -> bytes:
         description = "usbip-capture: remarks that no packet could carry"
         link_type = LINKTYPE_WIRESHARK_UPPER_PDU
-        return self._section.interface(name="notes0", description=description, snaplen=0, link_type=link_type)[1]
+        return self._section.interface(name=NOTES, description=description, snaplen=0, link_type=link_type)[1]
 
     def _note(self, remark: Remark) -> bytes:
         number = self._notes.interface_id if self._notes is not None else 0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+#: The interface of remarks that no packet could carry.
+NOTES = "notes0"
+
 
 class Remark:
     """Something said at a moment of the capture."""
@@ -16,7 +19,7 @@ class Remark:
 
 
 class Notes:
-    """The interface of remarks that no packet could carry, `notes0`."""
+    """The interface NOTES, where it begins."""
 
     def __init__(self, interface_id: int) -> None:
         self.interface_id = interface_id

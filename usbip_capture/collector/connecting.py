@@ -22,7 +22,7 @@ GAP = 0.002
 #: Seconds before the second attempt, and at most; each wait is twice as long as the one before.
 FIRST_RETRY, LAST_RETRY = 0.25, 10.0
 #: Seconds that `stop` waits for a thread that is looking for the device.
-_STOP_TIMEOUT = 0.5
+_STOP_TIMEOUT = 0.2
 
 
 class ConnectingCollector:

@@ -66,7 +66,7 @@ class Delivery:
         while True:
             with self._changed:
                 while not self._backlog and not self._ended:
-                    self._changed.wait()
+                    self._changed.wait(1.0)     # Windows cannot interrupt a wait without an end
                 if not self._backlog:
                     return
                 message = self._backlog.popleft()

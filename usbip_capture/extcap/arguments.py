@@ -6,7 +6,8 @@ import argparse
 from typing import NoReturn
 
 from usbip_capture.errors import LocalProtocolError
-from usbip_capture.options import BOOLEAN, INTERFACE, OPTIONS
+from usbip_capture.option import BOOLEAN
+from usbip_capture.options import INTERFACE, OPTIONS
 
 _EXAMPLES = f"""\
 examples:
@@ -62,9 +63,10 @@ def parser() -> argparse.ArgumentParser:
         default = f" (default: {option.default_text})" if option.default_text else ""
         help_text = (option.help + default).replace("%", "%%")
         metavar = option.unit.upper() or option.name.rpartition("-")[2].upper()
-        if option.kind == BOOLEAN:
+        if option.alone:
             # Wireshark gives a value, a person may leave it out.
-            made.add_argument(option.flag, nargs="?", const="on", metavar="on|off", help=help_text)
+            metavar = "on|off" if option.kind == BOOLEAN else "|".join(value for value, _ in option.choices)
+            made.add_argument(option.flag, nargs="?", const=option.alone, metavar=metavar, help=help_text)
         else:
             made.add_argument(option.flag, metavar=metavar, help=help_text)
     return made

@@ -20,6 +20,7 @@ from usbip_capture.discovery.known import find_interface
 from usbip_capture.errors import CaptureError, LocalProtocolError, UsbipError
 from usbip_capture.extcap import arguments, logs, queries
 from usbip_capture.extcap.argv import value_of
+from usbip_capture.extcap.device_log import ALONE, LISTEN, DeviceLog
 from usbip_capture.extcap.followers import CaptureEvents
 from usbip_capture.extcap.toolbar import Toolbar
 from usbip_capture.hosts import Server
@@ -52,6 +53,7 @@ class CaptureProcess:
         self._messages: SimpleQueue[str] = SimpleQueue()
         self._stopping = threading.Event()
         self._group: ProbeGroup | None = None
+        self._device_log: DeviceLog | None = None
         self._listen: frozenset[int] | None = None
         self._lock = threading.Lock()
         self._early: list[str] = []
@@ -121,6 +123,8 @@ class CaptureProcess:
         writer = self.writer
         if writer is None:
             return ""
+        if self._device_log is not None:
+            self._device_log.stop()
         try:
             writer.close(*((_FLUSH_TIMEOUT, _FLUSH_AT_MOST) if self.stopped else ()))
         except CaptureError as error:
@@ -157,6 +161,12 @@ class CaptureProcess:
         if wrong:
             raise LocalProtocolError(wrong)
         logs.start(choices, self._toolbar.log_handler())
+        device_log = self._device_log = DeviceLog(choices, self._toolbar.show_line)
+        if self.writer is not None:
+            device_log.start(self.writer)
+        if choices.mode == ALONE:
+            self._capture_log(device_log, choices, fifo)
+            return
         group = self._group = self._session(choices)
         if self._listen is not None:
             group.listen_to(self._listen)
@@ -164,8 +174,20 @@ class CaptureProcess:
         if self.writer is None:
             self._open(open_sink(fifo), choices)
         if self.writer is not None:
+            device_log.start(self.writer)
             logs.tell(f"Capturing {choices.host}; Ctrl-C stops.")
             group.run(self.writer)
+
+    def _capture_log(self, device_log: DeviceLog, choices: Choices, fifo: str) -> None:
+        """Capture the device's log alone, until stopped."""
+        if self.writer is None:
+            self._open(open_sink(fifo), choices)
+        if self.writer is not None:
+            device_log.start(self.writer)
+        self._duration = choices.duration
+        self._messages.put(_STARTED)
+        logs.tell("Capturing the log; Ctrl-C stops.")
+        self._stopping.wait()
 
     def _open(self, sink: Sink, choices: Choices) -> None:
         capture_filter = value_of(self._argv, "--extcap-capture-filter") or ""
@@ -196,7 +218,8 @@ class CaptureProcess:
                 choices.host, choices.port = server.host, server.port
         except LocalProtocolError as error:
             return str(error), Choices({})
-        if not wrong and not choices.host.strip():
+        needs_server = choices.mode != ALONE or choices.syslog != LISTEN
+        if not wrong and needs_server and not choices.host.strip():
             wrong = (
                 "no server given: set --host (in tshark -o extcap.usbip_remote.host:NAME) to its name or address "
                 "(demo is a simulated device)"

@@ -8,7 +8,8 @@ from __future__ import annotations
 from usbip_capture.discovery.known import KnownDevice, KnownServer, find_interface, read_cache
 from usbip_capture.extcap.argv import value_of
 from usbip_capture.extcap.sentences import sentence
-from usbip_capture.options import BOOLEAN, FILESELECT, INTERFACE, OPTIONS, SELECTOR, Option
+from usbip_capture.option import BOOLEAN, FILESELECT, SELECTOR, Option
+from usbip_capture.options import INTERFACE, OPTIONS
 
 #: Options that a server's own interface does not have: they are fixed there.
 FIXED = ("host", "port")

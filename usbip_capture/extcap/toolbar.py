@@ -70,6 +70,10 @@ class Toolbar:
         """A handler that writes into the log window."""
         return _LogHandler(self)
 
+    def show_line(self, text: str) -> None:
+        """Write a line of the device's log into the log window."""
+        self.send(LOG, controls.ADD, text)
+
     def send(self, control: int, command: int, text: str = "") -> bool:
         """Send a message unless nobody takes it; whether it went out."""
         with self._lock:

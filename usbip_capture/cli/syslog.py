@@ -1,0 +1,106 @@
+"""`usbip-capture syslog`: the log of a device, or of many, on the console, coloured by severity."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+
+from usbip_capture.address import parse_address
+from usbip_capture.syslog.severity import CRITICAL, DEBUG, ERROR, NOTICE, SEVERITIES, WARNING
+
+DEFAULT_PORT = 1514
+_RESET = "\x1b[0m"
+# Ref: ECMA-48, 8.3.117 (SGR)
+_COLOURS = {
+    **dict.fromkeys(range(CRITICAL + 1), "\x1b[1;31m"),
+    ERROR: "\x1b[31m",
+    WARNING: "\x1b[33m",
+    NOTICE: "\x1b[1m",
+    DEBUG: "\x1b[2m",
+}
+
+_EXAMPLES = f"""\
+examples:
+  usbip-capture syslog 192.168.1.20                  what an ESP32 bridge logs, on its port {DEFAULT_PORT}
+  usbip-capture syslog demo --level warning          the built-in device's log; warnings and worse
+  usbip-capture syslog --listen --pcap log.pcapng    wait for devices on TCP and UDP port {DEFAULT_PORT}, and capture
+  usbip-capture syslog --listen tls:*:6514 --certificate server.pem
+"""
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `syslog` to the subcommands."""
+    parser = commands.add_parser(
+        "syslog",
+        help="show the log of a device, or of devices that send it",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("host", nargs="?", metavar="HOST[:PORT]", help="connect to this device; it is waited for")
+    source.add_argument(
+        "--listen",
+        nargs="?",
+        const="",
+        metavar="PLACES",
+        help="wait for devices at [tcp:|udp:|tls:]ADDRESS[:PORT], several with commas; alone: TCP and UDP, everywhere",
+    )
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="where no other is named (default: %(default)s)")
+    parser.add_argument("--level", choices=SEVERITIES, default="debug", help="the least severe messages to show")
+    parser.add_argument("--colour", choices=("auto", "always", "never"), default="auto", help="colours by severity")
+    parser.add_argument("--pcap", metavar="FILE", help="also capture the messages, for Wireshark")
+    parser.add_argument("--align", action="store_true", help="in the capture, align the device's clock to this one's")
+    parser.add_argument("--certificate", default="", metavar="FILE", help="PEM file with certificate and key, for TLS")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show messages until stopped; the exit code. Raises UsbipError."""
+    from usbip_capture.collector import SyslogReceiver
+    from usbip_capture.collector.display import line
+
+    _tell_of_connections()
+    host, port = parse_address(args.host, args.port) if args.host is not None else (None, args.port)
+    receiver = SyslogReceiver(
+        host,
+        port,
+        args.pcap,
+        listen=args.listen,
+        certificate=args.certificate,
+        min_severity=args.level,
+        align_clock=args.align,
+    )
+    coloured = args.colour == "always" or (args.colour == "auto" and _is_colourful())
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with receiver:
+            for place in receiver.bound:
+                print(f"usbip-capture: waiting for logs on {place}", file=sys.stderr, flush=True)
+            for message in receiver:
+                colour = _COLOURS.get(message.severity, "") if coloured else ""
+                print(f"{colour}{line(message, with_source=host is None)}{_RESET if colour else ''}", flush=True)
+    finally:
+        counts = receiver.counts
+        missed = [f"{counts.missed} not shown: the terminal was too slow"] if counts.missed else []
+        if said := ", ".join([*counts.flaws(), *missed]):
+            print(f"usbip-capture: of {counts.messages} messages: {said}", file=sys.stderr)
+    return 0
+
+
+def _is_colourful() -> bool:
+    """Ref: https://no-color.org"""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _tell_of_connections() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("usbip-capture: %(message)s"))
+    logger = logging.getLogger("usbip_capture.collector")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
