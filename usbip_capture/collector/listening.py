@@ -21,6 +21,7 @@ from usbip_capture.collector.places import TLS, UDP, Place
 from usbip_capture.collector.sender import Sender, endpoint, flow_of
 from usbip_capture.errors import CaptureError
 from usbip_capture.records import upper_pdu
+from usbip_capture.syslog.framing import datagram_frames
 
 log = logging.getLogger(__name__)
 
@@ -206,9 +207,7 @@ class ListeningCollector:
             except OSError:     # none is left, or Windows tells of one of ours that did not arrive
                 return
             sender = self._sender(sock, endpoint(address))
-            frame = data.rstrip(b"\r\n\0")
-            if frame:
-                self._delivery.deliver(sender, sender.parse([(frame, "")], time.time_ns()))
+            self._delivery.deliver(sender, sender.parse(datagram_frames(data), time.time_ns()))
 
     def _sender(self, sock: socket.socket, source: tuple[str, int]) -> Sender:
         sender = self._datagram_senders.get(source)

@@ -37,6 +37,20 @@ _BEGINNINGS = b"<\r\n\x000123456789"
 _ENDS = b"\n\0"
 
 
+def datagram_frames(data: bytes) -> list[Frame]:
+    """The one frame of a datagram; some senders add a count or an end all the same.
+
+    Ref: RFC 5426, 3.1
+    """
+    counted = _COUNTED.match(data)
+    start = 0 if counted is None else counted.end()
+    frame = data[start:].rstrip(b"\r\n\0")
+    if not frame:
+        return []
+    wrong = counted is not None and not len(frame) <= int(counted[1]) <= len(data) - start
+    return [(frame, WRONG_COUNT if wrong else "")]
+
+
 class Framer:
     """One stream. Holds at most about `max_length` bytes beside what is fed.
 

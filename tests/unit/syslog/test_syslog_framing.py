@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usbip_capture.syslog.framing import INCOMPLETE, MAX_COUNT, TOO_LONG, WRONG_COUNT, Framer
+from usbip_capture.syslog.framing import INCOMPLETE, MAX_COUNT, TOO_LONG, WRONG_COUNT, Framer, datagram_frames
 
 A, B = b"<13>1 - a b - - - first", b"<14>1 - a b - - - second"
 
@@ -176,3 +176,22 @@ def test_searching_for_an_end_is_not_repeated_for_every_byte() -> None:
     data = b"900000 <13>" + b"\n" * 400_000
     for i in range(0, len(data), 100):      # quadratic searching would take minutes here
         assert framer.feed(data[i : i + 100]) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (A, [(A, "")]),
+        (A + b"\n", [(A, "")]),
+        (A + b"\0", [(A, "")]),
+        (b"<14>two\nlines", [(b"<14>two\nlines", "")]),
+        (counted(A), [(A, "")]),
+        (esp(A), [(A, "")]),
+        (b"99 " + A, [(A, WRONG_COUNT)]),
+        (b"3 " + A, [(A, WRONG_COUNT)]),
+        (b"\n", []),
+        (b"", []),
+    ],
+)
+def test_datagrams(data: bytes, expected: list[tuple[bytes, str]]) -> None:
+    assert datagram_frames(data) == expected
