@@ -16,8 +16,9 @@ from usbip_capture.hosts import DEMO
 
 log = logging.getLogger(__name__)
 
-RECEIVE_SIZE = 256 << 10
-#: Seconds between two reads: under a flood of messages, other threads get their turn then.
+#: Under a flood of messages, other threads get their turn between two reads: so little at a time, and such a gap, in
+#: seconds. Together they are the limit of what is taken, about 100 000 messages a second.
+RECEIVE_SIZE = 64 << 10
 GAP = 0.002
 #: Seconds before the second attempt, and at most; each wait is twice as long as the one before.
 FIRST_RETRY, LAST_RETRY = 0.25, 10.0
