@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.pcapng_reader import CapturedInterface, CapturedRecord, read_capture, read_items
 from tests.syslog_senders import Device, Messages, certificate, esp, port_of
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter, SyslogReceiver
-from usbip_capture.capture.reader import CapturedInterface, CapturedRecord, read_capture, read_items
 from usbip_capture.collector import connecting, listening
 from usbip_capture.collector.places import Place, parse_places
 from usbip_capture.errors import CaptureError, LocalProtocolError

@@ -19,10 +19,6 @@ def line(message: Message, *, with_source: bool = False) -> str:
     seconds, nanoseconds = divmod(message.arrival_ns, 1_000_000_000)
     clock = f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{nanoseconds // 1_000_000:03d}"
     source = f"{message.source} " if with_source else ""
-    text = message.text
-    # ESP-IDF's lines name their tag themselves.
-    if message.app_name and f"{message.app_name}: " not in text[:100]:
-        text = f"{message.app_name}: {text}"
     flaw = f" ({message.flaw})" if message.flaw else ""
-    shown = f"{clock} {source}{message.severity_name:9} {text}{flaw}"
+    shown = f"{clock} {source}{message.severity_name:9} {message.said}{flaw}"
     return _CONTROL.sub(lambda control: f"\\x{ord(control[0]):02x}", shown).replace("\n", "\n    ")

@@ -7,15 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from usbip_capture.records.upper_pdu import parse_upper_pdu
+from usbip_capture.syslog.message import MessageParser
 
 #: Longest line that is kept, in characters.
 MAX_LINE = 2000
-
-_SEVERITIES = ("emergency", "alert", "critical", "error", "warning", "notice", "info", "debug")
-_NOTICE = "notice"
-_MAX_PRIORITY = 191
-# Of RFC 5424; RFC 3164 has none.
-_VERSION = "1 "
 
 
 @dataclass(slots=True, frozen=True)
@@ -60,14 +55,5 @@ def log_line(timestamp_ns: int, source: str, packet: bytes) -> LogLine | None:
     pdu = parse_upper_pdu(packet)
     if pdu is None or pdu.dissector != "syslog":
         return None
-    severity, text = _priority(pdu.payload[: 4 * MAX_LINE].decode(errors="replace"))
-    return LogLine(timestamp_ns, source, severity, text.strip()[:MAX_LINE])
-
-
-def _priority(text: str) -> tuple[str, str]:
-    """Severity and what comes after it. Ref: RFC 5424, 6.2.1"""
-    digits, closed, _ = text[1:5].partition(">")
-    if text[:1] != "<" or not closed or not (digits.isascii() and digits.isdigit()) or int(digits) > _MAX_PRIORITY:
-        return _NOTICE, text
-    rest = text[len(digits) + 2 :]
-    return _SEVERITIES[int(digits) & 7], rest.removeprefix(_VERSION)
+    message = MessageParser("").parse(pdu.payload[: 4 * MAX_LINE], timestamp_ns)
+    return LogLine(timestamp_ns, source, message.severity_name, message.said.strip()[:MAX_LINE])

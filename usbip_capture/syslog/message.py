@@ -77,6 +77,12 @@ class Message:
         return SEVERITIES[self.severity]
 
     @property
+    def said(self) -> str:
+        """The text, after who says it unless it names that itself, as ESP-IDF's lines do."""
+        name = self.app_name
+        return f"{name}: {self.text}" if name and f"{name}: " not in self.text[:100] else self.text
+
+    @property
     def structured_data(self) -> dict[str, dict[str, str]]:
         """Parameters by name, by the name of their element; the last of those that are given twice."""
         found: dict[str, dict[str, str]] = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from usbip_capture.records.pcapng import Section, pack_packet
-from usbip_capture.records.upper_pdu import pack_upper_pdu
+from usbip_capture.records.upper_pdu import pack_head
 from usbip_capture.records.usbmon import UsbmonPacker
 from usbip_capture.report.html import html_page
 from usbip_capture.report.measure import measure
@@ -33,7 +33,7 @@ def capture(tmp_path: Path) -> Path:
         stamp = START_NS + n * 10**9
         packer.submit(blocks, stamp, n, IN, b"", [EVIL])
         packer.complete(blocks, stamp + 2_000_000, n, IN, completion)
-    blocks.append(pack_packet(1, START_NS + 5 * 10**8, pack_upper_pdu("syslog", f"<132>{EVIL}".encode())))
+    blocks.append(pack_packet(1, START_NS + 5 * 10**8, pack_head("syslog") + f"<132>{EVIL}".encode()))
     path = tmp_path / "{{data}}<b>.pcapng"
     path.write_bytes(b"".join(blocks))
     return path

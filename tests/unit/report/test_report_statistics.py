@@ -14,7 +14,7 @@ from tests.capture_files import Shown, classic
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.filters.language import ENUMERATION_LABEL, FilterError
 from usbip_capture.records.pcapng import Section, pack_packet
-from usbip_capture.records.upper_pdu import pack_upper_pdu
+from usbip_capture.records.upper_pdu import pack_head
 from usbip_capture.report import statistics
 from usbip_capture.report.histogram import Histogram
 from usbip_capture.report.log import Log, LogLine, log_line
@@ -55,7 +55,7 @@ def capture(tmp_path: Path) -> Path:
         ]:
             first.completed(first.submitted(urb), urb, completion)
         second.submitted(GET_DEVICE)
-        second.comment("the \x1b[2J end")
+        second.comment("the \x07 end")
         second.device(INFO)
         assert writer.flush(10)
     return path
@@ -91,7 +91,7 @@ def test_text(capture: Path) -> None:
         " 0x80 control IN 1 0 0 - - - - 1 unfinished",
         "notes0: usbip-capture: remarks that no packet could carry",
         " 1 packet, T",
-        r" the \x1b[2J end",
+        r" T notice the \x07 end",
     ]
 
 
@@ -193,21 +193,21 @@ def test_log_lines(tmp_path: Path) -> None:
     parts.append(section.interface(name="syslog0", description="", snaplen=0, link_type=252)[1])
     said = [b"<131>disk on fire", b"<165>1 2026-01-01T00:00:00Z host app - - - hello", b"plain \xff"]
     for n, text in enumerate(said):
-        parts.append(pack_packet(1, START_NS + n, pack_upper_pdu("syslog", text)))
-    parts.append(pack_packet(1, START_NS + 9, pack_upper_pdu("http", b"GET /")))
+        parts.append(pack_packet(1, START_NS + n, pack_head("syslog") + text))
+    parts.append(pack_packet(1, START_NS + 9, pack_head("http") + b"GET /"))
     path = tmp_path / "log.pcapng"
     path.write_bytes(b"".join(parts))
     found = measure(path).statistics
     assert [(line.source, line.severity, line.text) for line in found.log] == [
         ("syslog0", "error", "disk on fire"),
-        ("syslog0", "notice", "2026-01-01T00:00:00Z host app - - - hello"),
+        ("syslog0", "notice", "app: hello"),
         ("syslog0", "notice", "plain \N{REPLACEMENT CHARACTER}"),
     ]
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_of_log_lines(packet: bytes) -> None:
-    line = log_line(1, "x", pack_upper_pdu("syslog", packet))
+    line = log_line(1, "x", pack_head("syslog") + packet)
     assert line is not None
     assert line.text is not None
     log_line(1, "x", packet)
