@@ -78,9 +78,9 @@ class Message:
 
     @property
     def said(self) -> str:
-        """The text, after who says it unless it names that itself, as ESP-IDF's lines do."""
-        name = self.app_name
-        return f"{name}: {self.text}" if name and f"{name}: " not in self.text[:100] else self.text
+        """The text, after who says it; ESP-IDF's lines name their tag themselves."""
+        named = not self.app_name or self.format == LINE or espidf.recognize(self.text)
+        return self.text if named else f"{self.app_name}: {self.text}"
 
     @property
     def structured_data(self) -> dict[str, dict[str, str]]:
