@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.extcap_launcher import render_launcher
+from tests.syslog_senders import Device
 
 
 @pytest.fixture(scope="module")
 def extcap(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return render_launcher(tmp_path_factory.mktemp("extcap"))
+
+
+@pytest.fixture
+def device() -> Iterator[Device]:
+    """A device that offers its log."""
+    found = Device()
+    yield found
+    found.close()

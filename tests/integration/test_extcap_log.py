@@ -6,12 +6,11 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.extcap_launcher import render_launcher
 from tests.extcap_runs import Reader, assert_complete, assert_sentence, run, started
 from tests.pcapng_reader import CapturedInterface, CapturedRecord, read_capture, read_items
 from tests.syslog_senders import Device, esp
@@ -20,18 +19,6 @@ from usbip_capture.demo import DemoServer
 from usbip_capture.records.upper_pdu import parse_upper_pdu
 
 MS = 1_000_000
-
-
-@pytest.fixture(scope="module")
-def extcap(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return render_launcher(tmp_path_factory.mktemp("extcap"))
-
-
-@pytest.fixture
-def device() -> Iterator[Device]:
-    found = Device()
-    yield found
-    found.close()
 
 
 def logged(path: Path) -> list[bytes]:

@@ -35,19 +35,16 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- connecting
 
 
-def test_messages_of_a_device_come_as_they_are_sent() -> None:
-    device = Device()
+def test_messages_of_a_device_come_as_they_are_sent(device: Device) -> None:
     with SyslogReceiver("127.0.0.1", device.port) as receiver, device.accept() as sock:
         found = iter(receiver)
         for line, text in zip(LINES, TEXTS, strict=True):
             sock.sendall(line)
             message = next(found)
             assert (message.text, message.source, message.hostname) == (text, "127.0.0.1", "esp32")
-    device.close()
 
 
-def test_the_iterator_ends_with_the_receiver() -> None:
-    device = Device()
+def test_the_iterator_ends_with_the_receiver(device: Device) -> None:
     receiver = SyslogReceiver("127.0.0.1", device.port)
     receiver.start()
     with device.accept() as sock:
@@ -57,13 +54,12 @@ def test_the_iterator_ends_with_the_receiver() -> None:
     assert [(m.severity, m.text) for m in receiver] == list(zip([6, 3, 4], TEXTS, strict=True))
     assert list(receiver) == []
     receiver.stop()
-    device.close()
 
 
 def test_a_device_that_is_not_there_yet_and_goes_away(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    device = Device()
-    port = device.port
-    device.close()
+    absent = Device()
+    port = absent.port
+    absent.close()
     messages = Messages()
     path = tmp_path / "out.pcapng"
     with PcapWriter(path) as pcap, SyslogReceiver("127.0.0.1", port, pcap, callback=messages):
@@ -74,9 +70,9 @@ def test_a_device_that_is_not_there_yet_and_goes_away(caplog: pytest.LogCaptureF
             messages.wait(1)
         with device.accept() as sock:
             sock.sendall(LINES[2])
-            assert [(m.text, m.flaw) for m in messages.wait(3)] == [
-                (TEXTS[0], ""), ("half", INCOMPLETE), (TEXTS[2], "")
-            ]  # fmt: skip
+            found = [(m.text, m.flaw) for m in messages.wait(3)]
+        device.close()
+    assert found == [(TEXTS[0], ""), ("half", INCOMPLETE), (TEXTS[2], "")]
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 2, warnings
     assert "closed the connection" in warnings[1]
@@ -86,23 +82,19 @@ def test_a_device_that_is_not_there_yet_and_goes_away(caplog: pytest.LogCaptureF
     interface, *_ = list(read_items(path))
     assert isinstance(interface, CapturedInterface)
     assert (interface.name, interface.received) == ("syslog0", 3)
-    device.close()
 
 
-def test_a_peer_that_accepts_and_says_nothing_does_not_hold_up_the_end() -> None:
-    device = Device()
+def test_a_peer_that_accepts_and_says_nothing_does_not_hold_up_the_end(device: Device) -> None:
     receiver = SyslogReceiver("127.0.0.1", device.port)
     receiver.start()
     sock = device.accept()
     receiver.stop()
     assert sock.recv(1) == b""
     sock.close()
-    device.close()
 
 
-def test_stop_without_start_and_from_the_callback() -> None:
+def test_stop_without_start_and_from_the_callback(device: Device) -> None:
     SyslogReceiver("127.0.0.1", 9).stop()
-    device = Device()
     messages = Messages()
 
     def callback(message: object) -> None:
@@ -115,26 +107,22 @@ def test_stop_without_start_and_from_the_callback() -> None:
         sock.sendall(LINES[0])
         messages.wait(1)
     receiver.stop()
-    device.close()
 
 
-def test_a_callback_that_fails_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_that_fails_is_told_once(caplog: pytest.LogCaptureFixture, device: Device) -> None:
     def callback(message: object) -> None:
         raise ZeroDivisionError
 
-    device = Device()
     with SyslogReceiver("127.0.0.1", device.port, callback=callback) as receiver, device.accept() as sock:
         sock.sendall(b"".join(LINES))
         wait_until("three failures", lambda: receiver.counts.callback_errors == 3)
     assert caplog.text.count("the callback failed") == 1
-    device.close()
 
 
 # -- into a capture
 
 
-def test_what_is_captured(tmp_path: Path) -> None:
-    device = Device()
+def test_what_is_captured(tmp_path: Path, device: Device) -> None:
     path = tmp_path / "out.pcapng"
     messages = Messages()
     receiver = SyslogReceiver("127.0.0.1", device.port, path, callback=messages, min_severity="warning")
@@ -158,11 +146,9 @@ def test_what_is_captured(tmp_path: Path) -> None:
     assert flow is not None
     assert (flow.source, flow.source_port, flow.port_type) == ("127.0.0.1", device.port, TCP)
     assert (flow.destination, flow.destination_port) == ("127.0.0.1", own_port)
-    device.close()
 
 
-def test_aligned_clock(tmp_path: Path) -> None:
-    device = Device()
+def test_aligned_clock(tmp_path: Path, device: Device) -> None:
     path = tmp_path / "out.pcapng"
     messages = Messages()
     with SyslogReceiver("127.0.0.1", device.port, path, callback=messages, align_clock=True), device.accept() as sock:
@@ -178,7 +164,6 @@ def test_aligned_clock(tmp_path: Path) -> None:
     assert all("aligned; arrived" in record.comments[0] for record in records)
     (interface,) = [item for item in read_items(path) if isinstance(item, CapturedInterface)]
     assert "aligned" in interface.description
-    device.close()
 
 
 def test_the_first_example_of_our_forerunner(tmp_path: Path) -> None:
@@ -356,9 +341,8 @@ def test_more_connections_than_are_kept(monkeypatch: pytest.MonkeyPatch, caplog:
     assert caplog.text.count("senders of logs") == 1
 
 
-def test_messages_that_nobody_reads_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_that_nobody_reads_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch, device: Device) -> None:
     monkeypatch.setattr("usbip_capture.collector.delivery.BACKLOG", 10)
-    device = Device()
     receiver = SyslogReceiver("127.0.0.1", device.port)
     receiver.start()
     with device.accept() as sock:
@@ -367,7 +351,6 @@ def test_messages_that_nobody_reads_are_dropped_and_counted(monkeypatch: pytest.
         receiver.stop()
     assert receiver.counts.missed == 90
     assert [m.text for m in receiver] == [str(n) for n in range(90, 100)]
-    device.close()
 
 
 def test_a_flood_of_senders_of_datagrams(monkeypatch: pytest.MonkeyPatch) -> None:
