@@ -167,22 +167,48 @@ def test_aligned_clock(tmp_path: Path, device: Device) -> None:
 
 
 def test_the_first_example_of_our_forerunner(tmp_path: Path) -> None:
+    """Nothing is stopped or closed in it: that is done when Python ends."""
     code = """
 import usb.core
 from usbip_capture import PcapWriter, SyslogReceiver, get_backend
-
 pcap = PcapWriter(open("capture.pcapng", "wb"))
 syslog = SyslogReceiver("demo", pcap=pcap)
 syslog.start()
 backend = get_backend("demo", pcap=pcap)
 dev = usb.core.find(backend=backend, idVendor=0x1209, idProduct=0x0001)
-dev.set_configuration()
-pcap.flush()
 """
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(root)}, check=True, timeout=60)
-    names = {record.interface.name for record in read_capture(tmp_path / "capture.pcapng")}
-    assert names == {"usbip0", "syslog0"}
+    items = list(read_items(tmp_path / "capture.pcapng"))
+    interfaces = [item for item in items if isinstance(item, CapturedInterface)]
+    records = [item for item in items if isinstance(item, CapturedRecord)]
+    assert {record.interface.name for record in records} == {"usbip0", "syslog0"}
+    assert any(record.data.endswith(b"a host has taken the device") for record in records)
+    assert sum(interface.received or 0 for interface in interfaces) == len(records)     # the statistics at its end
+
+
+def test_what_has_arrived_is_delivered_when_stopped(device: Device) -> None:
+    messages = Messages()
+    receiver = SyslogReceiver("127.0.0.1", device.port, callback=messages)
+    receiver.start()
+    with device.accept() as sock:
+        sock.sendall(b"".join(b"<13>%06d %s\n" % (number, b"x" * 90) for number in range(300)))
+        receiver.stop()
+    assert [text[:6] for text in messages.texts] == [f"{number:06}" for number in range(300)]
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_what_has_arrived_is_delivered_when_it_listens_no_more(transport: str) -> None:
+    messages = Messages()
+    receiver = SyslogReceiver(listen=f"{transport}:127.0.0.1:0", callback=messages)
+    receiver.start()
+    kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[transport]
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.connect(("127.0.0.1", port_of(receiver, transport)))
+        for number in range(2000):
+            sock.sendall(b"<13>%06d %s\n" % (number, b"x" * 90))
+        receiver.stop()
+    assert [text[:6] for text in messages.texts] == [f"{number:06}" for number in range(2000)]
 
 
 # -- listening

@@ -22,8 +22,12 @@ RECEIVE_SIZE = 64 << 10
 GAP = 0.002
 #: Seconds before the second attempt, and at most; each wait is twice as long as the one before.
 FIRST_RETRY, LAST_RETRY = 0.25, 10.0
-#: Seconds that `stop` waits for a thread that is looking for the device.
-_STOP_TIMEOUT = 0.2
+#: Seconds that `start` waits for a device that answers at once: what it logs from then on is not missed.
+_START_TIMEOUT = 0.3
+#: Seconds that `stop` waits for a thread that is looking for the device, and for one that reads.
+_LOOKING_TIMEOUT, _READING_TIMEOUT = 0.2, 1.0
+#: Seconds for what has arrived already when `stop` is called.
+DRAIN_TIME = 0.3
 
 
 class ConnectingCollector:
@@ -41,27 +45,33 @@ class ConnectingCollector:
         self._delivery = delivery
         self._comment = comment
         self._stopping = threading.Event()
+        self._drained_by = 0.0
+        self._tried = threading.Event()
         self._lock = threading.Lock()
         self._sock: socket.socket | None = None
         self._thread = threading.Thread(target=self._run, name="usbip-log", daemon=True)
 
     def start(self) -> None:
-        """Begin; a device that is not there yet is waited for."""
+        """Begin. Returns when it is connected, or soon; a device that is not there yet is waited for."""
         self._thread.start()
+        self._tried.wait(_START_TIMEOUT)
 
     def stop(self) -> None:
         """End the connection; what came before is delivered when this returns."""
         with self._lock:
+            self._drained_by = time.monotonic() + DRAIN_TIME
             self._stopping.set()
+            reading = self._sock is not None
             if self._sock is not None:
-                _shut_down(self._sock)
+                _shut_down(self._sock)      # what has arrived can still be read
         if self._thread is not threading.current_thread():
-            self._thread.join(_STOP_TIMEOUT)
+            self._thread.join(_READING_TIMEOUT if reading else _LOOKING_TIMEOUT)
 
     def _run(self) -> None:
         retry, said, lost = FIRST_RETRY, "", False
         while not self._stopping.is_set():
             reason, got = self._once(lost)
+            self._tried.set()
             if self._stopping.is_set():
                 break
             retry = FIRST_RETRY if got else retry
@@ -91,10 +101,11 @@ class ConnectingCollector:
                 log.info("reading the log of %s", self._host)
                 if lost:
                     self._comment(f"usbip-capture: the log of {self._host} is back")
+                self._tried.set()
                 while data := sock.recv(RECEIVE_SIZE):
                     got = True
                     self._delivery.deliver(sender, sender.received(data, time.time_ns()))
-                    if self._stopping.wait(GAP):
+                    if self._stopping.wait(GAP) and time.monotonic() >= self._drained_by:
                         break
                 reason = "the device closed the connection"
             except OSError as error:

@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from usbip_capture.collector.connecting import GAP, RECEIVE_SIZE
+from usbip_capture.collector.connecting import DRAIN_TIME, GAP, RECEIVE_SIZE
 from usbip_capture.collector.delivery import Delivery
 from usbip_capture.collector.places import TLS, UDP, Place
 from usbip_capture.collector.sender import Sender, endpoint, flow_of
@@ -117,8 +117,17 @@ class ListeningCollector:
                 for key, _ in self._selector.select():
                     self._act(key.data)
                 self._stopping.wait(GAP)
+            self._drain()
         finally:
             self._close()
+
+    def _drain(self) -> None:
+        """Take what has arrived already."""
+        self._selector.unregister(self._listeners[0])       # it has done its work, and stays readable
+        until = time.monotonic() + DRAIN_TIME
+        while (ready := self._selector.select(0)) and time.monotonic() < until:
+            for key, _ in ready:
+                self._act(key.data)
 
     def _act(self, action: Callable[[], None]) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import ssl
 from collections.abc import Callable, Iterator
@@ -33,7 +34,8 @@ class SyslogReceiver:
     tells, and a comment says so; else the time of its arrival.
     timeout: seconds for each attempt to connect.
 
-    Raises LocalProtocolError for what cannot be meant, and CaptureError when the capture cannot be written.
+    A receiver that is not stopped is stopped when Python ends. Raises LocalProtocolError for what cannot be meant, and
+    CaptureError when the capture cannot be written.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class SyslogReceiver:
         if self._pcap is not None:
             self._delivery.channel = self._pcap.add_log_interface(self._description())
         self._collector = collector
+        atexit.register(self.stop)
         collector.start()
 
     def stop(self) -> None:
@@ -97,6 +100,7 @@ class SyslogReceiver:
         if self._stopped:
             return
         self._stopped = True
+        atexit.unregister(self.stop)
         if self._collector is not None:
             self._collector.stop()
         self._delivery.end()
