@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections import deque
 from functools import partial
 from pathlib import Path
 
@@ -365,6 +366,25 @@ def test_more_connections_than_are_kept(monkeypatch: pytest.MonkeyPatch, caplog:
             for sock in silent:
                 sock.close()
     assert caplog.text.count("senders of logs") == 1
+
+
+def test_thousands_of_connections_leave_room_for_a_device() -> None:
+    messages = Messages()
+    held: deque[socket.socket] = deque(maxlen=300)
+    with SyslogReceiver(listen="tcp:127.0.0.1:0", callback=messages) as receiver:
+        address = "127.0.0.1", port_of(receiver, "tcp")
+        for _ in range(3000):
+            if len(held) == held.maxlen:
+                held[0].close()
+            held.append(socket.create_connection(address, 20))
+        with socket.create_connection(address) as device:
+            device.sendall(LINES[0])
+            messages.wait(1)
+            assert receiver.counts.connections == 3001
+            assert isinstance(receiver._collector, listening.ListeningCollector)
+            assert len(receiver._collector._connections) <= listening.MAX_CONNECTIONS
+        for sock in held:
+            sock.close()
 
 
 def test_messages_that_nobody_reads_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch, device: Device) -> None:

@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 200
 #: Senders of datagrams that are told apart.
 _MAX_SENDERS = 1024
-_BACKLOG = 64
+#: Connections that the system keeps until they are accepted: as many may come between two rounds.
+_BACKLOG = 1024
 #: Datagrams, and new connections, that are taken before others have their turn.
 _DATAGRAMS, _ACCEPTS = 512, 32
 _MAX_DATAGRAM = 65536
