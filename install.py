@@ -254,7 +254,7 @@ def demo_file() -> Path:
     for number in range(1, 100):
         capture = Path.cwd() / ("demo.pcapng" if number == 1 else f"demo-{number}.pcapng")
         try:
-            if capture.exists() and (not capture.is_file() or b"USB/IP demo " not in capture.read_bytes()[:1000]):
+            if capture.exists() and (not capture.is_file() or not is_demo(capture.read_bytes()[:1000])):
                 continue
             capture.touch()
             capture.unlink()
@@ -265,6 +265,11 @@ def demo_file() -> Path:
     raise Failed("there are too many captures in this folder: run the demo from another one.")
 
 
+def is_demo(head: bytes) -> bool:
+    """Whether a capture that begins so is one of the demo, or of its log."""
+    return b"USB/IP demo " in head or b"log of demo" in head
+
+
 def demo(capture: Path) -> int:
     """The main job, against the built-in server, through the placed plug-in."""
     environment = home()
@@ -272,10 +277,11 @@ def demo(capture: Path) -> int:
     print(flush=True)
     say(f"Capturing the demo device for {DEMO_SECONDS} seconds")
     if tshark:
-        options = ["-o", "extcap.usbip_remote.host:demo", "-a", f"duration:{DEMO_SECONDS}", "-w", str(capture)]
+        chosen = ["-o", "extcap.usbip_remote.host:demo", "-o", "extcap.usbip_remote.syslog:connect"]
+        options = [*chosen, "-a", f"duration:{DEMO_SECONDS}", "-w", str(capture)]
         run([tshark, "-q", "-i", "usbip-remote", *options], "tshark did not capture")
     else:
-        options = ["--host", "demo", "--duration", str(DEMO_SECONDS), "--fifo", str(capture)]
+        options = ["--host", "demo", "--syslog", "--duration", str(DEMO_SECONDS), "--fifo", str(capture)]
         extcap = program(environment, "usbip-extcap")
         command = [extcap, "--capture", "--extcap-interface", "usbip-remote", *options]
         run(command, "the plug-in did not capture")
@@ -292,11 +298,13 @@ def demo(capture: Path) -> int:
 
 
 def show_decoded(tshark: str, capture: Path) -> None:
-    """What Wireshark makes of it: the device's strings and interfaces, the keys typed, what its serial port says."""
+    """What Wireshark makes of it: strings, interfaces, keys typed, what the serial port and the device's log say."""
     base = [tshark, "-r", str(capture)]
     text = run([*base, "-V"], "tshark cannot read the capture").stdout
     only_data = [*base, "-Y", "usb.capdata", "-T", "fields", "-e", "usb.capdata"]
     said = run(only_data, "tshark cannot read the capture").stdout.split()
+    only_log = [*base, "-Y", "syslog", "-T", "fields", "-e", "_ws.col.Info"]
+    logged = run(only_log, "tshark cannot read the capture").stdout.splitlines()
 
     def found(pattern: str) -> list[str]:
         return re.findall(pattern, text, re.MULTILINE)
@@ -307,6 +315,7 @@ def show_decoded(tshark: str, capture: Path) -> None:
     print("  keys typed: " + " ".join(found(r"Usage: Keyboard (\w) and")))
     lines = bytes.fromhex("".join(said).replace(":", "")).decode("ascii", "replace").splitlines()
     print("  serial:     " + "; ".join(lines))
+    print("  its log:    " + "; ".join(line.partition(" - - - ")[2] for line in logged[:3]) + "; ...")
 
 
 # -- test

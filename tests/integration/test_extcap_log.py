@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,21 @@ def test_a_log_port_that_is_closed_ends_nothing(extcap: Path, tmp_path: Path) ->
     assert interfaces["syslog0"].received == 0
     assert sum(isinstance(item, CapturedRecord) for item in read_items(target)) > 40
     server.close()
+
+
+def test_a_person_at_a_terminal_is_warned(extcap: Path, tmp_path: Path) -> None:
+    terminal, theirs = os.openpty()
+    options = ["--host", "127.0.0.1", "--mode", "syslog", "--syslog-port", "9", "--fifo", str(tmp_path / "out.pcapng")]
+    command = [str(extcap), "--capture", "--extcap-interface", "usbip-remote", *options]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.PIPE) as process:
+        os.close(theirs)
+        said = b""
+        while b"nothing listens on 127.0.0.1 port 9" not in said:
+            said += os.read(terminal, 4096)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    os.close(terminal)
+    assert b"Warning: no log of 127.0.0.1 now, trying again" in said
 
 
 def test_lines_in_the_log_window(extcap: Path, tmp_path: Path, device: Device) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -46,12 +47,14 @@ def test_from_an_empty_home_and_back(tmp_path: Path) -> None:
     assert capture.stat().st_size > 4000
     assert f"The capture is {capture}" in done.stdout
     assert "0x83 interrupt IN" in done.stdout
+    assert "syslog0: syslog, log of demo" in done.stdout
 
     if shutil.which("tshark"):
         done = install(home, "--demo")
         assert done.returncode == 0, done.stderr
         assert "strings:    usbip_capture, Demo device, DEMO0001" in done.stdout
         assert "keys typed: u s b i p" in done.stdout
+        assert re.search(r"its log:    I \(\d+\) usb: a host has taken the device; ", done.stdout)
         assert done.stdout.strip().splitlines()[-3:][0] == f"The capture is {capture}"
 
         done = install(home, "--doctor")

@@ -23,11 +23,19 @@ def start(choices: Choices, window: logging.Handler) -> None:
                 f"the log file {choices.log_file} cannot be written: {error.strerror}: choose another place"
             ) from error
     root = logging.getLogger("usbip_capture")
+    root.addHandler(_Terminal(logging.WARNING))
     for handler in handlers:
         handler.setFormatter(_LINE)
         root.addHandler(handler)
     root.setLevel(choices.log_level.upper())
     log.info("usbip-extcap on Python %s, %s", sys.version.split()[0], sys.platform)
+
+
+class _Terminal(logging.Handler):
+    """Warnings for a person who captures without Wireshark."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell(f"{record.levelname.capitalize()}: {record.getMessage()}")
 
 
 def tell(text: str) -> None:
