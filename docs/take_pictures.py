@@ -23,6 +23,7 @@ from usbip_capture.installation import profile
 
 SERVER = {"USBIP_CAPTURE_SERVERS": "bench-pi=127.0.0.1"}
 HOST = ["-o", "extcap.usbip_remote.host:127.0.0.1", "-o", "extcap.usbip_remote.device:1-1"]
+LOG = ["-o", "extcap.usbip_remote.syslog:connect"]
 
 
 def take(window: Window, target: Path, width: int = 960, height: int = 768, x: int = 0, y: int = 0) -> None:
@@ -45,6 +46,14 @@ def dialog(folder: Path, home: Path) -> None:
         take(window, folder / "dialog.png", 600, 350, x, y)
 
 
+def log_tab(folder: Path, home: Path) -> None:
+    """The options of the device's log."""
+    with wireshark(home, "-i", "usbip-remote", *HOST, **SERVER) as window:
+        x, y = window.open_dialog()
+        window.click((x + places.LOG_TAB[0], y + places.LOG_TAB[1]))
+        take(window, folder / "log-tab.png", 600, 350, x, y)
+
+
 def interfaces(folder: Path, home: Path) -> None:
     """The list of interfaces, with a filter that is right."""
     with wireshark(home, "-i", "usbip-bench-pi", **SERVER) as window:
@@ -54,12 +63,13 @@ def interfaces(folder: Path, home: Path) -> None:
 
 
 def toolbar(folder: Path, home: Path) -> None:
-    """A capture with its toolbar, and the log window."""
-    with wireshark(home, "-k", "-i", "usbip-remote", *HOST) as window:
+    """A capture with its toolbar, and the log window with lines of the device's log."""
+    with wireshark(home, "-k", "-i", "usbip-remote", *HOST, *LOG) as window:
         wait_until("packets", lambda: window.captures() and window.captures()[-1].stat().st_size > 12000, 60)
         window.click(places.MARK)
         take(window, folder / "toolbar.png")
         window.click(places.LOG)
+        time.sleep(3)
         window.click(places.MARK)
         take(window, folder / "log.png")
 
@@ -85,7 +95,8 @@ def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs/pictures"
     server = DemoServer()
     server.listen("127.0.0.1", 3240)
-    for picture in (interfaces, dialog, toolbar, decoded):
+    server.listen_log("127.0.0.1", 1514)
+    for picture in (interfaces, dialog, log_tab, toolbar, decoded):
         with tempfile.TemporaryDirectory() as home:
             picture(folder, Path(home))
     server.close()
