@@ -99,11 +99,11 @@ def test_who_reads_the_output_goes_away(device: Device) -> None:
     [
         ([], 2, "required"),
         (["pi", "--listen"], 2, "not allowed"),
-        (["--listen", "x:y"], 1, "is no place to listen"),
-        (["--listen", "tls:127.0.0.1:0"], 1, "needs a certificate"),
+        (["--listen", "x:y"], 2, "is no place to listen"),
+        (["--listen", "tls:127.0.0.1:0"], 2, "needs a certificate"),
         (["--listen", "192.0.2.1:0"], 1, "no such address"),
         (["pi", "--pcap", "/no/such/folder/x"], 1, "no such folder"),
-        (["pi:99999"], 1, "no address"),
+        (["pi:99999"], 2, "no address"),
     ],
 )
 def test_what_cannot_be(arguments: list[str], code: int, words: str) -> None:

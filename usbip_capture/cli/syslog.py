@@ -82,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
             for message in receiver:
                 colour = _COLOURS.get(message.severity, "") if coloured else ""
                 print(f"{colour}{line(message, with_source=host is None)}{_RESET if colour else ''}", flush=True)
+    except KeyboardInterrupt:       # its ordinary end
+        pass
     finally:
         counts = receiver.counts
         missed = [f"{counts.missed} not shown: the terminal was too slow"] if counts.missed else []
