@@ -29,6 +29,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default="",
         help="count only these URBs, such as 'bulk and ep == 0x81' or 'device == 3.7' (bus 3, device 7)",
     )
+    parser.set_defaults(run=lambda args: stats(args.file, args.filter, args.html))
 
 
 def stats(path: str, capture_filter: str, page: str | None) -> int:

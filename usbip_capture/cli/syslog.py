@@ -31,7 +31,7 @@ examples:
 """
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `syslog` to the subcommands."""
     parser = commands.add_parser(
         "syslog",
@@ -55,6 +55,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--pcap", metavar="FILE", help="also capture the messages, for Wireshark")
     parser.add_argument("--align", action="store_true", help="in the capture, align the device's clock to this one's")
     parser.add_argument("--certificate", default="", metavar="FILE", help="PEM file with certificate and key, for TLS")
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
             for message in receiver:
                 colour = _COLOURS.get(message.severity, "") if coloured else ""
                 print(f"{colour}{line(message, with_source=host is None)}{_RESET if colour else ''}", flush=True)
-    except KeyboardInterrupt:       # its ordinary end
+    except KeyboardInterrupt:  # its ordinary end
         pass
     finally:
         counts = receiver.counts

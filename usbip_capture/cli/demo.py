@@ -1,0 +1,87 @@
+"""`usbip-capture demo`: the built-in simulated device, served to others."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
+from usbip_capture.cli.syslog import DEFAULT_PORT as LOG_PORT
+from usbip_capture.errors import CaptureError
+
+if TYPE_CHECKING:
+    from usbip_capture.demo import DemoServer
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the subcommand and its options."""
+    parser = commands.add_parser("demo", help="serve the built-in simulated device to others")
+    parser.add_argument(
+        "--listen",
+        metavar="ADDR:PORT",
+        default=f"127.0.0.1:{DEFAULT_PORT}",
+        help="where to listen (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--syslog-listen",
+        metavar="ADDR:PORT",
+        help=f"where to offer its log (default: port {LOG_PORT} beside the other)",
+    )
+    parser.set_defaults(run=lambda args: serve(args.listen, args.syslog_listen))
+
+
+def serve(listen: str, log_listen: str | None) -> int:
+    """Serve until interrupted; the exit code. Raises UsbipError."""
+    from usbip_capture.demo import BUSID, DemoServer
+
+    server = DemoServer()
+    address, port = server.listen(*_listen_address(listen))
+    where = format_address(address, port)
+    log_port = _offer_log(server, address, log_listen)
+    print(f"Serving the demo device at {where}, until Ctrl-C. Look at it with:")
+    print(f"  usbip --tcp-port {port} list -r {address}")
+    print(f"  usbip-extcap --capture --extcap-interface usbip-remote --host {address} --port {port}"
+          f" --device {BUSID} --fifo demo.pcapng")  # fmt: skip
+    if log_port:
+        print(f"  usbip-capture syslog {address} --port {log_port}")
+    if not (address.startswith("127.") or address == "::1"):
+        if address in ("0.0.0.0", "::"):
+            print("From another machine: this one's name or address instead.")
+        print("Anyone who reaches this machine can use it: USB/IP has no authentication.")
+    sys.stdout.flush()
+    done = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    try:
+        while not done.wait(1.0):
+            pass
+    except KeyboardInterrupt:  # its ordinary end
+        pass
+    finally:
+        server.close()
+    return 0
+
+
+def _offer_log(server: DemoServer, address: str, listen: str | None) -> int:
+    """The port of its log; 0 if nobody asked for one, and the usual port cannot be had."""
+    try:
+        return server.listen_log(*(_listen_address(listen) if listen else (address, LOG_PORT)))[1]
+    except CaptureError as error:
+        if listen:
+            raise
+        print(f"usbip-capture: its log is not offered: {error}", file=sys.stderr)
+        return 0
+
+
+def _listen_address(text: str) -> tuple[str, int]:
+    """ADDR:PORT, ADDR, PORT or :PORT."""
+    address, colon, port = text.strip().rpartition(":")
+    if port.isascii() and port.isdigit() and not address and (colon or "." not in port):
+        return parse_address(f"127.0.0.1:{port}")
+    return parse_address(text)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
