@@ -26,6 +26,7 @@ LINES = {
     "capture": 5,
     "report": 5,
     "devices": 6,
+    "convert": 6,
     "server": 6,
     "demo_log": 6,
     "demo": 7,

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from usbip_capture import __version__, console
-from usbip_capture.cli import demo, stats, syslog
+from usbip_capture.cli import convert, demo, stats, syslog
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.filters.language import FilterError
 
@@ -16,6 +16,7 @@ examples:
   usbip-capture demo --listen [::]:3240       to other machines as well
   usbip-capture stats capture.pcapng          what a capture holds
   usbip-capture stats capture.pcapng --html page.html --filter 'bulk and in'
+  usbip-capture convert tcp.pcap usb.pcapng   from a recording of TCP to a capture of USB
   usbip-capture syslog 192.168.1.20           what an ESP32 bridge logs
 
 exit status: 0 all is well, 1 it failed (one sentence says why), 2 wrong arguments, 130 Ctrl-C came before it was done
@@ -44,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"usbip-capture {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (demo, stats, syslog):
+    for command in (demo, stats, convert, syslog):
         command.add_parser(commands)
     return parser
 

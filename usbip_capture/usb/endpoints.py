@@ -114,6 +114,19 @@ class EndpointMap:
         """The endpoint with this bEndpointAddress, None if there is none now."""
         return self._endpoints.get(address)
 
+    def likely(self, address: int) -> Endpoint | None:
+        """As `find`; else what this address is in any known setting: which one is active may not have been seen."""
+        found = self._endpoints.get(address)
+        if found is not None:
+            return found
+        known = [self.configuration] if self.configuration is not None else list(self._known.values())
+        for configuration in known:
+            for interface in configuration.interfaces:
+                for endpoint in interface.endpoints:
+                    if endpoint.bEndpointAddress == address:
+                        return Endpoint.of(endpoint, interface, self._speed)
+        return None
+
     def __iter__(self) -> Iterator[Endpoint]:
         return iter(list(self._endpoints.values()))
 

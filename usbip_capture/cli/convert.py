@@ -1,0 +1,146 @@
+"""`usbip-capture convert`: a recording of TCP with USB/IP in it becomes a capture of USB."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from usbip_capture.errors import CaptureError
+
+if TYPE_CHECKING:
+    from usbip_capture.capture.sinks import Sink
+    from usbip_capture.convert.converter import Converter
+    from usbip_capture.convert.output import Output
+    from usbip_capture.convert.source import Source
+
+#: Seconds between two lines of progress.
+_PROGRESS = 1.0
+
+_DESCRIPTION = """\
+Reads USB/IP sessions from a recording of TCP (pcap or pcapng, gzip'ed or not) and writes their URBs as Linux's usbmon
+would have recorded them on the client. Live:
+
+  tcpdump -U -w - port 3240 | usbip-capture convert - - | wireshark -k -i -
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "convert",
+        help="from a recording of TCP to a capture of USB",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("input", metavar="IN", help="the recording of TCP; - is standard input")
+    parser.add_argument("output", metavar="OUT", help="the capture of USB; - is standard output")
+    parser.add_argument(
+        "--port",
+        type=_port,
+        action="append",
+        metavar="PORT",
+        help="look at this TCP port of servers only, and take all of it for USB/IP; may be repeated"
+        " (default: sessions are found by their content, on any port)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("pcapng", "pcap", "text"),
+        default="pcapng",
+        help="pcapng: one interface per device, with comments; pcap: for tools that read nothing newer;"
+        " text: usbmon's text form (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--record-unlinks",
+        action="store_true",
+        help="also record CMD_UNLINK and RET_UNLINK, on a second interface per device (pcapng only)",
+    )
+    parser.set_defaults(parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert; the exit code: 1 if there was no session, or the recording is damaged."""
+    from usbip_capture.capture.sinks import ReaderGone, open_sink
+    from usbip_capture.convert.converter import Converter
+    from usbip_capture.convert.source import Source
+
+    if args.record_unlinks and args.format != "pcapng":
+        args.parser.error(f"--record-unlinks needs --format pcapng: {args.format} has but one interface")
+    source = Source(args.input)
+    sink: Sink | None = None
+    try:
+        if args.output != "-" and source.same_file(args.output):
+            raise CaptureError(f"{args.output} is what is read: name another file for the output")
+        source.check()
+        sink = open_sink(args.output)
+        progress = _Progress(source)
+        converter = Converter(source, _output(args, sink), ports=args.port, on_portion=progress.portion)
+        progress.converter = converter
+        converter.run()
+        progress.clear()
+    except ReaderGone:
+        return 0
+    finally:
+        source.close()
+        if sink is not None:
+            sink.close()
+    return _report(converter, source)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is no TCP port: 1 to 65535 are")
+    return int(text)
+
+
+def _output(args: argparse.Namespace, sink: Sink) -> Output:
+    from usbip_capture.convert.output import ClassicOutput, PcapngOutput, TextOutput
+
+    if args.format == "pcap":
+        return ClassicOutput(sink)
+    if args.format == "text":
+        return TextOutput(sink)
+    return PcapngOutput(sink, record_unlinks=args.record_unlinks)
+
+
+def _report(converter: Converter, source: Source) -> int:
+    for remark in converter.remarks:
+        print(f"usbip-capture: {remark}", file=sys.stderr)
+    if converter.error is not None:
+        print(f"usbip-capture: {converter.error}; what came before was converted", file=sys.stderr)
+    if not converter.sessions:
+        print(
+            f"usbip-capture: no USB/IP session in {source.name}: was the right port recorded, and its beginning?"
+            " --port takes all of a port for USB/IP",
+            file=sys.stderr,
+        )
+    else:
+        counts = f"{converter.sessions} sessions, {converter.devices} devices, {converter.urbs} URBs"
+        print(f"usbip-capture: {counts} in {converter.packets} packets of {source.name}", file=sys.stderr)
+    return 1 if converter.error is not None or not converter.sessions else 0
+
+
+class _Progress:
+    """One line on the terminal, rewritten as the file is read."""
+
+    def __init__(self, source: Source) -> None:
+        self.converter: Converter | None = None
+        self._source = source
+        self._shown = bool(source.size) and sys.stderr.isatty()
+        self._next = time.monotonic() + _PROGRESS
+        self._written = False
+
+    def portion(self) -> None:
+        """A portion was read."""
+        if not self._shown or time.monotonic() < self._next or self.converter is None:
+            return
+        self._next = time.monotonic() + _PROGRESS
+        self._written = True
+        percent = 100 * self._source.taken // max(self._source.size, 1)
+        print(f"\r{percent:3d} %, {self.converter.urbs} URBs ", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._written:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,174 @@
+"""A recording of TCP into a capture of USB: the way of each packet, from its bytes to its record."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Container
+
+from usbip_capture.convert.hindsight import Hindsight
+from usbip_capture.convert.link import ip_finder, tcp_segment
+from usbip_capture.convert.output import Output, UsbInterface
+from usbip_capture.convert.pcap import read_packets
+from usbip_capture.convert.sessions import Session, SessionTable
+from usbip_capture.convert.source import Source
+from usbip_capture.errors import CaptureError
+from usbip_capture.wire.observed import Completed, Ended, Event, Imported, Noted, Submitted, Unlink, UnlinkReply
+
+#: Payloads from this size on are not copied out of the portion that was read.
+_OWN_COPY = 4096
+#: Remarks on one record; what is more is only counted.
+_MAX_REMARKS = 4
+
+
+class Converter:
+    """Converts `source` into `output`.
+
+    ports: of the servers, None to find sessions by their content.
+    on_portion: called after each portion that was read, for progress.
+    After `run`: packets, sessions and urbs (submitted ones) that were seen; `remarks` says what was not as it should
+    be, `error` why the recording ended early.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        output: Output,
+        *,
+        ports: Container[int] | None = None,
+        on_portion: Callable[[], None] | None = None,
+    ) -> None:
+        self.packets = self.urbs = 0
+        self.unread: Counter[int] = Counter()       # packets by link types that cannot be read
+        self.error: CaptureError | None = None
+        self._source = source
+        self._output = output
+        self._on_portion = on_portion
+        self._interfaces: dict[tuple[str, str], UsbInterface] = {}
+        self._of_session: dict[Session, UsbInterface] = {}
+        self._notes: dict[Session, list[str]] = {}
+        self._hindsight = Hindsight(self._write)
+        self._table = SessionTable(self._hindsight.add, ports)
+        self._now_ns = 0
+        source.on_idle = self._idle
+
+    @property
+    def sessions(self) -> int:
+        """USB/IP connections that were found."""
+        return self._table.sessions
+
+    @property
+    def devices(self) -> int:
+        """Devices in the output."""
+        return len(self._output.devices)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What was not as it should be, and how often."""
+        said = [f"{what}: {count} times" for what, count in sorted(self._table.counts.items())]
+        said += [f"link type {kind} cannot be read: {count} packets" for kind, count in sorted(self.unread.items())]
+        if self._table.retransmitted:
+            said.append(f"bytes that TCP sent again: {self._table.retransmitted}")
+        return said
+
+    def run(self) -> None:
+        """Convert all of it. Raises CaptureError if there is nothing to begin with, or the output fails."""
+        try:
+            self._read()
+        except CaptureError as error:
+            if not self.packets:
+                raise
+            self.error = error
+        self._table.finish(self._now_ns)
+        self._hindsight.flush()
+        self._output.finish(self.remarks)
+
+    def _read(self) -> None:
+        finders = {kind: ip_finder(kind) for kind in range(512)}
+        segment = self._table.segment
+        portion = b""
+        for now_ns, link_type, data, start, end, missing in read_packets(self._source.read, self._source.name):
+            self.packets += 1
+            self._now_ns = now_ns
+            if data is not portion:
+                portion, view = data, memoryview(data)
+                self._portion(now_ns)
+            finder = finders.get(link_type)
+            if finder is None:
+                self.unread[link_type] += 1
+                continue
+            at = finder(data, start, end)
+            if at < 0:
+                continue
+            found = tcp_segment(data, at, end)
+            if found is None:
+                continue
+            key, seq, ack, flags, begin, stop, missing = found
+            size = stop - begin
+            if size < _OWN_COPY:
+                segment(now_ns, key, seq, ack, flags, data[begin:stop] if size > 0 else b"", missing)
+            else:
+                segment(now_ns, key, seq, ack, flags, view[begin:stop], missing)
+
+    def _portion(self, now_ns: int) -> None:
+        self._hindsight.advance(now_ns)
+        if self._on_portion is not None:
+            self._on_portion()
+
+    def _idle(self) -> None:
+        """Nothing comes at the moment: what there is should be seen."""
+        self._hindsight.flush()
+        self._output.flush()
+
+    # -- events, when they are old enough
+
+    def _write(self, session: Session, event: Event) -> None:
+        if type(event) is Submitted:
+            self._submitted(session, event)
+        elif type(event) is Completed:
+            self._completed(session, event)
+        elif isinstance(event, Imported):
+            self._imported(session, event)
+        elif isinstance(event, Noted):
+            notes = self._notes.setdefault(session, [])
+            if len(notes) < _MAX_REMARKS:
+                notes.append(f"usbip-capture: {event.text}")
+        elif isinstance(event, (Unlink, UnlinkReply)):
+            interface = self._of_session.get(session)
+            if interface is not None:
+                reply = isinstance(event, UnlinkReply)
+                self._output.unlink(interface, event.timestamp_ns, event.message, reply=reply)
+        elif isinstance(event, Ended):
+            interface = self._of_session.pop(session, None)
+            notes = self._notes.pop(session, [])
+            if interface is not None:
+                interface.remarks += notes
+
+    def _submitted(self, session: Session, event: Submitted) -> None:
+        self.urbs += 1
+        timestamp_ns, seqnum, urb, data = event
+        comments = self._notes.pop(session, ()) if self._notes else ()
+        self._output.submitted(
+            self._of_session[session], timestamp_ns, session.number << 32 | seqnum, urb, data, comments
+        )
+
+    def _completed(self, session: Session, event: Completed) -> None:
+        timestamp_ns, seqnum, urb, completion, unlink = event
+        comments = self._notes.pop(session, []) if self._notes else []
+        if unlink:
+            comments = [*comments, f"usbip-capture: unlinked by CMD_UNLINK {unlink}"]
+        self._output.completed(
+            self._of_session[session], timestamp_ns, session.number << 32 | seqnum, urb, completion, comments
+        )
+
+    def _imported(self, session: Session, event: Imported) -> None:
+        info = event.info
+        name = info.busid if event.seen else f"device {info.devnum} of bus {info.busnum}"
+        key = session.server, name
+        interface = self._interfaces.get(key)
+        if interface is None:
+            what = f" {info.idVendor:04x}:{info.idProduct:04x}" if event.seen else ", joined in the middle of a session"
+            interface = self._output.device(info, f"USB/IP {session.server} {name}{what}")
+            self._interfaces[key] = interface
+        else:
+            self._output.again(interface, info)
+        self._of_session[session] = interface

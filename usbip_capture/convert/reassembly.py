@@ -1,0 +1,186 @@
+"""TCP put together again: each direction's bytes in order, once, with the gaps of the recording named.
+
+A segment is passed on when all before it is, and when what it acknowledges of the other direction has been passed on
+as well: whoever sent it had seen that. So replies come after their requests, even where the recording has swapped them.
+
+A hole is waited for. It is a gap of the recording when the other side has acknowledged what was in it and PATIENCE is
+over, when more than MAX_HELD bytes wait behind it, or when the connection or the recording ends.
+
+Ref: RFC 9293, 3.4 and 3.10
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from usbip_capture.convert.link import ACK, FIN, RST, SYN
+from usbip_capture.usb.urb import Buffer
+
+#: Nanoseconds, in the time of the recording, that it is believed to have swapped packets over.
+PATIENCE_NS = 200_000_000
+#: More than is ever on its way: the largest receive buffers that systems have by default are 6 MiB.
+MAX_HELD = 16 << 20
+_MAX_HELD_SEGMENTS = 16_384
+_MASK = 0xFFFFFFFF
+_HALF = 0x80000000
+
+
+class _Held(NamedTuple):
+    """A segment that waits. `size` counts its bytes, those too that were not recorded."""
+
+    seq: int
+    ack: int
+    payload: Buffer
+    size: int
+    fin: bool
+    since_ns: int
+
+
+class Direction:
+    """The bytes that one side sends.
+
+    deliver(payload, timestamp_ns), gap(size, timestamp_ns) and closed(timestamp_ns) are called in order.
+    following: number of the next byte to be passed on, None until it is known. peer: the other direction.
+    retransmitted: bytes that came again.
+    """
+
+    __slots__ = ("_held", "_held_bytes", "acked", "closed", "deliver", "following", "gap", "peer", "retransmitted")
+
+    peer: Direction
+
+    def __init__(
+        self,
+        deliver: Callable[[Buffer, int], None],
+        gap: Callable[[int, int], None],
+        closed: Callable[[int], None],
+    ) -> None:
+        self.deliver = deliver
+        self.gap = gap
+        self.closed = closed
+        self.following: int | None = None
+        self.acked: int | None = None       # what this side has acknowledged last
+        self.retransmitted = 0
+        self._held: list[_Held] = []
+        self._held_bytes = 0
+
+    def segment(self, timestamp_ns: int, seq: int, ack: int, flags: int, payload: Buffer, missing: int) -> None:
+        """A segment of this direction; `missing` bytes at its end were not recorded."""
+        peer = self.peer
+        self.acked = ack
+        if (
+            seq == self.following
+            and not (self._held or missing or flags & (FIN | SYN | RST))
+            and peer.following is not None
+            and not (peer.following - ack) & _HALF
+        ):
+            if payload:
+                self.following = (seq + len(payload)) & _MASK
+                self.deliver(payload, timestamp_ns)
+        else:
+            self._other(timestamp_ns, seq, ack, flags, payload, missing)
+        if peer._held:
+            peer.release(timestamp_ns)
+
+    def flush(self, timestamp_ns: int) -> None:
+        """Pass on all that waits: nothing comes any more that could fill the holes."""
+        while self._held:
+            self._pass_on(timestamp_ns)
+
+    def release(self, timestamp_ns: int) -> None:
+        """Pass on what waits no longer."""
+        while self._held:
+            head = self._held[0]
+            late = timestamp_ns - head.since_ns > PATIENCE_NS
+            hole = self._distance(head.seq)
+            if hole > 0:
+                too_much = self._held_bytes > MAX_HELD or len(self._held) > _MAX_HELD_SEGMENTS
+                if not too_much and not (late and self._acknowledged(head.seq)):
+                    return
+            elif self._ahead_of_peer(head.ack):
+                if not late:
+                    return
+                self.peer.catch_up(head.ack, timestamp_ns)
+            self._pass_on(timestamp_ns)
+
+    def catch_up(self, seq: int, timestamp_ns: int) -> None:
+        """Pass on what waits and begins before `seq`."""
+        while self._held and (self._held[0].seq - seq) & _HALF:
+            self._pass_on(timestamp_ns)
+
+    def _other(self, timestamp_ns: int, seq: int, ack: int, flags: int, payload: Buffer, missing: int) -> None:
+        if flags & RST:
+            self.peer.flush(timestamp_ns)
+            self.flush(timestamp_ns)
+            self.closed(timestamp_ns)
+            return
+        if flags & SYN:
+            seq = (seq + 1) & _MASK
+        if self.following is None:
+            self.following = seq
+        if self.peer.following is None and flags & ACK:
+            self.peer.following = ack
+        size = len(payload) + missing
+        fin = bool(flags & FIN)
+        if not size and not fin:
+            return
+        behind = -self._distance(seq)
+        if behind >= size + fin and behind > 0:
+            self.retransmitted += size
+            return
+        held = _Held(seq, ack, payload if len(payload) > 4096 else bytes(payload), size, fin, timestamp_ns)
+        self._insert(held)
+        self.release(timestamp_ns)
+
+    def _insert(self, new: _Held) -> None:
+        at = len(self._held)
+        while at and (new.seq - self._held[at - 1].seq) & _HALF:
+            at -= 1
+        self._held.insert(at, new)
+        self._held_bytes += new.size
+
+    def _pass_on(self, timestamp_ns: int) -> None:
+        """The first segment that waits, and the hole before it."""
+        head = self._held.pop(0)
+        self._held_bytes -= head.size
+        if self.following is None:
+            self.following = head.seq
+        distance = self._distance(head.seq)
+        if distance > 0:
+            self.following = head.seq
+            self.gap(distance, timestamp_ns)
+            distance = 0
+        known = -distance
+        self.retransmitted += min(known, head.size)
+        if known < head.size:
+            self.following = (head.seq + head.size) & _MASK
+            fresh = memoryview(head.payload)[known:]
+            if fresh:
+                self.deliver(bytes(fresh) if len(fresh) <= 4096 else fresh, timestamp_ns)
+            missing = head.size - max(len(head.payload), known)
+            if missing:
+                self.gap(missing, timestamp_ns)
+        if head.fin and known <= head.size:
+            self.following = (self.following + 1) & _MASK
+            self.closed(timestamp_ns)
+
+    def _distance(self, seq: int) -> int:
+        """Bytes from what is known to `seq`; negative if that came already."""
+        following = seq if self.following is None else self.following
+        distance = (seq - following) & _MASK
+        return distance - (distance & _HALF) * 2
+
+    def _acknowledged(self, seq: int) -> bool:
+        """Whether the peer says that it has all before `seq`."""
+        acked = self.peer.acked
+        return acked is not None and not (acked - seq) & _HALF
+
+    def _ahead_of_peer(self, ack: int) -> bool:
+        """Whether the sender has seen more of the peer than was passed on."""
+        following = self.peer.following
+        return following is not None and bool((following - ack) & _HALF)
+
+
+def connect(one: Direction, other: Direction) -> None:
+    """Make them the two directions of one connection."""
+    one.peer, other.peer = other, one

@@ -1,0 +1,211 @@
+"""The connections of a recording, and which of them are sessions of USB/IP.
+
+A connection is one when its client begins with an OP request, or, seen from its middle, when one of its segments begins
+with a CMD_SUBMIT or CMD_UNLINK. Of others nothing is kept.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Container
+
+from usbip_capture.address import format_address
+from usbip_capture.convert.link import ACK, SYN, addresses, reverse_key
+from usbip_capture.convert.reassembly import Direction, connect
+from usbip_capture.usb.urb import Buffer
+from usbip_capture.wire.observed import Event
+from usbip_capture.wire.observer import Observer
+from usbip_capture.wire.recognition import command_length, is_operation_request
+from usbip_capture.wire.structs import HEADER_SIZE, OP_COMMON
+
+#: Connections that are followed at the same time; from then on the one that began first is given up.
+MAX_CONNECTIONS = 65_536
+
+_COMMAND_STARTS = (b"\0\0\0\x01", b"\0\0\0\x02")
+
+
+class Session:
+    """One connection. number: counts from 1 when it is known to be USB/IP, 0 before.
+
+    server: address of the server, for people.
+    """
+
+    def __init__(self, table: SessionTable, key: bytes, *, from_start: bool, forced: bool) -> None:
+        self.number = 0
+        _, _, host, port = addresses(key)
+        self.server = format_address(host, port)
+        self.observer = Observer(from_start=from_start)
+        self.client = Direction(self._client, self._client_gap, self._closed)
+        self.peer = Direction(self._server, self._server_gap, self._closed)
+        connect(self.client, self.peer)
+        self.keys = (key, reverse_key(key))
+        self._table = table
+        self._begin = b""
+        if forced or not from_start:
+            table.begins(self)
+
+    def flush(self, timestamp_ns: int) -> None:
+        """Hand on what still waits: nothing more comes."""
+        self.client.flush(timestamp_ns)
+        self.peer.flush(timestamp_ns)
+
+    def _client(self, payload: Buffer, timestamp_ns: int) -> None:
+        if not self.number:
+            self._begin += bytes(payload)
+            if len(self._begin) < OP_COMMON.size:
+                return
+            if not is_operation_request(self._begin):
+                self._table.forget(self)
+                return
+            payload, self._begin = self._begin, b""
+            self._table.begins(self)
+        events = self.observer.client(payload, timestamp_ns)
+        if events:
+            self._table.emit(self, events)
+
+    def _server(self, payload: Buffer, timestamp_ns: int) -> None:
+        if not self.number:
+            self._table.forget(self)        # in USB/IP the client speaks first
+            return
+        events = self.observer.server(payload, timestamp_ns)
+        if events:
+            self._table.emit(self, events)
+
+    def _client_gap(self, size: int, timestamp_ns: int) -> None:
+        if not self.number:
+            self._table.forget(self)
+            return
+        self._table.emit(self, self.observer.client_gap(size, timestamp_ns))
+
+    def _server_gap(self, size: int, timestamp_ns: int) -> None:
+        if self.number:
+            self._table.emit(self, self.observer.server_gap(size, timestamp_ns))
+
+    def _closed(self, timestamp_ns: int) -> None:
+        if self.number:
+            self._table.emit(self, self.observer.closed(timestamp_ns))
+            self._table.ended(self)
+        else:
+            self._table.forget(self)
+
+
+class SessionTable:
+    """Segments in, events out. `emit` is called with those of one session at a time.
+
+    ports: of servers; only connections to them are looked at, and each is taken for USB/IP. None: all, by content.
+    sessions: how many were found. retransmitted: bytes that came again in those that have ended.
+    counts: what was wrong in them, see `Observer.counts`.
+    """
+
+    def __init__(self, emit: Callable[[Session, list[Event]], None], ports: Container[int] | None = None) -> None:
+        self.emit = emit
+        self.sessions = 0
+        self.retransmitted = 0
+        self.counts: Counter[str] = Counter()
+        self._ports = ports
+        self._directions: dict[bytes, Direction] = {}
+        self._sessions: dict[bytes, Session] = {}       # by the client's key
+
+    def segment(
+        self, timestamp_ns: int, key: bytes, seq: int, ack: int, flags: int, payload: Buffer, missing: int
+    ) -> None:
+        """A TCP segment of the recording, see `link.Segment`."""
+        direction = self._directions.get(key)
+        if direction is None or (flags & SYN and not flags & ACK):
+            direction = self._new(timestamp_ns, key, seq, ack, flags, payload)
+            if direction is None:
+                return
+        direction.segment(timestamp_ns, seq, ack, flags, payload, missing)
+
+    def finish(self, timestamp_ns: int) -> None:
+        """The recording ends here."""
+        for session in list(self._sessions.values()):
+            session.flush(timestamp_ns)
+            self._count(session)
+        self._sessions.clear()
+        self._directions.clear()
+
+    def begins(self, session: Session) -> None:
+        """This connection is a session."""
+        self.sessions += 1
+        session.number = self.sessions
+
+    def ended(self, session: Session) -> None:
+        """Of this session nothing more is wanted, but its stray packets are not to be taken for a new one."""
+        self._count(session)
+        silent = _Silent()
+        for key in session.keys:
+            self._directions[key] = silent
+        self._sessions.pop(session.keys[0], None)
+
+    def forget(self, session: Session) -> None:
+        """This connection is none of USB/IP."""
+        for key in session.keys:
+            self._directions.pop(key, None)
+        self._sessions.pop(session.keys[0], None)
+
+    def _new(
+        self, timestamp_ns: int, key: bytes, seq: int, ack: int, flags: int, payload: Buffer
+    ) -> Direction | None:
+        """The direction that a segment of no known connection begins; None if it is not worth following."""
+        forced = False
+        if self._ports is not None:
+            if int.from_bytes(key[-2:], "big") not in self._ports:
+                return None
+            forced = True
+        opening = bool(flags & SYN and not flags & ACK)
+        if opening:
+            known = self._sessions.get(key)
+            if known is not None:
+                if known.client.following == (seq + 1) & 0xFFFFFFFF:
+                    return known.client         # the same one, sent again
+                known.flush(timestamp_ns)
+                if known.number:
+                    self.emit(known, known.observer.closed(timestamp_ns, "the client has begun a new connection"))
+                    self.ended(known)
+        from_start = opening or is_operation_request(payload[:8])
+        if not (from_start or _is_command(payload) or (forced and payload)):
+            return None
+        if len(self._directions) >= 2 * MAX_CONNECTIONS:
+            self._give_up_oldest(timestamp_ns)
+        session = Session(self, key, from_start=from_start, forced=forced)
+        session.client.following = (seq + opening) & 0xFFFFFFFF
+        if flags & ACK:
+            session.peer.following = ack
+        self._sessions[key] = session
+        self._directions[key] = session.client
+        self._directions[session.keys[1]] = session.peer
+        return session.client
+
+    def _give_up_oldest(self, timestamp_ns: int) -> None:
+        key = next(iter(self._directions))
+        session = self._sessions.get(key) or self._sessions.get(reverse_key(key))
+        if session is None:
+            del self._directions[key]
+            return
+        session.flush(timestamp_ns)
+        if session.number:
+            self._count(session)
+        self.forget(session)
+
+    def _count(self, session: Session) -> None:
+        self.counts += session.observer.counts
+        self.retransmitted += session.client.retransmitted + session.peer.retransmitted
+
+
+class _Silent(Direction):
+    """What is left of a connection that is over."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        """Nothing is kept."""
+
+    def segment(self, timestamp_ns: int, seq: int, ack: int, flags: int, payload: Buffer, missing: int) -> None:
+        pass
+
+
+def _is_command(payload: Buffer) -> bool:
+    if len(payload) < HEADER_SIZE or payload[:4] not in _COMMAND_STARTS:
+        return False
+    return bool(command_length(payload, 0, None))
