@@ -53,6 +53,8 @@ class Source:
         self._waits = not self.size and hasattr(select, "poll")
         self._inflater: Inflater | None = None
         self._first = self._read()
+        while 0 < len(self._first) < 4 and (more := self._read()):      # a pipe may bring it byte by byte
+            self._first += more
         if self._first.startswith(_GZIP):
             self._inflater = zlib.decompressobj(_GZIP_WBITS)
 
