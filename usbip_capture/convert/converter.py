@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Container
 
 from usbip_capture.convert.hindsight import Hindsight
-from usbip_capture.convert.link import ip_finder, tcp_segment
+from usbip_capture.convert.link import SYN, ip_finder, tcp_segment
 from usbip_capture.convert.output import Output, UsbInterface
 from usbip_capture.convert.pcap import read_packets
 from usbip_capture.convert.sessions import Session, SessionTable
 from usbip_capture.convert.source import Source
 from usbip_capture.errors import CaptureError
+from usbip_capture.usb.urb import Buffer
 from usbip_capture.wire.observed import Completed, Ended, Event, Imported, Noted, Submitted, Unlink, UnlinkReply
 
 #: Payloads from this size on are not copied out of the portion that was read.
@@ -84,7 +85,7 @@ class Converter:
 
     def _read(self) -> None:
         finders = {kind: ip_finder(kind) for kind in range(512)}
-        segment = self._table.segment
+        directions = self._table.directions
         portion = b""
         for now_ns, link_type, data, start, end, missing in read_packets(self._source.read, self._source.name):
             self.packets += 1
@@ -104,13 +105,18 @@ class Converter:
                 continue
             key, seq, ack, flags, begin, stop, missing = found
             size = stop - begin
-            if size < _OWN_COPY:
-                segment(now_ns, key, seq, ack, flags, data[begin:stop] if size > 0 else b"", missing)
-            else:
-                segment(now_ns, key, seq, ack, flags, view[begin:stop], missing)
+            payload: Buffer = b""
+            if size > 0:
+                payload = data[begin:stop] if size < _OWN_COPY else view[begin:stop]
+            direction = directions.get(key)
+            if direction is None or flags & SYN:
+                direction = self._table.opened(now_ns, key, seq, ack, flags, payload)
+                if direction is None:
+                    continue
+            direction.segment(now_ns, seq, ack, flags, payload, missing)
 
     def _portion(self, now_ns: int) -> None:
-        self._hindsight.advance(now_ns)
+        self._hindsight.portion(now_ns)
         if self._on_portion is not None:
             self._on_portion()
 
@@ -123,10 +129,25 @@ class Converter:
 
     def _write(self, session: Session, event: Event) -> None:
         if type(event) is Submitted:
-            self._submitted(session, event)
+            timestamp_ns, seqnum, urb, data = event
+            self.urbs += 1
+            comments = self._notes.pop(session, []) if self._notes else ()
+            self._output.submitted(
+                self._of_session[session], timestamp_ns, session.number << 32 | seqnum, urb, data, comments
+            )
         elif type(event) is Completed:
-            self._completed(session, event)
-        elif isinstance(event, Imported):
+            timestamp_ns, seqnum, urb, completion, unlink = event
+            comments = self._notes.pop(session, []) if self._notes else ()
+            if unlink:
+                comments = (*comments, f"usbip-capture: unlinked by CMD_UNLINK {unlink}")
+            self._output.completed(
+                self._of_session[session], timestamp_ns, session.number << 32 | seqnum, urb, completion, comments
+            )
+        else:
+            self._write_rare(session, event)
+
+    def _write_rare(self, session: Session, event: Event) -> None:
+        if isinstance(event, Imported):
             self._imported(session, event)
         elif isinstance(event, Noted):
             notes = self._notes.setdefault(session, [])
@@ -142,23 +163,6 @@ class Converter:
             notes = self._notes.pop(session, [])
             if interface is not None:
                 interface.remarks += notes
-
-    def _submitted(self, session: Session, event: Submitted) -> None:
-        self.urbs += 1
-        timestamp_ns, seqnum, urb, data = event
-        comments = self._notes.pop(session, ()) if self._notes else ()
-        self._output.submitted(
-            self._of_session[session], timestamp_ns, session.number << 32 | seqnum, urb, data, comments
-        )
-
-    def _completed(self, session: Session, event: Completed) -> None:
-        timestamp_ns, seqnum, urb, completion, unlink = event
-        comments = self._notes.pop(session, []) if self._notes else []
-        if unlink:
-            comments = [*comments, f"usbip-capture: unlinked by CMD_UNLINK {unlink}"]
-        self._output.completed(
-            self._of_session[session], timestamp_ns, session.number << 32 | seqnum, urb, completion, comments
-        )
 
     def _imported(self, session: Session, event: Imported) -> None:
         info = event.info

@@ -20,9 +20,9 @@ from usbip_capture.wire.observed import Completed, Event, Unlink
 
 #: How long a CMD_UNLINK may be on its way while the reply is, in nanoseconds of the recording.
 WINDOW_NS = 200_000_000
-#: Events that wait at most, and bytes of data in them.
-_MAX_EVENTS = 16_384
-_MAX_BYTES = 32 << 20
+#: Events that wait at most, and portions of the recording that they may hold in memory.
+_MAX_EVENTS = 65_536
+_MAX_PORTIONS = 32
 
 Item: TypeAlias = "tuple[Session, Event]"
 
@@ -33,37 +33,38 @@ class Hindsight:
     def __init__(self, write: Callable[[Session, Event], None]) -> None:
         self._write = write
         self._items: deque[Item] = deque()
-        self._bytes = 0
+        self._portions: deque[int] = deque([0])     # how many events came with each; the last one still grows
 
     def add(self, session: Session, events: list[Event]) -> None:
         """The next events of a session."""
+        items = self._items
         for event in events:
             if type(event) is Unlink:
                 self._unlink(session, event)
-            self._items.append((session, event))
-            self._bytes += _size(event)
-        if len(self._items) > _MAX_EVENTS or self._bytes > _MAX_BYTES:
-            self._release(len(self._items) // 2)
+            items.append((session, event))
+        self._portions[-1] += len(events)
 
-    def advance(self, now_ns: int) -> None:
-        """Hand on what is old enough at `now_ns`."""
-        items, before_ns = self._items, now_ns - WINDOW_NS
-        count = 0
-        for _, event in items:
-            if event.timestamp_ns > before_ns:
-                break
-            count += 1
-        self._release(count)
+    def portion(self, now_ns: int) -> None:
+        """A portion of the recording begins, at `now_ns`: hand on what is old enough."""
+        items, portions, before_ns = self._items, self._portions, now_ns - WINDOW_NS
+        while portions and (
+            len(portions) > _MAX_PORTIONS
+            or len(items) > _MAX_EVENTS
+            or not portions[0]
+            or items[portions[0] - 1][1].timestamp_ns <= before_ns
+        ):
+            self._release(portions.popleft())
+        portions.append(0)
 
     def flush(self) -> None:
         """Hand on everything."""
         self._release(len(self._items))
+        self._portions = deque([0])
 
     def _release(self, count: int) -> None:
+        take, write = self._items.popleft, self._write
         for _ in range(count):
-            session, event = self._items.popleft()
-            self._bytes -= _size(event)
-            self._write(session, event)
+            write(*take())
 
     def _unlink(self, session: Session, unlink: Unlink) -> None:
         for index in range(len(self._items) - 1, -1, -1):
@@ -78,9 +79,3 @@ class Hindsight:
                     )
                     self._items[index] = (owner, event._replace(completion=changed, unlink=unlink.seqnum))
                 return
-
-
-def _size(event: Event) -> int:
-    if type(event) is Completed:
-        return len(event.completion.data)
-    return len(event[3]) if len(event) == 4 and isinstance(event[3], (bytes, memoryview)) else 0

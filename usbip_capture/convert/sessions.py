@@ -90,9 +90,10 @@ class Session:
 
 
 class SessionTable:
-    """Segments in, events out. `emit` is called with those of one session at a time.
+    """Connections in, events out. `emit` is called with those of one session at a time.
 
     ports: of servers; only connections to them are looked at, and each is taken for USB/IP. None: all, by content.
+    directions: those that are followed, by `link.Segment`'s addresses and ports.
     sessions: how many were found. retransmitted: bytes that came again in those that have ended.
     counts: what was wrong in them, see `Observer.counts`.
     """
@@ -103,19 +104,41 @@ class SessionTable:
         self.retransmitted = 0
         self.counts: Counter[str] = Counter()
         self._ports = ports
-        self._directions: dict[bytes, Direction] = {}
+        self.directions: dict[bytes, Direction] = {}
         self._sessions: dict[bytes, Session] = {}       # by the client's key
 
-    def segment(
-        self, timestamp_ns: int, key: bytes, seq: int, ack: int, flags: int, payload: Buffer, missing: int
-    ) -> None:
-        """A TCP segment of the recording, see `link.Segment`."""
-        direction = self._directions.get(key)
-        if direction is None or (flags & SYN and not flags & ACK):
-            direction = self._new(timestamp_ns, key, seq, ack, flags, payload)
-            if direction is None:
-                return
-        direction.segment(timestamp_ns, seq, ack, flags, payload, missing)
+    def opened(
+        self, timestamp_ns: int, key: bytes, seq: int, ack: int, flags: int, payload: Buffer
+    ) -> Direction | None:
+        """The direction that a segment is of, which opens a connection or is of none in `directions`, see `link.Segment`.
+
+        None if it is not worth following.
+        """
+        known = self.directions.get(key)
+        opening = bool(flags & SYN and not flags & ACK)
+        if known is not None and not opening:
+            return known
+        forced = self._ports is not None
+        if not (payload or opening) or (self._ports is not None and int.from_bytes(key[-2:], "big") not in self._ports):
+            return None
+        if opening and key in self._sessions:
+            session = self._sessions[key]
+            if session.client.following == (seq + 1) & 0xFFFFFFFF:
+                return session.client           # the same one, sent again
+            self._abandon(session, timestamp_ns)
+        from_start = opening or is_operation_request(payload[:8])
+        if not (from_start or forced or _is_command(payload)):
+            return None
+        if len(self.directions) >= 2 * MAX_CONNECTIONS:
+            self._give_up_oldest(timestamp_ns)
+        session = Session(self, key, from_start=from_start, forced=forced)
+        session.client.following = (seq + opening) & 0xFFFFFFFF
+        if flags & ACK:
+            session.peer.following = ack
+        self._sessions[key] = session
+        self.directions[key] = session.client
+        self.directions[session.keys[1]] = session.peer
+        return session.client
 
     def finish(self, timestamp_ns: int) -> None:
         """The recording ends here."""
@@ -123,7 +146,7 @@ class SessionTable:
             session.flush(timestamp_ns)
             self._count(session)
         self._sessions.clear()
-        self._directions.clear()
+        self.directions.clear()
 
     def begins(self, session: Session) -> None:
         """This connection is a session."""
@@ -135,53 +158,28 @@ class SessionTable:
         self._count(session)
         silent = _Silent()
         for key in session.keys:
-            self._directions[key] = silent
+            self.directions[key] = silent
         self._sessions.pop(session.keys[0], None)
 
     def forget(self, session: Session) -> None:
         """This connection is none of USB/IP."""
         for key in session.keys:
-            self._directions.pop(key, None)
+            self.directions.pop(key, None)
         self._sessions.pop(session.keys[0], None)
 
-    def _new(
-        self, timestamp_ns: int, key: bytes, seq: int, ack: int, flags: int, payload: Buffer
-    ) -> Direction | None:
-        """The direction that a segment of no known connection begins; None if it is not worth following."""
-        forced = False
-        if self._ports is not None:
-            if int.from_bytes(key[-2:], "big") not in self._ports:
-                return None
-            forced = True
-        opening = bool(flags & SYN and not flags & ACK)
-        if opening:
-            known = self._sessions.get(key)
-            if known is not None:
-                if known.client.following == (seq + 1) & 0xFFFFFFFF:
-                    return known.client         # the same one, sent again
-                known.flush(timestamp_ns)
-                if known.number:
-                    self.emit(known, known.observer.closed(timestamp_ns, "the client has begun a new connection"))
-                    self.ended(known)
-        from_start = opening or is_operation_request(payload[:8])
-        if not (from_start or _is_command(payload) or (forced and payload)):
-            return None
-        if len(self._directions) >= 2 * MAX_CONNECTIONS:
-            self._give_up_oldest(timestamp_ns)
-        session = Session(self, key, from_start=from_start, forced=forced)
-        session.client.following = (seq + opening) & 0xFFFFFFFF
-        if flags & ACK:
-            session.peer.following = ack
-        self._sessions[key] = session
-        self._directions[key] = session.client
-        self._directions[session.keys[1]] = session.peer
-        return session.client
+    def _abandon(self, session: Session, timestamp_ns: int) -> None:
+        """The client has opened a new connection in its place."""
+        session.flush(timestamp_ns)
+        if session.number:
+            self.emit(session, session.observer.closed(timestamp_ns, "the client has begun a new connection"))
+            self._count(session)
+        self.forget(session)
 
     def _give_up_oldest(self, timestamp_ns: int) -> None:
-        key = next(iter(self._directions))
+        key = next(iter(self.directions))
         session = self._sessions.get(key) or self._sessions.get(reverse_key(key))
         if session is None:
-            del self._directions[key]
+            del self.directions[key]
             return
         session.flush(timestamp_ns)
         if session.number:

@@ -14,7 +14,7 @@ from usbip_capture.errors import CaptureError
 if TYPE_CHECKING:
     from zlib import _Decompress as Inflater
 
-CHUNK = 1 << 20
+CHUNK = 1 << 16
 #: Seconds without input after which `on_idle` is called.
 IDLE = 0.05
 _GZIP = b"\x1f\x8b"

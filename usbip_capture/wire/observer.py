@@ -86,7 +86,8 @@ class Observer(Follower):
         self.info: DeviceInfo | None = None
         self._devid: int | None = None
         self._learner = EndpointLearner(DeviceInfo("", 0, 0, Speed.UNKNOWN, 0, 0))
-        self._kinds: dict[int, TransferType] = {}       # those that are certain
+        self._kinds: dict[int, TransferType] = {}       # by endpoint, until the next control transfer
+        self._unknown: set[int] = set()                 # endpoints of which nothing was learnt, until then
         self._pending: dict[int, Urb] = {}
         self._ghosts: dict[int, Urb] = {}
         self._unlinks: dict[int, int] = {}              # seqnum of a CMD_UNLINK -> what it takes back
@@ -165,14 +166,12 @@ class Observer(Follower):
 
     def _kind(self, address: int, count: int, interval: int) -> TransferType | None:
         """The transfer type: from the descriptors, else guessed. None: isochronous if packet descriptors follow."""
-        endpoints = self._learner.endpoints
-        endpoint = endpoints.find(address)
-        if endpoint is not None:
-            self._kinds[address] = endpoint.transfer_type
-            return endpoint.transfer_type
-        endpoint = endpoints.likely(address)
-        if endpoint is not None:
-            return endpoint.transfer_type
+        if address not in self._unknown:
+            endpoint = self._learner.endpoints.likely(address)
+            if endpoint is not None:
+                self._kinds[address] = endpoint.transfer_type
+                return endpoint.transfer_type
+            self._unknown.add(address)
         if interval <= 0:
             return _BULK
         return None if count > 0 else _INTERRUPT
@@ -235,7 +234,10 @@ class Observer(Follower):
             if urb is None:
                 return self._lose(stream, "RET_SUBMIT without its CMD_SUBMIT", timestamp_ns)
         try:
-            length, packets_length = reply_body_length(urb, actual, count)
+            if urb.transfer_type is not _ISO and 0 <= actual <= urb.length:
+                length, packets_length = (actual if urb.endpoint & DIR_IN else 0), 0
+            else:
+                length, packets_length = reply_body_length(urb, actual, count)
         except RemoteProtocolError:
             return self._lose(stream, "RET_SUBMIT that does not fit its CMD_SUBMIT", timestamp_ns)
         body = at + HEADER_SIZE
@@ -268,7 +270,11 @@ class Observer(Follower):
 
     def _learn(self, urb: Urb, completion: Completion) -> None:
         self._learner.saw(urb, completion)
+        self._forget_kinds()
+
+    def _forget_kinds(self) -> None:
         self._kinds.clear()
+        self._unknown.clear()
 
     def _unlink_reply(self, stream: Stream, data: Buffer, at: int, timestamp_ns: int) -> int:
         command, seqnum, _, _, _, status, *_ = RET_SUBMIT.unpack_from(data, at)
@@ -301,6 +307,6 @@ class Observer(Follower):
             self.info = info = unpack_device(data[at + OP_COMMON.size : at + need])
             self._devid = info.devid
             self._learner = EndpointLearner(info)
-            self._kinds.clear()
+            self._forget_kinds()
             self._events.append(Imported(timestamp_ns, info, seen=True))
         return need
