@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Container
 
 from usbip_capture.convert.hindsight import Hindsight
-from usbip_capture.convert.link import SYN, ip_finder, tcp_segment
+from usbip_capture.convert.link import ETHERNET, SYN, ip_finder, tcp_segment
 from usbip_capture.convert.output import Output, UsbInterface
 from usbip_capture.convert.pcap import read_packets
 from usbip_capture.convert.sessions import Session, SessionTable
@@ -84,7 +84,6 @@ class Converter:
         self._output.finish(self.remarks)
 
     def _read(self) -> None:
-        finders = {kind: ip_finder(kind) for kind in range(512)}
         directions = self._table.directions
         portion = b""
         for now_ns, link_type, data, start, end, missing in read_packets(self._source.read, self._source.name):
@@ -93,13 +92,12 @@ class Converter:
             if data is not portion:
                 portion, view = data, memoryview(data)
                 self._portion(now_ns)
-            finder = finders.get(link_type)
-            if finder is None:
-                self.unread[link_type] += 1
-                continue
-            at = finder(data, start, end)
-            if at < 0:
-                continue
+            if link_type == ETHERNET and end - start > 14 and data[start + 12] == 8 and not data[start + 13]:
+                at = start + 14     # IPv4, as most are
+            else:
+                at = self._ip_header(link_type, data, start, end)
+                if at < 0:
+                    continue
             found = tcp_segment(data, at, end)
             if found is None:
                 continue
@@ -114,6 +112,13 @@ class Converter:
                 if direction is None:
                     continue
             direction.segment(now_ns, seq, ack, flags, payload, missing)
+
+    def _ip_header(self, link_type: int, data: bytes, start: int, end: int) -> int:
+        finder = ip_finder(link_type)
+        if finder is None:
+            self.unread[link_type] += 1
+            return -1
+        return finder(data, start, end)
 
     def _portion(self, now_ns: int) -> None:
         self._hindsight.portion(now_ns)
@@ -171,7 +176,8 @@ class Converter:
         interface = self._interfaces.get(key)
         if interface is None:
             what = f" {info.idVendor:04x}:{info.idProduct:04x}" if event.seen else ", joined in the middle of a session"
-            interface = self._output.device(info, f"USB/IP {session.server} {name}{what}")
+            description = f"USB/IP {session.server} {name}{what}"
+            interface = self._output.device(info, description, event.timestamp_ns)
             self._interfaces[key] = interface
         else:
             self._output.again(interface, info)

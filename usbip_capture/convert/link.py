@@ -124,10 +124,6 @@ def _tcp(data: bytes, at: int, end: int, stop: int, pair: bytes) -> Segment | No
 
 
 def _ethernet(data: bytes, at: int, end: int) -> int:
-    if end - at < 34:
-        return -1
-    if data[at + 12] == 8 and not data[at + 13]:
-        return at + 14
     return _after_type(data, at + 12, end)
 
 

@@ -30,9 +30,9 @@ class UsbInterface:
 
     number: int
     packer: UsbmonPacker
-    packets: int = 0
-    first_ns: int = 0
+    first_ns: int
     last_ns: int = 0
+    packets: int = 0
     unlinks: UnlinkInterface | None = None
     remarks: list[str] = field(default_factory=list)
 
@@ -44,26 +44,21 @@ class UnlinkInterface:
     number: int
     packets: UnlinkPackets = field(default_factory=UnlinkPackets)
     count: int = 0
-    first_ns: int = 0
     last_ns: int = 0
 
 
 class Output(ABC):
-    """The packets of the output, in order. What is said with a packet is left out where the format has no place for it.
-
-    packets: how many were written.
-    """
+    """The packets of the output, in order. Comments are left out where the format has no place for them."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._buffers: list[Buffer] = []
         self._size = 0
-        self.packets = 0
         self.devices: list[UsbInterface] = []
 
-    def device(self, info: DeviceInfo, description: str) -> UsbInterface:
-        """A new device."""
-        interface = UsbInterface(len(self.devices), UsbmonPacker(0, MAX_BLOCK, info.busnum, info.devnum))
+    def device(self, info: DeviceInfo, description: str, timestamp_ns: int) -> UsbInterface:
+        """A new device, which is imported at this moment."""
+        interface = UsbInterface(len(self.devices), UsbmonPacker(0, MAX_BLOCK, info.busnum, info.devnum), timestamp_ns)
         self.devices.append(interface)
         return interface
 
@@ -102,19 +97,15 @@ class Output(ABC):
             self._sink.write(buffers)
 
     def _packet(self, timestamp_ns: int, block: list[Buffer]) -> None:
-        self.packets += 1
         packed = self._encode(timestamp_ns, block)
         self._buffers.append(packed)
-        self._grown(len(packed))
+        self._size += len(packed)
+        if self._size >= _WRITE_SIZE:
+            self.flush()
 
     @abstractmethod
     def _encode(self, timestamp_ns: int, block: list[Buffer]) -> bytes:
         """An enhanced packet block in this format."""
-
-    def _grown(self, size: int) -> None:
-        self._size += size
-        if self._size >= _WRITE_SIZE:
-            self.flush()
 
 
 class ClassicOutput(Output):
@@ -150,13 +141,13 @@ class PcapngOutput(Output):
         )
         self._buffers.append(self._section.header())
 
-    def device(self, info: DeviceInfo, description: str) -> UsbInterface:
+    def device(self, info: DeviceInfo, description: str, timestamp_ns: int) -> UsbInterface:
         name = str(len(self.devices))
         number, block = self._section.interface(
             name=f"usbip{name}", description=description, snaplen=MAX_BLOCK, speed=info.speed.bits_per_second
         )
         self._buffers.append(block)
-        interface = UsbInterface(number, UsbmonPacker(number, MAX_BLOCK, info.busnum, info.devnum))
+        interface = UsbInterface(number, UsbmonPacker(number, MAX_BLOCK, info.busnum, info.devnum), timestamp_ns)
         self.devices.append(interface)
         if self._record_unlinks:
             number, block = self._section.interface(
@@ -173,19 +164,19 @@ class PcapngOutput(Output):
         self, to: UsbInterface, timestamp_ns: int, urb_id: int, urb: Urb, data: Buffer, comments: Sequence[str]
     ) -> None:
         to.packets += 1
-        to.first_ns = to.first_ns or timestamp_ns
         to.last_ns = timestamp_ns
-        self.packets += 1
-        self._grown(to.packer.submit(self._buffers, timestamp_ns, urb_id, urb, data, comments))
+        self._size += to.packer.submit(self._buffers, timestamp_ns, urb_id, urb, data, comments)
+        if self._size >= _WRITE_SIZE:
+            self.flush()
 
     def completed(
         self, to: UsbInterface, timestamp_ns: int, urb_id: int, urb: Urb, done: Completion, comments: Sequence[str]
     ) -> None:
         to.packets += 1
-        to.first_ns = to.first_ns or timestamp_ns
         to.last_ns = timestamp_ns
-        self.packets += 1
-        self._grown(to.packer.complete(self._buffers, timestamp_ns, urb_id, urb, done, comments))
+        self._size += to.packer.complete(self._buffers, timestamp_ns, urb_id, urb, done, comments)
+        if self._size >= _WRITE_SIZE:
+            self.flush()
 
     def unlink(self, to: UsbInterface, timestamp_ns: int, message: bytes, *, reply: bool) -> None:
         unlinks = to.unlinks
@@ -193,12 +184,10 @@ class PcapngOutput(Output):
             return
         packet = unlinks.packets.reply(message) if reply else unlinks.packets.command(message)
         unlinks.count += 1
-        unlinks.first_ns = unlinks.first_ns or timestamp_ns
         unlinks.last_ns = timestamp_ns
         block = pack_packet(unlinks.number, timestamp_ns, packet)
-        self.packets += 1
         self._buffers.append(block)
-        self._grown(len(block))
+        self._size += len(block)
 
     def finish(self, remarks: Sequence[str]) -> None:
         if not self.devices:    # without an interface the file is not valid
@@ -208,13 +197,13 @@ class PcapngOutput(Output):
             self._statistics(interface.number, interface.packets, interface.first_ns, interface.last_ns, said)
             if interface.unlinks is not None:
                 unlinks = interface.unlinks
-                self._statistics(unlinks.number, unlinks.count, unlinks.first_ns, unlinks.last_ns, [])
+                self._statistics(unlinks.number, unlinks.count, interface.first_ns, unlinks.last_ns, [])
         self.flush()
 
     def _statistics(self, number: int, packets: int, first_ns: int, last_ns: int, said: Sequence[str]) -> None:
         self._buffers.append(
             self._section.statistics(
-                number, start_ns=first_ns, end_ns=last_ns, received=packets, dropped=0, comments=said
+                number, start_ns=first_ns, end_ns=last_ns or first_ns, received=packets, dropped=0, comments=said
             )
         )
 

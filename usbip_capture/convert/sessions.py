@@ -110,7 +110,7 @@ class SessionTable:
     def opened(
         self, timestamp_ns: int, key: bytes, seq: int, ack: int, flags: int, payload: Buffer
     ) -> Direction | None:
-        """The direction that a segment is of, which opens a connection or is of none in `directions`, see `link.Segment`.
+        """The direction of a segment that opens a connection or is of none in `directions`, see `link.Segment`.
 
         None if it is not worth following.
         """
