@@ -49,13 +49,17 @@ class Converter:
         self._notes: dict[Session, list[str]] = {}
         self._hindsight = Hindsight(self._write)
         self._table = SessionTable(self._hindsight.add, ports)
-        self._now_ns = 0
         source.on_idle = self._idle
 
     @property
     def sessions(self) -> int:
         """USB/IP connections that were found."""
         return self._table.sessions
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What was wrong in the sessions, see `Observer.counts`."""
+        return self._table.counts
 
     @property
     def devices(self) -> int:
@@ -79,7 +83,7 @@ class Converter:
             if not self.packets:
                 raise
             self.error = error
-        self._table.finish(self._now_ns)
+        self._table.finish()
         self._hindsight.flush()
         self._output.finish(self.remarks)
 
@@ -88,7 +92,6 @@ class Converter:
         portion = b""
         for now_ns, link_type, data, start, end, missing in read_packets(self._source.read, self._source.name):
             self.packets += 1
-            self._now_ns = now_ns
             if data is not portion:
                 portion, view = data, memoryview(data)
                 self._portion(now_ns)

@@ -42,10 +42,23 @@ class Direction:
 
     deliver(payload, timestamp_ns), gap(size, timestamp_ns) and closed(timestamp_ns) are called in order.
     following: number of the next byte to be passed on, None until it is known. peer: the other direction.
+    clock_ns: time of what was passed on last. Bytes that had to wait in the recording only, behind a gap or behind
+    packets that it has swapped, keep their own time; those behind a segment that was sent again have its time.
     retransmitted: bytes that came again.
     """
 
-    __slots__ = ("_held", "_held_bytes", "acked", "closed", "deliver", "following", "gap", "peer", "retransmitted")
+    __slots__ = (
+        "_held",
+        "_held_bytes",
+        "acked",
+        "clock_ns",
+        "closed",
+        "deliver",
+        "following",
+        "gap",
+        "peer",
+        "retransmitted",
+    )
 
     peer: Direction
 
@@ -61,6 +74,7 @@ class Direction:
         self.following: int | None = None
         self.acked: int | None = None       # what this side has acknowledged last
         self.retransmitted = 0
+        self.clock_ns = 0
         self._held: list[_Held] = []
         self._held_bytes = 0
 
@@ -76,16 +90,17 @@ class Direction:
         ):
             if payload:
                 self.following = (seq + len(payload)) & _MASK
+                self.clock_ns = timestamp_ns
                 self.deliver(payload, timestamp_ns)
         else:
             self._other(timestamp_ns, seq, ack, flags, payload, missing)
         if peer._held:
             peer.release(timestamp_ns)
 
-    def flush(self, timestamp_ns: int) -> None:
+    def flush(self) -> None:
         """Pass on all that waits: nothing comes any more that could fill the holes."""
         while self._held:
-            self._pass_on(timestamp_ns)
+            self._pass_on()
 
     def release(self, timestamp_ns: int) -> None:
         """Pass on what waits no longer."""
@@ -100,18 +115,18 @@ class Direction:
             elif self._ahead_of_peer(head.ack):
                 if not late:
                     return
-                self.peer.catch_up(head.ack, timestamp_ns)
-            self._pass_on(timestamp_ns)
+                self.peer.catch_up(head.ack)
+            self._pass_on()
 
-    def catch_up(self, seq: int, timestamp_ns: int) -> None:
+    def catch_up(self, seq: int) -> None:
         """Pass on what waits and begins before `seq`."""
         while self._held and (self._held[0].seq - seq) & _HALF:
-            self._pass_on(timestamp_ns)
+            self._pass_on()
 
     def _other(self, timestamp_ns: int, seq: int, ack: int, flags: int, payload: Buffer, missing: int) -> None:
         if flags & RST:
-            self.peer.flush(timestamp_ns)
-            self.flush(timestamp_ns)
+            self.peer.flush()
+            self.flush()
             self.closed(timestamp_ns)
             return
         if flags & SYN:
@@ -139,9 +154,10 @@ class Direction:
         self._held.insert(at, new)
         self._held_bytes += new.size
 
-    def _pass_on(self, timestamp_ns: int) -> None:
+    def _pass_on(self) -> None:
         """The first segment that waits, and the hole before it."""
         head = self._held.pop(0)
+        self.clock_ns = timestamp_ns = max(head.since_ns, self.clock_ns, self.peer.clock_ns)
         self._held_bytes -= head.size
         if self.following is None:
             self.following = head.seq
@@ -162,6 +178,7 @@ class Direction:
                 self.gap(missing, timestamp_ns)
         if head.fin and known <= head.size:
             self.following = (self.following + 1) & _MASK
+            self.peer.flush()       # it was there before the end
             self.closed(timestamp_ns)
 
     def _distance(self, seq: int) -> int:

@@ -44,10 +44,10 @@ class Session:
         if forced or not from_start:
             table.begins(self)
 
-    def flush(self, timestamp_ns: int) -> None:
+    def flush(self) -> None:
         """Hand on what still waits: nothing more comes."""
-        self.client.flush(timestamp_ns)
-        self.peer.flush(timestamp_ns)
+        self.client.flush()
+        self.peer.flush()
 
     def _client(self, payload: Buffer, timestamp_ns: int) -> None:
         if not self.number:
@@ -130,7 +130,7 @@ class SessionTable:
         if not (from_start or forced or _is_command(payload)):
             return None
         if len(self.directions) >= 2 * MAX_CONNECTIONS:
-            self._give_up_oldest(timestamp_ns)
+            self._give_up_oldest()
         session = Session(self, key, from_start=from_start, forced=forced)
         session.client.following = (seq + opening) & 0xFFFFFFFF
         if flags & ACK:
@@ -140,10 +140,10 @@ class SessionTable:
         self.directions[session.keys[1]] = session.peer
         return session.client
 
-    def finish(self, timestamp_ns: int) -> None:
+    def finish(self) -> None:
         """The recording ends here."""
         for session in list(self._sessions.values()):
-            session.flush(timestamp_ns)
+            session.flush()
             self._count(session)
         self._sessions.clear()
         self.directions.clear()
@@ -169,19 +169,19 @@ class SessionTable:
 
     def _abandon(self, session: Session, timestamp_ns: int) -> None:
         """The client has opened a new connection in its place."""
-        session.flush(timestamp_ns)
+        session.flush()
         if session.number:
             self.emit(session, session.observer.closed(timestamp_ns, "the client has begun a new connection"))
             self._count(session)
         self.forget(session)
 
-    def _give_up_oldest(self, timestamp_ns: int) -> None:
+    def _give_up_oldest(self) -> None:
         key = next(iter(self.directions))
         session = self._sessions.get(key) or self._sessions.get(reverse_key(key))
         if session is None:
             del self.directions[key]
             return
-        session.flush(timestamp_ns)
+        session.flush()
         if session.number:
             self._count(session)
         self.forget(session)

@@ -64,6 +64,10 @@ class Follower(ABC):
     def _find(self, stream: Stream, data: Buffer, at: int) -> int:
         """Where the next message begins, -1 if none does."""
 
+    @abstractmethod
+    def _doubt(self, stream: Stream) -> None:
+        """Messages of this stream may have been missed from here on."""
+
     def _feed(self, stream: Stream, message: Reader, data: Buffer, timestamp_ns: int) -> list[Event]:
         """Call `message` for each that is complete."""
         if self.ended:
@@ -105,6 +109,7 @@ class Follower(ABC):
         events.append(Noted(timestamp_ns, note))
         if stream.lost:
             stream.parts = []
+            self._doubt(stream)
             return events
         inside = stream.skip
         if stream.parts and stream.have >= HEADER_SIZE and stream.need > HEADER_SIZE and not stream.parts[0][0]:
@@ -121,12 +126,14 @@ class Follower(ABC):
         stream.skip = max(inside - size, 0)
         if size > inside:
             stream.lost = True
+            self._doubt(stream)
         return events
 
     def _search(self, stream: Stream, data: Buffer, at: int, timestamp_ns: int) -> int:
         """How much to leave out up to the next message, but for what may be the beginning of one."""
         found = self._find(stream, data, at)
         if found >= 0:
+            self._doubt(stream)
             stream.lost = False
             stream.skipped = 0
             self._count(f"found back into what the {stream.name} sent")
@@ -151,6 +158,7 @@ class Follower(ABC):
     def _lose(self, stream: Stream, reason: str, timestamp_ns: int) -> int:
         """The stream cannot be followed here: one byte is left out, the search goes on behind it."""
         stream.lost = True
+        self._doubt(stream)
         self._count(reason)
         self._events.append(Noted(timestamp_ns, f"{reason}: looking for the next message"))
         return 1

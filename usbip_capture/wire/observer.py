@@ -28,6 +28,7 @@ from usbip_capture.wire.observed import (
     Ended,
     Event,
     Imported,
+    Noted,
     Stream,
     Submitted,
     Unlink,
@@ -92,6 +93,7 @@ class Observer(Follower):
         self._ghosts: dict[int, Urb] = {}
         self._unlinks: dict[int, int] = {}              # seqnum of a CMD_UNLINK -> what it takes back
         self._unlinking: dict[int, int] = {}            # the other way round, while that is pending
+        self._doubtful: set[int] = set()                # URBs whose reply may have been missed
 
     @property
     def pending(self) -> int:
@@ -107,6 +109,9 @@ class Observer(Follower):
         for seqnum, urb in self._pending.items():
             unlink = self._unlinking.get(seqnum, 0)
             completion = unlinked(urb, -ECONNRESET if unlink else -ESHUTDOWN)
+            if seqnum in self._doubtful:
+                text = f"the reply to CMD_SUBMIT {seqnum} may be in what is missing; it is given back with the others"
+                events.append(Noted(timestamp_ns, text))
             events.append(Completed(timestamp_ns, seqnum, urb, completion, unlink))
         self._pending.clear()
         events.append(Ended(timestamp_ns, reason))
@@ -214,6 +219,10 @@ class Observer(Follower):
             return find_command(data, at, self._devid)
         return find_reply(data, at, self._pending.keys() | self._ghosts.keys(), self._unlinks)
 
+    def _doubt(self, stream: Stream) -> None:
+        if stream is self._server:
+            self._doubtful = set(self._pending)
+
     def _forget_oldest(self) -> None:
         oldest = next(iter(self._pending))
         self._pending.pop(oldest)
@@ -245,6 +254,10 @@ class Observer(Follower):
         if size < total:
             stream.need = total
             return 0
+        if stream.hole and packets_length:
+            self._count(_ISO_WITH_HOLE)
+            self._doubtful.add(seqnum)
+            return total
         if self._pending.pop(seqnum, None) is None:
             del self._ghosts[seqnum]
             self._count("RET_SUBMIT after the URB was taken back")
@@ -257,9 +270,6 @@ class Observer(Follower):
             end = at + stream.hole
         if not packets_length:
             completion = Completion(status, actual, data[body:end])
-        elif stream.hole:
-            self._count(_ISO_WITH_HOLE)
-            return total
         else:
             packets = unpack_iso(data[end : end + packets_length])
             completion = Completion(status, actual, data[body:end], start_frame, errors, packets)
