@@ -19,6 +19,8 @@ Packet: TypeAlias = "tuple[int, int, bytes, int, int, int]"
 #: A block or packet longer than this is a sign of damage. A pcapng block of a capture may hold name lists or secrets.
 MAX_BLOCK = 64 << 20
 _MAX_PACKET = 16 << 20
+#: Nanoseconds that no clock shows: such a time stamp is damaged.
+_END_OF_TIME = 1 << 63
 
 _SECTION = b"\x0a\x0d\x0d\x0a"
 _BYTE_ORDER = 0x1A2B3C4D
@@ -110,7 +112,8 @@ class _Interface:
             at += 4 + length + -length % 4
 
     def time_ns(self, high: int, low: int) -> int:
-        return (high << 32 | low) * self.numerator // self.denominator + self.offset_ns
+        nanoseconds = (high << 32 | low) * self.numerator // self.denominator + self.offset_ns
+        return nanoseconds if 0 <= nanoseconds < _END_OF_TIME else 0
 
 
 def _pcapng(read: Callable[[], bytes], data: bytes, name: str) -> Iterator[Packet]:

@@ -116,7 +116,8 @@ class Direction:
                 if not late:
                     return
                 self.peer.catch_up(head.ack)
-            self._pass_on()
+            if self._held:      # the end of the peer may have flushed all
+                self._pass_on()
 
     def catch_up(self, seq: int) -> None:
         """Pass on what waits and begins before `seq`."""

@@ -1,0 +1,262 @@
+"""What can be converted from and into: file formats, compression, pipes, damage; and what the command says."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+from struct import pack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conversion import convert, event
+from tests.tcp_recording import START_NS, packet, recording, segments
+from tests.usbip_sessions import session
+from tests.usbmon_comparison import read_events
+from usbip_capture.capture.reader import CapturedRecord, read_capture, read_items
+from usbip_capture.cli.main import main
+from usbip_capture.errors import CaptureError
+
+SEGMENTS = segments(session())
+RECORDING = recording(SEGMENTS)
+EXPECTED = convert(RECORDING).urbs()
+GOLDEN = Path(__file__).parents[2] / "golden"
+
+
+def classic(order: str, magic: int, tick_ns: int, link_type: int = 1) -> bytes:
+    out = [pack(order + "IHHiIII", magic, 2, 4, 0, 0, 65535, link_type)]
+    for segment in SEGMENTS:
+        seconds, rest = divmod(segment.timestamp_ns, 10**9)
+        data = packet(segment)
+        out += [pack(order + "IIII", seconds, rest // tick_ns, len(data), len(data)), data]
+    return b"".join(out)
+
+
+def block(order: str, kind: int, body: bytes) -> bytes:
+    body += bytes(-len(body) % 4)
+    size = 12 + len(body)
+    return pack(order + "II", kind, size) + body + pack(order + "I", size)
+
+
+def pcapng(order: str = "<", resolution: int | None = None, kind: int = 6, offset_s: int = 0) -> bytes:
+    """A section with these kinds of packet blocks: 6 enhanced, 2 obsolete, 3 simple."""
+    ticks = 10**6 if resolution is None else 2 ** (resolution & 127) if resolution & 128 else 10**resolution
+    options = b"" if resolution is None else pack(order + "HHB3x", 9, 1, resolution)
+    if offset_s:
+        options += pack(order + "HHq", 14, 8, offset_s)
+    options += bytes(4)
+    out = [block(order, 0x0A0D0D0A, pack(order + "IHHq", 0x1A2B3C4D, 1, 0, -1))]
+    out.append(block(order, 1, pack(order + "HHI", 1, 0, 0) + options))
+    out.append(block(order, 5, pack(order + "III", 0, 0, 0)))        # statistics: left out
+    for segment in SEGMENTS:
+        data = packet(segment)
+        time = (segment.timestamp_ns - offset_s * 10**9) * ticks // 10**9
+        high, low = time >> 32, time & 0xFFFFFFFF
+        body = {
+            6: pack(order + "IIIII", 0, high, low, len(data), len(data)),
+            2: pack(order + "HHIIII", 0, 0, high, low, len(data), len(data)),
+            3: pack(order + "I", len(data)),
+        }[kind]
+        out.append(block(order, kind, body + data))
+    return b"".join(out)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(("magic", "tick_ns"), [(0xA1B2C3D4, 1000), (0xA1B23C4D, 1)])
+def test_classic_pcap(order: str, magic: int, tick_ns: int) -> None:
+    got = convert(classic(order, magic, tick_ns))
+    assert got.urbs() == EXPECTED
+    assert got.records[0].timestamp_ns in {s.timestamp_ns for s in SEGMENTS}
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("resolution", [None, 6, 9, 3, 0x80 | 20])
+def test_pcapng_times(order: str, resolution: int | None) -> None:
+    got = convert(pcapng(order, resolution))
+    assert got.urbs() == EXPECTED
+    exact = {s.timestamp_ns for s in SEGMENTS}
+    assert all(min(abs(r.timestamp_ns - t) for t in exact) < 1_000_000 for r in got.records)
+
+
+def test_pcapng_time_offset() -> None:
+    assert convert(pcapng("<", 9, offset_s=5000)).records[0].timestamp_ns in {s.timestamp_ns for s in SEGMENTS}
+
+
+@pytest.mark.parametrize("kind", [2, 3])
+def test_other_packet_blocks(kind: int) -> None:
+    assert convert(pcapng(kind=kind)).urbs() == EXPECTED
+
+
+def test_sections_one_after_the_other() -> None:
+    both = convert(pcapng("<", 9) + pcapng(">", 6))
+    assert both.urbs() == EXPECTED * 2      # the same connection once more, with the same ports
+
+
+@pytest.mark.parametrize("cut", [0, 999])
+def test_gzip(cut: int) -> None:
+    raw = gzip.compress(RECORDING[:cut]) + gzip.compress(RECORDING[cut:])
+    assert convert(raw).urbs() == EXPECTED
+    assert convert(raw + bytes(600)).urbs() == EXPECTED
+
+
+# -- damage
+
+
+def test_cut_off_recording_is_converted_as_far_as_it_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tcp, usb = tmp_path / "tcp.pcap", tmp_path / "usb.pcapng"
+    for raw in (RECORDING[:-100], gzip.compress(RECORDING)[:-40], pcapng()[:-10]):
+        tcp.write_bytes(raw)
+        assert main(["convert", str(tcp), str(usb)]) == 1
+        got = [event(r.usb) for r in read_capture(usb) if r.usb]
+        assert got == EXPECTED[: len(got)]
+        assert len(got) > 10
+        error = capsys.readouterr().err
+        assert "cut off" in error
+        assert "what came before was converted" in error
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xd4\xc3", b"#!/bin/sh\n" * 50, gzip.compress(b"no recording at all")])
+def test_what_is_no_recording(raw: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tcp, usb = tmp_path / "tcp.pcap", tmp_path / "usb.pcapng"
+    tcp.write_bytes(raw)
+    assert main(["convert", str(tcp), str(usb)]) == 1
+    assert "is no recording of packets" in capsys.readouterr().err
+
+
+def test_output_is_kept_when_the_input_is_no_recording(tmp_path: Path) -> None:
+    tcp, usb = tmp_path / "tcp.pcap", tmp_path / "usb.pcapng"
+    tcp.write_text("nothing")
+    usb.write_text("precious")
+    assert main(["convert", str(tcp), str(usb)]) == 1
+    assert main(["convert", str(usb), str(usb)]) == 1
+    assert usb.read_text() == "precious"
+
+
+def test_same_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tcp = tmp_path / "tcp.pcap"
+    tcp.write_bytes(RECORDING)
+    assert main(["convert", str(tcp), str(tcp)]) == 1
+    assert "name another file" in capsys.readouterr().err
+    assert tcp.read_bytes() == RECORDING
+
+
+@given(st.integers(0, 100_000))
+def test_damaged_bytes_are_no_fault_of_ours(seed: int) -> None:
+    random = Random(seed)
+    raw = bytearray(random.choice([RECORDING, pcapng(), pcapng(">", 9)]))
+    for _ in range(random.randrange(1, 12)):
+        raw[random.randrange(24, len(raw))] = random.randrange(256)
+    try:
+        convert(bytes(raw))
+    except CaptureError as error:
+        assert "damaged" in str(error) or "cut off" in str(error)  # noqa: PT017, it may also go well
+
+
+def test_no_session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tcp, usb = tmp_path / "tcp.pcap", tmp_path / "usb.pcapng"
+    tcp.write_bytes(recording(segments([(0, b"GET / HTTP/1.0\r\n\r\n")])))
+    assert main(["convert", str(tcp), str(usb)]) == 1
+    assert "--port" in capsys.readouterr().err
+    assert len(list(read_items(usb))) == 1
+
+
+def test_unknown_link_type_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tcp = tmp_path / "tcp.pcap"
+    tcp.write_bytes(classic("<", 0xA1B2C3D4, 1000, link_type=127))
+    assert main(["convert", str(tcp), str(tmp_path / "usb.pcapng")]) == 1
+    assert f"link type 127 cannot be read: {len(SEGMENTS)} packets" in capsys.readouterr().err
+
+
+# -- formats of the output
+
+
+def test_text_form(tmp_path: Path) -> None:
+    usb = tmp_path / "usb.txt"
+    assert main(["convert", str(GOLDEN / "audio-in/usbip.pcap"), str(usb), "--format", "text"]) == 0
+    lines = usb.read_text().splitlines()
+    assert lines[0].startswith("100000001 ")
+    words = [line.split(" ", 2)[2] for line in lines]
+    assert words[0] == "S Ci:1:002:0 s 80 06 0100 0000 0040 64 <"
+    assert words[1] == "C Ci:1:002:0 0 18 = 12010002 00000040 09120100 00010102 0301"
+    iso = [line for line in words if " Zi:" in line]
+    assert iso[0] == "S Zi:1:002:1 -115:1:0 1 -18:0:192 192 <"
+    assert iso[-1].startswith("C Zi:1:002:1 ")
+    assert [line for line in words if line.startswith("S Co:1:002:0 s 00 09 0001 0000 0000 0")]
+    assert all(len(line.split(" = ")[1]) <= 64 + 7 for line in words if " = " in line)
+
+
+def test_unlinks_have_an_interface_of_their_own(tmp_path: Path) -> None:
+    usb = tmp_path / "usb.pcapng"
+    assert main(["convert", str(GOLDEN / "serial/usbip.pcap"), str(usb), "--record-unlinks"]) == 0
+    items = list(read_items(usb))
+    by_name = [r for r in items if isinstance(r, CapturedRecord) and r.interface.name == "unlink0"]
+    assert {r.interface.link_type for r in by_name} == {101}
+    commands = [r.data[40:] for r in by_name if r.data[43] == 2]
+    replies = [r.data[40:] for r in by_name if r.data[43] == 4]
+    assert len(commands) == len(replies) == 4
+    assert {c[4:8] for c in commands} == {r[4:8] for r in replies}
+    comments = [r.comments for r in items if isinstance(r, CapturedRecord) and r.comments]
+    assert comments == [[f"usbip-capture: unlinked by CMD_UNLINK {int.from_bytes(c[4:8], 'big')}"] for c in commands]
+
+
+@pytest.mark.parametrize("option", ["pcap", "text"])
+def test_unlinks_need_pcapng(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["convert", "-", str(tmp_path / "usb"), "--format", option, "--record-unlinks"])
+    assert "needs --format pcapng" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "http", "-1"])
+def test_port_is_checked(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["convert", "a", "b", "--port", port])
+    assert "is no TCP port" in capsys.readouterr().err or port == "-1"
+
+
+# -- pipes
+
+
+def test_a_live_stream_is_passed_on_while_it_comes() -> None:
+    command = [sys.executable, "-m", "usbip_capture.cli.main", "convert", "-", "-", "--format", "text"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        half = recording(SEGMENTS[: len(SEGMENTS) // 2])
+        process.stdin.write(half)
+        process.stdin.flush()
+        first = process.stdout.readline()       # comes though more is to follow
+        process.stdin.write(RECORDING[len(half) :])
+        process.stdin.close()
+        rest = process.stdout.readlines()
+        assert process.wait(20) == 0
+        assert len([first, *rest]) == len(EXPECTED)
+        assert b"1 sessions" in process.stderr.read()
+
+
+def test_a_reader_that_goes_away_is_a_normal_end(tmp_path: Path) -> None:
+    tcp = tmp_path / "tcp.pcap"
+    tcp.write_bytes(recording(segments(session(rounds=800))))
+    read_end, write_end = os.pipe()
+    command = [sys.executable, "-m", "usbip_capture.cli.main", "convert", str(tcp), "-"]
+    with subprocess.Popen(command, stdout=write_end, stderr=subprocess.PIPE) as process:
+        os.close(write_end)
+        os.read(read_end, 100)
+        os.close(read_end)
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(20) == 0
+
+
+def test_classic_pcap_has_the_same_times(tmp_path: Path) -> None:
+    tcp, usb = tmp_path / "tcp.pcap", tmp_path / "usb.pcap"
+    tcp.write_bytes(RECORDING)
+    assert main(["convert", str(tcp), str(usb), "--format", "pcap"]) == 0
+    events = list(read_events(usb))
+    assert [event(e.record) for e in events] == EXPECTED
+    assert all(e.timestamp_ns >= START_NS for e in events)
