@@ -9,7 +9,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
-from usbip_capture.capture.reader import CapturedInterface, CapturedRecord, read_items
+from tests.pcapng_reader import CapturedInterface, CapturedRecord, read_items
 from usbip_capture.capture.sinks import StreamSink
 from usbip_capture.convert.converter import Converter
 from usbip_capture.convert.output import PcapngOutput

@@ -72,7 +72,7 @@ class Output(ABC):
         """A URB is on its way."""
         block: list[Buffer] = []
         to.packer.submit(block, timestamp_ns, urb_id, urb, data)
-        self._packet(timestamp_ns, block)
+        self._packet(timestamp_ns, block, urb)
 
     def completed(
         self, to: UsbInterface, timestamp_ns: int, urb_id: int, urb: Urb, done: Completion, comments: Sequence[str]
@@ -80,7 +80,7 @@ class Output(ABC):
         """A URB came back."""
         block: list[Buffer] = []
         to.packer.complete(block, timestamp_ns, urb_id, urb, done)
-        self._packet(timestamp_ns, block)
+        self._packet(timestamp_ns, block, urb)
 
     def unlink(self, to: UsbInterface, timestamp_ns: int, message: bytes, *, reply: bool) -> None:
         """A CMD_UNLINK or RET_UNLINK of the device; only pcapng has a place for it."""
@@ -96,15 +96,15 @@ class Output(ABC):
         if buffers:
             self._sink.write(buffers)
 
-    def _packet(self, timestamp_ns: int, block: list[Buffer]) -> None:
-        packed = self._encode(timestamp_ns, block)
+    def _packet(self, timestamp_ns: int, block: list[Buffer], urb: Urb) -> None:
+        packed = self._encode(timestamp_ns, block, urb)
         self._buffers.append(packed)
         self._size += len(packed)
         if self._size >= _WRITE_SIZE:
             self.flush()
 
     @abstractmethod
-    def _encode(self, timestamp_ns: int, block: list[Buffer]) -> bytes:
+    def _encode(self, timestamp_ns: int, block: list[Buffer], urb: Urb) -> bytes:
         """An enhanced packet block in this format."""
 
 
@@ -115,7 +115,7 @@ class ClassicOutput(Output):
         super().__init__(sink)
         self._buffers.append(file_header(LINKTYPE_USB_LINUX_MMAPPED, MAX_BLOCK))
 
-    def _encode(self, timestamp_ns: int, block: list[Buffer]) -> bytes:
+    def _encode(self, timestamp_ns: int, block: list[Buffer], urb: Urb) -> bytes:
         packet, original = packet_of(block)
         return pack_record(timestamp_ns, packet, original)
 
@@ -123,9 +123,9 @@ class ClassicOutput(Output):
 class TextOutput(Output):
     """usbmon's text form."""
 
-    def _encode(self, timestamp_ns: int, block: list[Buffer]) -> bytes:
+    def _encode(self, timestamp_ns: int, block: list[Buffer], urb: Urb) -> bytes:
         packet, _ = packet_of(block)
-        return text_line(UsbmonRecord.parse(packet)).encode() + b"\n"
+        return text_line(UsbmonRecord.parse(packet), urb.length).encode() + b"\n"
 
 
 class PcapngOutput(Output):
@@ -207,5 +207,5 @@ class PcapngOutput(Output):
             )
         )
 
-    def _encode(self, timestamp_ns: int, block: list[Buffer]) -> bytes:
+    def _encode(self, timestamp_ns: int, block: list[Buffer], urb: Urb) -> bytes:
         return b"".join(block)

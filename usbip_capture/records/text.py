@@ -21,13 +21,19 @@ _LETTERS = {
 }
 
 
-def text_line(event: UsbmonRecord) -> str:
-    """An event as one line, without its end."""
+def text_line(event: UsbmonRecord, buffer_length: int = 0) -> str:
+    """An event as one line, without its end.
+
+    buffer_length: of the whole transfer buffer, which is shown of isochronous IN, whatever was received.
+    """
+    length = event.length
+    if event.xfer_type == TransferType.ISOCHRONOUS and event.type != SUBMIT and event.epnum & DIR_IN:
+        length = buffer_length
     stamp = event.ts_sec % _WRAP_SECONDS * 1_000_000 + event.ts_usec
     kind = TransferType(event.xfer_type)
     direction = "i" if event.epnum & DIR_IN else "o"
     pipe = f"{_LETTERS[kind]}{direction}:{event.busnum}:{event.devnum:03d}:{event.epnum & 15}"
-    return f"{event.id:x} {stamp} {chr(event.type)} {pipe} {_state(event, kind)} {event.length}{_data(event)}"
+    return f"{event.id:x} {stamp} {chr(event.type)} {pipe} {_state(event, kind)} {length}{_data(event, length)}"
 
 
 def _state(event: UsbmonRecord, kind: TransferType) -> str:
@@ -40,18 +46,20 @@ def _state(event: UsbmonRecord, kind: TransferType) -> str:
     if kind != TransferType.ISOCHRONOUS:
         return str(event.status)
     errors, count = event.iso_counts
-    state = f"{event.status}:{event.interval}:{event.start_frame:x}"
+    state = f"{event.status}:{event.interval}:{event.start_frame}"
     if event.type != SUBMIT:
         state += f":{errors}"
     packets = "".join(f" {p.status}:{p.offset}:{p.length}" for p in event.packets[:ISO_PACKETS_MAX])
     return f"{state} {count}{packets}"
 
 
-def _data(event: UsbmonRecord) -> str:
-    if event.length <= 0:
+def _data(event: UsbmonRecord, length: int) -> str:
+    if length <= 0:
         return ""
     if event.flag_data:
         return f" {chr(event.flag_data)}"
-    shown = event.data[: min(event.length, DATA_MAX)]
-    words = " ".join(shown[at : at + 4].hex() for at in range(0, len(shown), 4))
-    return f" = {words}" if words else " ="
+    size = min(length, DATA_MAX)
+    shown = event.data[:size]
+    if event.xfer_type == TransferType.ISOCHRONOUS:
+        shown = shown.ljust(size, b"\0")        # what nothing was received into
+    return " ".join([" =", *(shown[at : at + 4].hex() for at in range(0, len(shown), 4))])

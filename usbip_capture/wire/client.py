@@ -263,7 +263,8 @@ class ClientConnection(Generic[T]):
 def unlinked(urb: Urb, status: int = -ECONNRESET) -> Completion:
     """The completion of a URB that brought nothing: taken back, or its device gone."""
     packets = [IsoPacket(p.offset, p.length, 0, -EXDEV) for p in urb.packets]
-    return Completion(status, packets=packets)
+    # The start frame is then still that of the request.
+    return Completion(status, start_frame=urb.start_frame if packets else 0, packets=packets)
 
 
 def _completion(

@@ -13,7 +13,14 @@ from pathlib import Path
 KERNEL_PACKAGE = "linux-image-amd64"    # the cloud flavour has no USB at all
 
 #: Copied into the guest, next to busybox.
-GUEST_PROGRAMS = ("/usr/sbin/usbip", "/usr/sbin/usbipd", "/usr/bin/lsusb", "/usr/bin/aplay", "/usr/bin/arecord")
+GUEST_PROGRAMS = (
+    "/usr/sbin/usbip",
+    "/usr/sbin/usbipd",
+    "/usr/bin/lsusb",
+    "/usr/bin/aplay",
+    "/usr/bin/arecord",
+    "/usr/bin/tcpdump",
+)
 BUSYBOX = "/bin/busybox"
 
 _PACKAGES = {
@@ -26,6 +33,7 @@ _PACKAGES = {
     "/usr/bin/lsusb": "usbutils",
     "/usr/bin/aplay": "alsa-utils",
     "/usr/bin/arecord": "alsa-utils",
+    "/usr/bin/tcpdump": "tcpdump",
 }
 
 

@@ -27,7 +27,7 @@ _MODULES = (
     *_BOOT_MODULES,
     "vhci-hcd", "usbip-vudc", "dummy_hcd", "libcomposite",
     "usb-storage", "uas", "sd_mod", "cdc-acm", "ftdi_sio", "usbhid", "hid-generic", "evdev", "snd-usb-audio",
-    "usb_f_acm", "usb_f_serial", "usb_f_ss_lb", "usb_f_mass_storage",
+    "usb_f_acm", "usb_f_serial", "usb_f_ss_lb", "usb_f_mass_storage", "usbmon",
 )  # fmt: skip
 
 _INIT = f"""#!/bin/sh
@@ -35,6 +35,7 @@ export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root LC_ALL=C
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
+mount -t debugfs debugfs /sys/kernel/debug
 mkdir -p /dev/pts /dev/shm && mount -t devpts pts /dev/pts
 while read -r module; do insmod "$module"; done </etc/boot.modules
 ip link set lo up

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conversion import convert, event
+from tests.pcapng_reader import CapturedRecord, read_capture, read_items
 from tests.tcp_recording import START_NS, packet, recording, segments
 from tests.usbip_sessions import session
 from tests.usbmon_comparison import read_events
-from usbip_capture.capture.reader import CapturedRecord, read_capture, read_items
 from usbip_capture.cli.main import main
 from usbip_capture.errors import CaptureError
 
