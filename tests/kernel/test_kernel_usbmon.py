@@ -188,7 +188,7 @@ def tcp_recorded(port: int, path: Path) -> Iterator[None]:
     """tcpdump on this machine's loopback, while the context lasts."""
     if shutil.which("tcpdump") is None:
         pytest.skip("tcpdump is not installed")
-    command = ["tcpdump", "-i", "lo", "-U", "-B", "16384", "-w", str(path), "tcp", "port", str(port)]
+    command = ["tcpdump", "-i", "lo", "--immediate-mode", "-U", "-B", "16384", "-w", str(path), "tcp", "port", str(port)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tcpdump:
         assert tcpdump.stderr is not None
         said = tcpdump.stderr.readline()

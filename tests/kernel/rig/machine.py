@@ -166,6 +166,8 @@ class Machine:
         for old in state.parent.glob("state-*"):
             if old.stat().st_mtime < initramfs.stat().st_mtime:
                 old.unlink()
+        # The event comes a moment before QEMU itself is done.
+        self.wait_until(lambda: self.qmp("query-status")["status"] == "postmigrate", _START_TIMEOUT)
         self.qmp("cont")
 
     def _answers(self) -> bool:
