@@ -188,7 +188,8 @@ def tcp_recorded(port: int, path: Path) -> Iterator[None]:
     """tcpdump on this machine's loopback, while the context lasts."""
     if shutil.which("tcpdump") is None:
         pytest.skip("tcpdump is not installed")
-    command = ["tcpdump", "-i", "lo", "--immediate-mode", "-U", "-B", "16384", "-w", str(path), "tcp", "port", str(port)]
+    options = ["-i", "lo", "--immediate-mode", "-U", "-B", "16384", "-w", str(path)]
+    command = ["tcpdump", *options, "tcp", "port", str(port)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tcpdump:
         assert tcpdump.stderr is not None
         said = tcpdump.stderr.readline()

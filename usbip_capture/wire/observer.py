@@ -265,9 +265,7 @@ class Observer(Follower):
         unlink = self._unlinking.pop(seqnum, 0) if self._unlinking else 0
         if unlink:
             status = -ECONNRESET
-        end = body + length
-        if stream.hole and at + stream.hole < end:
-            end = at + stream.hole
+        end = min(body + length, at + stream.hole) if stream.hole else body + length
         if not packets_length:
             completion = Completion(status, actual, data[body:end])
         else:
