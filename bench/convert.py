@@ -125,7 +125,10 @@ def main() -> None:
         path, out = Path(name) / "tcp.pcap", Path(name) / "usb.pcapng"
         for what, urbs, length, segment, target in cases(args.urbs):
             made = make(path, urbs, length, segment)
-            rounds = [(run(tshark(path))[0], *run(ours(path, str(out)))) for _ in range(args.rounds)]
+            rounds = []
+            for _ in range(args.rounds):
+                out.unlink(missing_ok=True)     # emptying the old one would count as well
+                rounds.append((run(tshark(path))[0], *run(ours(path, str(out)))))
             theirs, own = (statistics.median(r[n] for r in rounds) for n in (0, 1))
             ratio = statistics.median(t / o for t, o, _ in rounds)
             print(

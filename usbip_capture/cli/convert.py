@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from usbip_capture.errors import CaptureError
@@ -20,9 +23,17 @@ _PROGRESS = 1.0
 
 _DESCRIPTION = """\
 Reads USB/IP sessions from a recording of TCP (pcap or pcapng, gzip'ed or not) and writes their URBs as Linux's usbmon
-would have recorded them on the client. Live:
+would have recorded them on the client.
+"""
+_EXAMPLES = """\
+examples:
+  usbip-capture convert tcp.pcap usb.pcapng              one interface per device, for Wireshark
+  usbip-capture convert tcp.pcap usb.pcap --format pcap  for tools that read nothing newer
+  usbip-capture convert tcp.pcap - --format text         as /sys/kernel/debug/usb/usbmon/0u shows it
+  tcpdump -U -w - port 3240 | usbip-capture convert - - | wireshark -k -i -       live
 
-  tcpdump -U -w - port 3240 | usbip-capture convert - - | wireshark -k -i -
+exit status: 0 all is well, 1 there is no session, or the recording ends or breaks off where it should not, 2 wrong
+arguments
 """
 
 
@@ -32,6 +43,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "convert",
         help="from a recording of TCP to a capture of USB",
         description=_DESCRIPTION,
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("input", metavar="IN", help="the recording of TCP; - is standard input")
@@ -61,7 +73,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Convert; the exit code: 1 if there was no session, or the recording is damaged."""
-    from usbip_capture.capture.sinks import ReaderGone, open_sink
+    from usbip_capture.capture.sinks import ReaderGone
     from usbip_capture.convert.converter import Converter
     from usbip_capture.convert.source import Source
 
@@ -73,11 +85,12 @@ def run(args: argparse.Namespace) -> int:
         if args.output != "-" and source.same_file(args.output):
             raise CaptureError(f"{args.output} is what is read: name another file for the output")
         source.check()
-        sink = open_sink(args.output)
+        sink = _sink(args)
         progress = _Progress(source)
         converter = Converter(source, _output(args, sink), ports=args.port, on_portion=progress.portion)
         progress.converter = converter
-        converter.run()
+        with _interrupted(source.stop):
+            converter.run()
         progress.clear()
     except ReaderGone:
         return 0
@@ -86,6 +99,30 @@ def run(args: argparse.Namespace) -> int:
         if sink is not None:
             sink.close()
     return _report(converter, source)
+
+
+@contextmanager
+def _interrupted(stop: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C, or request to terminate, calls `stop`: what was read is converted, and the output completed."""
+
+    def first(number: int, _: object) -> None:
+        stop()
+        signal.signal(number, before[signal.Signals(number)])
+
+    before = {number: signal.signal(number, first) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _sink(args: argparse.Namespace) -> Sink:
+    from usbip_capture.capture.sinks import StreamSink, open_sink
+
+    if args.output == "-" and args.format == "text" and sys.stdout.isatty():
+        return StreamSink(sys.stdout.buffer, "standard output")
+    return open_sink(args.output)
 
 
 def _port(text: str) -> int:

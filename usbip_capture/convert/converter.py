@@ -82,7 +82,8 @@ class Converter:
         except CaptureError as error:
             if not self.packets:
                 raise
-            self.error = error
+            if not self._source.stopped:
+                self.error = error
         self._table.finish()
         self._hindsight.flush()
         self._output.finish(self.remarks)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 CHUNK = 1 << 16
 #: Seconds without input after which `on_idle` is called.
 IDLE = 0.05
+#: Seconds after which `stop` is noticed.
+_STOP_CHECK = 0.2
 _GZIP = b"\x1f\x8b"
 # Magic numbers of pcap, with micro- and nanoseconds, in both byte orders, and of pcapng.
 _BEGINNINGS = (
@@ -35,11 +37,13 @@ class Source:
 
     size: of the file in bytes, 0 if there is no telling. taken: how many of them were read.
     on_idle: called when a pipe has brought nothing for IDLE seconds, once until something comes.
+    stopped: `stop` was called; from then on there is nothing more to read.
     """
 
     def __init__(self, path: str) -> None:
         self.name = "standard input" if path == "-" else path
         self.taken = 0
+        self.stopped = False
         self.on_idle: Callable[[], None] | None = None
         try:
             self._fd = 0 if path == "-" else os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -66,6 +70,10 @@ class Source:
         """Raises CaptureError if this begins like no recording at all: before anything is written over."""
         if self._inflater is None and not self._first.startswith(_BEGINNINGS):
             raise CaptureError(f"{self.name} is no recording of packets: pcap or pcapng is needed, gzip'ed or not")
+
+    def stop(self) -> None:
+        """This is the end; from a signal handler too."""
+        self.stopped = True
 
     def close(self) -> None:
         """Let go of the file; standard input stays open."""
@@ -106,18 +114,22 @@ class Source:
         try:
             if self._waits:
                 self._wait()
-            raw = os.read(self._fd, CHUNK)
+            raw = b"" if self.stopped else os.read(self._fd, CHUNK)
         except OSError as error:
             raise self._error(error) from error
         self.taken += len(raw)
         return raw
 
     def _wait(self) -> None:
-        """Until a pipe has something to read, or for ever in the read itself."""
+        """Until a pipe has something to read, or `stop` was called."""
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
-        if not poll.poll(IDLE * 1000) and self.on_idle is not None:
+        if poll.poll(IDLE * 1000):
+            return
+        if self.on_idle is not None:
             self.on_idle()
+        while not self.stopped and not poll.poll(_STOP_CHECK * 1000):
+            pass
 
     def _error(self, error: OSError) -> CaptureError:
         return CaptureError(f"{self.name} cannot be read: {error.strerror or error}")

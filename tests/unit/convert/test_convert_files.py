@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conversion import convert, event
-from tests.pcapng_reader import CapturedRecord, read_capture, read_items
+from tests.pcapng_reader import CapturedInterface, CapturedRecord, read_capture, read_items
 from tests.tcp_recording import START_NS, packet, recording, segments
 from tests.usbip_sessions import session
 from tests.usbmon_comparison import read_events
+from tests.waiting import wait_until
 from usbip_capture.cli.main import main
 from usbip_capture.errors import CaptureError
 
@@ -237,6 +239,45 @@ def test_a_live_stream_is_passed_on_while_it_comes() -> None:
         assert process.wait(20) == 0
         assert len([first, *rest]) == len(EXPECTED)
         assert b"1 sessions" in process.stderr.read()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_live_stream_is_completed_when_it_is_interrupted(number: int, tmp_path: Path) -> None:
+    usb = tmp_path / "usb.pcapng"
+    command = [sys.executable, "-m", "usbip_capture.cli.main", "convert", "-", str(usb)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(RECORDING[:-100])       # ends in the middle of a packet
+        process.stdin.flush()
+        wait_until("what came is written", lambda: usb.exists() and usb.stat().st_size > 500)
+        process.send_signal(number)
+        said = process.stderr.read()
+        assert process.wait(20) == 0
+    assert b"1 sessions, 1 devices" in said
+    assert b"cut off" not in said
+    (interface,) = [item for item in read_items(usb) if isinstance(item, CapturedInterface)]
+    assert interface.received == len([r for r in read_capture(usb) if r.usb]) > 10
+
+
+def test_text_can_be_read_on_a_terminal(tmp_path: Path) -> None:
+    tcp = tmp_path / "tcp.pcap"
+    tcp.write_bytes(RECORDING)
+    ours, terminal = os.openpty()
+    command = [sys.executable, "-m", "usbip_capture.cli.main", "convert", str(tcp), "-"]
+    binary = subprocess.run(command, stdout=terminal, stderr=subprocess.PIPE, check=False)
+    assert (binary.returncode, b"standard output is a terminal" in binary.stderr) == (1, True)
+    with subprocess.Popen([*command, "--format", "text"], stdout=terminal, stderr=subprocess.DEVNULL) as process:
+        os.close(terminal)
+        shown = b""
+        try:
+            while more := os.read(ours, 4096):
+                shown += more
+        except OSError:     # the end of a terminal
+            pass
+        assert process.wait(20) == 0
+    os.close(ours)
+    assert len(shown.splitlines()) == len(EXPECTED)
 
 
 def test_a_reader_that_goes_away_is_a_normal_end(tmp_path: Path) -> None:
