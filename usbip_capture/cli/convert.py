@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from usbip_capture.convert.output import Output
     from usbip_capture.convert.source import Source
 
+#: Link types of captures that are of USB already.
+_USB = {189: " (USB as usbmon has it)", 220: " (USB as usbmon has it)", 249: " (USB as USBPcap has it)"}
 #: Seconds between two lines of progress.
 _PROGRESS = 1.0
 
@@ -142,6 +144,10 @@ def _output(args: argparse.Namespace, sink: Sink) -> Output:
 
 
 def _report(converter: Converter, source: Source) -> int:
+    unread = converter.unread
+    if unread and unread.total() == converter.packets:
+        kinds = " and ".join(f"link type {kind}{_USB.get(kind, '')}" for kind in sorted(unread))
+        raise CaptureError(f"{source.name} holds only packets of {kinds}: a recording of TCP is needed")
     for remark in converter.remarks:
         print(f"usbip-capture: {remark}", file=sys.stderr)
     if converter.error is not None:
@@ -153,7 +159,8 @@ def _report(converter: Converter, source: Source) -> int:
             file=sys.stderr,
         )
     else:
-        counts = f"{converter.sessions} sessions, {converter.devices} devices, {converter.urbs} URBs"
+        found = [(converter.sessions, "session"), (converter.devices, "device"), (converter.urbs, "URB")]
+        counts = ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in found)
         print(f"usbip-capture: {counts} in {converter.packets} packets of {source.name}", file=sys.stderr)
     return 1 if converter.error is not None or not converter.sessions else 0
 

@@ -69,7 +69,7 @@ class Converter:
     @property
     def remarks(self) -> list[str]:
         """What was not as it should be, and how often."""
-        said = [f"{what}: {count} times" for what, count in sorted(self._table.counts.items())]
+        said = [f"{what}: {f'{n} times' if n > 1 else 'once'}" for what, n in sorted(self._table.counts.items())]
         said += [f"link type {kind} cannot be read: {count} packets" for kind, count in sorted(self.unread.items())]
         if self._table.retransmitted:
             said.append(f"bytes that TCP sent again: {self._table.retransmitted}")

@@ -167,11 +167,21 @@ def test_no_session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(list(read_items(usb))) == 1
 
 
-def test_unknown_link_type_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("kind", "name"), [(127, "link type 127:"), (220, "link type 220 (USB as usbmon has it):")])
+def test_wrong_link_type_is_said(kind: int, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tcp = tmp_path / "tcp.pcap"
-    tcp.write_bytes(classic("<", 0xA1B2C3D4, 1000, link_type=127))
+    tcp.write_bytes(classic("<", 0xA1B2C3D4, 1000, link_type=kind))
     assert main(["convert", str(tcp), str(tmp_path / "usb.pcapng")]) == 1
-    assert f"link type 127 cannot be read: {len(SEGMENTS)} packets" in capsys.readouterr().err
+    (said,) = capsys.readouterr().err.splitlines()
+    assert f"holds only packets of {name} a recording of TCP is needed" in said
+
+
+def test_packets_of_another_link_type_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tcp = tmp_path / "tcp.pcapng"
+    other = block("<", 1, pack("<HHI", 127, 0, 0)) + block("<", 6, pack("<IIIII", 1, 0, 0, 4, 4) + b"wifi")
+    tcp.write_bytes(pcapng("<", 9) + other * 3)
+    assert main(["convert", str(tcp), str(tmp_path / "usb.pcapng")]) == 0
+    assert "link type 127 cannot be read: 3 packets" in capsys.readouterr().err
 
 
 # -- formats of the output
@@ -238,7 +248,7 @@ def test_a_live_stream_is_passed_on_while_it_comes() -> None:
         rest = process.stdout.readlines()
         assert process.wait(20) == 0
         assert len([first, *rest]) == len(EXPECTED)
-        assert b"1 sessions" in process.stderr.read()
+        assert b"1 session," in process.stderr.read()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -254,7 +264,7 @@ def test_a_live_stream_is_completed_when_it_is_interrupted(number: int, tmp_path
         process.send_signal(number)
         said = process.stderr.read()
         assert process.wait(20) == 0
-    assert b"1 sessions, 1 devices" in said
+    assert b"1 session, 1 device" in said
     assert b"cut off" not in said
     (interface,) = [item for item in read_items(usb) if isinstance(item, CapturedInterface)]
     assert interface.received == len([r for r in read_capture(usb) if r.usb]) > 10
