@@ -21,9 +21,10 @@ class Transfer:
     done: called with the completion, from any thread, before `completion` is set.
     awaited: the caller will call `Device.wait`; without `done` that is taken for granted. A transfer that is not
     awaited makes the device look for its completion by itself.
+    tapped_as: the id that a tap knows its URB by, 0 if none does.
     """
 
-    __slots__ = ("_done", "_signal", "awaited", "completion", "urb")
+    __slots__ = ("_done", "_signal", "awaited", "completion", "tapped_as", "urb")
 
     def __init__(
         self, urb: Urb, done: Callable[[Completion], None] | None = None, *, awaited: bool | None = None
@@ -31,6 +32,7 @@ class Transfer:
         self.urb = urb
         self.completion: Completion | None = None
         self.awaited = done is None if awaited is None else awaited
+        self.tapped_as = 0
         self._done = done
         self._signal: threading.Lock | None = None
 
@@ -83,9 +85,14 @@ class Transfer:
 
 
 class Device(ABC):
-    """Runs URBs. May finish a transfer before `submit` returns, and from any thread; never loses one."""
+    """Runs URBs. May finish a transfer before `submit` returns, and from any thread; never loses one.
+
+    on_unlink: told of the messages that take transfers back, where there is a wire: of a CMD_UNLINK with its transfer
+    before it is sent, of a RET_UNLINK without one when it has come. From any thread.
+    """
 
     info: DeviceInfo
+    on_unlink: Callable[[bytes, Transfer | None], None] | None = None
 
     @property
     @abstractmethod

@@ -123,6 +123,14 @@ OPTIONS = (
         unit="packets",
     ),
     Option(
+        "record-unlinks",
+        BOOLEAN,
+        False,
+        "Record UNLINK",
+        "Also record how URBs are taken back, CMD_UNLINK and RET_UNLINK, on an interface of its own (unlink0)",
+        group=CAPTURE,
+    ),
+    Option(
         "syslog",
         SELECTOR,
         "off",
@@ -222,6 +230,7 @@ class Choices:
     snaplen: int
     duration: float
     count: int
+    record_unlinks: bool
     syslog: str
     syslog_port: int
     syslog_listen: str

@@ -20,6 +20,10 @@ class Tap(ABC):
     def completed(self, urb_id: int, urb: Urb, completion: Completion) -> None:
         """A URB came back."""
 
+    @abstractmethod
+    def unlink(self, urb_id: int, message: bytes) -> None:
+        """A CMD_UNLINK for this URB goes out. urb_id 0: a RET_UNLINK has come, or the URB is not recorded."""
+
 
 class Tapped(Device):
     """`device`, with every URB shown to `tap`."""
@@ -28,6 +32,7 @@ class Tapped(Device):
         self.info = device.info
         self._device = device
         self._tap = tap
+        device.on_unlink = self._unlink
 
     @property
     def alive(self) -> bool:
@@ -35,7 +40,7 @@ class Tapped(Device):
 
     def submit(self, transfer: Transfer) -> None:
         tap, urb = self._tap, transfer.urb
-        urb_id = tap.submitted(urb)
+        transfer.tapped_as = urb_id = tap.submitted(urb)
         transfer.intercept(lambda completion: tap.completed(urb_id, urb, completion))
         self._device.submit(transfer)
 
@@ -53,3 +58,7 @@ class Tapped(Device):
 
     def close(self) -> None:
         self._device.close()
+
+    def _unlink(self, message: bytes, transfer: Transfer | None) -> None:
+        waits = transfer is not None and transfer.completion is None
+        self._tap.unlink(transfer.tapped_as if transfer is not None and waits else 0, message)

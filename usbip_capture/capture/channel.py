@@ -8,9 +8,11 @@ from typing import TypeAlias
 
 from usbip_capture.capture.log_channel import LogBatch, LogChannel
 from usbip_capture.capture.remarks import Notes, Remark
+from usbip_capture.capture.unlinks import UnlinkChannel
 from usbip_capture.filters.language import Filter
 from usbip_capture.filters.matcher import Matcher
 from usbip_capture.records.pcapng import MAX_COMMENTS
+from usbip_capture.records.unlinks import unlink_comment
 from usbip_capture.records.usbmon import UsbmonPacker
 from usbip_capture.tap import Tap
 from usbip_capture.usb.info import DeviceInfo
@@ -61,6 +63,7 @@ class UsbChannel(Tap):
     received, dropped, filtered, written: events so far; what was dropped or filtered is a part of `received`.
     urbs, bytes: URBs that came back and are captured, and what they moved.
     label: a comment for each URB submitted while it is set, on its submit and its completion.
+    unlinks: where CMD_UNLINK and RET_UNLINK are recorded, None if they are not.
     """
 
     def __init__(
@@ -85,9 +88,12 @@ class UsbChannel(Tap):
         self.received = self.dropped = self.filtered = self.packed = self.written = 0
         self.label: str | None = None
         self.remarks: list[Remark] = []         # for the next event
+        self.unlinks: UnlinkChannel | None = None
         self._queue = queue
         self._snaplen = snaplen
         self._labels: dict[int, str] = {}       # of URBs that are out
+        self._unlinked: dict[int, str] = {}     # likewise, what is to be said of those that were taken back
+        self._unseen: set[int] = set()          # CMD_UNLINKs of URBs that the filter does not let pass
         self._matcher = None if capture_filter is None else Matcher(capture_filter, info)
         self._held: dict[int, Event] = {}       # submits whose completion decides
         self._gone = False
@@ -185,6 +191,7 @@ class UsbChannel(Tap):
             if urb_id > 0:
                 queue.reserved -= room
             label = self._labels.pop(urb_id, None) if self._labels else None
+            unlinked = self._unlinked.pop(urb_id, None) if self._unlinked else None
             if completion.status in GONE and not self._gone:
                 self._gone = True
                 self.remarks.append(Remark(f"usbip-capture: device gone: {status_name(completion.status)}"))
@@ -199,10 +206,28 @@ class UsbChannel(Tap):
             comments: tuple[str, ...] = () if label is None else (label,)
             if self.remarks or queue.remarks:
                 comments = self._comments(label)
+            if unlinked is not None:
+                comments = (*comments, unlinked)
             queue.items.append((self, self._packer, cost, time.time_ns(), urb_id, urb, b"", completion, comments))
             wake, queue.idle = queue.idle, False
         if wake:
             queue.wake.set()
+
+    def unlink(self, urb_id: int, message: bytes) -> None:
+        with self._queue.lock:
+            if self._queue.ended:
+                return
+            seqnum = int.from_bytes(message[4:8], "big")
+            if urb_id > 0:
+                self._unlinked[urb_id] = unlink_comment(seqnum)
+            if urb_id == _FILTERED:
+                self._unseen.add(seqnum)
+                return
+            if seqnum in self._unseen:      # its reply
+                self._unseen.remove(seqnum)
+                return
+        if self.unlinks is not None:
+            self.unlinks.message(message)
 
     def _passes(self, urb_id: int, urb: Urb, completion: Completion, label: str | None) -> bool:
         """Whether the filter lets a completion pass; its submit has gone the same way, or goes it now."""

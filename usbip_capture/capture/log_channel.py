@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from usbip_capture.capture.remarks import Remark
-from usbip_capture.records.pcapng import captured_limit, pack_comments, pack_packet
+from usbip_capture.records.pcapng import LINKTYPE_WIRESHARK_UPPER_PDU, captured_limit, pack_comments, pack_packet
 
 if TYPE_CHECKING:
     from usbip_capture.capture.channel import EventQueue
@@ -32,8 +32,11 @@ class LogBatch:
 class LogChannel:
     """One log on an interface of the capture, `syslog0` and so on.
 
+    link_type: of its packets.
     received, dropped, written: messages so far; the dropped ones are a part of `received`.
     """
+
+    link_type = LINKTYPE_WIRESHARK_UPPER_PDU
 
     def __init__(self, queue: EventQueue, number: int, snaplen: int, description: str) -> None:
         self.name = f"syslog{number}"

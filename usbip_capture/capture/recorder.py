@@ -15,6 +15,7 @@ from usbip_capture.capture.channel import Event, EventQueue, Item, UsbChannel
 from usbip_capture.capture.log_channel import LogBatch, LogChannel
 from usbip_capture.capture.remarks import NOTES, Notes, Remark
 from usbip_capture.capture.sinks import ReaderGone, Sink, SinkAborted
+from usbip_capture.capture.unlinks import UnlinkChannel
 from usbip_capture.errors import CaptureError
 from usbip_capture.filters.language import Filter
 from usbip_capture.records.pcapng import LINKTYPE_USB_LINUX_MMAPPED, LINKTYPE_WIRESHARK_UPPER_PDU, Section, pack_packet
@@ -55,6 +56,7 @@ class Recorder:
         queue_bytes: int,
         max_packets: int = 0,
         capture_filter: Filter | None = None,
+        record_unlinks: bool = False,
         on_end: Callable[[str], None] | None = None,
     ) -> None:
         self._queue = EventQueue(queue_bytes)
@@ -67,6 +69,7 @@ class Recorder:
         self._snaplen = snaplen
         self._max_packets = max_packets
         self._filter = capture_filter
+        self._record_unlinks = record_unlinks
         self._notes: Notes | None = None
         self._packed = 0
         self._on_end = on_end
@@ -79,8 +82,9 @@ class Recorder:
 
     @property
     def everything(self) -> list[UsbChannel | LogChannel]:
-        """The channels of devices and of logs."""
-        return [*self.channels, *self.logs]
+        """The channels of devices, of their unlinks, and of logs."""
+        unlinks = [channel.unlinks for channel in self.channels if channel.unlinks is not None]
+        return [*self.channels, *unlinks, *self.logs]
 
     def add_channel(self, info: DeviceInfo, description: str, *, product_follows: bool = False) -> UsbChannel:
         """A new interface of the capture, `usbip0` and so on, for one device.
@@ -96,6 +100,10 @@ class Recorder:
                 self.channels.append(channel)
                 self._queue.items.append(channel)
                 self._queue.interfaces += 1
+                if self._record_unlinks:
+                    channel.unlinks = UnlinkChannel(self._queue, number, self._snaplen)
+                    self._queue.items.append(channel.unlinks)
+                    self._queue.interfaces += 1
         self._queue.wake.set()
         return channel
 
@@ -317,7 +325,7 @@ class Recorder:
             snaplen=self._snaplen,
             speed=channel.speed.bits_per_second if isinstance(channel, UsbChannel) else 0,
             capture_filter=self._filter.text if self._filter and usb else "",
-            link_type=LINKTYPE_USB_LINUX_MMAPPED if usb else LINKTYPE_WIRESHARK_UPPER_PDU,
+            link_type=LINKTYPE_USB_LINUX_MMAPPED if isinstance(channel, UsbChannel) else channel.link_type,
         )[1]
 
     def _notes_interface(self) -> bytes:

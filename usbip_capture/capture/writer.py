@@ -29,6 +29,7 @@ class PcapWriter:
     queue_bytes: memory for what is captured and not yet written; what does not fit is dropped and counted.
     capture_filter: which URBs are written, such as `bulk and ep == 0x81` (see `usbip_capture.filters.language`).
     max_packets: end after exactly so many packets; 0 is without limit.
+    record_unlinks: also write CMD_UNLINK and RET_UNLINK, on an interface `unlink0` beside `usbip0` and so on.
     on_end: called once, from the writer's thread, when the capture ends by itself, with the reason: `reader` (nobody
     reads it any more), `error` (see `error`) or `count` (there are max_packets).
 
@@ -45,6 +46,7 @@ class PcapWriter:
         queue_bytes: int = QUEUE_BYTES,
         capture_filter: str = "",
         max_packets: int = 0,
+        record_unlinks: bool = False,
         on_end: Callable[[str], None] | None = None,
     ) -> None:
         section = Section(
@@ -60,6 +62,7 @@ class PcapWriter:
             queue_bytes=queue_bytes,
             max_packets=max_packets,
             capture_filter=parsed,
+            record_unlinks=record_unlinks,
             on_end=on_end,
         )
         self._closer = weakref.finalize(self, self._recorder.close)

@@ -12,6 +12,7 @@ from usbip_capture.convert.pcap import read_packets
 from usbip_capture.convert.sessions import Session, SessionTable
 from usbip_capture.convert.source import Source
 from usbip_capture.errors import CaptureError
+from usbip_capture.records.unlinks import unlink_comment
 from usbip_capture.usb.urb import Buffer
 from usbip_capture.wire.observed import Completed, Ended, Event, Imported, Noted, Submitted, Unlink, UnlinkReply
 
@@ -148,7 +149,7 @@ class Converter:
             timestamp_ns, seqnum, urb, completion, unlink = event
             comments = self._notes.pop(session, []) if self._notes else ()
             if unlink:
-                comments = (*comments, f"usbip-capture: unlinked by CMD_UNLINK {unlink}")
+                comments = (*comments, unlink_comment(unlink))
             self._output.completed(
                 self._of_session[session], timestamp_ns, session.number << 32 | seqnum, urb, completion, comments
             )
@@ -165,8 +166,7 @@ class Converter:
         elif isinstance(event, (Unlink, UnlinkReply)):
             interface = self._of_session.get(session)
             if interface is not None:
-                reply = isinstance(event, UnlinkReply)
-                self._output.unlink(interface, event.timestamp_ns, event.message, reply=reply)
+                self._output.unlink(interface, event.timestamp_ns, event.message)
         elif isinstance(event, Ended):
             interface = self._of_session.pop(session, None)
             notes = self._notes.pop(session, [])

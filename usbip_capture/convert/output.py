@@ -82,7 +82,7 @@ class Output(ABC):
         to.packer.complete(block, timestamp_ns, urb_id, urb, done)
         self._packet(timestamp_ns, block, urb)
 
-    def unlink(self, to: UsbInterface, timestamp_ns: int, message: bytes, *, reply: bool) -> None:
+    def unlink(self, to: UsbInterface, timestamp_ns: int, message: bytes) -> None:
         """A CMD_UNLINK or RET_UNLINK of the device; only pcapng has a place for it."""
         return
 
@@ -178,11 +178,11 @@ class PcapngOutput(Output):
         if self._size >= _WRITE_SIZE:
             self.flush()
 
-    def unlink(self, to: UsbInterface, timestamp_ns: int, message: bytes, *, reply: bool) -> None:
+    def unlink(self, to: UsbInterface, timestamp_ns: int, message: bytes) -> None:
         unlinks = to.unlinks
         if unlinks is None:
             return
-        packet = unlinks.packets.reply(message) if reply else unlinks.packets.command(message)
+        packet = unlinks.packets.packet(message)
         unlinks.count += 1
         unlinks.last_ns = timestamp_ns
         block = pack_packet(unlinks.number, timestamp_ns, packet)

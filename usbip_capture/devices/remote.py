@@ -61,6 +61,7 @@ class RemoteDevice(Device):
         self.lost: str | None = None
         self._closed = False
         self._conn: ClientConnection[Transfer] = ClientConnection(info.devid)
+        self._conn.on_ret_unlink = self._ret_unlink
         # Two Python objects on one connection: a time-out is a property of the object.
         self._rx = sock
         self._rx_timeout = -1.0
@@ -102,6 +103,8 @@ class RemoteDevice(Device):
     def cancel(self, transfer: Transfer) -> None:
         message = self._conn.unlink(transfer)
         if message is not None and self.lost is None:
+            if self.on_unlink is not None:
+                self.on_unlink(message, transfer)
             self._send([message])
 
     def abandon(self, transfer: Transfer) -> None:
@@ -221,6 +224,10 @@ class RemoteDevice(Device):
         self._fail_pending()
         if self._closed:
             self._release_sockets()
+
+    def _ret_unlink(self, message: bytes) -> None:
+        if self.on_unlink is not None:
+            self.on_unlink(message, None)
 
     # -- ending
 

@@ -196,6 +196,7 @@ class CaptureProcess:
             snaplen=choices.snaplen,
             capture_filter="" if queries.refusal(capture_filter) else capture_filter,
             max_packets=choices.count,
+            record_unlinks=choices.record_unlinks,
             on_end=self._on_end,
         )
         with self._lock:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from struct import Struct
 
 LINKTYPE_RAW = 101
+_RET_UNLINK = b"\0\0\0\4"
 _PORT = 3240
 _CLIENT_PORT = 49152
 # An address of the documentation for each side. Ref: RFC 5737
@@ -20,21 +21,20 @@ _PSH_ACK = 0x18
 _WINDOW = 0xFFFF
 
 
+def unlink_comment(seqnum: int) -> str:
+    """What is said of a URB that this CMD_UNLINK has asked for."""
+    return f"usbip-capture: unlinked by CMD_UNLINK {seqnum}"
+
+
 class UnlinkPackets:
     """The made-up connection of one device."""
 
     def __init__(self) -> None:
         self._sent = [0, 0]         # by the client, by the server
 
-    def command(self, message: bytes) -> bytes:
-        """The packet of a CMD_UNLINK."""
-        return self._packet(0, message)
-
-    def reply(self, message: bytes) -> bytes:
-        """The packet of a RET_UNLINK."""
-        return self._packet(1, message)
-
-    def _packet(self, side: int, message: bytes) -> bytes:
+    def packet(self, message: bytes) -> bytes:
+        """The packet of a CMD_UNLINK or RET_UNLINK."""
+        side = int(message[:4] == _RET_UNLINK)
         source, target = (_SERVER, _CLIENT) if side else (_CLIENT, _SERVER)
         ports = (_PORT, _CLIENT_PORT) if side else (_CLIENT_PORT, _PORT)
         seq, ack = (self._sent[side] + 1) & 0xFFFFFFFF, (self._sent[1 - side] + 1) & 0xFFFFFFFF

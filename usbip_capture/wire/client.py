@@ -68,10 +68,12 @@ class ClientConnection(Generic[T]):
     """Submits and unlinks to bytes, bytes to completions. T is what the caller wants back with a completion.
 
     `submit`, `unlink` and `forget` may be called while another thread is in `received`.
+    on_ret_unlink: called with each RET_UNLINK before what it completes is delivered.
     """
 
     def __init__(self, devid: int) -> None:
         self.devid = devid
+        self.on_ret_unlink: Callable[[bytes], None] | None = None
         self._numbers = count(1)
         self._pending: dict[int, tuple[Urb, T]] = {}
         self._unlinks: dict[int, int] = {}
@@ -172,6 +174,8 @@ class ClientConnection(Generic[T]):
         """Handle the message at `at`; its length, or 0 if it is not all there."""
         command, seqnum, _, _, _, status, actual, start_frame, packets, errors = RET_SUBMIT.unpack_from(view, at)
         if command == USBIP_RET_UNLINK:
+            if self.on_ret_unlink is not None:
+                self.on_ret_unlink(bytes(view[at : at + HEADER_SIZE]))
             self._ret_unlink(seqnum, deliver)
             return HEADER_SIZE
         if command != USBIP_RET_SUBMIT:

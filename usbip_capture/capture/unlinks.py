@@ -1,0 +1,29 @@
+"""CMD_UNLINK and RET_UNLINK of one device, on an interface of their own beside that of its URBs."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from usbip_capture.capture.log_channel import LogChannel
+from usbip_capture.records.unlinks import LINKTYPE_RAW, UnlinkPackets
+
+if TYPE_CHECKING:
+    from usbip_capture.capture.channel import EventQueue
+
+
+class UnlinkChannel(LogChannel):
+    """`unlink0` is that of `usbip0`, and so on."""
+
+    link_type = LINKTYPE_RAW
+
+    def __init__(self, queue: EventQueue, number: int, snaplen: int) -> None:
+        super().__init__(queue, number, snaplen, f"CMD_UNLINK and RET_UNLINK of usbip{number}")
+        self.name = f"unlink{number}"
+        self._packets = UnlinkPackets()
+
+    def message(self, message: bytes) -> None:
+        """A CMD_UNLINK goes out, or a RET_UNLINK has come."""
+        with self._queue.lock:
+            packet = self._packets.packet(message)
+        self.write([(time.time_ns(), packet, ())])
