@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from tests.tcp_recording import START_NS, packet, recording, segments
 from tests.usbip_sessions import session
 from tests.usbmon_comparison import read_events
 from tests.waiting import wait_until
+from usbip_capture.cli import convert as progress
 from usbip_capture.cli.main import main
 from usbip_capture.errors import CaptureError
 
@@ -157,6 +159,27 @@ def test_damaged_bytes_are_no_fault_of_ours(seed: int) -> None:
         convert(bytes(raw))
     except CaptureError as error:
         assert "damaged" in str(error) or "cut off" in str(error)  # noqa: PT017, it may also go well
+
+
+class Terminal(io.StringIO):
+    """Standard error as a person has it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr(progress, "_PROGRESS", 0)
+    tcp = tmp_path / "tcp.pcap"
+    tcp.write_bytes(recording(segments(session(rounds=200))))
+    assert main(["convert", str(tcp), str(tmp_path / "usb.pcapng")]) == 0
+    *shown, last = terminal.getvalue().split("\r")
+    percents = [int(line.partition("%")[0]) for line in shown if line]
+    assert percents == sorted(percents)
+    assert percents[0] < 50 < percents[-1] <= 100
+    assert last.startswith("\033[Kusbip-capture: 1 session, 1 device, 1202 URBs")
 
 
 def test_no_session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
