@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from usbip_capture.console import INTERRUPTED
 from usbip_capture.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ examples:
   tcpdump -U -w - port 3240 | usbip-capture convert - - | wireshark -k -i -       live
 
 exit status: 0 all is well, 1 there is no session, or the recording ends or breaks off where it should not, 2 wrong
-arguments
+arguments, 130 Ctrl-C came before the file was done
 """
 
 
@@ -111,7 +112,11 @@ def _interrupted(stop: Callable[[], None]) -> Iterator[None]:
         stop()
         signal.signal(number, before[signal.Signals(number)])
 
-    before = {number: signal.signal(number, first) for number in (signal.SIGINT, signal.SIGTERM)}
+    # One that is ignored stays so: in the background of a script Ctrl-C is not meant for us.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, first)
     try:
         yield
     finally:
@@ -162,6 +167,8 @@ def _report(converter: Converter, source: Source) -> int:
         found = [(converter.sessions, "session"), (converter.devices, "device"), (converter.urbs, "URB")]
         counts = ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in found)
         print(f"usbip-capture: {counts} in {converter.packets} packets of {source.name}", file=sys.stderr)
+    if source.stopped and source.size:
+        return INTERRUPTED      # what comes from a pipe has no other end
     return 1 if converter.error is not None or not converter.sessions else 0
 
 

@@ -293,6 +293,22 @@ def test_a_live_stream_is_completed_when_it_is_interrupted(number: int, tmp_path
     assert interface.received == len([r for r in read_capture(usb) if r.usb]) > 10
 
 
+def test_a_file_that_is_interrupted_is_converted_as_far_as_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tcp, usb = tmp_path / "tcp.pcap", tmp_path / "usb.pcapng"
+    tcp.write_bytes(recording(segments(session(rounds=200))))
+    monkeypatch.setattr(progress._Progress, "portion", lambda self: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main(["convert", str(tcp), str(usb)]) == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert 10 < len([r for r in read_capture(usb) if r.usb]) < 1000
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_text_can_be_read_on_a_terminal(tmp_path: Path) -> None:
     tcp = tmp_path / "tcp.pcap"
     tcp.write_bytes(RECORDING)
