@@ -104,13 +104,13 @@ def test_as_an_option_of_the_command(tmp_path: Path) -> None:
 
 def test_what_finds_no_room_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "small.pcapng"
-    with PcapWriter(path, queue_bytes=600, record_unlinks=True) as writer:
+    with PcapWriter(path, queue_bytes=4096, record_unlinks=True) as writer:
         channel = writer.add_usb_interface(INFO, server="pi")
         with channel._queue.lock:
-            channel._queue.used += 600          # as if the reader had stopped
+            channel._queue.used += 4096         # as if the reader had stopped
         channel.unlink(0, CMD)
         with channel._queue.lock:
-            channel._queue.used -= 600
+            channel._queue.used -= 4096
         channel.unlink(0, RET)
         urb_id = channel.submitted(READ)
         channel.completed(urb_id, READ, Completion(0))

@@ -71,7 +71,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="store_true",
         help="also record CMD_UNLINK and RET_UNLINK, on a second interface per device (pcapng only)",
     )
-    parser.set_defaults(parser=parser)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
