@@ -43,7 +43,7 @@ def dialog(folder: Path, home: Path) -> None:
         wait_until("the listing", lambda: cache.exists() and "1209:0001" in cache.read_text())
         time.sleep(1)
         window.click((x + places.DEVICE[0], y + places.DEVICE[1]))
-        take(window, folder / "dialog.png", 600, 350, x, y)
+        take(window, folder / "dialog.png", 600, 380, x, y)
 
 
 def log_tab(folder: Path, home: Path) -> None:
@@ -51,7 +51,7 @@ def log_tab(folder: Path, home: Path) -> None:
     with wireshark(home, "-i", "usbip-remote", *HOST, **SERVER) as window:
         x, y = window.open_dialog()
         window.click((x + places.LOG_TAB[0], y + places.LOG_TAB[1]))
-        take(window, folder / "log-tab.png", 600, 350, x, y)
+        take(window, folder / "log-tab.png", 600, 380, x, y)
 
 
 def interfaces(folder: Path, home: Path) -> None:

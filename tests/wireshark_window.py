@@ -27,7 +27,7 @@ CAPTURE_FILTER = (460, 234)
 LISTEN, LOG, MARK = (580, 106), (735, 106), (906, 106)
 _GEAR_X, _ROW_X = 137, 650
 # Places in the options dialog, from its corner.
-HOST, DEVICE, RELOAD, SAVE = (310, 61), (310, 123), (503, 123), (376, 326)
+HOST, DEVICE, RELOAD, SAVE = (310, 61), (310, 123), (503, 123), (376, 357)
 # On its tab Log.
 LOG_TAB, FIRST_CHOICE = (181, 26), (345, 61)
 # In the toolbar's log window, from its corner, and the colour of what its text box has found.
