@@ -167,7 +167,8 @@ def record(client: Guest) -> None:
 
 
 def read_disk(client: Guest) -> None:
-    client.run("modprobe -a usb-storage sd_mod; until [ -b /dev/sda ]; do usleep 20000; done")
+    # The name is there a moment before the disk is.
+    client.run("modprobe -a usb-storage sd_mod; until head -c 512 /dev/sda >/dev/null 2>&1; do usleep 20000; done")
     client.run("dd if=/dev/sda bs=240k of=/dev/null; dd if=/dev/zero of=/dev/sda bs=64k count=4 conv=fsync")
 
 
