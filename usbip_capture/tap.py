@@ -40,7 +40,8 @@ class Tapped(Device):
 
     def submit(self, transfer: Transfer) -> None:
         tap, urb = self._tap, transfer.urb
-        transfer.tapped_as = urb_id = tap.submitted(urb)
+        transfer.into = None        # the tap keeps the data for longer than its owner does
+        urb_id = tap.submitted(urb)
         transfer.intercept(lambda completion: tap.completed(urb_id, urb, completion))
         self._device.submit(transfer)
 

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 #: Seconds that stand for "for ever": both socket objects share one descriptor, which the sender's time-out has made
 #: non-blocking, so that the reader must have a time-out too.
 _FOR_EVER = 3600.0
+_SCATTER = hasattr(socket.socket, "recvmsg_into")       # not on Windows
 
 
 def list_devices(sock: socket.socket, where: str, timeout: float) -> list[DeviceInfo]:
@@ -90,7 +91,7 @@ class RemoteDevice(Device):
         if not transfer.awaited:
             self._unawaited[transfer] = None
         try:
-            _, parts = self._conn.submit(transfer.urb, transfer)
+            _, parts = self._conn.submit(transfer.urb, transfer, transfer.into)
         except LocalProtocolError:
             self._unawaited.pop(transfer, None)
             raise
@@ -160,7 +161,7 @@ class RemoteDevice(Device):
         """Read for all until `transfer` is finished; `_reading` is held, and released here."""
         try:
             deadline = None if timeout is None else time.monotonic() + timeout
-            while transfer.completion is None and self.lost is None and self._receive(timeout):
+            while transfer.completion is None and self.lost is None and self._receive(timeout, transfer):
                 if deadline is not None and transfer.completion is None:
                     timeout = max(deadline - time.monotonic(), 0.0001)
         finally:
@@ -178,19 +179,23 @@ class RemoteDevice(Device):
                 follower.wake()
                 break
 
-    def _receive(self, timeout: float | None) -> bool:
-        """Take what has arrived; False when `timeout` seconds brought nothing."""
+    def _receive(self, timeout: float | None, waiting: Transfer | None = None) -> bool:
+        """Take what has arrived; False when `timeout` seconds brought nothing. `waiting`: whose thread this is."""
         limit = _FOR_EVER if timeout is None else timeout
         if limit != self._rx_timeout:
             self._rx_timeout = limit
             self._rx.settimeout(limit)
         conn = self._conn
         try:
-            size = self._rx.recv_into(conn.buffer())
+            # Nobody but its own thread gives up a transfer that is received in place here.
+            apart = conn.scatter(waiting) if waiting is not None and waiting.into is not None and _SCATTER else None
+            size = self._rx.recv_into(conn.buffer()) if apart is None else self._rx.recvmsg_into(apart)[0]
             if not size:
                 self._lose(self._end_of_stream())
-                return True
-            conn.received(size, self._finish)
+            elif apart is None:
+                conn.received(size, self._finish)
+            else:
+                conn.scattered(apart, size, self._finish)
         except TimeoutError:
             return timeout is None
         except RemoteProtocolError as error:
