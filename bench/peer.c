@@ -1,11 +1,13 @@
-/* The C side of bench/device_latency.py.
+/* The C side of bench/device_latency.py and bench/pyusb_backend.py.
  *
- *   peer serve            answers USB/IP: one import, then each CMD_SUBMIT at once (prints its port first)
+ *   peer serve            answers USB/IP: lists and lends one device, answers each CMD_SUBMIT at once (prints its port
+ *                         first); endpoints 0x01 and 0x81 are bulk
  *   peer client PORT N    imports from such a server, N control transfers of 18 bytes on a blocking socket,
  *                         prints the time of each in nanoseconds, one a line
  */
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,17 +42,49 @@ static void set(unsigned char *pdu, int at, uint32_t value)
     memcpy(pdu + at, &value, 4);
 }
 
+static const unsigned char device_descriptor[18] = {18, 1, 0, 2, 255, 0, 0, 64, 9, 0x12, 1, 0, 0, 1, 0, 0, 0, 1};
+static const unsigned char configuration[32] = {9, 2, 32, 0, 1, 1, 0, 0x80, 50, 9, 4, 0, 0, 2, 255, 0, 0, 0,
+                                                7, 5, 0x01, 2, 0, 2, 0, 7, 5, 0x81, 2, 0, 2, 0};
+
+static void describe(unsigned char *device)
+{
+    strcpy((char *)device + 256, "1-1");
+    set(device, 288, 1);
+    set(device, 292, 2);
+    set(device, 296, 3);
+    set(device, 300, 0x12090001);
+    set(device, 304, 0x0100ff00);
+    set(device, 308, 0x00010101);
+}
+
+static void answer(const unsigned char *setup, unsigned char *data)
+{
+    if (setup[0] == 0x80 && setup[1] == 6 && setup[3] == 1)
+        memcpy(data, device_descriptor, sizeof device_descriptor);
+    if (setup[0] == 0x80 && setup[1] == 6 && setup[3] == 2)
+        memcpy(data, configuration, sizeof configuration);
+    if (setup[0] == 0x80 && setup[1] == 8)
+        data[0] = 1;
+}
+
 static void serve_one(int fd)
 {
     static unsigned char in[MAX], out[HEADER + MAX];
-    unsigned char import[8 + DEVICE] = {1, 0x11, 0, 3};
-    if (!read_all(fd, in, 40))
+    unsigned char reply[12 + DEVICE + 4] = {1, 0x11, 0, 3};
+    if (!read_all(fd, in, 8))
         return;
-    memcpy(import + 8 + 256, in + 8, 32);
-    set(import, 8 + 288, 1);
-    set(import, 8 + 292, 2);
-    set(import, 8 + 296, 3);
-    send(fd, import, sizeof import, 0);
+    if (in[3] == 5) {
+        reply[3] = 5;
+        reply[11] = 1;
+        describe(reply + 12);
+        reply[12 + DEVICE] = 255;
+        send(fd, reply, sizeof reply, 0);
+        return;
+    }
+    if (!read_all(fd, in, 32))
+        return;
+    describe(reply + 8);
+    send(fd, reply, 8 + DEVICE, 0);
     while (read_all(fd, in, HEADER)) {
         uint32_t inward = field(in, 12), length = field(in, 24);
         if (length > MAX || (!inward && length && !read_all(fd, in + HEADER, length)))
@@ -59,6 +93,8 @@ static void serve_one(int fd)
         set(out, 0, 3);
         memcpy(out + 4, in + 4, 4);
         set(out, 24, length);
+        if (inward && !field(in, 16))
+            answer(in + 40, out + HEADER);
         send(fd, out, HEADER + (inward ? length : 0), 0);
     }
 }
@@ -73,10 +109,14 @@ static int serve(void)
     getsockname(listener, (struct sockaddr *)&address, &size);
     printf("%d\n", ntohs(address.sin_port));
     fflush(stdout);
+    signal(SIGCHLD, SIG_IGN);
     for (;;) {
         int fd = accept(listener, NULL, NULL);
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-        serve_one(fd);
+        if (!fork()) {
+            serve_one(fd);
+            _exit(0);
+        }
         close(fd);
     }
 }

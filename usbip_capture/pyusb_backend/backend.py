@@ -14,11 +14,11 @@ from types import SimpleNamespace
 from usb.backend import IBackend
 
 from usbip_capture.errors import UsbipError
-from usbip_capture.pyusb_backend import transfers
 from usbip_capture.pyusb_backend.errors import invalid, unreachable
 from usbip_capture.pyusb_backend.exported import Exported, Source
 from usbip_capture.pyusb_backend.handle import DeviceHandle
 from usbip_capture.pyusb_backend.opened import OpenDevice
+from usbip_capture.pyusb_backend.transfers import read, write
 from usbip_capture.usb.descriptors import ConfigurationDescriptor, EndpointDescriptor, InterfaceDescriptor
 from usbip_capture.usb.urb import DIR_IN
 
@@ -150,12 +150,10 @@ class UsbipBackend(IBackend):
         return size
 
     def bulk_write(self, dev_handle: OpenDevice, ep: int, intf: int, data: array[int], timeout: int) -> int:
-        dev_handle.require(ep)
-        return transfers.write(dev_handle.unit, ep, memoryview(data).cast("B"), timeout / 1000 if timeout else None)
+        return write(dev_handle.unit, dev_handle.endpoint(ep), data, timeout / 1000 if timeout else None)
 
     def bulk_read(self, dev_handle: OpenDevice, ep: int, intf: int, buff: array[int], timeout: int) -> int:
-        dev_handle.require(ep)
-        return transfers.read(dev_handle.unit, ep, memoryview(buff).cast("B"), timeout / 1000 if timeout else None)
+        return read(dev_handle.unit, dev_handle.endpoint(ep), buff, timeout / 1000 if timeout else None)
 
     intr_write = bulk_write
     intr_read = bulk_read

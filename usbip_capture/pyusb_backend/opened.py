@@ -9,6 +9,7 @@ from usb.core import USBError
 
 from usbip_capture.pyusb_backend.errors import busy, invalid, no_device, not_found
 from usbip_capture.pyusb_backend.handle import CONTROL_TIMEOUT, DeviceHandle
+from usbip_capture.usb.endpoints import Endpoint
 from usbip_capture.usb.setup import clear_halt, set_interface
 
 #: libusb knows interfaces 0 to 31.
@@ -58,9 +59,12 @@ class OpenDevice:
             except USBError:
                 pass
 
-    def require(self, address: int) -> None:
-        """The interface of this endpoint is, or becomes, claimed by us. Raises USBError."""
-        self.claim(self.unit.endpoint(address).bInterfaceNumber)
+    def endpoint(self, address: int) -> Endpoint:
+        """An endpoint of the current settings, its interface claimed if it was not. Raises USBError."""
+        endpoint = self.unit.endpoints.find(address) or self.unit.endpoint(address)
+        if endpoint.bInterfaceNumber not in self.claimed:
+            self.claim(endpoint.bInterfaceNumber)
+        return endpoint
 
     def set_configuration(self, value: int) -> None:
         """Raises USBError: no such configuration, or some interface is claimed."""
@@ -87,7 +91,7 @@ class OpenDevice:
     def clear_halt(self, address: int) -> None:
         """Raises USBError: no such endpoint."""
         if address & 0x0F:
-            self.require(address)
+            self.endpoint(address)
         self.unit.control(clear_halt(address), timeout=CONTROL_TIMEOUT)
 
     def kernel_driver_active(self, number: int) -> bool:

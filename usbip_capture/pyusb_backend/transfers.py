@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from array import array
 
 from usbip_capture.device import Transfer
 from usbip_capture.pyusb_backend.errors import invalid
 from usbip_capture.pyusb_backend.handle import DeviceHandle
 from usbip_capture.usb.endpoints import Endpoint
 from usbip_capture.usb.status import TOO_LARGE, UNLINKED
-from usbip_capture.usb.urb import DIR_IN, FLAG_DIR_IN, ISO_ASAP, Completion, IsoPacket, TransferType, Urb
+from usbip_capture.usb.urb import DIR_IN, FLAG_DIR_IN, ISO_ASAP, Buffer, Completion, IsoPacket, TransferType, Urb
 
 _ISO = TransferType.ISOCHRONOUS
 #: Packets of one isochronous URB, and URBs of one transfer that are in flight together.
@@ -17,13 +18,16 @@ _ISO_PACKETS = 512
 _ISO_IN_FLIGHT = 16
 
 
-def read(handle: DeviceHandle, address: int, view: memoryview, timeout: float | None) -> int:
-    """Fill `view` from an IN endpoint: bytes received, packed together if isochronous.
+def read(handle: DeviceHandle, endpoint: Endpoint, buffer: array[int] | bytearray, timeout: float | None) -> int:
+    """Fill `buffer` from an IN endpoint: bytes received, packed together if isochronous.
 
     One time-out, in seconds, for the whole; when it ends a transfer of which a part has come, that part counts.
     Raises USBError.
     """
-    endpoint = handle.endpoint(address)
+    view = _bytes_of(buffer)
+    address = endpoint.address
+    if not address & DIR_IN:
+        raise invalid(f"endpoint {address:#04x} is an OUT endpoint, nothing can be read from it")
     if endpoint.transfer_type == _ISO:
         return _isochronous(handle, endpoint, view, timeout)
     size = len(view)
@@ -37,11 +41,12 @@ def read(handle: DeviceHandle, address: int, view: memoryview, timeout: float | 
     return _in_pieces(handle, endpoint, view, timeout)
 
 
-def write(handle: DeviceHandle, address: int, view: memoryview, timeout: float | None) -> int:
-    """Send `view` to an OUT endpoint: bytes sent; see `read`."""
+def write(handle: DeviceHandle, endpoint: Endpoint, data: Buffer | array[int], timeout: float | None) -> int:
+    """Send `data` to an OUT endpoint: bytes sent; see `read`."""
+    view = _bytes_of(data)
+    address = endpoint.address
     if address & DIR_IN:
         raise invalid(f"endpoint {address:#04x} is an IN endpoint, nothing can be written to it")
-    endpoint = handle.endpoint(address)
     if endpoint.transfer_type == _ISO:
         return _isochronous(handle, endpoint, view, timeout)
     size = len(view)
@@ -53,6 +58,11 @@ def write(handle: DeviceHandle, address: int, view: memoryview, timeout: float |
             raise handle.failed(status, timeout, address)
         lower_limit(handle, endpoint, size, status)
     return _in_pieces(handle, endpoint, view, timeout)
+
+
+def _bytes_of(buffer: Buffer | array[int]) -> memoryview:
+    view = memoryview(buffer)
+    return view if view.itemsize == 1 else view.cast("B")
 
 
 def in_urb(endpoint: Endpoint, size: int) -> Urb:

@@ -166,16 +166,20 @@ class ClientConnection(Generic[T]):
         header, into = buffers
         body = size - HEADER_SIZE
         if body > 0:
-            command, seqnum, _, _, _, _, actual, *_ = RET_SUBMIT.unpack_from(header)
+            command, seqnum, _, _, _, status, actual, *_ = RET_SUBMIT.unpack_from(header)
             entry = self._pending.get(seqnum)
             whole = entry[2] if entry is not None and command == USBIP_RET_SUBMIT else None
-            if whole is None or not body <= actual <= len(whole):
+            if entry is None or whole is None or not body <= actual <= len(whole):
                 # Something else came first.
                 self._view[HEADER_SIZE:size] = into[:body]
+            elif body == actual:
+                if self._pending.pop(seqnum, None) is not None:
+                    deliver(entry[1], Completion(status, actual, whole[:actual]))
+                return
             else:
                 self._own_header, self._own_seqnum = bytes(header), seqnum
-                self._own, self._own_end = whole[:actual], 0
-                size = body
+                self._own, self._own_end = whole[:actual], body
+                return
         self.received(size, deliver)
 
     def received(self, size: int, deliver: Callable[[T, Completion], None]) -> None:
@@ -293,7 +297,10 @@ class ClientConnection(Generic[T]):
     def _next_seqnum(self) -> int:
         """From 1 to 2**32 - 1 and then again, without those that are in use."""
         while True:
-            seqnum = (next(self._numbers) - 1) % _MAX_SEQNUM + 1
+            seqnum = next(self._numbers)
+            if seqnum <= _MAX_SEQNUM:
+                return seqnum
+            seqnum = (seqnum - 1) % _MAX_SEQNUM + 1
             if seqnum not in self._pending and seqnum not in self._ghosts and seqnum not in self._unlinks:
                 return seqnum
 
