@@ -40,9 +40,11 @@ class Tapped(Device):
 
     def submit(self, transfer: Transfer) -> None:
         tap, urb = self._tap, transfer.urb
-        transfer.into = None        # the tap keeps the data for longer than its owner does
         urb_id = tap.submitted(urb)
-        transfer.intercept(lambda completion: tap.completed(urb_id, urb, completion))
+        if transfer.into is None:
+            transfer.intercept(lambda completion: tap.completed(urb_id, urb, completion))
+        else:
+            transfer.intercept(lambda completion: tap.completed(urb_id, urb, _kept(completion)))
         self._device.submit(transfer)
 
     def cancel(self, transfer: Transfer) -> None:
@@ -60,6 +62,9 @@ class Tapped(Device):
     def close(self) -> None:
         self._device.close()
 
-    def _unlink(self, message: bytes, transfer: Transfer | None) -> None:
-        waits = transfer is not None and transfer.completion is None
-        self._tap.unlink(transfer.tapped_as if transfer is not None and waits else 0, message)
+
+def _kept(completion: Completion) -> Completion:
+    """With data of its own: the tap keeps it for longer than the owner of the memory does."""
+    if isinstance(completion.data, bytes):
+        return completion
+    return Completion(completion.status, completion.actual_length, bytes(completion.data))

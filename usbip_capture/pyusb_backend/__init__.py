@@ -8,7 +8,7 @@ from typing import BinaryIO
 from usbip_capture.address import DEFAULT_PORT
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import LocalProtocolError
-from usbip_capture.hosts import Server
+from usbip_capture.hosts import ALL, Selector, Server, parse_selection
 from usbip_capture.pyusb_backend.backend import UsbipBackend
 from usbip_capture.pyusb_backend.source import ServerSource
 from usbip_capture.wire.structs import MAX_TRANSFER
@@ -22,6 +22,7 @@ def get_backend(
     timeout: float = 2.0,
     pcap: PcapWriter | str | os.PathLike[str] | BinaryIO | None = None,
     *,
+    device: str = "",
     reconnect: float = 0.0,
     max_transfer: int = MAX_TRANSFER,
 ) -> UsbipBackend:
@@ -31,6 +32,7 @@ def get_backend(
     timeout: seconds for connecting and for listing and importing devices.
     pcap: where to capture all URBs. A PcapWriter stays open and is yours to close; a capture into a path or a stream
     is completed by the backend's `close()`, which leaves a stream of yours open.
+    device: see only these: a busid or VID:PID, several with commas; empty is all.
     reconnect: seconds to wait for a device that was lost. What was under way fails with "no such device"; the next
     use imports it again, with the configuration and alternate settings that it had, even if its VID:PID has changed
     meanwhile. 0: it stays lost, as with libusb.
@@ -43,8 +45,21 @@ def get_backend(
         raise LocalProtocolError(f"max_transfer is {max_transfer}: give 1 to {MAX_TRANSFER} bytes")
     if not reconnect >= 0:
         raise LocalProtocolError(f"reconnect is {reconnect}: give seconds, or 0 to leave a lost device lost")
+    selection = parse_selection(device) if device else ALL
+    return backend_of(server, selection, pcap, reconnect=reconnect, max_transfer=max_transfer)
+
+
+def backend_of(
+    server: Server,
+    selection: list[Selector],
+    pcap: PcapWriter | str | os.PathLike[str] | BinaryIO | None,
+    *,
+    reconnect: float = 0.0,
+    max_transfer: int = MAX_TRANSFER,
+) -> UsbipBackend:
+    """`get_backend` for those who have a Server already."""
     owned = pcap is not None and not isinstance(pcap, PcapWriter)
     writer = pcap if isinstance(pcap, PcapWriter) or pcap is None else PcapWriter(pcap)
     return UsbipBackend(
-        ServerSource(server, writer, owns_pcap=owned, max_transfer=max_transfer, reconnect=reconnect)
+        ServerSource(server, selection, writer, owns_pcap=owned, max_transfer=max_transfer, reconnect=reconnect)
     )

@@ -41,6 +41,10 @@ class UsbipBackend(IBackend):
         """Give back what was imported through this backend. May be called again."""
         self._source.close()
 
+    def _finalize_object(self) -> None:
+        # Called by PyUSB when the backend is collected, or Python ends.
+        self.close()
+
     def __enter__(self) -> UsbipBackend:
         return self
 

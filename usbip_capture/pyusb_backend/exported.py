@@ -65,7 +65,7 @@ class Exported:
         handle = self.handle()
         if self._give_back is not None:
             handle.ensure_configured()
-        return OpenDevice(handle)
+        return OpenDevice(handle, self)
 
     def descriptor(self) -> DeviceDescriptor:
         """The device descriptor; of a device that is in use elsewhere, what the server's list says of it."""

@@ -252,15 +252,18 @@ class DeviceHandle:
     def run(self, urb: Urb, timeout: float | None, into: memoryview | None = None) -> Completion:
         """Run a URB; -ECONNRESET if it was taken back after `timeout` seconds. `into`: where its data may be put."""
         transfer = Transfer(urb, into=into)
-        device = self.device
-        if self._reconnect and not device.alive:
-            device = self._revive()
+        device = self.present()
         device.submit(transfer)
         if not device.wait(transfer, timeout):
             self.take_back(device, transfer)
         completion = transfer.completion
         assert completion is not None
         return completion
+
+    def present(self) -> Device:
+        """The device, imported again if it was lost and that is wanted. Raises USBError."""
+        device = self.device
+        return self._revive() if self._reconnect and not device.alive else device
 
     def take_back(self, device: Device, transfer: Transfer) -> None:
         """Unlink a transfer, and give it up when the server does not say what became of it."""

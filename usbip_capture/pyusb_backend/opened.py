@@ -17,12 +17,16 @@ _MAX_INTERFACES = 32
 
 
 class OpenDevice:
-    """One opening of a device; several may share `unit`, whose interfaces belong to one of them each."""
+    """One opening of a device; several may share `unit`, whose interfaces belong to one of them each.
 
-    __slots__ = ("claimed", "unit")
+    owner: is not collected, and so does not give the device back, while this is in use.
+    """
 
-    def __init__(self, unit: DeviceHandle) -> None:
+    __slots__ = ("claimed", "owner", "unit")
+
+    def __init__(self, unit: DeviceHandle, owner: object) -> None:
         self.unit = unit
+        self.owner = owner
         self.claimed: set[int] = set()
 
     def claim(self, number: int) -> None:

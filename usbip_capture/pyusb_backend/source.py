@@ -28,12 +28,23 @@ _RETRY_INTERVAL = 0.05
 
 
 class ServerSource(Source):
-    """All devices that a server exports, each captured in a pcapng interface of its own when there is a writer."""
+    """The devices that a server exports, all or those of `selection`.
+
+    Each is captured in a pcapng interface of its own when there is a writer.
+    """
 
     def __init__(
-        self, server: Server, pcap: PcapWriter | None, *, owns_pcap: bool, max_transfer: int, reconnect: float
+        self,
+        server: Server,
+        selection: list[Selector],
+        pcap: PcapWriter | None,
+        *,
+        owns_pcap: bool,
+        max_transfer: int,
+        reconnect: float,
     ) -> None:
         self._server = server
+        self._selection = selection
         self._pcap = pcap
         self._owns_pcap = owns_pcap
         self._max_transfer = max_transfer
@@ -51,7 +62,7 @@ class ServerSource(Source):
             # Servers leave out devices in use, and those that PyUSB still holds are in use by us.
             found = {busid: exported for busid, exported in self._known.items() if self._still_ours(exported)}
             for busid, info in listed.items():
-                if busid not in found:
+                if busid not in found and self._selected(info):
                     found[busid] = self._exported(info)
             self._known.update(found)
         yield from found.values()
@@ -61,6 +72,9 @@ class ServerSource(Source):
             self._opened.popitem()[1].close()
         if self._owns_pcap and self._pcap is not None:
             self._pcap.close()
+
+    def _selected(self, info: DeviceInfo) -> bool:
+        return not self._selection or any(selector.matches(info) for selector in self._selection)
 
     def _still_ours(self, exported: Exported) -> bool:
         return exported.alive or (bool(self._reconnect) and exported.imported)

@@ -136,7 +136,7 @@ def _isochronous(handle: DeviceHandle, endpoint: Endpoint, view: memoryview, tim
     deadline = None if timeout is None else time.monotonic() + timeout
     step = max(endpoint.packet_size, 1) * _ISO_PACKETS
     pieces = [view[at : at + step] for at in range(0, len(view), step)]
-    device = handle.device
+    device = handle.present()
     waiting: list[Transfer] = []
     moved, failure = 0, 0
     while (pieces or waiting) and not failure:
