@@ -6,7 +6,7 @@ import asyncio
 import errno
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, wait
 from typing import Any
 
@@ -95,12 +95,13 @@ def test_a_lost_device_fails_all_at_once(device: AsynchronousDevice, server: Loo
 
 
 def test_wrong_calls(device: AsynchronousDevice) -> None:
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: device.read(BULK_OUT, 8),
         lambda: device.write(BULK_IN, b"x"),
         lambda: device.read(0x8C, 8),
         lambda: device.write(BULK_OUT, bytes(5 << 20)),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(usb.core.USBError):
             call()
 
