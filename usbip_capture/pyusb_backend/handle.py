@@ -40,6 +40,8 @@ CONTROL_TIMEOUT = 5.0
 _MIN_GRACE, _MAX_GRACE = 0.003, 0.25
 #: Seconds that a device may be away after it was given back.
 _RESET_PATIENCE = 5.0
+#: Seconds that the reset of a port takes.
+_RESET_TIME = 0.2
 _VENDOR_SPECIFIC = 0xFF
 
 
@@ -70,6 +72,7 @@ class DeviceHandle:
         self._descriptor: DeviceDescriptor | None = None
         self._configurations: dict[int, ConfigurationDescriptor] = {}
         self._value: int | None = None
+        self._configured = False        # it was set since the import, perhaps to none
         self._grace = _MAX_GRACE
         self._lock = threading.RLock()
 
@@ -125,6 +128,10 @@ class DeviceHandle:
     def configuration_value(self) -> int:
         """bConfigurationValue of the active configuration, 0 while there is none. Raises USBError."""
         with self._lock:
+            if self._value is None and not self.device.info.bConfigurationValue:
+                # The server's kernel has no configuration set, whatever the device remembers: without it, Linux does
+                # not even answer transfers to its endpoints.
+                self._value = 0
             if self._value is None:
                 answer = self.control(get_configuration(), timeout=CONTROL_TIMEOUT)
                 if not answer:
@@ -146,7 +153,7 @@ class DeviceHandle:
         Raises USBError. Ref: Linux drivers/usb/core/generic.c, usb_choose_configuration
         """
         with self._lock:
-            if self._value is not None or self.configuration_value():
+            if self._configured or self.configuration_value():
                 return
             choices = self.configurations()
             if not choices:
@@ -182,15 +189,29 @@ class DeviceHandle:
             before = self.device_descriptor()
             try:
                 self.control(Setup(0x23, SET_FEATURE, PORT_RESET, 1, 0), timeout=CONTROL_TIMEOUT)
-                device = self.device
             except USBError:
                 if self._reimport is None or not self.device.alive:
                     raise
                 self.device.close()
-                device = self._reimport(_RESET_PATIENCE)
-            self._adopt(device)
+                self._adopt(self._reimport(_RESET_PATIENCE))
+            else:
+                self._settle()
             if self.device_descriptor() != before:
                 raise not_found(f"{self._name} came back from its reset with other descriptors: look for it again")
+
+    def _settle(self) -> None:
+        """Wait for the end of a reset, which Linux only begins when it is asked for. Raises USBError."""
+        deadline = time.monotonic() + _RESET_PATIENCE
+        value, alternates = self._value, dict(self.alternates)
+        while True:
+            time.sleep(_RESET_TIME)
+            try:
+                self._adopt(self.device)
+                return
+            except USBError:
+                if not self.device.alive or time.monotonic() > deadline:
+                    raise
+                self._value, self.alternates = value, dict(alternates)
 
     def _revive(self) -> Device:
         """The device is lost: import it again. Raises USBError."""
@@ -207,7 +228,7 @@ class DeviceHandle:
         self.device = device
         self.endpoints = EndpointMap(None, device.info.speed)
         self.alternates = {}
-        self._descriptor, self._configurations, self._value = None, {}, None
+        self._descriptor, self._configurations, self._value, self._configured = None, {}, None, False
         known = {choice.bConfigurationValue for choice in self.configurations()}
         if value is not None and (value in known or not value):
             if self.configuration_value() != value:
@@ -235,6 +256,7 @@ class DeviceHandle:
             if isinstance(action, SetConfiguration):
                 self._value = action.value
                 self.alternates.clear()
+                self._configured = True
             elif isinstance(action, SetInterface):
                 self.alternates[action.interface] = action.alternate
         return completion
