@@ -29,7 +29,7 @@ instrument.close()
 PYVISA = """\
 import pyvisa
 manager = pyvisa.ResourceManager("@py")
-names = manager.list_resources()
+names = manager.list_resources("USB?*")
 instrument = manager.open_resource(names[0])
 print(names[0], instrument.query("*IDN?"))
 instrument.close()
