@@ -11,8 +11,8 @@ import pytest
 import usb.core
 
 from tests.loopback_device import LoopbackServer, loopback_server
+from tests.pcapng_reader import CapturedRecord, read_capture
 from usbip_capture import PcapBackendWrapper, PcapWriter, get_backend
-from usbip_capture.capture.reader import CapturedRecord, read_capture
 from usbip_capture.demo import BULK_IN, BULK_OUT, DESCRIPTORS, ISO_IN, ISO_OUT
 from usbip_capture.pyusb_backend import UsbipBackend
 from usbip_capture.usb.status import ECONNRESET, EPIPE

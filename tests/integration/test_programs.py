@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import simulated_programs as simulated
-from usbip_capture.capture.reader import read_capture
+from tests.pcapng_reader import read_capture
 from usbip_capture.server import Server
 
 ROOT = Path(__file__).parents[2]

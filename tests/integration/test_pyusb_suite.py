@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.pcapng_reader import read_capture
 from tests.pyusb_test_device import BUSID, pyusb_test_server
 from tests.waiting import wait_until
-from usbip_capture.capture.reader import read_capture
 from usbip_capture.hosts import Server
 from usbip_capture.usb.urb import TransferType
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.loopback_device import loopback_server
+from tests.pcapng_reader import read_capture
 from tests.scripted_server import ScriptedServer, answer_devlist, answer_import, read_exactly, ret_submit
-from usbip_capture.capture.reader import read_capture
 from usbip_capture.cli.main import main
 from usbip_capture.demo import DESCRIPTORS, DemoServer
 from usbip_capture.wire.structs import USBIP_CMD_SUBMIT

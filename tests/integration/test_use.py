@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.loopback_device import LoopbackServer, loopback_server
+from tests.pcapng_reader import read_capture
 from tests.waiting import wait_until
-from usbip_capture.capture.reader import read_capture
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """\
