@@ -1,7 +1,7 @@
 """Transfers through PyUSB, against a C loop and against pyusb-usbip-backend 0.0.1, all with the same C server.
 
 Each round runs all of them, so that the ratios hold while the machine's speed drifts. All run on one processor where
-the system can be told so. The other backend is fetched with pip into a folder of its own.
+the system can be told so, but for what many threads do. The other backend is fetched with pip into a folder of its own.
 
     python bench/pyusb_backend.py [--rounds 7] [--transfers 3000] [--unpinned]
 """
@@ -154,7 +154,9 @@ def main() -> None:
     parser.add_argument("--transfers", type=int, default=3000)
     parser.add_argument("--unpinned", action="store_true", help="let the system choose processors")
     args = parser.parse_args()
+    processors: set[int] = set()
     if not args.unpinned and hasattr(os, "sched_setaffinity"):
+        processors = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as folder:
         peer = fetch_peer(folder)
@@ -165,6 +167,8 @@ def main() -> None:
             assert server.stdout is not None
             port = int(server.stdout.readline())
             report([one_round(program, port, args.transfers, peer) for _ in range(args.rounds)])
+            if processors:
+                os.sched_setaffinity(0, processors)
             factor = statistics.median(in_threads(port, args.transfers * 4) for _ in range(3))
             print(f"16 threads do {factor:.2f} times as many control transfers a second as one   (target: above 1)")
             server.kill()
