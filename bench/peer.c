@@ -2,8 +2,9 @@
  *
  *   peer serve            answers USB/IP: lists and lends one device, answers each CMD_SUBMIT at once (prints its port
  *                         first); endpoints 0x01 and 0x81 are bulk
- *   peer client PORT N    imports from such a server, N control transfers of 18 bytes on a blocking socket,
- *                         prints the time of each in nanoseconds, one a line
+ *   peer client PORT N [in | out]
+ *                         imports from such a server, N control transfers of 18 bytes, or bulk transfers of 64 KiB, on a
+ *                         blocking socket; prints the time of each in nanoseconds, one a line
  */
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -16,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { HEADER = 48, DEVICE = 312, MAX = 1 << 20 };
+enum { HEADER = 48, DEVICE = 312, MAX = 1 << 20, BULK = 64 << 10 };
 
 static int read_all(int fd, void *to, size_t size)
 {
@@ -128,12 +129,13 @@ static int64_t now(void)
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-static int client(int port, int rounds)
+static int client(int port, int rounds, int inward, int endpoint)
 {
     struct sockaddr_in address = {
         .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     unsigned char request[40] = {1, 0x11, 0x80, 3, 0, 0, 0, 0, '1', '-', '1'}, reply[8 + DEVICE];
-    unsigned char pdu[HEADER] = {0}, data[HEADER + 64];
+    static unsigned char pdu[HEADER + BULK], data[HEADER + BULK];
+    uint32_t length = endpoint ? BULK : 18;
     static const unsigned char setup[8] = {0x80, 6, 0, 1, 0, 0, 18, 0};
     int one = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
     if (connect(fd, (struct sockaddr *)&address, sizeof address))
@@ -147,11 +149,14 @@ static int client(int port, int rounds)
         set(pdu, 0, 1);
         set(pdu, 4, i);
         set(pdu, 8, 1 << 16 | 2);
-        set(pdu, 12, 1);
-        set(pdu, 24, 18);
-        memcpy(pdu + 40, setup, 8);
-        send(fd, pdu, HEADER, 0);
-        if (!read_all(fd, data, HEADER) || !read_all(fd, data + HEADER, field(data, 24)))
+        set(pdu, 12, inward);
+        set(pdu, 16, endpoint);
+        set(pdu, 24, length);
+        if (!endpoint)
+            memcpy(pdu + 40, setup, 8);
+        if (send(fd, pdu, HEADER + (inward ? 0 : length), 0) < 0)
+            return 1;
+        if (!read_all(fd, data, HEADER) || (inward && !read_all(fd, data + HEADER, field(data, 24))))
             return 1;
         printf("%lld\n", (long long)(now() - start));
     }
@@ -163,7 +168,9 @@ int main(int argc, char **argv)
     if (argc == 2 && !strcmp(argv[1], "serve"))
         return serve();
     if (argc == 4 && !strcmp(argv[1], "client"))
-        return client(atoi(argv[2]), atoi(argv[3]));
-    fprintf(stderr, "usage: peer serve | peer client PORT ROUNDS\n");
+        return client(atoi(argv[2]), atoi(argv[3]), 1, 0);
+    if (argc == 5 && !strcmp(argv[1], "client"))
+        return client(atoi(argv[2]), atoi(argv[3]), !strcmp(argv[4], "in"), 1);
+    fprintf(stderr, "usage: peer serve | peer client PORT ROUNDS [in | out]\n");
     return 2;
 }
