@@ -40,7 +40,7 @@ def build(folder: Path) -> Path:
 
 def in_c(program: Path, port: int, transfers: int, *bulk: str) -> list[float]:
     """Microseconds of each control transfer, or of bulk transfers "in" or "out"."""
-    command = [program, "client", str(port), str(transfers), *bulk]
+    command = [str(program), "client", str(port), str(transfers), *bulk]
     out = subprocess.run(command, check=True, capture_output=True, text=True)
     return [int(line) / 1000 for line in out.stdout.split()]
 

@@ -60,7 +60,7 @@ def measure(backend: Any, transfers: int) -> dict[str, list[float]]:
     dev = usb.core.find(backend=backend)
     dev.set_configuration()
     buffer = array("B", bytes(BULK_SIZE))
-    few = max(transfers // 5, 1)
+    few = max(transfers // 2, 1)
     found = {
         "control": timed(lambda: dev.ctrl_transfer(0x80, 6, 0x0100, 0, 18), transfers),
         "bulk in": timed(lambda: dev.read(0x81, buffer), few),
@@ -72,7 +72,7 @@ def measure(backend: Any, transfers: int) -> dict[str, list[float]]:
 
 def one_round(program: Path, port: int, transfers: int, peer: Any) -> dict[str, dict[str, list[float]]]:
     """All of them once."""
-    few = max(transfers // 5, 1)
+    few = max(transfers // 2, 1)
     in_c_loop = {"control": in_c(program, port, transfers)}
     in_c_loop.update({f"bulk {way}": in_c(program, port, few, way) for way in ("in", "out")})
     found: dict[str, dict[str, list[float]]] = {"C loop": in_c_loop}

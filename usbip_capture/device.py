@@ -46,6 +46,9 @@ class Transfer:
     def intercept(self, seen: Callable[[Completion], None]) -> None:
         """Have `seen` called with the completion before anybody else learns of it: for devices around devices."""
         done = self._done
+        if done is None:
+            self._done = seen
+            return
 
         def first(completion: Completion) -> None:
             seen(completion)

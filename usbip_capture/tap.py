@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.usb.urb import Completion, Urb
@@ -42,7 +43,7 @@ class Tapped(Device):
         tap, urb = self._tap, transfer.urb
         urb_id = tap.submitted(urb)
         if transfer.into is None:
-            transfer.intercept(lambda completion: tap.completed(urb_id, urb, completion))
+            transfer.intercept(partial(tap.completed, urb_id, urb))
         else:
             transfer.intercept(lambda completion: tap.completed(urb_id, urb, _kept(completion)))
         self._device.submit(transfer)
