@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gc
 import threading
+import tracemalloc
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -342,17 +344,30 @@ def test_a_known_device_is_not_imported_only_to_be_listed(backend: UsbipBackend,
     assert len(server.devices) == 1
 
 
-def test_fifty_openings_leave_nothing_behind(server: LoopbackServer) -> None:
+def test_a_thousand_openings_leave_nothing_behind(server: LoopbackServer) -> None:
     def opened() -> None:
         with get_backend("127.0.0.1", server.port) as backend:
             dev = usb.core.find(backend=backend)
             assert dev.write(BULK_OUT, b"x") == 1
             usb.util.dispose_resources(dev)
+        server.devices.clear()
+
+    def held() -> tuple[int, int]:
+        """Open files and threads, of both sides."""
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
 
     opened()
-    fds = len(list(Path("/proc/self/fd").iterdir()))
-    for _ in range(50):
+    before = held()
+    for _ in range(100):
         opened()
-    wait_until("the server's side is closed", lambda: len(list(Path("/proc/self/fd").iterdir())) <= fds)
-
-
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for _ in range(900):
+            opened()
+        wait_until("the server's side is closed", lambda: held() <= before)
+        gc.collect()
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert grown < 300_000      # the receive buffer of a single connection alone has 256 KiB

@@ -84,7 +84,10 @@ def test_all_is_captured(server: LoopbackServer, tmp_path: Path) -> None:
 def test_the_old_api(server: LoopbackServer, tmp_path: Path) -> None:
     written(tmp_path, LEGACY)
     assert use(server, tmp_path, "--", "program.py").stdout == "[1]\n"
-    assert use(server, tmp_path, "--device", "1-9", "--", "program.py").stdout == "[]\n"
+    assert use(server, tmp_path, "--device", "1-9,1-1", "--", "program.py").stdout == "[1]\n"
+    done = use(server, tmp_path, "--device", "1-9", "--", "program.py")
+    assert done.stdout == "[]\n"
+    assert "exports no 1-9 now, but 1-1 (1209:0001)" in done.stderr
 
 
 def test_further_processes_capture_beside_the_first(server: LoopbackServer, tmp_path: Path) -> None:

@@ -39,7 +39,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("host", metavar="HOST", help="the USB/IP server: HOST, HOST:PORT or [IPv6]:PORT; or demo")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="its TCP port (default: %(default)s)")
     parser.add_argument(
-        "--device", default="", metavar="DEVICE", help="let the program see this one only: a busid or VID:PID"
+        "--device",
+        default="",
+        metavar="DEVICE",
+        help="let the program see this one only: a busid or VID:PID, several with commas (default: all)",
     )
     parser.add_argument("--pcap", default="", metavar="FILE", help="capture all transfers into FILE")
     parser.add_argument(
@@ -57,13 +60,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Run the program; its exit status. Raises UsbipError when there is no such program or server."""
-    from usbip_capture.hosts import Selector, Server
+    from usbip_capture.hosts import Server, parse_selection
 
     if not args.program:
         raise LocalProtocolError("no program given: write it after --, as in `usbip-capture use pi -- program.py`")
     command = _command(args.program)
-    Selector.parse(args.device)
-    Server.parse(args.host, args.port, args.timeout).devices()      # better said now than in a traceback
+    selection = parse_selection(args.device) if args.device else []
+    devices = Server.parse(args.host, args.port, args.timeout).devices()    # better said now than in a traceback
+    if selection and not any(selector.matches(info) for selector in selection for info in devices):
+        there = ", ".join(map(str, devices)) or "no device"
+        print(f"usbip-capture: {args.host} exports no {args.device} now, but {there}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="usbip-capture-") as folder:
         marker = Path(folder, "used")
         settings = {name: getattr(args, name) for name in ("host", "port", "device", "timeout", "reconnect")}
@@ -72,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
         status = _run(command, settings)
         if not marker.exists():
             print(
-                f"usbip-capture: {args.program[0]} has not asked PyUSB for a device: is it a Python program that "
-                "uses PyUSB, and not run with -I, -E or -S?",
+                f"usbip-capture: {' '.join(args.program)} has not asked PyUSB for a device: is it a Python program "
+                "that uses PyUSB, and not run with -I, -E or -S?",
                 file=sys.stderr,
             )
         return status

@@ -27,6 +27,34 @@ _AWAY = 2.0
 _RETRY_INTERVAL = 0.05
 
 
+class _GivenBack:
+    """What this process gave back within the last _AWAY seconds, by whichever backend: host, port and busid."""
+
+    def __init__(self) -> None:
+        self._since: dict[tuple[str, int, str], float] = {}
+        self._lock = threading.Lock()
+
+    def add(self, server: Server, busid: str) -> None:
+        with self._lock:
+            self._since[server.host, server.port, busid] = time.monotonic()
+
+    def take(self, server: Server, busid: str) -> bool:
+        """Whether it is one of them; it is not any more."""
+        with self._lock:
+            return self._since.pop((server.host, server.port, busid), None) is not None
+
+    def of(self, server: Server) -> set[str]:
+        """The busids of a server's."""
+        now = time.monotonic()
+        with self._lock:
+            for key in [key for key, since in self._since.items() if now - since > _AWAY]:
+                del self._since[key]
+            return {busid for host, port, busid in self._since if (host, port) == (server.host, server.port)}
+
+
+_given_back = _GivenBack()
+
+
 class ServerSource(Source):
     """The devices that a server exports, all or those of `selection`.
 
@@ -54,7 +82,6 @@ class ServerSource(Source):
         self._known: WeakValueDictionary[str, Exported] = WeakValueDictionary()
         self._descriptors: dict[tuple[object, ...], DeviceDescriptor] = {}
         self._channels: dict[str, UsbChannel] = {}
-        self._given_back: dict[str, float] = {}
 
     def devices(self) -> Iterator[Exported]:
         listed = {info.busid: info for info in self._listed()}
@@ -69,7 +96,7 @@ class ServerSource(Source):
 
     def close(self) -> None:
         while self._opened:
-            self._opened.popitem()[1].close()
+            self._close(self._opened.popitem()[1])
         if self._owns_pcap and self._pcap is not None:
             self._pcap.close()
 
@@ -83,12 +110,7 @@ class ServerSource(Source):
         """What the server exports, when what we gave back just now is back as well. Raises UsbipError."""
         while True:
             listed = self._server.devices()
-            now = time.monotonic()
-            with self._lock:
-                for busid in [b for b, since in self._given_back.items() if now - since > _AWAY]:
-                    del self._given_back[busid]
-                away = set(self._given_back) - {info.busid for info in listed}
-            if not away:
+            if not _given_back.of(self._server) - {info.busid for info in listed}:
                 return listed
             time.sleep(_RETRY_INTERVAL)
 
@@ -101,8 +123,7 @@ class ServerSource(Source):
         return Exported(info, lambda: self._open(info), self._give_back, descriptor)
 
     def _open(self, info: DeviceInfo) -> DeviceHandle:
-        given_back = self._given_back.pop(info.busid, None)
-        patience = 0.0 if given_back is None else _AWAY
+        patience = _AWAY if _given_back.take(self._server, info.busid) else 0.0
         device = self._import([Selector(busid=info.busid)], patience)
         handle = DeviceHandle(
             device,
@@ -116,8 +137,11 @@ class ServerSource(Source):
     def _give_back(self, handle: DeviceHandle) -> None:
         device = handle.device
         self._opened.pop(id(device), None)
+        self._close(device)
+
+    def _close(self, device: Device) -> None:
         if device.alive:
-            self._given_back[device.info.busid] = time.monotonic()
+            _given_back.add(self._server, device.info.busid)
         device.close()
 
     def _import_again(self, handle: DeviceHandle, patience: float) -> Device:
@@ -170,5 +194,3 @@ def _identity(info: DeviceInfo) -> tuple[object, ...]:
         info.bDeviceProtocol,
         info.bNumConfigurations,
     )
-
-
