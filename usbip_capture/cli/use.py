@@ -10,11 +10,20 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from usbip_capture import injected
 from usbip_capture.address import DEFAULT_PORT
 from usbip_capture.errors import LocalProtocolError, UsbipError
+
+if TYPE_CHECKING:
+    from usbip_capture.hosts import Selector, Server
+
+#: Seconds for which a device may be away after it was given back.
+_AWAY = 1.0
+_RETRY_INTERVAL = 0.05
 
 _EPILOG = """\
 examples:
@@ -60,16 +69,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Run the program; its exit status. Raises UsbipError when there is no such program or server."""
-    from usbip_capture.hosts import Server, parse_selection
+    from usbip_capture.hosts import Selector, Server, parse_selection
 
     if not args.program:
         raise LocalProtocolError("no program given: write it after --, as in `usbip-capture use pi -- program.py`")
     command = _command(args.program)
-    selection = parse_selection(args.device) if args.device else []
-    devices = Server.parse(args.host, args.port, args.timeout).devices()    # better said now than in a traceback
-    if selection and not any(selector.matches(info) for selector in selection for info in devices):
-        there = ", ".join(map(str, devices)) or "no device"
-        print(f"usbip-capture: {args.host} exports no {args.device} now, but {there}", file=sys.stderr)
+    selection = parse_selection(args.device) or [Selector()]
+    _look_for(Server.parse(args.host, args.port, args.timeout), selection)
     with tempfile.TemporaryDirectory(prefix="usbip-capture-") as folder:
         marker = Path(folder, "used")
         settings = {name: getattr(args, name) for name in ("host", "port", "device", "timeout", "reconnect")}
@@ -83,6 +89,24 @@ def run(args: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
         return status
+
+
+def _look_for(server: Server, selection: list[Selector]) -> None:
+    """Better said now than in a program's traceback: no server, no such device. Raises UsbipError.
+
+    A device that another program has just given back is away for half a second on Linux: it is waited for.
+    """
+    deadline = time.monotonic() + _AWAY
+    while True:
+        devices = server.devices()
+        if any(selector.matches(info) for selector in selection for info in devices):
+            return
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_RETRY_INTERVAL)
+    wanted = " or ".join(map(str, selection)) or "device"
+    there = ", ".join(map(str, devices))
+    print(f"usbip-capture: {server} exports no {wanted} now{f', but {there}' if there else ''}", file=sys.stderr)
 
 
 def _command(program: list[str]) -> list[str]:
