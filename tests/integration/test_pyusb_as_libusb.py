@@ -201,12 +201,15 @@ class TestTransfers:
         dev.clear_halt(BULK_IN)
 
         def fail(transfer: Any) -> None:
-            transfer.finish(Completion(-EPROTO))
+            transfer.finish(Completion(statuses[-1]))
 
         server.devices[-1].submit = fail  # type: ignore[method-assign]
-        with pytest.raises(usb.core.USBError) as caught:
-            dev.read(BULK_IN, 8)
-        assert libusb_error(caught) == IO
+        statuses: list[int] = []
+        for status, expected in ((-EPROTO, IO), (-12, (-11, errno.ENOMEM)), (-13, (-3, errno.EACCES)), (-199, IO)):
+            statuses.append(status)
+            with pytest.raises(usb.core.USBError) as caught:
+                dev.read(BULK_IN, 8)
+            assert libusb_error(caught) == expected
 
     def test_numbers_too_large_are_cut_as_in_c(self, dev: usb.core.Device, server: LoopbackServer) -> None:
         with pytest.raises(usb.core.USBError):
@@ -267,9 +270,20 @@ class TestTransfers:
             dev = usb.core.find(backend=backend)
             assert dev.write(BULK_OUT, bytes(3000)) == 3000
             assert server.devices[-1].largest == 512        # whole packets
-        for limit in (0, 5 << 20):
+
+    @pytest.mark.parametrize(
+        ("name", "values"),
+        [
+            ("max_transfer", [0, 5 << 20, "x"]),
+            ("reconnect", [-1, float("nan"), "x", None]),
+            ("timeout", [-1, 0, float("inf"), "x", None]),
+            ("device", ["zz:1"]),
+        ],
+    )
+    def test_arguments_that_cannot_be(self, name: str, values: list[Any]) -> None:
+        for value in values:
             with pytest.raises(LocalProtocolError):
-                get_backend("127.0.0.1", server.port, max_transfer=limit)
+                get_backend("127.0.0.1", **{name: value})
 
     def test_a_short_piece_ends_a_long_read(self, dev: usb.core.Device, server: LoopbackServer) -> None:
         dev.get_active_configuration()

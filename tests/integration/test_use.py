@@ -114,6 +114,8 @@ def test_what_cannot_be(server: LoopbackServer, tmp_path: Path) -> None:
         ((), "no program given"),
         (("--", "no-such-program"), "there is no program 'no-such-program'"),
         (("--device", "zzzz:1", "--", "program.py"), "is no device"),
+        (("--timeout", "-1", "--", "program.py"), "is no time to wait"),
+        (("--reconnect", "-1", "--", "program.py"), "reconnect is -1.0"),
     ):
         done = use(server, tmp_path, *arguments)
         assert (done.returncode, sentence in done.stderr) == (1, True), done.stderr

@@ -70,10 +70,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Run the program; its exit status. Raises UsbipError when there is no such program or server."""
     from usbip_capture.hosts import Selector, Server, parse_selection
+    from usbip_capture.pyusb_backend import get_backend
 
     if not args.program:
         raise LocalProtocolError("no program given: write it after --, as in `usbip-capture use pi -- program.py`")
     command = _command(args.program)
+    # What is wrong is better said now than in a program's traceback.
+    get_backend(args.host, args.port, args.timeout, device=args.device, reconnect=args.reconnect).close()
     selection = parse_selection(args.device) or [Selector()]
     _look_for(Server.parse(args.host, args.port, args.timeout), selection)
     with tempfile.TemporaryDirectory(prefix="usbip-capture-") as folder:
@@ -92,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _look_for(server: Server, selection: list[Selector]) -> None:
-    """Better said now than in a program's traceback: no server, no such device. Raises UsbipError.
+    """Say it when there is no such device. Raises UsbipError when there is no server.
 
     A device that another program has just given back is away for half a second on Linux: it is waited for.
     """

@@ -38,13 +38,14 @@ def get_backend(
     meanwhile. 0: it stays lost, as with libusb.
     max_transfer: bytes of one URB; longer bulk and interrupt transfers are cut at packet boundaries. Learnt from
     servers that answer EMSGSIZE; set it for one that breaks instead, such as 16384 for usbip-esp32p4.
-    Raises ValueError for a host, port or limit that cannot be, CaptureError when the capture cannot be written.
+    Raises ValueError for a host, port, time or limit that cannot be, TypeError for a `pcap` that nothing can be
+    written to, CaptureError when the capture cannot be written.
     """
     server = Server.parse(host, port, timeout)
-    if not 1 <= max_transfer <= MAX_TRANSFER:
-        raise LocalProtocolError(f"max_transfer is {max_transfer}: give 1 to {MAX_TRANSFER} bytes")
-    if not reconnect >= 0:
-        raise LocalProtocolError(f"reconnect is {reconnect}: give seconds, or 0 to leave a lost device lost")
+    if not isinstance(max_transfer, int) or not 1 <= max_transfer <= MAX_TRANSFER:
+        raise LocalProtocolError(f"max_transfer is {max_transfer!r}: give 1 to {MAX_TRANSFER} bytes")
+    if not isinstance(reconnect, (int, float)) or not reconnect >= 0:
+        raise LocalProtocolError(f"reconnect is {reconnect!r}: give seconds, or 0 to leave a lost device lost")
     selection = parse_selection(device) if device else ALL
     return backend_of(server, selection, pcap, reconnect=reconnect, max_transfer=max_transfer)
 

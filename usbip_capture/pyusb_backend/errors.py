@@ -14,12 +14,14 @@ from usbip_capture.usb import status as st
 # libusb's code, this platform's errno, libusb's words
 _IO = (-1, errno.EIO, "Input/Output Error")
 _INVALID = (-2, errno.EINVAL, "Invalid parameter")
+_ACCESS = (-3, errno.EACCES, "Access denied (insufficient permissions)")
 _NO_DEVICE = (-4, errno.ENODEV, "No such device (it may have been disconnected)")
 _NOT_FOUND = (-5, errno.ENOENT, "Entity not found")
 _BUSY = (-6, errno.EBUSY, "Resource busy")
 _TIMEOUT = (-7, errno.ETIMEDOUT, "Operation timed out")
 _OVERFLOW = (-8, errno.EOVERFLOW, "Overflow")
 _PIPE = (-9, errno.EPIPE, "Pipe error")
+_NO_MEMORY = (-11, errno.ENOMEM, "Insufficient memory")
 
 # Linux status -> the above
 _ERRORS = {
@@ -28,6 +30,8 @@ _ERRORS = {
     -st.EINVAL: _INVALID,
     -st.EBUSY: _BUSY,
     -st.ENOENT: _NOT_FOUND,
+    -st.EACCES: _ACCESS,
+    -st.ENOMEM: _NO_MEMORY,
     **dict.fromkeys(st.GONE, _NO_DEVICE),
     **dict.fromkeys(st.TIMED_OUT, _TIMEOUT),
     **dict.fromkeys(st.TOO_LARGE, _INVALID),
@@ -73,8 +77,7 @@ def no_device(what: str) -> USBError:
 
 def unreachable(error: Exception, *, in_use: bool = False) -> USBError:
     """The error for a server that is not there, or a device that it does not hand over: `error`'s sentence."""
-    code, number, _ = _BUSY if in_use else _NO_DEVICE
-    return USBError(str(error), code, number)
+    return _error(_BUSY if in_use else _NO_DEVICE, str(error))
 
 
 def is_gone(error: USBError) -> bool:
