@@ -97,18 +97,14 @@ class RawSession:
             command, seqnum, devid, direction, endpoint, status, actual, packets, data, time.monotonic() - started
         )
 
-    def answer(
-        self, urb: Urb, timeout: float, number_of_packets: int = 0, passed: list[Reply] | None = None
-    ) -> Reply | None:
-        """The reply to a URB; others that come before it are passed over, into `passed`. Raises ServerLost."""
+    def answer(self, urb: Urb, timeout: float, number_of_packets: int = 0) -> Reply | None:
+        """The reply to a URB; others that come before it are passed over. Raises ServerLost."""
         seqnum = self.submit(urb, number_of_packets)
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             reply = self.reply(left)
             if reply is None or reply.seqnum == seqnum:
                 return reply
-            if passed is not None:
-                passed.append(reply)
         return None
 
     def gave_up(self, seqnum: int) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from usbip_capture.errors import ServerLost
-from usbip_capture.selftest.raw import RawSession, Reply
+from usbip_capture.selftest.raw import RawSession
 from usbip_capture.selftest.results import Result, note, right, skipped, wrong
 from usbip_capture.usb import setup as requests
 from usbip_capture.usb.endpoints import Endpoint
@@ -76,7 +76,7 @@ def check_stall(session: RawSession) -> Iterator[Result]:
 
 
 def check_unlink(session: RawSession, idle: Endpoint | None) -> Iterator[Result]:
-    """CMD_UNLINK of what is pending, and of what never was: Linux answers that together with its next reply."""
+    """CMD_UNLINK of what is pending, and of what never was: Linux answers that after its next reply."""
     if idle is None:
         yield skipped("UNLINK, pending", "no interrupt or bulk IN endpoint was idle")
     else:
@@ -84,15 +84,14 @@ def check_unlink(session: RawSession, idle: Endpoint | None) -> Iterator[Result]
     seqnum = session.unlink(0x7FFFFFFF)
     reply = session.reply(_SHORT_PATIENCE)
     held_back = reply is None
-    passed: list[Reply] = []
-    after = session.answer(get_device_descriptor(), _PATIENCE, passed=passed)
+    after = session.answer(get_device_descriptor(), _PATIENCE)
     if reply is None:
-        reply = next((other for other in passed if other.seqnum == seqnum), None)
+        reply = session.reply(_SHORT_PATIENCE)
     if reply is None:
         yield note("UNLINK, unknown URB", "no answer")
     else:
         good = reply.unlinks and reply.seqnum == seqnum and reply.status == 0
-        when = ", held back until the next reply" if held_back else ""
+        when = ", but only after the next reply" if held_back else ""
         yield (right if good else note)("UNLINK, unknown URB", f"answered with {status_name(reply.status)}{when}")
     usable = after is not None and after.status == 0
     yield (right if usable else wrong)("after UNLINK", "goes on" if usable else "no answers any more")
