@@ -110,15 +110,15 @@ def test_the_program_s_own_sitecustomize_still_runs(server: LoopbackServer, tmp_
 
 def test_what_cannot_be(server: LoopbackServer, tmp_path: Path) -> None:
     written(tmp_path, PROGRAM)
-    for arguments, sentence in (
-        ((), "no program given"),
-        (("--", "no-such-program"), "there is no program 'no-such-program'"),
-        (("--device", "zzzz:1", "--", "program.py"), "is no device"),
-        (("--timeout", "-1", "--", "program.py"), "is no time to wait"),
-        (("--reconnect", "-1", "--", "program.py"), "reconnect is -1.0"),
+    for code, arguments, sentence in (
+        (2, (), "no program given"),
+        (1, ("--", "no-such-program"), "there is no program 'no-such-program'"),
+        (2, ("--device", "zzzz:1", "--", "program.py"), "is no device"),
+        (2, ("--timeout", "-1", "--", "program.py"), "is no time to wait"),
+        (2, ("--reconnect", "-1", "--", "program.py"), "reconnect is -1.0"),
     ):
         done = use(server, tmp_path, *arguments)
-        assert (done.returncode, sentence in done.stderr) == (1, True), done.stderr
+        assert (done.returncode, sentence in done.stderr) == (code, True), done.stderr
         assert "Traceback" not in done.stderr
     server.server.close()
     done = use(server, tmp_path, "--", "program.py")

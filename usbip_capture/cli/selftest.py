@@ -12,7 +12,7 @@ _EPILOG = """\
 `ok` is as Linux does it, `note` otherwise but harmless, `WRONG` what programs will trip over, `-` what this device has
 nothing to try with. Requests are standard ones, and reads of IN endpoints; nothing is written to the device.
 
-exit status: 0 nothing is wrong, 1 something is, or the device could not be tested
+exit status: 0 nothing is wrong, 1 something is, or the device could not be tested, 2 wrong arguments
 """
 
 

@@ -32,7 +32,7 @@ examples:
   usbip-capture use pi -- ./measure.py --channel 3
 
 PROGRAM is a Python program that uses PyUSB: a file, a command, or `-m MODULE`. Programs of C that use libusb are not
-reached. exit status: that of PROGRAM, 1 if it could not be started
+reached. exit status: that of PROGRAM; 1 if it could not be started, 2 for wrong arguments
 """
 
 
