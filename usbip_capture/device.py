@@ -23,9 +23,10 @@ class Transfer:
     awaited makes the device look for its completion by itself.
     into: memory as long as the URB, where the device may put the data of an IN transfer; the completion's data is
     then a part of it, until its owner changes it. Without, and where that is no gain, data has memory of its own.
+    tapped_as: the id that a tap knows its URB by, 0 if none does.
     """
 
-    __slots__ = ("_done", "_signal", "awaited", "completion", "into", "urb")
+    __slots__ = ("_done", "_signal", "awaited", "completion", "into", "tapped_as", "urb")
 
     def __init__(
         self,

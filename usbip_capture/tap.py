@@ -41,7 +41,7 @@ class Tapped(Device):
 
     def submit(self, transfer: Transfer) -> None:
         tap, urb = self._tap, transfer.urb
-        urb_id = tap.submitted(urb)
+        transfer.tapped_as = urb_id = tap.submitted(urb)
         if transfer.into is None:
             transfer.intercept(partial(tap.completed, urb_id, urb))
         else:
@@ -62,6 +62,10 @@ class Tapped(Device):
 
     def close(self) -> None:
         self._device.close()
+
+    def _unlink(self, message: bytes, transfer: Transfer | None) -> None:
+        waits = transfer is not None and transfer.completion is None
+        self._tap.unlink(transfer.tapped_as if transfer is not None and waits else 0, message)
 
 
 def _kept(completion: Completion) -> Completion:

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from usbip_capture import __version__, console
-from usbip_capture.cli import demo, selftest, stats, syslog, use
+from usbip_capture.cli import convert, demo, selftest, stats, syslog, use
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.filters.language import FilterError
 
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"usbip-capture {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (demo, stats, syslog, use, selftest):
+    for command in (demo, stats, convert, syslog, use, selftest):
         command.add_parser(commands)
     return parser
 

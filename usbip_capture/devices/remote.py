@@ -59,6 +59,7 @@ class RemoteDevice(Device):
         self.lost: str | None = None
         self._closed = False
         self._conn: ClientConnection[Transfer] = ClientConnection(info.devid)
+        self._conn.on_ret_unlink = self._ret_unlink
         # Two Python objects on one connection: a time-out may be a property of the object.
         self._rx = sock
         self._receiver = Receiver(sock)
