@@ -38,9 +38,10 @@ def build(folder: Path) -> Path:
     return program
 
 
-def in_c(program: Path, port: int, transfers: int) -> list[float]:
-    """Microseconds of each transfer."""
-    out = subprocess.run([program, "client", str(port), str(transfers)], check=True, capture_output=True, text=True)
+def in_c(program: Path, port: int, transfers: int, *bulk: str) -> list[float]:
+    """Microseconds of each control transfer, or of bulk transfers "in" or "out"."""
+    command = [str(program), "client", str(port), str(transfers), *bulk]
+    out = subprocess.run(command, check=True, capture_output=True, text=True)
     return [int(line) / 1000 for line in out.stdout.split()]
 
 

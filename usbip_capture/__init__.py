@@ -8,12 +8,26 @@ if TYPE_CHECKING:
     from usbip_capture.collector import SyslogReceiver
     from usbip_capture.discovery.mdns import discover_usbip_servers
     from usbip_capture.pyusb_backend import get_backend
+    from usbip_capture.pyusb_backend.asynchronous import AsynchronousDevice, AsyncioDevice
+    from usbip_capture.pyusb_backend.wrapper import PcapBackendWrapper
 
 __version__ = "0.1.0"
-__all__ = ["PcapWriter", "SyslogReceiver", "__version__", "discover_usbip_servers", "get_backend"]
+__all__ = [
+    "AsynchronousDevice",
+    "AsyncioDevice",
+    "PcapBackendWrapper",
+    "PcapWriter",
+    "SyslogReceiver",
+    "__version__",
+    "discover_usbip_servers",
+    "get_backend",
+]
 
 # Name -> module. Nothing is imported before it is asked for: Wireshark's queries start this package too.
 _HOMES = {
+    "AsynchronousDevice": "usbip_capture.pyusb_backend.asynchronous",
+    "AsyncioDevice": "usbip_capture.pyusb_backend.asynchronous",
+    "PcapBackendWrapper": "usbip_capture.pyusb_backend.wrapper",
     "PcapWriter": "usbip_capture.capture.writer",
     "SyslogReceiver": "usbip_capture.collector",
     "discover_usbip_servers": "usbip_capture.discovery.mdns",

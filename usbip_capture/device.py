@@ -21,15 +21,23 @@ class Transfer:
     done: called with the completion, from any thread, before `completion` is set.
     awaited: the caller will call `Device.wait`; without `done` that is taken for granted. A transfer that is not
     awaited makes the device look for its completion by itself.
+    into: memory as long as the URB, where the device may put the data of an IN transfer; the completion's data is
+    then a part of it, until its owner changes it. Without, and where that is no gain, data has memory of its own.
     tapped_as: the id that a tap knows its URB by, 0 if none does.
     """
 
-    __slots__ = ("_done", "_signal", "awaited", "completion", "tapped_as", "urb")
+    __slots__ = ("_done", "_signal", "awaited", "completion", "into", "tapped_as", "urb")
 
     def __init__(
-        self, urb: Urb, done: Callable[[Completion], None] | None = None, *, awaited: bool | None = None
+        self,
+        urb: Urb,
+        done: Callable[[Completion], None] | None = None,
+        *,
+        awaited: bool | None = None,
+        into: memoryview | None = None,
     ) -> None:
         self.urb = urb
+        self.into = into
         self.completion: Completion | None = None
         self.awaited = done is None if awaited is None else awaited
         self.tapped_as = 0
@@ -39,6 +47,9 @@ class Transfer:
     def intercept(self, seen: Callable[[Completion], None]) -> None:
         """Have `seen` called with the completion before anybody else learns of it: for devices around devices."""
         done = self._done
+        if done is None:
+            self._done = seen
+            return
 
         def first(completion: Completion) -> None:
             seen(completion)

@@ -83,6 +83,8 @@ class Server:
         name, port = parse_address(host, port) if isinstance(port, int) else (host, port)
         if not isinstance(port, int) or not 0 < port < 65536:
             raise LocalProtocolError(f"{port!r} is no port: give a number from 1 to 65535")
+        if not isinstance(timeout, (int, float)) or not 0 < timeout < 1e6:
+            raise LocalProtocolError(f"{timeout!r} is no time to wait: give seconds, more than 0")
         return cls(DEMO if name.lower() == DEMO else name, port, timeout)
 
     def __str__(self) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
+import select
 import socket
+import struct
 from collections.abc import Iterable
 
 from usbip_capture.address import format_address
@@ -23,6 +26,9 @@ _TIMEOUTS = (
 )
 #: Parts from this size on are sent as they are; below it joining them costs less than a longer system call.
 _JOIN_BELOW = 16 << 10
+#: A time-out that the kernel keeps costs no system call of its own, but may be so many seconds late.
+_KERNEL_LATE = 0.02
+_KERNEL_TIMEOUTS = os.name == "posix"
 
 
 def connect(host: str, port: int, timeout: float, service: str = "a USB/IP server") -> socket.socket:
@@ -95,6 +101,45 @@ def send(sock: socket.socket, parts: list[Buffer]) -> None:
         sock.sendall(b"".join(parts))
     else:
         _send_rest(sock, parts, sock.sendmsg(parts))
+
+
+def limit_sending(sock: socket.socket) -> None:
+    """Sending raises OSError when the peer takes nothing for SEND_TIMEOUT seconds."""
+    if _KERNEL_TIMEOUTS:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_TIMEOUT))
+    else:
+        sock.settimeout(SEND_TIMEOUT)
+
+
+class Receiver:
+    """Reads from a blocking socket, with time-outs; one thread at a time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._limit: float | None = -1.0
+
+    def ready(self, timeout: float | None) -> bool:
+        """Have the next read of `sock` wait for at most `timeout` seconds; False if nothing came meanwhile.
+
+        A read may then raise BlockingIOError or TimeoutError, up to 20 ms before the time is over.
+        """
+        if timeout is not None and timeout <= 2 * _KERNEL_LATE and _KERNEL_TIMEOUTS:
+            poller = select.poll()
+            poller.register(self.sock, select.POLLIN)
+            return bool(poller.poll(max(timeout, 0.0) * 1000))
+        if timeout != self._limit:
+            self._limit = timeout
+            if _KERNEL_TIMEOUTS:
+                value = _timeval(timeout - _KERNEL_LATE) if timeout is not None else _timeval(0)
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+            else:
+                # Both ends of a duplicated socket are non-blocking by now, so that "for ever" needs a number as well.
+                self.sock.settimeout(3600.0 if timeout is None else timeout)
+        return True
+
+
+def _timeval(seconds: float) -> bytes:
+    return struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
 
 
 def _send_rest(sock: socket.socket, parts: Iterable[Buffer], sent: int) -> None:

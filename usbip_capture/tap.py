@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.usb.urb import Completion, Urb
@@ -41,7 +42,10 @@ class Tapped(Device):
     def submit(self, transfer: Transfer) -> None:
         tap, urb = self._tap, transfer.urb
         transfer.tapped_as = urb_id = tap.submitted(urb)
-        transfer.intercept(lambda completion: tap.completed(urb_id, urb, completion))
+        if transfer.into is None:
+            transfer.intercept(partial(tap.completed, urb_id, urb))
+        else:
+            transfer.intercept(lambda completion: tap.completed(urb_id, urb, _kept(completion)))
         self._device.submit(transfer)
 
     def cancel(self, transfer: Transfer) -> None:
@@ -62,3 +66,10 @@ class Tapped(Device):
     def _unlink(self, message: bytes, transfer: Transfer | None) -> None:
         waits = transfer is not None and transfer.completion is None
         self._tap.unlink(transfer.tapped_as if transfer is not None and waits else 0, message)
+
+
+def _kept(completion: Completion) -> Completion:
+    """With data of its own: the tap keeps it for longer than the owner of the memory does."""
+    if isinstance(completion.data, bytes):
+        return completion
+    return Completion(completion.status, completion.actual_length, bytes(completion.data))

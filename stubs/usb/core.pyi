@@ -51,6 +51,8 @@ class Device:
     port_number: int | None
     port_numbers: tuple[int, ...] | None
     default_timeout: int
+    backend: IBackend
+    _ctx: Any
     @property
     def langids(self) -> tuple[int, ...]: ...
     @property

@@ -1,4 +1,4 @@
-"""What every `Device` promises, wherever the USB device lives: the demo device reached in five ways."""
+"""What every `Device` promises, wherever the USB device lives: the demo device reached in six ways."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from usbip_capture import PcapWriter, demo
+from usbip_capture import PcapWriter, demo, get_backend
 from usbip_capture.demo import BULK_IN, BULK_OUT, CDC_NOTIFY, ISO_IN, ISO_OUT, DemoDevice, DemoServer
 from usbip_capture.device import Device, Transfer
+from usbip_capture.devices.backend import BackendDevice
 from usbip_capture.devices.remote import RemoteDevice, import_device
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.server import Server
@@ -22,7 +23,8 @@ from usbip_capture.usb.status import ECONNRESET, ENOENT, EPIPE, EREMOTEIO, ESHUT
 from usbip_capture.usb.urb import SHORT_NOT_OK, Completion, IsoPacket, TransferType, Urb
 
 TIMEOUT = 10.0
-KINDS = ["simulated", "tapped", "remote", "remote, tapped", "re-exported"]
+OVER_BACKEND = "over a PyUSB backend"
+KINDS = ["simulated", "tapped", "remote", "remote, tapped", "re-exported", OVER_BACKEND]
 
 
 def bulk_out(data: bytes) -> Urb:
@@ -64,6 +66,9 @@ class Opener:
             self._stack.callback(outer.close)
             outer.add(demo.INFO, lambda: remote(server))
             device = remote(outer)
+        elif self.kind == OVER_BACKEND:
+            backend = self._stack.enter_context(get_backend(*server.listen("127.0.0.1", 0)))
+            device = BackendDevice(backend, next(backend.enumerate_devices()))
         else:
             device = remote(server)
         if "tapped" in self.kind:
@@ -168,7 +173,9 @@ def test_cancelling_what_is_finished_changes_nothing(device: Device) -> None:
         transfer.finish(Completion(0))
 
 
-def test_isochronous_both_ways(device: Device) -> None:
+def test_isochronous_both_ways(device: Device, opener: Opener) -> None:
+    if opener.kind == OVER_BACKEND:
+        pytest.skip("PyUSB has no lengths for single packets")
     assert run(device, control(requests.set_interface(3, 1))).status == 0
     slots = [IsoPacket(i * 64, 64) for i in range(8)]
     sizes = [5, 64, 1, 0, 33, 2, 7, 64]
@@ -179,6 +186,17 @@ def test_isochronous_both_ways(device: Device) -> None:
     got = run(device, Urb(TransferType.ISOCHRONOUS, ISO_IN, 512, interval=8, packets=slots))
     assert [(p.offset, p.actual_length) for p in got.packets] == [(i * 64, n) for i, n in enumerate(sizes)]
     assert bytes(got.data) == b"".join(data[p.offset : p.offset + p.length] for p in out)
+
+
+def test_isochronous_in_full_packets(device: Device) -> None:
+    assert run(device, control(requests.set_interface(3, 1))).status == 0
+    packets = [IsoPacket(i * 64, 64) for i in range(7)] + [IsoPacket(448, 10)]
+    data = bytes(i & 0xFF for i in range(458))
+    sent = run(device, Urb(TransferType.ISOCHRONOUS, ISO_OUT, 458, data, interval=8, packets=packets))
+    assert [p.actual_length for p in sent.packets] == [64] * 7 + [10]
+    got = run(device, Urb(TransferType.ISOCHRONOUS, ISO_IN, 458, interval=8, packets=packets))
+    assert [(p.offset, p.actual_length) for p in got.packets] == [(p.offset, p.length) for p in packets]
+    assert bytes(got.data) == data
 
 
 def test_many_in_flight_finish_once_and_in_order(device: Device) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from usbip_capture import __version__, console
-from usbip_capture.cli import convert, demo, stats, syslog
+from usbip_capture.cli import convert, demo, selftest, stats, syslog, use
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.filters.language import FilterError
 
@@ -18,6 +18,8 @@ examples:
   usbip-capture stats capture.pcapng --html page.html --filter 'bulk and in'
   usbip-capture convert tcp.pcap usb.pcapng   from a recording of TCP to a capture of USB
   usbip-capture syslog 192.168.1.20           what an ESP32 bridge logs
+  usbip-capture use pi -- program.py          run a PyUSB program on the devices of the server `pi`
+  usbip-capture selftest pi                   what that server, and a device there, do right and wrong
 
 exit status: 0 all is well, 1 it failed (one sentence says why), 2 wrong arguments, 130 Ctrl-C came before it was done
 """
@@ -29,7 +31,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _command(argv: list[str] | None) -> int:
-    args = _parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    # What follows is another program's.
+    at = given.index("--") if given[:1] == ["use"] and "--" in given else len(given)
+    args = _parser().parse_args(given[:at])
+    args.program = given[at + 1 :]
     try:
         return int(args.run(args))
     except FilterError as error:
@@ -45,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"usbip-capture {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (demo, stats, convert, syslog):
+    for command in (demo, stats, convert, syslog, use, selftest):
         command.add_parser(commands)
     return parser
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.errors import LocalProtocolError, RemoteProtocolError
-from usbip_capture.net import SEND_TIMEOUT, exchange, send
+from usbip_capture.net import Receiver, exchange, limit_sending, send
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.status import ESHUTDOWN
 from usbip_capture.usb.urb import Buffer, Completion
@@ -26,9 +26,7 @@ from usbip_capture.wire.operations import DevlistExchange, ImportExchange
 
 log = logging.getLogger(__name__)
 
-#: Seconds that stand for "for ever": both socket objects share one descriptor, which the sender's time-out has made
-#: non-blocking, so that the reader must have a time-out too.
-_FOR_EVER = 3600.0
+_SCATTER = hasattr(socket.socket, "recvmsg_into")       # not on Windows
 
 
 def list_devices(sock: socket.socket, where: str, timeout: float) -> list[DeviceInfo]:
@@ -62,11 +60,11 @@ class RemoteDevice(Device):
         self._closed = False
         self._conn: ClientConnection[Transfer] = ClientConnection(info.devid)
         self._conn.on_ret_unlink = self._ret_unlink
-        # Two Python objects on one connection: a time-out is a property of the object.
+        # Two Python objects on one connection: a time-out may be a property of the object.
         self._rx = sock
-        self._rx_timeout = -1.0
+        self._receiver = Receiver(sock)
         self._tx = sock.dup()
-        self._tx.settimeout(SEND_TIMEOUT)
+        limit_sending(self._tx)
         self._sending = threading.Lock()
         self._reading = threading.Lock()
         self._followers: dict[Transfer, None] = {}
@@ -90,7 +88,7 @@ class RemoteDevice(Device):
         if not transfer.awaited:
             self._unawaited[transfer] = None
         try:
-            _, parts = self._conn.submit(transfer.urb, transfer)
+            _, parts = self._conn.submit(transfer.urb, transfer, transfer.into)
         except LocalProtocolError:
             self._unawaited.pop(transfer, None)
             raise
@@ -115,12 +113,17 @@ class RemoteDevice(Device):
         if transfer.completion is not None:
             return True
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not (done := self._lead_or_follow(transfer, timeout)):
+        while True:
+            if self._reading.acquire(blocking=False):
+                self._lead(transfer, timeout, deadline)
+            else:
+                self._follow(transfer, timeout, deadline)
+            if transfer.completion is not None:
+                return True
             if deadline is not None:
                 timeout = deadline - time.monotonic()
                 if timeout <= 0:
-                    break
-        return done
+                    return False
 
     def watch(self, on_lost: Callable[[str], None]) -> None:
         """Read the connection even while nothing is pending; call `on_lost` with the reason when it ends."""
@@ -139,30 +142,29 @@ class RemoteDevice(Device):
 
     # -- reading
 
-    def _lead_or_follow(self, transfer: Transfer, timeout: float | None) -> bool:
-        if self._reading.acquire(blocking=False):
-            self._lead(transfer, timeout)
-            return transfer.completion is not None
+    def _follow(self, transfer: Transfer, timeout: float | None, deadline: float | None) -> None:
+        """Wait until the leader has finished `transfer`, or makes us lead."""
         transfer.arm()
         self._followers[transfer] = None
         # Tried again now that the leader can see us: had it gone before, nobody would wake us.
         if self._reading.acquire(blocking=False):
             self._followers.pop(transfer, None)
-            self._lead(transfer, timeout)
-            return transfer.completion is not None
+            self._lead(transfer, timeout, deadline)
+            return
         transfer.sleep(timeout)
         self._followers.pop(transfer, None)
         if not self._reading.locked():
             self._promote()     # we may have been woken to lead, and need not any more
-        return transfer.completion is not None
 
-    def _lead(self, transfer: Transfer, timeout: float | None) -> None:
+    def _lead(self, transfer: Transfer, timeout: float | None, deadline: float | None) -> None:
         """Read for all until `transfer` is finished; `_reading` is held, and released here."""
         try:
-            deadline = None if timeout is None else time.monotonic() + timeout
-            while transfer.completion is None and self.lost is None and self._receive(timeout):
+            while transfer.completion is None and self.lost is None:
+                self._receive(timeout, transfer)
                 if deadline is not None and transfer.completion is None:
-                    timeout = max(deadline - time.monotonic(), 0.0001)
+                    timeout = deadline - time.monotonic()
+                    if timeout <= 0:
+                        break
         finally:
             self._reading.release()
             if self._followers:
@@ -178,26 +180,27 @@ class RemoteDevice(Device):
                 follower.wake()
                 break
 
-    def _receive(self, timeout: float | None) -> bool:
-        """Take what has arrived; False when `timeout` seconds brought nothing."""
-        limit = _FOR_EVER if timeout is None else timeout
-        if limit != self._rx_timeout:
-            self._rx_timeout = limit
-            self._rx.settimeout(limit)
+    def _receive(self, timeout: float | None, waiting: Transfer | None = None) -> None:
+        """Take what arrives within `timeout` seconds, or a little earlier. `waiting`: whose thread this is."""
         conn = self._conn
         try:
-            size = self._rx.recv_into(conn.buffer())
+            if not self._receiver.ready(timeout):
+                return
+            # Nobody but its own thread gives up a transfer that is received in place here.
+            apart = conn.scatter(waiting) if waiting is not None and waiting.into is not None and _SCATTER else None
+            size = self._rx.recv_into(conn.buffer()) if apart is None else self._rx.recvmsg_into(apart)[0]
             if not size:
                 self._lose(self._end_of_stream())
-                return True
-            conn.received(size, self._finish)
-        except TimeoutError:
-            return timeout is None
+            elif apart is None:
+                conn.received(size, self._finish)
+            else:
+                conn.scattered(apart, size, self._finish)
+        except (TimeoutError, BlockingIOError):
+            return
         except RemoteProtocolError as error:
             self._lose(f"{self.where}: {error}")
         except OSError as error:
             self._lose(f"the connection to {self.where} broke: {error.strerror or error}")
-        return True
 
     def _end_of_stream(self) -> str:
         if self._conn.in_message():

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.probe.pacing import Pacer
-from usbip_capture.pyusb_backend.handle import in_urb
+from usbip_capture.pyusb_backend.transfers import in_urb
 from usbip_capture.usb.endpoints import Endpoint
 from usbip_capture.usb.setup import clear_halt
 from usbip_capture.usb.status import EPIPE, GONE, TIMED_OUT, TOO_LARGE, UNLINKED, status_name

@@ -7,9 +7,11 @@ from typing import BinaryIO
 
 from usbip_capture.address import DEFAULT_PORT
 from usbip_capture.capture.writer import PcapWriter
-from usbip_capture.hosts import Server
+from usbip_capture.errors import LocalProtocolError
+from usbip_capture.hosts import ALL, Selector, Server, parse_selection
 from usbip_capture.pyusb_backend.backend import UsbipBackend
-from usbip_capture.pyusb_backend.exported import ServerSource
+from usbip_capture.pyusb_backend.source import ServerSource
+from usbip_capture.wire.structs import MAX_TRANSFER
 
 __all__ = ["UsbipBackend", "get_backend"]
 
@@ -19,15 +21,46 @@ def get_backend(
     port: int = DEFAULT_PORT,
     timeout: float = 2.0,
     pcap: PcapWriter | str | os.PathLike[str] | BinaryIO | None = None,
+    *,
+    device: str = "",
+    reconnect: float = 0.0,
+    max_transfer: int = MAX_TRANSFER,
 ) -> UsbipBackend:
     """A PyUSB backend for the devices of a USB/IP server; `demo` is the built-in one.
 
+    host: a name, or an IPv4 or IPv6 address, perhaps with a port of its own (`pi:3241`, `[fe80::1%eth0]:3240`).
     timeout: seconds for connecting and for listing and importing devices.
-    Raises ValueError for a host or port that cannot be, CaptureError when the capture cannot be written.
     pcap: where to capture all URBs. A PcapWriter stays open and is yours to close; a capture into a path or a stream
     is completed by the backend's `close()`, which leaves a stream of yours open.
+    device: see only these: a busid or VID:PID, several with commas; empty is all.
+    reconnect: seconds to wait for a device that was lost. What was under way fails with "no such device"; the next
+    use imports it again, with the configuration and alternate settings that it had, even if its VID:PID has changed
+    meanwhile. 0: it stays lost, as with libusb.
+    max_transfer: bytes of one URB; longer bulk and interrupt transfers are cut at packet boundaries. Learnt from
+    servers that answer EMSGSIZE; set it for one that breaks instead, such as 16384 for usbip-esp32p4.
+    Raises ValueError for a host, port, time or limit that cannot be, TypeError for a `pcap` that nothing can be
+    written to, CaptureError when the capture cannot be written.
     """
     server = Server.parse(host, port, timeout)
+    if not isinstance(max_transfer, int) or not 1 <= max_transfer <= MAX_TRANSFER:
+        raise LocalProtocolError(f"max_transfer is {max_transfer!r}: give 1 to {MAX_TRANSFER} bytes")
+    if not isinstance(reconnect, (int, float)) or not reconnect >= 0:
+        raise LocalProtocolError(f"reconnect is {reconnect!r}: give seconds, or 0 to leave a lost device lost")
+    selection = parse_selection(device) if device else ALL
+    return backend_of(server, selection, pcap, reconnect=reconnect, max_transfer=max_transfer)
+
+
+def backend_of(
+    server: Server,
+    selection: list[Selector],
+    pcap: PcapWriter | str | os.PathLike[str] | BinaryIO | None,
+    *,
+    reconnect: float = 0.0,
+    max_transfer: int = MAX_TRANSFER,
+) -> UsbipBackend:
+    """`get_backend` for those who have a Server already."""
     owned = pcap is not None and not isinstance(pcap, PcapWriter)
     writer = pcap if isinstance(pcap, PcapWriter) or pcap is None else PcapWriter(pcap)
-    return UsbipBackend(ServerSource(server, writer, owned))
+    return UsbipBackend(
+        ServerSource(server, selection, writer, owns_pcap=owned, max_transfer=max_transfer, reconnect=reconnect)
+    )

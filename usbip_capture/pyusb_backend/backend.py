@@ -5,26 +5,34 @@ Ref: PyUSB 1.3 usb/backend/__init__.py, IBackend
 
 from __future__ import annotations
 
+import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
+from dataclasses import asdict
 from types import SimpleNamespace
 
 from usb.backend import IBackend
 
 from usbip_capture.errors import UsbipError
-from usbip_capture.pyusb_backend.errors import unreachable
+from usbip_capture.pyusb_backend.errors import invalid, unreachable
 from usbip_capture.pyusb_backend.exported import Exported, Source
 from usbip_capture.pyusb_backend.handle import DeviceHandle
-from usbip_capture.usb.descriptors import InterfaceDescriptor
-from usbip_capture.usb.setup import Setup, clear_halt, set_interface
-from usbip_capture.usb.urb import DIR_IN, Buffer
+from usbip_capture.pyusb_backend.opened import OpenDevice
+from usbip_capture.pyusb_backend.transfers import read, write
+from usbip_capture.usb.descriptors import ConfigurationDescriptor, EndpointDescriptor, InterfaceDescriptor
+from usbip_capture.usb.urb import DIR_IN
 
 # PyUSB's speed constants are libusb's: low 1, full 2, high 3, super 4, super plus 5.
 _PYUSB_SPEED = {1: 1, 2: 2, 3: 3, 5: 4, 6: 5}
+_SETUP = struct.Struct("<BBHHH").pack
 
 
 class UsbipBackend(IBackend):
-    """All devices of one server, or one that was imported already. Errors are PyUSB's."""
+    """All devices of one server, or one that was imported already. Errors are PyUSB's.
+
+    Methods are those of `usb.backend.IBackend`: time-outs in milliseconds, 0 for none; buffers are filled in place.
+    May be used from many threads at once.
+    """
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -32,6 +40,10 @@ class UsbipBackend(IBackend):
     def close(self) -> None:
         """Give back what was imported through this backend. May be called again."""
         self._source.close()
+
+    def _finalize_object(self) -> None:
+        # Called by PyUSB when the backend is collected, or Python ends.
+        self.close()
 
     def __enter__(self) -> UsbipBackend:
         return self
@@ -46,66 +58,77 @@ class UsbipBackend(IBackend):
             raise unreachable(error) from error
 
     def get_parent(self, dev: Exported) -> None:
-        return None
+        """None: the hubs between are not exported."""
 
     # -- descriptors: all indices are logical, and past the end is an IndexError
 
     def get_device_descriptor(self, dev: Exported) -> SimpleNamespace:
-        fields = dev.descriptor_fields()
         info = dev.info
+        ports = _ports(info.busid)
         return SimpleNamespace(
-            **fields,
+            **asdict(dev.descriptor()),
             bus=info.busnum,
             address=info.devnum,
-            port_number=_ports(info.busid)[-1] if _ports(info.busid) else None,
-            port_numbers=_ports(info.busid) or None,
+            port_number=ports[-1] if ports else None,
+            port_numbers=ports or None,
             speed=_PYUSB_SPEED.get(info.speed),
         )
 
-    def get_configuration_descriptor(self, dev: Exported, config: int) -> object:
+    def get_configuration_descriptor(self, dev: Exported, config: int) -> ConfigurationDescriptor:
         return dev.handle().configuration(config)
 
     def get_interface_descriptor(self, dev: Exported, intf: int, alt: int, config: int) -> InterfaceDescriptor:
-        alternates = _alternates(dev.handle(), config)
-        return list(alternates.values())[intf][alt]
+        alternates = list(_alternates(dev.handle(), config).values())
+        return alternates[_index(intf, alternates, "interface")][_index(alt, alternates[intf], "alternate setting")]
 
-    def get_endpoint_descriptor(self, dev: Exported, ep: int, intf: int, alt: int, config: int) -> object:
-        return self.get_interface_descriptor(dev, intf, alt, config).endpoints[ep]
+    def get_endpoint_descriptor(self, dev: Exported, ep: int, intf: int, alt: int, config: int) -> EndpointDescriptor:
+        endpoints = self.get_interface_descriptor(dev, intf, alt, config).endpoints
+        return endpoints[_index(ep, endpoints, "endpoint")]
 
     # -- life
 
-    def open_device(self, dev: Exported) -> DeviceHandle:
-        return dev.handle()
+    def open_device(self, dev: Exported) -> OpenDevice:
+        return dev.open()
 
-    def close_device(self, dev_handle: DeviceHandle) -> None:
+    def close_device(self, dev_handle: OpenDevice) -> None:
         """The device stays imported until PyUSB lets go of it, or the backend is closed."""
+        dev_handle.close()
 
-    def set_configuration(self, dev_handle: DeviceHandle, config_value: int) -> None:
+    def set_configuration(self, dev_handle: OpenDevice, config_value: int) -> None:
         dev_handle.set_configuration(config_value)
 
-    def get_configuration(self, dev_handle: DeviceHandle) -> int:
-        return dev_handle.configuration_value()
+    def get_configuration(self, dev_handle: OpenDevice) -> int:
+        return dev_handle.unit.configuration_value()
 
-    def set_interface_altsetting(self, dev_handle: DeviceHandle, intf: int, altsetting: int) -> None:
-        dev_handle.control(set_interface(intf, altsetting), timeout=5.0)
+    def set_interface_altsetting(self, dev_handle: OpenDevice, intf: int, altsetting: int) -> None:
+        dev_handle.set_interface_altsetting(intf, altsetting)
 
-    def claim_interface(self, dev_handle: DeviceHandle, intf: int) -> None:
-        """An imported device is ours as a whole: there is nobody to claim its interfaces from."""
+    def claim_interface(self, dev_handle: OpenDevice, intf: int) -> None:
+        dev_handle.claim(intf)
 
-    def release_interface(self, dev_handle: DeviceHandle, intf: int) -> None:
-        """See `claim_interface`."""
+    def release_interface(self, dev_handle: OpenDevice, intf: int) -> None:
+        dev_handle.release(intf)
 
-    def clear_halt(self, dev_handle: DeviceHandle, ep: int) -> None:
-        dev_handle.control(clear_halt(ep), timeout=5.0)
+    def clear_halt(self, dev_handle: OpenDevice, ep: int) -> None:
+        dev_handle.clear_halt(ep)
 
-    def is_kernel_driver_active(self, dev_handle: DeviceHandle, intf: int) -> bool:
-        return False
+    def reset_device(self, dev_handle: OpenDevice) -> None:
+        dev_handle.unit.reset()
+
+    def is_kernel_driver_active(self, dev_handle: OpenDevice, intf: int) -> bool:
+        return dev_handle.kernel_driver_active(intf)
+
+    def detach_kernel_driver(self, dev_handle: OpenDevice, intf: int) -> None:
+        dev_handle.detach_kernel_driver(intf)
+
+    def attach_kernel_driver(self, dev_handle: OpenDevice, intf: int) -> None:
+        dev_handle.attach_kernel_driver(intf)
 
     # -- transfers
 
     def ctrl_transfer(
         self,
-        dev_handle: DeviceHandle,
+        dev_handle: OpenDevice,
         bmRequestType: int,
         bRequest: int,
         wValue: int,
@@ -113,19 +136,28 @@ class UsbipBackend(IBackend):
         data: array[int],
         timeout: int,
     ) -> int:
-        view = memoryview(data).cast("B")
-        setup = Setup(bmRequestType, bRequest, wValue, wIndex, len(view))
+        view = memoryview(data)
+        if view.itemsize != 1:
+            view = view.cast("B")
+        size = len(view)
+        try:
+            setup = _SETUP(bmRequestType, bRequest, wValue, wIndex, size)
+        except struct.error:
+            setup = _wrapped(bmRequestType, bRequest, wValue, wIndex, size)
+        seconds = timeout / 1000 if timeout else None
         if bmRequestType & DIR_IN:
-            return _fill(view, dev_handle.control(setup, timeout=_seconds(timeout)))
-        dev_handle.control(setup, bytes(view), _seconds(timeout))
-        return len(view)
+            answer = dev_handle.unit.run_control(setup, b"", seconds).data
+            size = len(answer)
+            view[:size] = answer
+        else:
+            dev_handle.unit.run_control(setup, view, seconds)
+        return size
 
-    def bulk_write(self, dev_handle: DeviceHandle, ep: int, intf: int, data: array[int], timeout: int) -> int:
-        return dev_handle.write(ep, memoryview(data).cast("B"), _seconds(timeout))
+    def bulk_write(self, dev_handle: OpenDevice, ep: int, intf: int, data: array[int], timeout: int) -> int:
+        return write(dev_handle.unit, dev_handle.endpoint(ep), data, timeout / 1000 if timeout else None)
 
-    def bulk_read(self, dev_handle: DeviceHandle, ep: int, intf: int, buff: array[int], timeout: int) -> int:
-        view = memoryview(buff).cast("B")
-        return _fill(view, dev_handle.read(ep, len(view), _seconds(timeout)).data)
+    def bulk_read(self, dev_handle: OpenDevice, ep: int, intf: int, buff: array[int], timeout: int) -> int:
+        return read(dev_handle.unit, dev_handle.endpoint(ep), buff, timeout / 1000 if timeout else None)
 
     intr_write = bulk_write
     intr_read = bulk_read
@@ -141,6 +173,12 @@ def _alternates(handle: DeviceHandle, config: int) -> dict[int, list[InterfaceDe
     return found
 
 
+def _index(index: int, of: Sized, what: str) -> int:
+    if not 0 <= index < len(of):
+        raise IndexError(f"there is no {what} with index {index}")
+    return index
+
+
 def _ports(busid: str) -> tuple[int, ...]:
     """Port numbers from the root down: those of busid 3-1.4 are (1, 4)."""
     _, _, path = busid.partition("-")
@@ -148,10 +186,8 @@ def _ports(busid: str) -> tuple[int, ...]:
     return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else ()
 
 
-def _fill(view: memoryview, data: Buffer) -> int:
-    view[: len(data)] = data
-    return len(data)
-
-
-def _seconds(timeout_ms: int) -> float | None:
-    return timeout_ms / 1000 if timeout_ms else None
+def _wrapped(bmRequestType: int, bRequest: int, wValue: int, wIndex: int, wLength: int) -> bytes:
+    """Numbers too large for their field, cut as the C types of libusb's backend cut them. Raises USBError."""
+    if wLength > 0xFFFF:
+        raise invalid(f"a control transfer moves at most 65535 bytes, not {wLength}")
+    return _SETUP(bmRequestType & 0xFF, bRequest & 0xFF, wValue & 0xFFFF, wIndex & 0xFFFF, wLength)

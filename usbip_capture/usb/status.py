@@ -7,6 +7,8 @@ from __future__ import annotations
 
 ENOENT = 2
 EIO = 5
+ENOMEM = 12
+EACCES = 13
 EBUSY = 16
 EXDEV = 18
 ENODEV = 19
@@ -31,6 +33,8 @@ NEWLIB_EMSGSIZE = 122
 _NAMES = {
     ENOENT: ("ENOENT", "unlinked"),
     EIO: ("EIO", "input/output error"),
+    ENOMEM: ("ENOMEM", "out of memory"),
+    EACCES: ("EACCES", "access denied"),
     EBUSY: ("EBUSY", "busy"),
     EXDEV: ("EXDEV", "isochronous packet not done"),
     ENODEV: ("ENODEV", "no such device"),

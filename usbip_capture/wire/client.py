@@ -75,21 +75,26 @@ class ClientConnection(Generic[T]):
         self.devid = devid
         self.on_ret_unlink: Callable[[bytes], None] | None = None
         self._numbers = count(1)
-        self._pending: dict[int, tuple[Urb, T]] = {}
+        self._pending: dict[int, tuple[Urb, T, memoryview | None]] = {}
         self._unlinks: dict[int, int] = {}
         self._ghosts: dict[int, Urb] = {}
         self._view = memoryview(bytearray(BUFFER_SIZE))
         self._start = self._end = 0
-        self._own: memoryview | None = None         # the body being received apart
+        self._own: memoryview | None = None         # the body being received apart, and the header before it
         self._own_end = 0
+        self._own_header = b""
+        self._own_seqnum = 0
 
     @property
     def pending(self) -> int:
         """How many URBs wait for their reply."""
         return len(self._pending)
 
-    def submit(self, urb: Urb, context: T) -> tuple[int, list[Buffer]]:
-        """The seqnum of a new CMD_SUBMIT and its bytes, in parts. Raises LocalProtocolError for what no peer takes."""
+    def submit(self, urb: Urb, context: T, into: memoryview | None = None) -> tuple[int, list[Buffer]]:
+        """The seqnum of a new CMD_SUBMIT and its bytes, in parts. Raises LocalProtocolError for what no peer takes.
+
+        into: where the data of an IN transfer may be received.
+        """
         if not 0 <= urb.length <= MAX_TRANSFER or len(urb.packets) > MAX_ISO_PACKETS:
             raise LocalProtocolError(f"{urb!r} is too large: at most {MAX_TRANSFER} bytes, {MAX_ISO_PACKETS} packets")
         seqnum = self._next_seqnum()
@@ -100,7 +105,7 @@ class ClientConnection(Generic[T]):
             parts.append(urb.data)
         if urb.packets:
             parts.append(pack_iso(urb.packets))
-        self._pending[seqnum] = (urb, context)
+        self._pending[seqnum] = (urb, context, into)
         return seqnum, parts
 
     def unlink(self, context: T) -> bytes | None:
@@ -113,9 +118,21 @@ class ClientConnection(Generic[T]):
         return CMD_UNLINK.pack(USBIP_CMD_UNLINK, seqnum, self.devid, 0, 0, target)
 
     def forget(self, context: T) -> bool:
-        """Stop waiting for the URB of `context`: its reply, if one comes, is read and dropped. False if not pending."""
+        """Stop waiting for the URB of `context`: its reply, if one comes, is read and dropped.
+
+        False if it is not pending, or if its data is just being received into memory of its owner.
+        """
         seqnum = self._seqnum(context)
-        return seqnum is not None and self._bury(seqnum) is not None
+        if seqnum is None:
+            return False
+        entry = self._bury(seqnum)
+        if entry is None:
+            return False
+        # Looked at after it was taken off; `_receive_apart` does the same the other way round.
+        if entry[2] is not None and self._own_seqnum == seqnum:
+            self._pending[seqnum] = entry
+            return False
+        return True
 
     def take_pending(self) -> list[tuple[Urb, T]]:
         """All that waits, in order of submission; nothing waits afterwards."""
@@ -123,7 +140,7 @@ class ClientConnection(Generic[T]):
         for seqnum in list(self._pending):
             entry = self._pending.pop(seqnum, None)
             if entry is not None:
-                taken.append(entry)
+                taken.append(entry[:2])
         return taken
 
     def buffer(self) -> memoryview:
@@ -131,6 +148,39 @@ class ClientConnection(Generic[T]):
         if self._own is not None:
             return self._own[self._own_end :]
         return self._view[self._end :]
+
+    def scatter(self, context: T) -> list[memoryview] | None:
+        """Where the next header, and the data that then follows, are to be put, so that it need not be moved.
+
+        None unless the URB of `context` is all that is waited for. Then `scattered` instead of `received`.
+        """
+        if self._own is not None or self._end or len(self._pending) != 1:
+            return None
+        for _, waiting, into in self._pending.values():
+            if waiting is context and into is not None and len(into) >= OWN_BUFFER:
+                return [self._view[:HEADER_SIZE], into[: BUFFER_SIZE - HEADER_SIZE]]
+        return None
+
+    def scattered(self, buffers: list[memoryview], size: int, deliver: Callable[[T, Completion], None]) -> None:
+        """`size` bytes were put in the buffers of `scatter`; see `received`."""
+        header, into = buffers
+        body = size - HEADER_SIZE
+        if body > 0:
+            command, seqnum, _, _, _, status, actual, *_ = RET_SUBMIT.unpack_from(header)
+            entry = self._pending.get(seqnum)
+            whole = entry[2] if entry is not None and command == USBIP_RET_SUBMIT else None
+            if entry is None or whole is None or not body <= actual <= len(whole):
+                # Something else came first.
+                self._view[HEADER_SIZE:size] = into[:body]
+            elif body == actual:
+                if self._pending.pop(seqnum, None) is not None:
+                    deliver(entry[1], Completion(status, actual, whole[:actual]))
+                return
+            else:
+                self._own_header, self._own_seqnum = bytes(header), seqnum
+                self._own, self._own_end = whole[:actual], body
+                return
+        self.received(size, deliver)
 
     def received(self, size: int, deliver: Callable[[T, Completion], None]) -> None:
         """`size` bytes were put in `buffer()`: call `deliver` for each URB that they complete.
@@ -144,6 +194,7 @@ class ClientConnection(Generic[T]):
             body, self._own = self._own, None
             self._start = self._end = 0
             self._finish_own(body, deliver)
+            self._own_seqnum = 0
             return
         self._end += size
         start, view = self._start, self._view
@@ -188,7 +239,7 @@ class ClientConnection(Generic[T]):
         total = HEADER_SIZE + data + iso
         if size < total:
             if total - HEADER_SIZE >= OWN_BUFFER:
-                self._receive_apart(view[at : at + size], total)
+                self._receive_apart(view[at : at + size], seqnum, data, iso)
             return 0
         body = view[at + HEADER_SIZE : at + total]
         # Made before the URB is taken off: one with a reply that cannot be is still pending, and fails with the rest.
@@ -201,24 +252,26 @@ class ClientConnection(Generic[T]):
         deliver(entry[1], completion)
         return total
 
-    def _receive_apart(self, so_far: memoryview, total: int) -> None:
-        """Go on receiving this message in a buffer of its own."""
-        own = memoryview(bytearray(total))
-        own[: len(so_far)] = so_far
-        self._own, self._own_end = own, len(so_far)
+    def _receive_apart(self, so_far: memoryview, seqnum: int, data: int, iso: int) -> None:
+        """Go on receiving this message's body in a buffer of its own, best in that of the one who waits for it."""
+        self._own_header, self._own_seqnum = bytes(so_far[:HEADER_SIZE]), seqnum
+        entry = self._pending.get(seqnum)
+        into = entry[2] if entry is not None else None
+        if into is None or iso:
+            into = memoryview(bytearray(data + iso))
+        body = so_far[HEADER_SIZE:]
+        into[: len(body)] = body
+        self._own, self._own_end = into[: data + iso], len(body)
 
-    def _finish_own(self, message: memoryview, deliver: Callable[[T, Completion], None]) -> None:
-        _, seqnum, _, _, _, status, actual, start_frame, packets, errors = RET_SUBMIT.unpack_from(message)
+    def _finish_own(self, body: memoryview, deliver: Callable[[T, Completion], None]) -> None:
+        _, seqnum, _, _, _, status, actual, start_frame, packets, errors = RET_SUBMIT.unpack(self._own_header)
         entry = self._pending.get(seqnum)
         if entry is None:
             self._ghosts.pop(seqnum, None)
             return
-        urb, context = entry
+        urb, context, _ = entry
         data, iso = reply_body_length(urb, actual, packets)
-        end = HEADER_SIZE + data
-        completion = _completion(
-            urb, status, actual, start_frame, errors, message[HEADER_SIZE:end], message[end : end + iso]
-        )
+        completion = _completion(urb, status, actual, start_frame, errors, body[:data], body[data : data + iso])
         if self._pending.pop(seqnum, None) is None:     # given up meanwhile, by another thread
             self._ghosts.pop(seqnum, None)
             return
@@ -233,7 +286,7 @@ class ClientConnection(Generic[T]):
             self._start += HEADER_SIZE
             deliver(entry[1], unlinked(entry[0]))
 
-    def _bury(self, seqnum: int) -> tuple[Urb, T] | None:
+    def _bury(self, seqnum: int) -> tuple[Urb, T, memoryview | None] | None:
         entry = self._pending.pop(seqnum, None)
         if entry is not None:
             self._ghosts[seqnum] = entry[0]
@@ -244,7 +297,10 @@ class ClientConnection(Generic[T]):
     def _next_seqnum(self) -> int:
         """From 1 to 2**32 - 1 and then again, without those that are in use."""
         while True:
-            seqnum = (next(self._numbers) - 1) % _MAX_SEQNUM + 1
+            seqnum = next(self._numbers)
+            if seqnum <= _MAX_SEQNUM:
+                return seqnum
+            seqnum = (seqnum - 1) % _MAX_SEQNUM + 1
             if seqnum not in self._pending and seqnum not in self._ghosts and seqnum not in self._unlinks:
                 return seqnum
 

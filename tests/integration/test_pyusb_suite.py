@@ -1,0 +1,58 @@
+"""PyUSB's own test suite, unmodified from its source distribution, against our backend over a real socket."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tests.pcapng_reader import read_capture
+from tests.pyusb_test_device import BUSID, pyusb_test_server
+from tests.waiting import wait_until
+from usbip_capture.hosts import Server
+from usbip_capture.usb.urb import TransferType
+
+ROOT = Path(__file__).parents[2]
+RUNNER = Path(__file__).with_name("run_pyusb_suite.py")
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `tests` folder of the source distribution of the PyUSB that is installed."""
+    folder = tmp_path_factory.mktemp("pyusb")
+    pyusb = f"pyusb=={version('pyusb')}"
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "-q", pyusb]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"{pyusb} cannot be downloaded as source: {done.stderr.strip().splitlines()[-1:]}")
+    (archive,) = folder.glob("pyusb-*.tar.gz")
+    subprocess.run([sys.executable, "-m", "tarfile", "-e", str(archive), str(folder)], check=True)
+    (tests,) = folder.glob("pyusb-*/tests")
+    shutil.rmtree(tests.parent / "usb")     # or it would be used instead of the one that is installed
+    return tests
+
+
+@pytest.mark.parametrize("captured", [False, True], ids=["capture off", "capture on"])
+def test_pyusb_s_own_tests_pass(suite: Path, tmp_path: Path, captured: bool) -> None:
+    target = tmp_path / "suite.pcapng"
+    server = pyusb_test_server()
+    port = server.listen("127.0.0.1", 0)[1]
+    try:
+        command = [sys.executable, str(RUNNER), str(suite), str(port), *([str(target)] if captured else [])]
+        done = subprocess.run(
+            command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120, check=False
+        )
+        exported = Server("127.0.0.1", port)
+        wait_until("the device is listed again", lambda: [info.busid for info in exported.devices()] == [BUSID])
+    finally:
+        server.close()
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^Ran 23 tests", done.stderr, re.MULTILINE), done.stderr
+    if captured:
+        kinds = {packet.usb.xfer_type for packet in read_capture(target) if packet.usb}
+        assert kinds == set(TransferType)

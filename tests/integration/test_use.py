@@ -1,0 +1,150 @@
+"""`usbip-capture use`: unmodified PyUSB programs on a server's devices."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.loopback_device import LoopbackServer, loopback_server
+from tests.pcapng_reader import read_capture
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """\
+import sys
+import usb.core
+import usb.util
+dev = usb.core.find(idVendor=0x1209)
+print(dev.write(0x04, b"hello"), bytes(dev.read(0x84, 64)), sys.argv[1:])
+sys.exit(3)
+"""
+LEGACY = """\
+import usb
+print([d.idProduct for bus in usb.busses() for d in bus.devices])
+"""
+SUBPROCESS = """\
+import subprocess, sys
+import usb.core
+usb.core.find()
+import usb.backend.libusb1
+usb.backend.libusb1.get_backend().close()
+subprocess.run([sys.executable, "other.py"])
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    with loopback_server() as opened:
+        yield opened
+
+
+def use(
+    server: LoopbackServer, folder: Path, *arguments: str, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "usbip_capture.cli.main", "use", "127.0.0.1", "--port", str(server.port)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
+    return subprocess.run(
+        [*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def written(folder: Path, text: str, name: str = "program.py") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("how", ["file", "interpreter", "executable", "module"])
+def test_a_program_runs_with_its_arguments_and_status(server: LoopbackServer, tmp_path: Path, how: str) -> None:
+    path = written(tmp_path, PROGRAM)
+    program = {"file": ["program.py"], "interpreter": [sys.executable, "program.py"], "module": ["-m", "program"]}
+    if how == "executable":
+        path.write_text(f"#!{sys.executable}\n{PROGRAM}")
+        path.chmod(0o755)
+        program["executable"] = ["./program.py"]
+    done = use(server, tmp_path, "--", *program[how], "--option", "--", "x")
+    assert done.stdout == "5 b'hello' ['--option', '--', 'x']\n", done.stderr
+    assert done.returncode == 3
+
+
+def test_all_is_captured(server: LoopbackServer, tmp_path: Path) -> None:
+    written(tmp_path, PROGRAM)
+    done = use(server, tmp_path, "--pcap", "out.pcapng", "--", "program.py")
+    assert done.returncode == 3, done.stderr
+    assert any(packet.data.endswith(b"hello") for packet in read_capture(tmp_path / "out.pcapng"))
+
+
+def test_the_old_api(server: LoopbackServer, tmp_path: Path) -> None:
+    written(tmp_path, LEGACY)
+    assert use(server, tmp_path, "--", "program.py").stdout == "[1]\n"
+    assert use(server, tmp_path, "--device", "1-9,1-1", "--", "program.py").stdout == "[1]\n"
+    done = use(server, tmp_path, "--device", "1-9", "--", "program.py")
+    assert done.stdout == "[]\n"
+    assert "exports no 1-9 now, but 1-1 (1209:0001)" in done.stderr
+
+
+def test_further_processes_capture_beside_the_first(server: LoopbackServer, tmp_path: Path) -> None:
+    written(tmp_path, PROGRAM, "other.py")
+    written(tmp_path, SUBPROCESS)
+    done = use(server, tmp_path, "--pcap", "out.pcapng", "--", "program.py")
+    assert "b'hello'" in done.stdout, done.stderr
+    names = sorted(path.name for path in tmp_path.glob("*.pcapng"))
+    assert len(names) == 2
+    assert re.fullmatch(r"out-\d+\.pcapng", names[0])
+
+
+def test_the_program_s_own_sitecustomize_still_runs(server: LoopbackServer, tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    written(tmp_path / "site", "print('customized')", "sitecustomize.py")
+    written(tmp_path, PROGRAM)
+    done = use(server, tmp_path, "--", "program.py", env={"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path / 'site'}"})
+    assert "customized\n5 b'hello'" in done.stdout
+
+
+def test_what_cannot_be(server: LoopbackServer, tmp_path: Path) -> None:
+    written(tmp_path, PROGRAM)
+    for code, arguments, sentence in (
+        (2, (), "no program given"),
+        (1, ("--", "no-such-program"), "there is no program 'no-such-program'"),
+        (2, ("--device", "zzzz:1", "--", "program.py"), "is no device"),
+        (2, ("--timeout", "-1", "--", "program.py"), "is no time to wait"),
+        (2, ("--reconnect", "-1", "--", "program.py"), "reconnect is -1.0"),
+    ):
+        done = use(server, tmp_path, *arguments)
+        assert (done.returncode, sentence in done.stderr) == (code, True), done.stderr
+        assert "Traceback" not in done.stderr
+    server.server.close()
+    done = use(server, tmp_path, "--", "program.py")
+    assert done.returncode == 1
+    assert "nothing listens on 127.0.0.1" in done.stderr
+
+
+def test_a_program_that_does_not_use_pyusb_is_told_of(server: LoopbackServer, tmp_path: Path) -> None:
+    written(tmp_path, "print('nothing')")
+    done = use(server, tmp_path, "--", "program.py")
+    assert (done.returncode, done.stdout) == (0, "nothing\n")
+    assert "has not asked PyUSB" in done.stderr
+
+
+def test_interrupted_the_program_ends_as_it_likes(server: LoopbackServer, tmp_path: Path) -> None:
+    text = "import time, usb.core\nusb.core.find()\ntry:\n open('ready', 'w').close()\n time.sleep(60)\n"
+    written(tmp_path, text + "except KeyboardInterrupt:\n raise SystemExit(7)\n")
+    command = [sys.executable, "-m", "usbip_capture.cli.main", "use", f"127.0.0.1:{server.port}", "--", "program.py"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True
+    )
+    try:
+        wait_until("the program runs", (tmp_path / "ready").exists)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(20) == 7
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

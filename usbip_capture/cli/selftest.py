@@ -1,0 +1,59 @@
+"""`usbip-capture selftest`: what a server and one of its devices do right and wrong."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+
+from usbip_capture.address import DEFAULT_PORT
+from usbip_capture.errors import UsbipError
+
+_EPILOG = """\
+`ok` is as Linux does it, `note` otherwise but harmless, `WRONG` what programs will trip over, `-` what this device has
+nothing to try with. Requests are standard ones, and reads of IN endpoints; nothing is written to the device.
+
+exit status: 0 nothing is wrong, 1 something is, or the device could not be tested, 2 wrong arguments
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The subcommand's options."""
+    parser = commands.add_parser(
+        "selftest",
+        help="try a server and a device, and say what they do right and wrong",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("host", metavar="HOST", help="the USB/IP server: HOST, HOST:PORT or [IPv6]:PORT; or demo")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="its TCP port (default: %(default)s)")
+    parser.add_argument("--device", default="", metavar="DEVICE", help="a busid or VID:PID (default: the only one)")
+    parser.add_argument("--pcap", default="", metavar="FILE", help="capture all transfers into FILE")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print each result as it comes; the exit status. Raises UsbipError."""
+    import usb.core
+
+    from usbip_capture.capture.writer import PcapWriter
+    from usbip_capture.hosts import Selector, Server
+    from usbip_capture.selftest.results import Result, Verdict
+    from usbip_capture.selftest.session import Selftest
+
+    found: list[Result] = []
+
+    def tell(result: Result) -> None:
+        found.append(result)
+        print(result, flush=True)
+
+    server = Server.parse(args.host, args.port)
+    selector = Selector.parse(args.device)
+    with contextlib.ExitStack() as stack:
+        pcap = stack.enter_context(PcapWriter(args.pcap)) if args.pcap else None
+        try:
+            Selftest(server, selector, tell, pcap).run()
+        except usb.core.USBError as error:
+            raise UsbipError(f"the device cannot be tested: {error.strerror or error}") from error
+    bad = sum(result.verdict is Verdict.WRONG for result in found)
+    print(f"{len(found)} checks, {bad} wrong")
+    return 1 if bad else 0

@@ -1,0 +1,187 @@
+"""Asynchronous transfers on a device of our backend: many in flight, each a future.
+
+`concurrent.futures` for threads, `asyncio` by the adapter around it; both use the same transfers as PyUSB's calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from concurrent.futures import Future
+from types import TracebackType
+
+import usb.core
+
+from usbip_capture.device import Device, Transfer
+from usbip_capture.devices.timetable import Timetable
+from usbip_capture.pyusb_backend.errors import invalid
+from usbip_capture.pyusb_backend.opened import OpenDevice
+from usbip_capture.pyusb_backend.transfers import in_urb, out_urb
+from usbip_capture.usb.setup import Setup, classify
+from usbip_capture.usb.urb import DIR_IN, Buffer, Completion, IsoPacket, Urb
+
+#: Seconds after which a transfer that was taken back is given up.
+_GRACE = 0.25
+
+
+class TransferFuture(Future[Completion]):
+    """A transfer under way; its result is the Completion of its URB.
+
+    `cancel` takes the transfer back at once: what it may have brought meanwhile is lost.
+    """
+
+    def __init__(self, device: Device) -> None:
+        super().__init__()
+        self._device = device
+        self.transfer: Transfer | None = None
+
+    def cancel(self) -> bool:
+        """False if it is done already."""
+        cancelled = super().cancel()
+        if cancelled and self.transfer is not None:
+            self._device.cancel(self.transfer)
+        return cancelled
+
+
+class AsynchronousDevice:
+    """Futures for the transfers of `dev`, which comes from `usb.core.find(backend=get_backend(...))`.
+
+    Completions have `data` (IN, isochronous: packed), `actual_length` and `packets` (isochronous: their lengths and
+    status, which PyUSB itself does not tell). Each transfer is one URB of at most `max_transfer` bytes. Time-outs are
+    in milliseconds, None is none. Futures raise what PyUSB's own calls raise; their callbacks run on the thread that
+    reads for all, and must not wait for transfers of the same device.
+
+    Raises TypeError for a device of another backend.
+    """
+
+    def __init__(self, dev: usb.core.Device) -> None:
+        opened = dev._ctx.managed_open()
+        if not isinstance(opened, OpenDevice):
+            raise TypeError("asynchronous transfers need a device of usbip_capture.get_backend")
+        self._opened = opened
+        self._timetable = Timetable("usbip-timeouts")
+
+    def read(self, endpoint: int, size: int, timeout: int | None = None) -> TransferFuture:
+        """An IN transfer of at most `size` bytes; isochronous: as many packets as fit. Raises USBError."""
+        found = self._opened.endpoint(endpoint)
+        if not endpoint & DIR_IN:
+            raise invalid(f"endpoint {endpoint:#04x} is an OUT endpoint, nothing can be read from it")
+        return self._submit(in_urb(found, size), timeout)
+
+    def write(self, endpoint: int, data: Buffer, timeout: int | None = None) -> TransferFuture:
+        """An OUT transfer; `data` must not be changed before it is done. Raises USBError."""
+        found = self._opened.endpoint(endpoint)
+        if endpoint & DIR_IN:
+            raise invalid(f"endpoint {endpoint:#04x} is an IN endpoint, nothing can be written to it")
+        return self._submit(out_urb(found, memoryview(data)), timeout)
+
+    def control(
+        self,
+        bmRequestType: int,
+        bRequest: int,
+        wValue: int = 0,
+        wIndex: int = 0,
+        data_or_wLength: Buffer | int = b"",
+        timeout: int | None = None,
+    ) -> TransferFuture:
+        """A control transfer. Requests that change the settings are for PyUSB's own methods: USBError."""
+        data = b"" if isinstance(data_or_wLength, int) else data_or_wLength
+        length = data_or_wLength if isinstance(data_or_wLength, int) else len(data)
+        setup = Setup(bmRequestType, bRequest, wValue, wIndex, length).pack()
+        if classify(setup) is not None:
+            raise invalid("settings are changed with set_configuration, set_interface_altsetting and clear_halt")
+        return self._submit(Urb.control(setup, data), timeout)
+
+    def close(self) -> None:
+        """Forget time-outs that are still due. Transfers under way go on."""
+        self._timetable.close()
+
+    def __enter__(self) -> AsynchronousDevice:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _submit(self, urb: Urb, timeout: int | None) -> TransferFuture:
+        unit = self._opened.unit
+        if urb.length > unit.max_transfer:
+            raise invalid(f"{urb.length} bytes are too much for one URB: this server takes {unit.max_transfer}")
+        device = unit.present()
+        future = TransferFuture(device)
+        seconds = None if not timeout else timeout / 1000
+
+        def done(completion: Completion) -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            if completion.status:
+                future.set_exception(unit.failed(completion.status, seconds, urb.endpoint))
+            else:
+                future.set_result(completion)
+
+        transfer = future.transfer = Transfer(urb, done)
+        if seconds is not None:
+            self._timetable.after(seconds, lambda: self._expire(device, transfer))
+        device.submit(transfer)
+        return future
+
+    def _expire(self, device: Device, transfer: Transfer) -> None:
+        if transfer.completion is None:
+            device.cancel(transfer)
+            self._timetable.after(_GRACE, lambda: device.abandon(transfer))
+
+
+class AsyncioDevice:
+    """The same for `asyncio`: `await dev.read(0x81, 64)`. Cancelling a task takes its transfer back."""
+
+    def __init__(self, dev: usb.core.Device) -> None:
+        self._device = AsynchronousDevice(dev)
+
+    async def read(self, endpoint: int, size: int, timeout: int | None = None) -> bytes:
+        """What an IN transfer brings."""
+        return bytes((await asyncio.wrap_future(self._device.read(endpoint, size, timeout))).data)
+
+    async def write(self, endpoint: int, data: Buffer, timeout: int | None = None) -> int:
+        """Bytes that an OUT transfer has moved."""
+        return (await asyncio.wrap_future(self._device.write(endpoint, data, timeout))).actual_length
+
+    async def control(
+        self,
+        bmRequestType: int,
+        bRequest: int,
+        wValue: int = 0,
+        wIndex: int = 0,
+        data_or_wLength: Buffer | int = b"",
+        timeout: int | None = None,
+    ) -> bytes:
+        """What the data stage of a control transfer brings, nothing for OUT."""
+        future = self._device.control(bmRequestType, bRequest, wValue, wIndex, data_or_wLength, timeout)
+        return bytes((await asyncio.wrap_future(future)).data)
+
+    async def iso_read(self, endpoint: int, size: int, timeout: int | None = None) -> list[tuple[IsoPacket, bytes]]:
+        """Each packet of an isochronous IN transfer with its data."""
+        completion = await asyncio.wrap_future(self._device.read(endpoint, size, timeout))
+        found, at = [], 0
+        for packet in completion.packets:
+            found.append((packet, bytes(completion.data[at : at + packet.actual_length])))
+            at += packet.actual_length
+        return found
+
+    async def stream(self, endpoint: int, size: int, depth: int = 4) -> AsyncIterator[bytes]:
+        """What an IN endpoint sends, transfer by transfer, with `depth` of them always in flight."""
+        flying = deque(self._device.read(endpoint, size) for _ in range(depth))
+        try:
+            while True:
+                completion = await asyncio.wrap_future(flying[0])
+                flying.popleft()
+                flying.append(self._device.read(endpoint, size))
+                yield bytes(completion.data)
+        finally:
+            for future in flying:
+                future.cancel()
+
+    def close(self) -> None:
+        """See AsynchronousDevice."""
+        self._device.close()

@@ -1,0 +1,196 @@
+"""The devices of one server, for a backend: listed anew each time, imported when used, captured, given back."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from weakref import WeakValueDictionary
+
+from usbip_capture.capture.channel import UsbChannel
+from usbip_capture.capture.writer import PcapWriter
+from usbip_capture.device import Device
+from usbip_capture.errors import UsbipError
+from usbip_capture.hosts import Selector, Server
+from usbip_capture.pyusb_backend.errors import no_device
+from usbip_capture.pyusb_backend.exported import Exported, Source
+from usbip_capture.pyusb_backend.handle import DeviceHandle
+from usbip_capture.tap import Tapped
+from usbip_capture.usb.descriptors import DeviceDescriptor
+from usbip_capture.usb.info import DeviceInfo
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which a device may be away after it was given back: Linux resets it then.
+_AWAY = 2.0
+_RETRY_INTERVAL = 0.05
+
+
+class _GivenBack:
+    """What this process gave back within the last _AWAY seconds, by whichever backend: host, port and busid."""
+
+    def __init__(self) -> None:
+        self._since: dict[tuple[str, int, str], float] = {}
+        self._lock = threading.Lock()
+
+    def add(self, server: Server, busid: str) -> None:
+        with self._lock:
+            self._since[server.host, server.port, busid] = time.monotonic()
+
+    def take(self, server: Server, busid: str) -> bool:
+        """Whether it is one of them; it is not any more."""
+        with self._lock:
+            return self._since.pop((server.host, server.port, busid), None) is not None
+
+    def of(self, server: Server) -> set[str]:
+        """The busids of a server's."""
+        now = time.monotonic()
+        with self._lock:
+            for key in [key for key, since in self._since.items() if now - since > _AWAY]:
+                del self._since[key]
+            return {busid for host, port, busid in self._since if (host, port) == (server.host, server.port)}
+
+
+_given_back = _GivenBack()
+
+
+class ServerSource(Source):
+    """The devices that a server exports, all or those of `selection`.
+
+    Each is captured in a pcapng interface of its own when there is a writer.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        selection: list[Selector],
+        pcap: PcapWriter | None,
+        *,
+        owns_pcap: bool,
+        max_transfer: int,
+        reconnect: float,
+    ) -> None:
+        self._server = server
+        self._selection = selection
+        self._pcap = pcap
+        self._owns_pcap = owns_pcap
+        self._max_transfer = max_transfer
+        self._reconnect = reconnect
+        self._lock = threading.Lock()
+        self._opened: dict[int, Device] = {}
+        self._known: WeakValueDictionary[str, Exported] = WeakValueDictionary()
+        self._descriptors: dict[tuple[object, ...], DeviceDescriptor] = {}
+        self._channels: dict[str, UsbChannel] = {}
+
+    def devices(self) -> Iterator[Exported]:
+        listed = {info.busid: info for info in self._listed()}
+        with self._lock:
+            # Servers leave out devices in use, and those that PyUSB still holds are in use by us.
+            found = {busid: exported for busid, exported in self._known.items() if self._still_ours(exported)}
+            for busid, info in listed.items():
+                if busid not in found and self._selected(info):
+                    found[busid] = self._exported(info)
+            self._known.update(found)
+        yield from found.values()
+
+    def close(self) -> None:
+        while self._opened:
+            self._close(self._opened.popitem()[1])
+        if self._owns_pcap and self._pcap is not None:
+            self._pcap.close()
+
+    def _selected(self, info: DeviceInfo) -> bool:
+        return not self._selection or any(selector.matches(info) for selector in self._selection)
+
+    def _still_ours(self, exported: Exported) -> bool:
+        return exported.alive or (bool(self._reconnect) and exported.imported)
+
+    def _listed(self) -> list[DeviceInfo]:
+        """What the server exports, when what we gave back just now is back as well. Raises UsbipError."""
+        while True:
+            listed = self._server.devices()
+            if not _given_back.of(self._server) - {info.busid for info in listed}:
+                return listed
+            time.sleep(_RETRY_INTERVAL)
+
+    def _exported(self, info: DeviceInfo) -> Exported:
+        """The device that PyUSB knows already, as long as it is the same one."""
+        known = self._known.get(info.busid)
+        if known is not None and not known.imported and _identity(known.info) == _identity(info):
+            return known
+        descriptor = self._descriptors.get(_identity(info))
+        return Exported(info, lambda: self._open(info), self._give_back, descriptor)
+
+    def _open(self, info: DeviceInfo) -> DeviceHandle:
+        patience = _AWAY if _given_back.take(self._server, info.busid) else 0.0
+        device = self._import([Selector(busid=info.busid)], patience)
+        handle = DeviceHandle(
+            device,
+            max_transfer=self._max_transfer,
+            reimport=lambda seconds: self._import_again(handle, seconds),
+            reconnect=self._reconnect,
+        )
+        self._descriptors[_identity(info)] = handle.device_descriptor()
+        return handle
+
+    def _give_back(self, handle: DeviceHandle) -> None:
+        device = handle.device
+        self._opened.pop(id(device), None)
+        self._close(device)
+
+    def _close(self, device: Device) -> None:
+        if device.alive:
+            _given_back.add(self._server, device.info.busid)
+        device.close()
+
+    def _import_again(self, handle: DeviceHandle, patience: float) -> Device:
+        """The device at the same place, whatever it is now; or elsewhere by its VID:PID. Raises USBError."""
+        before = handle.device
+        before.close()
+        self._opened.pop(id(before), None)
+        info = before.info
+        try:
+            return self._import([Selector(busid=info.busid), Selector(vid_pid=info.vid_pid)], patience)
+        except UsbipError as error:
+            raise no_device(f"device {info} was lost, and could not be imported again: {error}") from error
+
+    def _import(self, choices: list[Selector], patience: float) -> Device:
+        """Import the first of these that can be, within `patience` seconds. Raises UsbipError."""
+        deadline = time.monotonic() + patience
+        while True:
+            for choice in choices:
+                try:
+                    return self._captured(self._server.import_device(choice))
+                except UsbipError as error:
+                    log.debug("not imported: %s", error)
+                    if choice is choices[-1] and time.monotonic() > deadline:
+                        raise
+            time.sleep(_RETRY_INTERVAL)
+
+    def _captured(self, device: Device) -> Device:
+        if self._pcap is not None:
+            info = device.info
+            channel = self._channels.get(info.busid)
+            if channel is None:
+                channel = self._channels[info.busid] = self._pcap.add_usb_interface(info, server=str(self._server))
+            else:
+                channel.device(info)
+            device = Tapped(device, channel)
+        self._opened[id(device)] = device
+        return device
+
+
+def _identity(info: DeviceInfo) -> tuple[object, ...]:
+    """What a list says of a device, without what its use changes."""
+    return (
+        info.busid,
+        info.busnum,
+        info.devnum,
+        info.vid_pid,
+        info.bcdDevice,
+        info.bDeviceClass,
+        info.bDeviceSubClass,
+        info.bDeviceProtocol,
+        info.bNumConfigurations,
+    )
