@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from usbip_capture import net
 from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
+from usbip_capture.configuration import named
 from usbip_capture.devices.remote import RemoteDevice, import_device, list_devices
 from usbip_capture.errors import DeviceNotFound, ImportRefused, LocalProtocolError, UsbipError
 from usbip_capture.usb.info import DeviceInfo
@@ -77,14 +78,22 @@ class Server:
 
     @classmethod
     def parse(cls, host: str, port: int = DEFAULT_PORT, timeout: float = 5.0) -> Server:
-        """`host` as people write it, perhaps with a port of its own. Raises LocalProtocolError."""
+        """`host` as people write it: a name of theirs, or an address, perhaps with a port of its own.
+
+        The port that they have configured for a name counts where no other is given. Raises LocalProtocolError.
+        """
         if not isinstance(host, str) or not host.strip():
             raise LocalProtocolError("no server given: give its name or address, such as 192.0.2.10")
         name, port = parse_address(host, port) if isinstance(port, int) else (host, port)
         if not isinstance(port, int) or not 0 < port < 65536:
             raise LocalProtocolError(f"{port!r} is no port: give a number from 1 to 65535")
-        if not isinstance(timeout, (int, float)) or not 0 < timeout < 1e6:
-            raise LocalProtocolError(f"{timeout!r} is no time to wait: give seconds, more than 0")
+        configured = named(host)
+        if configured is not None:
+            name, own = configured
+            return cls(name, own if own and port == DEFAULT_PORT else port, timeout)
+        name, port = parse_address(host, port)
+        if (configured := named(name)) is not None:
+            name = configured[0]
         return cls(DEMO if name.lower() == DEMO else name, port, timeout)
 
     def __str__(self) -> str:

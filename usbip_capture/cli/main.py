@@ -1,27 +1,55 @@
-"""`usbip-capture`: subcommands for people without Wireshark at hand."""
+"""`usbip-capture`: subcommands for people without Wireshark at hand, and for scripts.
+
+Nothing is imported before it is needed: a command pays for its own module only.
+"""
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
 
-from usbip_capture import __version__, console
-from usbip_capture.cli import convert, demo, selftest, stats, syslog, use
-from usbip_capture.errors import LocalProtocolError
-from usbip_capture.filters.language import FilterError
+from usbip_capture import __version__
+
+TYPE_CHECKING = False       # not from typing: that module alone takes as long to import as all that `--version` needs
+if TYPE_CHECKING:
+    import argparse
+
+#: Name -> what it is for, in the order of the help. The module `usbip_capture.cli.<name>` has it.
+COMMANDS = {
+    "discover": "find servers that announce themselves on the network",
+    "list": "the devices of servers; -v: with all descriptors, -t: as a tree",
+    "probe": "read a device and say what it is",
+    "control": "one control transfer",
+    "read": "read from an endpoint",
+    "write": "write to an endpoint",
+    "capture": "capture a device's traffic into a file, a pipe or Wireshark",
+    "ports": "serial ports, as URLs to open them with",
+    "syslog": "show the log of a device, or of devices that send it",
+    "stats": "what a capture holds, per device and endpoint",
+    "convert": "from a recording of TCP to a capture of USB",
+    "use": "run a PyUSB program on a server's devices",
+    "selftest": "try a server and a device, and say what they do right and wrong",
+    "demo": "serve the built-in simulated device to others",
+    "config": "show the configuration: servers by name",
+    "completion": "completion of command lines, for bash, zsh and fish",
+}
+#: Ctrl-C is how they are meant to end.
+_UNTIL_STOPPED = ("capture", "convert", "demo", "syslog")
+#: Their failures have one code only: others are those of the program, or of the tests.
+_ONE_FAILURE = ("use", "selftest")
 
 _EXAMPLES = """\
 examples:
-  usbip-capture demo                          serve the simulated device on 127.0.0.1:3240
-  usbip-capture demo --listen [::]:3240       to other machines as well
-  usbip-capture stats capture.pcapng          what a capture holds
-  usbip-capture stats capture.pcapng --html page.html --filter 'bulk and in'
-  usbip-capture convert tcp.pcap usb.pcapng   from a recording of TCP to a capture of USB
-  usbip-capture syslog 192.168.1.20           what an ESP32 bridge logs
-  usbip-capture use pi -- program.py          run a PyUSB program on the devices of the server `pi`
-  usbip-capture selftest pi                   what that server, and a device there, do right and wrong
+  usbip-capture discover                          which servers are there
+  usbip-capture list pi                           what the server `pi` exports
+  usbip-capture capture pi -o capture.pcapng      capture until Ctrl-C
+  usbip-capture capture pi --wireshark            the same, in Wireshark
+  usbip-capture list demo -v                      the simulated device, wherever HOST is taken
 
-exit status: 0 all is well, 1 it failed (one sentence says why), 2 wrong arguments, 130 Ctrl-C came before it was done
+`usbip-capture COMMAND --help` has more. Options that commands share, such as --host and --pcap, may stand before the
+command, too.
+
+exit codes: 0 all is well, 2 wrong arguments, else one sentence says why; docs/commands.md has them all
 """
 
 
@@ -32,28 +60,110 @@ def main(argv: list[str] | None = None) -> int:
 
 def _command(argv: list[str] | None) -> int:
     given = sys.argv[1:] if argv is None else argv
+    if given == ["--version"]:
+        print(f"usbip-capture {__version__}")
+        return 0
+    if "_ARGCOMPLETE" in os.environ:
+        from usbip_capture.cli import completion
+
+        completion.complete()
+    command, arguments = split(given)
+    if command not in COMMANDS:
+        return _no_command(given, command)
     # What follows is another program's.
-    at = given.index("--") if given[:1] == ["use"] and "--" in given else len(given)
-    args = _parser().parse_args(given[:at])
-    args.program = given[at + 1 :]
-    try:
-        return int(args.run(args))
-    except FilterError as error:
-        raise LocalProtocolError(f"--filter: {error}") from error
+    at = arguments.index("--") if command == "use" and "--" in arguments else len(arguments)
+    args = parser(command).parse_args([command, *arguments[:at]])
+    args.program = arguments[at + 1 :]
+    return _run(command, args)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def split(given: list[str]) -> tuple[str, list[str]]:
+    """The command, empty if there is none, and its arguments, those before it among them."""
+    from usbip_capture.cli.groups import VALUED
+
+    at = 0
+    while at < len(given) and given[at].startswith("-"):
+        at += 2 if given[at] in VALUED else 1
+    return (given[at], given[:at] + given[at + 1 :]) if at < len(given) else ("", [])
+
+
+def parser(command: str = "") -> argparse.ArgumentParser:
+    """The parser of one command, or of the program's overview."""
+    import argparse
+
+    made = argparse.ArgumentParser(
         prog="usbip-capture",
-        description="USB over IP: captures and what is in them.",
+        description="USB over IP: devices, captures and what is in them.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"usbip-capture {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (demo, stats, convert, syslog, use, selftest):
-        command.add_parser(commands)
-    return parser
+    made.add_argument("--version", action="version", version=f"usbip-capture {__version__}")
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    if command:
+        from importlib import import_module
+
+        import_module(f"usbip_capture.cli.{command}").add_parser(commands)
+    else:
+        for name, text in COMMANDS.items():
+            commands.add_parser(name, help=text)
+    return made
+
+
+def _no_command(given: list[str], command: str) -> int:
+    if not command:
+        parser().parse_args(given)      # help, version, or what is wrong
+        return 2
+    from difflib import get_close_matches
+
+    close = get_close_matches(command, COMMANDS, 1)
+    hint = f"did you mean {close[0]}?" if close else "see usbip-capture --help"
+    print(f"usbip-capture: there is no command {command!r}: {hint}", file=sys.stderr)
+    return 2
+
+
+def _run(command: str, args: argparse.Namespace) -> int:
+    from usbip_capture.cli import exits
+    from usbip_capture.errors import UsbipError
+
+    # Names that a device gives itself must not end a command in a terminal that cannot show them.
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None and command != "stats":
+        reconfigure(errors="backslashreplace")
+    try:
+        code = int(args.run(args))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except UsbipError as error:
+        return _failed(command, error, exits.exit_code(error))
+    except KeyboardInterrupt:
+        return exits.DONE if command in _UNTIL_STOPPED else exits.INTERRUPTED
+    except Exception as error:
+        if exits.is_usb_error(error):
+            return _failed(command, error, exits.exit_code(error))
+        if isinstance(error, OSError):
+            return _output_lost(error)
+        raise
+
+
+def _failed(command: str, error: Exception, code: int) -> int:
+    text = str(getattr(error, "strerror", None) or error)
+    if sys.modules.get("usbip_capture.filters.language") is not None:
+        from usbip_capture.filters.language import FilterError
+
+        if isinstance(error, FilterError):
+            text, code = f"--filter: {text}", 2
+    print(f"usbip-capture: {text}", file=sys.stderr)
+    return min(code, 1) if command in _ONE_FAILURE else code
+
+
+def _output_lost(error: OSError) -> int:
+    """Standard output cannot be written."""
+    # Python would complain about what it cannot flush once more at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if not isinstance(error, BrokenPipeError):      # that one says: who read our output has gone
+        print(f"usbip-capture: the output cannot be written: {error.strerror or error}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -10,12 +10,9 @@ from __future__ import annotations
 import os
 import sys
 
-from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
-from usbip_capture.errors import LocalProtocolError
+from usbip_capture.address import DEFAULT_PORT, format_address
+from usbip_capture.configuration import configured
 
-#: Servers by environment: `HOST`, `HOST:PORT` or `NAME=HOST:PORT`, separated by commas.
-SERVERS_VARIABLE = "USBIP_CAPTURE_SERVERS"
-CONFIGURATION_FILE = "servers.conf"
 CACHE_FILE = "servers"
 #: Of the refresher: touched when it is started; locked while it runs.
 STAMP_FILE = "refreshed"
@@ -32,7 +29,7 @@ _TAKEN = "usbip_remote"
 
 
 class KnownServer:
-    """A server. source: `environment`, `configuration`, `used` or `mdns`. seen: when it last was there, epoch seconds.
+    """A server. source: that of `configuration`, or `used` or `mdns`. seen: when it last was there, epoch seconds.
 
     interface: the name of its Wireshark interface, set by `known_servers`.
     """
@@ -115,15 +112,6 @@ def read_cache() -> Cache:
     return cache
 
 
-def configuration_folder() -> str:
-    """Where the user's own settings lie."""
-    if os.name == "nt":
-        return os.path.join(os.environ.get("APPDATA") or os.path.expanduser("~"), "usbip-capture")
-    if sys.platform == "darwin":
-        return os.path.expanduser("~/Library/Application Support/usbip-capture")
-    return os.path.join(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "usbip-capture")
-
-
 def cache_folder() -> str:
     """Where what was seen is remembered."""
     if os.name == "nt":
@@ -151,30 +139,15 @@ def configuration_problem() -> str:
 
 def unreadable_entries() -> list[tuple[str, str]]:
     """(entry, source) of what the user has configured and what is no address."""
-    return [(entry, source) for entry, source in _entries() if _server(entry, source) is None]
+    return [(server.entry, server.source) for server in configured() if server.problem]
 
 
 def _configured() -> list[KnownServer]:
-    found = [_server(entry, source) for entry, source in _entries()]
-    return [server for server in found if server is not None]
-
-
-def _entries() -> list[tuple[str, str]]:
-    entries = [(entry, "environment") for entry in os.environ.get(SERVERS_VARIABLE, "").split(",")]
-    lines = _lines(os.path.join(configuration_folder(), CONFIGURATION_FILE))
-    entries += [(line.partition("#")[0], "configuration") for line in lines]
-    return [(entry.strip(), source) for entry, source in entries if entry.strip()]
-
-
-def _server(entry: str, source: str) -> KnownServer | None:
-    name, equals, address = entry.rpartition("=")
-    try:
-        host, port = parse_address(address)
-    except LocalProtocolError:
-        return None
-    if not port or not all(c.isalnum() or c in _HOST for c in host):
-        return None
-    return KnownServer(host, port, clean(name) if equals else "", source)
+    return [
+        KnownServer(server.host, server.port or DEFAULT_PORT, server.name, server.source)
+        for server in configured()
+        if server.host
+    ]
 
 
 def _lines(path: str) -> list[str]:

@@ -6,12 +6,19 @@ Ref: RFC 6763; the service type is that of ESP32 bridges, `_usbip._tcp`
 from __future__ import annotations
 
 import threading
-import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from usbip_capture.errors import ServerUnreachable
 
+if TYPE_CHECKING:
+    from zeroconf import ServiceInfo
+
 SERVICE_TYPE = "_usbip._tcp.local."
+#: Milliseconds for what an announcement has left out, such as the address: it is asked for again meanwhile.
+_DETAILS_TIMEOUT = 3000
 
 
 @dataclass(slots=True, frozen=True)
@@ -27,30 +34,59 @@ class DiscoveredServer:
 
 def discover_usbip_servers(timeout: float = 3.0) -> list[DiscoveredServer]:
     """Who answers within `timeout` seconds, by name. Raises ServerUnreachable where there is no network for it."""
-    from zeroconf import ServiceBrowser, ServiceListener, Zeroconf
-
     found: dict[str, DiscoveredServer] = {}
     lock = threading.Lock()
-    deadline = time.monotonic() + timeout
+
+    def on_found(server: DiscoveredServer) -> None:
+        with lock:
+            found[server.name] = server
+
+    def on_gone(name: str) -> None:
+        with lock:
+            found.pop(name, None)
+
+    with browsing(on_found, on_gone):
+        threading.Event().wait(timeout)
+    with lock:
+        return sorted(found.values(), key=lambda server: server.name)
+
+
+@contextmanager
+def browsing(
+    on_found: Callable[[DiscoveredServer], None], on_gone: Callable[[str], None] = lambda name: None
+) -> Iterator[None]:
+    """Look for servers during the block; each is told as soon as it has answered, and again when it has changed.
+
+    The callbacks run on a thread of zeroconf. Raises ServerUnreachable where there is no network for it.
+    """
+    from zeroconf import ServiceBrowser, ServiceInfo, ServiceListener, Zeroconf
+
+    done = threading.Event()
+
+    def tell(name: str, info: ServiceInfo) -> None:
+        server = _server(name, info)
+        if server is not None and not done.is_set():
+            on_found(server)
+
+    def ask(zc: Zeroconf, name: str, info: ServiceInfo) -> None:
+        try:
+            info.request(zc, _DETAILS_TIMEOUT)
+        except Exception:       # it was closed meanwhile, which zeroconf says in several ways
+            return
+        tell(name, info)
 
     class Listener(ServiceListener):
         def add_service(self, zc: Zeroconf, type_: str, name: str) -> None:
-            left = max(deadline - time.monotonic(), 0.1)
-            info = zc.get_service_info(type_, name, timeout=int(left * 1000))
-            addresses = tuple(info.parsed_scoped_addresses()) if info is not None else ()
-            if info is None or not info.port or not addresses:
-                return
-            host = next((address for address in addresses if ":" not in address), addresses[0])
-            properties = {_text(key): _text(value) for key, value in info.properties.items()}
-            server = DiscoveredServer(name.removesuffix("." + SERVICE_TYPE), host, info.port, addresses, properties)
-            with lock:
-                found[name] = server
+            info = ServiceInfo(type_, name)
+            if info.load_from_cache(zc):
+                tell(name, info)
+            else:   # on a thread: others must not wait for one that never completes its announcement
+                threading.Thread(target=ask, args=(zc, name, info), name="usbip-mdns", daemon=True).start()
 
         update_service = add_service
 
         def remove_service(self, zc: Zeroconf, type_: str, name: str) -> None:
-            with lock:
-                found.pop(name, None)
+            on_gone(_instance(name))
 
     try:
         zeroconf = Zeroconf()
@@ -59,12 +95,27 @@ def discover_usbip_servers(timeout: float = 3.0) -> list[DiscoveredServer]:
         raise ServerUnreachable(f"no server can be looked for: {reason}: is there a network?") from error
     try:
         browser = ServiceBrowser(zeroconf, SERVICE_TYPE, listener=Listener())
-        threading.Event().wait(timeout)
-        browser.cancel()
+        try:
+            yield
+        finally:
+            done.set()
+            browser.cancel()
     finally:
         zeroconf.close()
-    with lock:
-        return sorted(found.values(), key=lambda server: server.name)
+
+
+def _server(name: str, info: ServiceInfo) -> DiscoveredServer | None:
+    """None if the announcement is not complete."""
+    addresses = tuple(info.parsed_scoped_addresses())
+    if not info.port or not addresses:
+        return None
+    host = next((address for address in addresses if ":" not in address), addresses[0])
+    properties = {_text(key): _text(value) for key, value in info.properties.items()}
+    return DiscoveredServer(_instance(name), host, info.port, addresses, properties)
+
+
+def _instance(name: str) -> str:
+    return name.removesuffix("." + SERVICE_TYPE)
 
 
 def _text(raw: bytes | None) -> str:

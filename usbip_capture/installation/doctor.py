@@ -19,14 +19,19 @@ from pathlib import Path
 from typing import ParamSpec
 
 from usbip_capture import __version__
+from usbip_capture.configuration import (
+    CONFIGURATION,
+    ENVIRONMENT,
+    LINES,
+    LINES_FILE,
+    SERVERS_VARIABLE,
+    configuration_folder,
+    configuration_path,
+)
 from usbip_capture.discovery.known import (
     CACHE_FILE,
-    CONFIGURATION_FILE,
-    SERVERS_VARIABLE,
     KnownServer,
     cache_folder,
-    configuration_folder,
-    configuration_problem,
     known_servers,
     unreadable_entries,
 )
@@ -40,8 +45,9 @@ from usbip_capture.options import INTERFACE
 PACKAGES = ("pyusb", "python-pcapng", "zeroconf", "plotille")
 #: Where a server is known from, as a person finds it.
 _WHERE = {
-    "environment": SERVERS_VARIABLE,
-    "configuration": os.path.join(configuration_folder(), CONFIGURATION_FILE),
+    ENVIRONMENT: SERVERS_VARIABLE,
+    CONFIGURATION: configuration_path(),
+    LINES: os.path.join(configuration_folder(), LINES_FILE),
     "used": f"an earlier capture, in {os.path.join(cache_folder(), CACHE_FILE)}",
     "mdns": "its own announcement on the network",
 }

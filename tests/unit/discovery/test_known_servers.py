@@ -37,7 +37,7 @@ def test_all_sources_each_server_once(home: Path, monkeypatch: pytest.MonkeyPatc
         ("usbip-pi", "USB/IP remote: pi (pi:3240)", "environment"),
         ("usbip-rack-1", "USB/IP remote: Rack 1 (192.0.2.10:3241)", "environment"),
         ("usbip-fe80--1", "USB/IP remote: fe80::1 ([fe80::1]:3240)", "environment"),
-        ("usbip-lab", "USB/IP remote: lab (lab.example:3240)", "configuration"),
+        ("usbip-lab", "USB/IP remote: lab (lab.example:3240)", "servers.conf"),
         ("usbip-esp32", "USB/IP remote: esp32 (192.0.2.20:3240)", "mdns"),
     ]
     server = find_interface("usbip-rack-1")

@@ -1,0 +1,65 @@
+"""Exit codes of `usbip-capture`, the same for every command."""
+
+from __future__ import annotations
+
+import sys
+
+from usbip_capture.errors import (
+    DeviceNotFound,
+    ImportRefused,
+    LocalProtocolError,
+    ServerLost,
+    ServerUnreachable,
+    UsbipError,
+)
+
+DONE, FAILED, USAGE, SERVER, DEVICE, REFUSED, TRANSFER, TIMEOUT, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 7, 130
+
+#: Code -> what it means, as the documentation has it.
+MEANINGS = {
+    DONE: "all is well",
+    FAILED: "it failed in another way than below (the output cannot be written, the peer breaks the rules), or there is"
+    " nothing to show",
+    USAGE: "wrong arguments",
+    SERVER: "no server there, or the connection was lost",
+    DEVICE: "no such device, or several are meant",
+    REFUSED: "the device is in use by somebody else, or is not handed over",
+    TRANSFER: "the device refused a transfer (stall), or it failed in another way",
+    TIMEOUT: "the device did not answer in time",
+    INTERRUPTED: "ended by Ctrl-C before it was done; 0 for commands that run until then",
+}
+_OF_ERRORS: tuple[tuple[type[UsbipError], int], ...] = (
+    (LocalProtocolError, USAGE),
+    (ServerUnreachable, SERVER),
+    (ServerLost, SERVER),
+    (DeviceNotFound, DEVICE),
+    (ImportRefused, REFUSED),
+)
+
+
+def exit_code(error: Exception) -> int:
+    """The code for an error that ends a command: ours, or one of PyUSB."""
+    for kind, code in _OF_ERRORS:
+        if isinstance(error, kind):
+            return code
+    if isinstance(error, UsbipError):
+        cause = error.__cause__
+        return exit_code(cause) if isinstance(cause, Exception) and is_usb_error(cause) else FAILED
+    if is_usb_error(error):
+        usb = sys.modules["usb.core"]
+        if isinstance(error, usb.USBTimeoutError):
+            return TIMEOUT
+        return exit_code(error.__cause__) if isinstance(error.__cause__, UsbipError) else TRANSFER
+    return FAILED
+
+
+def is_usb_error(error: BaseException) -> bool:
+    """Whether PyUSB raised it; PyUSB is not imported for the question."""
+    usb = sys.modules.get("usb.core")
+    return usb is not None and isinstance(error, (usb.USBError, NotImplementedError))
+
+
+def table() -> str:
+    """The codes as a Markdown table, for the documentation."""
+    rows = ["| exit code | meaning |", "| --- | --- |", *(f"| {code} | {text} |" for code, text in MEANINGS.items())]
+    return "\n".join(rows) + "\n"

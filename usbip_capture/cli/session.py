@@ -1,0 +1,163 @@
+"""What a command that talks to a device works with: the server, the device imported from it, what is recorded."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from usbip_capture.cli.terminal import tell
+from usbip_capture.errors import LocalProtocolError
+from usbip_capture.hosts import DEMO, Selector, Server
+
+if TYPE_CHECKING:
+    import usb.core
+
+    from usbip_capture.capture.writer import PcapWriter
+    from usbip_capture.devices.remote import RemoteDevice
+    from usbip_capture.pyusb_backend.handle import DeviceHandle
+    from usbip_capture.syslog.message import Message
+
+#: Seconds in which the device's log can still say something about the last transfer.
+_LOG_LINGER = 0.2
+
+
+@dataclass(slots=True, frozen=True)
+class Imported:
+    """A device that is ours for now. dev: PyUSB's view of it; handle: ours; remote: the device itself."""
+
+    server: Server
+    remote: RemoteDevice
+    handle: DeviceHandle
+    dev: usb.core.Device
+
+
+def chosen_server(args: argparse.Namespace) -> Server:
+    """The one server of `groups.add_server`. Raises LocalProtocolError."""
+    return _server(args, args.server or args.host or "")
+
+
+def chosen_servers(args: argparse.Namespace) -> list[Server]:
+    """The servers of `groups.add_servers`; none if none was named."""
+    hosts = [*args.servers, *([args.host] if args.host else [])]
+    return [_server(args, host) for host in hosts]
+
+
+def _server(args: argparse.Namespace, host: str) -> Server:
+    return Server.parse(host, args.port, args.connect_timeout)
+
+
+def chosen_device(args: argparse.Namespace) -> Selector:
+    """The device of `groups.add_device`. Raises LocalProtocolError."""
+    if (args.vid is None) != (args.pid is None):
+        raise LocalProtocolError("--vid and --pid belong together: give both, or --device with a busid")
+    if args.vid is None:
+        return Selector.parse(args.device or "")
+    if args.device:
+        raise LocalProtocolError("--device says it all: leave --vid and --pid out")
+    return Selector(vid_pid=(args.vid, args.pid))
+
+
+@contextmanager
+def recording(args: argparse.Namespace, servers: list[Server]) -> Iterator[PcapWriter | None]:
+    """The capture that --pcap asks for, if it does, and the logs that --syslog asks for, until the end of the block.
+
+    Raises CaptureError, also at the end: nobody should believe in a capture that is lost.
+    """
+    with ExitStack() as stack:
+        writer: PcapWriter | None = None
+        if args.pcap:
+            from usbip_capture.capture.writer import PcapWriter
+
+            writer = stack.enter_context(PcapWriter(args.pcap))
+        if args.syslog:
+            for server in servers:
+                stack.enter_context(log_of(server, args.syslog_port, writer))
+        yield writer
+
+
+@contextmanager
+def log_of(server: Server, port: int, writer: PcapWriter | None) -> Iterator[None]:
+    """The device's log onto standard error, and into the capture; begun when it is connected, or cannot be yet."""
+    from usbip_capture.collector import SyslogReceiver
+    from usbip_capture.collector.display import line
+
+    def show(message: Message) -> None:
+        print(f"[syslog] {line(message)}", file=sys.stderr, flush=True)
+
+    said = _Said()
+    logger = logging.getLogger("usbip_capture.collector")
+    logger.addHandler(said)
+    logger.setLevel(logging.INFO)
+    try:
+        with SyslogReceiver(server.host, port, writer, callback=show, timeout=server.timeout):
+            said.something.wait(server.timeout)
+            yield
+            threading.Event().wait(_LOG_LINGER)
+    finally:
+        logger.removeHandler(said)
+
+
+class _Said(logging.Handler):
+    """What becomes of the log: told, and `something` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.something = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell(record.getMessage())
+        self.something.set()
+
+
+@contextmanager
+def imported(server: Server, selector: Selector, writer: PcapWriter | None) -> Iterator[Imported]:
+    """The device of `server` that is meant, given back at the end of the block. Raises UsbipError."""
+    import usb.core
+
+    from usbip_capture.pyusb_backend.backend import UsbipBackend
+    from usbip_capture.pyusb_backend.exported import ImportedSource
+    from usbip_capture.tap import Tapped
+
+    remote = server.import_device(selector)
+    try:
+        device = remote if writer is None else Tapped(remote, writer.add_usb_interface(remote.info, server=str(server)))
+        source = ImportedSource(device)
+        dev = usb.core.find(backend=UsbipBackend(source))
+        yield Imported(server, remote, source.handle(), dev)
+    except usb.core.USBError as error:
+        raise _explained(error, remote) from error
+    finally:
+        remote.close()
+
+
+def remember(server: Server, remote: RemoteDevice, product: str) -> None:
+    """Have the next list tell what the device calls itself."""
+    if server.host != DEMO:
+        from usbip_capture.discovery import memory
+
+        info = remote.info
+        memory.remember_server(server.host, server.port)
+        memory.remember_product(server.host, server.port, info.busid, "{:04x}:{:04x}".format(*info.vid_pid), product)
+
+
+def _explained(error: usb.core.USBError, remote: RemoteDevice) -> Exception:
+    """A sentence with what to try, where PyUSB's error has none."""
+    from usb.core import USBTimeoutError
+
+    from usbip_capture.errors import ServerLost, UsbipError
+    from usbip_capture.usb.status import EPIPE
+
+    if remote.lost is not None:
+        return ServerLost(remote.lost)
+    text = str(error.strerror or error)
+    if isinstance(error, USBTimeoutError):
+        return UsbipError(f"{text}: give it more time, or look at whether it has something to say at all")
+    if error.errno == EPIPE:
+        return UsbipError(f"{text}: the device refuses that; look at what it knows with `usbip-capture list -v`")
+    return UsbipError(text)

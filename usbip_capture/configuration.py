@@ -1,0 +1,184 @@
+"""Servers that the user has named: in `config.toml`, in `servers.conf` of earlier versions, in the environment.
+
+Wireshark waits for this at each of its starts, so that nothing is imported but `os`, and nothing here ever raises. The
+usual file, a table of names and addresses, is read line by line; one with more of TOML in it by a reader of TOML, which
+takes twice as long to import as Python itself takes to start.
+
+    [servers]
+    bench = "192.0.2.10:3241"
+    "Rack 1" = "pi.local"
+
+Ref: TOML 1.0
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from usbip_capture.address import parse_address
+from usbip_capture.errors import LocalProtocolError
+
+#: Servers by environment: `HOST`, `HOST:PORT` or `NAME=HOST:PORT`, separated by commas.
+SERVERS_VARIABLE = "USBIP_CAPTURE_SERVERS"
+CONFIGURATION_FILE = "config.toml"
+#: Of earlier versions: lines like the entries of SERVERS_VARIABLE.
+LINES_FILE = "servers.conf"
+SERVERS_TABLE = "servers"
+#: Where servers are configured, and the name of each place.
+ENVIRONMENT, CONFIGURATION, LINES = "environment", "configuration", "servers.conf"
+#: No file of ours is ever longer.
+_MAX_BYTES = 256 << 10
+_BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+_RESERVED = "demo"
+
+
+class ConfiguredServer:
+    """One entry. name: empty if it has none. host: empty if `problem` says why it cannot be used. port: 0 if not given.
+
+    source: ENVIRONMENT, CONFIGURATION or LINES.
+    """
+
+    __slots__ = ("entry", "host", "name", "port", "problem", "source")
+
+    def __init__(self, entry: str, source: str, name: str = "", address: object = "") -> None:
+        self.entry = entry
+        self.source = source
+        self.name = _one_line(name)
+        self.host, self.port, self.problem = "", 0, ""
+        if not isinstance(address, str):
+            self.problem = 'it is no text: write NAME = "HOST" or NAME = "HOST:PORT"'
+        elif self.name.lower() == _RESERVED:
+            self.problem = "demo is the simulated device: choose another name"
+        else:
+            self._parse(address)
+
+    def _parse(self, address: str) -> None:
+        try:
+            host, self.port = parse_address(address, 0)
+        except LocalProtocolError:
+            self.problem = "it is no address: write HOST, HOST:PORT or [IPv6]:PORT"
+            return
+        if any(c.isspace() or c == "/" for c in host):
+            self.problem = "it is no address: write HOST, HOST:PORT or [IPv6]:PORT"
+        else:
+            self.host = host
+
+
+def configured() -> list[ConfiguredServer]:
+    """All entries, in the order in which they are looked at; those that cannot be used too."""
+    found = [_of_line(entry, ENVIRONMENT) for entry in os.environ.get(SERVERS_VARIABLE, "").split(",") if entry.strip()]
+    found += _of_configuration()
+    lines = _read(os.path.join(configuration_folder(), LINES_FILE)).decode("utf-8", "replace").splitlines()
+    return found + [_of_line(line, LINES) for line in (line.partition("#")[0] for line in lines) if line.strip()]
+
+
+def named(name: str) -> tuple[str, int] | None:
+    """Host and port (0 if not given) of the server that the user has called so; None if there is none."""
+    wanted = name.strip().lower()
+    for server in configured() if wanted else ():
+        if server.host and server.name.lower() == wanted:
+            return server.host, server.port
+    return None
+
+
+def configuration_folder() -> str:
+    """Where the user's own settings lie."""
+    if os.name == "nt":
+        return os.path.join(os.environ.get("APPDATA") or os.path.expanduser("~"), "usbip-capture")
+    if sys.platform == "darwin":
+        return os.path.expanduser("~/Library/Application Support/usbip-capture")
+    return os.path.join(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "usbip-capture")
+
+
+def configuration_path() -> str:
+    """The configuration file, whether it exists or not."""
+    return os.path.join(configuration_folder(), CONFIGURATION_FILE)
+
+
+def read_lines(text: str) -> list[tuple[str, str]] | None:
+    """Names and addresses in a file that is nothing but a table of servers; None if there is more in it."""
+    if any((c < " " and c not in "\t\n\r") or c == "\x7f" for c in text):
+        return None
+    found: dict[str, str] = {}
+    table = False
+    for line in text.split("\n"):
+        line = line.removesuffix("\r").strip(" \t")
+        if "\r" in line:
+            return None
+        if not line or line[0] == "#":
+            continue
+        if not table and line == f"[{SERVERS_TABLE}]":
+            table = True
+            continue
+        name, rest = _key(line)
+        address, rest = _string(rest)
+        rest = rest.lstrip(" \t")
+        if not table or name is None or address is None or name in found or (rest and rest[0] != "#"):
+            return None
+        found[name] = address
+    return list(found.items())
+
+
+def _key(line: str) -> tuple[str | None, str]:
+    """The name before the equals sign, and what follows it."""
+    if line[0] == '"':
+        name, rest = _string(line)
+    else:
+        end = next((at for at, c in enumerate(line) if c not in _BARE), len(line))
+        name, rest = line[:end] or None, line[end:]
+    rest = rest.lstrip(" \t")
+    return (name, rest[1:].lstrip(" \t")) if rest[:1] == "=" else (None, "")
+
+
+def _string(text: str) -> tuple[str | None, str]:
+    """A basic string without escapes, and what follows it."""
+    end = text.find('"', 1)
+    if text[:1] != '"' or end < 0 or text[:3] == '"""' or "\\" in text[:end]:
+        return None, ""
+    return text[1:end], text[end + 1 :]
+
+
+def _of_configuration() -> list[ConfiguredServer]:
+    raw = _read(configuration_path())
+    try:
+        text = raw.decode()
+        table = read_lines(text)
+        entries = dict(table) if table is not None else _read_toml(text)
+    except ImportError:
+        problem = "Python 3.10 needs the package tomli for it: pip install tomli"
+    except ValueError as error:
+        problem = f"it is no TOML: {error}"
+    else:
+        return [ConfiguredServer(f"{name} = {entry!r}", CONFIGURATION, name, entry) for name, entry in entries.items()]
+    wrong = ConfiguredServer("the whole file", CONFIGURATION)
+    wrong.problem = problem
+    return [wrong]
+
+
+def _read_toml(text: str) -> dict[str, object]:
+    """Raises ValueError, and ImportError on Python 3.10 without tomli."""
+    from importlib import import_module
+
+    toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    table = toml.loads(text.replace("\r\n", "\n")).get(SERVERS_TABLE, {})
+    if not isinstance(table, dict):
+        raise ValueError(f"{SERVERS_TABLE} is no table: write [{SERVERS_TABLE}] on a line of its own")
+    return table
+
+
+def _of_line(entry: str, source: str) -> ConfiguredServer:
+    name, equals, address = entry.rpartition("=")
+    return ConfiguredServer(entry.strip(), source, name if equals else "", address)
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MAX_BYTES)
+    except OSError:
+        return b""
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -1,0 +1,80 @@
+"""Descriptors of classes as `lsusb -v` prints them: CDC and HID; others as bytes, as lsusb does what it does not know.
+
+Ref: CDC 1.2, 5.2.3; PSTN 1.2, 5.3; ECM 1.2, 5.4; HID 1.11, 6.2.1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from usbip_capture import usbids
+from usbip_capture.describe.layout import field, named, number
+from usbip_capture.describe.naming import version
+from usbip_capture.usb.class_descriptors import CDC_ACM, CDC_CALL_MANAGEMENT, CDC_HEADER, CDC_UNION, HidDescriptor
+from usbip_capture.usb.descriptors import InterfaceDescriptor, split_descriptors
+from usbip_capture.usb.setup import DT_CS_INTERFACE, DT_HID, DT_INTERFACE_ASSOCIATION
+
+_COMMUNICATIONS = 0x02
+_HID_TYPES = {0x21: "HID", 0x22: "Report", 0x23: "Physical"}
+_CALL_MANAGEMENT = ((1, "call management"), (2, "use DataInterface"))
+_ACM = (
+    (8, "connection notifications"),
+    (4, "sends break"),
+    (2, "line coding and serial state"),
+    (1, "get/set/clear comm features"),
+)
+_BYTES_A_LINE = 16
+
+
+def extra_lines(indent: int, interface: InterfaceDescriptor | None, extra: bytes) -> Iterator[str]:
+    """Descriptors between the standard ones. Those of HID and of associations are printed elsewhere."""
+    communications = interface is not None and interface.bInterfaceClass == _COMMUNICATIONS
+    for piece in split_descriptors(extra):
+        kind = piece[1] if len(piece) > 1 else -1
+        if kind == DT_INTERFACE_ASSOCIATION or (kind == DT_HID and interface is not None and interface.hid is not None):
+            continue
+        lines = list(_cdc(indent, piece)) if communications and kind == DT_CS_INTERFACE and len(piece) > 2 else []
+        yield from lines or [f"{' ' * indent}** UNRECOGNIZED:  {piece.hex(' ')}"]
+
+
+def _cdc(indent: int, piece: bytes) -> Iterator[str]:
+    """Nothing for what is not known here, or is too short."""
+    pad, inner, kind, data = " " * indent, indent + 2, piece[2], piece[3:]
+    if kind == CDC_HEADER and len(data) >= 2:
+        yield f"{pad}CDC Header:"
+        yield field(inner, "bcdCDC", version(data[0] | data[1] << 8))
+    elif kind == CDC_CALL_MANAGEMENT and len(data) >= 2:
+        yield f"{pad}CDC Call Management:"
+        yield from _capabilities(inner, data[0], _CALL_MANAGEMENT)
+        yield number(inner, "bDataInterface", data[1])
+    elif kind == CDC_ACM and data:
+        yield f"{pad}CDC ACM:"
+        yield from _capabilities(inner, data[0], _ACM)
+    elif kind == CDC_UNION and len(data) >= 2:
+        yield f"{pad}CDC Union:"
+        yield number(inner, "bMasterInterface", data[0])
+        for number_of in data[1:]:
+            yield number(inner, "bSlaveInterface", number_of)
+
+
+def _capabilities(indent: int, value: int, bits: tuple[tuple[int, str], ...]) -> Iterator[str]:
+    yield field(indent, "bmCapabilities", f"{value:#04x}")
+    for bit, text in bits:
+        if value & bit:
+            yield f"{' ' * indent}  {text}"
+
+
+def hid_lines(hid: HidDescriptor, report: bytes) -> Iterator[str]:
+    """The HID descriptor of an interface, and its report descriptor as bytes if it could be read."""
+    yield "        HID Device Descriptor:"
+    yield number(10, "bLength", 6 + 3 * len(hid.descriptors))
+    yield number(10, "bDescriptorType", DT_HID)
+    yield field(10, "bcdHID", version(hid.bcdHID))
+    yield named(10, "bCountryCode", str(hid.bCountryCode), usbids.country_name(hid.bCountryCode))
+    yield number(10, "bNumDescriptors", len(hid.descriptors))
+    for kind, length in hid.descriptors:
+        yield named(10, "bDescriptorType", str(kind), _HID_TYPES.get(kind, ""))
+        yield number(10, "wDescriptorLength", length)
+    yield "          Report Descriptor:" if report else "          Report Descriptors: ** UNAVAILABLE **"
+    for at in range(0, len(report), _BYTES_A_LINE):
+        yield f"            {report[at : at + _BYTES_A_LINE].hex(' ')}"

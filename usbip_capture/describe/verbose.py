@@ -1,0 +1,209 @@
+"""A device's descriptors as `lsusb -v` prints them.
+
+Ref: usbutils 014, lsusb.c (its layout: a value ends 25 columns after the beginning of its name)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from usbip_capture import usbids
+from usbip_capture.describe.classes import extra_lines, hid_lines
+from usbip_capture.describe.layout import field, named, number, string
+from usbip_capture.describe.naming import listed_name, version
+from usbip_capture.describe.reading import Description
+from usbip_capture.usb.bos import CONTAINER_ID, MS_OS_2_0, PLATFORM, SUPERSPEED_USB, USB_2_0_EXTENSION, WEBUSB
+from usbip_capture.usb.descriptors import (
+    ConfigurationDescriptor,
+    EndpointDescriptor,
+    InterfaceAssociation,
+    InterfaceDescriptor,
+)
+from usbip_capture.usb.urb import DIR_IN
+
+_TRANSFERS = ("Control", "Isochronous", "Bulk", "Interrupt")
+_SYNCS = ("None", "Asynchronous", "Adaptive", "Synchronous")
+_USAGES = ("Data", "Feedback", "Implicit feedback Data", "(reserved)")
+_SELF_POWERED, _REMOTE_WAKEUP = 0x40, 0x20
+_ISOCHRONOUS = 1
+_CAPABILITIES = {
+    USB_2_0_EXTENSION: "USB 2.0 Extension",
+    SUPERSPEED_USB: "SuperSpeed USB",
+    CONTAINER_ID: "Container ID",
+    PLATFORM: "Platform",
+}
+_PLATFORMS = {WEBUSB: "WebUSB", MS_OS_2_0: "Microsoft OS 2.0"}
+
+
+def verbose(found: Description) -> list[str]:
+    """All lines, the first one naming the device; no line ends with a blank."""
+    info = found.info
+    name = listed_name(info.idVendor, info.idProduct)
+    lines = [f"Bus {info.busnum:03d} Device {info.devnum:03d}: ID {info.idVendor:04x}:{info.idProduct:04x} {name}"]
+    lines += _device(found)
+    for configuration in found.configurations:
+        lines += _configuration(found, configuration)
+    lines += _qualifier(found.qualifier)
+    lines += _bos(found)
+    if found.status is not None:
+        lines.append(f"Device Status:     {found.status:#06x}")
+        lines.append("  Self Powered" if found.status & 1 else "  (Bus Powered)")
+        lines += ["  Remote Wakeup Enabled"] if found.status & 2 else []
+    return [line.rstrip() for line in lines]
+
+
+def _device(found: Description) -> list[str]:
+    d, strings = found.device, found.strings
+    triple = d.bDeviceClass, d.bDeviceSubClass, d.bDeviceProtocol
+    return [
+        "Device Descriptor:",
+        number(2, "bLength", d.bLength),
+        number(2, "bDescriptorType", d.bDescriptorType),
+        field(2, "bcdUSB", version(d.bcdUSB)),
+        *_class_lines(2, "bDeviceClass", "bDeviceSubClass", "bDeviceProtocol", triple),
+        number(2, "bMaxPacketSize0", d.bMaxPacketSize0),
+        named(2, "idVendor", f"{d.idVendor:#06x}", usbids.vendor_name(d.idVendor)),
+        named(2, "idProduct", f"{d.idProduct:#06x}", usbids.product_name(d.idVendor, d.idProduct)),
+        field(2, "bcdDevice", version(d.bcdDevice)),
+        string(2, "iManufacturer", d.iManufacturer, strings),
+        string(2, "iProduct", d.iProduct, strings),
+        string(2, "iSerial", d.iSerialNumber, strings),
+        number(2, "bNumConfigurations", d.bNumConfigurations),
+    ]
+
+
+def _class_lines(indent: int, kind: str, sub: str, protocol: str, triple: tuple[int, int, int]) -> list[str]:
+    return [
+        named(indent, kind, str(triple[0]), usbids.class_name(triple[0])),
+        named(indent, sub, str(triple[1]), usbids.subclass_name(*triple[:2])),
+        named(indent, protocol, str(triple[2]), usbids.protocol_name(*triple)),
+    ]
+
+
+def _configuration(found: Description, c: ConfigurationDescriptor) -> Iterator[str]:
+    yield "  Configuration Descriptor:"
+    yield number(4, "bLength", c.bLength)
+    yield number(4, "bDescriptorType", c.bDescriptorType)
+    yield field(4, "wTotalLength", f"{c.wTotalLength:#06x}")
+    yield number(4, "bNumInterfaces", c.bNumInterfaces)
+    yield number(4, "bConfigurationValue", c.bConfigurationValue)
+    yield string(4, "iConfiguration", c.iConfiguration, found.strings)
+    yield field(4, "bmAttributes", f"{c.bmAttributes:#04x}")
+    yield "      Self Powered" if c.bmAttributes & _SELF_POWERED else "      (Bus Powered)"
+    if c.bmAttributes & _REMOTE_WAKEUP:
+        yield "      Remote Wakeup"
+    unit = 8 if found.device.bcdUSB >= 0x0300 else 2       # milliamperes
+    yield field(4, "MaxPower", str(c.bMaxPower * unit)) + "mA"
+    associations = {a.bFirstInterface: a for a in c.associations}
+    # Those of an association are printed there.
+    plain = b"".join(piece for piece in _pieces(c.extra_descriptors) if piece[1] != 11)
+    yield from extra_lines(4, None, plain)
+    for interface in c.interfaces:
+        association = associations.pop(interface.bInterfaceNumber, None)
+        if association is not None:
+            yield from _association(found, association)
+        yield from _interface(found, interface)
+
+
+def _pieces(extra: bytes) -> Iterator[bytes]:
+    from usbip_capture.usb.descriptors import split_descriptors
+
+    return (piece for piece in split_descriptors(extra) if len(piece) > 1)
+
+
+def _association(found: Description, a: InterfaceAssociation) -> Iterator[str]:
+    yield "    Interface Association:"
+    for name in ("bLength", "bDescriptorType", "bFirstInterface", "bInterfaceCount"):
+        yield number(6, name, getattr(a, name))
+    triple = a.bFunctionClass, a.bFunctionSubClass, a.bFunctionProtocol
+    yield from _class_lines(6, "bFunctionClass", "bFunctionSubClass", "bFunctionProtocol", triple)
+    yield string(6, "iFunction", a.iFunction, found.strings)
+
+
+def _interface(found: Description, i: InterfaceDescriptor) -> Iterator[str]:
+    yield "    Interface Descriptor:"
+    for name in ("bLength", "bDescriptorType", "bInterfaceNumber", "bAlternateSetting", "bNumEndpoints"):
+        yield number(6, name, getattr(i, name))
+    triple = i.bInterfaceClass, i.bInterfaceSubClass, i.bInterfaceProtocol
+    yield from _class_lines(6, "bInterfaceClass", "bInterfaceSubClass", "bInterfaceProtocol", triple)
+    yield string(6, "iInterface", i.iInterface, found.strings)
+    yield from extra_lines(6, i, i.extra_descriptors)
+    if i.hid is not None:
+        yield from hid_lines(i.hid, found.reports.get(i.bInterfaceNumber, b""))
+    for endpoint in i.endpoints:
+        yield from _endpoint(endpoint)
+
+
+def _endpoint(e: EndpointDescriptor) -> Iterator[str]:
+    yield "      Endpoint Descriptor:"
+    yield number(8, "bLength", e.bLength)
+    yield number(8, "bDescriptorType", e.bDescriptorType)
+    way = "IN" if e.bEndpointAddress & DIR_IN else "OUT"
+    address = field(8, "bEndpointAddress", f"{e.bEndpointAddress:#04x}")
+    yield f"{address}  EP {e.bEndpointAddress & 0x0F} {way}"
+    yield number(8, "bmAttributes", e.bmAttributes)
+    yield f"          Transfer Type            {_TRANSFERS[e.bmAttributes & 3]}"
+    yield f"          Synch Type               {_SYNCS[e.bmAttributes >> 2 & 3]}"
+    yield f"          Usage Type               {_USAGES[e.bmAttributes >> 4 & 3]}"
+    times = (e.wMaxPacketSize >> 11 & 3) + 1
+    size = field(8, "wMaxPacketSize", f"{e.wMaxPacketSize:#06x}")
+    yield f"{size}  {times}x {e.wMaxPacketSize & 0x7FF} bytes"
+    yield number(8, "bInterval", e.bInterval)
+    if e.bLength >= 9:
+        yield number(8, "bRefresh", e.bRefresh)
+        yield number(8, "bSynchAddress", e.bSynchAddress)
+    if e.companion is not None:
+        yield number(8, "bMaxBurst", e.companion.bMaxBurst)
+        if e.bmAttributes & 3 == _ISOCHRONOUS:
+            yield number(8, "Mult", e.companion.bmAttributes & 3)
+    else:
+        yield from extra_lines(8, None, e.extra_descriptors)
+
+
+def _qualifier(raw: bytes) -> list[str]:
+    if len(raw) < 10:
+        return []
+    return [
+        "Device Qualifier (for other device speed):",
+        number(2, "bLength", raw[0]),
+        number(2, "bDescriptorType", raw[1]),
+        field(2, "bcdUSB", version(raw[2] | raw[3] << 8)),
+        *_class_lines(2, "bDeviceClass", "bDeviceSubClass", "bDeviceProtocol", (raw[4], raw[5], raw[6])),
+        number(2, "bMaxPacketSize0", raw[7]),
+        number(2, "bNumConfigurations", raw[8]),
+    ]
+
+
+def _bos(found: Description) -> Iterator[str]:
+    raw = found.bos
+    if not raw:
+        return
+    yield "Binary Object Store Descriptor:"
+    yield number(2, "bLength", raw[0])
+    yield number(2, "bDescriptorType", raw[1])
+    yield field(2, "wTotalLength", f"{int.from_bytes(raw[2:4], 'little'):#06x}")
+    yield number(2, "bNumDeviceCaps", raw[4])
+    for capability in found.capabilities:
+        kind, data = capability.bDevCapabilityType, capability.data
+        name = _PLATFORMS.get(capability.uuid) if capability.uuid and kind == PLATFORM else None
+        yield f"  {name or _CAPABILITIES.get(kind, 'Unknown')} Device Capability:"
+        yield number(4, "bLength", len(data) + 3)
+        yield number(4, "bDescriptorType", 16)
+        yield number(4, "bDevCapabilityType", kind)
+        if kind == USB_2_0_EXTENSION and len(data) >= 4:
+            attributes = int.from_bytes(data[:4], "little")
+            yield field(4, "bmAttributes", f"{attributes:#010x}")
+            yield f"      {_link_power(attributes)}"
+        elif capability.uuid is not None:
+            name = "ContainerID" if kind == CONTAINER_ID else "PlatformCapabilityUUID"
+            yield f"    {name:24}{{{capability.uuid}}}"
+            if data[17:]:
+                yield f"    CapabilityData          {data[17:].hex(' ')}"
+        else:
+            yield f"    data                    {data.hex(' ')}"
+
+
+def _link_power(attributes: int) -> str:
+    if not attributes & 2:
+        return "(Missing must-be-set LPM bit!)"
+    return "BESL Link Power Management (LPM) Supported" if attributes & 4 else "HIRD Link Power Management (LPM) Supported"

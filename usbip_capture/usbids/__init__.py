@@ -1,0 +1,94 @@
+"""Names of vendors, products and classes: the list of the Linux USB project, which the package brings along.
+
+Searched as it lies, without parsing it: a name is found in less than a millisecond.
+
+Ref: http://www.linux-usb.org/usb.ids, its section "Syntax"
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+_PATH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "usb.ids")
+
+
+def vendor_name(vendor: int) -> str:
+    """Who has this idVendor; empty if the list does not know."""
+    return _entry(_block(f"{vendor:04x}"))
+
+
+def product_name(vendor: int, product: int) -> str:
+    """What has these idVendor and idProduct; empty if the list does not know."""
+    return _entry(_child(_block(f"{vendor:04x}"), 1, f"{product:04x}"))
+
+
+def class_name(code: int) -> str:
+    """What a bDeviceClass or bInterfaceClass stands for; empty if the list does not know."""
+    return _entry(_block(f"C {code:02x}"))
+
+
+def subclass_name(code: int, subclass: int) -> str:
+    """What a subclass stands for; empty if the list does not know."""
+    return _entry(_child(_block(f"C {code:02x}"), 1, f"{subclass:02x}"))
+
+
+def protocol_name(code: int, subclass: int, protocol: int) -> str:
+    """What a protocol stands for; empty if the list does not know."""
+    return _entry(_child(_child(_block(f"C {code:02x}"), 1, f"{subclass:02x}"), 2, f"{protocol:02x}"))
+
+
+def language_name(langid: int) -> str:
+    """A language of strings, as `English (US)`; empty if the list does not know."""
+    primary = _block(f"L {langid & 0x3FF:04x}")
+    dialect = _entry(_child(primary, 1, f"{langid >> 10:02x}"))
+    return f"{_entry(primary)} ({dialect})" if dialect else _entry(primary)
+
+
+def country_name(code: int) -> str:
+    """The country of a HID's keys, bCountryCode; empty if the list does not know."""
+    return _entry(_block(f"HCC {code:02x}"))
+
+
+def list_version() -> str:
+    """The date of the list, as 2025.07.26."""
+    start = _list().find(b"# Version: ") + 11
+    return _list()[start : _list().find(b"\n", start)].decode()
+
+
+@cache
+def _list() -> bytes:
+    with open(_PATH, "rb") as file:
+        return file.read()
+
+
+def _block(key: str) -> bytes:
+    """An entry of the outermost level with all that belongs to it."""
+    data = _list()
+    start = data.find(f"\n{key}  ".encode()) + 1
+    if not start:
+        return b""
+    end = start
+    while True:
+        end = data.find(b"\n", end) + 1
+        if not end:
+            return data[start:]
+        if data[end : end + 1] != b"\t":
+            return data[start:end]
+
+
+def _child(block: bytes, level: int, key: str) -> bytes:
+    """An entry within `block`, with all that belongs to it."""
+    tabs = b"\t" * level
+    start = block.find(b"\n" + tabs + key.encode() + b"  ") + 1
+    if not start:
+        return b""
+    end = start
+    while True:
+        end = block.find(b"\n", end) + 1
+        if not end or not block.startswith(tabs + b"\t", end):
+            return block[start : end or None]
+
+
+def _entry(block: bytes) -> str:
+    return block.partition(b"\n")[0].partition(b"  ")[2].decode("utf-8", "replace").strip()
