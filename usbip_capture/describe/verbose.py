@@ -206,4 +206,4 @@ def _bos(found: Description) -> Iterator[str]:
 def _link_power(attributes: int) -> str:
     if not attributes & 2:
         return "(Missing must-be-set LPM bit!)"
-    return "BESL Link Power Management (LPM) Supported" if attributes & 4 else "HIRD Link Power Management (LPM) Supported"
+    return f"{'BESL' if attributes & 4 else 'HIRD'} Link Power Management (LPM) Supported"

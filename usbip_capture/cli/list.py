@@ -1,0 +1,142 @@
+"""`usbip-capture list`: what servers export, as a list, with all descriptors, or as a tree."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+
+from usbip_capture.cli import exits, listing
+from usbip_capture.cli.groups import add_command, add_json, add_recording, add_servers
+from usbip_capture.cli.session import chosen_servers, recording
+from usbip_capture.cli.terminal import Waiting, tell
+from usbip_capture.errors import UsbipError
+from usbip_capture.hosts import Server
+
+_EXAMPLES = """\
+  usbip-capture list pi                  what the server `pi` exports
+  usbip-capture list pi 192.0.2.10:3241 bench
+  usbip-capture list                     of all servers that are configured or announce themselves
+  usbip-capture list demo -t             as a tree of buses and ports
+  usbip-capture list demo -v             with all descriptors, as lsusb prints them
+  usbip-capture list pi --json | jq -r '.[].devices[].busid'
+
+Names are those that devices gave themselves when they were last read, else those of the list of USB ids. Only -v
+imports the devices, one after the other, which resets them on many servers; what is in use elsewhere is left alone.
+"""
+_AT_ONCE = 16
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = add_command(
+        commands,
+        "list",
+        "the devices of servers; -v: with all descriptors, -t: as a tree",
+        "List the devices that USB/IP servers export.",
+        _EXAMPLES,
+    )
+    add_servers(parser)
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("-v", "--verbose", action="store_true", help="import each device, and print its descriptors")
+    how.add_argument("-t", "--tree", action="store_true", help="a tree of buses, ports and interfaces")
+    add_json(parser)
+    add_recording(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List all; the exit code: that of the first server that failed. Raises UsbipError."""
+    servers = chosen_servers(args)
+    found: list[listing.Listed] = []
+    with recording(args, servers) as writer, _answers(args, servers) as answers:
+        for listed in answers:
+            if args.verbose:
+                listing.describe(listed, writer)
+            found.append(listed)
+            if not args.json:
+                _print(listed, args)
+    if args.json:
+        print(json.dumps([listing.as_json(listed) for listed in found], indent=2))
+    failed = [listed.error for listed in found if listed.error is not None]
+    if failed:
+        return exits.exit_code(failed[0])
+    if not found:
+        tell("no server is configured or has announced itself: name one, as in `usbip-capture list pi`")
+    return exits.DONE if any(listed.devices for listed in found) else exits.FAILED
+
+
+def _print(listed: listing.Listed, args: argparse.Namespace) -> None:
+    if listed.error is not None:
+        tell(str(listed.error))
+        return
+    print("\n".join(listing.lines(listed, tree=args.tree, verbose=args.verbose)), flush=True)
+    for error in listed.problems:
+        tell(str(error))
+    if not listed.devices:
+        tell(f"{listed.server} exports no device now: end the client that uses it, or bind one there")
+
+
+@contextmanager
+def _answers(args: argparse.Namespace, servers: list[Server]) -> Iterator[Iterator[listing.Listed]]:
+    """All servers are asked at once: those that were named in their order, others as they answer."""
+    pool = ThreadPoolExecutor(_AT_ONCE, "usbip-list")
+    try:
+        if servers:
+            yield (future.result() for future in [pool.submit(_ask, server) for server in servers])
+        else:
+            yield _found(args, pool)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _found(args: argparse.Namespace, pool: ThreadPoolExecutor) -> Iterator[listing.Listed]:
+    """What is configured, and what announces itself while it is looked for, as they answer."""
+    from usbip_capture.discovery import memory
+    from usbip_capture.discovery.known import known_servers
+    from usbip_capture.discovery.mdns import DiscoveredServer, browsing
+
+    asked: set[tuple[str, int]] = set()
+    answers: SimpleQueue[listing.Listed] = SimpleQueue()
+    lock = threading.Lock()
+
+    def ask(host: str, port: int) -> None:
+        with lock:
+            if (host, port) in asked:
+                return
+            asked.add((host, port))
+        pool.submit(lambda: answers.put(_ask(Server(host, port, args.connect_timeout))))
+
+    def on_found(server: DiscoveredServer) -> None:
+        ask(server.host, server.port)
+        memory.remember_server(server.host, server.port, server.name, "mdns")
+
+    for known in known_servers():
+        if known.source not in ("used", "mdns"):
+            ask(known.host, known.port)
+    answered = 0
+    deadline = time.monotonic() + args.mdns_timeout
+    with Waiting("looking for servers") as waiting, browsing(on_found):
+        while (left := deadline - time.monotonic()) > 0 or answered < len(asked):
+            try:
+                listed = answers.get(timeout=max(left, 0.05))
+            except Empty:
+                continue
+            answered += 1
+            waiting.clear()
+            yield listed
+            waiting.show()
+
+
+def _ask(server: Server) -> listing.Listed:
+    try:
+        listed = listing.Listed(server, server.devices())
+    except UsbipError as error:
+        return listing.Listed(server, [], error)
+    listing.name_devices(listed)
+    return listed

@@ -1,0 +1,152 @@
+"""What a server exports, as text and for scripts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from usbip_capture.cli.terminal import harmless
+from usbip_capture.describe.naming import class_names, listed_name, speed_name, version
+from usbip_capture.discovery.known import KnownDevice, read_cache
+from usbip_capture.errors import UsbipError
+from usbip_capture.hosts import DEMO, Selector, Server
+from usbip_capture.usb.info import DeviceInfo
+
+if TYPE_CHECKING:
+    from usbip_capture.capture.writer import PcapWriter
+    from usbip_capture.describe.reading import Description
+
+
+@dataclass(slots=True)
+class Listed:
+    """A server's list. error: why there is none. names: by busid. problems: devices that could not be described."""
+
+    server: Server
+    devices: list[DeviceInfo]
+    error: UsbipError | None = None
+    names: dict[str, str] = field(default_factory=dict)
+    descriptions: dict[str, Description] = field(default_factory=dict)
+    problems: list[UsbipError] = field(default_factory=list)
+
+    def name(self, info: DeviceInfo) -> str:
+        """What the device is called; empty if nobody knows."""
+        return self.names.get(info.busid) or harmless(listed_name(*info.vid_pid))
+
+
+def name_devices(listed: Listed) -> None:
+    """Names that the devices gave themselves when they were last read; and the list is remembered."""
+    from usbip_capture.discovery import memory
+
+    server = listed.server
+    if server.host == DEMO:
+        return
+    key = server.host, server.port
+    known = {(d.busid, d.vid_pid): d.name for d in read_cache().devices.get(key, [])}
+    for info in listed.devices:
+        name = known.get((info.busid, _vid_pid(info)), "")
+        if name:
+            listed.names[info.busid] = harmless(name)
+    memory.remember_server(*key)
+    memory.remember_devices(*key, [KnownDevice(info.busid, _vid_pid(info)) for info in listed.devices])
+
+
+def describe(listed: Listed, writer: PcapWriter | None) -> None:
+    """Import each device and read what it says of itself."""
+    from usbip_capture.cli.session import imported, remember
+    from usbip_capture.describe.reading import read_description
+
+    for info in listed.devices:
+        try:
+            with imported(listed.server, Selector(busid=info.busid), writer) as device:
+                found = read_description(device.handle)
+                listed.descriptions[info.busid] = found
+                product = found.strings.get(found.device.iProduct, "")
+                if product:
+                    listed.names[info.busid] = harmless(product)
+                    remember(listed.server, device.remote, product)
+        except UsbipError as error:
+            listed.problems.append(error)
+
+
+def lines(listed: Listed, *, tree: bool = False, verbose: bool = False) -> list[str]:
+    """The server, and its devices below."""
+    shown = [f"{listed.server}:"]
+    if tree:
+        from usbip_capture.describe.tree import tree as drawn
+
+        return shown + drawn(listed.devices, listed.name)
+    if verbose:
+        from usbip_capture.describe.verbose import verbose as described
+
+        for info in listed.devices:
+            found = listed.descriptions.get(info.busid)
+            shown += ["", *(described(found) if found else [_row(listed, info, 0).strip()])]
+        return shown
+    width = max((len(info.busid) for info in listed.devices), default=0)
+    return shown + [_row(listed, info, width) for info in listed.devices]
+
+
+def _row(listed: Listed, info: DeviceInfo, width: int) -> str:
+    name = listed.name(info) or "(unknown)"
+    classes = ", ".join(class_names(info))
+    return f"  {harmless(info.busid):{width}}  {_vid_pid(info)}  {speed_name(info.speed):>5}  {name}  [{classes}]"
+
+
+def as_json(listed: Listed) -> dict[str, object]:
+    """A server's list for scripts."""
+    server = listed.server
+    return {
+        "server": str(server),
+        "host": server.host,
+        "port": server.port,
+        "error": None if listed.error is None else str(listed.error),
+        "devices": [_device_json(listed, info) for info in listed.devices],
+        "problems": [str(error) for error in listed.problems],
+    }
+
+
+def _device_json(listed: Listed, info: DeviceInfo) -> dict[str, object]:
+    made: dict[str, object] = {
+        "busid": info.busid,
+        "bus": info.busnum,
+        "device": info.devnum,
+        "vid_pid": _vid_pid(info),
+        "name": listed.name(info),
+        "speed": speed_name(info.speed),
+        "classes": class_names(info),
+        "bcdDevice": version(info.bcdDevice),
+        "interfaces": [asdict(interface) for interface in info.interfaces],
+    }
+    found = listed.descriptions.get(info.busid)
+    if found is not None:
+        made["descriptors"] = description_json(found)
+    return made
+
+
+def description_json(found: Description) -> dict[str, object]:
+    """Descriptors for scripts: fields by their names in the USB specification, bytes in hexadecimal."""
+    plain = {
+        "device": asdict(found.device),
+        "configurations": [asdict(configuration) for configuration in found.configurations],
+        "active": found.active,
+        "strings": {str(index): text for index, text in sorted(found.strings.items())},
+        "bos": found.bos,
+        "device_qualifier": found.qualifier,
+        "hid_reports": {str(number): raw for number, raw in found.reports.items()},
+        "status": found.status,
+    }
+    return {key: _without_bytes(value) for key, value in plain.items()}
+
+
+def _without_bytes(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {key: _without_bytes(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_bytes(entry) for entry in value]
+    return value
+
+
+def _vid_pid(info: DeviceInfo) -> str:
+    return "{:04x}:{:04x}".format(*info.vid_pid)

@@ -1,0 +1,128 @@
+"""`usbip-capture probe`: imports a device, asks it what it is, gives it back."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from usbip_capture.cli.exits import DONE
+from usbip_capture.cli.groups import add_command, add_device, add_json, add_recording, add_server, number
+from usbip_capture.cli.hexdump import hexdump
+from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording, remember
+from usbip_capture.cli.terminal import harmless
+
+if TYPE_CHECKING:
+    from usbip_capture.cli.session import Imported
+    from usbip_capture.describe.reading import Description
+
+_EXAMPLES = """\
+  usbip-capture probe demo                                     the only device
+  usbip-capture probe pi --device 1-1.2
+  usbip-capture probe --host pi --vid 0x303a --pid 0x4004 --get-device-desc
+  usbip-capture probe demo --pcap probe.pcapng                 and capture how it is read
+  usbip-capture probe demo --json | jq .descriptors.strings
+"""
+_GET_DEVICE_DESCRIPTOR = (0x80, 6, 0x0100, 0, 18)
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = add_command(
+        commands,
+        "probe",
+        "read a device and say what it is",
+        "Import a device, read its descriptors and strings, and give it back.",
+        _EXAMPLES,
+    )
+    add_server(parser)
+    add_device(parser)
+    parser.add_argument(
+        "--get-device-desc", action="store_true", help="also read the device descriptor by itself, and show its bytes"
+    )
+    add_timeout(parser)
+    add_json(parser)
+    add_recording(parser)
+    parser.set_defaults(run=run)
+
+
+def add_timeout(parser: argparse.ArgumentParser) -> None:
+    """For control transfers, in the first seed's spelling."""
+    parser.add_argument(
+        "--ctrl-timeout-ms",
+        type=number,
+        default=1000,
+        metavar="MS",
+        help="for a control transfer (default: %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what the device is; the exit code. Raises UsbipError."""
+    from usbip_capture.describe.reading import read_description
+
+    server, selector = chosen_server(args), chosen_device(args)
+    raw = b""
+    with recording(args, [server]) as writer, imported(server, selector, writer) as device:
+        if args.get_device_desc:
+            raw = bytes(device.dev.ctrl_transfer(*_GET_DEVICE_DESCRIPTOR, args.ctrl_timeout_ms))
+        found = read_description(device.handle)
+        remember(server, device.remote, found.strings.get(found.device.iProduct, ""))
+    if args.json:
+        print(json.dumps(_as_json(device, found, raw), indent=2))
+        return DONE
+    print("\n".join(summary(device, found)))
+    if raw:
+        print("\ndevice descriptor:")
+        print("\n".join(hexdump(raw)))
+    return DONE
+
+
+def summary(device: Imported, found: Description) -> list[str]:
+    """What a person wants to know first: who it is, and what endpoints it has."""
+    from usbip_capture.describe.naming import class_name, listed_name, speed_name, version
+
+    d, info = found.device, found.info
+    told = {name: found.strings.get(index, "") for name, index in _strings(found).items()}
+    lines = [
+        f"device         {info.busid} of {device.server}, {speed_name(info.speed)}",
+        f"VID:PID        {d.idVendor:04x}:{d.idProduct:04x}  {listed_name(d.idVendor, d.idProduct)}".rstrip(),
+        *(f"{name:14} {harmless(text)}" for name, text in told.items() if text),
+        f"USB            {version(d.bcdUSB)}, device version {version(d.bcdDevice)}",
+        f"configuration  {found.active} of {d.bNumConfigurations}",
+    ]
+    for configuration in found.configurations:
+        if configuration.bConfigurationValue != found.active:
+            continue
+        for interface in configuration.interfaces:
+            name = harmless(found.strings.get(interface.iInterface, "")) if interface.iInterface else ""
+            setting = f".{interface.bAlternateSetting}" if interface.bAlternateSetting else ""
+            kind = class_name(interface.bInterfaceClass)
+            lines.append(f"interface {f'{interface.bInterfaceNumber}{setting}':4} {kind}  {name}".rstrip())
+            lines += [_endpoint(e.bEndpointAddress, e.bmAttributes, e.wMaxPacketSize) for e in interface.endpoints]
+    return lines
+
+
+def _endpoint(address: int, attributes: int, size: int) -> str:
+    kind = ("control", "isochronous", "bulk", "interrupt")[attributes & 3]
+    return f"               {address:#04x}  {kind} {'IN' if address & 0x80 else 'OUT'}, {size & 0x7FF} bytes"
+
+
+def _strings(found: Description) -> dict[str, int]:
+    d = found.device
+    return {"manufacturer": d.iManufacturer, "product": d.iProduct, "serial number": d.iSerialNumber}
+
+
+def _as_json(device: Imported, found: Description, raw: bytes) -> dict[str, object]:
+    from usbip_capture.cli.listing import description_json
+
+    made: dict[str, object] = {
+        "server": str(device.server),
+        "busid": found.info.busid,
+        "vid_pid": "{:04x}:{:04x}".format(*found.info.vid_pid),
+        **{name.replace(" ", "_"): found.strings.get(index) for name, index in _strings(found).items()},
+        "descriptors": description_json(found),
+    }
+    if raw:
+        made["device_descriptor"] = raw.hex()
+    return made
