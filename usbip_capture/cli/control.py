@@ -36,9 +36,12 @@ Numbers are decimal, 0x..., 0b... or 0o... The direction is bit 7 of bmRequestTy
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = add_command(
-        commands, "control", "one control transfer", "Make one control transfer with a device, and show what it brings.",
+        commands,
+        "control",
+        "one control transfer",
+        "Make one control transfer with a device, and show what it brings.",
         _EXAMPLES,
-    )  # fmt: skip
+    )
     add_server(parser)
     add_device(parser)
     setup = parser.add_argument_group("the request")

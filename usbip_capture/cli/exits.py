@@ -12,6 +12,7 @@ from usbip_capture.errors import (
     ServerUnreachable,
     UsbipError,
 )
+from usbip_capture.wire.structs import OpStatus
 
 DONE, FAILED, USAGE, SERVER, DEVICE, REFUSED, TRANSFER, TIMEOUT, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 7, 130
 
@@ -39,6 +40,8 @@ _OF_ERRORS: tuple[tuple[type[UsbipError], int], ...] = (
 
 def exit_code(error: Exception) -> int:
     """The code for an error that ends a command: ours, or one of PyUSB."""
+    if isinstance(error, ImportRefused) and error.status == OpStatus.NODEV:
+        return DEVICE
     for kind, code in _OF_ERRORS:
         if isinstance(error, kind):
             return code

@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
     """List all; the exit code: that of the first server that failed. Raises UsbipError."""
     servers = chosen_servers(args)
     found: list[listing.Listed] = []
-    with recording(args, servers) as writer, _answers(args, servers) as answers:
-        for listed in answers:
+    with recording(args, servers) as writer, answers(args, servers) as found_servers:
+        for listed in found_servers:
             if args.verbose:
                 listing.describe(listed, writer)
             found.append(listed)
@@ -83,7 +83,7 @@ def _print(listed: listing.Listed, args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _answers(args: argparse.Namespace, servers: list[Server]) -> Iterator[Iterator[listing.Listed]]:
+def answers(args: argparse.Namespace, servers: list[Server]) -> Iterator[Iterator[listing.Listed]]:
     """All servers are asked at once: those that were named in their order, others as they answer."""
     pool = ThreadPoolExecutor(_AT_ONCE, "usbip-list")
     try:

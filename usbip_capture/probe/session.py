@@ -59,7 +59,9 @@ class ProbeSession:
     def connect(self) -> None:
         """Import the device. Raises UsbipError: unreachable, not found, refused."""
         self._state("connecting")
-        self._first = self._server.import_device(self._selector)
+        first = self._server.import_device(self._selector)
+        with self._lock:
+            self._first = self._current = first     # until it is read, `stop` gives it back
 
     def run(self, writer: PcapWriter) -> None:
         """Capture into `writer` until `stop`, or until the device is gone and is not to be waited for.
@@ -107,7 +109,7 @@ class ProbeSession:
         try:
             device.watch(lambda lost: self._wake.set())
             channel = self._open_channel(writer, device.info)
-            tapped = Tapped(device, channel)
+            tapped = self._events.observe(Tapped(device, channel))
             handle = self._enumerate(tapped, channel)
             if handle is not None:
                 reason = self._listen(device, tapped, handle, channel)

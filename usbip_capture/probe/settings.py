@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from usbip_capture.device import Device
 from usbip_capture.usb.info import DeviceInfo
 
 
@@ -27,3 +28,7 @@ class ProbeEvents:
 
     def product(self, info: DeviceInfo, name: str) -> None:
         """A device was asked what it calls itself."""
+
+    def observe(self, device: Device) -> Device:
+        """The device that a session is to use instead of `device`, such as one around it."""
+        return device

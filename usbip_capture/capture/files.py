@@ -1,0 +1,127 @@
+"""Sinks for files beyond the plain one: compressed ones, and several one after the other."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from usbip_capture.capture.rotation import Rotation, file_name
+from usbip_capture.capture.sinks import FileSink, Sink
+from usbip_capture.errors import CaptureError
+from usbip_capture.usb.urb import Buffer
+
+# Block types. Ref: draft-ietf-opsawg-pcapng, 11.1
+_SECTION_HEADER, _INTERFACE, _ENHANCED_PACKET = 0x0A0D0D0A, 1, 6
+_GZIP = 31          # zlib's wbits
+_LEVEL = 6
+_SUFFIX = ".gz"
+
+
+class GzipSink(FileSink):
+    """A gzip'ed file. Each write can be read at once, also after a crash: it ends at a byte, not within one."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+
+    def write(self, buffers: Sequence[Buffer]) -> None:
+        packed = [self._compressor.compress(buffer) for buffer in buffers]
+        super().write([*packed, self._compressor.flush(zlib.Z_SYNC_FLUSH)])
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            try:
+                super().write([self._compressor.flush()])
+            finally:
+                super().close()
+
+    def _cut(self, buffers: Sequence[Buffer]) -> None:
+        """Take off what was begun and found no room: what came before can be read."""
+        with suppress(OSError):
+            os.ftruncate(self._fd, self.written)
+
+
+def file_sink(path: str) -> FileSink:
+    """A file; gzip'ed if its name ends with .gz. Raises CaptureError."""
+    return GzipSink(path) if path.lower().endswith(_SUFFIX) else FileSink(path)
+
+
+class RotatingSink(Sink):
+    """A pcapng section in several files, each of which can be read by itself: it begins with all interfaces so far.
+
+    The statistics at the end of the section are in the last file. files: those that are kept, the oldest first.
+    """
+
+    patience = FileSink.patience
+
+    def __init__(self, path: str, rotation: Rotation, clock: Callable[[], float] = time.time) -> None:
+        """Raises CaptureError if the first file cannot be opened."""
+        super().__init__(path)
+        self._rotation = rotation
+        self._clock = clock
+        self._head: list[bytes] = []
+        self._count = 0
+        self.files: list[str] = []
+        self._open()
+
+    def write(self, buffers: Sequence[Buffer]) -> None:
+        raw = b"".join(buffers)
+        at = begun = 0
+        while at + 8 <= len(raw):
+            kind = int.from_bytes(raw[at : at + 4], sys.byteorder)
+            end = at + int.from_bytes(raw[at + 4 : at + 8], sys.byteorder)
+            if kind in (_SECTION_HEADER, _INTERFACE):
+                self._head.append(raw[at:end])
+            if kind == _ENHANCED_PACKET:
+                if self._due(self._size + end - at):
+                    self._write(raw[begun:at])
+                    begun = at
+                    self._next()
+                self._packets += 1
+            self._size += end - at
+            at = end
+        self._write(raw[begun:])
+
+    def close(self) -> None:
+        self._file.close()
+
+    def abort(self) -> None:
+        super().abort()
+        self._file.abort()
+
+    def _due(self, size: int) -> bool:
+        return self._rotation.due(now=self._clock(), started=self._started, size=size, packets=self._packets)
+
+    def _next(self) -> None:
+        self._file.close()
+        self._open()
+        head = b"".join(self._head)
+        self._size = len(head)
+        self._write(head)
+
+    def _open(self) -> None:
+        now = self._clock()
+        self._count += 1
+        path = file_name(self.name, self._count, now)
+        self._file = file_sink(path)
+        self._started, self._size, self._packets = now, 0, 0
+        self.files.append(path)
+        while self._rotation.files and len(self.files) > self._rotation.files:
+            oldest = self.files.pop(0)
+            try:
+                os.unlink(oldest)
+            except FileNotFoundError:
+                pass        # somebody else has taken it away
+            except OSError as error:
+                raise CaptureError(
+                    f"the oldest file of the ring, {oldest}, cannot be removed: {error.strerror}: keep more of them"
+                ) from error
+
+    def _write(self, raw: bytes) -> None:
+        if raw:
+            self._file.write([raw])
+            self.written += len(raw)

@@ -1,0 +1,107 @@
+"""`usbip-capture capture`: what Wireshark's interface does, without Wireshark, or with one that is started for it."""
+
+from __future__ import annotations
+
+import argparse
+
+from usbip_capture.cli.groups import add_command, add_json, add_recording, add_server, number, seconds
+from usbip_capture.cli.session import chosen_server
+from usbip_capture.errors import LocalProtocolError
+
+_EXAMPLES = """\
+  usbip-capture capture demo -o demo.pcapng --duration 3
+  usbip-capture capture pi -o pi.pcapng.gz                    compressed; Wireshark opens it as it is
+  usbip-capture capture pi --device 1-1.2 --filter 'bulk and ep == 0x81' -o bulk.pcapng
+  usbip-capture capture pi --device all -o all.pcapng -b filesize:100000 -b files:10
+                                                              a ring of ten files of 100 MB
+  usbip-capture capture pi -o - | tshark -r -                 into a pipe
+  usbip-capture capture pi --wireshark --syslog               in Wireshark, with the device's log
+
+Ctrl-C stops; the capture is complete then. The device is read as a host does when it meets it, then its IN endpoints
+are read; while it is captured it is yours, and nobody else's. On a terminal, a line for each endpoint tells what it
+does: URBs and megabytes in a second, errors, the last status.
+
+-b takes what dumpcap's -b does: duration:SECONDS, interval:SECONDS, filesize:KB, packets:NUMBER begin the next file,
+files:NUMBER keeps so many. The language of filters is in docs/filters.md.
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = add_command(
+        commands,
+        "capture",
+        "capture a device's traffic into a file, a pipe or Wireshark",
+        "Capture the traffic of a device until Ctrl-C.",
+        _EXAMPLES,
+    )
+    add_server(parser)
+    parser.add_argument(
+        "--device",
+        default="",
+        metavar="DEVICE",
+        help="a busid, VID:PID, several with commas, or all (default: the only one that is exported)",
+    )
+    _add_output(parser)
+    _add_choices(parser)
+    add_json(parser)
+    add_recording(parser, pcap=False)
+    parser.set_defaults(run=run)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where to")
+    where = group.add_mutually_exclusive_group(required=True)
+    where.add_argument(
+        "-o",
+        "--output",
+        "--pcap",
+        dest="output",
+        metavar="FILE",
+        help="a file (compressed if it ends with .gz), a named pipe, or - for standard output",
+    )
+    where.add_argument("--wireshark", action="store_true", help="start Wireshark, and show it there")
+    group.add_argument(
+        "-b",
+        "--rotate",
+        action="append",
+        default=[],
+        metavar="KEY:NUMBER",
+        help="several files, as dumpcap writes them; may be repeated",
+    )
+    group.add_argument(
+        "--live",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="show what passes on each endpoint (default: on a terminal)",
+    )
+
+
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what")
+    flag = argparse.BooleanOptionalAction
+    group.add_argument("--filter", default="", metavar="EXPR", help="only these URBs, such as 'bulk and ep == 0x81'")
+    group.add_argument("--duration", type=seconds, default=0, metavar="SECONDS", help="stop after this time")
+    group.add_argument("--count", type=number, default=0, metavar="PACKETS", help="stop after so many packets")
+    group.add_argument("--snaplen", type=number, default=0, metavar="BYTES", help="keep so much of each packet")
+    group.add_argument("--descriptors", action=flag, default=True, help="read all descriptors at the start")
+    group.add_argument("--listen-in", action=flag, default=True, help="read the IN endpoints")
+    group.add_argument("--reconnect", action=flag, default=True, help="wait for a device that went away")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Capture until stopped; the exit code. Raises UsbipError."""
+    from usbip_capture.capture.rotation import Rotation
+    from usbip_capture.cli.capturing import Capturing
+    from usbip_capture.filters.language import parse
+
+    server = chosen_server(args)
+    parse(args.filter)
+    rotation = Rotation.parse(args.rotate) if args.rotate else None
+    if args.snaplen and args.snaplen < 64:
+        raise LocalProtocolError("--snaplen must leave room for the header of each packet: give 64 or more")
+    if rotation is not None and (args.wireshark or args.output == "-"):
+        raise LocalProtocolError("-b is for files: name one with -o")
+    if args.json and args.output == "-":
+        raise LocalProtocolError("--json and -o - both want standard output: leave one of them out")
+    return Capturing(args, server, rotation).run()

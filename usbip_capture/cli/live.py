@@ -1,0 +1,85 @@
+"""The live view of a capture: a line for each device and endpoint, again and again."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from usbip_capture.capture.meter import Count, Meter
+from usbip_capture.cli.terminal import BOLD, RED, Paint, is_terminal
+from usbip_capture.usb.status import status_name
+
+if TYPE_CHECKING:
+    from usbip_capture.capture.writer import PcapWriter
+    from usbip_capture.device import Device
+
+# Ref: ECMA-48, 8.3.12 (CPL), 8.3.41 (EL), 8.3.39 (ED)
+_UP, _END_OF_LINE, _REST = "\x1b[{}F", "\x1b[K", "\x1b[J"
+_TITLE = f"{'device':12} {'endpoint':9} {'URB/s':>9} {'MB/s':>9} {'errors':>7}  last status"
+
+
+class LiveView:
+    """Counts what sessions do with their devices, and shows it on standard error.
+
+    On a terminal the lines are drawn over each other; elsewhere they follow, for a log.
+    """
+
+    def __init__(self) -> None:
+        self._meters: dict[str, Meter] = {}
+        self._lock = threading.Lock()
+        self._before: dict[tuple[str, int], Count] = {}
+        self._drawn = 0
+        self._terminal = is_terminal(sys.stderr)
+        self._paint = Paint(sys.stderr)
+
+    def observe(self, device: Device) -> Device:
+        """`device` with its URBs counted; one that comes back goes on with the counts it had."""
+        from usbip_capture.tap import Tapped
+
+        with self._lock:
+            meter = self._meters.setdefault(device.info.busid, Meter())
+        return Tapped(device, meter)
+
+    def show(self, seconds: float, elapsed: float, writer: PcapWriter) -> None:
+        """What happened in the last `seconds`, `elapsed` seconds after the beginning."""
+        rows = self.rows(seconds)
+        title = f"{elapsed:.0f} s, {writer.written} packets, {writer.dropped} dropped"
+        if self._terminal:
+            self._draw([f"{self._paint(BOLD, title)}; Ctrl-C stops", *([_TITLE] if rows else []), *rows])
+        else:
+            print("\n".join([f"usbip-capture: {title}", *rows]), file=sys.stderr, flush=True)
+
+    def rows(self, seconds: float) -> list[str]:
+        """A line for each endpoint, with what happened since the last call, `seconds` ago."""
+        with self._lock:
+            meters = sorted(self._meters.items())
+        rows = []
+        for busid, meter in meters:
+            for address, count in meter.counts().items():
+                before = self._before.get((busid, address), Count())
+                self._before[busid, address] = count
+                rows.append(self._row(busid, address, count, before, max(seconds, 0.001)))
+        return rows
+
+    def clear(self) -> None:
+        """Leave the last lines where they are; what follows comes below."""
+        self._drawn = 0
+
+    def _row(self, busid: str, address: int, count: Count, before: Count, seconds: float) -> str:
+        where = "control" if not address else f"{address:#04x} {'IN' if address & 0x80 else 'OUT'}"
+        urbs = (count.urbs - before.urbs) / seconds
+        megabytes = (count.bytes - before.bytes) / seconds / 1e6
+        errors = f"{count.errors:7d}"
+        coloured = self._paint(RED, errors) if count.errors > before.errors else errors
+        return f"{busid:12} {where:9} {urbs:9.1f} {megabytes:9.3f} {coloured}  {status_name(count.status)}"
+
+    def _draw(self, lines: list[str]) -> None:
+        columns, height = shutil.get_terminal_size()
+        shown = lines[: max(height - 1, 1)]
+        up = _UP.format(self._drawn) if self._drawn else ""
+        cut = [line if len(line) < columns or "\x1b" in line else line[: columns - 1] for line in shown]
+        text = "".join(f"{line}{_END_OF_LINE}\n" for line in cut)
+        print(f"{up}{text}{_REST}", end="", file=sys.stderr, flush=True)
+        self._drawn = len(shown)

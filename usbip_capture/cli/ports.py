@@ -1,0 +1,116 @@
+"""`usbip-capture ports`: what could be opened as serial ports, as URLs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from usbip_capture.address import DEFAULT_PORT
+from usbip_capture.cli import exits, listing
+from usbip_capture.cli.groups import add_command, add_json, add_recording, add_servers
+from usbip_capture.cli.list import answers
+from usbip_capture.cli.session import chosen_servers, recording
+from usbip_capture.cli.terminal import tell
+from usbip_capture.hosts import Server
+from usbip_capture.usb.urb import DIR_IN
+
+if TYPE_CHECKING:
+    from usbip_capture.describe.reading import Description
+    from usbip_capture.usb.descriptors import InterfaceDescriptor
+
+_EXAMPLES = """\
+  usbip-capture ports pi                 serial ports of the server `pi`
+  usbip-capture ports                    of all servers that are configured or announce themselves
+  usbip-capture ports demo --json | jq -r '.[].url'
+
+Each device is imported for a moment to see what it has, which resets it on many servers.
+"""
+_COMMUNICATIONS, _ABSTRACT, _VENDOR_SPECIFIC = 0x02, 0x02, 0xFF
+_BULK = 2          # bmAttributes
+#: Serial adapters without a class: FTDI, Silicon Labs CP210x, WCH CH34x, by idVendor and idProduct.
+_ADAPTERS = {
+    0x0403: (0x6001, 0x6010, 0x6011, 0x6014, 0x6015),
+    0x10C4: (0xEA60, 0xEA61, 0xEA70, 0xEA71, 0xEA80),
+    0x1A86: (0x5523, 0x7522, 0x7523),
+}
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = add_command(
+        commands,
+        "ports",
+        "serial ports, as URLs to open them with",
+        "Find what could be opened as serial ports, as usbip:// URLs.",
+        _EXAMPLES,
+    )
+    add_servers(parser)
+    add_json(parser)
+    add_recording(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a URL a line; the exit code: that of the first server that failed, 1 if there is no port."""
+    servers = chosen_servers(args)
+    found: list[dict[str, object]] = []
+    failed: list[int] = []
+    with recording(args, servers) as writer, answers(args, servers) as listed_servers:
+        for listed in listed_servers:
+            if listed.error is not None:
+                tell(str(listed.error))
+                failed.append(exits.exit_code(listed.error))
+            listing.describe(listed, writer)
+            for problem in listed.problems:
+                tell(str(problem))
+            for port in _ports(listed):
+                found.append(port)
+                if not args.json:
+                    print(f"{port['url']}  {port['name']}", flush=True)
+    if args.json:
+        print(json.dumps(found, indent=2))
+    elif not found and not failed:
+        tell("no serial port found")
+    return failed[0] if failed else exits.DONE if found else exits.FAILED
+
+
+def _ports(listed: listing.Listed) -> Iterator[dict[str, object]]:
+    for info in listed.devices:
+        description = listed.descriptions.get(info.busid)
+        interfaces = serial_interfaces(description) if description is not None else []
+        for number in interfaces:
+            yield {
+                "url": url(listed.server, info.busid, number if len(interfaces) > 1 else None),
+                "name": listed.name(info),
+                "server": str(listed.server),
+                "busid": info.busid,
+                "interface": number,
+                "vid_pid": f"{info.idVendor:04x}:{info.idProduct:04x}",
+            }
+
+
+def url(server: Server, busid: str, interface: int | None) -> str:
+    """As `usbip://192.168.1.20/1-2.3`; the interface is named where a device has several ports."""
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    port = "" if server.port == DEFAULT_PORT else f":{server.port}"
+    return f"usbip://{host}{port}/{busid}{'' if interface is None else f'?interface={interface}'}"
+
+
+def serial_interfaces(found: Description) -> list[int]:
+    """bInterfaceNumber of each serial port of the active configuration: CDC-ACM, and adapters that are known."""
+    adapter = found.device.idProduct in _ADAPTERS.get(found.device.idVendor, ())
+    numbers = []
+    for configuration in found.configurations:
+        for interface in configuration.interfaces if configuration.bConfigurationValue == found.active else ():
+            kind = interface.bInterfaceClass, interface.bInterfaceSubClass
+            acm = kind == (_COMMUNICATIONS, _ABSTRACT)
+            if not interface.bAlternateSetting and (acm or (adapter and _both_ways(interface))):
+                numbers.append(interface.bInterfaceNumber)
+    return numbers
+
+
+def _both_ways(interface: InterfaceDescriptor) -> bool:
+    bulk = [e.bEndpointAddress & DIR_IN for e in interface.endpoints if e.bmAttributes & 3 == _BULK]
+    return interface.bInterfaceClass == _VENDOR_SPECIFIC and len(set(bulk)) == 2
