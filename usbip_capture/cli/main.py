@@ -64,9 +64,9 @@ def _command(argv: list[str] | None) -> int:
         print(f"usbip-capture {__version__}")
         return 0
     if "_ARGCOMPLETE" in os.environ:
-        from usbip_capture.cli import completion
+        from usbip_capture.cli.completion import complete
 
-        completion.complete()
+        complete()
     command, arguments = split(given)
     if command not in COMMANDS:
         return _no_command(given, command)
