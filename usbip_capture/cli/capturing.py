@@ -143,7 +143,7 @@ class Capturing:
 
     def _report(self, writer: PcapWriter, sink: Sink, seconds: float) -> None:
         files = sink.files if isinstance(sink, RotatingSink) else [self._args.output]
-        where = "Wireshark" if self._args.wireshark else ", ".join(files)
+        where = "Wireshark" if self._args.wireshark else ", ".join(files) if files != ["-"] else "standard output"
         if self._args.json:
             print(
                 json.dumps(

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 
 from usbip_capture.cli.exits import DONE
-from usbip_capture.cli.groups import add_command
+from usbip_capture.cli.groups import VALUED, add_command
 
 _PROGRAM = "usbip-capture"
 _SHELLS = ("bash", "zsh", "fish")
@@ -54,6 +54,8 @@ def complete() -> None:
     finished = words if os.environ.get("COMP_LINE", "").endswith(" ") else words[:-1]
     command, _ = split(finished)
     made = parser(command if command in COMMANDS else "")
+    for flag in VALUED if command not in COMMANDS else ():
+        made.add_argument(flag)     # which may stand before the command, too
     for action in _actions(made):
         if action.dest in ("host", "server", "servers"):
             action.completer = _servers     # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 
 from usbip_capture.address import DEFAULT_PORT
+from usbip_capture.cli.groups import add_recording
 from usbip_capture.errors import UsbipError
 
 _EPILOG = """\
@@ -27,7 +28,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("host", metavar="HOST", help="the USB/IP server: HOST, HOST:PORT or [IPv6]:PORT; or demo")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="its TCP port (default: %(default)s)")
     parser.add_argument("--device", default="", metavar="DEVICE", help="a busid or VID:PID (default: the only one)")
-    parser.add_argument("--pcap", default="", metavar="FILE", help="capture all transfers into FILE")
+    add_recording(parser)
     parser.set_defaults(run=run)
 
 
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Print each result as it comes; the exit status. Raises UsbipError."""
     import usb.core
 
-    from usbip_capture.capture.writer import PcapWriter
+    from usbip_capture.cli.session import recording
     from usbip_capture.hosts import Selector, Server
     from usbip_capture.selftest.results import Result, Verdict
     from usbip_capture.selftest.session import Selftest
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     server = Server.parse(args.host, args.port)
     selector = Selector.parse(args.device)
     with contextlib.ExitStack() as stack:
-        pcap = stack.enter_context(PcapWriter(args.pcap)) if args.pcap else None
+        pcap = stack.enter_context(recording(args, [server]))
         try:
             Selftest(server, selector, tell, pcap).run()
         except usb.core.USBError as error:

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from usbip_capture.cli.terminal import tell
+from usbip_capture.cli.terminal import Waiting, tell
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.hosts import DEMO, Selector, Server
 
@@ -74,7 +74,8 @@ def recording(args: argparse.Namespace, servers: list[Server]) -> Iterator[PcapW
         if args.pcap:
             from usbip_capture.capture.writer import PcapWriter
 
-            writer = stack.enter_context(PcapWriter(args.pcap))
+            with Waiting(f"opening {args.pcap}"):       # a named pipe waits for its reader
+                writer = stack.enter_context(PcapWriter(args.pcap))
         if args.syslog:
             for server in servers:
                 stack.enter_context(log_of(server, args.syslog_port, writer))

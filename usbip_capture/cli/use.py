@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from usbip_capture import injected
 from usbip_capture.address import DEFAULT_PORT
+from usbip_capture.cli.groups import LOG_PORT, port
 from usbip_capture.errors import LocalProtocolError, UsbipError
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="let the program see this one only: a busid or VID:PID, several with commas (default: all)",
     )
     parser.add_argument("--pcap", default="", metavar="FILE", help="capture all transfers into FILE")
+    parser.add_argument("--syslog", action="store_true", help="also show the log of the device, on standard error")
+    parser.add_argument("--syslog-port", type=port, default=LOG_PORT, help="its log port (default: %(default)s)")
     parser.add_argument(
         "--timeout", type=float, default=2.0, metavar="SECONDS", help="for connecting (default: %(default)s)"
     )
@@ -69,17 +73,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Run the program; its exit status. Raises UsbipError when there is no such program or server."""
-    from usbip_capture.hosts import Selector, Server, parse_selection
-    from usbip_capture.pyusb_backend import get_backend
+    from usbip_capture.cli.session import log_of
+    from usbip_capture.hosts import Selector, Server
 
     if not args.program:
         raise LocalProtocolError("no program given: write it after --, as in `usbip-capture use pi -- program.py`")
     command = _command(args.program)
-    # What is wrong is better said now than in a program's traceback.
-    get_backend(args.host, args.port, args.timeout, device=args.device, reconnect=args.reconnect).close()
-    selection = parse_selection(args.device) or [Selector()]
-    _look_for(Server.parse(args.host, args.port, args.timeout), selection)
-    with tempfile.TemporaryDirectory(prefix="usbip-capture-") as folder:
+    Selector.parse(args.device)
+    server = Server.parse(args.host, args.port, args.timeout)
+    server.devices()        # better said now than in a traceback
+    log = log_of(server, args.syslog_port, None) if args.syslog else contextlib.nullcontext()
+    with log, tempfile.TemporaryDirectory(prefix="usbip-capture-") as folder:
         marker = Path(folder, "used")
         settings = {name: getattr(args, name) for name in ("host", "port", "device", "timeout", "reconnect")}
         settings["pcap"] = os.path.abspath(args.pcap) if args.pcap else ""

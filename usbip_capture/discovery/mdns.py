@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from usbip_capture.errors import ServerUnreachable
 
 if TYPE_CHECKING:
-    from zeroconf import ServiceInfo
+    from zeroconf import ServiceBrowser, ServiceInfo, Zeroconf
 
 SERVICE_TYPE = "_usbip._tcp.local."
 #: Milliseconds for what an announcement has left out, such as the address: it is asked for again meanwhile.
@@ -59,13 +59,33 @@ def browsing(
 
     The callbacks run on a thread of zeroconf. Raises ServerUnreachable where there is no network for it.
     """
-    from zeroconf import ServiceBrowser, ServiceInfo, ServiceListener, Zeroconf
+    from zeroconf import Zeroconf
 
+    try:
+        zeroconf = Zeroconf()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ServerUnreachable(f"no server can be looked for: {reason}: is there a network?") from error
     done = threading.Event()
+    try:
+        browser = _browse(zeroconf, lambda server: None if done.is_set() else on_found(server), on_gone)
+        try:
+            yield
+        finally:
+            done.set()
+            browser.cancel()
+    finally:
+        zeroconf.close()
+
+
+def _browse(
+    zeroconf: Zeroconf, on_found: Callable[[DiscoveredServer], None], on_gone: Callable[[str], None]
+) -> ServiceBrowser:
+    from zeroconf import ServiceBrowser, ServiceInfo, ServiceListener
 
     def tell(name: str, info: ServiceInfo) -> None:
         server = _server(name, info)
-        if server is not None and not done.is_set():
+        if server is not None:
             on_found(server)
 
     def ask(zc: Zeroconf, name: str, info: ServiceInfo) -> None:
@@ -88,20 +108,7 @@ def browsing(
         def remove_service(self, zc: Zeroconf, type_: str, name: str) -> None:
             on_gone(_instance(name))
 
-    try:
-        zeroconf = Zeroconf()
-    except OSError as error:
-        reason = error.strerror or error
-        raise ServerUnreachable(f"no server can be looked for: {reason}: is there a network?") from error
-    try:
-        browser = ServiceBrowser(zeroconf, SERVICE_TYPE, listener=Listener())
-        try:
-            yield
-        finally:
-            done.set()
-            browser.cancel()
-    finally:
-        zeroconf.close()
+    return ServiceBrowser(zeroconf, SERVICE_TYPE, listener=Listener())
 
 
 def _server(name: str, info: ServiceInfo) -> DiscoveredServer | None:
