@@ -46,6 +46,9 @@ TEST_PACKAGES = {
     "logger": "bsdutils",
     "rsyslogd": "rsyslog rsyslog-gnutls",
     "openssl": "openssl",
+    "jq": "jq",
+    "zsh": "zsh",
+    "fish": "fish",
 }
 
 

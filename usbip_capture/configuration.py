@@ -98,14 +98,13 @@ def configuration_path() -> str:
 
 def read_lines(text: str) -> list[tuple[str, str]] | None:
     """Names and addresses in a file that is nothing but a table of servers; None if there is more in it."""
-    if any((c < " " and c not in "\t\n\r") or c == "\x7f" for c in text):
+    text = text.replace("\r\n", "\n")
+    if any((c < " " and c not in "\t\n") or c == "\x7f" for c in text):
         return None
     found: dict[str, str] = {}
     table = False
     for line in text.split("\n"):
-        line = line.removesuffix("\r").strip(" \t")
-        if "\r" in line:
-            return None
+        line = line.strip(" \t")
         if not line or line[0] == "#":
             continue
         if not table and line == f"[{SERVERS_TABLE}]":

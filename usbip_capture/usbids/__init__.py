@@ -73,7 +73,7 @@ def _block(key: str) -> bytes:
         end = data.find(b"\n", end) + 1
         if not end:
             return data[start:]
-        if data[end : end + 1] != b"\t":
+        if data[end : end + 1] not in (b"\t", b"#"):      # a comment may stand within an entry
             return data[start:end]
 
 
@@ -86,7 +86,7 @@ def _child(block: bytes, level: int, key: str) -> bytes:
     end = start
     while True:
         end = block.find(b"\n", end) + 1
-        if not end or not block.startswith(tabs + b"\t", end):
+        if not end or not block.startswith((tabs + b"\t", b"#"), end):
             return block[start : end or None]
 
 

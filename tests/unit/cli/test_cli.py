@@ -1,0 +1,201 @@
+"""The command line without a process: what is understood, exit codes, the live view, hex dumps, completion."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+import pytest
+import usb.core
+
+from usbip_capture.capture.meter import Meter
+from usbip_capture.cli import exits, groups
+from usbip_capture.cli.completion import _busids, _servers
+from usbip_capture.cli.hexdump import hexdump
+from usbip_capture.cli.live import LiveView
+from usbip_capture.cli.main import COMMANDS, main, parser, split
+from usbip_capture.cli.terminal import Paint, harmless, is_colourful
+from usbip_capture.demo import DemoDevice
+from usbip_capture.discovery import memory
+from usbip_capture.discovery.known import KnownDevice
+from usbip_capture.errors import (
+    CaptureError,
+    DeviceNotFound,
+    ImportRefused,
+    LocalProtocolError,
+    RemoteProtocolError,
+    ServerLost,
+    ServerUnreachable,
+    UsbipError,
+)
+from usbip_capture.usb.setup import get_descriptor
+from usbip_capture.usb.urb import Completion, TransferType, Urb
+
+
+@pytest.mark.parametrize(
+    ("line", "command", "arguments"),
+    [
+        ("list pi", "list", "pi"),
+        ("--host pi --pcap x --syslog list -v", "list", "--host pi --pcap x --syslog -v"),
+        ("--host=list probe --vid 1", "probe", "--host=list --vid 1"),
+        ("--syslog --host list list", "list", "--syslog --host list"),
+        ("--help", "", ""),
+        ("", "", ""),
+        ("--host", "", ""),
+    ],
+)
+def test_options_before_the_command(line: str, command: str, arguments: str) -> None:
+    assert split(line.split()) == (command, arguments.split())
+
+
+def test_every_shared_option_with_a_value_may_stand_before() -> None:
+    shared = argparse.ArgumentParser()
+    groups.add_servers(shared)
+    groups.add_device(shared)
+    groups.add_recording(shared)
+    flags = {f for a in shared._actions for f in a.option_strings if a.nargs is None and f.startswith("--")}
+    assert flags == set(groups.VALUED)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_overview_says_what_the_command_says(name: str) -> None:
+    commands = argparse.ArgumentParser().add_subparsers()
+    import_module(f"usbip_capture.cli.{name}").add_parser(commands)
+    (choice,) = commands._choices_actions
+    assert (choice.dest, choice.help) == (name, COMMANDS[name])
+    assert name in parser().format_help()
+
+
+@pytest.mark.parametrize(("word", "hint"), [("lst", "did you mean list?"), ("zzz", "see usbip-capture --help")])
+def test_unknown_commands(word: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([word]) == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_nothing_at_all(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([])
+    assert end.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def _caused(cause: Exception) -> UsbipError:
+    error = UsbipError("x")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (CaptureError("x"), 1),
+        (RemoteProtocolError("x"), 1),
+        (ValueError("x"), 1),
+        (LocalProtocolError("x"), 2),
+        (ServerUnreachable("x"), 3),
+        (ServerLost("x"), 3),
+        (DeviceNotFound("x"), 4),
+        (ImportRefused("x", 4), 4),
+        (ImportRefused("x", 2), 5),
+        (usb.core.USBError("x", -9, 32), 6),
+        (NotImplementedError("x"), 6),
+        (_caused(usb.core.USBError("x", -9, 32)), 6),
+        (_caused(usb.core.USBTimeoutError("x", -7, 110)), 7),
+        (usb.core.USBTimeoutError("x", -7, 110), 7),
+    ],
+)
+def test_exit_codes(error: Exception, code: int) -> None:
+    assert exits.exit_code(error) == code
+    assert code in exits.MEANINGS
+
+
+def test_numbers_in_any_base() -> None:
+    assert [groups.number(text) for text in ("255", "0xff", "0b11111111", "0o377", "0XFF")] == [255] * 5
+    assert groups.data_hex("01 02:0304 0x05") == bytes([1, 2, 3, 4, 5])
+    assert groups.seconds("0.5") == 0.5
+    for convert, text in [
+        (groups.number, "ff"), (groups.number, "-1"), (groups.number8, "256"), (groups.number16, "0x10000"),
+        (groups.data_hex, "1"), (groups.data_hex, "zz"), (groups.seconds, "-1"), (groups.seconds, "inf"),
+        (groups.seconds, "nan"), (groups.seconds, "x"), (groups.port, "0"), (groups.port, "70000"),
+    ]:  # fmt: skip
+        with pytest.raises(argparse.ArgumentTypeError):
+            convert(text)
+
+
+def test_hex_dump() -> None:
+    assert list(hexdump(bytes(range(0x3A, 0x4C)))) == [
+        "00000000  3a 3b 3c 3d 3e 3f 40 41  42 43 44 45 46 47 48 49  |:;<=>?@ABCDEFGHI|",
+        "00000010  4a 4b                                             |JK|",
+    ]
+    assert list(hexdump(b"")) == []
+
+
+def test_the_live_view() -> None:
+    view = LiveView()
+    device = view.observe(DemoDevice())
+    device.run(Urb.control(get_descriptor(1, 0, 0, 18).pack()), 1)
+    device.run(Urb.control(get_descriptor(9, 0, 0, 18).pack()), 1)
+    device.run(Urb(TransferType.BULK, 0x04, 500_000, bytes(500_000)), 1)
+    device.run(Urb(TransferType.BULK, 0x84, 500_000), 1)
+    assert view.rows(0.5) == [
+        "1-1          control         4.0     0.000       1  EPIPE (stall)",
+        "1-1          0x04 OUT        2.0     1.000       0  success",
+        "1-1          0x84 IN         2.0     1.000       0  success",
+    ]
+    assert view.rows(1.0)[1] == "1-1          0x04 OUT        0.0     0.000       0  success"
+    device.close()
+
+
+def test_what_was_taken_back_is_no_error() -> None:
+    meter = Meter()
+    urb = Urb(TransferType.BULK, 0x84, 512)
+    meter.completed(meter.submitted(urb), urb, Completion(-104))
+    assert meter.counts() == {}
+
+
+class Terminal:
+    def __init__(self, is_one: bool) -> None:
+        self._is_one = is_one
+
+    def isatty(self) -> bool:
+        return self._is_one
+
+
+def test_colours_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    terminal, file = Terminal(True), Terminal(False)
+    assert is_colourful(terminal)       # type: ignore[arg-type]
+    assert Paint(terminal)("\x1b[1m", "x") == "\x1b[1mx\x1b[0m"     # type: ignore[arg-type]
+    assert Paint(file)("\x1b[1m", "x") == "x"       # type: ignore[arg-type]
+    assert not is_colourful(None)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not is_colourful(terminal)       # type: ignore[arg-type]
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert not is_colourful(terminal)       # type: ignore[arg-type]
+
+
+def test_names_of_devices_are_no_commands_for_a_terminal() -> None:
+    assert harmless("a\x1b[2J\x07b\u202e") == "a\\x1b[2J\\x07b\\x202e"
+
+
+def test_completion_of_servers_and_busids(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USBIP_CAPTURE_SERVERS", "bench=192.0.2.10:3241,pi")
+    memory.remember_server("192.0.2.10", 3241)
+    memory.remember_devices("192.0.2.10", 3241, [KnownDevice("1-1", "303a:4004"), KnownDevice("1-2", "303a:4004")])
+    assert _servers() == ["demo", "bench", "192.0.2.10:3241", "pi"]
+    assert _busids(argparse.Namespace(server="bench")) == ["1-1", "1-2"]
+    assert _busids(argparse.Namespace(server=None, host="demo")) == ["1-1"]
+    assert _busids(argparse.Namespace(server=None, host=None)) == []
+
+
+def test_the_version_imports_next_to_nothing() -> None:
+    import subprocess
+
+    code = "import sys; from usbip_capture.cli.main import main; main(['--version']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    version, modules = done.stdout.splitlines()
+    assert version.startswith("usbip-capture ")
+    assert not {"argparse", "re", "socket", "threading", "typing", "logging", "zeroconf", "usb"} & set(modules.split())
