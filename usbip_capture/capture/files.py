@@ -27,20 +27,22 @@ class GzipSink(FileSink):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+        self._failed = False
 
     def write(self, buffers: Sequence[Buffer]) -> None:
         packed = [self._compressor.compress(buffer) for buffer in buffers]
         super().write([*packed, self._compressor.flush(zlib.Z_SYNC_FLUSH)])
 
     def close(self) -> None:
-        if self._fd >= 0:
-            try:
+        try:
+            if self._fd >= 0 and not self._failed:
                 super().write([self._compressor.flush()])
-            finally:
-                super().close()
+        finally:
+            super().close()
 
     def _cut(self, buffers: Sequence[Buffer]) -> None:
-        """Take off what was begun and found no room: what came before can be read."""
+        """Take off what was begun and found no room: what came before can be read, and no end would fit to it."""
+        self._failed = True
         with suppress(OSError):
             os.ftruncate(self._fd, self.written)
 

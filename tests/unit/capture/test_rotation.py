@@ -38,7 +38,7 @@ def test_what_is_understood() -> None:
     assert Rotation.parse(["packets:5", "duration:2", "interval:60"]) == Rotation(2, 60, 0, 5)
 
 
-@pytest.mark.parametrize("text", ["", "size:1", "packets", "packets:", "packets:0", "packets:-1", "packets:x", "files:3"])
+@pytest.mark.parametrize("text", ["", "size:1", "packets:", "packets:0", "packets:-1", "packets:x", "files:9"])
 def test_what_is_not(text: str) -> None:
     with pytest.raises(LocalProtocolError):
         Rotation.parse([text])
@@ -138,7 +138,7 @@ def test_a_full_disk_leaves_what_can_be_read(tmp_path: Path, monkeypatch: pytest
         sink.write([b"lost"])
     monkeypatch.setattr(os, "writev", real)
     sink.close()
-    assert zlib.decompressobj(31).decompress(path.read_bytes())[:4] == b"kept"
+    assert zlib.decompressobj(31).decompress(path.read_bytes()) == b"kept"
 
 
 def test_no_place_for_the_next_file(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from usbip_capture.errors import (
     ServerUnreachable,
     UsbipError,
 )
-from usbip_capture.usb.setup import get_descriptor
+from usbip_capture.usb.setup import get_descriptor, set_configuration
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 
 
@@ -135,11 +135,12 @@ def test_the_live_view() -> None:
     view = LiveView()
     device = view.observe(DemoDevice())
     device.run(Urb.control(get_descriptor(1, 0, 0, 18).pack()), 1)
+    device.run(Urb.control(set_configuration(1).pack()), 1)
     device.run(Urb.control(get_descriptor(9, 0, 0, 18).pack()), 1)
     device.run(Urb(TransferType.BULK, 0x04, 500_000, bytes(500_000)), 1)
     device.run(Urb(TransferType.BULK, 0x84, 500_000), 1)
     assert view.rows(0.5) == [
-        "1-1          control         4.0     0.000       1  EPIPE (stall)",
+        "1-1          control         6.0     0.000       1  EPIPE (stall)",
         "1-1          0x04 OUT        2.0     1.000       0  success",
         "1-1          0x84 IN         2.0     1.000       0  success",
     ]

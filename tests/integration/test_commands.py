@@ -1,0 +1,241 @@
+"""Each error of the command line as a person meets it: one sentence, its exit code, no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.commands import command_environment, run_line
+from tests.pcapng_reader import read_capture
+from tests.scripted_device import ScriptedDevice
+from tests.scripted_server import ScriptedServer
+from tests.waiting import wait_until
+from usbip_capture.demo import INFO, DemoDevice
+from usbip_capture.server import Server
+
+VENDOR_IN = "--bm-request-type 0xc0 --b-request"
+ON_THE_DEMO = {
+    "probe demo --device 1-9": (4, "device 1-9 of demo cannot be imported: the server has no such device"),
+    "probe demo --vid 0x1209 --pid 2": (4, "demo exports no device 1209:0002"),
+    "probe demo --vid 1": (2, "--vid and --pid belong together"),
+    "probe demo --device 1-1 --vid 1 --pid 1": (2, "--device says it all"),
+    "probe demo --device x:y": (2, "is no device: write a busid"),
+    "probe": (2, "no server given"),
+    "probe nohost.invalid": (3, "the name 'nohost.invalid' is not known"),
+    "list 127.0.0.1:1": (3, "nothing listens on 127.0.0.1 port 1"),
+    "list demo nohost.invalid": (3, "the name 'nohost.invalid' is not known"),
+    f"control demo {VENDOR_IN} 0x77 --length 4": (6, "EPIPE (stall)"),
+    f"control demo {VENDOR_IN} 1 --direction out": (2, "contradicts bmRequestType 0xc0"),
+    f"control demo {VENDOR_IN} 1 --data-hex 01": (2, "--data-hex is for requests that send"),
+    "control demo --bm-request-type 0x40 --b-request 1 --length 4": (2, "--length and --raw are for requests"),
+    "control demo --bm-request-type 300 --b-request 1": (2, "300 is too large: 0xff is the most"),
+    "read demo --ep 0x84 --timeout 0.05": (7, "no answer within 50 ms"),
+    "read demo --ep 0x04": (2, "do you mean 0x84?"),
+    "read demo --ep 0x89": (6, "has no endpoint 0x89"),
+    "read demo --ep 0": (2, "endpoint 0 takes control transfers"),
+    "write demo --ep 0x84 --data-hex 01": (2, "do you mean 0x04?"),
+    "write demo --ep 4 --file nothing": (1, "nothing cannot be read: No such file or directory"),
+    "capture demo -o x.pcapng --filter 'bulk and'": (2, "--filter: at 9: something is missing here"),
+    "capture demo -o x.pcapng -b files:3": (2, "files:NUMBER alone never begins another file"),
+    "capture demo -o - -b packets:3": (2, "-b is for files"),
+    "capture demo -o - --json": (2, "both want standard output"),
+    "capture demo -o x.pcapng --snaplen 3": (2, "give 64 or more"),
+    "capture demo -o nowhere/x.pcapng": (1, "there is no such folder"),
+    "capture demo -o /dev/full --duration 1": (1, "the disk is full"),
+    "capture demo --wireshark": (1, "there is no display"),
+    "probe demo --pcap /dev/full": (1, "the disk is full"),
+    "probe demo --pcap nowhere/x.pcapng": (1, "there is no such folder"),
+    "list demo > /dev/full": (1, "the output cannot be written: No space left on device"),
+    "probe demo --port 0": (2, "'0' is no TCP port"),
+    "completion tcsh": (2, "invalid choice"),
+}
+
+
+@pytest.mark.parametrize("line", ON_THE_DEMO)
+def test_what_goes_wrong(line: str, tmp_path: Path) -> None:
+    code, sentence = ON_THE_DEMO[line]
+    done = run_line(f"usbip-capture {line}", tmp_path, DISPLAY="", WAYLAND_DISPLAY="")
+    assert (done.returncode, sentence in done.stderr) == (code, True), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+    assert not (tmp_path / "x.pcapng").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_no_permission_on_the_output(tmp_path: Path) -> None:
+    (tmp_path / "x.pcapng").touch(0o400)
+    done = run_line("usbip-capture probe demo --pcap x.pcapng", tmp_path)
+    assert (done.returncode, "permission denied" in done.stderr) == (1, True)
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[Server, str]]:
+    """Two devices of one kind."""
+    made = Server()
+    for busid in ("1-1", "1-2"):
+        info = replace(INFO, busid=busid, devnum=int(busid[-1]))
+        made.add(info, partial(DemoDevice, info))
+    yield made, f"127.0.0.1:{made.listen('127.0.0.1', 0)[1]}"
+    made.close()
+
+
+def test_two_devices_match(server: tuple[Server, str], tmp_path: Path) -> None:
+    for option in ("", "--device 1209:0001", "--vid 0x1209 --pid 1"):
+        done = run_line(f"usbip-capture probe {server[1]} {option}", tmp_path)
+        assert done.returncode == 4
+        assert "name one by its busid: 1-1 (1209:0001), 1-2 (1209:0001)" in done.stderr
+
+
+def test_a_device_that_is_in_use(server: tuple[Server, str], tmp_path: Path) -> None:
+    with running(tmp_path, "read", server[1], "--device", "1-1", "--ep", "0x83", "--count", "0") as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline()
+        done = run_line(f"usbip-capture probe {server[1]} --device 1-1", tmp_path)
+        assert (done.returncode, "in use by another client" in done.stderr) == (5, True), done.stderr
+        reader.send_signal(signal.SIGINT)
+        assert reader.wait(20) == 0
+
+
+def test_a_device_that_never_answers(tmp_path: Path) -> None:
+    device = ScriptedDevice()
+    device.descriptor = lambda value, raw: raw
+    device.reads = lambda seqnum, imports: None
+    with ScriptedServer(device) as scripted:
+        line = f"usbip-capture read 127.0.0.1:{scripted.port} --device 1-1 --ep 0x83 --timeout 0.1"
+        done = run_line(line, tmp_path)
+    assert (done.returncode, "no answer within 100 ms" in done.stderr) == (7, True), done.stderr
+
+
+def test_somebody_who_is_no_server(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        done = run_line(f"usbip-capture list 127.0.0.1:{silent.getsockname()[1]} --timeout 0.2", tmp_path)
+    assert (done.returncode, "does not answer within 0.2 s" in done.stderr) == (3, True)
+
+
+@contextmanager
+def running(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        ["usbip-capture", *arguments], cwd=folder, stdout=pipe, stderr=pipe, text=True, env=_environment(folder)
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    environment = command_environment(folder)
+    os.environ["PATH"] = environment["PATH"]        # where Popen looks for the program
+    return environment
+
+
+@pytest.fixture(autouse=True)
+def _path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_capture_that_is_stopped_is_complete(number: int, tmp_path: Path) -> None:
+    path = tmp_path / "x.pcapng"
+    with running(tmp_path, "capture", "demo", "-o", "x.pcapng") as process:
+        wait_until("packets", lambda: path.exists() and path.stat().st_size > 1000)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 0
+    (count,) = re.fullmatch(r"usbip-capture: (\d+) packets, 0 dropped, in x.pcapng\n", err).groups()  # type: ignore[union-attr]
+    assert len(list(read_capture(path))) == int(count)
+
+
+@pytest.mark.parametrize("arguments", [["discover"], ["list"], ["read", "demo", "--ep", "0x84", "--timeout", "0"]])
+def test_ctrl_c_before_it_was_done(arguments: list[str], tmp_path: Path) -> None:
+    with running(tmp_path, *arguments) as process:
+        started = Path(f"/proc/{process.pid}/task")
+        wait_until("threads", lambda: len(list(started.iterdir())) > 1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "")
+
+
+def test_a_reader_that_leaves(tmp_path: Path) -> None:
+    done = run_line("usbip-capture capture demo -o - | head -c 100 | wc -c", tmp_path)
+    assert done.stdout.strip() == "100"
+    assert "Traceback" not in done.stderr
+    done = run_line("usbip-capture list demo -v | head -n 1", tmp_path)
+    assert (done.stdout, done.stderr) == ("demo:\n", "")
+
+
+def test_a_named_pipe_gets_the_capture(tmp_path: Path) -> None:
+    fifo = tmp_path / "pipe"
+    os.mkfifo(fifo)
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append(fifo.read_bytes()))
+    reader.start()
+    done = run_line("usbip-capture capture demo -o pipe --count 30 --json", tmp_path)
+    reader.join(20)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["packets"] == 30
+    (tmp_path / "copy.pcapng").write_bytes(got[0])
+    assert len(list(read_capture(tmp_path / "copy.pcapng"))) == 30
+
+
+def test_the_live_view_as_lines(tmp_path: Path) -> None:
+    done = run_line("usbip-capture capture demo -o x.pcapng --duration 1.5 --live", tmp_path)
+    assert re.search(r"^usbip-capture: 1 s, \d+ packets, 0 dropped$", done.stderr, re.MULTILINE), done.stderr
+    assert re.search(r"^1-1 +0x83 IN +\d+\.\d +\d\.\d{3} +0  success$", done.stderr, re.MULTILINE)
+    assert "\x1b" not in done.stderr
+
+
+def test_json_is_json(server: tuple[Server, str], tmp_path: Path) -> None:
+    for line in ("list {} -v", "probe {} --device 1-1", "ports {}", "config", "discover --timeout 0.1",
+                 "control {} --device 1-1 --bm-request-type 0x80 --b-request 8 --length 1",
+                 "write {} --device 1-1 --ep 4 --data-hex 0102"):  # fmt: skip
+        done = run_line(f"usbip-capture {line.format(server[1])} --json", tmp_path)
+        assert done.returncode in (0, 1), done.stderr
+        json.loads(done.stdout)
+
+
+def test_names_are_remembered(server: tuple[Server, str], tmp_path: Path) -> None:
+    assert "Generic pid.codes Test PID" in run_line(f"usbip-capture list {server[1]}", tmp_path).stdout
+    assert run_line(f"usbip-capture probe {server[1]} --device 1-2", tmp_path).returncode == 0
+    lines = run_line(f"usbip-capture list {server[1]}", tmp_path).stdout.splitlines()
+    assert "Generic pid.codes Test PID" in lines[1]
+    assert "Demo device" in lines[2]
+
+
+def test_a_server_by_its_name(server: tuple[Server, str], tmp_path: Path) -> None:
+    folder = tmp_path / "config/usbip-capture"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text(f'[servers]\nbench = "{server[1]}"\n')
+    assert run_line("usbip-capture list bench", tmp_path).returncode == 0
+    listed = run_line("usbip-capture list --mdns-timeout 0.1", tmp_path)
+    assert f"{server[1]}:\n" in listed.stdout
+    shown = run_line("usbip-capture config", tmp_path)
+    assert shown.stdout == f"file: {folder}/config.toml\n  bench  {server[1]}\n"
+    (folder / "config.toml").write_text("[servers]\nbench = 7\n")
+    broken = run_line("usbip-capture config", tmp_path)
+    assert (broken.returncode, "it is no text" in broken.stderr) == (1, True)
+
+
+def test_a_transfer_of_all_kinds(tmp_path: Path) -> None:
+    done = run_line("usbip-capture read demo --ep 0x85 --alternate 1 --timeout 1 --json", tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = run_line("printf hello | usbip-capture write demo --ep 0x04 --file - --pcap w.pcapng", tmp_path)
+    assert done.stdout == "5 bytes written\n"
+    assert any(record.data.endswith(b"hello") for record in read_capture(tmp_path / "w.pcapng"))
+    request = "--bm-request-type 128 --b-request 8 --length 1"
+    done = run_line(f"usbip-capture control demo {request} --raw | od -An -tx1", tmp_path)
+    assert done.stdout.strip() in ("00", "01")
