@@ -12,9 +12,14 @@ from tests.commands import run_line
 BASH = """
 eval "$(usbip-capture completion bash)"
 complete() {{ :; }}
-COMP_LINE='{line}'; COMP_POINT=${{#COMP_LINE}}; COMP_TYPE=9; COMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+COMP_LINE='{line}'; COMP_POINT=${{#COMP_LINE}}; COMP_TYPE=9
+COMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
 _python_argcomplete usbip-capture
 printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+ZSH = """
+autoload -Uz compinit && compinit -u -D && eval "$(usbip-capture completion zsh)"
+print -r -- $_comps[usbip-capture]
 """
 LINES = {
     "usbip-capture disc": {"discover"},
@@ -48,6 +53,6 @@ def test_fish(line: str, tmp_path: Path) -> None:
 def test_zsh_takes_it(tmp_path: Path) -> None:
     if shutil.which("zsh") is None:
         pytest.skip("zsh is not installed")
-    line = "autoload -Uz compinit && compinit -D && eval \"$(usbip-capture completion zsh)\" && print -r -- $_comps[usbip-capture]"
-    done = run_line(f"zsh -f -c {line!r}", tmp_path, HOME=str(tmp_path))
+    (tmp_path / "try.zsh").write_text(ZSH)
+    done = run_line("zsh -f try.zsh", tmp_path, HOME=str(tmp_path))
     assert done.stdout.strip() == "_python_argcomplete", done.stderr
