@@ -23,6 +23,7 @@ from tests.scripted_device import ScriptedDevice
 from tests.scripted_server import ScriptedServer
 from tests.waiting import wait_until
 from usbip_capture.demo import INFO, DemoDevice
+from usbip_capture.errors import CaptureError
 from usbip_capture.server import Server
 
 VENDOR_IN = "--bm-request-type 0xc0 --b-request"
@@ -160,7 +161,7 @@ def test_a_capture_that_is_stopped_is_complete(number: int, tmp_path: Path) -> N
     assert len(list(read_capture(path))) == int(count)
 
 
-@pytest.mark.parametrize("arguments", [["discover"], ["list"], ["read", "demo", "--ep", "0x84", "--timeout", "0"]])
+@pytest.mark.parametrize("arguments", [["discover"], ["list"]])
 def test_ctrl_c_before_it_was_done(arguments: list[str], tmp_path: Path) -> None:
     with running(tmp_path, *arguments) as process:
         started = Path(f"/proc/{process.pid}/task")
@@ -168,6 +169,24 @@ def test_ctrl_c_before_it_was_done(arguments: list[str], tmp_path: Path) -> None
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, "")
+
+
+def test_ctrl_c_within_a_transfer(tmp_path: Path) -> None:
+    path = tmp_path / "x.pcapng"
+    with running(tmp_path, "read", "demo", "--ep", "0x84", "--timeout", "0", "--pcap", "x.pcapng") as process:
+        # The last packet is the submit that nobody answers.
+        wait_until("the transfer", lambda: path.exists() and _last_endpoint(path) == 0x84)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "")
+
+
+def _last_endpoint(path: Path) -> int:
+    try:
+        records = list(read_capture(path))
+    except CaptureError:        # it is being written
+        return 0
+    return records[-1].data[10] if records else 0
 
 
 def test_a_reader_that_leaves(tmp_path: Path) -> None:
