@@ -1,4 +1,4 @@
-"""Servers that the user has named: in `config.toml`, in `servers.conf` of earlier versions, in the environment.
+"""Servers that the user has named, in `config.toml` or in the environment.
 
 Wireshark waits for this at each of its starts, so that nothing is imported but `os`, and nothing here ever raises. The
 usual file, a table of names and addresses, is read line by line; one with more of TOML in it by a reader of TOML, which
@@ -22,21 +22,22 @@ from usbip_capture.errors import LocalProtocolError
 #: Servers by environment: `HOST`, `HOST:PORT` or `NAME=HOST:PORT`, separated by commas.
 SERVERS_VARIABLE = "USBIP_CAPTURE_SERVERS"
 CONFIGURATION_FILE = "config.toml"
-#: Of earlier versions: lines like the entries of SERVERS_VARIABLE.
-LINES_FILE = "servers.conf"
 SERVERS_TABLE = "servers"
 #: Where servers are configured, and the name of each place.
-ENVIRONMENT, CONFIGURATION, LINES = "environment", "configuration", "servers.conf"
+ENVIRONMENT, CONFIGURATION = "environment", "configuration"
 #: No file of ours is ever longer.
 _MAX_BYTES = 256 << 10
 _BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 _RESERVED = "demo"
+#: What a name or an address has besides letters and digits; `%` is in front of an IPv6 zone.
+_HOST = "-._:%"
+_NO_PORT = -1
 
 
 class ConfiguredServer:
     """One entry. name: empty if it has none. host: empty if `problem` says why it cannot be used. port: 0 if not given.
 
-    source: ENVIRONMENT, CONFIGURATION or LINES.
+    source: ENVIRONMENT or CONFIGURATION.
     """
 
     __slots__ = ("entry", "host", "name", "port", "problem", "source")
@@ -55,22 +56,19 @@ class ConfiguredServer:
 
     def _parse(self, address: str) -> None:
         try:
-            host, self.port = parse_address(address, 0)
+            host, port = parse_address(address, _NO_PORT)
         except LocalProtocolError:
-            self.problem = "it is no address: write HOST, HOST:PORT or [IPv6]:PORT"
-            return
-        if any(c.isspace() or c == "/" for c in host):
+            host, port = "", 0
+        if not port or not all(c.isalnum() or c in _HOST for c in host):
             self.problem = "it is no address: write HOST, HOST:PORT or [IPv6]:PORT"
         else:
-            self.host = host
+            self.host, self.port = host, max(port, 0)
 
 
 def configured() -> list[ConfiguredServer]:
     """All entries, in the order in which they are looked at; those that cannot be used too."""
     found = [_of_line(entry, ENVIRONMENT) for entry in os.environ.get(SERVERS_VARIABLE, "").split(",") if entry.strip()]
-    found += _of_configuration()
-    lines = _read(os.path.join(configuration_folder(), LINES_FILE)).decode("utf-8", "replace").splitlines()
-    return found + [_of_line(line, LINES) for line in (line.partition("#")[0] for line in lines) if line.strip()]
+    return found + _of_configuration()
 
 
 def named(name: str) -> tuple[str, int] | None:
@@ -139,11 +137,12 @@ def _string(text: str) -> tuple[str | None, str]:
 
 
 def _of_configuration() -> list[ConfiguredServer]:
-    raw = _read(configuration_path())
     try:
-        text = raw.decode()
+        text = _read(configuration_path()).decode("utf-8-sig")
         table = read_lines(text)
         entries = dict(table) if table is not None else _read_toml(text)
+    except OSError as error:
+        problem = f"it cannot be read ({error.strerror or error}): make it a file that you may read, or move it away"
     except ImportError:
         problem = "Python 3.10 needs the package tomli for it: pip install tomli"
     except ValueError as error:
@@ -173,10 +172,15 @@ def _of_line(entry: str, source: str) -> ConfiguredServer:
 
 def _read(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read(_MAX_BYTES)
-    except OSError:
+        # Not blocking: who puts a named pipe there must not stop Wireshark.
+        with open(path, "rb", opener=_without_blocking) as file:
+            return file.read(_MAX_BYTES) or b""
+    except FileNotFoundError:
         return b""
+
+
+def _without_blocking(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _one_line(text: str) -> str:

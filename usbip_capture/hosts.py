@@ -84,14 +84,16 @@ class Server:
         """
         if not isinstance(host, str) or not host.strip():
             raise LocalProtocolError("no server given: give its name or address, such as 192.0.2.10")
-        name, port = parse_address(host, port) if isinstance(port, int) else (host, port)
         if not isinstance(port, int) or not 0 < port < 65536:
             raise LocalProtocolError(f"{port!r} is no port: give a number from 1 to 65535")
-        configured = named(host)
-        if configured is not None:
+        if not isinstance(timeout, (int, float)) or not 0 < timeout < 1e6:
+            raise LocalProtocolError(f"{timeout!r} is no time to wait: give seconds, more than 0")
+        if (configured := named(host)) is not None:
             name, own = configured
             return cls(name, own if own and port == DEFAULT_PORT else port, timeout)
         name, port = parse_address(host, port)
+        if not port:
+            raise LocalProtocolError(f"{host!r} has no port: give a number from 1 to 65535")
         if (configured := named(name)) is not None:
             name = configured[0]
         return cls(DEMO if name.lower() == DEMO else name, port, timeout)

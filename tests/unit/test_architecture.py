@@ -42,6 +42,7 @@ LINES = {
     "option": 10,
     "options": 11,
     "discovery": 11,
+    "console": 11,
     "installation": 12,
     "cli": 13,
     "extcap": 13,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -18,8 +19,8 @@ from usbip_capture.hosts import DEMO, Server
 TOML = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 
-def configure(text: str, name: str = "config.toml") -> None:
-    path = Path(configuration_path()).with_name(name)
+def configure(text: str) -> None:
+    path = Path(configuration_path())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text.encode())
 
@@ -65,6 +66,8 @@ def test_all_of_toml() -> None:
         ("[servers]\na = 1\n", "it is no text"),
         ('[servers]\na = "pi:port"\n', "it is no address"),
         ('[servers]\na = "two words"\n', "it is no address"),
+        ('[servers]\na = "pi:0"\n', "it is no address"),
+        ('[servers]\na = "<pi>"\n', "it is no address"),
         ('[servers]\nDemo = "pi"\n', "choose another name"),
     ],
 )
@@ -81,19 +84,17 @@ def test_bytes_that_are_no_text() -> None:
     assert "it is no TOML" in configured()[0].problem
 
 
-def test_the_old_file_and_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     configure(FILE)
-    configure("lab = lab.example # x\nbench = elsewhere\n", "servers.conf")
-    monkeypatch.setenv("USBIP_CAPTURE_SERVERS", "pi,big=10.0.0.1")
+    monkeypatch.setenv("USBIP_CAPTURE_SERVERS", "pi,big=10.0.0.1,bench=elsewhere")
     assert [(s.name, s.host, s.source) for s in configured()] == [
         ("", "pi", "environment"),
         ("big", "10.0.0.1", "environment"),
+        ("bench", "elsewhere", "environment"),
         ("bench", "192.0.2.10", "configuration"),
         ("Rack 1", "pi.local", "configuration"),
-        ("lab", "lab.example", "servers.conf"),
-        ("bench", "elsewhere", "servers.conf"),
     ]
-    assert named("bench") == ("192.0.2.10", 3241)
+    assert named("bench") == ("elsewhere", 0)
 
 
 def test_names_wherever_a_host_is_taken() -> None:
@@ -105,3 +106,15 @@ def test_names_wherever_a_host_is_taken() -> None:
     assert Server.parse(DEMO).host == DEMO
     with pytest.raises(LocalProtocolError):
         Server.parse(" ")
+
+
+def test_a_file_as_windows_writes_it() -> None:
+    configure("\ufeff" + FILE.replace("\n", "\r\n"))
+    assert [server.name for server in configured()] == ["bench", "Rack 1"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_named_pipe_instead_of_the_file_is_not_waited_for() -> None:
+    Path(configuration_path()).parent.mkdir(parents=True)
+    os.mkfifo(configuration_path())
+    assert configured() == []

@@ -47,3 +47,6 @@ class Meter(Tap):
             count.bytes += completion.actual_length
             count.errors += bool(completion.status or completion.error_count)
             count.status = completion.status
+
+    def unlink(self, urb_id: int, message: bytes) -> None:
+        """What a URB comes to is known when it is completed."""

@@ -13,11 +13,8 @@ from usbip_capture.cli.terminal import harmless, tell
 from usbip_capture.configuration import (
     CONFIGURATION,
     ENVIRONMENT,
-    LINES,
-    LINES_FILE,
     SERVERS_VARIABLE,
     ConfiguredServer,
-    configuration_folder,
     configuration_path,
     configured,
 )
@@ -80,9 +77,4 @@ def _address(server: ConfiguredServer) -> str:
 
 
 def _place(server: ConfiguredServer) -> str:
-    places = {
-        ENVIRONMENT: SERVERS_VARIABLE,
-        CONFIGURATION: configuration_path(),
-        LINES: os.path.join(configuration_folder(), LINES_FILE),
-    }
-    return places[server.source]
+    return SERVERS_VARIABLE if server.source == ENVIRONMENT else configuration_path()

@@ -12,6 +12,7 @@ from usbip_capture.errors import (
     ServerUnreachable,
     UsbipError,
 )
+from usbip_capture.filters.language import FilterError
 from usbip_capture.wire.structs import OpStatus
 
 DONE, FAILED, USAGE, SERVER, DEVICE, REFUSED, TRANSFER, TIMEOUT, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 7, 130
@@ -54,6 +55,17 @@ def exit_code(error: Exception) -> int:
             return TIMEOUT
         return exit_code(error.__cause__) if isinstance(error.__cause__, UsbipError) else TRANSFER
     return FAILED
+
+
+def is_told(error: BaseException) -> bool:
+    """Whether a person gets its sentence; what is left is for `console`, or an error of this program."""
+    return isinstance(error, UsbipError) or is_usb_error(error)
+
+
+def sentence(error: Exception) -> str:
+    """What is said of it."""
+    text = str(getattr(error, "strerror", None) or error)
+    return f"--filter: {text}" if isinstance(error, FilterError) else text
 
 
 def is_usb_error(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from usbip_capture import __version__
+from usbip_capture import __version__, console
 
 TYPE_CHECKING = False       # not from typing: that module alone takes as long to import as all that `--version` needs
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ COMMANDS = {
     "completion": "completion of command lines, for bash, zsh and fish",
 }
 #: Ctrl-C is how they are meant to end.
-_UNTIL_STOPPED = ("capture", "convert", "demo", "syslog")
+_UNTIL_STOPPED = ("capture", "demo", "syslog")
 #: Their failures have one code only: others are those of the program, or of the tests.
 _ONE_FAILURE = ("use", "selftest")
 
@@ -55,11 +55,11 @@ exit codes: 0 all is well, 2 wrong arguments, else one sentence says why; docs/c
 
 def main(argv: list[str] | None = None) -> int:
     """Run with these arguments (default: the program's) and return the exit code."""
-    return console.run("usbip-capture", lambda: _command(argv))
-
-
-def _command(argv: list[str] | None) -> int:
     given = sys.argv[1:] if argv is None else argv
+    return console.run("usbip-capture", lambda: _command(given))
+
+
+def _command(given: list[str]) -> int:
     if given == ["--version"]:
         print(f"usbip-capture {__version__}")
         return 0
@@ -123,47 +123,23 @@ def _no_command(given: list[str], command: str) -> int:
 
 def _run(command: str, args: argparse.Namespace) -> int:
     from usbip_capture.cli import exits
-    from usbip_capture.errors import UsbipError
 
     # Names that a device gives itself must not end a command in a terminal that cannot show them.
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None and command != "stats":
         reconfigure(errors="backslashreplace")
     try:
-        code = int(args.run(args))
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return code
-    except UsbipError as error:
-        return _failed(command, error, exits.exit_code(error))
+        return int(args.run(args))
     except KeyboardInterrupt:
-        return exits.DONE if command in _UNTIL_STOPPED else exits.INTERRUPTED
+        if command not in _UNTIL_STOPPED:
+            raise
+        return exits.DONE
     except Exception as error:
-        if exits.is_usb_error(error):
-            return _failed(command, error, exits.exit_code(error))
-        if isinstance(error, OSError):
-            return _output_lost(error)
-        raise
-
-
-def _failed(command: str, error: Exception, code: int) -> int:
-    text = str(getattr(error, "strerror", None) or error)
-    if sys.modules.get("usbip_capture.filters.language") is not None:
-        from usbip_capture.filters.language import FilterError
-
-        if isinstance(error, FilterError):
-            text, code = f"--filter: {text}", 2
-    print(f"usbip-capture: {text}", file=sys.stderr)
-    return min(code, 1) if command in _ONE_FAILURE else code
-
-
-def _output_lost(error: OSError) -> int:
-    """Standard output cannot be written."""
-    # Python would complain about what it cannot flush once more at its end.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    if not isinstance(error, BrokenPipeError):      # that one says: who read our output has gone
-        print(f"usbip-capture: the output cannot be written: {error.strerror or error}", file=sys.stderr)
-    return 1
+        if not exits.is_told(error):
+            raise
+        print(f"usbip-capture: {exits.sentence(error)}", file=sys.stderr)
+        code = exits.exit_code(error)
+        return min(code, exits.FAILED) if command in _ONE_FAILURE and code != exits.USAGE else code
 
 
 if __name__ == "__main__":

@@ -74,14 +74,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Run the program; its exit status. Raises UsbipError when there is no such program or server."""
     from usbip_capture.cli.session import log_of
-    from usbip_capture.hosts import Selector, Server
+    from usbip_capture.hosts import Selector, Server, parse_selection
+    from usbip_capture.pyusb_backend import get_backend
 
     if not args.program:
         raise LocalProtocolError("no program given: write it after --, as in `usbip-capture use pi -- program.py`")
     command = _command(args.program)
-    Selector.parse(args.device)
+    # What is wrong is better said now than in a program's traceback.
+    get_backend(args.host, args.port, args.timeout, device=args.device, reconnect=args.reconnect).close()
+    selection = parse_selection(args.device) or [Selector()]
     server = Server.parse(args.host, args.port, args.timeout)
-    server.devices()        # better said now than in a traceback
+    _look_for(server, selection)
     log = log_of(server, args.syslog_port, None) if args.syslog else contextlib.nullcontext()
     with log, tempfile.TemporaryDirectory(prefix="usbip-capture-") as folder:
         marker = Path(folder, "used")

@@ -20,8 +20,6 @@ REFRESHER_LOCK_FILE = "refresher.lock"
 #: No file of ours is ever longer.
 _MAX_BYTES = 256 << 10
 _MAX_DIGITS = 12
-#: What a name or an address has besides letters and digits; `%` is in front of an IPv6 zone.
-_HOST = "-._:%"
 _SLUG = "abcdefghijklmnopqrstuvwxyz0123456789.-"
 _SLUG_LENGTH = 40
 _INTERFACE_PREFIX = "usbip-"
@@ -124,22 +122,6 @@ def cache_folder() -> str:
 def clean(text: str) -> str:
     """`text` on one line, without what separates fields."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def configuration_problem() -> str:
-    """Why the configuration file cannot be read; empty when it can, and when there is none."""
-    try:
-        with open(os.path.join(configuration_folder(), CONFIGURATION_FILE), "rb", opener=_without_blocking):
-            return ""
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        return error.strerror or str(error)
-
-
-def unreadable_entries() -> list[tuple[str, str]]:
-    """(entry, source) of what the user has configured and what is no address."""
-    return [(server.entry, server.source) for server in configured() if server.problem]
 
 
 def _configured() -> list[KnownServer]:

@@ -22,18 +22,15 @@ from usbip_capture import __version__
 from usbip_capture.configuration import (
     CONFIGURATION,
     ENVIRONMENT,
-    LINES,
-    LINES_FILE,
     SERVERS_VARIABLE,
-    configuration_folder,
     configuration_path,
+    configured,
 )
 from usbip_capture.discovery.known import (
     CACHE_FILE,
     KnownServer,
     cache_folder,
     known_servers,
-    unreadable_entries,
 )
 from usbip_capture.errors import UsbipError
 from usbip_capture.hosts import Server
@@ -47,7 +44,6 @@ PACKAGES = ("pyusb", "python-pcapng", "zeroconf", "plotille")
 _WHERE = {
     ENVIRONMENT: SERVERS_VARIABLE,
     CONFIGURATION: configuration_path(),
-    LINES: os.path.join(configuration_folder(), LINES_FILE),
     "used": f"an earlier capture, in {os.path.join(cache_folder(), CACHE_FILE)}",
     "mdns": "its own announcement on the network",
 }
@@ -194,12 +190,11 @@ def _listed(wireshark: Installation) -> Iterator[Finding]:
 
 def _servers() -> Iterator[Finding]:
     """Ask every known server at once."""
-    if problem := configuration_problem():
-        path = _WHERE["configuration"]
-        remedy = "make it a file that you may read, or move it away"
-        yield Finding(WARNING, f"{path} cannot be read ({problem})", remedy)
-    for entry, source in unreadable_entries():
-        yield Finding(WARNING, f"{entry!r} in {_WHERE[source]} is no address", "write HOST, HOST:PORT or NAME=HOST")
+    for entry in configured():
+        if entry.problem:
+            what, _, remedy = entry.problem.partition(": ")
+            text = f"{entry.entry!r} in {_WHERE[entry.source]} cannot be used: {what}"
+            yield Finding(WARNING, text, remedy or "look at it with 'usbip-capture config'")
     found: dict[Server, Finding] = {}
     threads = []
     for known in known_servers():

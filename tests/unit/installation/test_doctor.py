@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.unit.installation.fake_wireshark import HANGS, LISTED, Machine, echo, place, program
-from usbip_capture.discovery import known
+from usbip_capture.configuration import configuration_path
 from usbip_capture.installation import doctor, health, launcher_check, placement, wiresharks
 from usbip_capture.installation.health import FAILURE, OK, WARNING
 
@@ -334,9 +334,11 @@ def test_a_list_of_servers_that_cannot_be_read(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("USBIP_CAPTURE_SERVERS", "pi:none")
-    assert "'pi:none' in USBIP_CAPTURE_SERVERS is no address" in remedied(diagnosis(capsys)[1], WARNING)[0]
-    (Path(known.configuration_folder()) / known.CONFIGURATION_FILE).mkdir(parents=True)
-    assert "servers.conf cannot be read (Is a directory)" in remedied(diagnosis(capsys)[1], WARNING)[0]
+    (warning,) = remedied(diagnosis(capsys)[1], WARNING)
+    assert "'pi:none' in USBIP_CAPTURE_SERVERS cannot be used: it is no address" in warning
+    Path(configuration_path()).mkdir(parents=True)
+    warnings = remedied(diagnosis(capsys)[1], WARNING)
+    assert any("config.toml cannot be used: it cannot be read (Is a directory)" in warning for warning in warnings)
 
 
 def test_a_check_that_fails_itself_is_told(
