@@ -74,14 +74,15 @@ class Converter:
     @property
     def remarks(self) -> list[str]:
         """What was not as it should be, and how often."""
-        said = [f"{what}: {f'{n} times' if n > 1 else 'once'}" for what, n in sorted(self._table.counts.items())]
-        said += [f"link type {kind} cannot be read: {count} packets" for kind, count in sorted(self.unread.items())]
+        return [*_spoken(self._table.counts, self._table.retransmitted), *self._of_all()]
+
+    def _of_all(self) -> list[str]:
+        """Remarks that are of no session."""
+        said = [f"link type {kind} cannot be read: {count} packets" for kind, count in sorted(self.unread.items())]
         if self._cut:
             said.append(f"packets of which only the beginning was recorded (tcpdump -s 0 records all): {self._cut}")
         if self._fragments.incomplete:
             said.append(f"IP packets with a fragment missing: {self._fragments.incomplete}")
-        if self._table.retransmitted:
-            said.append(f"bytes that TCP sent again: {self._table.retransmitted}")
         return said
 
     def run(self) -> None:
@@ -95,7 +96,11 @@ class Converter:
                 self.error = error
         self._table.finish()
         self._hindsight.flush()
-        self._output.finish(self.remarks)
+        for session, interface in self._of_session.items():
+            self._over(session, interface)
+        for interface in self._output.devices:
+            interface.remarks += _spoken(interface.faults, interface.retransmitted)
+        self._output.finish(self._of_all())
 
     def _read(self) -> None:
         directions = self._table.directions
@@ -193,6 +198,12 @@ class Converter:
             notes = self._notes.pop(session, [])
             if interface is not None:
                 interface.remarks += notes
+                self._over(session, interface)
+
+    def _over(self, session: Session, interface: UsbInterface) -> None:
+        """What was wrong in a session is told with its device."""
+        interface.faults += session.observer.counts
+        interface.retransmitted += session.client.retransmitted + session.peer.retransmitted
 
     def _imported(self, session: Session, event: Imported) -> None:
         info = event.info
@@ -200,7 +211,8 @@ class Converter:
         key = session.server, name
         interface = self._interfaces.get(key) or self._same_place(session, event)
         if interface is None:
-            what = f" {info.idVendor:04x}:{info.idProduct:04x}" if event.seen else ", joined in the middle of a session"
+            seen = f" {info.idVendor:04x}:{info.idProduct:04x}"
+            what = seen if event.seen else ", whose import is not in the recording"
             description = f"USB/IP {session.server} {name}{what}"
             interface = self._output.device(info, description, event.timestamp_ns)
         else:
@@ -213,3 +225,8 @@ class Converter:
         """The interface of a device with this number on this bus of the server, if either import was not seen."""
         interface, seen = self._places.get((session.server, event.info.devid), (None, True))
         return None if seen and event.seen else interface
+
+
+def _spoken(counts: Counter[str], retransmitted: int) -> list[str]:
+    said = [f"{what}: {f'{n} times' if n > 1 else 'once'}" for what, n in sorted(counts.items())]
+    return [*said, f"bytes that TCP sent again: {retransmitted}"] if retransmitted else said

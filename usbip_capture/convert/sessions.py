@@ -190,9 +190,9 @@ class SessionTable:
         """The session is over. It may have been so already: what waited can hold its end."""
         if self._sessions.pop(session.keys[0], None) is None:
             return
-        self.counts += session.observer.counts
         if session.number and session.client.clock_ns and not session.peer.clock_ns:
-            self.counts["nothing that the server sent is in the recording"] += 1
+            session.observer.counts["nothing that the server sent is in the recording"] += 1
+        self.counts += session.observer.counts
         self.retransmitted += session.client.retransmitted + session.peer.retransmitted
 
 

@@ -197,6 +197,19 @@ def test_many_sessions_at_once(seed: int) -> None:
     assert len({r.usb.id for r in got.records if r.usb}) == got.converter.urbs
 
 
+def test_what_is_wrong_is_told_with_the_device_it_is_of() -> None:
+    other = session(info=replace(INFO, busid="1-2"))
+    sound = [(s.timestamp_ns, packet(s, hosts=Hosts(client_port=5000))) for s in segments(other, closed=False)]
+    sent = segments(SESSION)
+    lost = next(n for n, s in enumerate(sent) if n > 60 and s.side == SERVER and s.payload)
+    poor = [(s.timestamp_ns, packet(s)) for n, s in enumerate(sent) if n != lost]
+    got = convert(pcap([*sound, *poor]))
+    assert got.counts["gap in what the server sent"] == 1
+    quiet, said = (i.comments for i in got.interfaces)
+    assert quiet == []
+    assert set(got.converter.remarks) <= set(said)
+
+
 def test_a_device_that_is_imported_again_keeps_its_interface() -> None:
     again = [replace(s, timestamp_ns=s.timestamp_ns + 10**9) for s in segments(SESSION)]
     both = [(s.timestamp_ns, packet(s)) for s in segments(SESSION)]
@@ -255,7 +268,7 @@ def test_joined_in_the_middle(skip: int) -> None:
     got = convert(recording(sent))
     assert got.converter.sessions == 1
     (interface,) = got.interfaces
-    assert interface.description == "USB/IP 10.0.0.2 device 4 of bus 3, joined in the middle of a session"
+    assert interface.description == "USB/IP 10.0.0.2 device 4 of bus 3, whose import is not in the recording"
     whole = {e[:2]: e for e in convert(recording(segments(session(rounds=8)))).urbs()}
     assert all(urb == whole[urb[:2]] for urb in got.urbs())
     assert len(got.urbs()) >= 2 * (6 * 8 - skip)
@@ -270,7 +283,7 @@ def test_a_device_joined_in_the_middle_is_the_one_that_is_imported_too(first: st
     got = convert(pcap((START_NS, packet(s, hosts=hosts)) for part, hosts in parts for s in part))
     assert got.converter.sessions == 2
     assert [i.name for i in got.interfaces] == ["usbip0"]
-    assert ("joined in the middle" in got.interfaces[0].description) == (first == "middle")
+    assert ("whose import is not" in got.interfaces[0].description) == (first == "middle")
 
 
 def test_only_one_direction_was_recorded() -> None:
