@@ -23,6 +23,7 @@ LINK_TYPES = {ETHERNET: 1, VLAN: 1, SLL: 113, SLL2: 276, NULL: 0, LOOP: 108, RAW
 Saying = tuple[int, bytes]
 _IPV4 = Struct(">BBHHHBBH4s4s")
 _IPV6 = Struct(">IHBB16s16s")
+_PLACE = Struct(">HH")
 _TCP = Struct(">HHIIBBHHH")
 
 
@@ -128,6 +129,24 @@ def packet(segment: Segment, link: str = ETHERNET, hosts: Hosts = Hosts()) -> by
         RAW: b"",
     }[link]
     return head + ip + tcp
+
+
+def fragmented(ip: bytes, size: int, ident: int) -> list[bytes]:
+    """A packet of IP without options as fragments of at most `size` bytes, a multiple of 8; itself if it fits."""
+    header, body = (ip[:20], ip[20:]) if ip[0] >> 4 == 4 else (ip[:40], ip[40:])
+    pieces = []
+    for at in range(0, len(body), size):
+        piece, more = body[at : at + size], at + size < len(body)
+        if len(body) <= size:
+            return [ip]
+        if len(header) == 20:
+            total, place = len(header) + len(piece), at // 8 | more << 13
+            pieces.append(header[:2] + total.to_bytes(2, "big") + _PLACE.pack(ident, place) + header[8:] + piece)
+        else:
+            extension = bytes((header[6], 0)) + (at | more).to_bytes(2, "big") + ident.to_bytes(4, "big")
+            length = (8 + len(piece)).to_bytes(2, "big")
+            pieces.append(header[:4] + length + bytes((44,)) + header[7:] + extension + piece)
+    return pieces
 
 
 def pcap(packets: Iterable[tuple[int, bytes]], link: str = ETHERNET, *, snaplen: int = 1 << 20) -> bytes:

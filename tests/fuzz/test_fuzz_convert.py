@@ -37,6 +37,7 @@ REASONS = (
     "impossible CMD_SUBMIT",
     "isochronous URB with a gap in it",
     "message of unknown kind from the ",
+    "nothing that the server sent is in the recording",
 )
 #: Numbers that have broken parsers before.
 _EDGES = (0, 1, 2, 3, 4, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)

@@ -156,13 +156,19 @@ def test_live_microphone(guest: Guest, plug: Plug, fake: FakeDevice, tmp_path: P
 # -- converted, with the kernel's client
 
 
+# The card is in /proc before its devices can be opened.
+SPEAKER, MICROPHONE = (
+    f"until [ -c /dev/snd/controlC0 ] && [ -c /dev/snd/pcmC0D0{way} ]; do usleep 20000; done" for way in "pc"
+)
+
+
 def play(client: Guest) -> None:
-    client.run("modprobe snd-usb-audio; until [ -e /proc/asound/card0 ]; do usleep 20000; done")
+    client.run(f"modprobe snd-usb-audio; {SPEAKER}")
     client.run("head -c 76800 /dev/zero | aplay -q -D hw:0 -f S16_LE -r 48000 -c 2 -t raw")
 
 
 def record(client: Guest) -> None:
-    client.run("modprobe snd-usb-audio; until [ -e /proc/asound/card0 ]; do usleep 20000; done")
+    client.run(f"modprobe snd-usb-audio; {MICROPHONE}")
     client.run("arecord -q -D hw:0 -f S16_LE -r 44100 -c 2 -d 1 -t raw /dev/null")
 
 

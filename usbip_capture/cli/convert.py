@@ -88,6 +88,9 @@ def run(args: argparse.Namespace) -> int:
         if args.output != "-" and source.same_file(args.output):
             raise CaptureError(f"{args.output} is what is read: name another file for the output")
         source.check()
+        kind = source.link_type()
+        if kind in _USB:
+            raise _no_tcp(source, [kind])       # IN and OUT swapped, perhaps: nothing is written over
         sink = _sink(args)
         progress = _Progress(source)
         converter = Converter(source, _output(args, sink), ports=args.port, on_portion=progress.portion)
@@ -151,8 +154,7 @@ def _output(args: argparse.Namespace, sink: Sink) -> Output:
 def _report(converter: Converter, source: Source) -> int:
     unread = converter.unread
     if unread and unread.total() == converter.packets:
-        kinds = " and ".join(f"link type {kind}{_USB.get(kind, '')}" for kind in sorted(unread))
-        raise CaptureError(f"{source.name} holds only packets of {kinds}: a recording of TCP is needed")
+        raise _no_tcp(source, sorted(unread))
     for remark in converter.remarks:
         print(f"usbip-capture: {remark}", file=sys.stderr)
     if converter.error is not None:
@@ -170,6 +172,11 @@ def _report(converter: Converter, source: Source) -> int:
     if source.stopped and source.size:
         return INTERRUPTED      # what comes from a pipe has no other end
     return 1 if converter.error is not None or not converter.sessions else 0
+
+
+def _no_tcp(source: Source, link_types: list[int]) -> CaptureError:
+    kinds = " and ".join(f"link type {kind}{_USB.get(kind, '')}" for kind in link_types)
+    return CaptureError(f"{source.name} holds only packets of {kinds}: a recording of TCP is needed")
 
 
 class _Progress:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container
 
+from usbip_capture.convert.fragments import Fragments
 from usbip_capture.convert.hindsight import Hindsight
-from usbip_capture.convert.link import ETHERNET, SYN, ip_finder, tcp_segment
+from usbip_capture.convert.link import ETHERNET, SYN, Segment, ip_finder, tcp_segment
 from usbip_capture.convert.output import Output, UsbInterface
 from usbip_capture.convert.pcap import read_packets
 from usbip_capture.convert.sessions import Session, SessionTable
@@ -45,7 +46,10 @@ class Converter:
         self._source = source
         self._output = output
         self._on_portion = on_portion
+        self._cut = 0                               # packets that were not recorded as a whole
+        self._fragments = Fragments()
         self._interfaces: dict[tuple[str, str], UsbInterface] = {}
+        self._places: dict[tuple[str, int], tuple[UsbInterface, bool]] = {}      # by server and devid; import seen
         self._of_session: dict[Session, UsbInterface] = {}
         self._notes: dict[Session, list[str]] = {}
         self._hindsight = Hindsight(self._write)
@@ -70,10 +74,15 @@ class Converter:
     @property
     def remarks(self) -> list[str]:
         """What was not as it should be, and how often."""
-        said = [f"{what}: {f'{n} times' if n > 1 else 'once'}" for what, n in sorted(self._table.counts.items())]
-        said += [f"link type {kind} cannot be read: {count} packets" for kind, count in sorted(self.unread.items())]
-        if self._table.retransmitted:
-            said.append(f"bytes that TCP sent again: {self._table.retransmitted}")
+        return [*_spoken(self._table.counts, self._table.retransmitted), *self._of_all()]
+
+    def _of_all(self) -> list[str]:
+        """Remarks that are of no session."""
+        said = [f"link type {kind} cannot be read: {count} packets" for kind, count in sorted(self.unread.items())]
+        if self._cut:
+            said.append(f"packets of which only the beginning was recorded (tcpdump -s 0 records all): {self._cut}")
+        if self._fragments.incomplete:
+            said.append(f"IP packets with a fragment missing: {self._fragments.incomplete}")
         return said
 
     def run(self) -> None:
@@ -87,7 +96,11 @@ class Converter:
                 self.error = error
         self._table.finish()
         self._hindsight.flush()
-        self._output.finish(self.remarks)
+        for session, interface in self._of_session.items():
+            self._over(session, interface)
+        for interface in self._output.devices:
+            interface.remarks += _spoken(interface.faults, interface.retransmitted)
+        self._output.finish(self._of_all())
 
     def _read(self) -> None:
         directions = self._table.directions
@@ -105,18 +118,31 @@ class Converter:
                     continue
             found = tcp_segment(data, at, end)
             if found is None:
-                continue
+                data, found = self._fragment(now_ns, data, at, end, missing)
+                if found is None:
+                    continue
             key, seq, ack, flags, begin, stop, missing = found
             size = stop - begin
             payload: Buffer = b""
             if size > 0:
-                payload = data[begin:stop] if size < _OWN_COPY else view[begin:stop]
+                payload = data[begin:stop] if size < _OWN_COPY or data is not portion else view[begin:stop]
+            if missing:
+                self._cut += 1
             direction = directions.get(key)
             if direction is None or flags & SYN:
                 direction = self._table.opened(now_ns, key, seq, ack, flags, payload)
                 if direction is None:
                     continue
             direction.segment(now_ns, seq, ack, flags, payload, missing)
+
+    def _fragment(
+        self, now_ns: int, data: bytes, at: int, end: int, missing: int
+    ) -> tuple[bytes, Segment | None]:
+        """What is no TCP segment as it is: the whole packet, and the segment in it, if this completes one."""
+        if missing:
+            self._cut += 1
+        whole = self._fragments.add(now_ns, data, at, end)
+        return (data, None) if whole is None else (whole, tcp_segment(whole, 0, len(whole)))
 
     def _ip_header(self, link_type: int, data: bytes, start: int, end: int) -> int:
         finder = ip_finder(link_type)
@@ -172,17 +198,35 @@ class Converter:
             notes = self._notes.pop(session, [])
             if interface is not None:
                 interface.remarks += notes
+                self._over(session, interface)
+
+    def _over(self, session: Session, interface: UsbInterface) -> None:
+        """What was wrong in a session is told with its device."""
+        interface.faults += session.observer.counts
+        interface.retransmitted += session.client.retransmitted + session.peer.retransmitted
 
     def _imported(self, session: Session, event: Imported) -> None:
         info = event.info
         name = info.busid if event.seen else f"device {info.devnum} of bus {info.busnum}"
         key = session.server, name
-        interface = self._interfaces.get(key)
+        interface = self._interfaces.get(key) or self._same_place(session, event)
         if interface is None:
-            what = f" {info.idVendor:04x}:{info.idProduct:04x}" if event.seen else ", joined in the middle of a session"
+            seen = f" {info.idVendor:04x}:{info.idProduct:04x}"
+            what = seen if event.seen else ", whose import is not in the recording"
             description = f"USB/IP {session.server} {name}{what}"
             interface = self._output.device(info, description, event.timestamp_ns)
-            self._interfaces[key] = interface
         else:
             self._output.again(interface, info)
+        self._interfaces[key] = interface
+        self._places[session.server, info.devid] = interface, event.seen
         self._of_session[session] = interface
+
+    def _same_place(self, session: Session, event: Imported) -> UsbInterface | None:
+        """The interface of a device with this number on this bus of the server, if either import was not seen."""
+        interface, seen = self._places.get((session.server, event.info.devid), (None, True))
+        return None if seen and event.seen else interface
+
+
+def _spoken(counts: Counter[str], retransmitted: int) -> list[str]:
+    said = [f"{what}: {f'{n} times' if n > 1 else 'once'}" for what, n in sorted(counts.items())]
+    return [*said, f"bytes that TCP sent again: {retransmitted}"] if retransmitted else said

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -26,7 +27,10 @@ _WRITE_SIZE = 256 << 10
 
 @dataclass(slots=True)
 class UsbInterface:
-    """One device of the output. `number` is that of its pcapng interface."""
+    """One device of the output. `number` is that of its pcapng interface.
+
+    faults, retransmitted: what was wrong in its sessions, and bytes that came again.
+    """
 
     number: int
     packer: UsbmonPacker
@@ -35,6 +39,8 @@ class UsbInterface:
     packets: int = 0
     unlinks: UnlinkInterface | None = None
     remarks: list[str] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
+    retransmitted: int = 0
 
 
 @dataclass(slots=True)

@@ -126,6 +126,8 @@ class Direction:
 
     def _other(self, timestamp_ns: int, seq: int, ack: int, flags: int, payload: Buffer, missing: int) -> None:
         if flags & RST:
+            if abs(self._distance(seq)) > MAX_HELD:
+                return      # far outside of the window: its receiver does not believe it either
             self.peer.flush()
             self.flush()
             self.closed(timestamp_ns)

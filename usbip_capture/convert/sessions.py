@@ -27,15 +27,17 @@ _COMMAND_STARTS = (b"\0\0\0\x01", b"\0\0\0\x02")
 class Session:
     """One connection. number: counts from 1 when it is known to be USB/IP, 0 before.
 
-    server: address of the server, for people.
+    server: address of the server, for people. first: number of the first byte of the client.
     """
 
-    def __init__(self, table: SessionTable, key: bytes, *, from_start: bool, forced: bool) -> None:
+    def __init__(self, table: SessionTable, key: bytes, first: int, *, from_start: bool, forced: bool) -> None:
         self.number = 0
+        self.first = first
         _, _, host, port = addresses(key)
         self.server = format_address(host, port)
         self.observer = Observer(from_start=from_start)
         self.client = Direction(self._client, self._client_gap, self._closed)
+        self.client.following = first
         self.peer = Direction(self._server, self._server_gap, self._closed)
         connect(self.client, self.peer)
         self.keys = (key, reverse_key(key))
@@ -123,16 +125,15 @@ class SessionTable:
             return None
         if opening and key in self._sessions:
             session = self._sessions[key]
-            if session.client.following == (seq + 1) & 0xFFFFFFFF:
-                return session.client           # the same one, sent again
+            if session.first == (seq + 1) & 0xFFFFFFFF:
+                return session.client           # the same one, sent again, or late
             self._abandon(session, timestamp_ns)
         from_start = opening or is_operation_request(payload[:8])
         if not (from_start or forced or _is_command(payload)):
             return None
         if len(self.directions) >= 2 * MAX_CONNECTIONS:
             self._give_up_oldest()
-        session = Session(self, key, from_start=from_start, forced=forced)
-        session.client.following = (seq + opening) & 0xFFFFFFFF
+        session = Session(self, key, (seq + opening) & 0xFFFFFFFF, from_start=from_start, forced=forced)
         if flags & ACK:
             session.peer.following = ack
         self._sessions[key] = session
@@ -159,7 +160,6 @@ class SessionTable:
         silent = _Silent()
         for key in session.keys:
             self.directions[key] = silent
-        self._sessions.pop(session.keys[0], None)
 
     def forget(self, session: Session) -> None:
         """This connection is none of USB/IP."""
@@ -187,6 +187,11 @@ class SessionTable:
         self.forget(session)
 
     def _count(self, session: Session) -> None:
+        """The session is over. It may have been so already: what waited can hold its end."""
+        if self._sessions.pop(session.keys[0], None) is None:
+            return
+        if session.number and session.client.clock_ns and not session.peer.clock_ns:
+            session.observer.counts["nothing that the server sent is in the recording"] += 1
         self.counts += session.observer.counts
         self.retransmitted += session.client.retransmitted + session.peer.retransmitted
 

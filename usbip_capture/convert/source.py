@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from usbip_capture.convert.pcap import read_packets
 from usbip_capture.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -70,6 +71,14 @@ class Source:
         """Raises CaptureError if this begins like no recording at all: before anything is written over."""
         if self._inflater is None and not self._first.startswith(_BEGINNINGS):
             raise CaptureError(f"{self.name} is no recording of packets: pcap or pcapng is needed, gzip'ed or not")
+
+    def link_type(self) -> int | None:
+        """That of the first packet, as far as it is at hand already."""
+        portions = iter(() if self._inflater else (self._first,))
+        try:
+            return next(read_packets(lambda: next(portions, b""), self.name))[1]
+        except (StopIteration, CaptureError):
+            return None
 
     def stop(self) -> None:
         """This is the end; from a signal handler too."""

@@ -254,10 +254,6 @@ class Observer(Follower):
         if size < total:
             stream.need = total
             return 0
-        if stream.hole and packets_length:
-            self._count(_ISO_WITH_HOLE)
-            self._doubtful.add(seqnum)
-            return total
         if self._pending.pop(seqnum, None) is None:
             del self._ghosts[seqnum]
             self._count("RET_SUBMIT after the URB was taken back")
@@ -268,6 +264,9 @@ class Observer(Follower):
         end = min(body + length, at + stream.hole) if stream.hole else body + length
         if not packets_length:
             completion = Completion(status, actual, data[body:end])
+        elif stream.hole:
+            self._count(_ISO_WITH_HOLE)     # what each packet brought is not known
+            completion = Completion(status, actual, b"", start_frame, errors)
         else:
             packets = unpack_iso(data[end : end + packets_length])
             completion = Completion(status, actual, data[body:end], start_frame, errors, packets)

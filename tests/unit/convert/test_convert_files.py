@@ -141,6 +141,15 @@ def test_output_is_kept_when_the_input_is_no_recording(tmp_path: Path) -> None:
     assert usb.read_text() == "precious"
 
 
+def test_swapped_arguments_write_nothing_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tcp, usb = tmp_path / "tcp.pcap", tmp_path / "usb.pcapng"
+    tcp.write_bytes(RECORDING)
+    assert main(["convert", str(tcp), str(usb)]) == 0
+    assert main(["convert", str(usb), str(tcp)]) == 1
+    assert "link type 220 (USB as usbmon has it): a recording of TCP is needed" in capsys.readouterr().err
+    assert tcp.read_bytes() == RECORDING
+
+
 def test_same_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tcp = tmp_path / "tcp.pcap"
     tcp.write_bytes(RECORDING)

@@ -13,11 +13,13 @@ from tests.conversion import Converted, convert, event
 from tests.tcp_recording import (
     CLIENT,
     LINK_TYPES,
+    RAW,
     SERVER,
     START_NS,
     STEP_NS,
     Hosts,
     Segment,
+    fragmented,
     packet,
     pcap,
     recording,
@@ -25,6 +27,7 @@ from tests.tcp_recording import (
     segments,
 )
 from tests.usbip_sessions import INFO, session
+from usbip_capture.convert.fragments import MAX_AGE_NS, Fragments
 from usbip_capture.convert.link import ACK, FIN, RST, SYN
 
 SESSION = session(rounds=4)
@@ -118,6 +121,57 @@ def test_cut_packets_keep_headers_and_what_there_is_of_data() -> None:
     assert [e[:9] for e in bulk] == [whole[e[:2]][:9] for e in PLAIN.urbs() if e[2] == 3]
     assert all(len(r.data) <= r.original_length for r in got.records)
     assert {len(e[-1]) for e in bulk if isinstance(e[-1], bytes)} == {0, 10}
+    assert any("only the beginning was recorded" in remark for remark in got.converter.remarks)
+
+
+@pytest.mark.parametrize("snaplen", [40, 60])
+def test_packets_cut_too_short_are_said(snaplen: int) -> None:
+    sent = segments(SESSION)
+    got = convert(pcap(((s.timestamp_ns, packet(s)) for s in sent), snaplen=snaplen))
+    assert got.records == []
+    (remark,) = [r for r in got.converter.remarks if "only the beginning was recorded" in r]
+    cut = len(sent) if snaplen == 40 else sum(bool(s.payload) for s in sent)
+    assert remark.endswith(f": {cut}")
+
+
+@settings(max_examples=25)
+@given(SEEDS, st.sampled_from(["10.0.0.", "2001:db8::"]))
+def test_fragments_of_ip(seed: int, net: str) -> None:
+    """In any order, some twice; what is missing is a gap."""
+    random = Random(seed)
+    hosts = Hosts(f"{net}1", f"{net}2")
+    pieces: list[tuple[int, bytes]] = []
+    for number, segment in enumerate(segments(SESSION, size=1400)):
+        cut = fragmented(packet(segment, RAW, hosts), 8 * random.randrange(3, 100), number)
+        random.shuffle(cut)
+        cut += [random.choice(cut)] if len(cut) > 1 and random.random() < 0.1 else []
+        pieces += [(segment.timestamp_ns, fragment) for fragment in cut]
+    got = convert(pcap(pieces, RAW))
+    assert got.urbs() == PLAIN.urbs()
+    assert got.converter.remarks == []
+
+
+def test_fragments_that_are_missing_are_said() -> None:
+    sent = segments(SESSION)
+    pieces = [(s.timestamp_ns, p) for n, s in enumerate(sent) for p in fragmented(packet(s, RAW), 400, n)]
+    lost = next(n for n, (_, p) in enumerate(pieces) if n > 20 and len(p) == 420)
+    got = convert(pcap(pieces[:lost] + pieces[lost + 1 :], RAW))
+    assert "IP packets with a fragment missing: 1" in got.converter.remarks
+    assert sum(got.counts.values()) <= 4
+
+
+def test_an_old_fragment_is_no_part_of_a_packet_with_its_number() -> None:
+    whole = packet(segments(SESSION)[3], RAW)
+    first, second, *_ = fragmented(whole, 24, 7)
+    fragments = Fragments()
+    assert fragments.add(0, first, 0, len(first)) is None
+    wrong = second[:20] + bytes(len(second) - 20)
+    assert fragments.add(0, wrong, 0, len(wrong)) is None
+    rest = fragmented(whole, 24, 7)
+    got = [fragments.add(MAX_AGE_NS + 1, piece, 0, len(piece)) for piece in rest]
+    assert got[-1] is not None
+    assert got[-1][20:] == whole[20:]
+    assert fragments.incomplete == 1
 
 
 @settings(max_examples=25)
@@ -143,6 +197,19 @@ def test_many_sessions_at_once(seed: int) -> None:
     assert len({r.usb.id for r in got.records if r.usb}) == got.converter.urbs
 
 
+def test_what_is_wrong_is_told_with_the_device_it_is_of() -> None:
+    other = session(info=replace(INFO, busid="1-2"))
+    sound = [(s.timestamp_ns, packet(s, hosts=Hosts(client_port=5000))) for s in segments(other, closed=False)]
+    sent = segments(SESSION)
+    lost = next(n for n, s in enumerate(sent) if n > 60 and s.side == SERVER and s.payload)
+    poor = [(s.timestamp_ns, packet(s)) for n, s in enumerate(sent) if n != lost]
+    got = convert(pcap([*sound, *poor]))
+    assert got.counts["gap in what the server sent"] == 1
+    quiet, said = (i.comments for i in got.interfaces)
+    assert quiet == []
+    assert set(got.converter.remarks) <= set(said)
+
+
 def test_a_device_that_is_imported_again_keeps_its_interface() -> None:
     again = [replace(s, timestamp_ns=s.timestamp_ns + 10**9) for s in segments(SESSION)]
     both = [(s.timestamp_ns, packet(s)) for s in segments(SESSION)]
@@ -158,6 +225,19 @@ def test_same_ports_again() -> None:
     got = convert(recording([*first, *second]))
     assert got.converter.sessions == 2
     assert got.urbs() == PLAIN.urbs() * 2
+
+
+def test_an_opening_packet_that_comes_late_opens_nothing() -> None:
+    sent = segments(SESSION)
+    got = convert(recording(restamped([*sent[:30], sent[0], *sent[30:]])))
+    assert got.converter.sessions == 1
+    assert got.urbs() == PLAIN.urbs()
+
+
+def test_reset_far_outside_of_the_window_ends_nothing() -> None:
+    sent = segments(SESSION)
+    forged = [replace(sent[30], seq=sent[30].seq + (1 << 30), payload=b"", flags=RST)]
+    assert convert(recording(restamped([*sent[:30], *forged, *sent[30:]]))).urbs() == PLAIN.urbs()
 
 
 # -- how connections begin and end
@@ -188,10 +268,36 @@ def test_joined_in_the_middle(skip: int) -> None:
     got = convert(recording(sent))
     assert got.converter.sessions == 1
     (interface,) = got.interfaces
-    assert interface.description == "USB/IP 10.0.0.2 device 4 of bus 3, joined in the middle of a session"
+    assert interface.description == "USB/IP 10.0.0.2 device 4 of bus 3, whose import is not in the recording"
     whole = {e[:2]: e for e in convert(recording(segments(session(rounds=8)))).urbs()}
     assert all(urb == whole[urb[:2]] for urb in got.urbs())
     assert len(got.urbs()) >= 2 * (6 * 8 - skip)
+
+
+@pytest.mark.parametrize("first", ["middle", "whole"])
+def test_a_device_joined_in_the_middle_is_the_one_that_is_imported_too(first: str) -> None:
+    sent = segments(SESSION)
+    parts = [(sent, Hosts(client_port=40001)), (sent[40:], Hosts(client_port=40002))]
+    if first == "middle":
+        parts.reverse()
+    got = convert(pcap((START_NS, packet(s, hosts=hosts)) for part, hosts in parts for s in part))
+    assert got.converter.sessions == 2
+    assert [i.name for i in got.interfaces] == ["usbip0"]
+    assert ("whose import is not" in got.interfaces[0].description) == (first == "middle")
+
+
+def test_only_one_direction_was_recorded() -> None:
+    sent = [s for s in segments(SESSION, closed=False) if s.side == CLIENT]
+    got = convert(recording(sent))
+    assert got.counts == {"nothing that the server sent is in the recording": 1}
+
+
+def test_what_waits_at_the_end_is_counted_once() -> None:
+    """The end of the connection waits for a segment of the server that is not in the recording."""
+    sent = segments(SESSION)
+    lost = next(n for n in range(len(sent) - 5, 0, -1) if sent[n].side == SERVER and sent[n].payload)
+    got = convert(recording([*sent[:lost], *sent[lost + 1 :]]))
+    assert got.counts == {"gap in what the server sent": 1}
 
 
 def test_without_the_handshake() -> None:

@@ -297,14 +297,18 @@ def test_gap_over_the_end_of_a_message_is_found_back_from() -> None:
     }
 
 
-def test_gap_in_isochronous_packets_leaves_the_urb_out() -> None:
+def test_gap_in_an_isochronous_reply_leaves_its_header() -> None:
     observer = Observer()
     urb = iso_in()
     watch([*imported(), *described(), submit(3, urb), submit(4, READ)], observer)
     _, whole = reply(3, urb, iso_in_done(urb))
     events = observer.server(whole[:60], 5) + observer.server_gap(10, 6)
     events += observer.server(whole[70:] + reply(4, READ, Completion(0, 2, b"ok"))[1], 7)
-    assert list(completions(events)) == [4]
+    done = completions(events)
+    assert list(done) == [3, 4]
+    got, sent = done[3].completion, iso_in_done(urb)
+    assert (got.status, got.actual_length, got.start_frame) == (0, sent.actual_length, sent.start_frame)
+    assert (bytes(got.data), list(got.packets)) == (b"", [])
     assert observer.counts["isochronous URB with a gap in it"] == 1
 
 
