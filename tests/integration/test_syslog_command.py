@@ -101,6 +101,20 @@ def test_a_capture_on_standard_output(device: Device, tmp_path: Path) -> None:
     assert [record.interface.name for record in read_capture(target)] == ["syslog0"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_capture_that_cannot_be_written_any_more_is_told_at_once(device: Device) -> None:
+    with command("syslog", f"127.0.0.1:{device.port}", "--pcap", "/dev/full") as process, device.accept() as sock:
+        while process.poll() is None:
+            try:
+                sock.sendall(b"<14>hello\n")
+            except OSError:     # it has ended
+                break
+            lines(process, 1)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "the disk is full" in err
+
+
 def test_who_reads_the_output_goes_away(device: Device) -> None:
     with command("syslog", f"127.0.0.1:{device.port}") as process, device.accept() as sock:
         assert process.stdout is not None
