@@ -86,6 +86,35 @@ def test_listening_and_capturing(tmp_path: Path) -> None:
     assert [record.interface.name for record in read_capture(target)] == ["syslog0", "syslog0"]
 
 
+def test_a_capture_on_standard_output(device: Device, tmp_path: Path) -> None:
+    target = tmp_path / "log.pcapng"
+    with target.open("wb") as output:
+        line = [sys.executable, "-m", "usbip_capture.cli.main", "syslog", f"127.0.0.1:{device.port}", "--pcap", "-"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(line, stdout=output, stderr=subprocess.PIPE, text=True, env=environment)
+        with process, device.accept() as sock:
+            sock.sendall(b"<14>hello\n")
+            assert process.stderr is not None
+            while not process.stderr.readline().endswith("info      hello\n"):
+                pass
+            stop(process)
+    assert [record.interface.name for record in read_capture(target)] == ["syslog0"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_capture_that_cannot_be_written_any_more_is_told_at_once(device: Device) -> None:
+    with command("syslog", f"127.0.0.1:{device.port}", "--pcap", "/dev/full") as process, device.accept() as sock:
+        while process.poll() is None:
+            try:
+                sock.sendall(b"<14>hello\n")
+            except OSError:     # it has ended
+                break
+            lines(process, 1)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "the disk is full" in err
+
+
 def test_who_reads_the_output_goes_away(device: Device) -> None:
     with command("syslog", f"127.0.0.1:{device.port}") as process, device.accept() as sock:
         assert process.stdout is not None
@@ -101,6 +130,9 @@ def test_who_reads_the_output_goes_away(device: Device) -> None:
         (["pi", "--listen"], 2, "not allowed"),
         (["--listen", "x:y"], 2, "is no place to listen"),
         (["--listen", "tls:127.0.0.1:0"], 2, "needs a certificate"),
+        (["--listen", "name.invalid:0"], 1, "the address is not known"),
+        (["pi", "--align"], 2, "add --pcap"),
+        (["--listen", "--certificate", "x.pem"], 2, "add --listen tls:"),
         (["--listen", "192.0.2.1:0"], 1, "no such address"),
         (["pi", "--pcap", "/no/such/folder/x"], 1, "no such folder"),
         (["pi:99999"], 2, "no address"),

@@ -78,6 +78,8 @@ def test_a_device_that_is_not_there_yet_and_goes_away(caplog: pytest.LogCaptureF
     assert len(warnings) == 2, warnings
     assert "closed the connection" in warnings[1]
     comments = [comment for record in read_capture(path) for comment in record.comments]
+    assert any("the log of 127.0.0.1 is missing, and waited for: nothing listens" in comment for comment in comments)
+    assert any("the log of 127.0.0.1 is there" in comment for comment in comments)
     assert any("the log of 127.0.0.1 is lost" in comment for comment in comments)
     assert any("the log of 127.0.0.1 is back" in comment for comment in comments)
     interface, *_ = list(read_items(path))

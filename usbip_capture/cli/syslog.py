@@ -7,8 +7,10 @@ import logging
 import os
 import signal
 import sys
+from typing import TextIO
 
 from usbip_capture.address import parse_address
+from usbip_capture.errors import LocalProtocolError
 from usbip_capture.syslog.severity import CRITICAL, DEBUG, ERROR, NOTICE, SEVERITIES, WARNING
 
 DEFAULT_PORT = 1514
@@ -52,7 +54,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--level", choices=SEVERITIES, default="debug", help="the least severe messages to show")
     colours = ("auto", "always", "never")
     parser.add_argument("--colour", "--color", choices=colours, default="auto", help="colours by severity")
-    parser.add_argument("--pcap", metavar="FILE", help="also capture the messages, for Wireshark")
+    parser.add_argument(
+        "--pcap",
+        metavar="FILE",
+        help="also capture the messages, for Wireshark; - is standard output, the lines go to standard error then",
+    )
     parser.add_argument("--align", action="store_true", help="in the capture, align the device's clock to this one's")
     parser.add_argument("--certificate", default="", metavar="FILE", help="PEM file with certificate and key, for TLS")
     parser.set_defaults(run=run)
@@ -63,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from usbip_capture.collector import SyslogReceiver
     from usbip_capture.collector.display import line
 
+    _check(args)
     _tell_of_connections()
     host, port = parse_address(args.host, args.port) if args.host is not None else (None, args.port)
     receiver = SyslogReceiver(
@@ -74,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
         min_severity=args.level,
         align_clock=args.align,
     )
-    coloured = args.colour == "always" or (args.colour == "auto" and _is_colourful())
+    output = sys.stderr if args.pcap == "-" else sys.stdout
+    coloured = args.colour == "always" or (args.colour == "auto" and _is_colourful(output))
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with receiver:
@@ -82,7 +90,10 @@ def run(args: argparse.Namespace) -> int:
                 print(f"usbip-capture: waiting for logs on {place}", file=sys.stderr, flush=True)
             for message in receiver:
                 colour = _COLOURS.get(message.severity, "") if coloured else ""
-                print(f"{colour}{line(message, with_source=host is None)}{_RESET if colour else ''}", flush=True)
+                shown = f"{colour}{line(message, with_source=host is None)}{_RESET if colour else ''}"
+                print(shown, file=output, flush=True)
+                if receiver.capture_failed:     # told by the end of `with`
+                    break
     except KeyboardInterrupt:  # its ordinary end
         pass
     finally:
@@ -93,9 +104,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _is_colourful() -> bool:
+def _check(args: argparse.Namespace) -> None:
+    """Raises LocalProtocolError for options that would do nothing."""
+    if args.align and args.pcap is None:
+        raise LocalProtocolError("--align changes times in a capture: add --pcap FILE")
+    if args.certificate and not (args.listen and "tls:" in args.listen.lower()):
+        raise LocalProtocolError("--certificate is for listening with TLS: add --listen tls:ADDRESS:PORT")
+
+
+def _is_colourful(output: TextIO) -> bool:
     """Ref: https://no-color.org"""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return output.isatty() and not os.environ.get("NO_COLOR")
 
 
 def _tell_of_connections() -> None:

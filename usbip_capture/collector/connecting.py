@@ -33,7 +33,8 @@ DRAIN_TIME = 0.3
 class ConnectingCollector:
     """Reads from `host`, on a thread of its own; `demo` is the built-in device.
 
-    timeout: seconds for each attempt to connect. comment: is told, for the capture, when the log is lost and back.
+    timeout: seconds for each attempt to connect. comment: is told, for the capture, when the log is missing, lost, and
+    back.
     """
 
     def __init__(
@@ -68,24 +69,23 @@ class ConnectingCollector:
             self._thread.join(_READING_TIMEOUT if reading else _LOOKING_TIMEOUT)
 
     def _run(self) -> None:
-        retry, said, lost = FIRST_RETRY, "", False
+        retry, said, missing = FIRST_RETRY, "", ""
         while not self._stopping.is_set():
-            reason, got = self._once(lost)
+            reason, got = self._once(missing)
             self._tried.set()
             if self._stopping.is_set():
                 break
             retry = FIRST_RETRY if got else retry
             if got or reason != said:
                 log.warning("no log of %s now, trying again until it is there: %s", self._host, reason)
-                said = reason
-            if got:
-                self._comment(f"usbip-capture: the log of {self._host} is lost: {reason}")
-                lost = True
+                state = "is lost" if got else "is missing, and waited for"
+                self._comment(f"usbip-capture: the log of {self._host} {state}: {reason}")
+                said, missing = reason, "back" if got or missing == "back" else "there"
             self._stopping.wait(retry)
             retry = min(2 * retry, LAST_RETRY)
 
-    def _once(self, lost: bool) -> tuple[str, bool]:
-        """One connection: why it ended, and whether anything came."""
+    def _once(self, missing: str) -> tuple[str, bool]:
+        """One connection: why it ended, and whether anything came. missing: what the log is when it was not before."""
         try:
             sock = self._connect()
         except UsbipError as error:
@@ -99,10 +99,10 @@ class ConnectingCollector:
             try:
                 sender = Sender(flow_of(sock))
                 log.info("reading the log of %s", self._host)
-                if lost:
-                    self._comment(f"usbip-capture: the log of {self._host} is back")
                 self._tried.set()
                 while data := sock.recv(RECEIVE_SIZE):
+                    if missing and not got:     # not before: a device that serves others only takes us and hangs up
+                        self._comment(f"usbip-capture: the log of {self._host} is {missing}")
                     got = True
                     self._delivery.deliver(sender, sender.received(data, time.time_ns()))
                     if self._stopping.wait(GAP) and time.monotonic() >= self._drained_by:
@@ -126,7 +126,7 @@ class ConnectingCollector:
             from usbip_capture.demo import connect_demo_log
 
             return connect_demo_log()
-        sock = net.connect(self._host, self._port, self._timeout, "a device that offers its log")
+        sock = net.connect(self._host, self._port, self._timeout, "a log server")
         sock.settimeout(None)
         return sock
 

@@ -78,8 +78,8 @@ class Delivery:
         for message in messages:
             comments: tuple[str, ...] = (f"usbip-capture: {message.flaw}",) if message.flaw else ()
             timestamp_ns = message.arrival_ns
-            if self._align and (device_ns := message.device_ns) is not None:
-                timestamp_ns = sender.clock.align(device_ns, message.arrival_ns)
+            if self._align and (made_ns := sender.made_ns(message)) is not None:
+                timestamp_ns = made_ns
                 late = (message.arrival_ns - timestamp_ns) / 1e6
                 comments += (f"usbip-capture: time of the device's clock, aligned; arrived {late:.3f} ms later",)
             packets.append((timestamp_ns, head + message.record, comments))

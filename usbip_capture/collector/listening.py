@@ -240,7 +240,9 @@ def _listen(place: Place) -> socket.socket:
     """A socket at this place. Raises OSError."""
     everywhere = not place.address and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if everywhere or ":" in place.address else socket.AF_INET
-    address = (place.address, place.port)
+    address: tuple[str, int] = (place.address, place.port)
+    if place.address:       # here, for what a socket says of a name it does not know is no gaierror
+        socket.getaddrinfo(*address, family)
     if place.transport != UDP:
         return socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=everywhere)
     sock = socket.socket(family, socket.SOCK_DGRAM)

@@ -75,6 +75,11 @@ class SyslogReceiver:
         """Where it listens, with the ports that were chosen for port 0."""
         return self._collector.bound if isinstance(self._collector, ListeningCollector) else []
 
+    @property
+    def capture_failed(self) -> bool:
+        """Whether the capture cannot be written any more; messages go on coming."""
+        return self._pcap is not None and self._pcap.error is not None
+
     def start(self) -> None:
         """Begin. Raises CaptureError if it cannot listen; a device that cannot be reached yet is waited for."""
         if self._collector is not None or self._stopped:

@@ -1,4 +1,4 @@
-"""One sender of messages: its stream's framing, its parser, its address in the capture."""
+"""One sender of messages: its stream's framing, its parser, its clocks, its address in the capture."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from usbip_capture.syslog.clock import AlignedClock
 from usbip_capture.syslog.framing import Frame, Framer
 from usbip_capture.syslog.message import Message, MessageParser
 
+#: Clocks that are told apart in what one sender, perhaps a relay, passes on.
+_MAX_CLOCKS = 256
 #: Stands for a connection within this process, which has no address.
 _HERE = ("127.0.0.1", DEFAULT_PORT)
 
@@ -23,7 +25,7 @@ class Sender:
         self.source = flow.source
         self.head = pack_head("syslog", flow)
         self.framer = Framer()
-        self.clock = AlignedClock()
+        self._clocks: dict[tuple[str, bool], AlignedClock] = {}
         self._parser = MessageParser(flow.source, flow.source)
 
     def received(self, data: bytes, arrival_ns: int) -> list[Message]:
@@ -38,6 +40,22 @@ class Sender:
         """The messages in these frames."""
         parse = self._parser.parse
         return [parse(frame, arrival_ns, flaw) for frame, flaw in frames]
+
+    def made_ns(self, message: Message) -> int | None:
+        """When `message` was made, in nanoseconds of our clock; None if it does not tell.
+
+        A relay passes on messages of many hosts, each with a clock of its own; and an uptime is another than a stamp.
+        """
+        device_ns = message.device_ns
+        if device_ns is None:
+            return None
+        key = message.hostname, bool(message.timestamp)
+        clock = self._clocks.get(key)
+        if clock is None:
+            if len(self._clocks) >= _MAX_CLOCKS:
+                del self._clocks[next(iter(self._clocks))]
+            clock = self._clocks[key] = AlignedClock()
+        return clock.align(device_ns, message.arrival_ns)
 
 
 def flow_of(sock: socket.socket) -> Flow:

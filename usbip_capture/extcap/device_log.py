@@ -69,18 +69,24 @@ class DeviceLog:
         receiver = self._receiver
         if receiver is not None:
             receiver.stop()
-            log.info("%d messages of the log %s", receiver.counts.messages, ", ".join(receiver.counts.flaws()))
+            self._tell_left_out()
+            flaws = receiver.counts.flaws()
+            log.info("%d messages of the log%s", receiver.counts.messages, "; " + ", ".join(flaws) if flaws else "")
 
     def _line(self, message: Message) -> None:
         from usbip_capture.collector.display import line
 
         second = time.time_ns() // 1_000_000_000
         if second != self._second:
-            if self._left_out:
-                self._show(f"({self._left_out} more messages of the log, not shown here)\n")
-            self._second, self._shown, self._left_out = second, 0, 0
+            self._tell_left_out()
+            self._second, self._shown = second, 0
         if self._shown < _SHOWN_PER_SECOND:
             self._shown += 1
             self._show(line(message, with_source=self._source == LISTEN) + "\n")
         else:
             self._left_out += 1
+
+    def _tell_left_out(self) -> None:
+        if self._left_out:
+            self._show(f"({self._left_out} more messages of the log, not shown here)\n")
+        self._left_out = 0

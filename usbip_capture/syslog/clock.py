@@ -4,7 +4,8 @@ from __future__ import annotations
 
 #: The smallest delay is looked for among the messages of this time and of the one before: clocks drift apart.
 WINDOW_NS = 60_000_000_000
-#: A clock that goes back by more than this has been started anew. Messages of two tasks may overtake each other.
+#: A message with an earlier stamp than one before, that would have been underway for longer than this, is of a clock
+#: that has been started anew: messages of two tasks overtake each other by less.
 RESTART_NS = 2_000_000_000
 
 
@@ -23,7 +24,9 @@ class AlignedClock:
         """When the message was made, in nanoseconds of our clock; never later than its arrival."""
         difference = arrival_ns - device_ns
         start = self._window_start_ns
-        if start is None or device_ns < self._latest_ns - RESTART_NS or arrival_ns < start:
+        smallest = min(self._smallest, self._smallest_before)
+        restarted = device_ns < self._latest_ns and difference - smallest > RESTART_NS
+        if start is None or restarted or arrival_ns < start:
             self._window_start_ns = arrival_ns
             self._smallest = self._smallest_before = difference
             self._latest_ns = device_ns

@@ -11,7 +11,8 @@ import re
 from usbip_capture.syslog.severity import CRITICAL, DEBUG, ERROR, INFO, WARNING
 
 _LETTERS = {"E": ERROR, "W": WARNING, "I": INFO, "D": DEBUG, "V": DEBUG}
-_LINE = re.compile(r"([EWIDV]) \(([0-9]{1,12}|[0-9:. -]{1,32})\) ([^\s:]{1,48}): ?")
+_LINE = re.compile(r"([EWIDV]) \(([0-9]{1,12}|[0-9:. -]{1,32})\) ([^\s:][^:\n]{0,47}): ?")
+_SPACE = re.compile(r"\s")
 # Colours and other control sequences of a terminal. Ref: ECMA-48, 5.4
 _ANSI = re.compile(r"\x1b\[[0-?]{0,32}[ -/]*[@-~]")
 _UNTAGGED = re.compile(
@@ -26,11 +27,14 @@ def without_colours(text: str) -> str:
 
 
 def recognize(text: str) -> tuple[int, str, int | None] | None:
-    """Severity, tag, and uptime in nanoseconds if there is one, of a line without colours; None for any other text."""
+    """Severity, tag, and uptime in nanoseconds if there is one, of a line without colours; None for any other text.
+
+    A space in the tag, as in `USB HOST`, is given as `_`: it is to be the app-name of a header.
+    """
     line = _LINE.match(text)
     if line is not None:
         letter, stamp, tag = line.groups()
-        return _LETTERS[letter], tag, int(stamp) * 1_000_000 if stamp.isdigit() else None
+        return _LETTERS[letter], _SPACE.sub("_", tag), int(stamp) * 1_000_000 if stamp.isdigit() else None
     untagged = _UNTAGGED.match(text)
     if untagged is None:
         return None

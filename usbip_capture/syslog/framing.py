@@ -1,8 +1,8 @@
 """Frames of a syslog stream: octet counting or a delimiter, whichever each frame uses.
 
-A frame that begins with a count, a space and `<` is counted; any other one ends with LF or NUL. ESP32 bridges do both
-at once: the count covers an LF at the end, and line breaks within the message end nothing. A count is believed when
-what follows it can begin a frame; else the frame ends where the next one begins.
+A frame that begins with a count, a space and a priority is counted; any other one ends with LF or NUL. ESP32 bridges
+do both at once: the count covers an LF at the end, and line breaks within the message end nothing. A count is believed
+when what follows it can begin a frame; else the frame ends where the next one begins.
 
 Ref: RFC 6587, 3.4; RFC 5425, 4.3
 """
@@ -26,27 +26,36 @@ TOO_LONG = "too long, its end is left out"
 WRONG_COUNT = "its octet count is wrong"
 INCOMPLETE = "incomplete, the connection ended within it"
 
-_COUNTED = re.compile(rb"([1-9][0-9]{0,19}) (?=<)")
+_COUNTED = re.compile(rb"([1-9][0-9]{0,19}) (?=<[0-9]{1,3}>)")
 #: A delimiter before a counted frame, and a counted frame anywhere.
 _RESTART = re.compile(rb"[\n\0](?=[1-9][0-9]{0,7} <[0-9]{1,3}>)")
 _NEXT = re.compile(rb"(?=[1-9][0-9]{0,7} <[0-9]{1,3}>)")
+#: The same, and a frame without a count that has a priority; and the lines of text that has none.
+_PRIORITY_LINE = re.compile(rb"[\n\0](?=(?:[1-9][0-9]{0,7} )?<[0-9]{1,3}>)")
+_LINES = re.compile(rb"[\n\0]+")
 _DELIMITER = re.compile(rb"[\n\0]")
 #: No longer than this is what _RESTART and _NEXT look for.
 _OVERLAP = 16
 _BEGINNINGS = b"<\r\n\x000123456789"
 _ENDS = b"\n\0"
+#: What does not belong to a message, before or after it.
+_AROUND = b"\r\n\0"
 
 
 def datagram_frames(data: bytes) -> list[Frame]:
     """The one frame of a datagram; some senders add a count or an end all the same.
 
+    Text without a priority, as ESP32s send the lines that they print, is as many frames as it has lines.
+
     Ref: RFC 5426, 3.1
     """
     counted = _COUNTED.match(data)
     start = 0 if counted is None else counted.end()
-    frame = data[start:].rstrip(b"\r\n\0")
+    frame = data[start:].strip(_AROUND)
     if not frame:
         return []
+    if not frame.startswith((b"<", b"\xef\xbb\xbf<")):
+        return [(line, "") for part in _LINES.split(frame) if (line := part.strip(_AROUND))]
     wrong = counted is not None and not len(frame) <= int(counted[1]) <= len(data) - start
     return [(frame, WRONG_COUNT if wrong else "")]
 
@@ -80,7 +89,7 @@ class Framer:
             if after < 0:
                 break
             at, self._searched = after, 0
-            frame = buffer[start:stop].rstrip(b"\r\n\0")
+            frame = buffer[start:stop].strip(_AROUND)
             if frame:
                 found.append((frame, flaw))
                 if flaw:
@@ -92,14 +101,21 @@ class Framer:
 
     def end(self) -> list[Frame]:
         """What is left of the stream when it has ended."""
-        buffer, self._buffer = self._buffer, b""
-        counted = _COUNTED.match(buffer)
-        frame = buffer[counted.end() if counted else 0 :].rstrip(b"\r\n\0")
-        if not frame:
-            return []
-        self.frames += 1
-        self.incomplete += 1
-        return [(frame, INCOMPLETE)]
+        buffer, self._buffer, self._searched = self._buffer, b"", 0
+        found: list[Frame] = []
+        # Of a counted frame that never came to its end, the count may have been wrong, and lines follow.
+        while (counted := _COUNTED.match(buffer)) and (restart := _PRIORITY_LINE.search(buffer, counted.end())):
+            found.append((buffer[counted.end() : restart.start()].strip(_AROUND), WRONG_COUNT))
+            self.frames += 1
+            self.wrong_counts += 1
+            found += self.feed(buffer[restart.end() :])
+            buffer, self._buffer, self._searched = self._buffer, b"", 0
+        frame = buffer[counted.end() if counted else 0 :].strip(_AROUND)
+        if frame:
+            self.frames += 1
+            self.incomplete += 1
+            found.append((frame, INCOMPLETE))
+        return found
 
     def _next(self, buffer: bytes, at: int, end: int) -> _Found:
         counted = _COUNTED.match(buffer, at)

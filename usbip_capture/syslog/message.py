@@ -23,10 +23,16 @@ _STRUCTURED_DATA = re.compile(rf"(?:-|(?:{_ELEMENT})+)(?: |$)", re.DOTALL)
 _ELEMENT_NAME = re.compile(rf"\[({_NAME})")
 _PARAMETER = re.compile(rf' +({_NAME})="({_VALUE})"', re.DOTALL)
 _ESCAPED = re.compile(r'\\(["\\\]])')
-# The old form, with the stamp of RFC 3164 or that of newer senders; both may be missing.
-_STAMP = r"[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9-]{5}T[0-9:.]{8,18}(?:Z|[+-][0-9:]{5})"
+# The old form, with the stamp of RFC 3164 or that of newer senders; both may be missing. The year, fractions and a day
+# of one digit are what senders add or leave out.
+_CLOCK = r"[0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]{1,9})?"
+_YEAR = r"(?:19|20)[0-9]{2}"
+_STAMP = (
+    rf"[A-Z][a-z]{{2}} {{1,2}}[0-9]{{1,2}} (?:{_YEAR} )?{_CLOCK}(?: {_YEAR}(?= ))?"
+    rf"|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[T ]{_CLOCK}(?:Z|[+-][0-9]{{2}}:?[0-9]{{2}})?"
+)
 _HOST = r"[^\s\[]*[^\s\[:]"
-_TAG = r"([\w./@-]{1,48})(?:\[([^\]\s]{1,48})\])?: ?"
+_TAG = r"(?![0-9]{1,2}:[0-9]{2}:)([\w./@-]{1,48})(?:\[([^\]\s]{1,48})\])?: ?"
 _RFC3164 = re.compile(rf"(?:({_STAMP}) (?:({_HOST}) (?=\S))?)?(?:{_TAG})?")
 
 
@@ -38,7 +44,8 @@ class Message:
     given.
     text: what it says, without BOM and without colours.
     source: the sender's address. arrival_ns: when it came, in nanoseconds since 1970.
-    device_ns: the sender's own time in nanoseconds, since 1970 or since its start; None if it does not tell.
+    device_ns: the sender's own time in nanoseconds, since 1970 or since its start; None if it does not tell, as the
+    stamps of RFC 3164, which have no zone.
     flaw: what was wrong with it on the wire, empty if nothing was.
     """
 
@@ -136,7 +143,7 @@ class MessageParser:
     def parse(self, frame: bytes, arrival_ns: int, flaw: str = "") -> Message:
         """The message in a frame. Any bytes are one: what cannot be understood is its text."""
         message = Message(frame, self._source, arrival_ns, flaw)
-        text = frame.decode("utf-8", "replace")
+        text = frame.decode("utf-8", "replace").removeprefix("\ufeff")
         header = _RFC5424.match(text)
         if header is not None and int(header[1]) < 192:
             _, _, timestamp, hostname, app_name, procid, msgid = header.groups()
@@ -178,7 +185,7 @@ class MessageParser:
         message.text = text
 
     def _line(self, message: Message, text: str) -> None:
-        text = espidf.without_colours(text.removeprefix("\ufeff"))
+        text = espidf.without_colours(text)
         message.text = text
         message.hostname = self._hostname
         found = espidf.recognize(text)

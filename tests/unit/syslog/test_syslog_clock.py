@@ -36,3 +36,18 @@ def test_a_restart_begins_anew() -> None:
     clock.align(5000 * S, START)
     assert clock.align(1 * S, START + 10 * S) == START + 10 * S
     assert clock.align(2 * S, START + 13 * S) == START + 11 * S
+
+
+def test_a_clock_that_is_started_anew_again_and_again() -> None:
+    clock = AlignedClock()
+    for boot in range(20):      # each lives for 1.5 s, and is silent for 2 s before
+        start = START + boot * 3500 * MS
+        for uptime in (0, 700 * MS, 1500 * MS):
+            assert clock.align(uptime, start + uptime) == start + uptime
+
+
+def test_messages_that_overtake_each_other_are_no_restart() -> None:
+    clock = AlignedClock()
+    clock.align(5000 * S, START)
+    assert clock.align(4999 * S + 990 * MS, START + 1 * MS) == START - 10 * MS
+    assert clock.align(5001 * S, START + 1 * S + 4 * MS) == START + 1 * S

@@ -35,6 +35,7 @@ STREAMS = {
     "counted, then lf": counted(A) + b"\n" + counted(B) + b"\n",
     "lf after counted": counted(A) + B + b"\n",
     "counted after nul": A + b"\0" + counted(B),
+    "lf cr": A + b"\n\r" + B + b"\n\r",
     "empty lines": b"\n\r\n\0" + A + b"\n\n" + counted(B) + b"\n\n",
 }
 
@@ -51,7 +52,7 @@ def test_every_framing_in_any_portions(stream: bytes) -> None:
 
 
 def test_lines_that_only_look_counted() -> None:
-    lines = [b"123 apples", b"5", b"0 <13>zero", b"12 ", b"E (12) wifi: 3 <4"]
+    lines = [b"123 apples", b"5", b"0 <13>zero", b"12 ", b"E (12) wifi: 3 <4", b"3 <- 4", b"12 <3 x"]
     assert frames(Framer(), b"\n".join(lines) + b"\n") == [line.rstrip(b"\n") for line in lines]
 
 
@@ -171,6 +172,13 @@ def test_what_the_end_of_the_connection_cuts_off(rest: bytes) -> None:
     assert framer.end() == []
 
 
+def test_lines_after_a_count_that_nothing_fulfilled() -> None:
+    framer = Framer()
+    assert framer.feed(b"500 " + A + b"\n" + B + b"\n" + B[:9]) == []
+    assert framer.end() == [(A, WRONG_COUNT), (B, ""), (B[:9], INCOMPLETE)]
+    assert (framer.frames, framer.wrong_counts, framer.incomplete) == (3, 1, 1)
+
+
 def test_searching_for_an_end_is_not_repeated_for_every_byte() -> None:
     framer = Framer(1 << 20)
     data = b"900000 <13>" + b"\n" * 400_000
@@ -185,6 +193,7 @@ def test_searching_for_an_end_is_not_repeated_for_every_byte() -> None:
         (A + b"\n", [(A, "")]),
         (A + b"\0", [(A, "")]),
         (b"<14>two\nlines", [(b"<14>two\nlines", "")]),
+        (b"I (1) a: x\r\nW (2) b: y\n", [(b"I (1) a: x", ""), (b"W (2) b: y", "")]),
         (counted(A), [(A, "")]),
         (esp(A), [(A, "")]),
         (b"99 " + A, [(A, WRONG_COUNT)]),

@@ -72,6 +72,13 @@ def test_structured_data(data: str, expected: dict[str, dict[str, str]], text: s
         ("<13>Feb  5 17:32:18 su: x", "Feb  5 17:32:18", "", "su", "", "x"),
         ("<13>Feb  5 17:32:18 host just text", "Feb  5 17:32:18", "host", "", "", "just text"),
         ("<13>2023-11-14T22:13:20.5+01:00 h a[1]: t", "2023-11-14T22:13:20.5+01:00", "h", "a", "1", "t"),
+        ("<13>Oct 11 2023 22:14:15 h a: t", "Oct 11 2023 22:14:15", "h", "a", "", "t"),
+        ("<13>Oct 11 22:14:15 2023 h a: t", "Oct 11 22:14:15 2023", "h", "a", "", "t"),
+        ("<13>Oct 11 22:14:15.123 h a: t", "Oct 11 22:14:15.123", "h", "a", "", "t"),
+        ("<13>Oct 5 22:14:15 h a: t", "Oct 5 22:14:15", "h", "a", "", "t"),
+        ("<13>2023-11-14T22:13:20 h a: t", "2023-11-14T22:13:20", "h", "a", "", "t"),
+        ("<13>2023-11-14 22:13:20 h a: t", "2023-11-14 22:13:20", "h", "a", "", "t"),
+        ("<13>22:13:20 text", "", "", "", "", "22:13:20 text"),
         ("<14>app: text", "", "", "app", "", "text"),
         ("<14>just some text", "", "", "", "", "just some text"),
         ("<14>", "", "", "", "", ""),
@@ -93,6 +100,9 @@ def test_rfc_3164_and_less(raw: str, timestamp: str, host: str, app: str, pid: s
         ("I (0) main_task: text", 6, "main_task", 0),
         ("D (99) a: text", 7, "a", 99_000_000),
         ("V (99) a: text", 7, "a", 99_000_000),
+        ("E (1234) USB HOST: text", 3, "USB_HOST", 1_234_000_000),
+        ("I (665) wifi:mode : sta", 6, "wifi", 665_000_000),
+        ("I (26-11-21 12:34:56.789) clock: text", 6, "clock", None),
         ("I (12:34:56.789) clock: text", 6, "clock", None),
         ("Guru Meditation Error: Core  0 panic'ed (LoadProhibited). ", 2, "panic", None),
         ("assert failed: xQueueSemaphoreTake queue.c:1549", 2, "panic", None),
@@ -135,6 +145,12 @@ def test_the_severity_that_a_colour_has_hidden_from_the_bridge(text: str, severi
     assert "\x1b" not in message.text
     assert message.record == (ESP + text).encode().replace(b"<14>", b"<%d>" % (8 + severity))
     assert message.device_ns == 946_684_801_234_000_000
+
+
+def test_a_byte_order_mark_before_everything() -> None:
+    message = parse(b"\xef\xbb\xbf<11>1 - h a - - - x")
+    assert (message.format, message.severity, message.hostname, message.text) == (RFC5424, 3, "h", "x")
+    assert message.record == b"<11>1 - h a - - - x"
 
 
 def test_invalid_utf_8_is_shown_and_recorded_as_it_came() -> None:
