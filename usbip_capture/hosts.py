@@ -93,7 +93,7 @@ class Server:
             return cls(name, own if own and port == DEFAULT_PORT else port, timeout)
         name, port = parse_address(host, port)
         if not port:
-            raise LocalProtocolError(f"{host!r} has no port: give a number from 1 to 65535")
+            raise LocalProtocolError("0 is no port: give a number from 1 to 65535")
         if (configured := named(name)) is not None:
             name = configured[0]
         return cls(DEMO if name.lower() == DEMO else name, port, timeout)
