@@ -1,0 +1,1 @@
+"""Serial adapters, pure: line settings become control requests, packets become bytes and modem lines."""
