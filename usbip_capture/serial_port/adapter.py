@@ -1,0 +1,182 @@
+"""One imported device with serial ports, for as long as any of its ports is open; imported again if it is lost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from usb.core import USBError
+
+from usbip_capture.device import Device
+from usbip_capture.errors import DeviceNotFound, RemoteProtocolError, UsbipError
+from usbip_capture.pyusb_backend.handle import DeviceHandle
+from usbip_capture.serial_port.serial_number import read_string
+from usbip_capture.uart.ports import Port, find_ports, no_ports
+
+log = logging.getLogger(__name__)
+
+_RETRY_INTERVAL = 0.1
+
+
+class PortUser(ABC):
+    """An open port, as its adapter knows it. Called from the adapter's threads."""
+
+    @abstractmethod
+    def attached(self, device: Device, port: Port) -> None:
+        """The device is back, and this is the port in it. Raises UsbipError if it does not do as it should."""
+
+    @abstractmethod
+    def detached(self, reason: str) -> None:
+        """The device is away, and is waited for."""
+
+    @abstractmethod
+    def lost(self, reason: str) -> None:
+        """The device is gone for good."""
+
+
+class Adapter:
+    """`device`, configured, with its `ports`. Raises DeviceNotFound for a device that has none.
+
+    users: the open port of each bInterfaceNumber. reconnect: seconds to wait for the device when it is lost.
+    captured: whether it is. reimport: imports the device, or what it has become. on_end: called when the last port was closed.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        where: str,
+        reimport: Callable[[Adapter], Device],
+        on_end: Callable[[Adapter], None],
+    ) -> None:
+        self.where = where
+        self.users: dict[int, PortUser] = {}
+        self.reconnect = 0.0
+        self.captured = False
+        self.serial = ""
+        self._reimport = reimport
+        self._on_end = on_end
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self._reviving: threading.Thread | None = None
+        self._adopt(device)
+
+    def _adopt(self, device: Device) -> None:
+        self.device = device
+        try:
+            handle = DeviceHandle(device)
+            handle.ensure_configured()
+            configuration = handle.endpoints.configuration
+            descriptor = handle.device_descriptor()
+            self.serial = read_string(handle, descriptor.iSerialNumber)
+        except USBError as error:
+            raise DeviceNotFound(f"device {device.info} of {self.where} cannot be read: {error.strerror}") from error
+        except RemoteProtocolError as error:
+            raise DeviceNotFound(f"device {device.info} of {self.where} cannot be read: {error}") from error
+        if configuration is None:
+            raise DeviceNotFound(f"device {device.info} of {self.where} has no configuration, and no serial port in it")
+        self.ports = find_ports(descriptor, configuration, device.info.speed)
+        if not self.ports:
+            raise DeviceNotFound(f"device {device.info} of {self.where} has {no_ports(configuration)}")
+
+    def watch(self) -> None:
+        """Notice that the device goes away, even while no port is read."""
+        device = self.device
+        device.watch(lambda reason: self.device_lost(device, reason))
+
+    def free_port(self, interface: int | None) -> Port | None:
+        """The port at this interface, or the first that nobody uses; None if it is in use. Raises DeviceNotFound."""
+        if interface is None:
+            return next((port for port in self.ports if port.interface not in self.users), None)
+        for port in self.ports:
+            if port.interface == interface:
+                return None if interface in self.users else port
+        raise DeviceNotFound(
+            f"device {self.device.info} of {self.where} has no serial port at interface {interface}: it has "
+            + ", ".join(map(str, self.ports))
+        )
+
+    def release(self, interface: int) -> None:
+        """A port was closed; the device is given back with the last one."""
+        with self._lock:
+            self.users.pop(interface, None)
+            if self.users:
+                return
+            self._closing.set()
+            reviving = self._reviving
+        self._on_end(self)
+        self.device.close()
+        if reviving is not None and reviving is not threading.current_thread():
+            reviving.join()
+
+    # -- a device that goes away
+
+    def device_lost(self, device: Device, reason: str) -> None:
+        """Called by whoever notices it, on any thread and perhaps several times."""
+        with self._lock:
+            if device is not self.device or self._reviving is not None or self._closing.is_set():
+                return
+            users = list(self.users.values())
+            if self.reconnect:
+                self._reviving = threading.Thread(
+                    target=self._revive, args=(reason,), name="usbip-serial-reconnect", daemon=True
+                )
+        for user in users:
+            (user.detached if self.reconnect else user.lost)(reason)
+        if self._reviving is not None:
+            self._reviving.start()
+
+    def _revive(self, reason: str) -> None:
+        deadline = time.monotonic() + self.reconnect
+        before = self.device.info
+        self.device.close()
+        while not self._closing.is_set():
+            try:
+                self._bring_back()
+            except UsbipError as error:
+                log.debug("%s is not back: %s", before, error)
+                if time.monotonic() > deadline:
+                    self._give_up(f"{reason}; it did not come back within {self.reconnect:g} s: {error}")
+                    return
+                self._closing.wait(_RETRY_INTERVAL)
+            else:
+                log.warning("device %s was lost (%s) and is back as %s", before, reason, self.device.info)
+                break
+        with self._lock:
+            self._reviving = None
+        if self._closing.is_set():
+            self.device.close()
+        else:
+            self.watch()
+
+    def _bring_back(self) -> None:
+        """Raises UsbipError; the device is given back then."""
+        old = list(self.ports)
+        device = self._reimport(self)
+        try:
+            self._adopt(device)
+            for interface, user in list(self.users.items()):
+                port = self._successor(interface, old)
+                self.users[port.interface] = self.users.pop(interface)
+                user.attached(device, port)
+        except BaseException:
+            self.ports = old
+            device.close()
+            raise
+
+    def _successor(self, interface: int, old: list[Port]) -> Port:
+        """What the port at `interface` has become: the one at the same interface, or of the same number."""
+        for port in self.ports:
+            if port.interface == interface:
+                return port
+        index = next((i for i, port in enumerate(old) if port.interface == interface), 0)
+        return self.ports[min(index, len(self.ports) - 1)]
+
+    def _give_up(self, reason: str) -> None:
+        with self._lock:
+            self._reviving = None
+            users = list(self.users.values())
+        for user in users:
+            user.lost(reason)

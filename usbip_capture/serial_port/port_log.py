@@ -1,0 +1,34 @@
+"""The log of the device that a port belongs to: into the capture, or else to this program's own logging."""
+
+from __future__ import annotations
+
+import logging
+
+from usbip_capture.capture.writer import PcapWriter
+from usbip_capture.collector import SyslogReceiver
+from usbip_capture.hosts import Server
+from usbip_capture.syslog.message import Message
+from usbip_capture.syslog.severity import ERROR, INFO, WARNING
+
+log = logging.getLogger(__name__)
+
+
+class PortLog:
+    """Reads the log that `server` offers on its TCP `port` until closed; it is waited for."""
+
+    def __init__(self, server: Server, port: int, pcap: PcapWriter | None) -> None:
+        self._receiver = SyslogReceiver(server.host, port, pcap, callback=_say, timeout=server.timeout)
+        self._receiver.start()
+
+    def close(self) -> None:
+        """What came before is delivered when this returns."""
+        self._receiver.stop()
+
+
+def _say(message: Message) -> None:
+    level = logging.DEBUG
+    for severity, number in ((ERROR, logging.ERROR), (WARNING, logging.WARNING), (INFO, logging.INFO)):
+        if message.severity <= severity:
+            level = number
+            break
+    log.log(level, "%s", message.text)

@@ -1,0 +1,131 @@
+"""IN transfers that stay in flight, so that nothing is lost between two reads of the program."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from usbip_capture.device import Device, Transfer
+from usbip_capture.serial_port.controls import send_clear_halt
+from usbip_capture.usb.endpoints import Endpoint
+from usbip_capture.usb.status import EPIPE, GONE, TIMED_OUT, TOO_LARGE, UNLINKED, status_name
+from usbip_capture.usb.urb import FLAG_DIR_IN, Completion, Urb
+
+log = logging.getLogger(__name__)
+
+#: Errors in a row after which an endpoint is given up.
+_PATIENCE = 16
+
+
+class InStream:
+    """Keeps `depth` transfers of up to `size` bytes on an IN endpoint. Made for one import of the device.
+
+    receive: called with what each brought, on the device's thread, and says whether there may be more for now; else
+    call `resume`. on_end: called once with the reason, when the endpoint cannot be read any more.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        endpoint: Endpoint,
+        size: int,
+        depth: int,
+        receive: Callable[[bytes], bool],
+        on_end: Callable[[str], None],
+    ) -> None:
+        self._device = device
+        self._endpoint = endpoint
+        self._size = size
+        self._depth = depth
+        self._receive = receive
+        self._on_end = on_end
+        self._flying: set[Transfer] = set()
+        self._parked = 0
+        self._errors = 0
+        self._ended = False
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Submit the first transfers."""
+        for _ in range(self._depth):
+            self._submit()
+
+    def resume(self) -> None:
+        """There is room again."""
+        with self._lock:
+            count, self._parked = self._parked, 0
+        for _ in range(count):
+            self._submit()
+
+    def stop(self) -> None:
+        """Take back what is in flight; nothing is received afterwards."""
+        with self._lock:
+            self._ended = True
+            flying = list(self._flying)
+        for transfer in flying:
+            self._device.cancel(transfer)
+
+    def _submit(self) -> None:
+        endpoint = self._endpoint
+        urb = Urb(
+            endpoint.transfer_type, endpoint.address, self._size, flags=FLAG_DIR_IN, interval=endpoint.interval
+        )
+        transfer = Transfer(urb, awaited=False)
+        transfer.intercept(lambda completion: self._done(transfer, completion))
+        with self._lock:
+            if self._ended:
+                return
+            self._flying.add(transfer)
+        self._device.submit(transfer)
+
+    def _done(self, transfer: Transfer, completion: Completion) -> None:
+        with self._lock:
+            self._flying.discard(transfer)
+            if self._ended:
+                return
+        status = completion.status
+        more = self._receive(bytes(completion.data)) if completion.data else True
+        if status and not self._bear(status):
+            return
+        if not status:
+            self._errors = 0
+        if more:
+            self._submit()
+        else:
+            with self._lock:
+                self._parked += 1
+
+    def _bear(self, status: int) -> bool:
+        """Whether to go on after a transfer that failed."""
+        if status in TIMED_OUT or status in UNLINKED:
+            return not self._gives_up(status)       # bridges put an end to transfers that take long
+        if status in TOO_LARGE and self._size > self._endpoint.packet_size:
+            self._size = max(self._size // 2, self._endpoint.packet_size)
+            return True
+        if status in GONE:
+            self._end(f"device {self._device.info} is gone")
+            return False
+        if self._gives_up(status):
+            return False
+        if status == -EPIPE:
+            send_clear_halt(self._device, self._endpoint.address)
+        log.info("%s: endpoint %#04x: %s", self._device.info, self._endpoint.address, status_name(status))
+        return True
+
+    def _gives_up(self, status: int) -> bool:
+        if status in TIMED_OUT:
+            return False
+        self._errors += 1
+        if self._errors < _PATIENCE:
+            return False
+        address = self._endpoint.address
+        self._end(f"endpoint {address:#04x} of device {self._device.info} fails: {status_name(status)}")
+        return True
+
+    def _end(self, reason: str) -> None:
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+        self._on_end(reason)

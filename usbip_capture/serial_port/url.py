@@ -1,0 +1,137 @@
+"""`usbip://` URLs: which serial port of which device of which server, and how to use it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from usbip_capture.errors import LocalProtocolError
+from usbip_capture.hosts import Selector, Server
+
+SCHEME = "usbip"
+LOG_PORT = 1514
+LOG_LEVELS = ("debug", "info", "warning", "error")
+_PARAMETERS = ("serial", "interface", "instance", "pcap", "syslog", "reconnect", "logging")
+_FORM = "write usbip://HOST[:PORT]/BUSID or usbip://HOST[:PORT]/VID:PID"
+_MAX_BUSID = 31         # bytes. Ref: Linux Documentation/usb/usbip_protocol.rst, OP_REQ_IMPORT
+_MAX_RECONNECT = 86_400.0
+
+
+@dataclass(slots=True, frozen=True)
+class PortUrl:
+    """What a URL says.
+
+    serial: the device's serial number. instance: which of several devices that fit, from 0 in the order of their
+    busids. interface: bInterfaceNumber, of a device with several ports; None is its first one that is free.
+    pcap: the file to capture into. syslog: the port of the device's log, 0 without. reconnect: seconds to wait for a
+    device that is lost; 0 leaves it lost. logging: one of LOG_LEVELS, or nothing.
+    """
+
+    server: Server
+    selector: Selector
+    serial: str = ""
+    interface: int | None = None
+    instance: int | None = None
+    pcap: str = ""
+    syslog: int = 0
+    reconnect: float = 0.0
+    logging: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> PortUrl:
+        """`usbip://host[:port]/busid` or `/VID:PID`, with parameters. Raises LocalProtocolError, naming the part."""
+        try:
+            parts = urlsplit(text)
+        except ValueError as error:
+            raise LocalProtocolError(f"{text!r} is no URL ({error}): {_FORM}") from error
+        if parts.scheme != SCHEME:
+            raise LocalProtocolError(f"{text!r} does not begin with usbip://: {_FORM}")
+        if not parts.netloc:
+            raise LocalProtocolError(f"{text!r} names no server: {_FORM}")
+        if "@" in parts.netloc:
+            raise LocalProtocolError(f"{text!r} has a user or password, which USB/IP does not know: {_FORM}")
+        if parts.fragment:
+            raise LocalProtocolError(f"{text!r} ends with #{parts.fragment}, which means nothing: write %23 for a #")
+        given = _parameters(parts.query)
+        return cls(
+            Server.parse(unquote(parts.netloc)),
+            _selector(unquote(parts.path), text),
+            given.get("serial", ""),
+            _number("interface", given, 255),
+            _number("instance", given, 255),
+            _filled("pcap", given),
+            _syslog(given),
+            _reconnect(given),
+            _level(given),
+        )
+
+    @property
+    def device(self) -> str:
+        """Which device, for a sentence."""
+        serial = f" with serial number {self.serial}" if self.serial else ""
+        return f"device{f' {self.selector}' if str(self.selector) else ''}{serial}"
+
+
+def _selector(path: str, text: str) -> Selector:
+    busid = path.removeprefix("/").removesuffix("/")
+    if "/" in busid or len(busid.encode()) > _MAX_BUSID or any(c.isspace() for c in busid):
+        raise LocalProtocolError(f"{busid!r} in {text!r} is no device: {_FORM}")
+    return Selector.parse(busid)
+
+
+def _parameters(query: str) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for piece in query.split("&") if query else ():
+        name, equals, value = piece.partition("=")
+        if name not in _PARAMETERS:
+            raise LocalProtocolError(f"the URL has an unknown parameter {name!r}: there are {', '.join(_PARAMETERS)}")
+        if not equals:
+            raise LocalProtocolError(f"the URL's parameter {name} needs a value: write {name}=VALUE")
+        if name in given:
+            raise LocalProtocolError(f"the URL has the parameter {name} twice")
+        given[name] = unquote(value)    # not with + for blanks: files have + in their names
+    return given
+
+
+def _filled(name: str, given: dict[str, str]) -> str:
+    if given.get(name) == "":
+        raise LocalProtocolError(f"the URL's parameter {name} is empty: write {name}=VALUE")
+    return given.get(name, "")
+
+
+def _number(name: str, given: dict[str, str], most: int) -> int | None:
+    if name not in given:
+        return None
+    value = given[name]
+    if not (value.isascii() and value.isdigit() and len(value) < 6 and int(value) <= most):
+        raise LocalProtocolError(f"{name}={value} in the URL is no number from 0 to {most}")
+    return int(value)
+
+
+def _syslog(given: dict[str, str]) -> int:
+    value = given.get("syslog", "0").lower()
+    if value in ("1", "on", "true", "yes"):
+        return LOG_PORT
+    if value in ("0", "off", "false", "no"):
+        return 0
+    if value.isascii() and value.isdigit() and len(value) < 6 and int(value) < 65536:
+        return int(value)
+    raise LocalProtocolError(f"syslog={value} in the URL is neither 1, 0 nor a TCP port")
+
+
+def _reconnect(given: dict[str, str]) -> float:
+    value = given.get("reconnect", "0")
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= _MAX_RECONNECT:      # not true for NaN either
+        raise LocalProtocolError(f"reconnect={value} in the URL is no time in seconds: write reconnect=10")
+    return seconds
+
+
+def _level(given: dict[str, str]) -> str:
+    value = given.get("logging", "").lower()
+    if "logging" in given and value not in LOG_LEVELS:
+        raise LocalProtocolError(f"logging={value} in the URL is none of {', '.join(LOG_LEVELS)}")
+    return value
