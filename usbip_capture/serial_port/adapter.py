@@ -41,7 +41,8 @@ class Adapter:
     """`device`, configured, with its `ports`. Raises DeviceNotFound for a device that has none.
 
     users: the open port of each bInterfaceNumber. reconnect: seconds to wait for the device when it is lost.
-    captured: whether it is. reimport: imports the device, or what it has become. on_end: called when the last port was closed.
+    captured: whether it is. reimport: imports the device, or what it has become. on_end: called when the last port was
+    closed.
     """
 
     def __init__(

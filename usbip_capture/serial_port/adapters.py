@@ -105,7 +105,9 @@ def _by_serial_or_instance(url: PortUrl, wrap: Wrap) -> tuple[Adapter, Port]:
             left -= 1
         seen.append(f"{info} has {adapter.serial or 'none'}")
         adapter.release(port.interface)
-    raise DeviceNotFound(f"{url.server} exports no serial device with the serial number {url.serial}: {'; '.join(seen)}")
+    raise DeviceNotFound(
+        f"{url.server} exports no serial device with the serial number {url.serial}: {'; '.join(seen)}"
+    )
 
 
 def _candidates(url: PortUrl) -> list[DeviceInfo]:

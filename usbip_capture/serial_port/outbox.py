@@ -171,8 +171,7 @@ class Outbox:
                     return
                 self._pumping = True
                 device = self._device
-                transfer = Transfer(self._urb(data), awaited=False)
-                transfer.intercept(lambda completion, transfer=transfer: self._sent(transfer, completion))
+                transfer = self._transfer(data)
                 self._flying[transfer] = len(data)
                 self._flying_bytes += len(data)
             try:
@@ -197,6 +196,11 @@ class Outbox:
             missing -= len(part)
         self._queued -= size
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _transfer(self, data: bytes) -> Transfer:
+        transfer = Transfer(self._urb(data), awaited=False)
+        transfer.intercept(lambda completion: self._sent(transfer, completion))
+        return transfer
 
     def _urb(self, data: bytes) -> Urb:
         return Urb(TransferType.BULK, self._endpoint, len(data), data)
