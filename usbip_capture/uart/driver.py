@@ -2,7 +2,8 @@
 
 A driver does no transfers itself. Whoever owns the port sends the `Request`s of each list in their order, and hands
 the data of those that read to `answered`. Requests of one list do not depend on each other's answers: they may be in
-flight together. Opening a port is `identify`, `open`, `apply(None, settings)`, `set_lines`, `poll`.
+flight together. Opening a port is `identify`, `open`, `apply(None, settings)`, `set_lines`, `poll`, each answered
+before the next is asked for.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from usbip_capture.usb.setup import Setup, set_interface
 
 
 class Request(NamedTuple):
-    """One control request. `data` is that of an OUT stage; a device that stalls an `optional` one still works."""
+    """One control request. `data` is that of an OUT stage.
+
+    optional: a device that stalls it still works; if it reads, its answer is then b"".
+    """
 
     setup: Setup
     data: bytes = b""
@@ -57,7 +61,8 @@ class Pipes:
 class Driver(ABC):
     """One open port. `lines` and `errors` are what the chip has last said of the wire.
 
-    in_chip: which of rtscts, dsrdtr and xonxoff the chip does by itself; the others are left to the port's owner.
+    in_chip: which of rtscts, dsrdtr and xonxoff the chip does by itself since the last `apply`; the others are left
+    to the port's owner.
     polls: modem lines come only as the answer to `poll`; else they come by themselves, after one `poll` at the start.
     """
 

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from usbip_capture.uart.cdc_acm import CdcAcm
+from usbip_capture.uart.ch34x import Ch34x
+from usbip_capture.uart.cp210x import Cp210x
 from usbip_capture.uart.driver import Driver, Pipes
+from usbip_capture.uart.ftdi import Ftdi
 from usbip_capture.usb.class_descriptors import CDC_ACM, CDC_UNION
 from usbip_capture.usb.descriptors import (
     ConfigurationDescriptor,
@@ -22,6 +25,18 @@ from usbip_capture.usb.urb import DIR_IN, TransferType
 _COMMUNICATIONS, _DATA, _VENDOR = 0x02, 0x0A, 0xFF
 _ACM = 0x02
 _BULK = 2          # bmAttributes
+
+# Both let their customers choose a PID: what of theirs has a vendor specific interface with two bulk endpoints is one.
+_BY_VENDOR: dict[int, type[Driver]] = {0x0403: Ftdi, 0x10C4: Cp210x}
+# Makers of products with such a chip under a VID of their own. Ref: Linux drivers/usb/serial, the id tables
+_BY_PRODUCT: dict[tuple[int, int], type[Driver]] = {
+    **dict.fromkeys([(0x1A86, 0x5523), (0x1A86, 0x7522), (0x1A86, 0x7523), (0x1A86, 0xE523)], Ch34x),
+    **dict.fromkeys([(0x4348, 0x5523), (0x2184, 0x0057), (0x9986, 0x7523)], Ch34x),
+    **dict.fromkeys([(0x10C5, 0xEA61), (0x1BA4, 0x0002), (0x2626, 0xEA60), (0x413C, 0x9500), (0x1D6F, 0x0010)], Cp210x),
+    **dict.fromkeys([(0x0FDE, 0xCA05), (0x0FCF, 0x1003), (0x0FCF, 0x1004), (0x0FCF, 0x1006), (0x045B, 0x0053)], Cp210x),
+    **dict.fromkeys([(0x15BA, 0x0003), (0x15BA, 0x002A), (0x15BA, 0x002B), (0x1457, 0x5118)], Ftdi),
+    **dict.fromkeys([(0x165C, 0x0002), (0x1209, 0x1002), (0x1209, 0x1006), (0x1C0C, 0x0102), (0x20B7, 0x0713)], Ftdi),
+}
 
 
 @dataclass(slots=True, frozen=True)
@@ -47,7 +62,8 @@ class Port:
 def find_ports(device: DeviceDescriptor, configuration: ConfigurationDescriptor, speed: Speed) -> list[Port]:
     """The serial ports of a configuration, in the order of their interfaces; none: `no_ports` says what there is."""
     kind = vendor_driver(device)
-    found = list(_vendor(device, configuration, speed, kind) if kind else _acm(device, configuration, speed))
+    found = list(_vendor(device, configuration, speed, kind)) if kind else []
+    found = found or list(_acm(device, configuration, speed))
     return sorted(found, key=lambda port: port.interface)
 
 
@@ -60,7 +76,7 @@ def no_ports(configuration: ConfigurationDescriptor) -> str:
 
 def vendor_driver(device: DeviceDescriptor) -> type[Driver] | None:
     """The driver of a chip that is known by its VID:PID."""
-    return None
+    return _BY_VENDOR.get(device.idVendor) or _BY_PRODUCT.get((device.idVendor, device.idProduct))
 
 
 def _acm(device: DeviceDescriptor, configuration: ConfigurationDescriptor, speed: Speed) -> Iterator[Port]:
@@ -98,7 +114,7 @@ def _vendor(
     """Each interface with a bulk endpoint each way is a port."""
     usable = [
         i for i in configuration.interfaces
-        if not i.bAlternateSetting and _bulk(i, DIR_IN) and _bulk(i, 0)
+        if i.bInterfaceClass == _VENDOR and not i.bAlternateSetting and _bulk(i, DIR_IN) and _bulk(i, 0)
     ]
     for index, interface in enumerate(usable):
         pipes = _pipes(device, interface, interface, speed, index, len(usable))

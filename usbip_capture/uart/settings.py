@@ -11,6 +11,7 @@ BYTE_SIZES = (5, 6, 7, 8)
 PARITIES = ("N", "O", "E", "M", "S")    # none, odd, even, mark, space: in the order of every chip's numbers
 STOP_BITS = (1, 1.5, 2)
 XON, XOFF = 0x11, 0x13
+_TOLERANCE = 0.03       # half of what a receiver of ten-bit frames stands
 
 
 @dataclass(slots=True, frozen=True)
@@ -68,3 +69,9 @@ class LineErrors:
     parity: int = 0
     framing: int = 0
     breaks: int = 0
+
+
+def check_rate(chip: str, asked: int, actual: float) -> None:
+    """Raise LocalProtocolError when a chip's nearest speed is too far away for both ends to understand each other."""
+    if abs(actual - asked) > asked * _TOLERANCE:
+        raise LocalProtocolError(f"{chip} has {actual:.0f} baud at best instead of {asked}; ask for a speed it has")
