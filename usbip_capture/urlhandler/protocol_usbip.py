@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 try:
-    from serial.serialutil import LF, PortNotOpenError, SerialBase, SerialException, SerialTimeoutException, to_bytes
+    from serial.serialutil import LF, PortNotOpenError, SerialBase, SerialException, SerialTimeoutException
 except ImportError as error:
     raise ImportError("usbip:// ports need pyserial, which is missing: pip install 'usbip-capture[serial]'") from error
 
@@ -37,18 +37,6 @@ class Serial(SerialBase):
         super().__init__(*args, **kwargs)
 
     # -- opening
-
-    @property
-    def port(self) -> str | None:
-        """The URL. Setting it opens the port again if it is open."""
-        port: str | None = SerialBase.port.fget(self)
-        return port
-
-    @port.setter
-    def port(self, value: str | None) -> None:
-        if value is not None:
-            self.from_url(value)
-        SerialBase.port.fset(self, value)
 
     def from_url(self, url: str) -> PortUrl:
         """What the URL says. Raises SerialException."""
@@ -112,7 +100,9 @@ class Serial(SerialBase):
     def write(self, data: Any, /) -> int:
         """Hand over `data`; how many bytes of it. Raises SerialTimeoutException after `write_timeout`."""
         session = self._open_session()
-        raw = to_bytes(data)
+        if isinstance(data, str):
+            raise TypeError(f"a serial port takes bytes: encode {data!r} first")
+        raw = data if isinstance(data, bytes) else bytes(data)
         with _sentences():
             taken = session.write(raw, self.write_timeout)
         if taken < len(raw) and self.write_timeout and not self._cancelled_write:
