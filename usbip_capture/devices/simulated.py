@@ -1,7 +1,7 @@
 """A USB device made of descriptors and a few methods, behaving as on a Linux host.
 
 Subclasses say what it does: `control` answers class and vendor requests, `received` takes OUT data, `feed` gives data
-to IN endpoints. An IN transfer waits while there is no data (NAK).
+to IN endpoints. An IN transfer waits while there is no data (NAK), an OUT transfer while its endpoint is on `hold`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class SimulatedDevice(Device):
         self._lock = threading.RLock()
         self._queues: dict[int, deque[bytes]] = {}
         self._waiting: dict[int, deque[Transfer]] = {}
+        self._held: set[int] = set()
         self._iso: dict[Transfer, None] = {}
         self._iso_free: dict[int, float] = {}       # endpoint -> when its last URB is over
         self._gone = False
@@ -57,6 +58,22 @@ class SimulatedDevice(Device):
         """Whether a host reads this IN endpoint now, and nothing is there for it."""
         with self._lock:
             return bool(self._waiting.get(address))
+
+    def hold(self, address: int, on: bool) -> None:
+        """Take no more data at an OUT endpoint (NAK), or take it again, beginning with what waits."""
+        with self._lock:
+            if on:
+                self._held.add(address)
+                return
+            self._held.discard(address)
+        while True:
+            with self._lock:
+                waiting = self._waiting.get(address)
+                if address in self._held or not waiting:
+                    return
+                transfer = waiting.popleft()
+            transfer.finish(Completion(0, transfer.urb.length))
+            self.received(address, bytes(transfer.urb.data))
 
     # -- faults
 
@@ -156,7 +173,7 @@ class SimulatedDevice(Device):
         if urb.transfer_type == TransferType.ISOCHRONOUS:
             self._start_iso(transfer, endpoint)
             return None
-        if urb.endpoint & DIR_IN:
+        if urb.endpoint & DIR_IN or urb.endpoint in self._held or self._waiting.get(urb.endpoint):
             self._waiting.setdefault(urb.endpoint, deque()).append(transfer)
             return None
         return Completion(0, urb.length)

@@ -1,0 +1,147 @@
+"""A simulated FTDI chip: status bytes in each packet, a latency timer, one to four lines.
+
+Ref: as `usbip_capture.uart.ftdi`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from usbip_capture.devices.chapter9 import Descriptors
+from usbip_capture.devices.serial.adapter import SimulatedAdapter
+from usbip_capture.devices.serial.exported import Adapter, describe, exported, line_endpoints, vendor_interface
+from usbip_capture.devices.serial.line import Line, Peer
+from usbip_capture.uart import ftdi as chip
+from usbip_capture.uart.settings import PARITIES, STOP_BITS, LineErrors
+from usbip_capture.usb.descriptors import DeviceDescriptor
+from usbip_capture.usb.info import DeviceInfo, Speed
+from usbip_capture.usb.setup import Setup
+
+#: PID, bcdDevice, lines and product name of what can be simulated.
+CHIPS = {
+    "FT232R": (0x6001, 0x0600, 1, "FT232R USB UART"),
+    "FT2232H": (0x6010, 0x0700, 2, "Dual RS232-HS"),
+    "FT4232H": (0x6011, 0x0800, 4, "Quad RS232-HS"),
+    "FT230X": (0x6015, 0x1000, 1, "FT230X Basic UART"),
+}
+_FULL_SPEED = ("FT232R", "FT230X")
+_STATUS_READY, _EMPTY = 0x01, 0x60         # first byte's fixed bit; second byte: nothing left to transmit
+_GET_LATENCY_TIMER = 10
+
+
+def ftdi(
+    peers: Sequence[Peer], name: str = "FT232R", busid: str = "1-1", serial: str = "FTSIM001", latency: float = 0.0
+) -> Adapter:
+    """A chip of CHIPS, with a peer for each of its lines."""
+    product, release, count, title = CHIPS[name]
+    high = name not in _FULL_SPEED
+    interfaces = "".join(vendor_interface(number, 512 if high else 64) for number in range(count))
+    described = describe(0x0403, product, release, interfaces, ("FTDI", title, serial))
+    return exported(SimulatedFtdi, described, peers, busid, latency, Speed.HIGH if high else Speed.FULL)
+
+
+class SimulatedFtdi(SimulatedAdapter):
+    """The chip, from one import to its end."""
+
+    in_chip = frozenset({"rtscts", "dsrdtr", "xonxoff"})
+
+    def __init__(self, info: DeviceInfo, descriptors: Descriptors, peers: Sequence[Peer]) -> None:
+        self._release = DeviceDescriptor.parse(descriptors.device).bcdDevice
+        self._packet = 512 if info.speed == Speed.HIGH else 64
+        self._timer = [chip.LATENCY_MS] * len(peers)
+        self._errors = [0] * len(peers)
+        self._rest = [bytearray() for _ in peers]
+        endpoints = [(*line_endpoints(number), 0) for number in range(len(peers))]
+        super().__init__(info, descriptors, peers, endpoints)
+        for line in self.lines:
+            self._tick(line)
+
+    def control(self, setup: Setup, data: bytes) -> bytes | None:
+        channel = setup.wIndex & 0xFF
+        if setup.bRequest == chip.SET_BAUD_RATE and len(self.lines) == 1 and self._release < chip._X:
+            channel = 0         # the divisor's highest bit is there
+        index = max(channel - 1, 0)
+        if index >= len(self.lines) or setup.bmRequestType not in (0x40, 0xC0):
+            return None
+        line, value = self.lines[index], setup.wValue
+        if setup.bmRequestType == 0xC0:
+            if setup.bRequest == chip.GET_MODEM_STATUS:
+                return self._status(line)
+            return bytes([self._timer[index]]) if setup.bRequest == _GET_LATENCY_TIMER else None
+        if setup.bRequest == chip.RESET:
+            if value in (0, 1):
+                self._rest[index].clear()
+        elif setup.bRequest == chip.MODEM_CTRL:
+            dtr = bool(value & 1) if value & 0x100 else line.dtr
+            rts = bool(value & 2) if value & 0x200 else line.rts
+            self.host_drives(line, dtr, rts)
+        elif setup.bRequest == chip.SET_FLOW_CTRL:
+            flow = setup.wIndex >> 8
+            self.host_sets(line, rtscts=bool(flow & 1), dsrdtr=bool(flow & 2), xonxoff=bool(flow & 4))
+        elif setup.bRequest == chip.SET_BAUD_RATE:
+            self.host_sets(line, baudrate=self._baudrate(setup))
+        elif setup.bRequest == chip.SET_DATA:
+            return self._set_data(line, value)
+        elif setup.bRequest == chip.SET_LATENCY_TIMER and 1 <= value <= 255:
+            self._timer[index] = value
+            self.host_sets(line, low_latency=value == chip.LOW_LATENCY_MS)
+        else:
+            return None
+        return b""
+
+    def send(self, line: Line, data: bytes) -> None:
+        room = self._packet - chip.STATUS_LENGTH
+        with self._lock:
+            rest = self._rest[line.index]
+            rest += self.from_wire(line, data)
+            whole = len(rest) // room * room
+            status = self._status(line)
+            packets = b"".join(status + bytes(rest[at : at + room]) for at in range(0, whole, room))
+            del rest[:whole]
+        if packets:
+            self.feed(line.in_address, packets)
+
+    def modem_changed(self, line: Line) -> None:
+        super().modem_changed(line)
+        self._short_packet(line)        # at once, the timer notwithstanding
+
+    def report(self, line: Line, errors: LineErrors) -> None:
+        bits = (errors.overrun, 2), (errors.parity, 4), (errors.framing, 8), (errors.breaks, 16)
+        self._errors[line.index] = sum(bit for count, bit in bits if count)
+        self._short_packet(line)
+        self._errors[line.index] = 0
+
+    def _status(self, line: Line) -> bytes:
+        modem = line.modem
+        first = modem.cts << 4 | modem.dsr << 5 | modem.ri << 6 | modem.cd << 7
+        return bytes([first | _STATUS_READY, _EMPTY | self._errors[line.index]])
+
+    def _short_packet(self, line: Line) -> None:
+        with self._lock:
+            rest = self._rest[line.index]
+            packet = self._status(line) + bytes(rest)
+            rest.clear()
+        self.feed(line.in_address, packet)
+
+    def _tick(self, line: Line) -> None:
+        """The latency timer is over."""
+        self.timetable.after(self._timer[line.index] / 1000, lambda: self._tick(line))
+        if self.waits_for_data(line.in_address):
+            self._short_packet(line)
+
+    def _set_data(self, line: Line, value: int) -> bytes | None:
+        parity, stopbits = value >> 8 & 7, value >> 11 & 3
+        if parity >= len(PARITIES) or stopbits >= len(STOP_BITS) or value & 0xFF not in (7, 8):
+            return None
+        self.host_sets(line, bytesize=value & 0xFF, parity=PARITIES[parity], stopbits=STOP_BITS[stopbits])
+        self.host_breaks(line, bool(value & 1 << 14))
+        return b""
+
+    def _baudrate(self, setup: Setup) -> int:
+        """The speed that a divisor makes."""
+        index = setup.wIndex >> 8 if len(self.lines) > 1 or self._release >= chip._X else setup.wIndex
+        encoded = setup.wValue | (index & 3) << 16
+        clock = 12_000_000 if encoded >> 17 else 3_000_000
+        eighths = (encoded & 0x3FFF) * 8 + chip._EIGHTHS.index(encoded >> 14 & 7)
+        eighths = {0: 8, 8: 12}.get(eighths, eighths)
+        return round(clock * 8 / eighths)
