@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from usbip_capture.pyusb_backend import get_backend
     from usbip_capture.pyusb_backend.asynchronous import AsynchronousDevice, AsyncioDevice
     from usbip_capture.pyusb_backend.wrapper import PcapBackendWrapper
+    from usbip_capture.serial_client import SerialClient
 
 __version__ = "0.1.0"
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "AsyncioDevice",
     "PcapBackendWrapper",
     "PcapWriter",
+    "SerialClient",
     "SyslogReceiver",
     "__version__",
     "discover_usbip_servers",
@@ -29,6 +31,7 @@ _HOMES = {
     "AsyncioDevice": "usbip_capture.pyusb_backend.asynchronous",
     "PcapBackendWrapper": "usbip_capture.pyusb_backend.wrapper",
     "PcapWriter": "usbip_capture.capture.writer",
+    "SerialClient": "usbip_capture.serial_client",
     "SyslogReceiver": "usbip_capture.collector",
     "discover_usbip_servers": "usbip_capture.discovery.mdns",
     "get_backend": "usbip_capture.pyusb_backend",

@@ -41,3 +41,11 @@ class ImportRefused(UsbipError):
 
 class CaptureError(UsbipError):
     """The capture cannot be written where it was asked for."""
+
+
+class ResponseTimeout(UsbipError):
+    """A device has not answered in time. `partial` is what came of its answer."""
+
+    def __init__(self, message: str, partial: bytes = b"") -> None:
+        super().__init__(message)
+        self.partial = partial
