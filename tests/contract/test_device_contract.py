@@ -1,4 +1,4 @@
-"""What every `Device` promises, wherever the USB device lives: the demo device reached in six ways."""
+"""What every `Device` promises, wherever the USB device lives: the demo device reached in seven ways."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from usbip_capture import PcapWriter, demo, get_backend
 from usbip_capture.demo import BULK_IN, BULK_OUT, CDC_NOTIFY, ISO_IN, ISO_OUT, DemoDevice, DemoServer
 from usbip_capture.device import Device, Transfer
 from usbip_capture.devices.backend import BackendDevice
+from usbip_capture.devices.delayed import Delayed
 from usbip_capture.devices.remote import RemoteDevice, import_device
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.server import Server
@@ -24,7 +25,7 @@ from usbip_capture.usb.urb import SHORT_NOT_OK, Completion, IsoPacket, TransferT
 
 TIMEOUT = 10.0
 OVER_BACKEND = "over a PyUSB backend"
-KINDS = ["simulated", "tapped", "remote", "remote, tapped", "re-exported", OVER_BACKEND]
+KINDS = ["simulated", "delayed", "tapped", "remote", "remote, tapped", "re-exported", OVER_BACKEND]
 
 
 def bulk_out(data: bytes) -> Urb:
@@ -61,6 +62,8 @@ class Opener:
         device: Device
         if self.kind in ("simulated", "tapped"):
             device = self._simulated()
+        elif self.kind == "delayed":
+            device = Delayed(self._simulated(), 0.001)
         elif self.kind == "re-exported":
             outer = Server()
             self._stack.callback(outer.close)

@@ -27,10 +27,10 @@ COMM_STATUS_LENGTH = 19
 _LIMIT = 128                        # bytes left in the chip's buffer when the other side is told to stop
 
 # ulControlHandshake
-_DTR_MODE, _DTR_ACTIVE, _DTR_HANDSHAKE, _CTS_HANDSHAKE, _DSR_HANDSHAKE = 0x03, 0x01, 0x02, 0x08, 0x10
+DTR_MODE, DTR_ACTIVE, DTR_HANDSHAKE, CTS_HANDSHAKE, DSR_HANDSHAKE = 0x03, 0x01, 0x02, 0x08, 0x10
 _WAITS_FOR = 0x78                   # CTS, DSR, DCD and DSR sensitivity
 # ulFlowReplace
-_AUTO_TRANSMIT, _AUTO_RECEIVE, _RTS_MODE, _RTS_ACTIVE, _RTS_HANDSHAKE = 0x01, 0x02, 0xC0, 0x40, 0x80
+AUTO_TRANSMIT, AUTO_RECEIVE, RTS_MODE, _RTS_ACTIVE, _RTS_HANDSHAKE = 0x01, 0x02, 0xC0, 0x40, 0x80
 # ulErrors
 _BREAK, _FRAMING, _OVERRUN, _QUEUE_OVERRUN, _PARITY = (1 << bit for bit in range(5))
 
@@ -156,15 +156,15 @@ class Cp210x(Driver):
         """Flow control and the lines that take part in it, which are one register."""
         control, replace, xon, xoff = self._flow_kept
         new = self._settings
-        control &= ~(_DTR_MODE | _WAITS_FOR)
-        replace &= ~(_RTS_MODE | _AUTO_TRANSMIT | _AUTO_RECEIVE)
+        control &= ~(DTR_MODE | _WAITS_FOR)
+        replace &= ~(RTS_MODE | AUTO_TRANSMIT | AUTO_RECEIVE)
         if self._dtr:
-            control |= _DTR_HANDSHAKE if new.dsrdtr else _DTR_ACTIVE
+            control |= DTR_HANDSHAKE if new.dsrdtr else DTR_ACTIVE
         if self._rts:
             replace |= _RTS_HANDSHAKE if new.rtscts else _RTS_ACTIVE
-        control |= new.rtscts * _CTS_HANDSHAKE | new.dsrdtr * _DSR_HANDSHAKE
+        control |= new.rtscts * CTS_HANDSHAKE | new.dsrdtr * DSR_HANDSHAKE
         if new.xonxoff:
-            replace |= _AUTO_TRANSMIT | _AUTO_RECEIVE
+            replace |= AUTO_TRANSMIT | AUTO_RECEIVE
             xon = xoff = _LIMIT
         return self._write(SET_FLOW, FLOW.pack(control, replace, xon, xoff))
 

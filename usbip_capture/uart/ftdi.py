@@ -35,14 +35,14 @@ STATUS_LENGTH = 2
 
 # bcdDevice
 _AM, _BM, _2232C, _R, _X = 0x0200, 0x0400, 0x0500, 0x0600, 0x1000
-_ONE_CHANNEL = (_AM, _BM, _R)                   # their requests carry no channel
-_FULL_SPEED = (*_ONE_CHANNEL, _2232C, _X)       # 3 MHz clock; all others have 12 MHz too
+ONE_CHANNEL = (_AM, _BM, _R)                   # their requests carry no channel
+_FULL_SPEED = (*ONE_CHANNEL, _2232C, _X)       # 3 MHz clock; all others have 12 MHz too
 _CLOCK, _HIGH_SPEED_CLOCK = 3_000_000, 12_000_000
 _LOWEST_HIGH_SPEED = 1200
 _HIGH_SPEED = 1 << 17
 
 # Code of each number of eighths in the divisor; the oldest chip knows four of them.
-_EIGHTHS = (0, 3, 2, 4, 1, 5, 6, 7)
+EIGHTHS = (0, 3, 2, 4, 1, 5, 6, 7)
 _AM_EIGHTHS = (0, 1, 2, 4)
 _LONGEST = 0x3FFF * 8 + 7
 
@@ -54,7 +54,7 @@ class Ftdi(Driver):
 
     def __init__(self, pipes: Pipes) -> None:
         super().__init__(pipes)
-        self._channel = 0 if pipes.bcdDevice in _ONE_CHANNEL else pipes.interface + 1
+        self._channel = 0 if pipes.bcdDevice in ONE_CHANNEL else pipes.interface + 1
         self._packet = pipes.bulk_in.packet_size or 64      # some chips say 0
         self._status = 0
         self._data = 0
@@ -153,7 +153,7 @@ def baud_divisor(baudrate: int, bcdDevice: int) -> int:
         near = [8 if ideal < 8 else _LONGEST]
     eighths = min(near, key=lambda n: (abs(clock / n - baudrate), n))
     check_rate("this FTDI chip", baudrate, clock / eighths)
-    whole, code = eighths >> 3, _EIGHTHS[eighths & 7]
+    whole, code = eighths >> 3, EIGHTHS[eighths & 7]
     special = {8: 0, 12: 1}       # 1 and 1.5
     encoded = special.get(eighths, whole | code << 14)
     return encoded | fast * _HIGH_SPEED

@@ -45,14 +45,14 @@ def describe(
 ) -> Descriptors:
     """Descriptors of a device with one configuration. interfaces: hex of all that follows its header.
 
-    names: manufacturer, product and serial number.
+    names: manufacturer, product and serial number; an empty one is one that the device does not have.
     """
     body = bytes.fromhex(interfaces)
     count = len({body[at + 2] for at in _starts(body) if body[at + 1] == 4})
     device = (
         bytes.fromhex("12 01 0002") + bytes([*device_class, 64])
         + b"".join(value.to_bytes(2, "little") for value in (vendor, product, release))
-        + bytes([1, 2, 3, 1])
+        + bytes([*(index if name else 0 for index, name in enumerate(names, 1)), 1])
     )  # fmt: skip
     configuration = b"\x09\x02" + (9 + len(body)).to_bytes(2, "little") + bytes([count, 1, 0, 0x80, 50]) + body
     return Descriptors(device, [configuration], list(names))

@@ -46,7 +46,7 @@ class SimulatedFtdi(SimulatedAdapter):
     in_chip = frozenset({"rtscts", "dsrdtr", "xonxoff"})
 
     def __init__(self, info: DeviceInfo, descriptors: Descriptors, peers: Sequence[Peer]) -> None:
-        self._release = DeviceDescriptor.parse(descriptors.device).bcdDevice
+        self._channels = DeviceDescriptor.parse(descriptors.device).bcdDevice not in chip.ONE_CHANNEL
         self._packet = 512 if info.speed == Speed.HIGH else 64
         self._timer = [chip.LATENCY_MS] * len(peers)
         self._errors = [0] * len(peers)
@@ -58,8 +58,8 @@ class SimulatedFtdi(SimulatedAdapter):
 
     def control(self, setup: Setup, data: bytes) -> bytes | None:
         channel = setup.wIndex & 0xFF
-        if setup.bRequest == chip.SET_BAUD_RATE and len(self.lines) == 1 and self._release < chip._X:
-            channel = 0         # the divisor's highest bit is there
+        if setup.bRequest == chip.SET_BAUD_RATE and not self._channels:
+            channel = 0         # the divisor's highest bits are there
         index = max(channel - 1, 0)
         if index >= len(self.lines) or setup.bmRequestType not in (0x40, 0xC0):
             return None
@@ -71,6 +71,7 @@ class SimulatedFtdi(SimulatedAdapter):
         if setup.bRequest == chip.RESET:
             if value in (0, 1):
                 self._rest[index].clear()
+                self._queues.pop(line.in_address, None)
         elif setup.bRequest == chip.MODEM_CTRL:
             dtr = bool(value & 1) if value & 0x100 else line.dtr
             rts = bool(value & 2) if value & 0x200 else line.rts
@@ -139,9 +140,9 @@ class SimulatedFtdi(SimulatedAdapter):
 
     def _baudrate(self, setup: Setup) -> int:
         """The speed that a divisor makes."""
-        index = setup.wIndex >> 8 if len(self.lines) > 1 or self._release >= chip._X else setup.wIndex
+        index = setup.wIndex >> 8 if self._channels else setup.wIndex
         encoded = setup.wValue | (index & 3) << 16
         clock = 12_000_000 if encoded >> 17 else 3_000_000
-        eighths = (encoded & 0x3FFF) * 8 + chip._EIGHTHS.index(encoded >> 14 & 7)
+        eighths = (encoded & 0x3FFF) * 8 + chip.EIGHTHS.index(encoded >> 14 & 7)
         eighths = {0: 8, 8: 12}.get(eighths, eighths)
         return round(clock * 8 / eighths)
