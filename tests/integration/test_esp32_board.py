@@ -128,6 +128,8 @@ def test_registers_and_sync(programmer: Programmer, board: Esp32Board) -> None:
     programmer.command(0x09, pack("<IIII", 0x3FF42024, 0x9F, 0xFFFFFFFF, 0))
     programmer.command(0x09, pack("<IIII", 0x3FF42000, 1 << 18, 0xFFFFFFFF, 0))
     assert programmer.command(READ_REG, pack("<I", 0x3FF42080))[0] == 0x1640EF
+    cycles, oscillator = (programmer.command(READ_REG, pack("<I", at))[0] for at in (0x3FF5F06C, 0x3FF5A010))
+    assert (cycles >> 7) * 15625 * (oscillator & 0xFF) / 40 == 40_000_000      # the crystal, as esptool computes it
 
 
 @pytest.mark.parametrize("deflated", [False, True])

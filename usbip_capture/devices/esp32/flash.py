@@ -1,6 +1,6 @@
 """The flash chip beside a simulated ESP32, and the few registers that the loader's clients read and write.
 
-Ref: ESP32 Technical Reference Manual, 7 (SPI controller), 20 (eFuse controller)
+Ref: ESP32 Technical Reference Manual, 7 (SPI controller), 20 (eFuse controller), 18.4 (timer group registers)
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ _MAGIC, _ESP32 = 0x40001000, 0x00F01D83
 _UART_CLOCK_DIVIDER = 0x3FF40014
 _EFUSE_BLOCK0 = 0x3FF5A000
 _XTAL_HZ = 40_000_000
+# The crystal measured against the internal 8 MHz oscillator, whose frequency is in the eFuses: programmers compute
+# the first from the other two when they change the ROM's speed.
+_CALIBRATION, _CYCLES = 0x3FF5F06C, 800
+_OSCILLATOR = 128           # in 62.5 kHz
 
 
 class Flash:
@@ -55,6 +59,8 @@ class Registers:
             _EFUSE_BLOCK0 + 4: int.from_bytes(mac[2:6], "big"),
             # Its upper half is a CRC of the address that nobody checks over the line.
             _EFUSE_BLOCK0 + 8: int.from_bytes(mac[0:2], "big"),
+            _EFUSE_BLOCK0 + 16: _OSCILLATOR,
+            _CALIBRATION: _CYCLES << 7,
         }
         self.baudrate = 115200
 
