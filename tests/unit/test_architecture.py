@@ -19,6 +19,7 @@ LINES = {
     "wire": 2,
     "records": 2,
     "filters": 2,
+    "syslog": 2,
     "uart": 2,
     "device": 3,
     "tap": 4,
