@@ -12,7 +12,7 @@ from usbip_capture.address import parse_address
 from usbip_capture.errors import LocalProtocolError, UsbipError
 
 if TYPE_CHECKING:
-    from serial import SerialBase
+    from serial import Serial
 
 _EXAMPLES = """\
 examples:
@@ -78,9 +78,13 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.pty is None and args.tcp is None and args.rfc2217 is None:
             return _terminal(args, url)
-        with serial.serial_for_url(
+        port = serial.serial_for_url(
             url, args.baud, parity=args.parity, rtscts=args.rtscts, xonxoff=args.xonxoff, do_not_open=True
-        ) as port:
+        )
+        for name in ("dtr", "rts"):
+            if getattr(args, name) is not None:
+                setattr(port, name, getattr(args, name) == "1")
+        with port:
             _bridge(args, port)
     except serial.SerialException as error:
         raise UsbipError(str(error)) from error
@@ -121,13 +125,7 @@ def _terminal(args: argparse.Namespace, url: str) -> int:
     return 0
 
 
-def _bridge(args: argparse.Namespace, port: SerialBase) -> None:
-    if args.dtr is not None:
-        port.dtr = args.dtr == "1"
-    if args.rts is not None:
-        port.rts = args.rts == "1"
-    if not port.is_open:
-        port.open()
+def _bridge(args: argparse.Namespace, port: Serial) -> None:
     if args.pty is not None:
         from usbip_capture.serial_bridge import pseudo_terminal
 

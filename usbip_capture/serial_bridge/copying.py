@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 from abc import ABC, abstractmethod
 
-from serial import SerialBase
+from serial import Serial
 
 #: Bytes at a time. What the other side does not take stays in the port.
 _CHUNK = 64 << 10
@@ -31,23 +31,24 @@ class FarEnd(ABC):
         """Called some times a second."""
 
 
-def copy(port: SerialBase, far: FarEnd) -> None:
+def copy(port: Serial, far: FarEnd) -> None:
     """Copy until the far end is over. Raises SerialException when the device is gone."""
     waiting = b""
     while True:
         # The port is not read while the other side is slow: then it is the device that has to wait.
+        ours, theirs = port.fileno(), far.fileno()
         readable, writable, _ = select.select(
-            [far] if waiting else [far, port], [far] if waiting else [], [], _IDLE
+            [theirs] if waiting else [theirs, ours], [theirs] if waiting else [], [], _IDLE
         )
-        if far in readable:
+        if theirs in readable:
             data = far.receive()
             if data is None:
                 return
             if data:
                 port.write(data)
-        if port in readable:
+        if ours in readable:
             waiting = port.read(min(port.in_waiting, _CHUNK))
-        if waiting and (far in writable or port in readable):
+        if waiting and (theirs in writable or ours in readable):
             try:
                 waiting = waiting[far.send(waiting) :]
             except BlockingIOError:

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from serial import SerialBase
+from serial import Serial
 
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.serial_bridge.copying import FarEnd, copy
@@ -20,7 +20,7 @@ from usbip_capture.serial_bridge.copying import FarEnd, copy
 _CHUNK = 4096
 
 
-def serve(port: SerialBase, link: str, announce: Callable[[str], None]) -> None:
+def serve(port: Serial, link: str, announce: Callable[[str], None]) -> None:
     """Serve `port` until it fails. link: a symbolic link to the terminal, none if empty; announce: told its path.
 
     Raises LocalProtocolError where there are no pseudo-terminals, or when the link cannot be made.
@@ -43,7 +43,7 @@ if sys.platform != "win32":
     class PseudoTerminal(FarEnd):
         """`path` is what programs open, one after the other or several at once."""
 
-        def __init__(self, port: SerialBase, link: str) -> None:
+        def __init__(self, port: Serial, link: str) -> None:
             self._port = port
             self._link = link
             # Ours stays open at both ends, so that programs may come and go.

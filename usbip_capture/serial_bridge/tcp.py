@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from serial import SerialBase
+from serial import Serial
 from serial.rfc2217 import PortManager
 
 from usbip_capture.address import format_address
@@ -22,11 +22,11 @@ _MODEM_INTERVAL = 0.25
 class Connect(Protocol):
     """Makes the far end of a connection."""
 
-    def __call__(self, port: SerialBase, sock: socket.socket) -> FarEnd: ...
+    def __call__(self, port: Serial, sock: socket.socket) -> FarEnd: ...
 
 
 def serve(
-    port: SerialBase, address: str, tcp_port: int, connect: Connect, announce: Callable[[str], None]
+    port: Serial, address: str, tcp_port: int, connect: Connect, announce: Callable[[str], None]
 ) -> None:
     """Serve `port` until it fails. announce: told where it is served. Raises LocalProtocolError, SerialException.
 
@@ -52,7 +52,7 @@ def serve(
 class RawConnection(FarEnd):
     """Bytes as they are."""
 
-    def __init__(self, port: SerialBase, sock: socket.socket) -> None:
+    def __init__(self, port: Serial, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
 
@@ -74,11 +74,11 @@ class RawConnection(FarEnd):
 class Rfc2217Connection(RawConnection):
     """Telnet with the COM port control option, by pyserial's own implementation. Ref: RFC 2217"""
 
-    def __init__(self, port: SerialBase, sock: socket.socket) -> None:
+    def __init__(self, port: Serial, sock: socket.socket) -> None:
         super().__init__(port, sock)
         self._out = bytearray()
         self._next_look = time.monotonic() + _MODEM_INTERVAL
-        self._manager = PortManager(port, self)
+        self._manager = PortManager(port, self)  # type: ignore[arg-type]  # it needs `write` only
 
     def write(self, data: bytes) -> None:
         """For pyserial: what it says to the client."""
