@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from usbip_capture.errors import UsbipError
+
 #: Bytes from which on the device is not asked for more, and below which it is again.
 HIGH, LOW = 1 << 20, 1 << 19
 _LONGEST_WAIT = 86_400.0
@@ -47,14 +49,30 @@ class Inbox:
 
     def read(self, size: int, timeout: float | None, inter_byte: float | None = None) -> bytes:
         """`size` bytes, or what there is after `timeout` seconds, `inter_byte` seconds of silence, or `cancel`."""
-        if size <= 0:
-            return b""
-        with self._changed:
-            self._wait(lambda: len(self._data) >= size, timeout, inter_byte)
-            return self._take(size)
+        if size <= LOW:
+            return self._read(size, timeout, inter_byte) if size > 0 else b""
+        # More than is kept here: taken in pieces, or the device would wait for us, and we for it.
+        deadline = None if timeout is None else time.monotonic() + timeout
+        taken = bytearray()
+        while len(taken) < size:
+            piece = min(size - len(taken), LOW)
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                got = self._read(piece, left, inter_byte)
+            except UsbipError:
+                if not taken:
+                    raise
+                break
+            taken += got
+            if len(got) < piece:
+                break
+        return bytes(taken)
 
     def read_until(self, expected: bytes, size: int | None, timeout: float | None) -> bytes:
-        """Up to and with `expected`, or at most `size` bytes, or what there is after `timeout` seconds or `cancel`."""
+        """Up to and with `expected`, or at most `size` bytes, or what there is after `timeout` seconds or `cancel`.
+
+        Also what there is when no more than that is kept here, and `expected` is not in it.
+        """
         searched, end = 0, -1
 
         def found() -> bool:
@@ -64,7 +82,7 @@ class Inbox:
             end = at + len(expected) if at >= 0 else -1
             if size is not None and (end > size or end < 0) and len(self._data) >= size:
                 end = size
-            return end >= 0
+            return end >= 0 or self._full
 
         with self._changed:
             self._wait(found, timeout, None)
@@ -109,6 +127,11 @@ class Inbox:
                 self._signalled = False
                 self._show()
             return self._signal[0].fileno()
+
+    def _read(self, size: int, timeout: float | None, inter_byte: float | None) -> bytes:
+        with self._changed:
+            self._wait(lambda: len(self._data) >= size, timeout, inter_byte)
+            return self._take(size)
 
     def _wait(self, enough: Callable[[], bool], timeout: float | None, inter_byte: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout

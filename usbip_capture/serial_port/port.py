@@ -278,7 +278,8 @@ class SerialPort(PortUser):
         self._outbox.attach(None)
 
     def lost(self, reason: str) -> None:
-        self._error = error = ServerLost(reason)
+        name = f"device {self._adapter.device.info}" if self._adapter is not None else ""
+        self._error = error = ServerLost(reason if name in reason else f"{name} is lost: {reason}")
         self._inbox.fail(error)
         self._outbox.fail(error)
 

@@ -1,0 +1,42 @@
+"""Runs pyserial's own tests, from an unpacked source distribution, on a port.
+
+    python run_pyserial_suite.py FOLDER/test URL [EXCLUDED...]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import glob
+import importlib
+import os
+import sys
+import unittest
+from collections.abc import Iterator
+
+
+def cases(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
+    for entry in suite:
+        if isinstance(entry, unittest.TestSuite):
+            yield from cases(entry)
+        else:
+            yield entry
+
+
+def main() -> int:
+    folder, url, *excluded = sys.argv[1:]
+    os.chdir(folder)
+    sys.path.insert(0, folder)
+    asyncio.set_event_loop(asyncio.new_event_loop())    # one test asks for it as Python before 3.10 allowed
+    suite = unittest.TestSuite()
+    for name in sorted(glob.glob("test*.py")):
+        module = importlib.import_module(name.removesuffix(".py"))
+        module.PORT = url   # type: ignore[attr-defined]
+        for case in cases(unittest.defaultTestLoader.loadTestsFromModule(module)):
+            if case.id() not in excluded:
+                suite.addTest(case)
+    result = unittest.TextTestRunner(verbosity=2).run(suite)
+    return 0 if result.wasSuccessful() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""usbip:// is known to programs that know nothing of us, and costs those nothing that want none of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.usbip_ports import ROOT, environment
+
+pytest.importorskip("serial", reason="pyserial, of the extra `serial`, is not installed")
+
+
+def python(code: str, env: dict[str, str]) -> str:
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_pyserial_knows_us_and_nobody_sees_why(tmp_path: Path) -> None:
+    code = (
+        "import sys, serial; print(serial.protocol_handler_packages[-1], type(serial.__loader__).__name__, "
+        "type(serial.__spec__.loader).__name__, [f for f in sys.meta_path if 'usbip' in repr(f)])"
+    )
+    assert python(code, environment(tmp_path)).strip() == (
+        "usbip_capture.urlhandler SourceFileLoader SourceFileLoader []"
+    )
+
+
+def test_a_start_without_pyserial_imports_nothing_of_weight(tmp_path: Path) -> None:
+    env = environment(tmp_path)
+    code = "import sys; print(*sorted(sys.modules))"
+    ours = set(python(code, env).split())
+    env["PYTHONPATH"] = str(ROOT)
+    added = ours - set(python(code, env).split())
+    assert added <= {"sitecustomize", "usbip_capture", "usbip_capture.urlhandler", "usbip_capture.urlhandler.registration"}
+
+
+def test_the_way_that_pyserial_documents() -> None:
+    code = (
+        "import serial; serial.protocol_handler_packages.append('usbip_capture.urlhandler');"
+        "print(type(serial.serial_for_url('usbip://demo/1-1', do_not_open=True)).__module__)"
+    )
+    assert python(code, {"PYTHONPATH": str(ROOT)}).strip() == "usbip_capture.urlhandler.protocol_usbip"
+
+
+def test_another_module_of_that_name_is_left_alone(tmp_path: Path) -> None:
+    env = environment(tmp_path)
+    (tmp_path / "serial.py").write_text("name = 'another'\n")
+    assert python("import serial; print(serial.name)", env).strip() == "another"
+
+
+def test_what_is_missing_is_said_and_not_that_the_protocol_is_unknown(tmp_path: Path) -> None:
+    (tmp_path / "usb").mkdir()
+    (tmp_path / "usb" / "__init__.py").write_text("raise ImportError('gone', name='usb')\n")
+    code = (
+        "import serial\ntry:\n    serial.serial_for_url('usbip://demo/1-1')\n"
+        "except serial.SerialException as error:\n    print(error)"
+    )
+    said = python(code, environment(tmp_path))
+    assert "package usb, which is missing" in said
+    assert "pip install" in said
+
+
+def test_without_pyserial_the_handler_says_so(tmp_path: Path) -> None:
+    (tmp_path / "serial.py").write_text("raise ImportError('no pyserial')\n")
+    code = "try:\n    import usbip_capture.urlhandler.protocol_usbip\nexcept ImportError as error:\n    print(error)"
+    assert "pip install 'usbip-capture[serial]'" in python(code, environment(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-m", "usbip_capture.cli.main", "serial", "demo", "--tcp", "0"],
+        env=environment(tmp_path), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "pyserial is missing" in done.stderr
