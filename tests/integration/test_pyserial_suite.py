@@ -23,7 +23,7 @@ RUNNER = Path(__file__).with_name("run_pyserial_suite.py")
 # Test -> why not.
 EXCLUDED = {
     "test_cancel.TestCancelWrite.test_cancel_once":
-        "writes 1 KiB at 300 baud and expects that to wait; our port takes 64 KiB at once, Linux's own takes 4 KiB",
+        "expects 1 KiB to take 34 s at 300 baud: no time passes on the simulated wire",
 }  # fmt: skip
 EXCLUDED_OF_ACM = {
     **EXCLUDED,
@@ -59,4 +59,4 @@ def test_pyserial_s_own_tests_pass(chip: str, suite: Path, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     ran = re.search(r"^Ran (\d+) tests", done.stderr, re.MULTILINE)
     assert ran
-    assert int(ran[1]) == 62 - len(excluded), done.stderr
+    assert int(ran[1]) == 61 - len(excluded), done.stderr

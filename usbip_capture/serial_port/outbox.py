@@ -38,6 +38,7 @@ class Outbox:
         self._proven = _SMALLEST
         self._queue: deque[bytes] = deque()
         self._queued = self._flying_bytes = 0
+        self._accepted = self._done = 0     # bytes so far: taken from the program, and no longer here
         self._flying: dict[Transfer, int] = {}
         self._changed = threading.Condition(threading.Lock())
         self._pumping = False
@@ -54,19 +55,19 @@ class Outbox:
         with self._changed:
             self._device, self._endpoint = device, endpoint
             self._chunk, self._proven = CHUNK, _SMALLEST
-            self._queue.clear()
-            self._queued = 0
+            self._drop_queue()
             self._changed.notify_all()
         self._pump()
 
-    def write(self, data: Buffer, timeout: float | None) -> int:
+    def write(self, data: Buffer, timeout: float | None, *, through: bool = False) -> int:
         """Take `data`; how many bytes of it were taken within `timeout` seconds or before `cancel`.
 
+        through: wait until the device has taken them, and count those only.
         Raises what the device said to earlier data, or why it is gone.
         """
         rest = memoryview(bytes(data))
         deadline = None if timeout is None else time.monotonic() + timeout
-        taken = 0
+        taken = target = 0
         while taken < len(rest):
             with self._changed:
                 self._raise_fault()
@@ -79,7 +80,16 @@ class Outbox:
                 self._queue.append(piece)
                 self._queued += len(piece)
                 taken += len(piece)
+                self._accepted += len(piece)
+                target = self._accepted
             self._pump()
+        if not through or not taken:
+            return taken
+        with self._changed:
+            while self._done < target:
+                self._raise_fault()
+                if not self._wait(deadline):
+                    return max(0, taken - (target - self._done))
         return taken
 
     def urgent(self, data: bytes) -> None:
@@ -110,8 +120,7 @@ class Outbox:
     def purge(self) -> None:
         """Drop what was not sent, and take back what the device has not taken."""
         with self._changed:
-            self._queue.clear()
-            self._queued = 0
+            self._drop_queue()
             device, flying = self._device, list(self._flying)
             self._changed.notify_all()
         for transfer in flying:
@@ -128,8 +137,7 @@ class Outbox:
         """Nothing can be written any more, and `error` says why."""
         with self._changed:
             self._error = error
-            self._queue.clear()
-            self._queued = 0
+            self._drop_queue()
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -138,6 +146,11 @@ class Outbox:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def _drop_queue(self) -> None:
+        self._done += self._queued
+        self._queue.clear()
+        self._queued = 0
 
     def _room(self) -> int:
         if self._device is None or self._stopped():
@@ -210,12 +223,14 @@ class Outbox:
         with self._changed:
             size = self._flying.pop(transfer, 0)
             self._flying_bytes -= size
+            self._done += size
             if not status:
                 self._proven = max(self._proven, size)
             elif status in TOO_LARGE and size > _SMALLEST:
                 self._chunk = max(_SMALLEST, size // 2)
                 self._queue.appendleft(data)
                 self._queued += size
+                self._done -= size
             elif status not in GONE and status not in UNLINKED:
                 self._fault = ServerLost(f"{size} bytes could not be written: {status_name(status)}")
             self._changed.notify_all()

@@ -131,10 +131,10 @@ class SerialPort(PortUser):
         """See `Inbox.read_until`."""
         return self._inbox.read_until(expected, size, timeout)
 
-    def write(self, data: Buffer, timeout: float | None = None) -> int:
+    def write(self, data: Buffer, timeout: float | None = None, *, through: bool = False) -> int:
         """See `Outbox.write`."""
         self._lines.flush()
-        return self._outbox.write(data, timeout)
+        return self._outbox.write(data, timeout, through=through)
 
     def drain(self, timeout: float | None = None) -> bool:
         """See `Outbox.drain`."""

@@ -98,13 +98,16 @@ class Serial(SerialBase):
             return session.read_until(expected, size, self.timeout)
 
     def write(self, data: Any, /) -> int:
-        """Hand over `data`; how many bytes of it. Raises SerialTimeoutException after `write_timeout`."""
+        """Hand over `data`; how many bytes of it.
+
+        With a `write_timeout`, the device has taken them when this returns, else SerialTimeoutException is raised.
+        """
         session = self._open_session()
         if isinstance(data, str):
             raise TypeError(f"a serial port takes bytes: encode {data!r} first")
         raw = data if isinstance(data, bytes) else bytes(data)
         with _sentences():
-            taken = session.write(raw, self.write_timeout)
+            taken = session.write(raw, self.write_timeout, through=bool(self.write_timeout))
         if taken < len(raw) and self.write_timeout and not self._cancelled_write:
             raise SerialTimeoutException("Write timeout")
         self._cancelled_write = False
