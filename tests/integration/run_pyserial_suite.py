@@ -28,7 +28,7 @@ def main() -> int:
     sys.path.insert(0, folder)
     # The short pauses of the suite are made for an idle machine.
     pause = time.sleep
-    time.sleep = lambda seconds: pause(max(seconds, 0.25))
+    time.sleep = lambda seconds: pause(max(float(seconds), 0.25))
     suite = unittest.TestSuite()
     for name in sorted(glob.glob("test*.py")):
         module = importlib.import_module(name.removesuffix(".py"))

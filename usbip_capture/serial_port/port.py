@@ -266,6 +266,7 @@ class SerialPort(PortUser):
         with self._lock:
             self._interface = port.interface
             self._flow.adopt(driver, self._settings)
+            self._flow.release()
             self._device, self._driver = device, driver
             self._lines.start(dtr, rts)
         self._start_reading(device, driver, port)
@@ -305,10 +306,12 @@ class SerialPort(PortUser):
                 self._adapter.device_lost(device, reason)
 
         def received(data: bytes) -> bool:
-            before = driver.lines
+            before, stopped = driver.lines, self._flow.stopped()
             data = self._flow.received(driver.received(data))
             if driver.lines != before:
                 self._lines_changed()
+            elif stopped and not self._flow.stopped():
+                self._outbox.pump()
             room = self._inbox.put(data)
             if not room:
                 self._tell_other_side(full=True)
