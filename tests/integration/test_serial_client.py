@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.serial_server import SerialServer, serial_server
+from tests.waiting import wait_until
 from usbip_capture import SerialClient
 from usbip_capture.devices.serial.acm import acm
 from usbip_capture.devices.serial.line import Loopback, Notebook
@@ -44,7 +45,7 @@ def test_identical_devices_are_told_apart(server: SerialServer) -> None:
         assert client.connections == [first, second]
         assert server.line.settings.baudrate == 115200
     assert client.connections == []
-    assert len(client.devices()) == 3
+    wait_until("all devices are back", lambda: len(client.devices()) == 3)
 
 
 def test_all_of_a_kind_are_attached_in_order(server: SerialServer) -> None:
@@ -123,7 +124,7 @@ def test_the_readme_example_of_serial_usbipclient(server: SerialServer) -> None:
         connections[0].response_data(size=9, timeout=0.01)
     assert (caught.value.size, caught.value.timeout) == (9, 0.01)
     client.shutdown()
-    assert len(client.list_published().paths) == 3
+    wait_until("all devices are back", lambda: len(client.list_published().paths) == 3)
 
 
 def test_a_lost_connection_is_restored_under_the_old_names(server: SerialServer) -> None:
