@@ -38,6 +38,7 @@ TEST_PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
     "busybox": "busybox-static",
     "lsusb": "usbutils",
+    "umockdev-run": "umockdev",
     "tcpdump": "tcpdump",
     "depmod": "kmod",
     "aplay": "alsa-utils",

@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
@@ -30,14 +31,21 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="ADDR:PORT",
         help=f"where to offer its log (default: port {LOG_PORT} beside the other)",
     )
-    parser.set_defaults(run=lambda args: serve(args.listen, args.syslog_listen))
+    parser.add_argument(
+        "--lsusb",
+        metavar="DIR",
+        help="serve the devices of DIR too: files BUSID.lsusb with the text of lsusb -v; serial ports echo, and so do "
+        "the bulk endpoints of others; 99-99 is refused to those who import it",
+    )
+    parser.set_defaults(run=lambda args: serve(args.listen, args.syslog_listen, args.lsusb))
 
 
-def serve(listen: str, log_listen: str | None) -> int:
+def serve(listen: str, log_listen: str | None, lsusb: str | None) -> int:
     """Serve until interrupted; the exit code. Raises UsbipError."""
     from usbip_capture.demo import BUSID, DemoServer
 
     server = DemoServer()
+    added = _add_devices(server, lsusb) if lsusb else []
     address, port = server.listen(*_listen_address(listen))
     where = format_address(address, port)
     log_port = _offer_log(server, address, log_listen)
@@ -45,6 +53,8 @@ def serve(listen: str, log_listen: str | None) -> int:
     print(f"  usbip --tcp-port {port} list -r {address}")
     print(f"  usbip-extcap --capture --extcap-interface usbip-remote --host {address} --port {port}"
           f" --device {BUSID} --fifo demo.pcapng")  # fmt: skip
+    for line in added:
+        print(f"  also {line}")
     if log_port:
         print(f"  usbip-capture syslog {address} --port {log_port}")
     if not (address.startswith("127.") or address == "::1"):
@@ -62,6 +72,13 @@ def serve(listen: str, log_listen: str | None) -> int:
     finally:
         server.close()
     return 0
+
+
+def _add_devices(server: DemoServer, directory: str) -> list[str]:
+    """What was added, as lines to read."""
+    from usbip_capture.demo_lsusb import add_directory
+
+    return [f"{info}" for info in add_directory(server, Path(directory))]
 
 
 def _offer_log(server: DemoServer, address: str, listen: str | None) -> int:

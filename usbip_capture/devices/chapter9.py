@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from usbip_capture.uart.ports import Port, find_ports
 from usbip_capture.usb import setup as requests
 from usbip_capture.usb.descriptors import DeviceDescriptor, parse_configuration
 from usbip_capture.usb.endpoints import EndpointMap
@@ -45,6 +46,10 @@ class Descriptors:
                 return bytes([4, requests.DT_STRING]) + LANGID.to_bytes(2, "little")
             return pack_string(self.strings[index - 1]) if index <= len(self.strings) else None
         return None
+
+    def serial_ports(self, speed: Speed) -> list[Port]:
+        """The serial ports of the first configuration."""
+        return find_ports(DeviceDescriptor.parse(self.device), parse_configuration(self.configurations[0]), speed)
 
     def info(self, busid: str, busnum: int, devnum: int, speed: Speed) -> DeviceInfo:
         """What a server says of such a device: not configured yet, but with the interfaces that it will have."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from usbip_capture.device import Device
-from usbip_capture.errors import CaptureError, RemoteProtocolError
+from usbip_capture.errors import CaptureError, RemoteProtocolError, UsbipError
 from usbip_capture.net import set_options
 from usbip_capture.server.session import Session
 from usbip_capture.usb.info import DeviceInfo
@@ -34,7 +34,10 @@ class _Export:
 
 
 class Server:
-    """Exports devices. Each import opens its device anew, as after the reset that Linux does between two clients."""
+    """Exports devices. Each import opens its device anew, as after the reset that Linux does between two clients.
+
+    A device whose opening raises UsbipError is refused, as being in error.
+    """
 
     def __init__(self) -> None:
         self._exports: dict[str, _Export] = {}
@@ -158,7 +161,14 @@ class Server:
                 sock.sendall(conn.import_refused(status))
                 return None
             export.reserved = True
-        session = Session(sock, conn, export.open_device())
+        try:
+            session = Session(sock, conn, export.open_device())
+        except UsbipError as error:
+            log.warning("device %s is not handed over: %s", busid, error)
+            with self._lock:
+                export.reserved = False
+            sock.sendall(conn.import_refused(OpStatus.DEV_ERR))
+            return None
         with self._lock:
             export.user = session
         return session

@@ -63,8 +63,7 @@ def find_ports(device: DeviceDescriptor, configuration: ConfigurationDescriptor,
     """The serial ports of a configuration, in the order of their interfaces; none: `no_ports` says what there is."""
     kind = vendor_driver(device)
     found = list(_vendor(device, configuration, speed, kind)) if kind else []
-    found = found or list(_acm(device, configuration, speed))
-    return sorted(found, key=lambda port: port.interface)
+    return found or list(_acm(device, configuration, speed))
 
 
 def no_ports(configuration: ConfigurationDescriptor) -> str:
@@ -81,7 +80,7 @@ def vendor_driver(device: DeviceDescriptor) -> type[Driver] | None:
 
 def _acm(device: DeviceDescriptor, configuration: ConfigurationDescriptor, speed: Speed) -> Iterator[Port]:
     controls = [
-        i for i in configuration.interfaces
+        i for i in _in_order(configuration)
         if (i.bInterfaceClass, i.bInterfaceSubClass) == (_COMMUNICATIONS, _ACM) and not i.bAlternateSetting
     ]
     for index, control in enumerate(controls):
@@ -113,7 +112,7 @@ def _vendor(
 ) -> Iterator[Port]:
     """Each interface with a bulk endpoint each way is a port."""
     usable = [
-        i for i in configuration.interfaces
+        i for i in _in_order(configuration)
         if i.bInterfaceClass == _VENDOR and not i.bAlternateSetting and _bulk(i, DIR_IN) and _bulk(i, 0)
     ]
     for index, interface in enumerate(usable):
@@ -151,6 +150,10 @@ def _pipes(
         ports,
         capabilities[0] if capabilities else 0,
     )
+
+
+def _in_order(configuration: ConfigurationDescriptor) -> list[InterfaceDescriptor]:
+    return sorted(configuration.interfaces, key=lambda interface: interface.bInterfaceNumber)
 
 
 def _bulk(interface: InterfaceDescriptor, direction: int) -> EndpointDescriptor | None:

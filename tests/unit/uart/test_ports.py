@@ -58,6 +58,7 @@ def test_two_ports_of_the_class_beside_other_interfaces() -> None:
     other = KEYBOARD.replace("09 04 00", "09 04 04")
     ports = find_ports(device(0x1209, 1), configuration(other, SECOND_ACM, ACM), Speed.FULL)
     assert [(p.interface, p.pipes.interfaces) for p in ports] == [(0, (0, 1)), (2, (2, 3))]
+    assert [p.pipes.index for p in ports] == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -56,15 +56,15 @@ def acm(
 
 
 class Acm(SimulatedAdapter):
-    """The port, from one import to its end. There is no CTS in this class."""
+    """The port or ports, from one import to its end. There is no CTS in this class."""
 
     def __init__(self, info: DeviceInfo, descriptors: Descriptors, peers: Sequence[Peer]) -> None:
-        self._said = 0
-        super().__init__(info, descriptors, peers, [(_IN, _OUT, _NOTIFY)])
+        self._said = [0] * len(peers)
+        super().__init__(info, descriptors, peers)
 
     def control(self, setup: Setup, data: bytes) -> bytes | None:
-        (line,) = self.lines
-        if setup.wIndex or setup.bmRequestType not in (0x21, 0xA1):
+        line = next((each for each in self.lines if each.interface == setup.wIndex), None)
+        if line is None or setup.bmRequestType not in (0x21, 0xA1):
             return None
         if setup.bRequest == SET_LINE_CODING and len(data) == LINE_CODING.size:
             return self._set_coding(line, data)
@@ -92,9 +92,10 @@ class Acm(SimulatedAdapter):
 
     def _notify(self, line: Line, errors: int) -> None:
         state = line.modem.cd | line.modem.dsr << 1 | line.modem.ri << 3
-        if state != self._said or errors:
-            self._said = state
-            self.feed(line.notify_address, _HEAD + bytes([state | errors, 0]))
+        if state != self._said[line.index] or errors:
+            self._said[line.index] = state
+            head = _HEAD[:4] + bytes([line.interface]) + _HEAD[5:]
+            self.feed(line.notify_address, head + bytes([state | errors, 0]))
 
     def _set_coding(self, line: Line, data: bytes) -> bytes | None:
         baudrate, stopbits, parity, bytesize = LINE_CODING.unpack(data)

@@ -18,22 +18,17 @@ from usbip_capture.usb.info import DeviceInfo
 
 
 class SimulatedAdapter(SimulatedDevice):
-    """An adapter in use, with one line for each peer. endpoints: IN, OUT and interrupt address of each line."""
+    """An adapter in use, with a peer for each of the ports that its descriptors show."""
 
     #: Which flow control the chip does by itself.
     in_chip: frozenset[str] = frozenset()
 
-    def __init__(
-        self,
-        info: DeviceInfo,
-        descriptors: Descriptors,
-        peers: Sequence[Peer],
-        endpoints: Sequence[tuple[int, int, int]],
-    ) -> None:
+    def __init__(self, info: DeviceInfo, descriptors: Descriptors, peers: Sequence[Peer]) -> None:
         super().__init__(info, descriptors)
+        ports = descriptors.serial_ports(info.speed)
         self._events: deque[Callable[[], None]] = deque()
         self._peers = list(peers)
-        self.lines = [Line(self, index, each) for index, each in enumerate(endpoints)]
+        self.lines = [Line(self, port.pipes) for port in ports]
         self._by_out = {line.out_address: line for line in self.lines}
         for line, peer in zip(self.lines, peers, strict=True):
             peer.connected(line)

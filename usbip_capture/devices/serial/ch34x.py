@@ -46,7 +46,7 @@ class SimulatedCh34x(SimulatedAdapter):
         self._version = version
         self._can_break = can_break
         self._registers = {_BREAK: _NO_BREAK, _LCR: 0xC3}
-        super().__init__(info, descriptors, peers, [(_IN, _OUT, _NOTIFY)])
+        super().__init__(info, descriptors, peers)
 
     def control(self, setup: Setup, data: bytes) -> bytes | None:
         (line,) = self.lines

@@ -10,7 +10,7 @@ from functools import partial
 
 from usbip_capture.devices.chapter9 import Descriptors
 from usbip_capture.devices.serial.adapter import SimulatedAdapter
-from usbip_capture.devices.serial.exported import Adapter, describe, exported, line_endpoints, vendor_interface
+from usbip_capture.devices.serial.exported import Adapter, describe, exported, vendor_interface
 from usbip_capture.devices.serial.line import Line, Peer
 from usbip_capture.uart import cp210x as chip
 from usbip_capture.uart.settings import PARITIES, STOP_BITS, LineErrors
@@ -57,8 +57,7 @@ class SimulatedCp210x(SimulatedAdapter):
         self._flow = [_FLOW_AT_START] * len(peers)
         self._errors = [0] * len(peers)
         self._enabled = [False] * len(peers)
-        endpoints = [(*line_endpoints(number), 0) for number in range(len(peers))]
-        super().__init__(info, descriptors, peers, endpoints)
+        super().__init__(info, descriptors, peers)
 
     def control(self, setup: Setup, data: bytes) -> bytes | None:
         if setup.wIndex >= len(self.lines):

@@ -58,20 +58,11 @@ def describe(
     return Descriptors(device, [configuration], list(names))
 
 
-def vendor_interface(number: int, packet: int, interrupt: int = 0) -> str:
-    """A vendor specific interface with the bulk endpoints of the line `number`, as hex; interrupt: an address."""
+def vendor_interface(number: int, packet: int) -> str:
+    """A vendor specific interface with its bulk endpoints, as hex."""
     size = packet.to_bytes(2, "little").hex()
-    into, out = line_endpoints(number)
-    extra = f"07 05 {interrupt:02x} 03 0800 01" if interrupt else ""
-    return (
-        f"09 04 {number:02x} 00 {3 if interrupt else 2:02x} ff ff ff 00"
-        f"07 05 {into:02x} 02 {size} 00 07 05 {out:02x} 02 {size} 00 {extra}"
-    )
-
-
-def line_endpoints(number: int) -> tuple[int, int]:
-    """IN and OUT address of a line of a vendor's chip."""
-    return 0x81 + 2 * number, 0x02 + 2 * number
+    into, out = 0x81 + 2 * number, 0x02 + 2 * number
+    return f"09 04 {number:02x} 00 02 ff ff ff 00 07 05 {into:02x} 02 {size} 00 07 05 {out:02x} 02 {size} 00"
 
 
 def exported(

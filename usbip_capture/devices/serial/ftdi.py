@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from usbip_capture.devices.chapter9 import Descriptors
 from usbip_capture.devices.serial.adapter import SimulatedAdapter
-from usbip_capture.devices.serial.exported import Adapter, describe, exported, line_endpoints, vendor_interface
+from usbip_capture.devices.serial.exported import Adapter, describe, exported, vendor_interface
 from usbip_capture.devices.serial.line import Line, Peer
 from usbip_capture.uart import ftdi as chip
 from usbip_capture.uart.settings import PARITIES, STOP_BITS, LineErrors
@@ -51,8 +51,7 @@ class SimulatedFtdi(SimulatedAdapter):
         self._timer = [chip.LATENCY_MS] * len(peers)
         self._errors = [0] * len(peers)
         self._rest = [bytearray() for _ in peers]
-        endpoints = [(*line_endpoints(number), 0) for number in range(len(peers))]
-        super().__init__(info, descriptors, peers, endpoints)
+        super().__init__(info, descriptors, peers)
         for line in self.lines:
             self._tick(line)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from usbip_capture.uart.driver import Pipes
 from usbip_capture.uart.settings import LineErrors, LineSettings, ModemLines
 
 if TYPE_CHECKING:
@@ -40,10 +41,12 @@ class Peer:
 class Line:
     """The host's side, as the far end sees it: dtr, rts, breaking and settings are what the host has set."""
 
-    def __init__(self, adapter: SimulatedAdapter, index: int, endpoints: tuple[int, int, int]) -> None:
+    def __init__(self, adapter: SimulatedAdapter, pipes: Pipes) -> None:
         self.adapter = adapter
-        self.index = index
-        self.in_address, self.out_address, self.notify_address = endpoints
+        self.index = pipes.index
+        self.interface = pipes.interface
+        self.in_address, self.out_address = pipes.bulk_in.address, pipes.bulk_out.address
+        self.notify_address = pipes.notify.address if pipes.notify else 0       # 0: it has none
         self.settings = LineSettings()
         self.dtr = self.rts = self.breaking = False
         self.modem = ModemLines()
