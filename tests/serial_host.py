@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
-from usbip_capture.device import Device
+from usbip_capture.device import Device, Transfer
 from usbip_capture.uart.driver import Driver, Request
 from usbip_capture.uart.ports import find_ports
 from usbip_capture.uart.settings import LineSettings
@@ -75,6 +76,32 @@ class SerialHost:
                 break
             data += self.read_once()
         return data
+
+    def echo(self, data: bytes, chunk: int, reads: int = 4, timeout: float = 120.0) -> bytes:
+        """Write `data` in chunks while several reads are in flight: what came back, once it is as long, or in time."""
+        pipe, got, done = self.port.pipes.bulk_in, bytearray(), threading.Event()
+        flying: set[Transfer] = set()
+
+        def start() -> None:
+            transfer = Transfer(Urb(pipe.transfer_type, pipe.address, READ), came, awaited=False)
+            flying.add(transfer)
+            self.device.submit(transfer)
+
+        def came(completion: Completion) -> None:
+            got.extend(self.driver.received(bytes(completion.data)))
+            if completion.status or len(got) >= len(data):
+                done.set()
+            else:
+                start()
+
+        for _ in range(reads):
+            start()
+        for at in range(0, len(data), chunk):
+            assert not self.write(data[at : at + chunk], timeout).status
+        done.wait(timeout)
+        for transfer in list(flying):
+            self.device.cancel(transfer)
+        return bytes(got)
 
     def notice(self, timeout: float = TIMEOUT) -> None:
         """Take one notification."""

@@ -11,7 +11,7 @@ import pytest
 
 from tests.serial_host import SerialHost
 from tests.waiting import wait_until
-from usbip_capture.devices.remote import import_device
+from usbip_capture.devices.remote import import_device, list_devices
 from usbip_capture.devices.serial.acm import USB_SERIAL_JTAG, acm
 from usbip_capture.devices.serial.ch34x import ch34x
 from usbip_capture.devices.serial.cp210x import cp210x
@@ -67,10 +67,15 @@ def test_through_a_server(kind: str, stack: ExitStack) -> None:
     server = Server()
     stack.callback(server.close)
     server.add(adapter.info, adapter.open)
-    for _ in range(2):      # each import finds it as new
+
+    def connect() -> socket.socket:
         ours, theirs = socket.socketpair()
         server.serve_socket(theirs)
-        device = import_device(ours, adapter.info.busid, "the test's server", 10)
+        return ours
+
+    for _ in range(2):      # each import finds it as new
+        wait_until("it is given back", lambda: list_devices(connect(), "the test's server", 10))
+        device = import_device(connect(), adapter.info.busid, "the test's server", 10)
         host = SerialHost(device)
         host.write(b"again and again" * 100)
         assert host.read(1500) == b"again and again" * 100
