@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Sequence
 
 from usbip_capture.device import Device, Transfer
@@ -77,29 +78,43 @@ class SerialHost:
             data += self.read_once()
         return data
 
-    def echo(self, data: bytes, chunk: int, reads: int = 4, timeout: float = 120.0) -> bytes:
-        """Write `data` in chunks while several reads are in flight: what came back, once it is as long, or in time."""
-        pipe, got, done = self.port.pipes.bulk_in, bytearray(), threading.Event()
-        flying: set[Transfer] = set()
+    def echo(self, data: bytes, chunk: int, reads: int = 4, window: int = 96 << 10, timeout: float = 60.0) -> bytes:
+        """Write `data` in chunks while several reads are in flight: what came back.
+
+        window: bytes that are on their way at most, for there are far ends that stop when they hold too much.
+        timeout: seconds without anything coming back.
+        """
+        pipe, got, news = self.port.pipes.bulk_in, bytearray(), threading.Condition()
+        flying: deque[Transfer] = deque()
+        failed: list[Completion] = []
 
         def start() -> None:
-            transfer = Transfer(Urb(pipe.transfer_type, pipe.address, READ), came, awaited=False)
-            flying.add(transfer)
-            self.device.submit(transfer)
+            flying.append(Transfer(Urb(pipe.transfer_type, pipe.address, READ), came, awaited=False))
+            self.device.submit(flying[-1])
 
         def came(completion: Completion) -> None:
-            got.extend(self.driver.received(bytes(completion.data)))
-            if completion.status or len(got) >= len(data):
-                done.set()
-            else:
+            with news:
+                got.extend(self.driver.received(bytes(completion.data)))
+                failed.extend([completion] if completion.status else [])
+                news.notify()
+            if not completion.status and len(got) < len(data):
                 start()
+
+        def wait_for(size: int) -> bool:
+            with news:
+                while len(got) < size and not failed:
+                    if not news.wait(timeout):
+                        return False
+            return not failed
 
         for _ in range(reads):
             start()
         for at in range(0, len(data), chunk):
+            if not wait_for(at + chunk - window):
+                break
             assert not self.write(data[at : at + chunk], timeout).status
-        done.wait(timeout)
-        for transfer in list(flying):
+        wait_for(len(data))
+        for transfer in flying:
             self.device.cancel(transfer)
         return bytes(got)
 

@@ -10,6 +10,9 @@ import pytest
 from tests.kernel.conftest import Plug
 from tests.kernel.rig import Guest
 from tests.serial_host import SerialHost
+from tests.waiting import wait_until
+from usbip_capture.devices.remote import RemoteDevice
+from usbip_capture.errors import UsbipError
 from usbip_capture.hosts import Selector, Server
 from usbip_capture.uart.cdc_acm import CdcAcm
 from usbip_capture.uart.ftdi import Ftdi
@@ -26,7 +29,16 @@ def host() -> Iterator[Callable[[int, str], SerialHost]]:
     hosts: list[SerialHost] = []
 
     def opened(port: int, busid: str) -> SerialHost:
-        device = Server("127.0.0.1", port, 20.0).import_device(Selector(busid))
+        server, selector = Server("127.0.0.1", port, 20.0), Selector(busid)
+
+        def take() -> RemoteDevice | None:
+            try:
+                return server.import_device(selector)
+            except UsbipError:      # the gadget that the test before had is not free at once
+                return None
+
+        device = wait_until(f"{busid} is handed over", take)
+        assert device is not None
         hosts.append(SerialHost(device, settings=LineSettings(921600)))
         return hosts[-1]
 
@@ -40,7 +52,9 @@ def gadget(start_guest: Callable[[], Guest]) -> Guest:
     """A guest that offers an ACM gadget, and echoes what comes to it."""
     guest = start_guest()
     guest.gadget(["acm.0"])
-    guest.run("stty -F /dev/ttyGS0 raw -echo; cat /dev/ttyGS0 >/dev/ttyGS0 2>/dev/null &")
+    # Each client that leaves hangs the line up.
+    echo = "stty -F /dev/ttyGS0 raw -echo; cat /dev/ttyGS0 >/dev/ttyGS0; usleep 50000"
+    guest.run(f"(while :; do {echo}; done) >/dev/null 2>&1 &")
     return guest
 
 
