@@ -11,7 +11,11 @@ from usbip_capture import device, errors, tap
 from usbip_capture.devices.backend import BackendDevice
 from usbip_capture.pyusb_backend.asynchronous import TransferFuture
 from usbip_capture.pyusb_backend.backend import UsbipBackend
+from usbip_capture.serial_client import SerialConnection
+from usbip_capture.serial_port.port import SerialPort
+from usbip_capture.serial_port.url import PortUrl
 from usbip_capture.server import Server
+from usbip_capture.uart.settings import LineErrors, LineSettings, ModemLines
 from usbip_capture.usb import urb
 
 TARGET = Path(__file__).with_name("reference.md")
@@ -19,6 +23,12 @@ PUBLIC: list[object] = [
     *(getattr(usbip_capture, name) for name in usbip_capture.__all__ if name[0] != "_"),
     UsbipBackend,
     TransferFuture,
+    SerialConnection,
+    SerialPort,
+    PortUrl,
+    LineSettings,
+    ModemLines,
+    LineErrors,
     device.Device,
     device.Transfer,
     urb.Urb,

@@ -1,4 +1,4 @@
-"""The library's page stays true: its examples run; the reference is what the docstrings say."""
+"""The pages for programmers stay true: its examples run; the reference is what the docstrings say."""
 
 from __future__ import annotations
 
@@ -10,20 +10,30 @@ from pathlib import Path
 
 import pytest
 
+from tests.usbip_ports import environment
+
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/library.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+PAGES = {page: (ROOT / "docs" / page).read_text() for page in ("library.md", "serial.md")}
+BLOCKS = [
+    pytest.param(code, id=f"{page}-{number}")
+    for page, text in PAGES.items()
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+]
 
 
-@pytest.mark.parametrize("code", BLOCKS, ids=[f"example-{number}" for number in range(len(BLOCKS))])
+@pytest.mark.parametrize("code", BLOCKS)
 def test_examples_run(code: str, tmp_path: Path) -> None:
+    if "import serial" in code:
+        pytest.importorskip("serial", reason="pyserial, of the extra `serial`, is not installed")
+    folder, site = tmp_path / "captures", tmp_path / "site"
+    folder.mkdir()
+    site.mkdir()
     command = [sys.executable, "-W", "error", "-c", code]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False
-    )
+    env = environment(site)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
-    for capture in tmp_path.iterdir():
+    for capture in folder.iterdir():
         assert capture.stat().st_size > 1000
 
 

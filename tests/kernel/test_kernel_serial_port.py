@@ -1,0 +1,84 @@
+"""usbip:// ports of pyserial on devices of a real Linux kernel's USB/IP server."""
+
+from __future__ import annotations
+
+import random
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.conftest import Plug
+from tests.kernel.rig import Guest
+from tests.kernel.test_kernel_serial import gadget
+from tests.pcapng_reader import read_capture
+from tests.waiting import wait_until
+
+serial = pytest.importorskip("serial", reason="pyserial, of the extra `serial`, is not installed")
+from usbip_capture.urlhandler import registration  # noqa: E402  after the skip
+
+registration.register(serial)
+pytestmark = pytest.mark.kernel
+__all__ = ["gadget"]        # a fixture
+
+MIB = 1 << 20
+CHUNKS = pytest.mark.parametrize("chunk", [61, 512, 4096, 65536])
+
+
+def echo(url: str, chunk: int) -> None:
+    """1 MiB there and back, written in chunks while it is read."""
+    data = random.Random(chunk).randbytes(MIB // 16 if chunk < 100 else MIB)
+    with serial.serial_for_url(url, 921600, timeout=60) as port:
+        got: list[bytes] = []
+        reader = threading.Thread(target=lambda: got.append(port.read(len(data))))
+        reader.start()
+        for at in range(0, len(data), chunk):
+            port.write(data[at : at + chunk])
+        reader.join()
+        assert len(got[0]) == len(data)
+        assert got[0] == data
+        assert port.in_waiting == 0
+
+
+@CHUNKS
+def test_ftdi_adapter(guest: Guest, plug: Plug, tmp_path: Path, chunk: int) -> None:
+    busid, capture = plug("serial"), tmp_path / "ftdi.pcapng"
+    echo(f"usbip://127.0.0.1:{guest.usbip_port}/{busid}?pcap={capture}", chunk)
+    assert len(read_capture(capture)) > 20
+
+
+@CHUNKS
+def test_acm_gadget(gadget: Guest, chunk: int) -> None:
+    url = f"usbip://127.0.0.1:{gadget.gadget_port}/usbip-vudc.0"
+
+    def is_free() -> bool:
+        try:
+            serial.serial_for_url(url).close()
+        except serial.SerialException:      # the gadget that the test before had is not free at once
+            return False
+        return True
+
+    wait_until("the gadget can be opened", is_free)
+    echo(url, chunk)
+
+
+def test_a_port_is_opened_again_and_again(guest: Guest, plug: Plug) -> None:
+    url = f"usbip://127.0.0.1:{guest.usbip_port}/{plug('serial')}"
+    for number in range(3):
+        with serial.serial_for_url(url, timeout=20) as port:
+            text = f"opened for the {number}. time\n".encode()
+            port.write(text)
+            assert port.readline() == text
+
+
+def test_unplugged_while_reading(guest: Guest, plug: Plug, tmp_path: Path) -> None:
+    busid, capture = plug("serial"), tmp_path / "unplugged.pcapng"
+    url = f"usbip://127.0.0.1:{guest.usbip_port}/{busid}?pcap={capture}"
+    port = serial.serial_for_url(url, timeout=60)
+    unplug = threading.Timer(0.2, guest.unplug, [busid])
+    unplug.start()
+    with pytest.raises(serial.SerialException, match="0403:6001"):
+        port.read(1)
+    unplug.join()
+    port.close()
+    assert read_capture(capture)
