@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.micropython_board import MicroPythonBoard
 from tests.pcapng_reader import read_capture
 from tests.serial_server import SerialServer, serial_server
 from tests.usbip_ports import environment
 from tests.waiting import wait_until
+from usbip_capture.devices.serial.acm import acm
 from usbip_capture.devices.serial.ftdi import ftdi
 from usbip_capture.devices.serial.line import Loopback
 from usbip_capture.usb.urb import TransferType
@@ -117,6 +119,24 @@ def test_miniterm_itself_opens_our_urls(tmp_path: Path) -> None:
         program.wait_for("abc")
         program.type("\x1d")
         assert program.process.wait(10) == 0
+
+
+def test_mpremote_runs_code_and_has_a_prompt(tmp_path: Path) -> None:
+    pytest.importorskip("mpremote", reason="mpremote, of the dependency group `test`, is not installed")
+    mpremote = [sys.executable, "-m", "mpremote", "connect"]
+    with serial_server(acm(MicroPythonBoard())) as server:
+        env = environment(tmp_path)
+        done = subprocess.run(
+            [*mpremote, server.url(), "exec", "print(6 * 7)"], env=env, capture_output=True, text=True, timeout=60,
+            check=False,
+        )  # fmt: skip
+        assert done.stdout.strip() == "42", done.stderr
+        with screen([*mpremote, server.url(), "repl"], env) as program:
+            program.wait_for("Connected to MicroPython")
+            program.type("print(1, 'and', 2)\r")
+            program.wait_for("1 and 2")
+            program.type("\x18")       # Ctrl-X
+            assert program.process.wait(10) == 0
 
 
 def test_what_is_wrong_is_said_in_one_sentence(tmp_path: Path) -> None:

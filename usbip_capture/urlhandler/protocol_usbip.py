@@ -146,6 +146,11 @@ class Serial(SerialBase):
         """For `select`: readable while there is something to read. It is a socket, not a terminal: ENOTTY."""
         return self._open_session().fileno()
 
+    @property
+    def fd(self) -> int:
+        """The same under the name that pyserial's ports have for it on POSIX; mpremote waits on it."""
+        return self.fileno()
+
     # -- lines
 
     @property
