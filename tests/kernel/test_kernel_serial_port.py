@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,28 +23,36 @@ pytestmark = pytest.mark.kernel
 __all__ = ["gadget"]        # a fixture
 
 MIB = 1 << 20
+#: Bytes on their way at most: the far ends stop when they hold too much.
+WINDOW = 96 << 10
+MARKER = b"\n\x01ready\n"
 CHUNKS = pytest.mark.parametrize("chunk", [61, 512, 4096, 65536])
 
 
-def echo(url: str, chunk: int) -> None:
+def echo(port: Any, chunk: int) -> None:
     """1 MiB there and back, written in chunks while it is read."""
     data = random.Random(chunk).randbytes(MIB // 16 if chunk < 100 else MIB)
-    with serial.serial_for_url(url, 921600, timeout=60) as port:
-        got: list[bytes] = []
-        reader = threading.Thread(target=lambda: got.append(port.read(len(data))))
-        reader.start()
-        for at in range(0, len(data), chunk):
-            port.write(data[at : at + chunk])
-        reader.join()
-        assert len(got[0]) == len(data)
-        assert got[0] == data
-        assert port.in_waiting == 0
+    got = bytearray()
+    def read(size: int) -> None:
+        while len(got) < size:
+            some = port.read(min(port.in_waiting or 1, len(data) - len(got)))
+            assert some, f"nothing came after {len(got)} bytes"
+            got.extend(some)
+
+    for at in range(0, len(data), chunk):
+        read(at + chunk - WINDOW)
+        port.write(data[at : at + chunk])
+    read(len(data))
+    assert got == data
+    assert port.in_waiting == 0
 
 
 @CHUNKS
 def test_ftdi_adapter(guest: Guest, plug: Plug, tmp_path: Path, chunk: int) -> None:
     busid, capture = plug("serial"), tmp_path / "ftdi.pcapng"
-    echo(f"usbip://127.0.0.1:{guest.usbip_port}/{busid}?pcap={capture}", chunk)
+    url = f"usbip://127.0.0.1:{guest.usbip_port}/{busid}?pcap={capture}"
+    with serial.serial_for_url(url, 921600, timeout=20) as port:
+        echo(port, chunk)
     assert len(list(read_capture(capture))) > 20
 
 
@@ -51,15 +60,22 @@ def test_ftdi_adapter(guest: Guest, plug: Plug, tmp_path: Path, chunk: int) -> N
 def test_acm_gadget(gadget: Guest, chunk: int) -> None:
     url = f"usbip://127.0.0.1:{gadget.gadget_port}/usbip-vudc.0"
 
-    def is_free() -> bool:
+    def taken() -> Any:
         try:
-            serial.serial_for_url(url).close()
+            return serial.serial_for_url(url, timeout=1)
         except serial.SerialException:      # the gadget that the test before had is not free at once
-            return False
-        return True
+            return None
 
-    wait_until("the gadget can be opened", is_free)
-    echo(url, chunk)
+    with wait_until("the gadget can be opened", taken) as port:
+        # Its terminal has hung up and is set up anew: until then it shows control characters as ^A.
+        def is_raw() -> bool:
+            port.reset_input_buffer()
+            port.write(MARKER)
+            return bool(port.read_until(MARKER) == MARKER) and not port.in_waiting
+
+        wait_until("the gadget echoes", is_raw)
+        port.timeout = 20
+        echo(port, chunk)
 
 
 def test_a_port_is_opened_again_and_again(guest: Guest, plug: Plug) -> None:
