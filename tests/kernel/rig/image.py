@@ -26,7 +26,8 @@ _BOOT_MODULES = (
 _MODULES = (
     *_BOOT_MODULES,
     "vhci-hcd", "usbip-vudc", "dummy_hcd", "libcomposite",
-    "usb-storage", "uas", "sd_mod", "cdc-acm", "ftdi_sio", "usbhid", "hid-generic", "evdev", "snd-usb-audio",
+    "usb-storage", "uas", "sd_mod", "cdc-acm", "ftdi_sio", "cp210x", "ch341", "usbhid", "hid-generic", "evdev",
+    "snd-usb-audio",
     "usb_f_acm", "usb_f_serial", "usb_f_ss_lb", "usb_f_mass_storage", "usbmon",
 )  # fmt: skip
 
