@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.serial_host import SerialHost
 from tests.waiting import wait_until
@@ -21,9 +23,11 @@ from usbip_capture.devices.serial.line import Loopback, Notebook, NullModem, Pee
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.server import Server
 from usbip_capture.uart.settings import LineErrors, LineSettings, ModemLines
+from usbip_capture.usb.status import EPIPE
 from usbip_capture.usb.urb import Urb
 
 Make = Callable[[Peer], Adapter]
+KINDS = [0x21, 0xA1, 0x40, 0xC0, 0x41, 0xC1]         # bmRequestType
 ONE_LINE: dict[str, Make] = {
     "acm": acm,
     "FT232R": lambda peer: ftdi([peer]),
@@ -270,3 +274,17 @@ def test_unplugged_while_reading(stack: ExitStack) -> None:
     assert host.device.run(Urb(into.transfer_type, into.address, 64), 10).status
     wait_until("the loss is told", lambda: lost)
     assert not host.device.alive
+
+
+@given(st.sampled_from([*ONE_LINE, *SEVERAL]), st.lists(st.tuples(st.sampled_from(KINDS), *[st.integers(0, 255)] * 6)))
+def test_any_request_is_answered_or_stalled(kind: str, setups: list[tuple[int, ...]]) -> None:
+    """Requests near those that the chips know: each byte of them may be anything."""
+    peers: list[Peer] = [Notebook() for _ in range(4)]
+    device = (SEVERAL[kind](peers) if kind in SEVERAL else ONE_LINE[kind](peers[0])).open()
+    try:
+        for setup in setups:
+            raw = bytes([*setup, 0])
+            completion = device.run(Urb.control(raw, bytes(raw[6]) if raw[0] < 0x80 else b""), 10)
+            assert completion.status in (0, -EPIPE)
+    finally:
+        device.close()

@@ -120,17 +120,14 @@ def baud_divisor(baudrate: int, limited: bool) -> int:
     The speed is 48 MHz / (2 ** (12 - 3 * ps - fact) * divisor) with ps of 0..3 and fact of 0..1. limited: some chips
     have fact 1 with ps 3 only. Raises LocalProtocolError where nothing is near.
     """
-    best: tuple[float, int, int, int] | None = None
-    for fact in (0, 1):         # of equals the first: without fact the receiver stands more
-        for ps in (3, 2, 1, 0):
-            if fact and limited and ps < 3:
-                continue
-            clock = _CLOCK / (1 << 12 - 3 * ps - fact)
-            divisor = min(max(round(clock / baudrate), 9 if fact else 2), 256)
-            off = abs(clock / divisor - baudrate)
-            if best is None or off < best[0]:
-                best = (off, fact, ps, divisor)
-    assert best is not None
-    _, fact, ps, divisor = best
-    check_rate("the CH34x", baudrate, _CLOCK / (1 << 12 - 3 * ps - fact) / divisor)
+    choices = []
+    for fact, ps in ((fact, ps) for fact in (0, 1) for ps in (3, 2, 1, 0)):
+        if fact and limited and ps < 3:
+            continue
+        clock = _CLOCK / (1 << 12 - 3 * ps - fact)
+        divisor = min(max(round(clock / baudrate), 9 if fact else 2), 256)
+        choices.append((clock / divisor, fact, ps, divisor))
+    # Of equals the first: without fact the receiver stands more.
+    actual, fact, ps, divisor = min(choices, key=lambda choice: abs(choice[0] - baudrate))
+    check_rate("the CH34x", baudrate, actual)
     return (0x100 - divisor) << 8 | fact << 2 | ps

@@ -93,7 +93,8 @@ class SimulatedCp210x(SimulatedAdapter):
         self._errors[line.index] |= sum(bit for count, bit in bits if count)
 
     def received(self, address: int, data: bytes) -> None:
-        if self._enabled[self._by_out[address].index]:
+        line = self._by_out.get(address)
+        if line is not None and self._enabled[line.index]:
             super().received(address, data)
 
     def _read(self, line: Line, request: int) -> bytes | None:
