@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,6 @@ pytest.importorskip("esptool", reason="esptool, of the dependency group `test`, 
 CHIPS = ("CDC-ACM", "CP210x")
 LATENCIES = (0.0, 0.003, 0.006, 0.012)
 MAC = "24:0a:c4:00:01:02"
-STUBS = pytest.mark.parametrize("options", [["--no-stub"], []], ids=["ROM", "stub"])
 
 
 def board_adapter(chip: str, board: Esp32Board, latency: float) -> Adapter:
@@ -38,31 +39,39 @@ def esptool(server: SerialServer, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@STUBS
+def for_all(job: Callable[[str, list[str]], None]) -> None:
+    """Run `job` for each chip, with and without the stub, all at once: they mostly wait."""
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(job, chip, options) for chip in CHIPS for options in (["--no-stub"], [])]:
+            done.result()
+
+
 @pytest.mark.parametrize("latency", LATENCIES)
-@pytest.mark.parametrize("chip", CHIPS)
-def test_a_chip_tells_what_it_is(chip: str, latency: float, options: list[str], tmp_path: Path) -> None:
-    with serial_server(board_adapter(chip, Esp32Board(), latency)) as server:
-        said = esptool(server, tmp_path, *options, "chip-id")
-    assert MAC in said
-    assert ("Stub flasher running" in said) == (not options)
+def test_a_chip_tells_what_it_is(latency: float, tmp_path: Path) -> None:
+    def job(chip: str, options: list[str]) -> None:
+        folder = tmp_path / f"{chip}{len(options)}"
+        folder.mkdir()
+        with serial_server(board_adapter(chip, Esp32Board(), latency)) as server:
+            said = esptool(server, folder, *options, "chip-id")
+            assert MAC in said
+            assert ("Stub flasher running" in said) == (not options)
+            assert MAC in esptool(server, folder, *options, "read-mac")
+
+    for_all(job)
 
 
-@STUBS
-@pytest.mark.parametrize("chip", CHIPS)
-def test_a_chip_tells_its_address(chip: str, options: list[str], tmp_path: Path) -> None:
-    with serial_server(board_adapter(chip, Esp32Board(), 0.003)) as server:
-        assert MAC in esptool(server, tmp_path, *options, "read-mac")
-
-
-@STUBS
-@pytest.mark.parametrize(("chip", "latency"), [("CDC-ACM", 0.003), ("CP210x", 0.006), ("CDC-ACM", 0.012)])
-def test_flash_is_written_and_read_back(chip: str, latency: float, options: list[str], tmp_path: Path) -> None:
-    image = random.Random(8).randbytes(20_000 if not options else 4096)
-    (tmp_path / "image.bin").write_bytes(image)
-    with serial_server(board_adapter(chip, Esp32Board(), latency)) as server:
+@pytest.mark.parametrize("latency", LATENCIES)
+def test_flash_is_written_and_read_back(latency: float, tmp_path: Path) -> None:
+    def job(chip: str, options: list[str]) -> None:
+        folder = tmp_path / f"{chip}{len(options)}"
+        folder.mkdir()
+        image = random.Random(chip).randbytes(4096 if options else 20_000)
+        (folder / "image.bin").write_bytes(image)
         speed = ["--baud", "460800"]
-        said = esptool(server, tmp_path, *options, *speed, "write-flash", "0x10000", "image.bin")
-        assert "Hash of data verified" in said
-        esptool(server, tmp_path, *options, *speed, "read-flash", "0x10000", str(len(image)), "copy.bin")
-    assert (tmp_path / "copy.bin").read_bytes() == image
+        with serial_server(board_adapter(chip, Esp32Board(), latency)) as server:
+            said = esptool(server, folder, *options, *speed, "write-flash", "0x10000", "image.bin")
+            assert "Hash of data verified" in said
+            esptool(server, folder, *options, *speed, "read-flash", "0x10000", str(len(image)), "copy.bin")
+        assert (folder / "copy.bin").read_bytes() == image
+
+    for_all(job)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
+import logging
 import select
 import socket
-import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +25,7 @@ from usbip_capture.devices.serial.ftdi import ftdi
 from usbip_capture.devices.serial.line import Loopback, Notebook
 from usbip_capture.uart.settings import LineErrors, LineSettings
 
+termios = pytest.importorskip("termios", reason="there are no terminals on Windows")
 serial = pytest.importorskip("serial", reason="pyserial, of the extra `serial`, is not installed")
 rs485 = pytest.importorskip("serial.rs485")
 threaded = pytest.importorskip("serial.threaded")
@@ -470,8 +471,18 @@ def test_the_log_of_the_device_is_captured_beside(tmp_path: Path) -> None:
         server.close()
 
 
-def test_timeouts_are_exact() -> None:
-    """Only that they are never early: how late they are, `bench/serial_port.py` says."""
+def test_logging_is_switched_on_by_the_url(server: SerialServer) -> None:
+    logger = logging.getLogger("usbip_capture.serial_port")
+    before = logger.level
+    try:
+        open_port(server, "logging=debug").close()
+        assert logger.level == logging.DEBUG
+    finally:
+        logger.setLevel(before)
+
+
+def test_timeouts_are_never_early() -> None:
+    """How late they are, `bench/serial_port.py` says."""
     with serial_server() as server, open_port(server, timeout=0.05) as port:
         started = time.monotonic()
         assert port.read(1) == b""
