@@ -104,7 +104,7 @@ def install() -> None:
     environment = home()
     make_environment(environment)
     say(f"Installing usbip_capture into {environment}")
-    pip(environment, "install", "--upgrade", str(ROOT))
+    pip(environment, "install", "--upgrade", f"{ROOT}[all]")
     if subprocess.run([program(environment, "usbip-extcap"), "--install"], check=False).returncode:
         raise Failed("the plug-in is not in Wireshark's folder; all else is installed.")
     if os.name == "nt":

@@ -14,27 +14,19 @@ from usbip_capture.cli.list import answers
 from usbip_capture.cli.session import chosen_servers, recording
 from usbip_capture.cli.terminal import tell
 from usbip_capture.hosts import Server
-from usbip_capture.usb.urb import DIR_IN
 
 if TYPE_CHECKING:
     from usbip_capture.describe.reading import Description
-    from usbip_capture.usb.descriptors import InterfaceDescriptor
 
 _EXAMPLES = """\
   usbip-capture ports pi                 serial ports of the server `pi`
   usbip-capture ports                    of all servers that are configured or announce themselves
   usbip-capture ports demo --json | jq -r '.[].url'
 
+Programs of pyserial take them as the name of a port; `usbip-capture serial` opens a terminal.
+
 Each device is imported for a moment to see what it has, which resets it on many servers.
 """
-_COMMUNICATIONS, _ABSTRACT, _VENDOR_SPECIFIC = 0x02, 0x02, 0xFF
-_BULK = 2          # bmAttributes
-#: Serial adapters without a class: FTDI, Silicon Labs CP210x, WCH CH34x, by idVendor and idProduct.
-_ADAPTERS = {
-    0x0403: (0x6001, 0x6010, 0x6011, 0x6014, 0x6015),
-    0x10C4: (0xEA60, 0xEA61, 0xEA70, 0xEA71, 0xEA80),
-    0x1A86: (0x5523, 0x7522, 0x7523),
-}
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -99,18 +91,8 @@ def url(server: Server, busid: str, interface: int | None) -> str:
 
 
 def serial_interfaces(found: Description) -> list[int]:
-    """bInterfaceNumber of each serial port of the active configuration: CDC-ACM, and adapters that are known."""
-    adapter = found.device.idProduct in _ADAPTERS.get(found.device.idVendor, ())
-    numbers = []
-    for configuration in found.configurations:
-        for interface in configuration.interfaces if configuration.bConfigurationValue == found.active else ():
-            kind = interface.bInterfaceClass, interface.bInterfaceSubClass
-            acm = kind == (_COMMUNICATIONS, _ABSTRACT)
-            if not interface.bAlternateSetting and (acm or (adapter and _both_ways(interface))):
-                numbers.append(interface.bInterfaceNumber)
-    return numbers
+    """bInterfaceNumber of each serial port of the active configuration."""
+    from usbip_capture.uart.ports import find_ports
 
-
-def _both_ways(interface: InterfaceDescriptor) -> bool:
-    bulk = [e.bEndpointAddress & DIR_IN for e in interface.endpoints if e.bmAttributes & 3 == _BULK]
-    return interface.bInterfaceClass == _VENDOR_SPECIFIC and len(set(bulk)) == 2
+    active = [c for c in found.configurations if c.bConfigurationValue == found.active]
+    return [port.interface for c in active for port in find_ports(found.device, c, found.info.speed)]

@@ -101,12 +101,13 @@ class Outbox:
 
     def drain(self, timeout: float | None) -> bool:
         """Wait until all was taken by the device; False after `timeout` seconds without progress, or `cancel`."""
+        deadline, left = None, len(self) + 1
         with self._changed:
             while len(self):
                 self._raise_fault()
-                before = len(self)
-                woken = self._wait(None if timeout is None else time.monotonic() + timeout)
-                if not woken and len(self) == before:
+                if timeout is not None and len(self) < left:
+                    deadline, left = time.monotonic() + timeout, len(self)
+                if not self._wait(deadline):
                     return False
             self._raise_fault()
             return True
