@@ -14,6 +14,7 @@ from tests.loopback_device import LoopbackDevice, loopback_server
 from tests.waiting import wait_until
 from usbip_capture import get_backend
 from usbip_capture.demo import BULK_IN, BULK_OUT
+from usbip_capture.device import Transfer
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.hosts import Server
 
@@ -33,6 +34,33 @@ def test_reset_by_the_server_keeps_the_settings() -> None:
         dev.reset()
         assert dev.write(BULK_OUT, b"x") == 1
         assert len(server.devices) == 1
+
+
+def test_transfers_of_other_threads_wait_for_the_end_of_a_reset() -> None:
+    found: list[object] = []
+    others: list[threading.Thread] = []
+
+    with loopback_server() as server, get_backend("127.0.0.1", server.port) as backend:
+        dev = usb.core.find(backend=backend)
+        unit = dev._ctx.managed_open().unit
+
+        def meanwhile(device: LoopbackDevice) -> None:
+            """It is being imported again; when it is asked for descriptors, its endpoints are not known yet."""
+            usual = device.submit
+
+            def submit(transfer: Transfer) -> None:
+                if not others:
+                    others.append(threading.Thread(target=lambda: found.append(unit.endpoint(BULK_IN).address)))
+                    others[0].start()
+                    others[0].join(0.1)
+                usual(transfer)
+
+            device.submit = submit  # type: ignore[method-assign]
+
+        server.prepare = meanwhile
+        backend.reset_device(dev._ctx.managed_open())
+        others[0].join(10)
+    assert found == [BULK_IN]
 
 
 def test_reset_by_importing_anew() -> None:

@@ -22,6 +22,7 @@ LINES = {
     "syslog": 2,
     "uart": 2,
     "device": 3,
+    "forks": 3,
     "tap": 4,
     "net": 5,
     "capture": 5,

@@ -56,6 +56,13 @@ class EventQueue:
         self.idle = False
         self.ended = False
 
+    def disown(self) -> None:
+        """In a child process, whose parent writes the capture: drop everything, and take no more."""
+        self.lock = threading.Lock()
+        self.wake = threading.Event()
+        self.items = []
+        self.ended = True
+
 
 class UsbChannel(Tap):
     """One device on one interface of the capture.

@@ -18,6 +18,7 @@ from usbip_capture.capture.sinks import ReaderGone, Sink, SinkAborted
 from usbip_capture.capture.unlinks import UnlinkChannel
 from usbip_capture.errors import CaptureError
 from usbip_capture.filters.language import Filter
+from usbip_capture.forks import disown_in_children
 from usbip_capture.records.pcapng import LINKTYPE_USB_LINUX_MMAPPED, LINKTYPE_WIRESHARK_UPPER_PDU, Section, pack_packet
 from usbip_capture.records.upper_pdu import pack_remark
 from usbip_capture.usb.info import DeviceInfo
@@ -79,6 +80,7 @@ class Recorder:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="usbip-capture writer", daemon=True)
         self._thread.start()
+        disown_in_children(self)
 
     @property
     def everything(self) -> list[UsbChannel | LogChannel]:
@@ -153,6 +155,13 @@ class Recorder:
             self._sink.patience if timeout is None else timeout, at_most
         ):
             self._thread.join()
+
+    def forked(self) -> None:
+        """In a child process: nothing is captured there, and what is queued is for the parent to write."""
+        self._queue.disown()
+        self._done = threading.Event()
+        self._done.set()
+        self._close_sink()
 
     def _wait_done(self, patience: float, at_most: float | None) -> bool:
         progress = -1

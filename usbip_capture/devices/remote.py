@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.errors import LocalProtocolError, RemoteProtocolError
+from usbip_capture.forks import disown_in_children
 from usbip_capture.net import Receiver, exchange, limit_sending, send
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.status import ESHUTDOWN
@@ -73,6 +74,7 @@ class RemoteDevice(Device):
         self._reader: threading.Thread | None = None
         self._reader_due = threading.Event()
         self._starting = threading.Lock()
+        disown_in_children(self)
 
     def __repr__(self) -> str:
         return f"<RemoteDevice {self.info} at {self.where}>"
@@ -131,6 +133,15 @@ class RemoteDevice(Device):
         self._start_reader()
         if self.lost is not None:
             on_lost(self.lost)
+
+    def forked(self) -> None:
+        """In a child process: the connection stays its parent's."""
+        self.lost = f"device {self.info} of {self.where} belongs to the process that this one was forked from"
+        self._closed = True
+        self._sending, self._reading, self._starting = threading.Lock(), threading.Lock(), threading.Lock()
+        self._reader = None
+        self._conn.take_pending()       # no thread is left that waits for them
+        self._release_sockets()
 
     def close(self) -> None:
         self._lose(f"device {self.info} was given back to {self.where}", tell=False)

@@ -266,7 +266,8 @@ class DeviceHandle:
 
         Raises USBError for others: Linux servers do not even answer such a request.
         """
-        found = self.endpoints.find(address)
+        with self._lock:        # while the settings are changed, or the device is reset, there are none
+            found = self.endpoints.find(address)
         if found is None:
             raise not_found(f"{self._name} has no endpoint {address:#04x} in its current settings")
         return found
@@ -276,7 +277,12 @@ class DeviceHandle:
         transfer = Transfer(urb, into=into)
         device = self.present()
         device.submit(transfer)
-        if not device.wait(transfer, timeout):
+        try:
+            done = device.wait(transfer, timeout)
+        except BaseException:       # Ctrl-C: what comes now is for the program's next transfer
+            self.take_back(device, transfer)
+            raise
+        if not done:
             self.take_back(device, transfer)
         completion = transfer.completion
         assert completion is not None

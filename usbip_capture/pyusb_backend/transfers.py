@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from array import array
 
-from usbip_capture.device import Transfer
+from usbip_capture.device import Device, Transfer
 from usbip_capture.pyusb_backend.errors import invalid
 from usbip_capture.pyusb_backend.handle import DeviceHandle
 from usbip_capture.usb.endpoints import Endpoint
-from usbip_capture.usb.status import TOO_LARGE, UNLINKED
+from usbip_capture.usb.status import TIMED_OUT, TOO_LARGE, UNLINKED
 from usbip_capture.usb.urb import DIR_IN, FLAG_DIR_IN, ISO_ASAP, Buffer, Completion, IsoPacket, TransferType, Urb
 
 _ISO = TransferType.ISOCHRONOUS
+#: How URBs end whose time is over, by us or by the server.
+_OUT_OF_TIME = UNLINKED | TIMED_OUT
 #: Packets of one isochronous URB, and URBs of one transfer that are in flight together.
 _ISO_PACKETS = 512
 _ISO_IN_FLIGHT = 16
@@ -118,7 +120,7 @@ def _in_pieces(handle: DeviceHandle, endpoint: Endpoint, view: memoryview, timeo
         completion = handle.run(urb, left, piece)
         if completion.status in TOO_LARGE:
             lower_limit(handle, endpoint, len(piece), completion.status)
-        elif completion.status in UNLINKED and moved:
+        elif completion.status in _OUT_OF_TIME and moved:
             break
         elif completion.status:
             raise handle.failed(completion.status, timeout, endpoint.address)
@@ -139,25 +141,32 @@ def _isochronous(handle: DeviceHandle, endpoint: Endpoint, view: memoryview, tim
     device = handle.present()
     waiting: list[Transfer] = []
     moved, failure = 0, 0
-    while (pieces or waiting) and not failure:
-        while pieces and len(waiting) < _ISO_IN_FLIGHT:
-            piece = pieces.pop(0)
-            waiting.append(Transfer(in_urb(endpoint, len(piece)) if inward else out_urb(endpoint, piece)))
-            device.submit(waiting[-1])
-        transfer = waiting.pop(0)
-        left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-        if not device.wait(transfer, left):
-            handle.take_back(device, transfer)
-        completion = transfer.completion
-        assert completion is not None
-        failure = completion.status
-        if not failure:
-            moved += place(view[moved:], completion) if inward else completion.actual_length
+    try:
+        while (pieces or waiting) and not failure:
+            while pieces and len(waiting) < _ISO_IN_FLIGHT:
+                piece = pieces.pop(0)
+                waiting.append(Transfer(in_urb(endpoint, len(piece)) if inward else out_urb(endpoint, piece)))
+                device.submit(waiting[-1])
+            transfer = waiting[0]
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            if not device.wait(transfer, left):
+                handle.take_back(device, transfer)
+            completion = transfer.completion
+            assert completion is not None
+            del waiting[0]
+            failure = completion.status
+            if not failure:
+                moved += place(view[moved:], completion) if inward else completion.actual_length
+    finally:
+        _take_all_back(device, waiting)
+    if failure and not (moved and failure in _OUT_OF_TIME):
+        raise handle.failed(failure, timeout, endpoint.address)
+    return moved
+
+
+def _take_all_back(device: Device, waiting: list[Transfer]) -> None:
     for transfer in waiting:
         device.cancel(transfer)
     for transfer in waiting:
         if not device.wait(transfer, 0.0):
             device.abandon(transfer)
-    if failure and not (moved and failure in UNLINKED):
-        raise handle.failed(failure, timeout, endpoint.address)
-    return moved

@@ -1,0 +1,43 @@
+"""What a process inherits when it is forked, and must not touch: its parent's connections and captures.
+
+A connection closed by the child would be lost to the parent, and a capture would be written twice.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Protocol
+from weakref import WeakSet
+
+
+class Inherited(Protocol):
+    """What belongs to the process that made it."""
+
+    def forked(self) -> None:
+        """Called in a child after the fork, where no other thread runs and locks may be held by threads that are gone.
+
+        Let go of it, without a word to anybody outside.
+        """
+
+
+_inherited: WeakSet[Inherited] = WeakSet()
+_lock = threading.Lock()
+
+
+def disown_in_children(thing: Inherited) -> None:
+    """Have `thing.forked` called in every process that is forked from this one, while `thing` is there."""
+    with _lock:
+        _inherited.add(thing)
+
+
+def _in_child() -> None:
+    global _lock  # noqa: PLW0603  somebody may have held it
+    _lock = threading.Lock()
+    for thing in list(_inherited):
+        thing.forked()
+    _inherited.clear()
+
+
+if hasattr(os, "register_at_fork"):     # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_in_child)
