@@ -115,6 +115,7 @@ class ClientConnection(Generic[T]):
             return None
         seqnum = self._next_seqnum()
         self._unlinks[seqnum] = target
+        _keep_newest(self._unlinks)
         return CMD_UNLINK.pack(USBIP_CMD_UNLINK, seqnum, self.devid, 0, 0, target)
 
     def forget(self, context: T) -> bool:
@@ -289,9 +290,10 @@ class ClientConnection(Generic[T]):
     def _bury(self, seqnum: int) -> tuple[Urb, T, memoryview | None] | None:
         entry = self._pending.pop(seqnum, None)
         if entry is not None:
-            self._ghosts[seqnum] = entry[0]
-            while len(self._ghosts) > MAX_GHOSTS:
-                self._ghosts.pop(next(iter(self._ghosts)), None)
+            urb = entry[0]
+            # Without its data, which its owner may want to have back.
+            self._ghosts[seqnum] = Urb(urb.transfer_type, urb.endpoint, urb.length, packets=urb.packets)
+            _keep_newest(self._ghosts)
         return entry
 
     def _next_seqnum(self) -> int:
@@ -318,6 +320,13 @@ class ClientConnection(Generic[T]):
             rest = bytes(self._view[self._start : self._end])
             self._view[: len(rest)] = rest
             self._start, self._end = 0, len(rest)
+
+
+def _keep_newest(remembered: dict[int, T]) -> None:
+    """At most MAX_GHOSTS: some servers never answer. Other threads may add to them meanwhile."""
+    if len(remembered) > MAX_GHOSTS:
+        for seqnum in list(remembered)[: MAX_GHOSTS // 4]:
+            remembered.pop(seqnum, None)
 
 
 def unlinked(urb: Urb, status: int = -ECONNRESET) -> Completion:

@@ -12,7 +12,7 @@ from usbip_capture.errors import LocalProtocolError, RemoteProtocolError
 from usbip_capture.usb.status import ECONNRESET, EPIPE, EXDEV
 from usbip_capture.usb.urb import Completion, IsoPacket, TransferType, Urb
 from usbip_capture.wire import structs
-from usbip_capture.wire.client import OWN_BUFFER, ClientConnection
+from usbip_capture.wire.client import MAX_GHOSTS, OWN_BUFFER, ClientConnection
 
 DEVID = 0x0001_0002
 SETUP = bytes.fromhex("8006000100001200")
@@ -54,6 +54,28 @@ def test_submit_in_carries_every_field_at_its_place() -> None:
         "00000001 00000001 00010002 00000001 0000000a "
         "01020304 00001314 41424344 00000000 31323334 00000000 00000000"
     )
+
+
+def test_what_is_given_up_keeps_no_memory_of_its_owner() -> None:
+    conn = connection()
+    data = bytearray(1000)
+    conn.submit(Urb(TransferType.BULK, 0x02, 1000, memoryview(data)), "x")
+    assert conn.forget("x")
+    data.append(0)      # not possible while it is looked at
+    assert conn.receive_data(ret_submit(1, actual=1000)) == []
+    assert not conn.in_message()
+
+
+def test_a_server_that_answers_no_unlink_costs_no_memory() -> None:
+    conn = connection()
+    for _ in range(3 * MAX_GHOSTS):
+        conn.submit(bulk_in(8), "x")
+        assert conn.unlink("x")
+        assert conn.forget("x")
+    assert max(len(conn._unlinks), len(conn._ghosts)) <= MAX_GHOSTS
+    conn.submit(bulk_in(8), "last")
+    conn.unlink("last")
+    assert [name for name, _ in conn.receive_data(ret_unlink(6 * MAX_GHOSTS + 2, -ECONNRESET))] == ["last"]
 
 
 def test_submit_out_sends_data_and_setup() -> None:
