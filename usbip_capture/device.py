@@ -66,6 +66,7 @@ class Transfer:
             if self._done is not None:
                 self._done(completion)
         finally:
+            self._done = None       # which may refer to this transfer, and its data not stay for that
             self.completion = completion
             self.wake()
 

@@ -5,18 +5,26 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, wait
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import usb.core
 
 from tests.loopback_device import LoopbackServer, loopback_server
+from tests.scripted_server import ScriptedServer, answer_import
 from tests.waiting import wait_until
 from usbip_capture import AsynchronousDevice, AsyncioDevice, PcapBackendWrapper, get_backend
 from usbip_capture.demo import BULK_IN, BULK_OUT, ISO_IN, ISO_OUT
+from usbip_capture.device import Device
+from usbip_capture.hosts import Selector, Server
+from usbip_capture.pyusb_backend.handle import DeviceHandle
+from usbip_capture.pyusb_backend.opened import OpenDevice
 
 TIMEOUT = 20.0
 
@@ -100,10 +108,58 @@ def test_wrong_calls(device: AsynchronousDevice) -> None:
         lambda: device.write(BULK_IN, b"x"),
         lambda: device.read(0x8C, 8),
         lambda: device.write(BULK_OUT, bytes(5 << 20)),
+        lambda: device.read(BULK_IN, -1),
+        lambda: device.control(300, 0),
+        lambda: device.control(0xC0, 0x10, 0, 0, 70_000),
+        lambda: device.control(0x40, 0x10, 0, 0, 5),
     ]
     for call in calls:
-        with pytest.raises(usb.core.USBError):
+        with pytest.raises(usb.core.USBError) as caught:
             call()
+        assert caught.value.errno in (errno.EINVAL, errno.ENOENT)
+
+
+def test_more_packets_than_a_urb_has(dev: usb.core.Device, device: AsynchronousDevice) -> None:
+    dev.set_interface_altsetting(3, 1)
+    with pytest.raises(usb.core.USBError, match="2048 packets are too many"):
+        device.read(ISO_IN, 2048 * 64)
+
+
+def test_none_without_their_time_outs(device: AsynchronousDevice) -> None:
+    device.close()
+    with pytest.raises(usb.core.USBError, match="ended by close"):
+        device.read(BULK_IN, 8, timeout=10)
+
+
+def test_what_is_done_is_not_kept_until_its_time_is_over(device: AsynchronousDevice) -> None:
+    device.write(BULK_OUT, b"x", timeout=3_600_000).result(TIMEOUT)
+    future = device.read(BULK_IN, 8, timeout=3_600_000)
+    future.result(TIMEOUT)
+    seen = weakref.ref(future)
+    del future
+    wait_until("it is forgotten", lambda: seen() is None)
+
+
+def test_cancelled_at_a_server_that_says_nothing() -> None:
+    def never_answer(sock: socket.socket) -> None:
+        answer_import(sock)
+        while sock.recv(4096):
+            pass
+
+    with ScriptedServer(never_answer) as server:
+        device = Server("127.0.0.1", server.port, 2.0).import_device(Selector("1-1"))
+        with AsynchronousDevice(_opened(device)) as asynchronous:
+            future = asynchronous.control(0x80, 6, 0x0100, 0, 18)
+            assert future.cancel()
+            assert future.cancel()      # no more than once
+            wait_until("it is given up", lambda: not device._conn.pending)
+        device.close()
+
+
+def _opened(device: Device) -> Any:
+    """What of a `usb.core.Device` is used, without reading its descriptors."""
+    opened = OpenDevice(DeviceHandle(device), None)
+    return SimpleNamespace(_ctx=SimpleNamespace(managed_open=lambda: opened))
 
 
 def test_isochronous_packets_one_by_one(dev: usb.core.Device, device: AsynchronousDevice) -> None:

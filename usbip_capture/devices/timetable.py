@@ -8,32 +8,59 @@ import time
 from collections.abc import Callable
 from itertools import count
 
+#: What was dropped stays in the heap until there is so much of it, and more than of the rest.
+_TIDY_FROM = 64
+
+
+class Due:
+    """Something that is due."""
+
+    __slots__ = ("action",)
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.action: Callable[[], None] | None = action
+
 
 class Timetable:
     """Runs functions at their time, one after the other, on a thread of its own. `close` drops what is left."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._due: list[tuple[float, int, Due]] = []
+        self._dropped = 0
         self._order = count()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def after(self, seconds: float, action: Callable[[], None]) -> None:
+    def after(self, seconds: float, action: Callable[[], None]) -> Due:
         """Run `action` once."""
-        self.at(time.monotonic() + seconds, action)
+        return self.at(time.monotonic() + seconds, action)
 
-    def at(self, moment: float, action: Callable[[], None]) -> None:
+    def at(self, moment: float, action: Callable[[], None]) -> Due:
         """Run `action` once, at a time of `time.monotonic()`."""
+        due = Due(action)
         with self._changed:
             if self._closed:
-                return
-            heapq.heappush(self._due, (moment, next(self._order), action))
+                return due
+            heapq.heappush(self._due, (moment, next(self._order), due))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
             self._changed.notify()
+        return due
+
+    def drop(self, due: Due) -> None:
+        """It is not to run any more, and what it refers to is let go of; no effect on what runs or has run."""
+        with self._changed:
+            if due.action is None:
+                return
+            due.action = None
+            self._dropped += 1
+            if self._dropped >= _TIDY_FROM and self._dropped * 2 > len(self._due):
+                self._due = [entry for entry in self._due if entry[2].action is not None]
+                heapq.heapify(self._due)
+                self._dropped = 0
 
     def every(self, seconds: float, action: Callable[[], None]) -> None:
         """Run `action` again and again, the first time after `seconds`."""
@@ -61,5 +88,14 @@ class Timetable:
                     self._changed.wait(self._due[0][0] - time.monotonic() if self._due else None)
                 if self._closed:
                     return
-                _, _, action = heapq.heappop(self._due)
-            action()
+                action = self._next()
+            if action is not None:
+                action()
+                del action      # what it refers to must not be kept until the next one is due
+
+    def _next(self) -> Callable[[], None] | None:
+        due = heapq.heappop(self._due)[2]
+        action, due.action = due.action, None
+        if action is None:
+            self._dropped -= 1
+        return action

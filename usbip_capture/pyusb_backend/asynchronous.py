@@ -6,20 +6,22 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from types import TracebackType
 
 import usb.core
 
 from usbip_capture.device import Device, Transfer
-from usbip_capture.devices.timetable import Timetable
+from usbip_capture.devices.timetable import Due, Timetable
 from usbip_capture.pyusb_backend.errors import invalid
 from usbip_capture.pyusb_backend.opened import OpenDevice
 from usbip_capture.pyusb_backend.transfers import in_urb, out_urb
 from usbip_capture.usb.setup import Setup, classify
 from usbip_capture.usb.urb import DIR_IN, Buffer, Completion, IsoPacket, Urb
+from usbip_capture.wire.structs import MAX_ISO_PACKETS
 
 #: Seconds after which a transfer that was taken back is given up.
 _GRACE = 0.25
@@ -31,16 +33,16 @@ class TransferFuture(Future[Completion]):
     `cancel` takes the transfer back at once: what it may have brought meanwhile is lost.
     """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, take_back: Callable[[], None]) -> None:
         super().__init__()
-        self._device = device
-        self.transfer: Transfer | None = None
+        self._take_back = take_back
 
     def cancel(self) -> bool:
         """False if it is done already."""
+        again = self.cancelled()
         cancelled = super().cancel()
-        if cancelled and self.transfer is not None:
-            self._device.cancel(self.transfer)
+        if cancelled and not again:
+            self._take_back()
         return cancelled
 
 
@@ -56,11 +58,12 @@ class AsynchronousDevice:
     """
 
     def __init__(self, dev: usb.core.Device) -> None:
+        self._timetable = Timetable("usbip-timeouts")
+        self._closed = False
         opened = dev._ctx.managed_open()
         if not isinstance(opened, OpenDevice):
             raise TypeError("asynchronous transfers need a device of usbip_capture.get_backend")
         self._opened = opened
-        self._timetable = Timetable("usbip-timeouts")
 
     def read(self, endpoint: int, size: int, timeout: int | None = None) -> TransferFuture:
         """An IN transfer of at most `size` bytes; isochronous: as many packets as fit. Raises USBError."""
@@ -86,15 +89,24 @@ class AsynchronousDevice:
         timeout: int | None = None,
     ) -> TransferFuture:
         """A control transfer. Requests that change the settings are for PyUSB's own methods: USBError."""
-        data = b"" if isinstance(data_or_wLength, int) else data_or_wLength
+        data = b"" if isinstance(data_or_wLength, int) else memoryview(data_or_wLength).cast("B")
         length = data_or_wLength if isinstance(data_or_wLength, int) else len(data)
-        setup = Setup(bmRequestType, bRequest, wValue, wIndex, length).pack()
+        if length and isinstance(data_or_wLength, int) and not bmRequestType & DIR_IN:
+            raise invalid(f"a control transfer OUT needs the data itself, not their length {length}")
+        try:
+            setup = Setup(bmRequestType, bRequest, wValue, wIndex, length).pack()
+        except struct.error as error:
+            raise invalid(f"a field of the control transfer cannot be sent: {error}") from error
         if classify(setup) is not None:
             raise invalid("settings are changed with set_configuration, set_interface_altsetting and clear_halt")
         return self._submit(Urb.control(setup, data), timeout)
 
     def close(self) -> None:
-        """Forget time-outs that are still due. Transfers under way go on."""
+        """Start nothing more, and forget time-outs that are still due. Transfers under way go on."""
+        self._closed = True
+        self._timetable.close()
+
+    def __del__(self) -> None:
         self._timetable.close()
 
     def __enter__(self) -> AsynchronousDevice:
@@ -107,13 +119,19 @@ class AsynchronousDevice:
 
     def _submit(self, urb: Urb, timeout: int | None) -> TransferFuture:
         unit = self._opened.unit
-        if urb.length > unit.max_transfer:
-            raise invalid(f"{urb.length} bytes are too much for one URB: this server takes {unit.max_transfer}")
+        if self._closed:
+            raise invalid("asynchronous transfers were ended by close()")
+        if not 0 <= urb.length <= unit.max_transfer:
+            raise invalid(f"{urb.length} bytes cannot be one URB: this server takes 0 to {unit.max_transfer}")
+        if len(urb.packets) > MAX_ISO_PACKETS:
+            raise invalid(f"{len(urb.packets)} packets are too many for one URB: at most {MAX_ISO_PACKETS}")
         device = unit.present()
-        future = TransferFuture(device)
-        seconds = None if not timeout else timeout / 1000
+        seconds = timeout / 1000 if timeout is not None and timeout > 0 else None
+        due: Due | None = None
 
         def done(completion: Completion) -> None:
+            if due is not None:
+                self._timetable.drop(due)
             if not future.set_running_or_notify_cancel():
                 return
             if completion.status:
@@ -121,13 +139,14 @@ class AsynchronousDevice:
             else:
                 future.set_result(completion)
 
-        transfer = future.transfer = Transfer(urb, done)
+        transfer = Transfer(urb, done)
+        future = TransferFuture(lambda: self._take_back(device, transfer))
         if seconds is not None:
-            self._timetable.after(seconds, lambda: self._expire(device, transfer))
+            due = self._timetable.after(seconds, lambda: self._take_back(device, transfer))
         device.submit(transfer)
         return future
 
-    def _expire(self, device: Device, transfer: Transfer) -> None:
+    def _take_back(self, device: Device, transfer: Transfer) -> None:
         if transfer.completion is None:
             device.cancel(transfer)
             self._timetable.after(_GRACE, lambda: device.abandon(transfer))
@@ -185,3 +204,11 @@ class AsyncioDevice:
     def close(self) -> None:
         """See AsynchronousDevice."""
         self._device.close()
+
+    def __enter__(self) -> AsyncioDevice:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
