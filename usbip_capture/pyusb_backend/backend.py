@@ -30,7 +30,8 @@ _SETUP = struct.Struct("<BBHHH").pack
 class UsbipBackend(IBackend):
     """All devices of one server, or one that was imported already. Errors are PyUSB's.
 
-    Methods are those of `usb.backend.IBackend`: time-outs in milliseconds, 0 for none; buffers are filled in place.
+    Methods are those of `usb.backend.IBackend`: time-outs in milliseconds, 0 for none, and -1 as good as
+    none, as with libusb; buffers are filled in place.
     May be used from many threads at once.
     """
 
@@ -144,7 +145,7 @@ class UsbipBackend(IBackend):
             setup = _SETUP(bmRequestType, bRequest, wValue, wIndex, size)
         except struct.error:
             setup = _wrapped(bmRequestType, bRequest, wValue, wIndex, size)
-        seconds = timeout / 1000 if timeout else None
+        seconds = timeout / 1000 if timeout > 0 else None
         if bmRequestType & DIR_IN:
             answer = dev_handle.unit.run_control(setup, b"", seconds).data
             size = len(answer)
@@ -154,10 +155,10 @@ class UsbipBackend(IBackend):
         return size
 
     def bulk_write(self, dev_handle: OpenDevice, ep: int, intf: int, data: array[int], timeout: int) -> int:
-        return write(dev_handle.unit, dev_handle.endpoint(ep), data, timeout / 1000 if timeout else None)
+        return write(dev_handle.unit, dev_handle.endpoint(ep), data, timeout / 1000 if timeout > 0 else None)
 
     def bulk_read(self, dev_handle: OpenDevice, ep: int, intf: int, buff: array[int], timeout: int) -> int:
-        return read(dev_handle.unit, dev_handle.endpoint(ep), buff, timeout / 1000 if timeout else None)
+        return read(dev_handle.unit, dev_handle.endpoint(ep), buff, timeout / 1000 if timeout > 0 else None)
 
     intr_write = bulk_write
     intr_read = bulk_read

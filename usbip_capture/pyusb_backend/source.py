@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from queue import SimpleQueue
 from weakref import WeakValueDictionary
 
 from usbip_capture.capture.channel import UsbChannel
@@ -32,24 +33,32 @@ class _GivenBack:
 
     def __init__(self) -> None:
         self._since: dict[tuple[str, int, str], float] = {}
+        self._new: SimpleQueue[tuple[tuple[str, int, str], float]] = SimpleQueue()
         self._lock = threading.Lock()
 
     def add(self, server: Server, busid: str) -> None:
-        with self._lock:
-            self._since[server.host, server.port, busid] = time.monotonic()
+        # A device may be given back by the garbage collector, in a thread that has the lock: no lock here.
+        self._new.put(((server.host, server.port, busid), time.monotonic()))
 
     def take(self, server: Server, busid: str) -> bool:
         """Whether it is one of them; it is not any more."""
         with self._lock:
+            self._learn()
             return self._since.pop((server.host, server.port, busid), None) is not None
 
     def of(self, server: Server) -> set[str]:
         """The busids of a server's."""
         now = time.monotonic()
         with self._lock:
+            self._learn()
             for key in [key for key, since in self._since.items() if now - since > _AWAY]:
                 del self._since[key]
             return {busid for host, port, busid in self._since if (host, port) == (server.host, server.port)}
+
+    def _learn(self) -> None:
+        while not self._new.empty():
+            key, since = self._new.get()
+            self._since[key] = since
 
 
 _given_back = _GivenBack()
@@ -95,8 +104,10 @@ class ServerSource(Source):
         yield from found.values()
 
     def close(self) -> None:
-        while self._opened:
-            self._close(self._opened.popitem()[1])
+        for key in list(self._opened):
+            device = self._opened.pop(key, None)
+            if device is not None:      # not given back meanwhile, by PyUSB in another thread
+                self._close(device)
         if self._owns_pcap and self._pcap is not None:
             self._pcap.close()
 
