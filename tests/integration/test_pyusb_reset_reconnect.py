@@ -45,11 +45,11 @@ def test_transfers_of_other_threads_wait_for_the_end_of_a_reset() -> None:
         unit = dev._ctx.managed_open().unit
 
         def meanwhile(device: LoopbackDevice) -> None:
-            """It is being imported again; when it is asked for descriptors, its endpoints are not known yet."""
+            """It is being imported again, and asked for its descriptors: its endpoints are not known yet."""
             usual = device.submit
 
             def submit(transfer: Transfer) -> None:
-                if not others:
+                if not others and not list(unit.endpoints):
                     others.append(threading.Thread(target=lambda: found.append(unit.endpoint(BULK_IN).address)))
                     others[0].start()
                     others[0].join(0.1)
