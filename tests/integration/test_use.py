@@ -112,6 +112,11 @@ def test_what_cannot_be(server: LoopbackServer, tmp_path: Path) -> None:
     written(tmp_path, PROGRAM)
     for code, arguments, sentence in (
         (2, (), "no program given"),
+        (2, ("program.py", "--verbose"), "no program given: write it after --"),
+        (2, ("--nonsense", "--", "program.py"), "unrecognized arguments: --nonsense"),
+        (1, ("--pcap", "nowhere/x.pcapng", "--", "program.py"), "there is no such folder"),
+        (1, ("--pcap", ".", "--", "program.py"), "it is a folder"),
+        (1, ("--pcap", "-", "--", "program.py"), "standard output is not for the capture here"),
         (1, ("--", "no-such-program"), "there is no program 'no-such-program'"),
         (2, ("--device", "zzzz:1", "--", "program.py"), "is no device"),
         (2, ("--timeout", "-1", "--", "program.py"), "is no time to wait"),
@@ -120,6 +125,7 @@ def test_what_cannot_be(server: LoopbackServer, tmp_path: Path) -> None:
         done = use(server, tmp_path, *arguments)
         assert (done.returncode, sentence in done.stderr) == (code, True), done.stderr
         assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["program.py"]
     server.server.close()
     done = use(server, tmp_path, "--", "program.py")
     assert done.returncode == 1

@@ -278,6 +278,21 @@ def open_sink(path: str | os.PathLike[str], stop: threading.Event | None = None)
     return PipeSink.open(name, stop) if is_fifo else FileSink(name)
 
 
+def check_file(path: str) -> None:
+    """Whether a capture could be written to the file `path`, which is left as it is.
+
+    Raises CaptureError when it could not, and for `-`: for commands that have another use for standard output.
+    """
+    if path == "-":
+        raise CaptureError("standard output is not for the capture here: give a file")
+    if os.path.exists(path) and not os.path.isdir(path):
+        if not os.access(path, os.W_OK):
+            raise _sentence(path, PermissionError(errno.EACCES, "permission denied"))
+    else:
+        FileSink(path).close()
+        os.remove(path)
+
+
 class _NamedPipeSink(StreamSink):
     """A named pipe of Windows, as Wireshark makes it there."""
 

@@ -73,8 +73,11 @@ def _command(given: list[str]) -> int:
         return _no_command(given, command)
     # What follows is another program's.
     at = arguments.index("--") if command == "use" and "--" in arguments else len(arguments)
-    args = parser(command).parse_args([command, *arguments[:at]])
+    made = parser(command)
+    args, unknown = made.parse_known_args([command, *arguments[:at]])
     args.program = arguments[at + 1 :]
+    if unknown and (command != "use" or args.program):
+        made.error(f"unrecognized arguments: {' '.join(unknown)}")
     return _run(command, args)
 
 

@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Print each result as it comes; the exit status. Raises UsbipError."""
     import usb.core
 
+    from usbip_capture.capture.sinks import check_file
     from usbip_capture.cli.session import recording
     from usbip_capture.hosts import Selector, Server
     from usbip_capture.selftest.results import Result, Verdict
@@ -47,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
         found.append(result)
         print(result, flush=True)
 
+    if args.pcap:
+        check_file(args.pcap)
     server = Server.parse(args.host, args.port)
     selector = Selector.parse(args.device)
     with contextlib.ExitStack() as stack:

@@ -23,6 +23,7 @@ from usbip_capture.errors import LocalProtocolError, UsbipError
 if TYPE_CHECKING:
     from usbip_capture.hosts import Selector, Server
 
+NO_PROGRAM = "no program given: write it after --, as in `usbip-capture use pi -- program.py`"
 #: Seconds for which a device may be away after it was given back.
 _AWAY = 1.0
 _RETRY_INTERVAL = 0.05
@@ -73,15 +74,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Run the program; its exit status. Raises UsbipError when there is no such program or server."""
+    from usbip_capture.capture.sinks import check_file
     from usbip_capture.cli.session import log_of
     from usbip_capture.hosts import Selector, Server, parse_selection
     from usbip_capture.pyusb_backend import get_backend
 
     if not args.program:
-        raise LocalProtocolError("no program given: write it after --, as in `usbip-capture use pi -- program.py`")
+        raise LocalProtocolError(NO_PROGRAM)
     command = _command(args.program)
     # What is wrong is better said now than in a program's traceback.
     get_backend(args.host, args.port, args.timeout, device=args.device, reconnect=args.reconnect).close()
+    if args.pcap:
+        check_file(args.pcap)
     selection = parse_selection(args.device) or [Selector()]
     server = Server.parse(args.host, args.port, args.timeout)
     _look_for(server, selection)
