@@ -111,6 +111,11 @@ class Device(ABC):
     def alive(self) -> bool:
         """False once the device was closed or has gone away."""
 
+    @property
+    def loss(self) -> str:
+        """Why it is not alive any more, as far as that is known."""
+        return ""
+
     @abstractmethod
     def submit(self, transfer: Transfer) -> None:
         """Start a transfer. A device that is gone finishes it with -ESHUTDOWN; nothing is raised for that."""

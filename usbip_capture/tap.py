@@ -39,6 +39,10 @@ class Tapped(Device):
     def alive(self) -> bool:
         return self._device.alive
 
+    @property
+    def loss(self) -> str:
+        return self._device.loss
+
     def submit(self, transfer: Transfer) -> None:
         tap, urb = self._tap, transfer.urb
         transfer.tapped_as = urb_id = tap.submitted(urb)

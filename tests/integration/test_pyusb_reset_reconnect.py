@@ -166,6 +166,29 @@ def test_a_flashed_device_is_found_as_what_it_is_now() -> None:
         assert new.write(BULK_OUT, b"x") == 1
 
 
+def test_a_closed_backend_brings_nothing_back() -> None:
+    with loopback_server() as server:
+        backend = get_backend("127.0.0.1", server.port, reconnect=10)
+        dev = usb.core.find(backend=backend)
+        dev.write(BULK_OUT, b"x")
+        backend.close()
+        for _ in range(2):
+            with pytest.raises(usb.core.USBError, match=r"1-1 .* was given back when its backend was closed") as caught:
+                dev.write(BULK_OUT, b"x")
+            assert caught.value.errno == errno.ENODEV
+        assert len(server.devices) == 1
+
+
+def test_the_cause_of_a_loss_is_told() -> None:
+    with loopback_server() as server, get_backend("127.0.0.1", server.port) as backend:
+        dev = usb.core.find(backend=backend)
+        dev.get_active_configuration()
+        server.server.close()
+        with pytest.raises(usb.core.USBError, match=r"0x84 of device 1-1 .*: .*127\.0\.0\.1:\d+ ") as caught:
+            dev.read(BULK_IN, 64, 0)
+        assert caught.value.backend_error_code == -4
+
+
 def test_reconnect_gives_up_in_time() -> None:
     with loopback_server() as server, get_backend("127.0.0.1", server.port, reconnect=0.2) as backend:
         dev = usb.core.find(backend=backend)

@@ -62,6 +62,10 @@ class BackendDevice(Device):
     def alive(self) -> bool:
         return not self._lost
 
+    @property
+    def loss(self) -> str:
+        return self._lost
+
     def watch(self, on_lost: Callable[[str], None]) -> None:
         """A loss is noticed by the next transfer only."""
         self._on_lost = on_lost

@@ -83,6 +83,10 @@ class RemoteDevice(Device):
     def alive(self) -> bool:
         return self.lost is None
 
+    @property
+    def loss(self) -> str:
+        return self.lost or ""
+
     def submit(self, transfer: Transfer) -> None:
         if self.lost is not None:
             transfer.finish(unlinked(transfer.urb, -ESHUTDOWN))

@@ -46,6 +46,8 @@ def get_backend(
         raise LocalProtocolError(f"max_transfer is {max_transfer!r}: give 1 to {MAX_TRANSFER} bytes")
     if not isinstance(reconnect, (int, float)) or not reconnect >= 0:
         raise LocalProtocolError(f"reconnect is {reconnect!r}: give seconds, or 0 to leave a lost device lost")
+    if not isinstance(device, str):
+        raise LocalProtocolError(f"device is {device!r}: give a busid or VID:PID, several with commas")
     selection = parse_selection(device) if device else ALL
     return backend_of(server, selection, pcap, reconnect=reconnect, max_transfer=max_transfer)
 

@@ -38,15 +38,17 @@ _ERRORS = {
 }
 
 
-def usb_error(status: int, what: str) -> Exception:
+def usb_error(status: int, what: str, cause: str = "") -> Exception:
     """What libusb's backend raises for a URB that ended with `status`; `what` names device and endpoint.
+
+    cause: better than the status says it.
 
     NotImplementedError for what the server cannot do at all, such as isochronous transfers on most bridges.
     """
     if status == -st.EOPNOTSUPP:
         return NotImplementedError(f"Operation not supported or unimplemented on this server: {what}")
     kind = _ERRORS.get(status, _IO)
-    return _error(kind, f"{what}: {st.status_name(status)}")
+    return _error(kind, f"{what}: {cause or st.status_name(status)}")
 
 
 def timed_out(timeout: float | None, what: str) -> USBError:

@@ -28,7 +28,7 @@ from usbip_capture.usb.setup import (
     set_configuration,
     set_interface,
 )
-from usbip_capture.usb.status import UNLINKED
+from usbip_capture.usb.status import GONE, UNLINKED
 from usbip_capture.usb.urb import Buffer, Completion, Urb
 from usbip_capture.wire.structs import MAX_TRANSFER
 
@@ -309,7 +309,9 @@ class DeviceHandle:
         return f"device {self.device.info}"
 
     def _failed(self, status: int, timeout: float | None, what: str) -> Exception:
-        return timed_out(timeout, what) if status in UNLINKED and timeout is not None else usb_error(status, what)
+        if status in UNLINKED and timeout is not None:
+            return timed_out(timeout, what)
+        return usb_error(status, what, self.device.loss if status in GONE else "")
 
     def _activated(self, value: int) -> None:
         """The device says that this is its configuration."""

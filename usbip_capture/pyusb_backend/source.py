@@ -146,7 +146,9 @@ class ServerSource(Source):
         return handle
 
     def _give_back(self, handle: DeviceHandle) -> None:
-        device = handle.device
+        self._give_up(handle.device)
+
+    def _give_up(self, device: Device) -> None:
         self._opened.pop(id(device), None)
         self._close(device)
 
@@ -158,13 +160,19 @@ class ServerSource(Source):
     def _import_again(self, handle: DeviceHandle, patience: float) -> Device:
         """The device at the same place, whatever it is now; or elsewhere by its VID:PID. Raises USBError."""
         before = handle.device
-        before.close()
-        self._opened.pop(id(before), None)
         info = before.info
+        given_back = no_device(f"device {info} was given back when its backend was closed")
+        if id(before) not in self._opened:
+            raise given_back
+        before.close()
         try:
-            return self._import([Selector(busid=info.busid), Selector(vid_pid=info.vid_pid)], patience)
+            device = self._import([Selector(busid=info.busid), Selector(vid_pid=info.vid_pid)], patience)
         except UsbipError as error:
             raise no_device(f"device {info} was lost, and could not be imported again: {error}") from error
+        if self._opened.pop(id(before), None) is None:      # closed meanwhile, by another thread
+            self._give_up(device)
+            raise given_back
+        return device
 
     def _import(self, choices: list[Selector], patience: float) -> Device:
         """Import the first of these that can be, within `patience` seconds. Raises UsbipError."""
