@@ -149,10 +149,11 @@ def test_cancelled_at_a_server_that_says_nothing() -> None:
     with ScriptedServer(never_answer) as server:
         device = Server("127.0.0.1", server.port, 2.0).import_device(Selector("1-1"))
         with AsynchronousDevice(_opened(device)) as asynchronous:
-            future = asynchronous.control(0x80, 6, 0x0100, 0, 18)
+            future = asynchronous.control(0x80, 6, 0x0100, 0, 18, timeout=1)
             assert future.cancel()
-            assert future.cancel()      # no more than once
+            assert future.cancel()
             wait_until("it is given up", lambda: not device._conn.pending)
+            assert len(device._conn._unlinks) == 1      # not one more for its time-out
         device.close()
 
 

@@ -35,15 +35,20 @@ class TransferFuture(Future[Completion]):
 
     def __init__(self, take_back: Callable[[], None]) -> None:
         super().__init__()
-        self._take_back = take_back
+        self._take_back: Callable[[], None] | None = take_back
 
     def cancel(self) -> bool:
         """False if it is done already."""
-        again = self.cancelled()
         cancelled = super().cancel()
-        if cancelled and not again:
-            self._take_back()
+        if cancelled:
+            self.take_back()
         return cancelled
+
+    def take_back(self) -> None:
+        """Unlink the transfer, once: servers answer only one CMD_UNLINK for each."""
+        take_back, self._take_back = self._take_back, None
+        if take_back is not None:
+            take_back()
 
 
 class AsynchronousDevice:
@@ -142,7 +147,7 @@ class AsynchronousDevice:
         transfer = Transfer(urb, done)
         future = TransferFuture(lambda: self._take_back(device, transfer))
         if seconds is not None:
-            due = self._timetable.after(seconds, lambda: self._take_back(device, transfer))
+            due = self._timetable.after(seconds, future.take_back)
         device.submit(transfer)
         return future
 
