@@ -91,3 +91,10 @@ def test_other_attributes_are_the_backend_s(inner: UsbipBackend) -> None:
         assert backend.lib == "what mtkclient looks for"
         with pytest.raises(AttributeError):
             _ = backend.nothing_like_that
+
+
+def test_not_a_backend(tmp_path: Path) -> None:
+    nothing: Any = None
+    with pytest.raises(TypeError, match="the library is not installed"):
+        PcapBackendWrapper(nothing, tmp_path / "x.pcapng")
+    assert not list(tmp_path.iterdir())

@@ -315,3 +315,30 @@ def test_addresses_as_people_write_them(host: str, port: int, where: tuple[str, 
 def test_addresses_that_are_none(host: str, port: int) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         Server.parse(host, port)
+
+
+def test_interrupted_in_the_middle_of_a_reply_all_that_waits_fails() -> None:
+    def interrupted(completion: Completion) -> None:
+        raise KeyboardInterrupt     # as it may come at any place
+
+    with ScriptedServer(answer_all_at_once) as server:
+        device = attach(server)
+        other, first = Transfer(bulk_in()), Transfer(bulk_in(), interrupted, awaited=True)
+        device.submit(first)
+        device.submit(other)
+        with pytest.raises(KeyboardInterrupt):
+            device.wait(first, 5)
+        assert device.wait(other, 5)
+        assert other.completion is not None
+        assert other.completion.status == -ESHUTDOWN
+        assert "was interrupted" in device.loss
+        device.close()
+
+
+def answer_all_at_once(sock: socket.socket) -> None:
+    """Two replies in one piece."""
+    answer_import(sock)
+    seqnums = [read_request(sock)[1] for _ in range(2)]
+    sock.sendall(b"".join(ret_submit(seqnum, 0, 0) for seqnum in seqnums))
+    while sock.recv(4096):
+        pass

@@ -198,6 +198,7 @@ class RemoteDevice(Device):
     def _receive(self, timeout: float | None, waiting: Transfer | None = None) -> None:
         """Take what arrives within `timeout` seconds, or a little earlier. `waiting`: whose thread this is."""
         conn = self._conn
+        size = 0
         try:
             if not self._receiver.ready(timeout):
                 return
@@ -216,6 +217,10 @@ class RemoteDevice(Device):
             self._lose(f"{self.where}: {error}")
         except OSError as error:
             self._lose(f"the connection to {self.where} broke: {error.strerror or error}")
+        except BaseException:
+            if size:        # Ctrl-C: what was received may be half done with, and nobody can go on from there
+                self._lose(f"this program was interrupted while it took a reply of {self.where}")
+            raise
 
     def _end_of_stream(self) -> str:
         if self._conn.in_message():

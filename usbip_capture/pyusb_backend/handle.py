@@ -276,11 +276,12 @@ class DeviceHandle:
         """Run a URB; -ECONNRESET if it was taken back after `timeout` seconds. `into`: where its data may be put."""
         transfer = Transfer(urb, into=into)
         device = self.present()
-        device.submit(transfer)
         try:
+            device.submit(transfer)
             done = device.wait(transfer, timeout)
         except BaseException:       # Ctrl-C: what comes now is for the program's next transfer
-            self.take_back(device, transfer)
+            device.cancel(transfer)
+            device.abandon(transfer)
             raise
         if not done:
             self.take_back(device, transfer)

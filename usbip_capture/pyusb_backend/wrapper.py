@@ -39,10 +39,13 @@ class PcapBackendWrapper(IBackend):
     Who closes it is as with `get_backend`. What the backend asks of the device by itself is not seen; the descriptors
     are read once more at the first opening, so that Wireshark can decode the rest. PyUSB does not tell the lengths of
     isochronous packets one by one: they are shown as filled one after the other. Attributes that are not
-    `usb.backend.IBackend`'s are those of the wrapped backend.
+    `usb.backend.IBackend`'s are those of the wrapped backend. Raises TypeError for what is no backend.
     """
 
     def __init__(self, backend: IBackend, pcap: PcapWriter | str | os.PathLike[str] | BinaryIO) -> None:
+        if not isinstance(backend, IBackend):
+            missing = " (PyUSB's get_backend gives it where the library is not installed)" if backend is None else ""
+            raise TypeError(f"a PyUSB backend is needed, not {backend!r}{missing}")
         self._backend = backend
         self._owned = not isinstance(pcap, PcapWriter)
         self._writer = pcap if isinstance(pcap, PcapWriter) else PcapWriter(pcap)
