@@ -1,10 +1,12 @@
-/* The C side of bench/device_latency.py and bench/pyusb_backend.py.
+/* The C side of bench/device_latency.py, bench/pyusb_backend.py and bench/relay.py.
  *
  *   peer serve            answers USB/IP: lists and lends one device, answers each CMD_SUBMIT at once (prints its port
  *                         first); endpoints 0x01 and 0x81 are bulk
- *   peer client PORT N [in | out]
- *                         imports from such a server, N control transfers of 18 bytes, or bulk transfers of 64 KiB, on a
- *                         blocking socket; prints the time of each in nanoseconds, one a line
+ *   peer client PORT N    imports from such a server, N control transfers of 18 bytes on a blocking socket,
+ *                         prints the time of each in nanoseconds, one a line
+ *   peer stream PORT N LENGTH DEPTH
+ *                         imports likewise, N bulk IN transfers of LENGTH bytes, DEPTH of them in flight; prints the
+ *                         time of all in nanoseconds
  */
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -129,20 +131,54 @@ static int64_t now(void)
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-static int client(int port, int rounds, int inward, int endpoint)
+static int import(int port)
 {
     struct sockaddr_in address = {
         .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     unsigned char request[40] = {1, 0x11, 0x80, 3, 0, 0, 0, 0, '1', '-', '1'}, reply[8 + DEVICE];
-    static unsigned char pdu[HEADER + BULK], data[HEADER + BULK];
-    uint32_t length = endpoint ? BULK : 18;
-    static const unsigned char setup[8] = {0x80, 6, 0, 1, 0, 0, 18, 0};
     int one = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
     if (connect(fd, (struct sockaddr *)&address, sizeof address))
-        return 1;
+        return -1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     send(fd, request, sizeof request, 0);
-    if (!read_all(fd, reply, sizeof reply))
+    return read_all(fd, reply, sizeof reply) ? fd : -1;
+}
+
+static void ask(int fd, int seqnum, int length)
+{
+    unsigned char pdu[HEADER] = {0};
+    set(pdu, 0, 1);
+    set(pdu, 4, seqnum);
+    set(pdu, 8, 1 << 16 | 2);
+    set(pdu, 12, 1);
+    set(pdu, 16, 1);
+    set(pdu, 24, length);
+    send(fd, pdu, HEADER, 0);
+}
+
+static int stream(int port, int rounds, int length, int depth)
+{
+    static unsigned char data[HEADER + MAX];
+    int asked = 0, fd = import(port);
+    int64_t start = now();
+    if (fd < 0)
+        return 1;
+    for (int done = 0; done < rounds; done++) {
+        while (asked < rounds && asked - done < depth)
+            ask(fd, ++asked, length);
+        if (!read_all(fd, data, HEADER) || !read_all(fd, data + HEADER, field(data, 24)))
+            return 1;
+    }
+    printf("%lld\n", (long long)(now() - start));
+    return 0;
+}
+
+static int client(int port, int rounds)
+{
+    unsigned char pdu[HEADER] = {0}, data[HEADER + 64];
+    static const unsigned char setup[8] = {0x80, 6, 0, 1, 0, 0, 18, 0};
+    int fd = import(port);
+    if (fd < 0)
         return 1;
     for (int i = 1; i <= rounds; i++) {
         int64_t start = now();
@@ -168,9 +204,9 @@ int main(int argc, char **argv)
     if (argc == 2 && !strcmp(argv[1], "serve"))
         return serve();
     if (argc == 4 && !strcmp(argv[1], "client"))
-        return client(atoi(argv[2]), atoi(argv[3]), 1, 0);
-    if (argc == 5 && !strcmp(argv[1], "client"))
-        return client(atoi(argv[2]), atoi(argv[3]), !strcmp(argv[4], "in"), 1);
-    fprintf(stderr, "usage: peer serve | peer client PORT ROUNDS [in | out]\n");
+        return client(atoi(argv[2]), atoi(argv[3]));
+    if (argc == 6 && !strcmp(argv[1], "stream"))
+        return stream(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
+    fprintf(stderr, "usage: peer serve | peer client PORT ROUNDS | peer stream PORT ROUNDS LENGTH DEPTH\n");
     return 2;
 }

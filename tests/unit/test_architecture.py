@@ -38,6 +38,8 @@ LINES = {
     "hosts": 8,
     "pyusb_backend": 9,
     "collector": 9,
+    "relay": 9,
+    "live": 9,
     "injected": 10,
     "probe": 10,
     "selftest": 10,

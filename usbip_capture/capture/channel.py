@@ -145,11 +145,13 @@ class UsbChannel(Tap):
                     self.filtered += 1
                     self._queue.used -= event[2]
 
-    def submitted(self, urb: Urb) -> int:
+    def submitted(self, urb: Urb, data: Buffer | None = None, timestamp_ns: int = 0) -> int:
+        """As a tap is told; or later, with the time when it was, and the data if the URB has none."""
         queue = self._queue
         if queue.ended:
             return 0
-        data = urb.data
+        if data is None:
+            data = urb.data
         if type(data) is not bytes:
             data = bytes(data)      # its owner may change it as soon as the URB is done
         cost = EVENT_COST + len(data) + PACKET_COST * len(urb.packets)
@@ -174,18 +176,22 @@ class UsbChannel(Tap):
             if label is not None:
                 self._labels[urb_id] = label
             comments: tuple[str, ...] = () if label is None else (label,)
+            timestamp_ns = timestamp_ns or time.time_ns()
             if verdict is None:
-                self._held[urb_id] = (self, self._packer, cost, time.time_ns(), urb_id, urb, data, None, comments)
+                self._held[urb_id] = (self, self._packer, cost, timestamp_ns, urb_id, urb, data, None, comments)
                 return urb_id
             if self.remarks or queue.remarks:
                 comments = self._comments(label)
-            queue.items.append((self, self._packer, cost, time.time_ns(), urb_id, urb, data, None, comments))
+            queue.items.append((self, self._packer, cost, timestamp_ns, urb_id, urb, data, None, comments))
             wake, queue.idle = queue.idle, False
         if wake:
             queue.wake.set()
         return urb_id
 
-    def completed(self, urb_id: int, urb: Urb, completion: Completion) -> None:
+    def completed(
+        self, urb_id: int, urb: Urb, completion: Completion, timestamp_ns: int = 0, comment: str = ""
+    ) -> None:
+        """As a tap is told; or later, with the time when it was, and something to say about it."""
         queue = self._queue
         if queue.ended:
             return
@@ -213,9 +219,10 @@ class UsbChannel(Tap):
             comments: tuple[str, ...] = () if label is None else (label,)
             if self.remarks or queue.remarks:
                 comments = self._comments(label)
-            if unlinked is not None:
-                comments = (*comments, unlinked)
-            queue.items.append((self, self._packer, cost, time.time_ns(), urb_id, urb, b"", completion, comments))
+            if comment:
+                comments = (*comments, comment)[:MAX_COMMENTS]
+            timestamp_ns = timestamp_ns or time.time_ns()
+            queue.items.append((self, self._packer, cost, timestamp_ns, urb_id, urb, b"", completion, comments))
             wake, queue.idle = queue.idle, False
         if wake:
             queue.wake.set()

@@ -1,0 +1,83 @@
+"""Captures of what is relayed: any number, each begins and ends when it likes."""
+
+from __future__ import annotations
+
+import time
+from typing import TypeAlias
+
+from usbip_capture.capture.channel import UsbChannel
+from usbip_capture.capture.writer import PcapWriter
+from usbip_capture.relay.observation import Observation
+from usbip_capture.usb.info import DeviceInfo
+from usbip_capture.wire.observed import Completed, Ended, Event, Imported, Noted, Submitted
+
+#: Comments on what a capture is told of first.
+DESCRIPTORS = "usbip-capture: descriptors and settings, seen by the relay before this capture began"
+IN_FLIGHT = "usbip-capture: submitted before this capture began"
+
+_Ids: TypeAlias = "dict[int, int]"
+
+
+class RelayCapture:
+    """One capture into `writer`, which is not closed here. For the relay's thread alone.
+
+    server, hint: for the descriptions of interfaces: where the devices are, how to attach.
+    """
+
+    def __init__(self, writer: PcapWriter, server: str, hint: str) -> None:
+        self.writer = writer
+        self._server = server
+        self._hint = hint
+        self._channels: dict[str, UsbChannel] = {}
+        self._users: dict[UsbChannel, Observation] = {}
+        self._of: dict[Observation, tuple[UsbChannel, _Ids]] = {}
+
+    def joins(self, observation: Observation) -> None:
+        """A connection that is there already: what was seen of it comes first, marked."""
+        if observation.info is None:
+            return
+        channel, ids = self._channel(observation, observation.info)
+        now_ns = time.time_ns()
+        channel.label = DESCRIPTORS
+        for urb, completion in observation.seen.requests:
+            channel.completed(channel.submitted(urb, b"", now_ns), urb, completion, now_ns)
+        channel.label = IN_FLIGHT
+        for seqnum, urb in observation.waiting.items():
+            ids[seqnum] = channel.submitted(urb, b"", now_ns)
+        channel.label = None
+
+    def event(self, observation: Observation, event: Event) -> None:
+        """Something has happened on a connection."""
+        if type(event) is Submitted:
+            timestamp_ns, seqnum, urb, data = event
+            channel, ids = self._of[observation]
+            ids[seqnum] = channel.submitted(urb, data, timestamp_ns)
+        elif type(event) is Completed:
+            timestamp_ns, seqnum, urb, completion, unlink = event
+            channel, ids = self._of[observation]
+            comment = f"usbip-capture: unlinked by CMD_UNLINK {unlink}" if unlink else ""
+            channel.completed(ids.pop(seqnum, 0), urb, completion, timestamp_ns, comment)
+        elif isinstance(event, Imported):
+            self._channel(observation, event.info)
+        elif isinstance(event, Noted) and observation in self._of:
+            self._of[observation][0].comment(f"usbip-capture: {event.text}")
+        elif isinstance(event, Ended):
+            found = self._of.pop(observation, None)
+            if found is not None:
+                self._users.pop(found[0], None)
+                found[0].comment(f"usbip-capture: client {observation.peer} gone: {event.reason}")
+
+    def _channel(self, observation: Observation, info: DeviceInfo) -> tuple[UsbChannel, _Ids]:
+        """The interface of a device: that which it had before, unless somebody else still has it."""
+        key = f"{info.busid or info.devid} {info.idVendor:04x}:{info.idProduct:04x}"
+        channel = self._channels.get(key)
+        if channel is None or channel in self._users:
+            channel = self.writer.add_usb_interface(info, server=self._server, product=self._hint)
+            self._channels[key] = channel
+        else:
+            channel.device(info)
+        self._users[channel] = observation
+        ids: _Ids = {}
+        self._of[observation] = channel, ids
+        return channel, ids
+

@@ -1,0 +1,228 @@
+"""One connection through the relay: two sockets, and what is on its way between them.
+
+At most one portion waits in each direction: while it does, no more is read from its sender, whose own TCP then holds
+it up. The end of what one side sends is passed on as such (a half-close), a reset as a reset.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from usbip_capture import net
+from usbip_capture.relay.readiness import BROKEN, HUNG_UP, READABLE, WRITABLE, Poller
+from usbip_capture.usb.urb import Buffer
+
+if TYPE_CHECKING:
+    from usbip_capture.relay.observation import Observation
+
+#: How much is read at once: a little where messages are small, much where they are large.
+_SMALL, _LARGE = 16 << 10, 512 << 10
+# struct linger: on, for 0 seconds.
+_LINGER = struct.pack("@HH" if os.name == "nt" else "@ii", 1, 0)
+
+_UNWATCHED = -1
+
+# observation, whether the client sent it, the bytes, time stamp
+Chunk = tuple["Observation", bool, bytes, int]
+
+
+class Direction:
+    """What one side sends, on its way to the other. rest: what the receiver has not taken yet.
+
+    ended: the sender sends no more. told: the receiver knows that.
+    """
+
+    __slots__ = ("ended", "forwarded", "from_client", "receive", "rest", "send", "size", "told")
+
+    def __init__(self, source: socket.socket, target: socket.socket, from_client: bool) -> None:
+        self.receive = source.recv
+        self.send = target.send
+        self.from_client = from_client
+        self.rest: Buffer = b""
+        self.size = _SMALL
+        self.forwarded = 0
+        self.ended = self.told = False
+
+
+class End:
+    """One of the two sockets. outgoing: what it sends us; incoming: what it is to get."""
+
+    __slots__ = ("_connection", "_mask", "_poller", "fd", "incoming", "outgoing", "sock")
+
+    def __init__(self, sock: socket.socket, connection: Connection, poller: Poller) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self._connection = connection
+        self._poller = poller
+        self._mask = _UNWATCHED
+        self.outgoing: Direction
+        self.incoming: Direction
+
+    def ready(self, mask: int) -> None:
+        """The poller says that something can be done here."""
+        connection = self._connection
+        if mask & WRITABLE and not connection.over:
+            self._write()
+        if connection.over:
+            return
+        if mask & READABLE:
+            self._read()
+        elif mask & (BROKEN | HUNG_UP):
+            if self.outgoing.rest:
+                self.leave()        # it would be told again and again; what it has sent goes out first
+            elif self.outgoing.ended:
+                connection.reset()
+            else:
+                self._read()
+
+    def watch(self) -> None:
+        """Have the poller tell what is wanted now."""
+        outgoing = self.outgoing
+        mask = 0 if outgoing.rest or outgoing.ended else READABLE
+        if self.incoming.rest:
+            mask |= WRITABLE
+        if mask != self._mask:
+            if self._mask == _UNWATCHED:
+                self._poller.register(self.fd, mask)
+            else:
+                self._poller.modify(self.fd, mask)
+            self._mask = mask
+
+    def leave(self) -> None:
+        """Have the poller say nothing of it."""
+        if self._mask != _UNWATCHED:
+            self._poller.unregister(self.fd)
+            self._mask = _UNWATCHED
+
+    def _read(self) -> None:
+        way, connection = self.outgoing, self._connection
+        try:
+            data = way.receive(way.size)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            connection.reset()
+            return
+        if not data:
+            way.ended = True
+            connection.settle(way)
+            return
+        try:
+            sent = way.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            connection.reset()
+            return
+        connection.chunks.append((connection.observation, way.from_client, data, time.time_ns()))
+        size = len(data)
+        way.forwarded += size
+        if sent != size:
+            way.rest = memoryview(data)[sent:]
+            connection.rewatch()
+        if size == way.size:
+            way.size = _LARGE
+        elif size < _SMALL // 4:
+            way.size = _SMALL
+
+    def _write(self) -> None:
+        way, connection = self.incoming, self._connection
+        if not way.rest:
+            return
+        try:
+            way.rest = way.rest[way.send(way.rest) :]
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            connection.reset()
+            return
+        if not way.rest:
+            connection.settle(way)
+
+
+class Connection:
+    """A client and its connection to the server. `chunks` gets what was forwarded, `on_over` is told of the end."""
+
+    def __init__(
+        self,
+        client: socket.socket,
+        server: socket.socket,
+        observation: Observation,
+        poller: Poller,
+        chunks: list[Chunk],
+        on_over: Callable[[Connection], None],
+    ) -> None:
+        self.observation = observation
+        self.chunks = chunks
+        self.over = False
+        self._on_over = on_over
+        self._client, self._server = client, server
+        self._up, self._down = Direction(client, server, True), Direction(server, client, False)
+        self.ends = End(client, self, poller), End(server, self, poller)
+        for end, outgoing, incoming in zip(
+            self.ends, (self._up, self._down), (self._down, self._up), strict=True
+        ):
+            end.sock.setblocking(False)
+            end.outgoing, end.incoming = outgoing, incoming
+        self.rewatch()
+
+    @property
+    def forwarded(self) -> tuple[int, int]:
+        """Bytes from the client, and from the server."""
+        return self._up.forwarded, self._down.forwarded
+
+    def rewatch(self) -> None:
+        """What is waited for may have changed."""
+        for end in self.ends:
+            end.watch()
+
+    def settle(self, way: Direction) -> None:
+        """Nothing of this direction waits any more, or its sender has ended it: pass the end on."""
+        if way.ended and not way.rest and not way.told:
+            way.told = True
+            target = self._server if way.from_client else self._client
+            try:
+                target.shutdown(socket.SHUT_WR)
+            except OSError:
+                self.reset()
+                return
+        if self._up.told and self._down.told:
+            self._close()
+        else:
+            self.rewatch()
+
+    def reset(self) -> None:
+        """One side has broken the connection off, or we do: both are told in the same way."""
+        for sock in (self._client, self._server):
+            reset_on_close(sock)
+        self._close()
+
+    def _close(self) -> None:
+        if self.over:
+            return
+        self.over = True
+        for end in self.ends:
+            end.leave()
+            end.sock.close()
+        self._on_over(self)
+
+
+def set_options(sock: socket.socket) -> None:
+    """No delay; keepalive, so that a peer that vanished is noticed. A slow one has all the time it wants."""
+    net.set_options(sock)
+    if sock.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_USER_TIMEOUT"):
+        # It would also end connections whose receiver has been too busy to take anything for a while.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """Let closing tell the peer that the connection is broken, not ended."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
+    except OSError:
+        pass        # it is gone already

@@ -1,0 +1,79 @@
+"""Where the relay listens, and who may come."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from usbip_capture.address import format_address
+from usbip_capture.errors import CaptureError, LocalProtocolError
+
+Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
+
+WARNING = "USB/IP has no authentication: whoever may connect can use the devices"
+_BACKLOG = 64
+_LOOPBACK_NAMES = ("localhost", "")
+_ANY = {"*": "0.0.0.0"}
+
+
+def parse_networks(text: str) -> list[Network]:
+    """`192.0.2.0/24`, several with commas or blanks. Raises LocalProtocolError."""
+    found: list[Network] = []
+    for part in text.replace(",", " ").split():
+        try:
+            found.append(ipaddress.ip_network(part, strict=False))
+        except ValueError:
+            raise LocalProtocolError(
+                f"{part!r} is no network: write an address such as 192.0.2.7, or a network such as 192.0.2.0/24"
+            ) from None
+    return found
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can connect there."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address.lower() in _LOOPBACK_NAMES
+
+
+def open_listener(address: str, port: int, allow: Sequence[Network]) -> socket.socket:
+    """A listening socket, not blocking; port 0 chooses one.
+
+    Raises LocalProtocolError where others could connect and nobody is said to be allowed, CaptureError if it cannot be.
+    """
+    where = format_address(address, port)
+    if not is_loopback(address) and not allow:
+        raise LocalProtocolError(
+            f"other machines can connect to {where}, and {WARNING}: say who may with --allow, such as 192.0.2.0/24"
+        )
+    address = _ANY.get(address, address) or "127.0.0.1"
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        listener = socket.create_server((address, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise CaptureError(f"the relay cannot listen on {where}: {_reason(error)}") from error
+    listener.setblocking(False)
+    return listener
+
+
+def may_connect(peer: str, allow: Sequence[Network]) -> bool:
+    """Whether a client of this address is let in: this machine, and the networks that are allowed."""
+    address = ipaddress.ip_address(peer.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_loopback or any(address.version == net.version and address in net for net in allow)
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "another program has that port (a USB/IP server of this machine?): choose another one, or 0 for any"
+    if error.errno == errno.EACCES:
+        return "that port needs more rights: choose one from 1024 on"
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return "this machine does not have that address: choose one that it has, or 127.0.0.1"
+    return f"{os.strerror(error.errno) if error.errno else error}: choose another address or port"

@@ -1,0 +1,315 @@
+"""The relay itself: accepts clients, connects each to the server, forwards, and observes what went through.
+
+One thread does it all, so that a message is passed on by whoever wakes up for it; only connecting to the server, which
+may take long, has threads of its own. What is ready is forwarded first, then observed.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from usbip_capture.address import DEFAULT_PORT, format_address
+from usbip_capture.capture.writer import PcapWriter
+from usbip_capture.errors import UsbipError
+from usbip_capture.hosts import Server
+from usbip_capture.relay.captures import RelayCapture
+from usbip_capture.relay.forwarding import Chunk, Connection, reset_on_close, set_options
+from usbip_capture.relay.hindsight import Hindsight
+from usbip_capture.relay.listening import Network, may_connect, open_listener
+from usbip_capture.relay.observation import Observation
+from usbip_capture.relay.readiness import READABLE, make_poller
+from usbip_capture.wire.observed import Event, Imported
+
+log = logging.getLogger(__name__)
+
+#: Clients at a time; more are turned away.
+MAX_CONNECTIONS = 256
+#: Seconds between two looks at events that are held back.
+_TICK = 0.05
+#: Seconds without accepting anybody, when that has failed.
+_ACCEPT_PAUSE = 0.2
+
+
+class Relay:
+    """Relays connections to `address`:`port` (0 chooses one) to `server`. `address` and `port` are the real ones then.
+
+    allow: who may connect, beside this machine; needed for any address but loopback.
+    busids: what the server exports, as far as somebody has told; for `hint`.
+    on_change: called from the relay's thread when a client comes or goes, or has imported a device.
+    Raises LocalProtocolError, or CaptureError if it cannot listen there.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        address: str = "127.0.0.1",
+        port: int = DEFAULT_PORT,
+        *,
+        allow: Sequence[Network] = (),
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.server = server
+        self.busids: list[str] = []
+        self.turned_away = 0
+        self._allow = list(allow)
+        self._on_change = on_change
+        self._listener = open_listener(address, port, allow)
+        self.address, self.port = self._listener.getsockname()[:2]
+        self._poller = make_poller()
+        self._ready: dict[int, Callable[[int], None]] = {}      # by file descriptor
+        self._chunks: list[Chunk] = []
+        self._hindsight = Hindsight(self._event)
+        self._captures: list[RelayCapture] = []
+        self._connections: dict[Observation, Connection] = {}
+        self._connecting = self._last = 0
+        self._calls: deque[Callable[[], None]] = deque()
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        self._ending = self._ended = False
+        self._lock = threading.Lock()       # of _calls and _ended
+        self._thread = threading.Thread(target=self._run, name="usbip-relay", daemon=True)
+        self._thread.start()
+
+    @property
+    def listening(self) -> str:
+        """Where it listens, for people."""
+        return format_address(self.address, self.port)
+
+    @property
+    def hint(self) -> str:
+        """How to attach a device through it."""
+        address = {"0.0.0.0": "ADDRESS", "::": "ADDRESS"}.get(self.address, self.address)
+        port = "" if self.port == DEFAULT_PORT else f"--tcp-port {self.port} "
+        busid = self.busids[0] if len(self.busids) == 1 else "BUSID"
+        return f"attach with: usbip {port}attach -r {address} -b {busid}"
+
+    @property
+    def clients(self) -> list[Observation]:
+        """Who is connected."""
+        return list(self._connections)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody is connected, or about to be."""
+        return bool(self._connections or self._connecting)
+
+    def capture(self, writer: PcapWriter) -> RelayCapture:
+        """Capture into `writer` from now on; it stays the caller's."""
+        capture = RelayCapture(writer, str(self.server), self.hint)
+
+        def begin() -> None:
+            self._hindsight.flush()
+            for observation in self._connections:
+                capture.joins(observation)
+            self._captures.append(capture)
+
+        self._do(begin)
+        return capture
+
+    def end_capture(self, capture: RelayCapture) -> None:
+        """Nothing more goes into it when this returns; what was seen has."""
+
+        def end() -> None:
+            self._hindsight.flush()
+            if capture in self._captures:
+                self._captures.remove(capture)
+
+        self._do(end)
+
+    def drop(self, number: int) -> bool:
+        """Break off the connection of a client; False if there is none of this number."""
+        dropped: list[Connection] = []
+
+        def drop() -> None:
+            for observation, connection in list(self._connections.items()):
+                if observation.number == number:
+                    log.info("client %d, %s, is dropped", number, observation.peer)
+                    dropped.append(connection)
+                    connection.reset()
+
+        self._do(drop)
+        return bool(dropped)
+
+    def close(self) -> None:
+        """Break off all connections, stop listening. May be called again."""
+
+        def end() -> None:
+            self._ending = True
+
+        self._call(end)
+        self._thread.join()
+
+    # -- calls from other threads
+
+    def _call(self, what: Callable[[], None]) -> None:
+        """Have the relay's thread do it soon."""
+        with self._lock:
+            if not self._ended:
+                self._calls.append(what)
+                try:
+                    self._wake_write.send(b"\0")
+                except BlockingIOError:     # it has been woken, many times over
+                    pass
+                return
+        what()
+
+    def _do(self, what: Callable[[], None]) -> None:
+        """Have the relay's thread do it, and wait for that."""
+        done = threading.Event()
+
+        def do() -> None:
+            try:
+                what()
+            finally:
+                done.set()
+
+        self._call(do)
+        done.wait()
+
+    def _woken(self, mask: int) -> None:
+        try:
+            self._wake_read.recv(4096)
+        except BlockingIOError:
+            pass
+        while self._calls:
+            self._calls.popleft()()
+
+    # -- the relay's thread
+
+    def _run(self) -> None:
+        self._watch(self._listener, self._accept)
+        self._watch(self._wake_read, self._woken)
+        try:
+            while not self._ending:
+                self._turn()
+        except Exception:
+            log.exception("the relay ended because of our own fault")
+        for connection in list(self._connections.values()):
+            connection.reset()
+        self._hindsight.flush()
+        self._listener.close()
+        with self._lock:
+            self._ended = True
+            calls = list(self._calls)
+        for call in calls:
+            call()
+        for sock in (self._wake_read, self._wake_write):
+            sock.close()
+        if hasattr(self._poller, "close"):
+            self._poller.close()
+
+    def _turn(self) -> None:
+        """Forward what there is, then observe it."""
+        ready, chunks = self._ready, self._chunks
+        for fd, mask in self._poller.poll(_TICK if self._hindsight else -1):
+            handler = ready.get(fd)
+            if handler is not None:
+                handler(mask)
+        if chunks:
+            self._observe()
+        elif self._hindsight:
+            self._hindsight.release(time.time_ns())
+
+    def _observe(self) -> None:
+        for observation, from_client, data, timestamp_ns in self._chunks:
+            observation.saw(from_client, data, timestamp_ns)
+        self._chunks.clear()
+
+    def _event(self, observation: Observation, event: Event) -> None:
+        """An event that is old enough."""
+        observation.passes(event)
+        for capture in self._captures:
+            capture.event(observation, event)
+        if type(event) is Imported:
+            self._on_change()
+
+    def _watch(self, sock: socket.socket, handler: Callable[[int], None]) -> None:
+        self._poller.register(sock.fileno(), READABLE)
+        self._ready[sock.fileno()] = handler
+
+    # -- clients
+
+    def _accept(self, mask: int) -> None:
+        while True:
+            try:
+                sock, address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._pause(error)
+                return
+            peer = format_address(address[0], address[1])
+            full = len(self._connections) + self._connecting >= MAX_CONNECTIONS
+            if full or not may_connect(address[0], self._allow):
+                log.warning("%s is turned away: %s", peer, "too many clients" if full else "it is not allowed here")
+                self.turned_away += 1
+                reset_on_close(sock)
+                sock.close()
+                continue
+            self._connecting += 1
+            threading.Thread(target=self._connect, args=(sock, peer), name="usbip-relay-connect", daemon=True).start()
+
+    def _pause(self, error: OSError) -> None:
+        """Too many open files, mostly: the others go on, and a client waits."""
+        log.warning("no client can be accepted: %s", error.strerror or error)
+        fd = self._listener.fileno()
+        self._poller.unregister(fd)
+
+        def again() -> None:
+            if not self._ending:
+                self._poller.register(fd, READABLE)
+
+        timer = threading.Timer(_ACCEPT_PAUSE, self._call, (again,))
+        timer.daemon = True
+        timer.start()
+
+    def _connect(self, client: socket.socket, peer: str) -> None:
+        """On a thread of its own: to the server, for this client."""
+        try:
+            server = self.server.connect()
+        except (UsbipError, OSError) as error:
+            log.warning("client %s: %s", peer, error)
+            reset_on_close(client)
+            client.close()
+            self._call(self._not_connected)
+            return
+        self._call(functools.partial(self._connected, client, server, peer))
+
+    def _not_connected(self) -> None:
+        self._connecting -= 1
+        self._on_change()
+
+    def _connected(self, client: socket.socket, server: socket.socket, peer: str) -> None:
+        self._connecting -= 1
+        if self._ending:
+            client.close()
+            server.close()
+            return
+        for sock in (client, server):
+            set_options(sock)
+        self._last += 1
+        observation = Observation(self._last, peer, self._hindsight.add)
+        connection = Connection(client, server, observation, self._poller, self._chunks, self._over)
+        self._connections[observation] = connection
+        for end in connection.ends:
+            self._ready[end.fd] = end.ready
+        log.info("client %d, %s", observation.number, peer)
+        self._on_change()
+
+    def _over(self, connection: Connection) -> None:
+        observation = connection.observation
+        for end in connection.ends:
+            self._ready.pop(end.fd, None)
+        self._observe()         # what it has said belongs before its end
+        observation.ended(time.time_ns())
+        del self._connections[observation]
+        log.info("client %d, %s, is gone: %d bytes from it, %d to it", observation.number, observation.peer,
+                 *connection.forwarded)  # fmt: skip
+        self._on_change()
