@@ -8,10 +8,10 @@ passed over.
 from __future__ import annotations
 
 import os
-import sys
 
-from usbip_capture.address import DEFAULT_PORT, format_address
-from usbip_capture.configuration import configured
+from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
+from usbip_capture.errors import LocalProtocolError
+from usbip_capture.folders import cache_folder, configuration_folder
 
 CACHE_FILE = "servers"
 #: Of the refresher: touched when it is started; locked while it runs.
@@ -108,15 +108,6 @@ def read_cache() -> Cache:
             busid, _, vid_pid = first.partition(" ")
             cache.devices.setdefault(key, []).append(KnownDevice(busid, vid_pid, second, int(seen)))
     return cache
-
-
-def cache_folder() -> str:
-    """Where what was seen is remembered."""
-    if os.name == "nt":
-        return os.path.join(os.environ.get("LOCALAPPDATA") or os.path.expanduser("~"), "usbip-capture", "cache")
-    if sys.platform == "darwin":
-        return os.path.expanduser("~/Library/Caches/usbip-capture")
-    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "usbip-capture")
 
 
 def clean(text: str) -> str:

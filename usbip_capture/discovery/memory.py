@@ -16,10 +16,10 @@ from usbip_capture.discovery.known import (
     Cache,
     KnownDevice,
     KnownServer,
-    cache_folder,
     clean,
     read_cache,
 )
+from usbip_capture.folders import cache_folder
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ import os
 import sys
 import time
 
-from usbip_capture.discovery.known import REFRESHER_LOCK_FILE, STAMP_FILE, cache_folder
+from usbip_capture.discovery.known import REFRESHER_LOCK_FILE, STAMP_FILE
+from usbip_capture.folders import cache_folder
 
 #: `off` (no, false, 0): never look for servers by itself.
 DISCOVERY_VARIABLE = "USBIP_CAPTURE_DISCOVERY"

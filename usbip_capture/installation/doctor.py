@@ -29,9 +29,9 @@ from usbip_capture.configuration import (
 from usbip_capture.discovery.known import (
     CACHE_FILE,
     KnownServer,
-    cache_folder,
     known_servers,
 )
+from usbip_capture.folders import cache_folder, configuration_folder
 from usbip_capture.errors import UsbipError
 from usbip_capture.hosts import Server
 from usbip_capture.installation import launcher_check

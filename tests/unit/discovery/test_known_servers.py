@@ -156,7 +156,7 @@ def test_several_programs_at_once() -> None:
         pool.map(_remember, range(4))
     assert {host for host, _ in read_cache().servers} == {f"host{number}" for number in range(4)}
     assert [len(devices) for devices in read_cache().devices.values()] == [5] * 4
-    left = [name for name in os.listdir(known.cache_folder()) if name.startswith(".")]
+    left = [name for name in os.listdir(cache_folder()) if name.startswith(".")]
     assert left == []
 
 

@@ -1,0 +1,244 @@
+"""Joins what another program of this user offers: a capture into a sink of ours, its state, its end."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections.abc import Callable
+
+from usbip_capture.capture.sinks import ReaderGone, Sink
+from usbip_capture.errors import CaptureError, RemoteProtocolError, ServerLost
+from usbip_capture.live import messages
+from usbip_capture.live.messages import Lines, Message
+from usbip_capture.live.registry import Entry
+
+#: Seconds in which the other end must answer.
+_TIMEOUT = 5.0
+_RECEIVE_SIZE = 256 << 10
+#: Seconds between two looks, while nothing comes, whether there is still a reader.
+_READER_CHECK = 0.1
+#: Bytes on their way to the sink at the end, when the other end says no more.
+_END_TIMEOUT = 2.0
+
+
+def connect(entry: Entry, want: str, **request: object) -> tuple[socket.socket, Message, bytes]:
+    """A connection to what is listed as `entry`, the answer, and what came behind it. Raises UsbipError."""
+    kind, _, place = entry.address.partition(":")
+    try:
+        if kind == "unix" and hasattr(socket, "AF_UNIX"):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(_TIMEOUT)
+            sock.connect(place)
+        else:
+            host, _, port = place.rpartition(":")
+            sock = socket.create_connection((host, int(port)), _TIMEOUT)
+    except (OSError, ValueError) as error:
+        raise ServerLost(f"{entry.display} is not running any more: start it again") from error
+    try:
+        messages.send(sock, {"version": messages.VERSION, "token": entry.token, "want": want, **request})
+        answer, rest = _answer(sock, entry)
+    except OSError as error:
+        sock.close()
+        raise ServerLost(f"{entry.display} does not answer: end it with usbip-capture relay --stop") from error
+    except RemoteProtocolError:
+        sock.close()
+        raise
+    return sock, answer, rest
+
+
+def stop(entry: Entry) -> None:
+    """End it; returns when it has let go of its channel. Raises UsbipError."""
+    sock, _, _ = connect(entry, "stop")
+    with sock:
+        try:
+            while sock.recv(_RECEIVE_SIZE):
+                pass
+        except OSError:
+            pass
+
+
+def _answer(sock: socket.socket, entry: Entry) -> tuple[Message, bytes]:
+    lines = Lines()
+    while True:
+        data = sock.recv(_RECEIVE_SIZE)
+        if not data:
+            raise ServerLost(f"{entry.display} has just ended: start it again")
+        lines.rest += data
+        answer, rest = lines.take()
+        if answer is None:
+            continue
+        if "error" in answer:
+            raise RemoteProtocolError(f"{entry.display} refuses: {messages.text(answer, 'error')}")
+        return answer, rest
+
+
+class JoinedState:
+    """The state of what is joined, each time it changes, on a thread of its own; `on_end` when there is no more."""
+
+    def __init__(
+        self, entry: Entry, on_state: Callable[[Message], None], on_end: Callable[[], None] = lambda: None
+    ) -> None:
+        self._on_state = on_state
+        self._on_end = on_end
+        self._sock, _, rest = connect(entry, "state")
+        self._sock.settimeout(None)
+        self._lines = Lines()
+        self._thread = threading.Thread(target=self._read, args=(rest,), name="usbip-joined-state", daemon=True)
+        self._thread.start()
+
+    def drop(self, number: int) -> None:
+        """Have it break off a client."""
+        try:
+            messages.send(self._sock, {"drop": number})
+        except OSError:     # it has ended, and all its clients with it
+            pass
+
+    def close(self) -> None:
+        """No more of it."""
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def _read(self, data: bytes) -> None:
+        try:
+            while True:
+                for state in self._lines.feed(data):
+                    self._on_state(state)
+                data = self._sock.recv(_RECEIVE_SIZE)
+                if not data:
+                    break
+        except (OSError, RemoteProtocolError):
+            pass
+        self._sock.close()
+        self._on_end()
+
+
+class JoinedCapture:
+    """A capture of what is listed as `entry`, into `sink`, which is closed with it. As a PcapWriter is used.
+
+    on_end: called once when it ends by itself: `reader` (nobody reads it any more), `error` (see `error`), `count`
+    (there are max_packets) or `over` (what was captured has ended).
+    Raises UsbipError if it cannot be joined; the sink is as it was then.
+    """
+
+    def __init__(
+        self,
+        entry: Entry,
+        sink: Sink,
+        *,
+        snaplen: int,
+        capture_filter: str,
+        max_packets: int,
+        on_end: Callable[[str], None],
+    ) -> None:
+        self.error: CaptureError | None = None
+        self.counts: dict[str, int] = {}
+        self._sink = sink
+        self._on_end = on_end
+        self._sock, answer, rest = connect(
+            entry, "capture", snaplen=snaplen, capture_filter=capture_filter, max_packets=max_packets
+        )
+        self.number = str(messages.number(answer, "capture"))
+        self._closing = False
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(rest,), name="usbip-joined-capture", daemon=True)
+        self._thread.start()
+
+    def comment(self, text: str) -> None:
+        """Say something at this moment of the capture."""
+        self._say({"comment": text})
+
+    def told(self, state: Message) -> None:
+        """The state of what is joined: it has the counts of this capture."""
+        captures = state.get("captures")
+        counts = captures.get(self.number) if isinstance(captures, dict) else None
+        if isinstance(counts, dict):
+            self.counts = {name: value for name, value in counts.items() if isinstance(value, int)}
+
+    def close(self, timeout: float | None = None, at_most: float | None = None) -> None:
+        """Complete it: what the other end still has comes first. Raises CaptureError if the output has failed."""
+        self._closing = True
+        self._say({"end": True})
+        patience = _END_TIMEOUT if at_most is None else max(at_most + (timeout or 0), 0.3)
+        if not self._done.wait(patience):
+            self._sink.abort()
+            self._shut_down()
+            self._done.wait(_END_TIMEOUT)
+        if self.error is not None:
+            raise self.error
+
+    @property
+    def urbs(self) -> int:
+        """URBs that came back and were captured."""
+        return self.counts.get("urbs", 0)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that these URBs moved."""
+        return self.counts.get("bytes", 0)
+
+    @property
+    def received(self) -> int:
+        """Packets offered."""
+        return self.counts.get("received", 0)
+
+    @property
+    def dropped(self) -> int:
+        """Packets that found no room."""
+        return self.counts.get("dropped", 0)
+
+    @property
+    def filtered(self) -> int:
+        """Packets that the capture filter did not let pass."""
+        return self.counts.get("filtered", 0)
+
+    @property
+    def written(self) -> int:
+        """Packets in the output."""
+        return self.counts.get("written", 0)
+
+    def _say(self, message: Message) -> None:
+        try:
+            messages.send(self._sock, message)
+        except OSError:     # it has ended: then nothing is to be said
+            pass
+
+    def _shut_down(self) -> None:
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def _run(self, data: bytes) -> None:
+        reason = "over"
+        try:
+            self._copy(data)
+        except ReaderGone:
+            reason = "reader"
+        except CaptureError as error:
+            reason, self.error = "error", None if self._closing else error
+        except OSError:
+            pass        # it was killed: what came until then is kept
+        self._sock.close()
+        try:
+            self._sink.close()
+        except ReaderGone:
+            pass
+        except CaptureError as error:
+            self.error = self.error or error
+        self._done.set()
+        if not self._closing:
+            self._on_end(reason)
+
+    def _copy(self, data: bytes) -> None:
+        while True:
+            if data:
+                self._sink.write([data])
+            while not select.select([self._sock], [], [], _READER_CHECK)[0]:
+                if self._sink.reader_gone():
+                    raise ReaderGone(f"the reader of {self._sink.name} is gone")
+            data = self._sock.recv(_RECEIVE_SIZE)
+            if not data:
+                return

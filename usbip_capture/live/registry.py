@@ -1,0 +1,136 @@
+"""What is running and can be joined: one small file for each, in a folder that is its user's alone.
+
+Wireshark waits for this at each of its starts, so that nothing is imported but `os`, and reading never raises. The
+owner holds a lock on its file: a file without one is what a killed program has left.
+"""
+
+from __future__ import annotations
+
+import os
+
+from usbip_capture.folders import cache_folder
+
+_FOLDER = "running"
+_VERSION = "1"
+_MAX_BYTES = 16 << 10
+_MAX_ENTRIES = 64
+
+
+class Entry:
+    """Something that can be joined.
+
+    name: of its Wireshark interface. display: what Wireshark lists. address: `unix:PATH` or `tcp:HOST:PORT` of its
+    channel. token: what the channel asks for. server, listen: HOST:PORT, for people.
+    """
+
+    __slots__ = ("address", "display", "listen", "name", "pid", "server", "token")
+
+    def __init__(
+        self, name: str, display: str, address: str, token: str, pid: int, server: str = "", listen: str = ""
+    ) -> None:
+        self.name = name
+        self.display = display
+        self.address = address
+        self.token = token
+        self.pid = pid
+        self.server = server
+        self.listen = listen
+
+
+def folder() -> str:
+    """Where the files lie."""
+    return os.path.join(cache_folder(), _FOLDER)
+
+
+def make_folder() -> None:
+    """Have a folder that its user alone can enter. Raises OSError."""
+    os.makedirs(folder(), mode=0o700, exist_ok=True)
+    if os.name != "nt":
+        os.chmod(folder(), 0o700)
+
+
+def running() -> list[Entry]:
+    """What can be joined now, by name."""
+    try:
+        names = sorted(os.listdir(folder()))[:_MAX_ENTRIES]
+    except OSError:
+        return []
+    found = [_read(name) for name in names if not name.startswith(".")]
+    return [entry for entry in found if entry is not None]
+
+
+def find(name: str) -> Entry | None:
+    """The one with this name."""
+    return next((entry for entry in running() if entry.name == name), None)
+
+
+class Registration:
+    """An entry that is listed until `withdraw`, or until this process ends. Raises OSError."""
+
+    def __init__(self, entry: Entry) -> None:
+        make_folder()
+        self.path = os.path.join(folder(), entry.name)
+        temporary = os.path.join(folder(), f".{entry.name}.{os.getpid()}.new")
+        self._fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
+        fields = (_VERSION, entry.display, entry.address, entry.token, str(entry.pid), entry.server, entry.listen)
+        os.write(self._fd, "\n".join(" ".join(field.split("\n")) for field in fields).encode() + b"\n")
+        if os.name == "nt":
+            os.close(self._fd)      # an open file cannot be renamed there
+            self._fd = -1
+        else:
+            import fcntl
+
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        os.replace(temporary, self.path)
+
+    def withdraw(self) -> None:
+        """Take it off the list. May be called again."""
+        fd, self._fd = self._fd, -1
+        if not self.path:
+            return
+        try:
+            os.unlink(self.path)
+        except OSError:     # somebody has cleaned up
+            pass
+        self.path = ""
+        if fd >= 0:
+            os.close(fd)
+
+
+def free_name(wanted: str) -> str:
+    """`wanted`, or that with a number if it is taken."""
+    taken = {entry.name for entry in running()}
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}-{number}"
+    return name
+
+
+def _read(name: str) -> Entry | None:
+    try:
+        fd = os.open(os.path.join(folder(), name), os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        lines = os.read(fd, _MAX_BYTES).decode("utf-8", "replace").split("\n")
+        if len(lines) < 8 or lines[0] != _VERSION or not lines[4].isdigit() or not _is_held(fd):
+            return None
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return Entry(name, lines[1], lines[2], lines[3], int(lines[4]), lines[5], lines[6])
+
+
+def _is_held(fd: int) -> bool:
+    """Whether its owner is alive; taken for granted where that cannot be asked."""
+    if os.name == "nt":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False

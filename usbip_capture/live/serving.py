@@ -1,0 +1,217 @@
+"""One who has joined: what it asks for, and what it gets. Each has a thread of its own."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import select
+import socket
+import threading
+import time
+from abc import ABC, abstractmethod
+
+from usbip_capture.capture.writer import PcapWriter
+from usbip_capture.errors import CaptureError, RemoteProtocolError, UsbipError
+from usbip_capture.filters.language import parse
+from usbip_capture.live import messages
+from usbip_capture.live.messages import Lines, Message
+from usbip_capture.live.socket_sink import SocketSink
+
+log = logging.getLogger(__name__)
+
+#: Seconds in which the one who joins must have said what it wants.
+_GREETING_TIMEOUT = 5.0
+#: Seconds between two looks whether anything has changed; the state is told anew after so many of them.
+_LOOK, _LOOKS = 0.2, 5
+_LEAVE_TIMEOUT = 10.0
+_RECEIVE_SIZE = 4096
+
+
+class Source(ABC):
+    """What is offered. Its methods are called from threads of the channel."""
+
+    @abstractmethod
+    def begin(self, writer: PcapWriter) -> object:
+        """Capture into `writer`; returns what `end` is to be called with."""
+
+    @abstractmethod
+    def end(self, capture: object) -> None:
+        """Nothing more goes into that capture when this returns."""
+
+    @abstractmethod
+    def state(self) -> Message:
+        """What there is to tell of it now, in JSON's types."""
+
+    @abstractmethod
+    def drop(self, number: int) -> None:
+        """Break off a client."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End all of it."""
+
+
+class Guests:
+    """All who have joined. captures: by their number."""
+
+    def __init__(self, source: Source, token: str) -> None:
+        self.captures: dict[int, PcapWriter] = {}
+        self._source = source
+        self._token = token
+        self._last = 0
+        self._threads: dict[threading.Thread, socket.socket] = {}
+        self._lock = threading.Lock()
+        self._leaving = threading.Event()
+
+    def __len__(self) -> int:
+        return len(self._threads)
+
+    def serve(self, sock: socket.socket) -> None:
+        """Serve one on a thread of its own; the socket is ours from now on."""
+        thread = threading.Thread(target=self._serve, args=(sock,), name="usbip-guest", daemon=True)
+        with self._lock:
+            self._threads[thread] = sock
+        thread.start()
+
+    def leave(self) -> None:
+        """Complete all captures, end all connections."""
+        self._leaving.set()
+        with self._lock:
+            threads = list(self._threads)
+        deadline = time.monotonic() + _LEAVE_TIMEOUT
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(deadline - time.monotonic(), 0))
+
+    # -- one of them
+
+    def _serve(self, sock: socket.socket) -> None:
+        try:
+            sock.settimeout(_GREETING_TIMEOUT)
+            lines = Lines()
+            request = self._greeting(sock, lines)
+            want = request.get("want")
+            if want == "capture":
+                self._capture(sock, request, lines)
+            elif want == "state":
+                messages.send(sock, {"ok": True})
+                self._tell_state(sock, lines)
+            elif want == "stop":
+                messages.send(sock, {"ok": True})
+                self._source.stop()
+            else:
+                raise RemoteProtocolError(f"{want!r} is not to be had on the channel: is it of the same version?")
+        except UsbipError as error:
+            log.info("one who joined: %s", error)
+            self._refuse(sock, str(error))
+        except OSError as error:
+            log.info("one who joined is gone: %s", error)
+        finally:
+            sock.close()
+            with self._lock:
+                self._threads.pop(threading.current_thread(), None)
+
+    def _greeting(self, sock: socket.socket, lines: Lines) -> Message:
+        while True:
+            data = sock.recv(_RECEIVE_SIZE)
+            if not data:
+                raise RemoteProtocolError("it left without a word")
+            found = lines.feed(data)
+            if found:
+                request = found[0]
+                if not hmac.compare_digest(messages.text(request, "token").encode(), self._token.encode()):
+                    raise RemoteProtocolError("the token is wrong: join what is listed for this user")
+                return request
+
+    def _refuse(self, sock: socket.socket, sentence: str) -> None:
+        try:
+            sock.setblocking(False)
+            messages.send(sock, {"error": sentence})
+        except OSError:
+            pass
+
+    def _capture(self, sock: socket.socket, request: Message, lines: Lines) -> None:
+        ended = threading.Event()
+        options = {name: messages.number(request, name) for name in ("snaplen", "max_packets")}
+        with self._lock:
+            self._last += 1
+            number = self._last
+        sink = SocketSink(sock, f"capture {number}")
+        writer = None
+        try:
+            # The writer's first bytes follow the answer: a filter that is wrong is refused before.
+            capture_filter = messages.text(request, "capture_filter")
+            parse(capture_filter)
+            messages.send(sock, {"ok": True, "capture": number})
+            writer = PcapWriter(
+                sink, capture_filter=capture_filter, on_end=lambda reason: ended.set(), **options
+            )
+            self.captures[number] = writer
+            capture = self._source.begin(writer)
+            try:
+                self._follow(sock, writer, lines, ended)
+            finally:
+                self._source.end(capture)
+        finally:
+            self.captures.pop(number, None)
+            if writer is not None:
+                _close(writer)
+
+    def _follow(self, sock: socket.socket, writer: PcapWriter, lines: Lines, ended: threading.Event) -> None:
+        """Until somebody ends the capture."""
+        while not ended.is_set() and not self._leaving.is_set():
+            received = _receive(sock, lines)
+            if received is None:
+                return
+            for message in received:
+                if message.get("end"):
+                    return
+                if comment := messages.text(message, "comment"):
+                    writer.comment(comment)
+
+    def _tell_state(self, sock: socket.socket, lines: Lines) -> None:
+        told: Message = {}
+        looks = 0
+        while not self._leaving.is_set():
+            state: Message = {**self._source.state(), "captures": self._counts()}
+            if state != told or looks >= _LOOKS:
+                sock.settimeout(_GREETING_TIMEOUT)
+                messages.send(sock, state)
+                told, looks = state, 0
+            looks += 1
+            received = _receive(sock, lines)
+            if received is None:
+                return
+            for message in received:
+                if "drop" in message:
+                    self._source.drop(messages.number(message, "drop"))
+
+    def _counts(self) -> dict[str, dict[str, int]]:
+        """Of each capture, by its number as text."""
+        return {
+            str(number): {
+                "urbs": writer.urbs, "bytes": writer.bytes, "received": writer.received, "dropped": writer.dropped,
+                "filtered": writer.filtered, "written": writer.written,
+            }
+            for number, writer in list(self.captures.items())
+        }  # fmt: skip
+
+
+def _receive(sock: socket.socket, lines: Lines) -> list[Message] | None:
+    """What was said within _LOOK; None when the other end is gone."""
+    if not select.select([sock], [], [], _LOOK)[0]:
+        return []
+    try:
+        data = sock.recv(_RECEIVE_SIZE)
+    except BlockingIOError:
+        return []
+    except OSError:
+        return None
+    return lines.feed(data) if data else None
+
+
+def _close(writer: PcapWriter) -> None:
+    try:
+        writer.close()
+    except CaptureError as error:
+        log.info("a capture that was joined: %s", error)
