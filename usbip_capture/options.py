@@ -14,6 +14,7 @@ INTERFACE = "usbip-remote"
 
 SERVER = "Server"
 CAPTURE = "Capture"
+RELAY = "Relay"
 LOG = "Log"
 DEBUG = "Debug"
 
@@ -61,10 +62,11 @@ OPTIONS = (
         "probe",
         "Mode",
         "probe: import the device, read it as a host does, then read what its IN endpoints send; "
-        "syslog: only the device's own log",
+        "relay: show what another USB/IP client and the device say to each other; syslog: only the device's own log",
         group=CAPTURE,
         choices=(
             ("probe", "Probe: import the device, read it, listen to it"),
+            ("relay", "Relay: watch another client that uses the device, see the tab Relay"),
             ("syslog", "Log: only what the device logs, see the tab Log"),
         ),
     ),
@@ -123,12 +125,24 @@ OPTIONS = (
         unit="packets",
     ),
     Option(
-        "record-unlinks",
-        BOOLEAN,
-        False,
-        "Record UNLINK",
-        "Also record how URBs are taken back, CMD_UNLINK and RET_UNLINK, on an interface of its own (unlink0)",
-        group=CAPTURE,
+        "relay-listen",
+        STRING,
+        "127.0.0.1:3240",
+        "Listen on",
+        "Where the other client is to connect to, in mode relay: ADDRESS:PORT; port 0 takes a free one",
+        group=RELAY,
+        validation=r"^\s*(\S+:)?[0-9]+\s*$",
+        expects="an address and a port, such as 127.0.0.1:3240, [::1]:3240 or 0.0.0.0:3240",
+    ),
+    Option(
+        "relay-allow",
+        STRING,
+        "",
+        "Allow",
+        "Which other machines may connect, in mode relay, with commas; needed for any address but 127.0.0.1 and ::1, "
+        "as USB/IP has no authentication",
+        group=RELAY,
+        placeholder="192.0.2.0/24, 192.0.2.7",
     ),
     Option(
         "syslog",
@@ -230,7 +244,8 @@ class Choices:
     snaplen: int
     duration: float
     count: int
-    record_unlinks: bool
+    relay_listen: str
+    relay_allow: str
     syslog: str
     syslog_port: int
     syslog_listen: str

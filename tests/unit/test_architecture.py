@@ -48,14 +48,9 @@ LINES = {
     "serial_port": 10,
     "options": 11,
     "discovery": 11,
-    "console": 11,
-    "urlhandler": 11,
-    "serial_client": 11,
-    "serial_bridge": 11,
-    "usbip_client": 12,
     "installation": 12,
     "cli": 13,
-    "extcap": 13,
+    "extcap": 14,
 }
 PURE_LINES = 2
 IMPURE = {"socket", "threading", "time", "select", "selectors", "subprocess", "os", "asyncio", "pathlib", "tempfile"}

@@ -20,10 +20,13 @@ from usbip_capture.discovery.known import find_interface
 from usbip_capture.errors import CaptureError, LocalProtocolError, UsbipError
 from usbip_capture.extcap import arguments, logs, queries
 from usbip_capture.extcap.argv import value_of
-from usbip_capture.extcap.device_log import ALONE, LISTEN, DeviceLog
+from usbip_capture.extcap.device_log import ALONE, LISTEN, OFF, DeviceLog
 from usbip_capture.extcap.followers import CaptureEvents
+from usbip_capture.extcap.relayed import RELAY, Relayed
 from usbip_capture.extcap.toolbar import Toolbar
 from usbip_capture.hosts import Server
+from usbip_capture.live import registry
+from usbip_capture.live.joining import OVER, JoinedCapture
 from usbip_capture.options import INTERFACE, Choices
 from usbip_capture.probe import ProbeGroup, ProbeSettings
 
@@ -46,14 +49,14 @@ class CaptureProcess:
 
     def __init__(self, argv: list[str], control_in: int | None = None) -> None:
         self.stopped = False
-        self.misused = False
-        self.writer: PcapWriter | None = None
+        self.writer: PcapWriter | JoinedCapture | None = None
         self._argv = argv
         self._toolbar = Toolbar(control_in, value_of(argv, "--extcap-control-out"), self)
         self._messages: SimpleQueue[str] = SimpleQueue()
         self._stopping = threading.Event()
         self._group: ProbeGroup | None = None
         self._device_log: DeviceLog | None = None
+        self._relayed: Relayed | None = None
         self._listen: frozenset[int] | None = None
         self._lock = threading.Lock()
         self._early: list[str] = []
@@ -94,6 +97,11 @@ class CaptureProcess:
         self._listen = chosen
         if self._group is not None:
             self._group.listen_to(chosen)
+
+    def drop_client(self, number: int) -> None:
+        """Break off a client of the relay."""
+        if self._relayed is not None:
+            self._relayed.drop(number)
 
     def _wait(self) -> None:
         """Until the capture is to end."""
@@ -156,14 +164,16 @@ class CaptureProcess:
         # A file may be a capture that is worth something, and is not touched before there is a device.
         sink = None if _is_file(fifo) else open_sink(fifo, self._stopping)
         wrong, choices = self._choices()
-        if sink is not None:
+        if sink is not None and (wrong or choices.mode != RELAY):
             self._open(sink, Choices({}) if wrong else choices)
         if wrong:
             raise LocalProtocolError(wrong)
         logs.start(choices, self._toolbar.log_handler())
+        if choices.mode == RELAY:
+            self._capture_relay(sink or open_sink(fifo), choices)
+            return
         device_log = self._device_log = DeviceLog(choices, self._toolbar.show_line)
-        if self.writer is not None:
-            device_log.start(self.writer)
+        self._start_log(device_log)
         if choices.mode == ALONE:
             self._capture_log(device_log, choices, fifo)
             return
@@ -173,8 +183,8 @@ class CaptureProcess:
         group.connect()
         if self.writer is None:
             self._open(open_sink(fifo), choices)
-        if self.writer is not None:
-            device_log.start(self.writer)
+        self._start_log(device_log)
+        if isinstance(self.writer, PcapWriter):
             logs.tell(f"Capturing {choices.host}; Ctrl-C stops.")
             group.run(self.writer)
 
@@ -182,11 +192,32 @@ class CaptureProcess:
         """Capture the device's log alone, until stopped."""
         if self.writer is None:
             self._open(open_sink(fifo), choices)
-        if self.writer is not None:
-            device_log.start(self.writer)
+        self._start_log(device_log)
         self._duration = choices.duration
         self._messages.put(_STARTED)
         logs.tell("Capturing the log; Ctrl-C stops.")
+        self._stopping.wait()
+
+    def _start_log(self, device_log: DeviceLog) -> None:
+        if isinstance(self.writer, PcapWriter):
+            device_log.start(self.writer)
+
+    def _capture_relay(self, sink: Sink, choices: Choices) -> None:
+        """Capture what a relay forwards, until stopped; the relay goes on."""
+        entry = registry.find(value_of(self._argv, "--extcap-interface") or "")
+        self._toolbar.clients.relaying = True
+        relayed = self._relayed = Relayed(
+            choices, entry, self._toolbar.clients, lambda text: self._toolbar.state(self, text)
+        )
+        try:
+            joined = relayed.join(sink, value_of(self._argv, "--extcap-capture-filter") or "", self._on_end)
+        except UsbipError:
+            self._open(sink, choices)       # empty, but a capture
+            raise
+        self._begin(joined)
+        self._duration = choices.duration
+        self._messages.put(_STARTED)
+        logs.tell("Capturing what the relay forwards; Ctrl-C stops.")
         self._stopping.wait()
 
     def _open(self, sink: Sink, choices: Choices) -> None:
@@ -199,6 +230,9 @@ class CaptureProcess:
             record_unlinks=choices.record_unlinks,
             on_end=self._on_end,
         )
+        self._begin(writer)
+
+    def _begin(self, writer: PcapWriter | JoinedCapture) -> None:
         with self._lock:
             self.writer, early = writer, self._early
         for text in early:
@@ -213,6 +247,9 @@ class CaptureProcess:
             choices = Choices(arguments.given(namespace))
             interface = value_of(self._argv, "--extcap-interface")
             wrong = queries.unknown_interface(interface)
+            if interface and not wrong and registry.find(interface):
+                choices.mode = RELAY
+                return _unfit(choices), choices
             server = find_interface(interface) if interface and not wrong else None
             if server is not None:
                 wrong = _conflict(choices, server.host) if choices.host else ""
@@ -225,6 +262,8 @@ class CaptureProcess:
                 "no server given: set --host (in tshark -o extcap.usbip_remote.host:NAME) to its name or address "
                 "(demo is a simulated device)"
             )
+        if not wrong and choices.mode == RELAY:
+            wrong = _unfit(choices)
         capture_filter = queries.refusal(value_of(self._argv, "--extcap-capture-filter") or "")
         if not wrong and capture_filter:
             wrong = f"the capture filter cannot be understood: {capture_filter}"
@@ -240,7 +279,16 @@ class CaptureProcess:
 
     def _on_end(self, reason: str) -> None:
         log.info("the capture's output ended: %s", reason)
-        self._messages.put(_STOP)
+        if reason == OVER:
+            self._sentence = "the relay has ended: what was captured until then is kept"
+        self._messages.put(_ENDED if reason == OVER else _STOP)
+
+
+def _unfit(choices: Choices) -> str:
+    """What is chosen and cannot be in mode relay."""
+    if choices.syslog != OFF:
+        return "the device's log is not captured in mode relay: switch --syslog off, or capture it in a second window"
+    return ""
 
 
 def _is_file(path: str) -> bool:

@@ -11,7 +11,9 @@ from __future__ import annotations
 from usbip_capture.extcap.sentences import sentence
 
 # Numbers of our controls
-LOG, HELP, MARK, DEVICE, LISTEN = range(5)
+LOG, HELP, MARK, DEVICE, LISTEN, CLIENTS, DROP = range(7)
+#: What the list of clients holds while there is none, and while none is chosen.
+NO_CLIENT = "0"
 
 # Commands
 INITIALIZED, SET, ADD, REMOVE, ENABLE, DISABLE, STATUSBAR, INFORMATION, WARNING, ERROR = range(10)
@@ -52,6 +54,11 @@ def sentences() -> list[str]:
                  tooltip="IN endpoints that are read, such as 0x81 0x83; all or none",
                  placeholder="all", validation="^\\s*(all|none|(0x)?[89a-fA-F][0-9a-fA-F]"
                  "([\\s,]+(0x)?[89a-fA-F][0-9a-fA-F])*)?\\s*$"),
+        sentence("control", number=CLIENTS, type="selector", display="Client",
+                 tooltip="Clients of the relay, and the devices that they have"),
+        sentence("value", control=CLIENTS, value=NO_CLIENT, display="(no client)", default="true"),
+        sentence("control", number=DROP, type="button", display="Drop client",
+                 tooltip="Break off the connection of this client to the device"),
     ]  # fmt: skip
 
 

@@ -13,6 +13,8 @@ from usbip_capture.options import INTERFACE, OPTIONS
 
 #: Options that a server's own interface does not have: they are fixed there.
 FIXED = ("host", "port")
+#: Options that a running relay's interface has: the others are fixed there, or mean nothing.
+OF_RELAY = ("snaplen", "duration", "count", "log-level", "log-file")
 #: Seconds that Reload may take: Wireshark's window stands still meanwhile.
 _RELOAD_TIMEOUT = 1.0
 
@@ -25,8 +27,9 @@ def answer(argv: list[str]) -> list[str]:
     if reload is not None:
         return _reloaded(argv, reload, server)
     lines = []
+    relayed = name != INTERFACE and server is None
     for number, option in enumerate(OPTIONS):
-        if server is None or option.name not in FIXED:
+        if option.name in OF_RELAY if relayed else server is None or option.name not in FIXED:
             lines.append(_argument(number, option))
             choices = _devices(option, name, server) if option.reload else option.choices
             lines += _values(number, option, choices)

@@ -33,7 +33,7 @@ def answer(argv: list[str]) -> tuple[str, str] | None:
     if "--extcap-interfaces" in argv:
         return _interfaces(), ""
     if "--extcap-cleanup-postkill" in argv:
-        return "", ""       # nothing of ours outlives a killed capture
+        return "", ""       # what outlives a killed capture is a relay that is in use
     if "--extcap-dlts" in argv:
         wrong = unknown_interface(value_of(argv, "--extcap-interface"))
         return ("", wrong) if wrong else (_lines([_dlt()]), "")
@@ -70,8 +70,9 @@ def unknown_interface(name: str | None) -> str:
     if not name:
         return f"no interface given: use --extcap-interface {INTERFACE}"
     from usbip_capture.discovery.known import find_interface
+    from usbip_capture.live import registry
 
-    if find_interface(name):
+    if find_interface(name) or registry.find(name):
         return ""
     return f"there is no interface {name!r} here: use --extcap-interface {INTERFACE}"
 
@@ -84,6 +85,7 @@ def _interfaces() -> str:
     from usbip_capture.discovery import refresher
     from usbip_capture.discovery.known import known_servers
     from usbip_capture.extcap import controls
+    from usbip_capture.live import registry
 
     lines = [
         sentence("extcap", version=__version__, help=_help(), display=TITLE),
@@ -91,6 +93,8 @@ def _interfaces() -> str:
     ]
     for server in known_servers():
         lines.append(sentence("interface", value=server.interface, display=server.display, control=_CONTROL))
+    for entry in registry.running():
+        lines.append(sentence("interface", value=entry.name, display=entry.display, control=_CONTROL))
     lines += controls.sentences()
     refresher.start_if_due()
     return _lines(lines)

@@ -14,9 +14,21 @@ import threading
 import time
 from typing import Protocol
 
-from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.extcap import controls
-from usbip_capture.extcap.controls import DEVICE, DISABLE, LISTEN, LOG, MARK, SET, STATUSBAR, Message, Parser
+from usbip_capture.extcap.clients import ClientList
+from usbip_capture.extcap.controls import (
+    CLIENTS,
+    DEVICE,
+    DISABLE,
+    DROP,
+    LISTEN,
+    LOG,
+    MARK,
+    SET,
+    STATUSBAR,
+    Message,
+    Parser,
+)
 
 log = logging.getLogger(__name__)
 
@@ -25,16 +37,41 @@ _OPEN_RETRY = 0.1
 _READ_SIZE = 4096
 
 
+class Counts(Protocol):
+    """What is told of a capture in the status line."""
+
+    @property
+    def urbs(self) -> int:
+        """URBs that came back."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that they moved."""
+
+    @property
+    def dropped(self) -> int:
+        """Packets that found no room."""
+
+    @property
+    def filtered(self) -> int:
+        """Packets that the filter did not let pass."""
+
+
 class Capture(Protocol):
     """What the toolbar works on."""
 
-    writer: PcapWriter | None
+    @property
+    def writer(self) -> Counts | None:
+        """The capture, None before it has begun."""
 
     def comment(self, text: str) -> None:
         """Say something at this moment of the capture."""
 
     def listen_to(self, chosen: frozenset[int] | None) -> None:
         """Read these endpoints from now on."""
+
+    def drop_client(self, number: int) -> None:
+        """Break off a client of the relay."""
 
     def quit(self) -> None:
         """End the capture."""
@@ -53,6 +90,7 @@ class Toolbar:
         self._states: dict[object, str] = {}
         self._said = ""
         self._listening = "all"
+        self.clients = ClientList(self.send)
 
     def start(self) -> None:
         """Begin, on threads of its own; without pipes there is nothing to do."""
@@ -124,8 +162,11 @@ class Toolbar:
     def _tick(self) -> None:
         self._open()
         self._show_state()
+        self.clients.show()
         writer = self._capture.writer
-        if writer is not None:
+        if self.clients.hint:
+            self.send(0, STATUSBAR, self.clients.hint)
+        elif writer is not None:
             text = f"USB/IP: {writer.urbs:,} URBs, {_size(writer.bytes)}, {writer.dropped:,} packets dropped"
             if writer.filtered:
                 text += f", {writer.filtered:,} filtered"
@@ -142,6 +183,9 @@ class Toolbar:
             return
         self._out = out
         self.send(DEVICE, DISABLE)      # to look at, not to be edited
+        if not self.clients.relaying:
+            self.send(CLIENTS, DISABLE)
+            self.send(DROP, DISABLE)
 
     def _show_state(self) -> None:
         text = "; ".join(self._states.values())
@@ -155,6 +199,10 @@ class Toolbar:
             self._mark()
         elif message.command == SET and message.control == LISTEN:
             self._listen(message.payload.decode("utf-8", "replace"))
+        elif message.command == SET and message.control == CLIENTS:
+            self.clients.choose(message.payload.decode("utf-8", "replace"))
+        elif message.command == SET and message.control == DROP:
+            self._drop()
 
     def _mark(self) -> None:
         self._marks += 1
@@ -173,6 +221,13 @@ class Toolbar:
         self._listening = text.strip() or "all"
         log.info("listening to %s", self._listening)
         self._capture.listen_to(chosen)
+
+    def _drop(self) -> None:
+        number = self.clients.chosen()
+        if number is None:
+            self.send(0, STATUSBAR, "choose a client first, then drop it")
+        else:
+            self._capture.drop_client(number)
 
 
 class _LogHandler(logging.Handler):

@@ -31,8 +31,8 @@ from usbip_capture.discovery.known import (
     KnownServer,
     known_servers,
 )
-from usbip_capture.folders import cache_folder, configuration_folder
 from usbip_capture.errors import UsbipError
+from usbip_capture.folders import cache_folder, configuration_folder
 from usbip_capture.hosts import Server
 from usbip_capture.installation import launcher_check
 from usbip_capture.installation.health import FAILURE, OK, WARNING, Finding, ask, first_line

@@ -12,7 +12,10 @@ from usbip_capture.errors import CaptureError, RemoteProtocolError, ServerLost
 from usbip_capture.live import messages
 from usbip_capture.live.messages import Lines, Message
 from usbip_capture.live.registry import Entry
+from usbip_capture.usb.urb import Buffer
 
+#: Why a capture ended: what was captured has.
+OVER = "over"
 #: Seconds in which the other end must answer.
 _TIMEOUT = 5.0
 _RECEIVE_SIZE = 256 << 10
@@ -119,7 +122,7 @@ class JoinedCapture:
     """A capture of what is listed as `entry`, into `sink`, which is closed with it. As a PcapWriter is used.
 
     on_end: called once when it ends by itself: `reader` (nobody reads it any more), `error` (see `error`), `count`
-    (there are max_packets) or `over` (what was captured has ended).
+    (there are max_packets) or OVER (what was captured has ended).
     Raises UsbipError if it cannot be joined; the sink is as it was then.
     """
 
@@ -137,6 +140,7 @@ class JoinedCapture:
         self.counts: dict[str, int] = {}
         self._sink = sink
         self._on_end = on_end
+        self._limited = bool(max_packets)
         self._sock, answer, rest = connect(
             entry, "capture", snaplen=snaplen, capture_filter=capture_filter, max_packets=max_packets
         )
@@ -211,8 +215,8 @@ class JoinedCapture:
         except OSError:
             pass
 
-    def _run(self, data: bytes) -> None:
-        reason = "over"
+    def _run(self, data: Buffer) -> None:
+        reason = "count" if self._limited else OVER
         try:
             self._copy(data)
         except ReaderGone:
@@ -232,7 +236,7 @@ class JoinedCapture:
         if not self._closing:
             self._on_end(reason)
 
-    def _copy(self, data: bytes) -> None:
+    def _copy(self, data: Buffer) -> None:
         while True:
             if data:
                 self._sink.write([data])

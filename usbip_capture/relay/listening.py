@@ -9,7 +9,7 @@ import socket
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from usbip_capture.address import format_address
+from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
 from usbip_capture.errors import CaptureError, LocalProtocolError
 
 Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
@@ -31,6 +31,16 @@ def parse_networks(text: str) -> list[Network]:
                 f"{part!r} is no network: write an address such as 192.0.2.7, or a network such as 192.0.2.0/24"
             ) from None
     return found
+
+
+def listen_address(text: str) -> tuple[str, int]:
+    """ADDR:PORT, ADDR, :PORT or PORT; nothing is the usual port on loopback. Raises LocalProtocolError."""
+    text = text.strip()
+    if text.isdigit():
+        text = f":{text}"
+    if text.startswith(":") and text.count(":") == 1:
+        text = f"127.0.0.1{text}"
+    return parse_address(text) if text else ("127.0.0.1", DEFAULT_PORT)
 
 
 def is_loopback(address: str) -> bool:

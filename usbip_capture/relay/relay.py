@@ -41,7 +41,6 @@ class Relay:
 
     allow: who may connect, beside this machine; needed for any address but loopback.
     busids: what the server exports, as far as somebody has told; for `hint`.
-    on_change: called from the relay's thread when a client comes or goes, or has imported a device.
     Raises LocalProtocolError, or CaptureError if it cannot listen there.
     """
 
@@ -52,13 +51,11 @@ class Relay:
         port: int = DEFAULT_PORT,
         *,
         allow: Sequence[Network] = (),
-        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.server = server
         self.busids: list[str] = []
         self.turned_away = 0
         self._allow = list(allow)
-        self._on_change = on_change
         self._listener = open_listener(address, port, allow)
         self.address, self.port = self._listener.getsockname()[:2]
         self._poller = make_poller()
@@ -87,8 +84,9 @@ class Relay:
         """How to attach a device through it."""
         address = {"0.0.0.0": "ADDRESS", "::": "ADDRESS"}.get(self.address, self.address)
         port = "" if self.port == DEFAULT_PORT else f"--tcp-port {self.port} "
-        busid = self.busids[0] if len(self.busids) == 1 else "BUSID"
-        return f"attach with: usbip {port}attach -r {address} -b {busid}"
+        busid = self.busids[0] if self.busids else "BUSID"
+        others = f" (or {', '.join(self.busids[1:])})" if self.busids[1:] else ""
+        return f"attach with: usbip {port}attach -r {address} -b {busid}{others}"
 
     @property
     def clients(self) -> list[Observation]:
@@ -228,7 +226,7 @@ class Relay:
         for capture in self._captures:
             capture.event(observation, event)
         if type(event) is Imported:
-            self._on_change()
+            log.info("client %d, %s, has imported %s", observation.number, observation.peer, observation.device)
 
     def _watch(self, sock: socket.socket, handler: Callable[[int], None]) -> None:
         self._poller.register(sock.fileno(), READABLE)
@@ -284,7 +282,6 @@ class Relay:
 
     def _not_connected(self) -> None:
         self._connecting -= 1
-        self._on_change()
 
     def _connected(self, client: socket.socket, server: socket.socket, peer: str) -> None:
         self._connecting -= 1
@@ -301,7 +298,6 @@ class Relay:
         for end in connection.ends:
             self._ready[end.fd] = end.ready
         log.info("client %d, %s", observation.number, peer)
-        self._on_change()
 
     def _over(self, connection: Connection) -> None:
         observation = connection.observation
@@ -312,4 +308,3 @@ class Relay:
         del self._connections[observation]
         log.info("client %d, %s, is gone: %d bytes from it, %d to it", observation.number, observation.peer,
                  *connection.forwarded)  # fmt: skip
-        self._on_change()

@@ -1,0 +1,156 @@
+"""`usbip-capture relay`: stands between any USB/IP client and a server, and captures what they say."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from usbip_capture.address import DEFAULT_PORT, parse_address
+from usbip_capture.errors import CaptureError, LocalProtocolError
+
+if TYPE_CHECKING:
+    from usbip_capture.capture.writer import PcapWriter
+    from usbip_capture.live.registry import Entry
+    from usbip_capture.relay.service import RelayService
+
+_EPILOG = """\
+examples:
+  usbip-capture relay pi -o session.pcapng        then: usbip attach -r 127.0.0.1 -b 1-1
+  usbip-capture relay pi -o - | tshark -r -
+  usbip-capture relay pi --wireshark              look at it in Wireshark, as often as you like
+  usbip-capture relay pi --listen 0.0.0.0:3240 --allow 192.0.2.0/24
+  usbip-capture relay --stop                      end all relays of yours
+
+What is relayed can also be captured from Wireshark: it is listed there as "USB/IP relay: ...". Stopping a capture does
+not cut anybody off; ending the relay does.
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "relay",
+        help="see what any USB/IP client says to a server",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("server", nargs="?", metavar="SERVER[:PORT]", help="where the devices are")
+    parser.add_argument(
+        "--listen",
+        metavar="ADDR:PORT",
+        help=f"where clients connect to; port 0 takes a free one (default: 127.0.0.1:{DEFAULT_PORT})",
+    )
+    parser.add_argument(
+        "--allow",
+        metavar="CIDR",
+        action="append",
+        help="who may connect from other machines, such as 192.0.2.0/24; may be repeated",
+    )
+    parser.add_argument("-o", dest="output", metavar="FILE", help="capture into FILE; - is standard output")
+    parser.add_argument("--wireshark", action="store_true", help="open Wireshark, capturing")
+    parser.add_argument("--stop", action="store_true", help="end the relay at --listen, or all of yours")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Relay until stopped; the exit code. Raises UsbipError."""
+    if args.stop:
+        if args.server or args.output or args.wireshark or args.allow:
+            args.parser.error("--stop goes with --listen only")
+        return _stop(args.listen)
+    if not args.server:
+        args.parser.error("name the server that has the devices, or --stop")
+    from usbip_capture.hosts import Server
+    from usbip_capture.relay.background import make_responsive
+    from usbip_capture.relay.listening import WARNING, is_loopback, listen_address, parse_networks
+    from usbip_capture.relay.service import LIST_TIMEOUT, RelayService
+
+    _tell_of_clients()
+    make_responsive()
+    address, port = listen_address(args.listen or "")
+    service = RelayService(Server.parse(args.server), address, port, parse_networks(",".join(args.allow or ())))
+    try:
+        relay = service.relay
+        service.listed.wait(LIST_TIMEOUT)
+        _say(f"relaying {relay.listening} to {relay.server}; {relay.hint}")
+        if not is_loopback(relay.address):
+            _say(f"other machines can connect: {WARNING}")
+        for name in ("SIGTERM", "SIGINT"):
+            signal.signal(getattr(signal, name), lambda *_: service.stop())
+        if args.wireshark:
+            _open_wireshark(service.offer.name)
+        _capture(service, args.output)
+    finally:
+        service.close()
+    return 0
+
+
+def _capture(service: RelayService, output: str | None) -> None:
+    """Until the relay is stopped. A capture that ends before ends alone, while anybody is attached."""
+    if output is None:
+        service.wait_stopped()
+        return
+    from usbip_capture.capture.writer import PcapWriter
+
+    ended = threading.Event()
+    with PcapWriter(output, on_end=lambda reason: ended.set()) as writer:
+        capture = service.begin(writer)
+        while not service.stopped and not ended.is_set():
+            ended.wait(0.2)
+        service.end(capture)
+        error = _closed(writer)
+    if ended.is_set():
+        _say(f"{error or 'nobody reads the capture any more'}; the relay ends when nobody is attached, or by Ctrl-C")
+        service.wait_unused()
+    elif error is not None:
+        raise error
+
+
+def _closed(writer: PcapWriter) -> CaptureError | None:
+    try:
+        writer.close()
+    except CaptureError as error:
+        return error
+    _say(f"{writer.written} packets, {writer.dropped} dropped")
+    return None
+
+
+def _stop(listen: str | None) -> int:
+    from usbip_capture.live import joining, registry
+
+    entries = [entry for entry in registry.running() if listen is None or _listens_at(entry, listen)]
+    if not entries:
+        where = f" at {listen}" if listen else ""
+        raise LocalProtocolError(f"no relay of yours runs{where}: nothing to stop")
+    for entry in entries:
+        joining.stop(entry)
+        _say(f"stopped: {entry.display}")
+    return 0
+
+
+def _listens_at(entry: Entry, listen: str) -> bool:
+    from usbip_capture.relay.listening import listen_address
+
+    return parse_address(entry.listen) == listen_address(listen)
+
+
+def _open_wireshark(interface: str) -> None:
+    from usbip_capture.installation import start
+
+    start.start([start.find(), "-k", "-i", interface])
+
+
+def _say(text: str) -> None:
+    print(f"usbip-capture: {text}", file=sys.stderr, flush=True)
+
+
+def _tell_of_clients() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("usbip-capture: %(message)s"))
+    logger = logging.getLogger("usbip_capture.relay")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)

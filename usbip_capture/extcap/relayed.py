@@ -1,0 +1,91 @@
+"""Mode `relay`: joins a relay, which is started if there is none, and which goes on when the capture ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from usbip_capture.capture.sinks import Sink
+from usbip_capture.errors import LocalProtocolError
+from usbip_capture.extcap.clients import ClientList
+from usbip_capture.hosts import Server
+from usbip_capture.live import registry
+from usbip_capture.live.joining import JoinedCapture, JoinedState
+from usbip_capture.live.messages import Message
+from usbip_capture.live.registry import Entry
+from usbip_capture.options import Choices
+
+log = logging.getLogger(__name__)
+
+RELAY = "relay"
+
+
+class Relayed:
+    """One capture of a relay. entry: the relay, None to find or start the one that is chosen.
+
+    clients, on_state: where its clients are shown, and what it is doing.
+    """
+
+    def __init__(self, choices: Choices, entry: Entry | None, clients: ClientList, on_state: Callable[[str], None]):
+        self._choices = choices
+        self._entry = entry
+        self._clients = clients
+        self._on_state = on_state
+        self._capture: JoinedCapture | None = None
+        self._state: JoinedState | None = None
+
+    def join(self, sink: Sink, capture_filter: str, on_end: Callable[[str], None]) -> JoinedCapture:
+        """Capture into `sink` from now on. Raises UsbipError; the sink is as it was then."""
+        choices = self._choices
+        entry = self._entry or self._chosen()
+        log.info("joining %s", entry.display)
+        capture = self._capture = JoinedCapture(
+            entry,
+            sink,
+            snaplen=choices.snaplen,
+            capture_filter=capture_filter,
+            max_packets=choices.count,
+            on_end=on_end,
+        )
+        self._state = JoinedState(entry, self._told)
+        return capture
+
+    def drop(self, number: int) -> None:
+        """Break off a client."""
+        if self._state is not None:
+            log.info("dropping client %d", number)
+            self._state.drop(number)
+
+    def _chosen(self) -> Entry:
+        """The relay that is chosen, started if it does not run."""
+        # Imported here: who joins one that runs does not need it.
+        from usbip_capture.relay import background
+        from usbip_capture.relay.listening import WARNING, is_loopback, listen_address, parse_networks
+
+        choices = self._choices
+        server = Server.parse(choices.host.strip(), choices.port)
+        address, port = listen_address(choices.relay_listen)
+        parse_networks(choices.relay_allow)
+        if not is_loopback(address):
+            log.warning("other machines can connect: %s", WARNING)
+        for entry in registry.running():
+            if port and entry.listen and listen_address(entry.listen) == (address, port):
+                if entry.server != str(server):
+                    raise LocalProtocolError(
+                        f"{entry.display} listens there already: choose another port, or usbip-capture relay --stop"
+                    )
+                return entry
+        return background.start(server, address, port, choices.relay_allow)
+
+    def _told(self, state: Message) -> None:
+        """What the relay says of itself."""
+        if self._capture is not None:
+            self._capture.told(state)
+        listed = state.get("clients")
+        clients = {}
+        for client in listed if isinstance(listed, list) else ():
+            if isinstance(client, dict) and isinstance(client.get("number"), int):
+                clients[client["number"]] = f"{client.get('peer')} {client.get('device') or '(no device yet)'}"
+        hint = state.get("hint")
+        self._clients.tell(clients, hint if isinstance(hint, str) else "")
+        self._on_state("; ".join(clients.values()) or "relay: nobody is connected")

@@ -1,0 +1,96 @@
+"""A relay in a process of its own, which outlives the capture that has started it.
+
+The child says on its standard output that it listens, or one sentence why it cannot; then it lets go of everything.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+from usbip_capture.errors import CaptureError, UsbipError
+from usbip_capture.hosts import Server
+from usbip_capture.live import registry
+from usbip_capture.live.registry import Entry
+from usbip_capture.relay.listening import parse_networks
+from usbip_capture.relay.service import RelayService
+
+log = logging.getLogger(__name__)
+
+#: Seconds that the child has to listen.
+_START_TIMEOUT = 15.0
+
+
+def start(server: Server, address: str, port: int, allow: str) -> Entry:
+    """Start a relay and wait until it listens. It ends when nobody is connected and nothing captured.
+
+    Raises CaptureError with the sentence of the child, such as that the port is taken.
+    """
+    library = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    settings = json.dumps([server.host, server.port, address, port, allow])
+    # As the launcher does: where it was started with -I -S, our dependencies are not to be found by themselves.
+    code = (
+        f"import site; site.addsitedir({library!r}); import sys; sys.path.insert(0, {library!r}); "
+        f"from usbip_capture.relay.background import main; main({settings!r})"
+    )
+    flags = 0
+    if sys.platform == "win32":
+        flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
+    nothing = subprocess.DEVNULL
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-c", code], stdin=nothing, stdout=subprocess.PIPE, stderr=nothing,
+        cwd=os.path.expanduser("~"), start_new_session=True, creationflags=flags,
+    )  # fmt: skip
+    assert process.stdout is not None
+    late = threading.Timer(_START_TIMEOUT, process.kill)
+    late.daemon = True
+    late.start()
+    with process.stdout as said:
+        answer = said.readline().decode("utf-8", "replace").strip()
+    late.cancel()
+    kind, _, text = answer.partition(" ")
+    if kind == "sentence":
+        process.wait()
+        raise CaptureError(text)
+    entry = registry.find(text) if kind == "listed" else None
+    if entry is None:
+        raise CaptureError("the relay's process did not start: run usbip-capture relay to see why")
+    process.returncode = 0      # it is on its own now, and no child that is forgotten
+    return entry
+
+
+def main(settings: str) -> None:
+    """What the child runs."""
+    host, port, address, listen_port, allow = json.loads(settings)
+    try:
+        service = RelayService(Server(host, port), address, listen_port, parse_networks(allow))
+    except UsbipError as error:
+        _say(f"sentence {error}")
+        return
+    stopping = threading.Event()
+    for name in ("SIGTERM", "SIGINT"):
+        signal.signal(getattr(signal, name), lambda *_: stopping.set())
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _say(f"listed {service.offer.name}")
+    make_responsive()
+    service.wait_unused(stopping)
+    service.close()
+
+
+def make_responsive() -> None:
+    """The thread that forwards must not wait for the one that packs, which holds Python's lock for 5 ms otherwise."""
+    sys.setswitchinterval(0.0002)
+
+
+def _say(line: str) -> None:
+    """Say it, and let go of the pipe: somebody waits for its end."""
+    os.write(1, " ".join(line.split()).encode() + b"\n")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)

@@ -1,0 +1,110 @@
+"""A relay that others of its user can join: listed as an interface of Wireshark, captured by whoever likes, stopped."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+from usbip_capture.capture.writer import PcapWriter
+from usbip_capture.errors import UsbipError
+from usbip_capture.hosts import Server
+from usbip_capture.live.messages import Message
+from usbip_capture.live.offer import Offer
+from usbip_capture.live.serving import Source
+from usbip_capture.relay.captures import RelayCapture
+from usbip_capture.relay.listening import Network
+from usbip_capture.relay.relay import Relay
+
+log = logging.getLogger(__name__)
+
+#: Its name as an interface of Wireshark begins so; the port follows.
+PREFIX = "usbip-relay-"
+#: Seconds without clients and captures after which a relay ends that lives for them only.
+LINGER = 3.0
+#: Seconds that are worth waiting for the server's list of devices.
+LIST_TIMEOUT = 1.0
+_LOOK = 0.2
+
+
+class RelayService(Source):
+    """A Relay and its Offer. Raises UsbipError as these do. listed: the server has said what it exports, or cannot."""
+
+    def __init__(self, server: Server, address: str, port: int, allow: Sequence[Network] = ()) -> None:
+        self.listed = threading.Event()
+        self._stopping = threading.Event()
+        self.relay = Relay(server, address, port, allow=allow)
+        where = self.relay.listening
+        try:
+            self.offer = Offer(
+                self, f"{PREFIX}{self.relay.port}", f"USB/IP relay: {server} at {self.relay.address}:{self.relay.port}",
+                server=str(server), listen=where,
+            )  # fmt: skip
+        except UsbipError:
+            self.relay.close()
+            raise
+        threading.Thread(target=self._ask_server, name="usbip-relay-list", daemon=True).start()
+
+    def close(self) -> None:
+        """End it: connections are broken off, captures completed. May be called again."""
+        self._stopping.set()
+        self.relay.close()
+        self.offer.close()
+
+    def wait_unused(self, stopping: threading.Event | None = None) -> None:
+        """Until nobody has been connected and nothing captured for LINGER seconds, or it is stopped."""
+        unused_since = time.monotonic()
+        while not self._stopping.wait(_LOOK) and not (stopping is not None and stopping.is_set()):
+            if self.relay.busy or self.offer.captures:
+                unused_since = time.monotonic()
+            elif time.monotonic() - unused_since >= LINGER:
+                return
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it is to end."""
+        return self._stopping.is_set()
+
+    def wait_stopped(self) -> None:
+        """Until it is to end."""
+        while not self._stopping.wait(_LOOK):       # a signal handler runs only between two waits
+            pass
+
+    # -- as the channel asks
+
+    def begin(self, writer: PcapWriter) -> RelayCapture:
+        """Capture into `writer`."""
+        relay = self.relay
+        self.listed.wait(LIST_TIMEOUT)      # the hint is better with it
+        writer.comment(f"usbip-capture: relay to {relay.server} at {relay.listening}; {relay.hint}")
+        return relay.capture(writer)
+
+    def end(self, capture: object) -> None:
+        """Capture no more."""
+        if isinstance(capture, RelayCapture):
+            self.relay.end_capture(capture)
+
+    def state(self) -> Message:
+        """Clients, with their devices; how to attach."""
+        clients = [
+            {"number": client.number, "peer": client.peer, "device": client.device, "urbs": client.urbs}
+            for client in self.relay.clients
+        ]
+        return {"clients": clients, "hint": self.relay.hint, "server": str(self.relay.server)}
+
+    def drop(self, number: int) -> None:
+        """Break off a client."""
+        self.relay.drop(number)
+
+    def stop(self) -> None:
+        """Have `wait_unused` and `wait_stopped` return."""
+        self._stopping.set()
+
+    def _ask_server(self) -> None:
+        """What it exports, for the hint; nothing depends on it."""
+        try:
+            self.relay.busids = [info.busid for info in self.relay.server.devices()]
+        except UsbipError as error:
+            log.warning("%s; clients are told so until that has changed", error)
+        self.listed.set()
