@@ -67,7 +67,7 @@ def test_good_values(name: str, text: str, value: object) -> None:
         ("duration", "-1"),
         ("snaplen", "63"),
         ("count", "99999999999"),
-        ("mode", "relay"),
+        ("mode", "hover"),
         ("log-level", "loud"),
     ],
 )
