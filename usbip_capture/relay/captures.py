@@ -28,7 +28,7 @@ class RelayCapture:
         self.writer = writer
         self._server = server
         self._hint = hint
-        self._channels: dict[str, UsbChannel] = {}
+        self._channels: dict[str, list[UsbChannel]] = {}
         self._users: dict[UsbChannel, Observation] = {}
         self._of: dict[Observation, tuple[UsbChannel, _Ids]] = {}
 
@@ -70,10 +70,11 @@ class RelayCapture:
     def _channel(self, observation: Observation, info: DeviceInfo) -> tuple[UsbChannel, _Ids]:
         """The interface of a device: that which it had before, unless somebody else still has it."""
         key = f"{info.busid or info.devid} {info.idVendor:04x}:{info.idProduct:04x}"
-        channel = self._channels.get(key)
-        if channel is None or channel in self._users:
-            channel = self.writer.add_usb_interface(info, server=self._server, product=self._hint)
-            self._channels[key] = channel
+        known = self._channels.setdefault(key, [])
+        channel = next((channel for channel in known if self._users.get(channel, observation) is observation), None)
+        if channel is None:
+            channel = self.writer.add_usb_interface(info, server=self._server, product=f"({self._hint})")
+            known.append(channel)
         else:
             channel.device(info)
         self._users[channel] = observation

@@ -15,7 +15,7 @@ from usbip_capture.errors import CaptureError, LocalProtocolError
 Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 
 WARNING = "USB/IP has no authentication: whoever may connect can use the devices"
-_BACKLOG = 64
+_BACKLOG = 1024
 _LOOPBACK_NAMES = ("localhost", "")
 _ANY = {"*": "0.0.0.0"}
 

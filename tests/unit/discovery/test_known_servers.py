@@ -12,6 +12,7 @@ import pytest
 from usbip_capture.configuration import configured
 from usbip_capture.discovery import known, memory
 from usbip_capture.discovery.known import KnownDevice, find_interface, known_servers, read_cache
+from usbip_capture.folders import cache_folder
 
 
 @pytest.fixture(autouse=True)
