@@ -25,10 +25,11 @@ def send(sock: socket.socket, message: Message) -> None:
 
 
 class Lines:
-    """Bytes to messages."""
+    """Bytes to messages. early: some that came with another one, and wait to be taken."""
 
     def __init__(self) -> None:
         self.rest = b""
+        self.early: list[Message] = []
 
     def feed(self, data: bytes) -> list[Message]:
         """The messages that `data` completes. Raises RemoteProtocolError for anything else."""

@@ -119,7 +119,7 @@ class Guests:
                 raise RemoteProtocolError("it left without a word")
             found = lines.feed(data)
             if found:
-                request = found[0]
+                request, *lines.early = found
                 if not hmac.compare_digest(messages.text(request, "token").encode(), self._token.encode()):
                     raise RemoteProtocolError("the token is wrong: join what is listed for this user")
                 return request
@@ -200,6 +200,9 @@ class Guests:
 
 def _receive(sock: socket.socket, lines: Lines) -> list[Message] | None:
     """What was said within _LOOK; None when the other end is gone."""
+    if lines.early:
+        found, lines.early = lines.early, []
+        return found
     if not select.select([sock], [], [], _LOOK)[0]:
         return []
     try:
