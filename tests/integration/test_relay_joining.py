@@ -19,7 +19,7 @@ from tests.pcapng_reader import read_capture
 from tests.waiting import wait_until
 from usbip_capture import get_backend
 from usbip_capture.capture.sinks import FileSink
-from usbip_capture.demo import DemoServer
+from usbip_capture.demo import BULK_IN, BULK_OUT, DemoServer
 from usbip_capture.errors import CaptureError, LocalProtocolError, RemoteProtocolError, ServerLost
 from usbip_capture.hosts import Server
 from usbip_capture.live import joining, registry
@@ -196,8 +196,8 @@ def test_a_reader_that_never_reads_does_not_hold_up_the_device(service: RelaySer
     with sock:
         device = used(service)
         for _ in range(300):
-            device.write(0x01, bytes(4096))
-            assert len(device.read(0x81, 4096)) == 4096
+            device.write(BULK_OUT, bytes(4096))
+            assert len(device.read(BULK_IN, 4096)) == 4096
     wait_until("the capture is over", lambda: not service.offer.captures)
 
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 from usbip_capture.capture.sinks import ReaderGone, Sink
-from usbip_capture.errors import CaptureError, RemoteProtocolError, ServerLost
+from usbip_capture.errors import CaptureError, RemoteProtocolError, ServerLost, UsbipError
 from usbip_capture.live import messages
 from usbip_capture.live.messages import Lines, Message
 from usbip_capture.live.registry import Entry
@@ -27,15 +27,8 @@ _END_TIMEOUT = 2.0
 
 def connect(entry: Entry, want: str, **request: object) -> tuple[socket.socket, Message, bytes]:
     """A connection to what is listed as `entry`, the answer, and what came behind it. Raises UsbipError."""
-    kind, _, place = entry.address.partition(":")
     try:
-        if kind == "unix" and hasattr(socket, "AF_UNIX"):
-            sock = socket.socket(socket.AF_UNIX)
-            sock.settimeout(_TIMEOUT)
-            sock.connect(place)
-        else:
-            host, _, port = place.rpartition(":")
-            sock = socket.create_connection((host, int(port)), _TIMEOUT)
+        sock = _connected(entry.address)
     except (OSError, ValueError) as error:
         raise ServerLost(f"{entry.display} is not running any more: start it again") from error
     try:
@@ -44,10 +37,25 @@ def connect(entry: Entry, want: str, **request: object) -> tuple[socket.socket, 
     except OSError as error:
         sock.close()
         raise ServerLost(f"{entry.display} does not answer: end it with usbip-capture relay --stop") from error
-    except RemoteProtocolError:
+    except UsbipError:
         sock.close()
         raise
     return sock, answer, rest
+
+
+def _connected(address: str) -> socket.socket:
+    kind, _, place = address.partition(":")
+    if kind != "unix":
+        host, _, port = place.rpartition(":")
+        return socket.create_connection((host, int(port)), _TIMEOUT)
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.settimeout(_TIMEOUT)
+        sock.connect(place)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def stop(entry: Entry) -> None:
