@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from usbip_capture.relay.observation import Observation
 
 #: How much is read at once: a little where messages are small, much where they are large.
-_SMALL, _LARGE = 16 << 10, 512 << 10
+_SMALL, _LARGE = 16 << 10, 128 << 10
+#: Where so many bytes came there may be more already; so often in a row, then others have their turn.
+_MORE_FROM, _AT_ONCE = 8 << 10, 8
 # struct linger: on, for 0 seconds.
 _LINGER = struct.pack("@HH" if os.name == "nt" else "@ii", 1, 0)
 
@@ -100,25 +102,33 @@ class End:
             self._mask = _UNWATCHED
 
     def _read(self) -> None:
-        way, connection = self.outgoing, self._connection
+        """Forward what is there; of what is large there is mostly more at once."""
+        way = self.outgoing
+        for _ in range(_AT_ONCE):
+            if self._forward(way) < _MORE_FROM or way.rest:
+                return
+
+    def _forward(self, way: Direction) -> int:
+        """Read and send on; how many bytes that were."""
+        connection = self._connection
         try:
             data = way.receive(way.size)
         except (BlockingIOError, InterruptedError):
-            return
+            return 0
         except OSError:
             connection.reset()
-            return
+            return 0
         if not data:
             way.ended = True
             connection.settle(way)
-            return
+            return 0
         try:
             sent = way.send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
             connection.reset()
-            return
+            return 0
         connection.chunks.append((connection.observation, way.from_client, data, time.time_ns()))
         size = len(data)
         way.forwarded += size
@@ -129,6 +139,7 @@ class End:
             way.size = _LARGE
         elif size < _SMALL // 4:
             way.size = _SMALL
+        return size
 
     def _write(self) -> None:
         way, connection = self.incoming, self._connection

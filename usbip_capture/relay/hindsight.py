@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WINDOW_NS = 100_000_000
 #: Events that wait at most, and bytes in them: a queue that is longer hands on its oldest.
 _MAX_EVENTS = 4096
-_MAX_BYTES = 4 << 20
+_MAX_BYTES = 1 << 20
 
 
 class Hindsight:

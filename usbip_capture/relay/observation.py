@@ -14,6 +14,9 @@ from usbip_capture.wire.observer import Observer
 
 log = logging.getLogger(__name__)
 
+#: Parts of what is at least so long are not copied for the events.
+_OWN_COPY = 4096
+
 Emit: TypeAlias = "Callable[[Observation, list[Event]], None]"
 
 
@@ -44,6 +47,8 @@ class Observation:
         observer = self._observer
         if observer is None:
             return
+        if len(data) >= _OWN_COPY:
+            data = memoryview(data)
         try:
             events = observer.client(data, timestamp_ns) if from_client else observer.server(data, timestamp_ns)
         except Exception:

@@ -13,6 +13,8 @@ from usbip_capture.usb.urb import Buffer
 from usbip_capture.wire.observed import Ended, Event, Noted, Stream
 from usbip_capture.wire.structs import HEADER_SIZE
 
+#: Parts of what is at least so long are not copied for the events.
+_OWN_COPY = 4096
 #: So many bytes without a message are the end of the attempt.
 GIVE_UP = 64 << 20
 
@@ -85,6 +87,8 @@ class Follower(ABC):
                 return events
             data = b"".join(stream.parts)
             stream.parts = []
+            if len(data) >= _OWN_COPY:
+                data = memoryview(data)
         at, end = 0, len(data)
         while at < end:
             if stream.lost:
