@@ -1,0 +1,144 @@
+"""`usbip-capture relay` as a person runs it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+import usb.core
+
+from tests.pcapng_reader import read_capture
+from tests.waiting import wait_until
+from usbip_capture import get_backend
+from usbip_capture.cli.main import main
+from usbip_capture.demo import DemoServer
+from usbip_capture.live import registry
+
+CODE = "from usbip_capture.cli.main import main; import sys; sys.exit(main())"
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """HOST:PORT of a server on this machine."""
+    with closing(DemoServer()) as demo:
+        yield "{}:{}".format(*demo.listen("127.0.0.1", 0))
+
+
+class Running:
+    """The command, and what it says on standard error."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        assert process.stderr is not None
+        self.first = ""
+        while (found := re.search(r"relaying 127\.0\.0\.1:(\d+) to", self.first)) is None:
+            line = process.stderr.readline().decode()
+            assert line, self.first
+            self.first += line
+        self.port = int(found[1])
+
+    def end(self) -> tuple[int, bytes, str]:
+        out, err = self.process.communicate(timeout=30)
+        return self.process.returncode, out, err.decode()
+
+
+@contextmanager
+def relaying(*arguments: str) -> Iterator[Running]:
+    command = [sys.executable, "-c", CODE, "relay", "--listen", "127.0.0.1:0", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        yield Running(process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def use(port: int) -> None:
+    with get_backend("127.0.0.1", port) as backend:
+        device = usb.core.find(backend=backend)
+        assert isinstance(device, usb.core.Device)
+        assert device.product
+
+
+def test_a_file(server: str, tmp_path: Path) -> None:
+    target = tmp_path / "out.pcapng"
+    with relaying(server, "-o", str(target)) as relay:
+        assert f"to {server}; attach with: usbip --tcp-port {relay.port} attach -r 127.0.0.1 -b 1-1" in relay.first
+        use(relay.port)
+        relay.process.send_signal(signal.SIGINT)
+        code, out, err = relay.end()
+    assert (code, out) == (0, b"")
+    assert "has imported 1-1 (1209:0001)" in err
+    records = list(read_capture(target))
+    assert f"{len(records) - 1} packets, 0 dropped" in err or f"{len(records)} packets, 0 dropped" in err
+    assert len([record for record in records if record.interface.name == "usbip0"]) > 4
+
+
+def test_standard_output_that_nobody_reads_any_more_cuts_nobody_off(server: str) -> None:
+    with relaying(server, "-o", "-") as relay:
+        backend = get_backend("127.0.0.1", relay.port)
+        device = usb.core.find(backend=backend)
+        assert isinstance(device, usb.core.Device)
+        assert relay.process.stdout is not None
+        assert relay.process.stdout.read(4) == b"\n\r\r\n"
+        relay.process.stdout.close()
+        assert relay.process.stderr is not None
+        said = b""
+        while b"nobody reads" not in said:
+            assert device.ctrl_transfer(0x80, 6, 0x0100, 0, 18)
+            said = relay.process.stderr.readline()
+        assert b"ends when nobody is attached" in said
+        assert device.ctrl_transfer(0x80, 6, 0x0100, 0, 18)
+        backend.close()
+        assert relay.process.wait(20) == 0
+
+
+def test_stop(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with relaying(server) as one, relaying(server) as other:
+        assert main(["relay", "--stop", "--listen", f"127.0.0.1:{one.port}"]) == 0
+        assert one.end()[0] == 0
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", one.port))      # it is free
+        assert other.process.poll() is None
+        assert main(["relay", "--stop"]) == 0
+        assert other.end()[0] == 0
+    wait_until("nothing is listed", lambda: not registry.running())
+    assert main(["relay", "--stop"]) == 1
+    assert "no relay of yours runs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["127.0.0.1:1", "--listen", "0.0.0.0:0"], "no authentication"),
+        (["127.0.0.1:1", "--listen", "0.0.0.0:0", "--allow", "everybody"], "'everybody' is no network"),
+        (["127.0.0.1:1", "--listen", "192.0.2.1:0", "--allow", "192.0.2.0/24"], "does not have that address"),
+        (["127.0.0.1:1", "--listen", "127.0.0.1:99999"], "is no address"),
+        (["127.0.0.1:1", "--listen", "127.0.0.1:0", "-o", "/nowhere/x.pcapng"], "cannot be written"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["relay", *arguments]) == 1
+    said = capsys.readouterr().err
+    assert words in said.splitlines()[-1]
+
+
+def test_wrong_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--stop", "pi"], ["--stop", "-o", "x"]):
+        with pytest.raises(SystemExit):
+            main(["relay", *arguments])
+    assert "name the server" in capsys.readouterr().err
+
+
+def test_a_server_that_is_not_there_is_told() -> None:
+    with relaying("127.0.0.1:1") as relay:
+        assert "-b BUSID" in relay.first
+        assert "nothing listens on 127.0.0.1 port 1" in relay.first
