@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from usbip_capture.extcap.controls import ADD, CLIENTS, NO_CLIENT, REMOVE
+from usbip_capture.extcap.controls import ADD, CLIENTS, DROP, ENABLE, NO_CLIENT, REMOVE
 
 # control, command, text; whether it went out
 Send = Callable[[int, int, str], bool]
@@ -46,6 +46,9 @@ class ClientList:
             return
         if not self._send(CLIENTS, REMOVE, ""):
             return
+        if self._shown is None:
+            self._send(CLIENTS, ENABLE, "")
+            self._send(DROP, ENABLE, "")
         items = dict(clients) or {int(NO_CLIENT): "(no client)"}
         if len(clients) > 1:
             items = {int(NO_CLIENT): "(choose a client)", **items}

@@ -183,9 +183,8 @@ class Toolbar:
             return
         self._out = out
         self.send(DEVICE, DISABLE)      # to look at, not to be edited
-        if not self.clients.relaying:
-            self.send(CLIENTS, DISABLE)
-            self.send(DROP, DISABLE)
+        self.send(CLIENTS, DISABLE)     # until there is a relay
+        self.send(DROP, DISABLE)
 
     def _show_state(self) -> None:
         text = "; ".join(self._states.values())
