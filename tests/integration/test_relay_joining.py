@@ -94,6 +94,14 @@ def test_a_capture_joins_in_the_middle_and_leaves(service: RelayService, tmp_pat
     assert joined.reasons == []
 
 
+def test_what_is_seen_is_captured_soon_however_busy_the_device_is(service: RelayService, tmp_path: Path) -> None:
+    device = used(service)
+    joined = Joined(entry_of(service), tmp_path / "a.pcapng")
+    wait_until("it has begun", lambda: service.offer.captures)
+    wait_until("packets", lambda: device.ctrl_transfer(0x80, 6, 0x0100, 0, 18) and joined.path.stat().st_size > 8000)
+    joined.capture.close()
+
+
 def test_several_at_once_each_with_its_own_filter(service: RelayService, tmp_path: Path) -> None:
     both = Joined(entry_of(service), tmp_path / "all.pcapng")
     control = Joined(entry_of(service), tmp_path / "none.pcapng", "bulk")

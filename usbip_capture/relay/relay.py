@@ -211,7 +211,9 @@ class Relay:
             if handler is not None:
                 handler(mask)
         if chunks:
+            now_ns = chunks[-1][3]
             self._observe()
+            self._hindsight.release(now_ns)
         elif self._hindsight:
             self._hindsight.release(time.time_ns())
 
