@@ -62,6 +62,36 @@ class Instrument(SimulatedDevice):
             self.feed(0x82, head + piece + bytes(-len(piece) % 4))
 
 
+_MODEM = Descriptors(
+    bytes.fromhex("12 01 0002 02 00 00 40 0912 0300 0001 01 02 03 01"),
+    [
+        bytes.fromhex(
+            "09 02 4300 02 01 00 c0 32"
+            "09 04 00 00 01 02 02 01 00"
+            "05 24 00 1001  05 24 01 00 01  04 24 02 02  05 24 06 00 01"
+            "07 05 83 03 0800 10"
+            "09 04 01 00 02 0a 00 00 00"
+            "07 05 02 02 4000 00  07 05 81 02 4000 00"
+        )
+    ],
+    ["usbip_capture", "Simulated modem", "CDC0001"],
+)
+MODEM: DeviceInfo = _MODEM.info("1-4", 1, 8, Speed.FULL)
+
+
+class Modem(SimulatedDevice):
+    """A serial port of class CDC-ACM, and no more than that; what is sent comes back."""
+
+    def __init__(self) -> None:
+        super().__init__(MODEM, _MODEM)
+
+    def control(self, setup: Setup, data: bytes) -> bytes | None:
+        return b""
+
+    def received(self, address: int, data: bytes) -> None:
+        self.feed(0x81, data)
+
+
 _DFU = Descriptors(
     bytes.fromhex("12 01 0002 00 00 00 40 0912 11df 0001 01 02 03 01"),
     [

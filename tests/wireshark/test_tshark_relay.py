@@ -14,7 +14,7 @@ import usb.core
 
 from tests.extcap_launcher import wireshark_environment
 from tests.waiting import wait_until
-from tests.wireshark_window import Window, wireshark
+from tests.wireshark_window import DROP, Window, wireshark
 from usbip_capture import get_backend
 from usbip_capture.cli.main import main
 from usbip_capture.demo import DemoServer
@@ -110,12 +110,22 @@ def test_the_window_starts_shows_stops_and_joins_again(preferences: list[str], t
                 and window.captures()[-1].stat().st_size > 800,
                 60,
             )
+            window.click(DROP)      # the only client there is
+            wait_until("it is broken off", lambda: fails(device))
             stop(window, "relay")
             capture = window.captures()[-1]
             marked = fields(capture, 'frame.comment contains "seen by the relay"', "frame.number")
             assert marked
             assert marked[0] == ["1"]
-        assert main(["relay", "--stop"]) == 0
+        wait_until("the relay ends with its last client", lambda: not registry.running())
+
+
+def fails(device: usb.core.Device) -> bool:
+    try:
+        device.ctrl_transfer(0x80, 6, 0x0100, 0, 18)
+    except usb.core.USBError:
+        return True
+    return False
 
 
 def stop(window: Window, title: str) -> None:
