@@ -115,7 +115,7 @@ def test_the_toolbar_shows_clients_and_drops_one(
         wait_until("the button", lambda: window.texts(CLIENTS, ENABLE) == window.texts(DROP, ENABLE) == [""])
         backend, device = use(port)
         read_descriptor(device)
-        pattern = re.compile(r"\d+\x00127\.0\.0\.1:\d+ 1-1 \(1209:0001\)")
+        pattern = re.compile(r"\d+\x001-1 \(1209:0001\) 127\.0\.0\.1:\d+")
         wait_until("the client", lambda: any(pattern.fullmatch(text) for text in window.texts(CLIENTS, ADD)))
         wait_until("counters", lambda: any("URBs" in text for text in window.texts(0, STATUSBAR)))
         assert window.texts(CLIENTS, REMOVE)

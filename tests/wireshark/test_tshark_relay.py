@@ -110,14 +110,19 @@ def test_the_window_starts_shows_stops_and_joins_again(preferences: list[str], t
                 and window.captures()[-1].stat().st_size > 800,
                 60,
             )
-            window.click(DROP)      # the only client there is
-            wait_until("it is broken off", lambda: fails(device))
+            # The only client there is; the button works as soon as the toolbar knows of it.
+            wait_until("it is broken off", lambda: dropped(window, device), 40)
             stop(window, "relay")
             capture = window.captures()[-1]
             marked = fields(capture, 'frame.comment contains "seen by the relay"', "frame.number")
             assert marked
             assert marked[0] == ["1"]
         wait_until("the relay ends with its last client", lambda: not registry.running())
+
+
+def dropped(window: Window, device: usb.core.Device) -> bool:
+    window.click(DROP)
+    return fails(device)
 
 
 def fails(device: usb.core.Device) -> bool:

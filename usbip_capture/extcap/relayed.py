@@ -85,7 +85,7 @@ class Relayed:
         clients = {}
         for client in listed if isinstance(listed, list) else ():
             if isinstance(client, dict) and isinstance(client.get("number"), int):
-                clients[client["number"]] = f"{client.get('peer')} {client.get('device') or '(no device yet)'}"
+                clients[client["number"]] = f"{client.get('device') or '(no device)'} {client.get('peer')}"
         hint = state.get("hint")
         self._clients.tell(clients, hint if isinstance(hint, str) else "")
         self._on_state("; ".join(clients.values()) or "relay: nobody is connected")
