@@ -40,7 +40,7 @@ def test_examples_of_filters_are_filters() -> None:
 def test_the_help_page_names_every_option_and_control() -> None:
     for option in OPTIONS:
         assert f"<b>{option.display}</b>" in HELP, option.display
-    for line in controls.sentences():
+    for line in [line for line in controls.sentences() if line.startswith("control ")]:
         (display,) = re.findall(r"\{display=([^}]*)\}", line)
         assert f"<b>{display}</b>" in HELP, display
 
