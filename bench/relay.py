@@ -161,7 +161,9 @@ def measure_small(peer: Path, small: int, relay: int, rounds: int, transfers: in
     compare("18-byte control transfer, p99", "us", [(first[1], second[1]) for first, second in found], "at most 2")
 
 
-def measure_stalled(peer: Path, server: int, large: int, rounds: int, blocks: int, folder: Path, stack: ExitStack) -> None:
+def measure_stalled(
+    peer: Path, server: int, large: int, rounds: int, blocks: int, folder: Path, stack: ExitStack
+) -> None:
     """Nobody reads the capture."""
     relay = Relay(server, folder / "stalled", stack, reads=False)
     for depth in (1, 4):

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 #: How much is read at once: a little where messages are small, much where they are large.
 _SMALL, _LARGE = 16 << 10, 128 << 10
-#: Where so many bytes came there may be more already; so often in a row, then others have their turn.
-_MORE_FROM, _AT_ONCE = 8 << 10, 8
+#: So often in a row, then others have their turn.
+_AT_ONCE = 8
 # struct linger: on, for 0 seconds.
 _LINGER = struct.pack("@HH" if os.name == "nt" else "@ii", 1, 0)
 
@@ -102,10 +102,11 @@ class End:
             self._mask = _UNWATCHED
 
     def _read(self) -> None:
-        """Forward what is there; of what is large there is mostly more at once."""
+        """Forward what is there; where all came that was asked for there may be more."""
         way = self.outgoing
         for _ in range(_AT_ONCE):
-            if self._forward(way) < _MORE_FROM or way.rest:
+            asked = way.size
+            if self._forward(way) < asked or way.rest:
                 return
 
     def _forward(self, way: Direction) -> int:
