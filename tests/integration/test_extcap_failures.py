@@ -35,7 +35,7 @@ WRONG_ARGUMENTS = {
     "port": (["--host", "demo", "--port", "99999"], "65535"),
     "not a number": (["--host", "demo", "--count", "many"], "--count"),
     "device": (["--host", "demo", "--device", "303a:xyz"], "303a:4004"),
-    "mode": (["--host", "demo", "--mode", "relay"], "--mode"),
+    "mode": (["--host", "demo", "--mode", "hover"], "--mode"),
     "filter": (["--host", "demo", "--extcap-capture-filter", "bulk and"], "capture filter"),
     "misspelt option": (["--host", "demo", "--listen-inn", "off"], "--listen-inn"),
     "no option": (["--host", "demo", "extra"], "extra"),

@@ -104,10 +104,9 @@ class End:
     def _read(self) -> None:
         """Forward what is there; where all came that was asked for there may be more."""
         way = self.outgoing
-        for _ in range(_AT_ONCE):
-            asked = way.size
-            if self._forward(way) < asked or way.rest:
-                return
+        asked, turns = way.size, _AT_ONCE
+        while self._forward(way) >= asked and turns and not way.rest:
+            asked, turns = way.size, turns - 1
 
     def _forward(self, way: Direction) -> int:
         """Read and send on; how many bytes that were."""

@@ -28,19 +28,19 @@ _MAX_BYTES = 1 << 20
 
 
 class Hindsight:
-    """Holds the events of all connections for WINDOW_NS, then hands them on to `write` in the order they came."""
+    """Holds the events of all connections for WINDOW_NS, then hands them on to `write` in the order they came.
+
+    items: what is held, with the bytes of each.
+    """
 
     def __init__(self, write: Callable[[Observation, Event], None]) -> None:
         self._write = write
-        self._items: deque[tuple[Observation, Event, int]] = deque()
+        self.items: deque[tuple[Observation, Event, int]] = deque()
         self._bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._items)
 
     def add(self, observation: Observation, events: list[Event]) -> None:
         """The next events of a connection."""
-        items = self._items
+        items = self.items
         for event in events:
             size = 0
             if type(event) is Completed:
@@ -54,34 +54,34 @@ class Hindsight:
 
     def release(self, now_ns: int) -> None:
         """Hand on what is old enough."""
-        if self._items and self._items[0][1].timestamp_ns <= now_ns - WINDOW_NS:
+        if self.items and self.items[0][1].timestamp_ns <= now_ns - WINDOW_NS:
             self._release(now_ns)
 
     def flush(self) -> None:
         """Hand on everything."""
-        while self._items:
+        while self.items:
             self._pop()
 
     def _release(self, now_ns: int) -> None:
-        items, before_ns = self._items, now_ns - WINDOW_NS
+        items, before_ns = self.items, now_ns - WINDOW_NS
         while items and (
             items[0][1].timestamp_ns <= before_ns or self._bytes > _MAX_BYTES or len(items) > _MAX_EVENTS
         ):
             self._pop()
 
     def _pop(self) -> None:
-        observation, event, size = self._items.popleft()
+        observation, event, size = self.items.popleft()
         self._bytes -= size
         self._write(observation, event)
 
     def _unlinked(self, observation: Observation, unlink: Unlink) -> None:
-        for index in range(len(self._items) - 1, -1, -1):
-            owner, event, size = self._items[index]
+        for index in range(len(self.items) - 1, -1, -1):
+            owner, event, size = self.items[index]
             if type(event) is Completed and owner is observation and event.seqnum == unlink.target:
                 if not event.unlink:
                     done = event.completion
                     changed = Completion(
                         -ECONNRESET, done.actual_length, done.data, done.start_frame, done.error_count, done.packets
                     )
-                    self._items[index] = owner, event._replace(completion=changed, unlink=unlink.seqnum), size
+                    self.items[index] = owner, event._replace(completion=changed, unlink=unlink.seqnum), size
                 return

@@ -205,8 +205,8 @@ class Relay:
 
     def _turn(self) -> None:
         """Forward what there is, then observe it."""
-        ready, chunks = self._ready, self._chunks
-        for fd, mask in self._poller.poll(_TICK if self._hindsight else -1):
+        ready, chunks, held = self._ready, self._chunks, self._hindsight.items
+        for fd, mask in self._poller.poll(_TICK if held else -1):
             handler = ready.get(fd)
             if handler is not None:
                 handler(mask)
@@ -214,7 +214,7 @@ class Relay:
             now_ns = chunks[-1][3]
             self._observe()
             self._hindsight.release(now_ns)
-        elif self._hindsight:
+        elif held:
             self._hindsight.release(time.time_ns())
 
     def _observe(self) -> None:
