@@ -27,6 +27,7 @@ from usbip_capture.live.joining import JoinedCapture, JoinedState
 from usbip_capture.live.messages import Message
 from usbip_capture.live.offer import Offer
 from usbip_capture.live.registry import Entry
+from usbip_capture.pyusb_backend import UsbipBackend
 from usbip_capture.relay import background
 from usbip_capture.relay.captures import DESCRIPTORS
 from usbip_capture.relay.listening import parse_networks
@@ -68,8 +69,19 @@ class Joined:
         )
 
 
+_backends: list[UsbipBackend] = []
+
+
+@pytest.fixture(autouse=True)
+def _devices_are_given_back() -> Iterator[None]:
+    yield
+    while _backends:
+        _backends.pop().close()
+
+
 def used(service: RelayService) -> usb.core.Device:
     backend = get_backend("127.0.0.1", service.relay.port)
+    _backends.append(backend)
     device = usb.core.find(backend=backend, idVendor=0x1209)
     assert isinstance(device, usb.core.Device)
     device.set_configuration()
