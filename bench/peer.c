@@ -2,8 +2,9 @@
  *
  *   peer serve            answers USB/IP: lists and lends one device, answers each CMD_SUBMIT at once (prints its port
  *                         first); endpoints 0x01 and 0x81 are bulk
- *   peer client PORT N    imports from such a server, N control transfers of 18 bytes on a blocking socket,
- *                         prints the time of each in nanoseconds, one a line
+ *   peer client PORT N [in | out]
+ *                         imports from such a server, N control transfers of 18 bytes, or bulk transfers of 64 KiB, on a
+ *                         blocking socket; prints the time of each in nanoseconds, one a line
  *   peer stream PORT N LENGTH DEPTH
  *                         imports likewise, N bulk IN transfers of LENGTH bytes, DEPTH of them in flight; prints the
  *                         time of all in nanoseconds
@@ -173,9 +174,10 @@ static int stream(int port, int rounds, int length, int depth)
     return 0;
 }
 
-static int client(int port, int rounds)
+static int client(int port, int rounds, int inward, int endpoint)
 {
-    unsigned char pdu[HEADER] = {0}, data[HEADER + 64];
+    static unsigned char pdu[HEADER + BULK], data[HEADER + BULK];
+    uint32_t length = endpoint ? BULK : 18;
     static const unsigned char setup[8] = {0x80, 6, 0, 1, 0, 0, 18, 0};
     int fd = import(port);
     if (fd < 0)
@@ -204,9 +206,11 @@ int main(int argc, char **argv)
     if (argc == 2 && !strcmp(argv[1], "serve"))
         return serve();
     if (argc == 4 && !strcmp(argv[1], "client"))
-        return client(atoi(argv[2]), atoi(argv[3]));
+        return client(atoi(argv[2]), atoi(argv[3]), 1, 0);
+    if (argc == 5 && !strcmp(argv[1], "client"))
+        return client(atoi(argv[2]), atoi(argv[3]), !strcmp(argv[4], "in"), 1);
     if (argc == 6 && !strcmp(argv[1], "stream"))
         return stream(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
-    fprintf(stderr, "usage: peer serve | peer client PORT ROUNDS | peer stream PORT ROUNDS LENGTH DEPTH\n");
+    fprintf(stderr, "usage: peer serve | peer client PORT ROUNDS [in | out] | peer stream PORT ROUNDS LENGTH DEPTH\n");
     return 2;
 }

@@ -18,6 +18,7 @@ import sys
 
 from usbip_capture.address import parse_address
 from usbip_capture.errors import LocalProtocolError
+from usbip_capture.folders import configuration_folder
 
 #: Servers by environment: `HOST`, `HOST:PORT` or `NAME=HOST:PORT`, separated by commas.
 SERVERS_VARIABLE = "USBIP_CAPTURE_SERVERS"
@@ -78,15 +79,6 @@ def named(name: str) -> tuple[str, int] | None:
         if server.host and server.name.lower() == wanted:
             return server.host, server.port
     return None
-
-
-def configuration_folder() -> str:
-    """Where the user's own settings lie."""
-    if os.name == "nt":
-        return os.path.join(os.environ.get("APPDATA") or os.path.expanduser("~"), "usbip-capture")
-    if sys.platform == "darwin":
-        return os.path.expanduser("~/Library/Application Support/usbip-capture")
-    return os.path.join(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "usbip-capture")
 
 
 def configuration_path() -> str:

@@ -125,6 +125,14 @@ OPTIONS = (
         unit="packets",
     ),
     Option(
+        "record-unlinks",
+        BOOLEAN,
+        False,
+        "Record UNLINK",
+        "Also record how URBs are taken back, CMD_UNLINK and RET_UNLINK, on an interface of its own (unlink0)",
+        group=CAPTURE,
+    ),
+    Option(
         "relay-listen",
         STRING,
         "127.0.0.1:3240",
@@ -244,6 +252,7 @@ class Choices:
     snaplen: int
     duration: float
     count: int
+    record_unlinks: bool
     relay_listen: str
     relay_allow: str
     syslog: str

@@ -116,17 +116,19 @@ def test_stop(server: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "code", "words"),
     [
-        (["127.0.0.1:1", "--listen", "0.0.0.0:0"], "no authentication"),
-        (["127.0.0.1:1", "--listen", "0.0.0.0:0", "--allow", "everybody"], "'everybody' is no network"),
-        (["127.0.0.1:1", "--listen", "192.0.2.1:0", "--allow", "192.0.2.0/24"], "does not have that address"),
-        (["127.0.0.1:1", "--listen", "127.0.0.1:99999"], "is no address"),
-        (["127.0.0.1:1", "--listen", "127.0.0.1:0", "-o", "/nowhere/x.pcapng"], "cannot be written"),
+        (["127.0.0.1:1", "--listen", "0.0.0.0:0"], 2, "no authentication"),
+        (["127.0.0.1:1", "--listen", "0.0.0.0:0", "--allow", "everybody"], 2, "'everybody' is no network"),
+        (["127.0.0.1:1", "--listen", "192.0.2.1:0", "--allow", "192.0.2.0/24"], 1, "does not have that address"),
+        (["127.0.0.1:1", "--listen", "127.0.0.1:99999"], 2, "is no address"),
+        (["127.0.0.1:1", "--listen", "127.0.0.1:0", "-o", "/nowhere/x.pcapng"], 1, "cannot be written"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["relay", *arguments]) == 1
+def test_what_cannot_be_is_one_sentence(
+    arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["relay", *arguments]) == code
     said = capsys.readouterr().err
     assert words in said.splitlines()[-1]
 

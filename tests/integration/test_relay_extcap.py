@@ -164,7 +164,7 @@ def test_a_busy_port_is_a_sentence_and_a_valid_capture(
 def test_what_cannot_be_is_a_sentence(
     extcap: Path, relay_options: list[str], tmp_path: Path, option: list[str], words: str
 ) -> None:
-    assert_sentence(failing(extcap, tmp_path, *relay_options, *option), words)
+    assert_sentence(failing(extcap, tmp_path, *relay_options, *option, status=2), words)
     assert registry.running() == []
 
 

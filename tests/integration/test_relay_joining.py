@@ -19,7 +19,7 @@ from tests.pcapng_reader import read_capture
 from tests.waiting import wait_until
 from usbip_capture import get_backend
 from usbip_capture.capture.sinks import FileSink
-from usbip_capture.demo import BULK_IN, BULK_OUT, DemoServer
+from usbip_capture.demo import BULK_IN, BULK_OUT, CDC_NOTIFY, DemoServer
 from usbip_capture.errors import CaptureError, LocalProtocolError, RemoteProtocolError, ServerLost
 from usbip_capture.hosts import Server
 from usbip_capture.live import joining, registry
@@ -56,7 +56,9 @@ def entry_of(service: RelayService) -> Entry:
 class Joined:
     """A capture that has joined, and why it ended."""
 
-    def __init__(self, entry: Entry, path: Path, capture_filter: str = "", max_packets: int = 0) -> None:
+    def __init__(
+        self, entry: Entry, path: Path, capture_filter: str = "", max_packets: int = 0, record_unlinks: bool = False
+    ) -> None:
         self.path = path
         self.reasons: list[str] = []
         self.capture = JoinedCapture(
@@ -65,6 +67,7 @@ class Joined:
             snaplen=0,
             capture_filter=capture_filter,
             max_packets=max_packets,
+            record_unlinks=record_unlinks,
             on_end=self.reasons.append,
         )
 
@@ -127,6 +130,21 @@ def test_several_at_once_each_with_its_own_filter(service: RelayService, tmp_pat
     assert len(list(read_capture(few.path))) == 3
     assert len(list(read_capture(both.path))) > 3
     assert not [r for r in read_capture(control.path) if r.interface.name == "usbip0"]
+
+
+def test_unlinks_are_recorded_when_asked_for(service: RelayService, tmp_path: Path) -> None:
+    joined = Joined(entry_of(service), tmp_path / "a.pcapng", record_unlinks=True)
+    wait_until("it has begun", lambda: service.offer.captures)
+    device = used(service)
+
+    with pytest.raises(usb.core.USBTimeoutError):
+        device.read(CDC_NOTIFY, 16, 10)         # it never says anything
+    _backends.pop().close()
+    joined.capture.close()
+    records = list(read_capture(joined.path))
+    messages = [r.data[40:44] for r in records if r.interface.name == "unlink0"]
+    assert messages[:2] == [b"\0\0\0\2", b"\0\0\0\4"]      # CMD_UNLINK, RET_UNLINK
+    assert any("unlinked by CMD_UNLINK" in comment for r in records for comment in r.comments)
 
 
 def test_a_filter_that_is_wrong_is_refused(service: RelayService, tmp_path: Path) -> None:

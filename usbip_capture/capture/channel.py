@@ -219,8 +219,9 @@ class UsbChannel(Tap):
             comments: tuple[str, ...] = () if label is None else (label,)
             if self.remarks or queue.remarks:
                 comments = self._comments(label)
-            if comment:
-                comments = (*comments, comment)[:MAX_COMMENTS]
+            for more in (unlinked, comment):
+                if more:
+                    comments = (*comments, more)[:MAX_COMMENTS]
             timestamp_ns = timestamp_ns or time.time_ns()
             queue.items.append((self, self._packer, cost, timestamp_ns, urb_id, urb, b"", completion, comments))
             wake, queue.idle = queue.idle, False

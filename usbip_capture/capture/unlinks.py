@@ -22,8 +22,8 @@ class UnlinkChannel(LogChannel):
         self.name = f"unlink{number}"
         self._packets = UnlinkPackets()
 
-    def message(self, message: bytes) -> None:
-        """A CMD_UNLINK goes out, or a RET_UNLINK has come."""
+    def message(self, message: bytes, timestamp_ns: int = 0) -> None:
+        """A CMD_UNLINK goes out, or a RET_UNLINK has come: now, or at this time."""
         with self._queue.lock:
             packet = self._packets.packet(message)
-        self.write([(time.time_ns(), packet, ())])
+        self.write([(timestamp_ns or time.time_ns(), packet, ())])

@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from usbip_capture.address import DEFAULT_PORT, parse_address
-from usbip_capture.errors import CaptureError, LocalProtocolError
+from usbip_capture.errors import CaptureError, UsbipError
 
 if TYPE_CHECKING:
     from usbip_capture.capture.writer import PcapWriter
@@ -51,6 +51,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="who may connect from other machines, such as 192.0.2.0/24; may be repeated",
     )
     parser.add_argument("-o", dest="output", metavar="FILE", help="capture into FILE; - is standard output")
+    parser.add_argument(
+        "--record-unlinks", action="store_true", help="with -o: also CMD_UNLINK and RET_UNLINK, on unlink0 and so on"
+    )
     parser.add_argument("--wireshark", action="store_true", help="open Wireshark, capturing")
     parser.add_argument("--stop", action="store_true", help="end the relay at --listen, or all of yours")
     parser.set_defaults(run=run, parser=parser)
@@ -83,13 +86,13 @@ def run(args: argparse.Namespace) -> int:
             signal.signal(getattr(signal, name), lambda *_: service.stop())
         if args.wireshark:
             _open_wireshark(service.offer.name)
-        _capture(service, args.output)
+        _capture(service, args.output, record_unlinks=args.record_unlinks)
     finally:
         service.close()
     return 0
 
 
-def _capture(service: RelayService, output: str | None) -> None:
+def _capture(service: RelayService, output: str | None, *, record_unlinks: bool) -> None:
     """Until the relay is stopped. A capture that ends before ends alone, while anybody is attached."""
     if output is None:
         service.wait_stopped()
@@ -97,7 +100,7 @@ def _capture(service: RelayService, output: str | None) -> None:
     from usbip_capture.capture.writer import PcapWriter
 
     ended = threading.Event()
-    with PcapWriter(output, on_end=lambda reason: ended.set()) as writer:
+    with PcapWriter(output, record_unlinks=record_unlinks, on_end=lambda reason: ended.set()) as writer:
         capture = service.begin(writer)
         while not service.stopped and not ended.is_set():
             ended.wait(0.2)
@@ -125,7 +128,7 @@ def _stop(listen: str | None) -> int:
     entries = [entry for entry in registry.running() if listen is None or _listens_at(entry, listen)]
     if not entries:
         where = f" at {listen}" if listen else ""
-        raise LocalProtocolError(f"no relay of yours runs{where}: nothing to stop")
+        raise UsbipError(f"no relay of yours runs{where}: nothing to stop")
     for entry in entries:
         joining.stop(entry)
         _say(f"stopped: {entry.display}")

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 
-from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
-from usbip_capture.errors import LocalProtocolError
-from usbip_capture.folders import cache_folder, configuration_folder
+from usbip_capture.address import DEFAULT_PORT, format_address
+from usbip_capture.configuration import configured
+from usbip_capture.folders import cache_folder
 
 CACHE_FILE = "servers"
 #: Of the refresher: touched when it is started; locked while it runs.

@@ -49,6 +49,7 @@ class CaptureProcess:
 
     def __init__(self, argv: list[str], control_in: int | None = None) -> None:
         self.stopped = False
+        self.misused = False
         self.writer: PcapWriter | JoinedCapture | None = None
         self._argv = argv
         self._toolbar = Toolbar(control_in, value_of(argv, "--extcap-control-out"), self)

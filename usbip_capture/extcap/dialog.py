@@ -14,7 +14,7 @@ from usbip_capture.options import INTERFACE, OPTIONS
 #: Options that a server's own interface does not have: they are fixed there.
 FIXED = ("host", "port")
 #: Options that a running relay's interface has: the others are fixed there, or mean nothing.
-OF_RELAY = ("snaplen", "duration", "count", "log-level", "log-file")
+OF_RELAY = ("snaplen", "duration", "count", "record-unlinks", "log-level", "log-file")
 #: Seconds that Reload may take: Wireshark's window stands still meanwhile.
 _RELOAD_TIMEOUT = 1.0
 

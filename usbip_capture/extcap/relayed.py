@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from usbip_capture.capture.sinks import Sink
-from usbip_capture.errors import LocalProtocolError
+from usbip_capture.errors import UsbipError
 from usbip_capture.extcap.clients import ClientList
 from usbip_capture.hosts import Server
 from usbip_capture.live import registry
@@ -45,6 +45,7 @@ class Relayed:
             snaplen=choices.snaplen,
             capture_filter=capture_filter,
             max_packets=choices.count,
+            record_unlinks=choices.record_unlinks,
             on_end=on_end,
         )
         self._state = JoinedState(entry, self._told)
@@ -60,18 +61,18 @@ class Relayed:
         """The relay that is chosen, started if it does not run."""
         # Imported here: who joins one that runs does not need it.
         from usbip_capture.relay import background
-        from usbip_capture.relay.listening import WARNING, is_loopback, listen_address, parse_networks
+        from usbip_capture.relay.listening import WARNING, check_allowed, is_loopback, listen_address, parse_networks
 
         choices = self._choices
         server = Server.parse(choices.host.strip(), choices.port)
         address, port = listen_address(choices.relay_listen)
-        parse_networks(choices.relay_allow)
+        check_allowed(address, port, parse_networks(choices.relay_allow))
         if not is_loopback(address):
             log.warning("other machines can connect: %s", WARNING)
         for entry in registry.running():
             if port and entry.listen and listen_address(entry.listen) == (address, port):
                 if entry.server != str(server):
-                    raise LocalProtocolError(
+                    raise UsbipError(
                         f"{entry.display} listens there already: choose another port, or usbip-capture relay --stop"
                     )
                 return entry

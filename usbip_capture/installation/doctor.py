@@ -32,7 +32,7 @@ from usbip_capture.discovery.known import (
     known_servers,
 )
 from usbip_capture.errors import UsbipError
-from usbip_capture.folders import cache_folder, configuration_folder
+from usbip_capture.folders import cache_folder
 from usbip_capture.hosts import Server
 from usbip_capture.installation import launcher_check
 from usbip_capture.installation.health import FAILURE, OK, WARNING, Finding, ask, first_line

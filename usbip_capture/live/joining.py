@@ -142,6 +142,7 @@ class JoinedCapture:
         snaplen: int,
         capture_filter: str,
         max_packets: int,
+        record_unlinks: bool = False,
         on_end: Callable[[str], None],
     ) -> None:
         self.error: CaptureError | None = None
@@ -150,7 +151,12 @@ class JoinedCapture:
         self._on_end = on_end
         self._limited = bool(max_packets)
         self._sock, answer, rest = connect(
-            entry, "capture", snaplen=snaplen, capture_filter=capture_filter, max_packets=max_packets
+            entry,
+            "capture",
+            snaplen=snaplen,
+            capture_filter=capture_filter,
+            max_packets=max_packets,
+            record_unlinks=int(record_unlinks),
         )
         self.number = str(messages.number(answer, "capture"))
         self._closing = False

@@ -133,7 +133,6 @@ class Guests:
 
     def _capture(self, sock: socket.socket, request: Message, lines: Lines) -> None:
         ended = threading.Event()
-        options = {name: messages.number(request, name) for name in ("snaplen", "max_packets")}
         with self._lock:
             self._last += 1
             number = self._last
@@ -145,7 +144,12 @@ class Guests:
             parse(capture_filter)
             messages.send(sock, {"ok": True, "capture": number})
             writer = PcapWriter(
-                sink, capture_filter=capture_filter, on_end=lambda reason: ended.set(), **options
+                sink,
+                snaplen=messages.number(request, "snaplen"),
+                capture_filter=capture_filter,
+                max_packets=messages.number(request, "max_packets"),
+                record_unlinks=bool(messages.number(request, "record_unlinks")),
+                on_end=lambda reason: ended.set(),
             )
             self.captures[number] = writer
             capture = self._source.begin(writer)

@@ -7,9 +7,10 @@ from typing import TypeAlias
 
 from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.writer import PcapWriter
+from usbip_capture.records.unlinks import unlink_comment
 from usbip_capture.relay.observation import Observation
 from usbip_capture.usb.info import DeviceInfo
-from usbip_capture.wire.observed import Completed, Ended, Event, Imported, Noted, Submitted
+from usbip_capture.wire.observed import Completed, Ended, Event, Imported, Noted, Submitted, Unlink, UnlinkReply
 
 #: Comments on what a capture is told of first.
 DESCRIPTORS = "usbip-capture: descriptors and settings, seen by the relay before this capture began"
@@ -55,8 +56,12 @@ class RelayCapture:
         elif type(event) is Completed:
             timestamp_ns, seqnum, urb, completion, unlink = event
             channel, ids = self._of[observation]
-            comment = f"usbip-capture: unlinked by CMD_UNLINK {unlink}" if unlink else ""
+            comment = unlink_comment(unlink) if unlink else ""
             channel.completed(ids.pop(seqnum, 0), urb, completion, timestamp_ns, comment)
+        elif isinstance(event, (Unlink, UnlinkReply)):
+            unlinks = self._of[observation][0].unlinks
+            if unlinks is not None:
+                unlinks.message(event.message, event.timestamp_ns)
         elif isinstance(event, Imported):
             self._channel(observation, event.info)
         elif isinstance(event, Noted) and observation in self._of:

@@ -51,16 +51,22 @@ def is_loopback(address: str) -> bool:
         return address.lower() in _LOOPBACK_NAMES
 
 
+def check_allowed(address: str, port: int, allow: Sequence[Network]) -> None:
+    """Raises LocalProtocolError where others could connect and nobody is said to be allowed."""
+    if not is_loopback(address) and not allow:
+        raise LocalProtocolError(
+            f"other machines can connect to {format_address(address, port)}, and {WARNING}: "
+            "say who may with --allow, such as 192.0.2.0/24"
+        )
+
+
 def open_listener(address: str, port: int, allow: Sequence[Network]) -> socket.socket:
     """A listening socket, not blocking; port 0 chooses one.
 
     Raises LocalProtocolError where others could connect and nobody is said to be allowed, CaptureError if it cannot be.
     """
+    check_allowed(address, port, allow)
     where = format_address(address, port)
-    if not is_loopback(address) and not allow:
-        raise LocalProtocolError(
-            f"other machines can connect to {where}, and {WARNING}: say who may with --allow, such as 192.0.2.0/24"
-        )
     address = _ANY.get(address, address) or "127.0.0.1"
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
