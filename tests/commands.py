@@ -12,12 +12,13 @@ ROOT = Path(__file__).parents[1]
 
 
 def command_environment(folder: Path, **more: str) -> dict[str, str]:
-    """PATH with `usbip-capture` in it; configuration and cache in `folder`."""
+    """PATH with `usbip-capture` and this Python in it; configuration and cache in `folder`."""
     programs = folder / "bin"
     programs.mkdir(exist_ok=True)
-    ours = programs / "usbip-capture"
-    ours.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -W error -m usbip_capture.cli.main "$@"\n')
-    ours.chmod(0o755)
+    for name, options in (("usbip-capture", "-W error -m usbip_capture.cli.main "), ("python3", "")):
+        path = programs / name
+        path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {options}"$@"\n')
+        path.chmod(0o755)
     kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "USBIP_CAPTURE_SERVERS")}
     return {
         **kept,

@@ -169,7 +169,7 @@ def play(client: Guest) -> None:
 
 def record(client: Guest) -> None:
     client.run(f"modprobe snd-usb-audio; {MICROPHONE}")
-    client.run("arecord -q -D hw:0 -f S16_LE -r 44100 -c 2 -d 1 -t raw /dev/null")
+    client.run("arecord -q -D hw:0 -B 2000000 -F 100000 -f S16_LE -r 44100 -c 2 -d 1 -t raw /dev/null")
 
 
 def read_disk(client: Guest) -> None:
