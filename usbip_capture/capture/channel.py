@@ -1,4 +1,4 @@
-"""Where taps put events for the recorder's thread: one bounded queue for all, one channel for each device."""
+"""Where taps put events for the recorder's thread: one channel for each device."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 import time
 from typing import TypeAlias
 
+from usbip_capture.capture.event_queue import EventQueue
 from usbip_capture.capture.log_channel import LogBatch, LogChannel
 from usbip_capture.capture.remarks import Notes, Remark
 from usbip_capture.capture.unlinks import UnlinkChannel
@@ -33,37 +34,6 @@ Item: TypeAlias = "Event | bytes | UsbChannel | LogChannel | LogBatch | Notes | 
 _FILTERED = -1
 
 
-class EventQueue:
-    """What is captured and not yet written. All but `wake` is read and changed under `lock`.
-
-    used: bytes taken by what is queued; log_used: by messages of logs. reserved: bytes for the completions of URBs
-    that are out.
-    ended: nothing is captured any more. idle: the writer sleeps until `wake` is set.
-    remarks: for the next event of any channel. interfaces: how many there are.
-    """
-
-    def __init__(self, budget: int) -> None:
-        self.lock = threading.Lock()
-        self.wake = threading.Event()
-        self.items: list[Item] = []
-        self.budget = budget
-        # Half of the queue may be spoken for by completions to come: more would turn submits away for nothing.
-        self.max_reserved = budget // 2
-        self.used = self.log_used = self.reserved = 0
-        self.last_urb_id = 0
-        self.interfaces = 0
-        self.remarks: list[Remark] = []
-        self.idle = False
-        self.ended = False
-
-    def disown(self) -> None:
-        """In a child process, whose parent writes the capture: drop everything, and take no more."""
-        self.lock = threading.Lock()
-        self.wake = threading.Event()
-        self.items = []
-        self.ended = True
-
-
 class UsbChannel(Tap):
     """One device on one interface of the capture.
 
@@ -75,7 +45,7 @@ class UsbChannel(Tap):
 
     def __init__(
         self,
-        queue: EventQueue,
+        queue: EventQueue[Item],
         number: int,
         snaplen: int,
         info: DeviceInfo,
@@ -264,7 +234,7 @@ class UsbChannel(Tap):
     def _comments(self, label: str | None) -> tuple[str, ...]:
         """Remarks that wait, as many as a packet holds, and the label."""
         texts: list[str] = []
-        sources: list[EventQueue | UsbChannel] = [self._queue, self]
+        sources: list[EventQueue[Item] | UsbChannel] = [self._queue, self]
         for source in sources:
             taken = source.remarks[: MAX_COMMENTS - 1 - len(texts)]
             source.remarks = source.remarks[len(taken) :]

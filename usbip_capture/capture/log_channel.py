@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
+from usbip_capture.capture.event_queue import EventQueue
 from usbip_capture.capture.remarks import Remark
 from usbip_capture.records.pcapng import LINKTYPE_WIRESHARK_UPPER_PDU, captured_limit, pack_comments, pack_packet
-
-if TYPE_CHECKING:
-    from usbip_capture.capture.channel import EventQueue
 
 #: Of the queue's memory, logs may take this part, so that a flood of messages leaves room for USB.
 LOG_SHARE = 4
@@ -38,7 +36,7 @@ class LogChannel:
 
     link_type = LINKTYPE_WIRESHARK_UPPER_PDU
 
-    def __init__(self, queue: EventQueue, number: int, snaplen: int, description: str) -> None:
+    def __init__(self, queue: EventQueue[Any], number: int, snaplen: int, description: str) -> None:
         self.name = f"syslog{number}"
         self.interface_id = queue.interfaces
         self.description = description

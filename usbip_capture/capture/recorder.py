@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from usbip_capture.capture.channel import Event, EventQueue, Item, UsbChannel
+from usbip_capture.capture.channel import Event, Item, UsbChannel
+from usbip_capture.capture.event_queue import EventQueue
 from usbip_capture.capture.log_channel import LogBatch, LogChannel
 from usbip_capture.capture.remarks import NOTES, Notes, Remark
 from usbip_capture.capture.sinks import ReaderGone, Sink, SinkAborted
@@ -60,7 +61,7 @@ class Recorder:
         record_unlinks: bool = False,
         on_end: Callable[[str], None] | None = None,
     ) -> None:
-        self._queue = EventQueue(queue_bytes)
+        self._queue: EventQueue[Item] = EventQueue(queue_bytes)
         self._queue.items.append(section.header())
         self.error: CaptureError | None = None
         self.channels: list[UsbChannel] = []
@@ -238,7 +239,7 @@ class Recorder:
             if self._queue.ended:
                 return
             latest = time.time_ns() - int(age * 1e9)
-            sources: list[EventQueue | UsbChannel] = [self._queue, *self.channels]
+            sources: list[EventQueue[Item] | UsbChannel] = [self._queue, *self.channels]
             for source in sources:
                 due = [remark for remark in source.remarks if remark.timestamp_ns <= latest]
                 if due and self._notes is None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import Any
 
+from usbip_capture.capture.event_queue import EventQueue
 from usbip_capture.capture.log_channel import LogChannel
 from usbip_capture.records.unlinks import LINKTYPE_RAW, UnlinkPackets
-
-if TYPE_CHECKING:
-    from usbip_capture.capture.channel import EventQueue
 
 
 class UnlinkChannel(LogChannel):
@@ -17,7 +15,7 @@ class UnlinkChannel(LogChannel):
 
     link_type = LINKTYPE_RAW
 
-    def __init__(self, queue: EventQueue, number: int, snaplen: int) -> None:
+    def __init__(self, queue: EventQueue[Any], number: int, snaplen: int) -> None:
         super().__init__(queue, number, snaplen, f"CMD_UNLINK and RET_UNLINK of usbip{number}")
         self.name = f"unlink{number}"
         self._packets = UnlinkPackets()

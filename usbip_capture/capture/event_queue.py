@@ -1,0 +1,41 @@
+"""The bounded queue between those who capture and the thread that writes: one for all channels of a capture."""
+
+from __future__ import annotations
+
+import threading
+from typing import Generic, TypeVar
+
+from usbip_capture.capture.remarks import Remark
+
+ItemT = TypeVar("ItemT")
+
+
+class EventQueue(Generic[ItemT]):
+    """What is captured and not yet written. All but `wake` is read and changed under `lock`.
+
+    used: bytes taken by what is queued; log_used: by messages of logs. reserved: bytes for the completions of URBs
+    that are out.
+    ended: nothing is captured any more. idle: the writer sleeps until `wake` is set.
+    remarks: for the next event of any channel. interfaces: how many there are.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self.lock = threading.Lock()
+        self.wake = threading.Event()
+        self.items: list[ItemT] = []
+        self.budget = budget
+        # Half of the queue may be spoken for by completions to come: more would turn submits away for nothing.
+        self.max_reserved = budget // 2
+        self.used = self.log_used = self.reserved = 0
+        self.last_urb_id = 0
+        self.interfaces = 0
+        self.remarks: list[Remark] = []
+        self.idle = False
+        self.ended = False
+
+    def disown(self) -> None:
+        """In a child process, whose parent writes the capture: drop everything, and take no more."""
+        self.lock = threading.Lock()
+        self.wake = threading.Event()
+        self.items = []
+        self.ended = True
