@@ -7,13 +7,26 @@ opens a new one.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from usbip_capture.devices.timetable import Timetable
 from usbip_capture.uart.driver import Pipes
 from usbip_capture.uart.settings import LineErrors, LineSettings, ModemLines
 
-if TYPE_CHECKING:
-    from usbip_capture.devices.serial.adapter import SimulatedAdapter
+
+class Adapter(Protocol):
+    """What a line is told of goes to the host this way. timetable: its clock, for those at the far end."""
+
+    timetable: Timetable
+
+    def send(self, line: Line, data: bytes) -> None:
+        """The far end sends."""
+
+    def modem_changed(self, line: Line) -> None:
+        """The far end drives `line.modem`."""
+
+    def report(self, line: Line, errors: LineErrors) -> None:
+        """Errors of the wire."""
 
 
 class Peer:
@@ -41,7 +54,7 @@ class Peer:
 class Line:
     """The host's side, as the far end sees it: dtr, rts, breaking and settings are what the host has set."""
 
-    def __init__(self, adapter: SimulatedAdapter, pipes: Pipes) -> None:
+    def __init__(self, adapter: Adapter, pipes: Pipes) -> None:
         self.adapter = adapter
         self.index = pipes.index
         self.interface = pipes.interface
