@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -126,10 +127,11 @@ def exactness(port: int) -> bool:
 def against_serial_usbipclient(port: int, seconds: float) -> bool:
     """The same work by both clients on the same server, in turn."""
     try:
-        from serial_usbipclient.usbip_client import HardwareID, USBIPClient  # type: ignore[import-not-found]
+        theirs_module = import_module("serial_usbipclient.usbip_client")
     except ImportError as error:
         print(f"serial-usbipclient was not measured: {error}")
         return True
+    hardware_id = theirs_module.HardwareID
     ours: dict[str, float] = {}
     theirs: dict[str, float] = {}
     with SerialClient("127.0.0.1", port) as client:
@@ -143,10 +145,10 @@ def against_serial_usbipclient(port: int, seconds: float) -> bool:
             assert len(other.response_data()) == 64
 
         ours["64-byte echoes/s"] = per_second(seconds, echo)
-    foreign = USBIPClient(("127.0.0.1", port))
+    foreign = theirs_module.USBIPClient(("127.0.0.1", port))
     foreign.connect_server()
-    foreign.attach([HardwareID(0x1209, 2), HardwareID(0x1209, 1)])
-    sink, echoing = (foreign.get_connection(HardwareID(0x1209, product))[0] for product in (2, 1))
+    foreign.attach([hardware_id(0x1209, 2), hardware_id(0x1209, 1)])
+    sink, echoing = (foreign.get_connection(hardware_id(0x1209, product))[0] for product in (2, 1))
     theirs["4 KiB writes/s"] = per_second(seconds, lambda: foreign.send(sink, CHUNK))
 
     def foreign_echo() -> None:
