@@ -12,7 +12,6 @@ from usbip_capture.errors import (
     ServerUnreachable,
     UsbipError,
 )
-from usbip_capture.filters.language import FilterError
 from usbip_capture.wire.structs import OpStatus
 
 DONE, FAILED, USAGE, SERVER, DEVICE, REFUSED, TRANSFER, TIMEOUT, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 7, 130
@@ -65,7 +64,10 @@ def is_told(error: BaseException) -> bool:
 def sentence(error: Exception) -> str:
     """What is said of it."""
     text = str(getattr(error, "strerror", None) or error)
-    return f"--filter: {text}" if isinstance(error, FilterError) else text
+    # Not imported for the question, as PyUSB is not: who has no filter cannot have a wrong one.
+    language = sys.modules.get("usbip_capture.filters.language")
+    wrong_filter = language is not None and isinstance(error, language.FilterError)
+    return f"--filter: {text}" if wrong_filter else text
 
 
 def is_usb_error(error: BaseException) -> bool:

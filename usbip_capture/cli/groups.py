@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from usbip_capture.address import DEFAULT_PORT
 
@@ -18,6 +19,24 @@ BROWSE_TIMEOUT = 3.0
 _HOST = "the USB/IP server: HOST, HOST:PORT, [IPv6]:PORT, a name from the configuration, or demo"
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """argparse's, which asks `shutil` for the width; that imports every compressor there is, for each command."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """Of the terminal. Ref: POSIX, 8.3 (COLUMNS)"""
+    chosen = os.environ.get("COLUMNS", "")
+    if chosen.isdecimal() and int(chosen):
+        return int(chosen)
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
+
+
 def add_command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help: str, about: str, examples: str
 ) -> argparse.ArgumentParser:
@@ -27,7 +46,7 @@ def add_command(
         help=help,
         description=about,
         epilog=f"examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
 
 

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 
 from usbip_capture.address import DEFAULT_PORT
-from usbip_capture.cli.groups import add_recording
+from usbip_capture.cli.groups import HelpFormatter, add_recording
 from usbip_capture.errors import UsbipError
 
 _EPILOG = """\
@@ -23,7 +23,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "selftest",
         help="try a server and a device, and say what they do right and wrong",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("host", metavar="HOST", help="the USB/IP server: HOST, HOST:PORT or [IPv6]:PORT; or demo")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="its TCP port (default: %(default)s)")

@@ -10,6 +10,7 @@ import sys
 from typing import TextIO
 
 from usbip_capture.address import parse_address
+from usbip_capture.cli.groups import HelpFormatter
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.syslog.severity import CRITICAL, DEBUG, ERROR, NOTICE, SEVERITIES, WARNING
 
@@ -39,7 +40,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "syslog",
         help="show the log of a device, or of devices that send it",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("host", nargs="?", metavar="HOST[:PORT]", help="connect to this device; it is waited for")

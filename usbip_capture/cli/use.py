@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from usbip_capture import injected
 from usbip_capture.address import DEFAULT_PORT
-from usbip_capture.cli.groups import LOG_PORT, port
+from usbip_capture.cli.groups import LOG_PORT, HelpFormatter, port
 from usbip_capture.errors import LocalProtocolError, UsbipError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="run a PyUSB program on a server's devices",
         usage="usbip-capture use HOST [options] -- PROGRAM [ARGS...]",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("host", metavar="HOST", help="the USB/IP server: HOST, HOST:PORT or [IPv6]:PORT; or demo")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="its TCP port (default: %(default)s)")
