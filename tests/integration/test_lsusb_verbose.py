@@ -40,7 +40,7 @@ def test_as_lsusb_prints_it(name: str, tmp_path: Path) -> None:
         "E: DEVTYPE=usb_device\nE: DEVNAME=/dev/bus/usb/001/002\nE: BUSNUM=001\nE: DEVNUM=002\nE: SUBSYSTEM=usb\n"
         f"H: descriptors={raw}\n" + "".join(f"A: {key}={value}\\n\n" for key, value in attributes.items())
     )
-    command = ["umockdev-run", "-d", mock, "--", "lsusb", "-v"]
+    command = ["umockdev-run", "-d", str(mock), "--", "lsusb", "-v"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     info = DeviceInfo("1-1", 1, 2, Speed.HIGH, 0x1209, 1)
     found = Description(info, DeviceDescriptor.parse(DEVICE), [parse_configuration(CONFIGURATIONS[name])], 1)

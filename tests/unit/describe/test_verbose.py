@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -67,7 +68,9 @@ def of_class(configuration: bytes) -> Description:
     return Description(DeviceInfo("1-1", 1, 2, Speed.HIGH, 0x1209, 1), device, [parse_configuration(configuration)], 1)
 
 
-CASES = {"demo": demo, "superspeed": superspeed, "damaged": lambda: of_class(DAMAGED)}
+CASES: dict[str, Callable[[], Description]] = {
+    "demo": demo, "superspeed": superspeed, "damaged": partial(of_class, DAMAGED)
+}  # fmt: skip
 CASES |= {name: partial(of_class, raw) for name, raw in CONFIGURATIONS.items()}
 
 
