@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from usbip_capture import console
 from usbip_capture.errors import (
     DeviceNotFound,
     ImportRefused,
@@ -14,7 +15,9 @@ from usbip_capture.errors import (
 )
 from usbip_capture.wire.structs import OpStatus
 
-DONE, FAILED, USAGE, SERVER, DEVICE, REFUSED, TRANSFER, TIMEOUT, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 7, 130
+#: Those that all our programs share have their numbers from `console`.
+FAILED, USAGE, INTERRUPTED = console.FAILED, console.MISUSED, console.INTERRUPTED
+DONE, SERVER, DEVICE, REFUSED, TRANSFER, TIMEOUT = 0, 3, 4, 5, 6, 7
 
 #: Code -> what it means, as the documentation has it.
 MEANINGS = {

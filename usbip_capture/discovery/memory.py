@@ -24,6 +24,9 @@ MAX_SERVERS = 16
 MAX_AGE = 30 * 24 * 3600
 _LOCK_FILE, _TEMPORARY = "lock", ".servers-new"
 FILES = (CACHE_FILE, _TEMPORARY, _LOCK_FILE, STAMP_FILE, REFRESHER_LOCK_FILE)
+#: Devices of a server that are not listed now are remembered for so many seconds, and at most so many.
+_AWAY = 24 * 3600
+_MAX_AWAY = 16
 _LOCK_TIMEOUT = 1.0
 _LOCK_RETRY = 0.01
 
@@ -46,14 +49,23 @@ def remember_server(host: str, port: int, name: str = "", source: str = "used") 
 
 
 def remember_devices(host: str, port: int, devices: Sequence[KnownDevice]) -> None:
-    """A server has listed its devices; names that are known from before are kept."""
+    """A server has listed its devices; names that are known from before are kept.
+
+    So are devices that have told their name within a day and are not listed: who uses one takes it off the list.
+    """
 
     def change(cache: Cache) -> None:
         names = {(d.busid, d.vid_pid): d.name for d in cache.devices.get((host, port), [])}
         for device in devices:
             device.name = clean(device.name or names.get((device.busid, device.vid_pid), ""))
             device.seen = int(time.time())
-        cache.devices[host, port] = list(devices)
+        listed = {device.busid for device in devices}
+        away = [
+            device
+            for device in cache.devices.get((host, port), [])
+            if device.name and device.busid not in listed and time.time() - device.seen < _AWAY
+        ]
+        cache.devices[host, port] = [*devices, *away[:_MAX_AWAY]]
 
     _change(change)
 
