@@ -11,6 +11,10 @@ from usbip_capture.cli.groups import HelpFormatter, add_json, add_recording, por
 from usbip_capture.errors import UsbipError
 
 _EPILOG = """\
+examples:
+  usbip-capture selftest pi --device 1-1.2
+  usbip-capture selftest demo --json | jq .wrong
+
 `ok` is as Linux does it, `note` otherwise but harmless, `WRONG` what programs will trip over, `-` what this device has
 nothing to try with. Requests are standard ones, and reads of IN endpoints; nothing is written to the device.
 

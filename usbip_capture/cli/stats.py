@@ -8,18 +8,30 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from usbip_capture.cli.groups import add_json
+from usbip_capture.cli.groups import add_command, add_json
 from usbip_capture.errors import CaptureError
 
 if TYPE_CHECKING:
     from usbip_capture.report.statistics import Statistics
 
+_EXAMPLES = """\
+  usbip-capture stats capture.pcapng
+  usbip-capture stats capture.pcapng --filter 'bulk and ep == 0x81'
+  usbip-capture stats capture.pcapng --html page.html
+  usbip-capture stats capture.pcapng --json | jq '.interfaces[].dropped'
+"""
 _SAMPLE = "µ┤⣿"
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the subcommand and its options."""
-    parser = commands.add_parser("stats", help="what a capture holds, per device and endpoint")
+    parser = add_command(
+        commands,
+        "stats",
+        "what a capture holds, per device and endpoint",
+        "Tell what a capture holds: URBs, bytes, errors and completion times of each endpoint.",
+        _EXAMPLES,
+    )
     parser.add_argument(
         "file", metavar="FILE", help="pcapng or pcap, of usbmon, USBPcap or ours, gzip'ed or not; - is standard input"
     )
