@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from usbip_capture import net
 from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
 from usbip_capture.configuration import named
-from usbip_capture.devices.remote import RemoteDevice, import_device, list_devices
+from usbip_capture.devices.devlist import list_devices
 from usbip_capture.errors import DeviceNotFound, ImportRefused, LocalProtocolError, UsbipError
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.structs import OpStatus, op_status_text
+
+if TYPE_CHECKING:
+    from usbip_capture.devices.remote import RemoteDevice
 
 DEMO = "demo"
 #: Selections of more than one device, and of the only one.
@@ -133,6 +137,9 @@ class Server:
 
     def import_device(self, selector: Selector) -> RemoteDevice:
         """Take the device that is meant. Raises UsbipError: unreachable, not found, refused."""
+        # Imported here: a list does without.
+        from usbip_capture.devices.remote import import_device
+
         # By busid without a look at the list first: servers leave devices in use out of it, and "in use" is the answer.
         busid = selector.busid or self.find(selector).busid
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 from pathlib import Path
@@ -101,3 +102,11 @@ def test_a_server_that_ends_the_connection_is_wrong(capsys: pytest.CaptureFixtur
 def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["selftest", "127.0.0.1", "--port", "1"]) == 1
     assert "nothing listens" in capsys.readouterr().err
+
+
+def test_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["selftest", "demo", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["server"] == "demo"
+    assert found["wrong"] == 0
+    assert {check["verdict"] for check in found["checks"]} <= {"right", "note", "skipped"}

@@ -144,7 +144,7 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path: Path) -> None:
         done = subprocess.run(
             command(server, "9-9", "--tcp", "0"), env=environment(tmp_path), capture_output=True, text=True, check=False
         )
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert done.stderr.count("\n") == 1
     assert "9-9" in done.stderr
     assert "1-1 (1209:0001)" in done.stderr

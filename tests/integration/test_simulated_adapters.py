@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from tests.serial_host import SerialHost
 from tests.waiting import wait_until
-from usbip_capture.devices.remote import import_device, list_devices
+from usbip_capture.devices.devlist import list_devices
+from usbip_capture.devices.remote import import_device
 from usbip_capture.devices.serial.acm import USB_SERIAL_JTAG, acm
 from usbip_capture.devices.serial.ch34x import ch34x
 from usbip_capture.devices.serial.cp210x import cp210x

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import gzip
+import json
 import os
 import signal
 import subprocess
@@ -49,6 +50,27 @@ def test_a_file() -> None:
     assert plot.splitlines()[-1].split()[-2:] == ["2.34", "s"]
     assert max(map(len, plot.splitlines())) <= 100
     assert "\x1b" not in plot
+
+
+def test_for_scripts() -> None:
+    done = stats("--json", CAPTURE)
+    assert (done.returncode, done.stderr) == (0, b"")
+    found = json.loads(done.stdout)
+    (interface,) = found["interfaces"]
+    endpoints = {(e["address"], e["type"]): e for d in interface["devices"] for e in d["endpoints"]}
+    bulk = endpoints[0x81, "bulk"]
+    row = next(line.split() for line in EXPECTED.splitlines() if "0x81 bulk IN" in line)
+    assert [str(bulk["urbs"]), str(bulk["bytes"])] == [word for word in row if word.isdecimal()][:2]
+    times = bulk["completion_times"]
+    assert 0 < times["min"] <= times["median"] <= times["p99"] <= times["max"] < 10
+    assert found["problem"] is None
+
+
+def test_scripts_are_told_what_is_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(RAW[:-5])
+    done = stats("--json", tmp_path / "x")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["problem"] in failed(done)
 
 
 @pytest.mark.parametrize("raw", [RAW, gzip.compress(RAW)], ids=["plain", "gzip"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -46,6 +47,23 @@ def stop(process: subprocess.Popen[str], number: int = signal.SIGINT) -> str:
     assert process.returncode == 0
     assert "Traceback" not in err
     return err
+
+
+def test_for_scripts(device: Device) -> None:
+    with command("syslog", f"127.0.0.1:{device.port}", "--json") as process, device.accept() as sock:
+        sock.sendall(b"<28>1 - pi app - - - two\x07\xc3\xa4\n<27>1 - pi app - - - x\xe2\x80\xaey\n")
+        found = [json.loads(line) for line in lines(process, 2)]
+        stop(process)
+    assert [(m["severity"], m["hostname"], m["app_name"], m["text"]) for m in found] == [
+        ("warning", "pi", "app", "two\x07\u00e4"), ("error", "pi", "app", "x\u202ey"),
+    ]  # fmt: skip
+
+
+def test_nothing_turns_a_line_around(device: Device) -> None:
+    with command("syslog", f"127.0.0.1:{device.port}") as process, device.accept() as sock:
+        sock.sendall(b"<27>1 - pi app - - - x\xe2\x80\xaey\n")
+        assert lines(process, 1)[0].endswith("app: x\\x202ey\n")
+        stop(process)
 
 
 def test_lines_with_severity_and_time(device: Device) -> None:

@@ -87,7 +87,7 @@ def test_the_old_api(server: LoopbackServer, tmp_path: Path) -> None:
     assert use(server, tmp_path, "--device", "1-9,1-1", "--", "program.py").stdout == "[1]\n"
     done = use(server, tmp_path, "--device", "1-9", "--", "program.py")
     assert done.stdout == "[]\n"
-    assert "exports no 1-9 now, but 1-1 (1209:0001)" in done.stderr
+    assert "exports no 1-9 now (or it is in use), but 1-1 (1209:0001)" in done.stderr
 
 
 def test_further_processes_capture_beside_the_first(server: LoopbackServer, tmp_path: Path) -> None:
@@ -119,8 +119,8 @@ def test_what_cannot_be(server: LoopbackServer, tmp_path: Path) -> None:
         (1, ("--pcap", "-", "--", "program.py"), "standard output is not for the capture here"),
         (1, ("--", "no-such-program"), "there is no program 'no-such-program'"),
         (2, ("--device", "zzzz:1", "--", "program.py"), "is no device"),
-        (2, ("--timeout", "-1", "--", "program.py"), "is no time to wait"),
-        (2, ("--reconnect", "-1", "--", "program.py"), "reconnect is -1.0"),
+        (2, ("--timeout", "-1", "--", "program.py"), "is no time in seconds"),
+        (2, ("--reconnect", "-1", "--", "program.py"), "is no time in seconds"),
     ):
         done = use(server, tmp_path, *arguments)
         assert (done.returncode, sentence in done.stderr) == (code, True), done.stderr
@@ -154,3 +154,17 @@ def test_interrupted_the_program_ends_as_it_likes(server: LoopbackServer, tmp_pa
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def test_the_log_goes_into_the_capture(tmp_path: Path) -> None:
+    program = written(tmp_path, "import usb.core\nusb.core.find().set_configuration(1)\n")
+    command = [sys.executable, "-m", "usbip_capture.cli.main", "use", "demo", "--pcap", "x.pcapng", "--syslog"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [*command, "--", str(program)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "[syslog] " in result.stderr
+    names = {record.interface.name for record in read_capture(tmp_path / "x.pcapng")}
+    assert names == {"usbip0", "syslog0"}

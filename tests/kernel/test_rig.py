@@ -21,7 +21,8 @@ from tests.kernel.conftest import Plug
 from tests.kernel.rig import FakeDevice, Guest, RigError
 from tests.kernel.rig.fakedev import BULK_IN, BULK_OUT, FAIL_ISO_IN, INTERRUPT_IN, ISO_IN, SEND_REPORTS, STALL_BULK_IN
 from usbip_capture.device import Transfer
-from usbip_capture.devices.remote import RemoteDevice, import_device, list_devices
+from usbip_capture.devices.devlist import list_devices
+from usbip_capture.devices.remote import RemoteDevice, import_device
 from usbip_capture.net import connect
 from usbip_capture.usb.status import EPIPE
 from usbip_capture.usb.urb import FLAG_DIR_IN, Completion, IsoPacket, TransferType, Urb

@@ -11,11 +11,14 @@ from contextlib import suppress
 
 from usbip_capture.capture.rotation import Rotation, file_name
 from usbip_capture.capture.sinks import FileSink, Sink
+from usbip_capture.capture.trailer import Part
 from usbip_capture.errors import CaptureError
 from usbip_capture.usb.urb import Buffer
 
 # Block types. Ref: draft-ietf-opsawg-pcapng, 11.1
 _SECTION_HEADER, _INTERFACE, _ENHANCED_PACKET = 0x0A0D0D0A, 1, 6
+#: Bytes of a statistics block with all of its numbers.
+_STATISTICS = 88
 _GZIP = 31          # zlib's wbits
 _LEVEL = 6
 _SUFFIX = ".gz"
@@ -55,7 +58,7 @@ def file_sink(path: str) -> FileSink:
 class RotatingSink(Sink):
     """A pcapng section in several files, each of which can be read by itself: it begins with all interfaces so far.
 
-    The statistics at the end of the section are in the last file. files: those that are kept, the oldest first.
+    Each ends with statistics of its own. files: those that are kept, the oldest first.
     """
 
     patience = FileSink.patience
@@ -66,6 +69,7 @@ class RotatingSink(Sink):
         self._rotation = rotation
         self._clock = clock
         self._head: list[bytes] = []
+        self.part: Part = Part()
         self._count = 0
         self.files: list[str] = []
         self._open()
@@ -78,12 +82,15 @@ class RotatingSink(Sink):
             end = at + int.from_bytes(raw[at + 4 : at + 8], sys.byteorder)
             if kind in (_SECTION_HEADER, _INTERFACE):
                 self._head.append(raw[at:end])
+                self.part.interfaces += kind == _INTERFACE
             if kind == _ENHANCED_PACKET:
                 if self._due(self._size + end - at):
                     self._write(raw[begun:at])
                     begun = at
                     self._next()
                 self._packets += 1
+                interface = int.from_bytes(raw[at + 8 : at + 12], sys.byteorder)
+                self.part.packets[interface] = self.part.packets.get(interface, 0) + 1
             self._size += end - at
             at = end
         self._write(raw[begun:])
@@ -96,11 +103,15 @@ class RotatingSink(Sink):
         self._file.abort()
 
     def _due(self, size: int) -> bool:
+        size += self.part.interfaces * _STATISTICS
         return self._rotation.due(now=self._clock(), started=self._started, size=size, packets=self._packets)
 
     def _next(self) -> None:
+        if self.on_part_end is not None:
+            self._write(b"".join(self.on_part_end(self.part)))
         self._file.close()
         self._open()
+        self.part = Part(interfaces=self.part.interfaces)
         head = b"".join(self._head)
         self._size = len(head)
         self._write(head)

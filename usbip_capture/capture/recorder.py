@@ -16,6 +16,7 @@ from usbip_capture.capture.event_queue import EventQueue
 from usbip_capture.capture.log_channel import LogBatch, LogChannel
 from usbip_capture.capture.remarks import NOTES, Notes, Remark
 from usbip_capture.capture.sinks import ReaderGone, Sink, SinkAborted
+from usbip_capture.capture.trailer import Part, Trailer
 from usbip_capture.capture.unlinks import UnlinkChannel
 from usbip_capture.errors import CaptureError
 from usbip_capture.filters.language import Filter
@@ -67,7 +68,9 @@ class Recorder:
         self.channels: list[UsbChannel] = []
         self.logs: list[LogChannel] = []
         self._sink = sink
+        self._sink.on_part_end = self._end_part
         self._section = section
+        self._statistics = Trailer(section, is_filtered=capture_filter is not None)
         self._snaplen = snaplen
         self._max_packets = max_packets
         self._filter = capture_filter
@@ -349,22 +352,14 @@ class Recorder:
 
     def _trailer(self) -> list[Buffer]:
         """Statistics of each interface; an interface, if there was none: without one the file is not valid."""
-        end_ns = time.time_ns()
         if not self.everything:
             return [self._section.interface(name="usbip0", description="", snaplen=self._snaplen, speed=0)[1]]
-        return [
-            self._section.statistics(
-                channel.interface_id,
-                start_ns=channel.start_ns,
-                end_ns=end_ns,
-                received=channel.received,
-                dropped=channel.dropped,
-                accepted=channel.received - channel.filtered if self._filter else None,
-                comments=[remark.text for remark in channel.remarks],
-            )
-            for channel in self.everything
-            if channel.described    # the last packet may have come before it
-        ]
+        return self._statistics.blocks(self.everything, self._sink.part)
+
+    def _end_part(self, part: Part) -> list[Buffer]:
+        """Statistics of one file of several, at its end."""
+        with self._queue.lock:
+            return self._statistics.blocks(self.everything, part, is_last=False)
 
     def _finish(self, lost: bool) -> None:
         """Nothing is queued any more. What was counts as dropped if it is lost, else as not captured."""

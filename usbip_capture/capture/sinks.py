@@ -15,11 +15,14 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import BinaryIO
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, BinaryIO
 
 from usbip_capture.errors import CaptureError
 from usbip_capture.usb.urb import Buffer
+
+if TYPE_CHECKING:
+    from usbip_capture.capture.trailer import Part
 
 #: Seconds between two looks for a reader of a FIFO, and between two looks for `abort`.
 _OPEN_RETRY = 0.02
@@ -67,9 +70,13 @@ class Sink(ABC):
 
     #: Seconds without progress after which the end of a capture gives up on this sink.
     patience = 0.2
+    #: What is in the current file, if there are several; None else.
+    part: Part | None = None
 
     def __init__(self, name: str) -> None:
         self.name = name
+        #: Asked for the last blocks of a file before the next one begins.
+        self.on_part_end: Callable[[Part], Sequence[Buffer]] | None = None
         self.written = 0
         self._aborted = False
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from usbip_capture.cli.groups import HelpFormatter
 from usbip_capture.console import INTERRUPTED
 from usbip_capture.errors import CaptureError
 
@@ -47,7 +48,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="from a recording of TCP to a capture of USB",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("input", metavar="IN", help="the recording of TCP; - is standard input")
     parser.add_argument("output", metavar="OUT", help="the capture of USB; - is standard output")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
+from usbip_capture.cli.groups import add_command
 from usbip_capture.cli.syslog import DEFAULT_PORT as LOG_PORT
 from usbip_capture.errors import CaptureError
 
@@ -17,9 +18,22 @@ if TYPE_CHECKING:
     from usbip_capture.demo import DemoServer
 
 
+_EXAMPLES = """\
+  usbip-capture demo
+  usbip-capture demo --listen 0.0.0.0:3240
+  usbip-capture demo --lsusb devices      with a file devices/1-2.lsusb for each device
+"""
+
+
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the subcommand and its options."""
-    parser = commands.add_parser("demo", help="serve the built-in simulated device to others")
+    parser = add_command(
+        commands,
+        "demo",
+        "serve the built-in simulated device to others",
+        "Serve the built-in simulated device, and others made of lsusb's text, until Ctrl-C.",
+        _EXAMPLES,
+    )
     parser.add_argument(
         "--listen",
         metavar="ADDR:PORT",

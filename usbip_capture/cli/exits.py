@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from usbip_capture import console
 from usbip_capture.errors import (
     DeviceNotFound,
     ImportRefused,
@@ -12,10 +13,11 @@ from usbip_capture.errors import (
     ServerUnreachable,
     UsbipError,
 )
-from usbip_capture.filters.language import FilterError
 from usbip_capture.wire.structs import OpStatus
 
-DONE, FAILED, USAGE, SERVER, DEVICE, REFUSED, TRANSFER, TIMEOUT, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 7, 130
+#: Those that all our programs share have their numbers from `console`.
+FAILED, USAGE, INTERRUPTED = console.FAILED, console.MISUSED, console.INTERRUPTED
+DONE, SERVER, DEVICE, REFUSED, TRANSFER, TIMEOUT = 0, 3, 4, 5, 6, 7
 
 #: Code -> what it means, as the documentation has it.
 MEANINGS = {
@@ -65,7 +67,10 @@ def is_told(error: BaseException) -> bool:
 def sentence(error: Exception) -> str:
     """What is said of it."""
     text = str(getattr(error, "strerror", None) or error)
-    return f"--filter: {text}" if isinstance(error, FilterError) else text
+    # Not imported for the question, as PyUSB is not: who has no filter cannot have a wrong one.
+    language = sys.modules.get("usbip_capture.filters.language")
+    wrong_filter = language is not None and isinstance(error, language.FilterError)
+    return f"--filter: {text}" if wrong_filter else text
 
 
 def is_usb_error(error: BaseException) -> bool:

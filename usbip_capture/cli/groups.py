@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from usbip_capture.address import DEFAULT_PORT
 
@@ -12,10 +13,56 @@ VALUED = (
     "--timeout", "--vid",
 )  # fmt: skip
 LOG_PORT = 1514
+_MARGIN = 20        # of a comment without a command, in columns
 CONNECT_TIMEOUT = 2.0
 BROWSE_TIMEOUT = 3.0
 
 _HOST = "the USB/IP server: HOST, HOST:PORT, [IPv6]:PORT, a name from the configuration, or demo"
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """argparse's, but sentences are broken to fit the terminal, and examples keep their lines.
+
+    It asks for the width itself: `shutil`, which argparse asks, imports every compressor there is, for each command.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        from textwrap import fill
+
+        shown: list[str] = []
+        sentence: list[str] = []
+        for line in [*text.splitlines(), ""]:
+            if line and not line.startswith(" "):
+                sentence.append(line)
+                continue
+            shown += [fill(" ".join(sentence), width)] if sentence else []
+            sentence = []
+            shown += _example(line, width)
+        return "\n".join(indent + line for line in shown[:-1])
+
+
+def _example(line: str, width: int) -> list[str]:
+    """A command, and what it is for below it if there is no room beside it."""
+    if len(line) > width and line.startswith(" " * _MARGIN):       # what the line above is for
+        return [f"      {line.strip()}"]
+    command, gap, comment = line.strip().partition("  ")
+    if len(line) <= width or not gap:
+        return [line]
+    return [f"  {command}", f"      {comment.strip()}"]
+
+
+def _columns() -> int:
+    """Of the terminal. Ref: POSIX, 8.3 (COLUMNS)"""
+    chosen = os.environ.get("COLUMNS", "")
+    if chosen.isdecimal() and int(chosen):
+        return int(chosen)
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
 
 
 def add_command(
@@ -27,7 +74,7 @@ def add_command(
         help=help,
         description=about,
         epilog=f"examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
 
 

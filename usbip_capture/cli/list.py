@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from queue import Empty, SimpleQueue
+from typing import TypeAlias
 
 from usbip_capture.cli import exits, listing
 from usbip_capture.cli.groups import add_command, add_json, add_recording, add_servers
@@ -30,6 +28,7 @@ Names are those that devices gave themselves when they were last read, else thos
 imports the devices, one after the other, which resets them on many servers; what is in use elsewhere is left alone.
 """
 _AT_ONCE = 16
+Answers: TypeAlias = "SimpleQueue[listing.Listed | BaseException]"
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -54,14 +53,16 @@ def run(args: argparse.Namespace) -> int:
     """List all; the exit code: that of the first server that failed. Raises UsbipError."""
     servers = chosen_servers(args)
     found: list[listing.Listed] = []
-    with recording(args, servers) as writer, answers(args, servers) as found_servers:
-        for listed in found_servers:
+    with recording(args, servers) as writer:
+        for listed in answers(args, servers):
             if args.verbose:
                 listing.describe(listed, writer)
             found.append(listed)
             if not args.json:
                 _print(listed, args)
     if args.json:
+        import json
+
         print(json.dumps([listing.as_json(listed) for listed in found], indent=2))
     failed = [listed.error for listed in found if listed.error is not None]
     if failed:
@@ -82,27 +83,54 @@ def _print(listed: listing.Listed, args: argparse.Namespace) -> None:
         tell(f"{listed.server} exports no device now: end the client that uses it, or bind one there")
 
 
-@contextmanager
-def answers(args: argparse.Namespace, servers: list[Server]) -> Iterator[Iterator[listing.Listed]]:
+class _Asking:
+    """Asks servers, at most _AT_ONCE at a time; each answer goes to a queue of the asker's.
+
+    Its threads are daemons: a server that hangs does not hold up the end of the program.
+    """
+
+    def __init__(self) -> None:
+        self._room = threading.Semaphore(_AT_ONCE)
+
+    def ask(self, server: Server, answers: Answers) -> None:
+        """Begin; the answer comes, whatever happens."""
+        threading.Thread(target=self._run, args=(server, answers), name="usbip-list", daemon=True).start()
+
+    def _run(self, server: Server, answers: Answers) -> None:
+        with self._room:
+            try:
+                answers.put(_ask(server))
+            except BaseException as error:      # a fault of ours: the one that waits raises it
+                answers.put(error)
+
+
+def _answer(answer: listing.Listed | BaseException) -> listing.Listed:
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
+def answers(args: argparse.Namespace, servers: list[Server]) -> Iterator[listing.Listed]:
     """All servers are asked at once: those that were named in their order, others as they answer."""
-    pool = ThreadPoolExecutor(_AT_ONCE, "usbip-list")
-    try:
-        if servers:
-            yield (future.result() for future in [pool.submit(_ask, server) for server in servers])
-        else:
-            yield _found(args, pool)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    asking = _Asking()
+    if not servers:
+        yield from _found(args, asking)
+        return
+    queues: list[Answers] = [SimpleQueue() for _ in servers]
+    for server, queue in zip(servers, queues, strict=True):
+        asking.ask(server, queue)
+    for queue in queues:
+        yield _answer(queue.get())
 
 
-def _found(args: argparse.Namespace, pool: ThreadPoolExecutor) -> Iterator[listing.Listed]:
+def _found(args: argparse.Namespace, asking: _Asking) -> Iterator[listing.Listed]:
     """What is configured, and what announces itself while it is looked for, as they answer."""
     from usbip_capture.discovery import memory
     from usbip_capture.discovery.known import known_servers
     from usbip_capture.discovery.mdns import DiscoveredServer, browsing
 
     asked: set[tuple[str, int]] = set()
-    answers: SimpleQueue[listing.Listed] = SimpleQueue()
+    answers: Answers = SimpleQueue()
     lock = threading.Lock()
 
     def ask(host: str, port: int) -> None:
@@ -110,7 +138,7 @@ def _found(args: argparse.Namespace, pool: ThreadPoolExecutor) -> Iterator[listi
             if (host, port) in asked:
                 return
             asked.add((host, port))
-        pool.submit(lambda: answers.put(_ask(Server(host, port, args.connect_timeout))))
+        asking.ask(Server(host, port, args.connect_timeout), answers)
 
     def on_found(server: DiscoveredServer) -> None:
         ask(server.host, server.port)
@@ -124,7 +152,7 @@ def _found(args: argparse.Namespace, pool: ThreadPoolExecutor) -> Iterator[listi
     with Waiting("looking for servers") as waiting, browsing(on_found):
         while (left := deadline - time.monotonic()) > 0 or answered < len(asked):
             try:
-                listed = answers.get(timeout=max(left, 0.05))
+                listed = _answer(answers.get(timeout=max(left, 0.05)))
             except Empty:
                 continue
             answered += 1

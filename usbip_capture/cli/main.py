@@ -96,11 +96,13 @@ def parser(command: str = "") -> argparse.ArgumentParser:
     """The parser of one command, or of the program's overview."""
     import argparse
 
+    from usbip_capture.cli.groups import HelpFormatter
+
     made = argparse.ArgumentParser(
         prog="usbip-capture",
         description="USB over IP: devices, captures and what is in them.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     made.add_argument("--version", action="version", version=f"usbip-capture {__version__}")
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
     servers = chosen_servers(args)
     found: list[dict[str, object]] = []
     failed: list[int] = []
-    with recording(args, servers) as writer, answers(args, servers) as listed_servers:
-        for listed in listed_servers:
+    with recording(args, servers) as writer:
+        for listed in answers(args, servers):
             if listed.error is not None:
                 tell(str(listed.error))
                 failed.append(exits.exit_code(listed.error))

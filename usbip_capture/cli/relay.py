@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from usbip_capture.address import DEFAULT_PORT, parse_address
+from usbip_capture.cli.groups import add_command
 from usbip_capture.errors import CaptureError, UsbipError
 
 if TYPE_CHECKING:
@@ -17,27 +18,23 @@ if TYPE_CHECKING:
     from usbip_capture.live.registry import Entry
     from usbip_capture.relay.service import RelayService
 
-_EPILOG = """\
-examples:
-  usbip-capture relay pi -o session.pcapng        then: usbip attach -r 127.0.0.1 -b 1-1
+_ABOUT = """\
+Stand between any USB/IP client and a server, and see what they say to each other. What is relayed can also be captured
+from Wireshark: it is listed there as "USB/IP relay: ...". Stopping a capture does not cut anybody off; ending the relay
+does.
+"""
+_EXAMPLES = """\
+  usbip-capture relay pi -o session.pcapng    then: usbip attach -r 127.0.0.1 -b 1-1
   usbip-capture relay pi -o - | tshark -r -
-  usbip-capture relay pi --wireshark              look at it in Wireshark, as often as you like
+  usbip-capture relay pi --wireshark          look at it in Wireshark, as often as you like
   usbip-capture relay pi --listen 0.0.0.0:3240 --allow 192.0.2.0/24
-  usbip-capture relay --stop                      end all relays of yours
-
-What is relayed can also be captured from Wireshark: it is listed there as "USB/IP relay: ...". Stopping a capture does
-not cut anybody off; ending the relay does.
+  usbip-capture relay --stop                  end all relays of yours
 """
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
-    parser = commands.add_parser(
-        "relay",
-        help="see what any USB/IP client says to a server",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(commands, "relay", "see what any USB/IP client says to a server", _ABOUT, _EXAMPLES)
     parser.add_argument("server", nargs="?", metavar="SERVER[:PORT]", help="where the devices are")
     parser.add_argument(
         "--listen",

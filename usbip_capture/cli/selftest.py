@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 
 from usbip_capture.address import DEFAULT_PORT
-from usbip_capture.cli.groups import add_recording
+from usbip_capture.cli.groups import HelpFormatter, add_json, add_recording, port
 from usbip_capture.errors import UsbipError
 
 _EPILOG = """\
+examples:
+  usbip-capture selftest pi --device 1-1.2
+  usbip-capture selftest demo --json | jq .wrong
+
 `ok` is as Linux does it, `note` otherwise but harmless, `WRONG` what programs will trip over, `-` what this device has
 nothing to try with. Requests are standard ones, and reads of IN endpoints; nothing is written to the device.
 
@@ -23,11 +28,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "selftest",
         help="try a server and a device, and say what they do right and wrong",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("host", metavar="HOST", help="the USB/IP server: HOST, HOST:PORT or [IPv6]:PORT; or demo")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="its TCP port (default: %(default)s)")
+    parser.add_argument("--port", type=port, default=DEFAULT_PORT, help="its TCP port (default: %(default)s)")
     parser.add_argument("--device", default="", metavar="DEVICE", help="a busid or VID:PID (default: the only one)")
+    add_json(parser)
     add_recording(parser)
     parser.set_defaults(run=run)
 
@@ -46,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
     def tell(result: Result) -> None:
         found.append(result)
-        print(result, flush=True)
+        if not args.json:
+            print(result, flush=True)
 
     if args.pcap:
         check_file(args.pcap)
@@ -59,5 +66,9 @@ def run(args: argparse.Namespace) -> int:
         except usb.core.USBError as error:
             raise UsbipError(f"the device cannot be tested: {error.strerror or error}") from error
     bad = sum(result.verdict is Verdict.WRONG for result in found)
-    print(f"{len(found)} checks, {bad} wrong")
+    if args.json:
+        checks = [{"name": r.name, "verdict": r.verdict.name.lower(), "detail": r.detail} for r in found]
+        print(json.dumps({"server": str(server), "checks": checks, "wrong": bad}, indent=2))
+    else:
+        print(f"{len(found)} checks, {bad} wrong")
     return 1 if bad else 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from usbip_capture.address import parse_address
+from usbip_capture.cli.groups import HelpFormatter
 from usbip_capture.errors import LocalProtocolError, UsbipError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "serial",
         help="a terminal on a serial device, or its pseudo-terminal or TCP port",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("host", metavar="HOST", help="the USB/IP server: HOST, HOST:PORT or [IPv6]:PORT; or demo")
     parser.add_argument("device", metavar="DEVICE", nargs="?", default="", help="a busid or VID:PID; or the only one")
@@ -87,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
         with port:
             _bridge(args, port)
     except serial.SerialException as error:
+        if isinstance(error.__cause__, UsbipError):     # ours, with an exit code of its own
+            raise error.__cause__ from error
         raise UsbipError(str(error)) from error
     return 0
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from usbip_capture.cli.terminal import Waiting, tell
+from usbip_capture.cli.terminal import Waiting
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.hosts import DEMO, Selector, Server
 
@@ -85,13 +83,17 @@ def recording(args: argparse.Namespace, servers: list[Server]) -> Iterator[PcapW
 @contextmanager
 def log_of(server: Server, port: int, writer: PcapWriter | None) -> Iterator[None]:
     """The device's log onto standard error, and into the capture; begun when it is connected, or cannot be yet."""
+    import logging
+    import threading
+
+    from usbip_capture.cli.said import Said
     from usbip_capture.collector import SyslogReceiver
     from usbip_capture.collector.display import line
 
     def show(message: Message) -> None:
         print(f"[syslog] {line(message)}", file=sys.stderr, flush=True)
 
-    said = _Said()
+    said = Said()
     logger = logging.getLogger("usbip_capture.collector")
     logger.addHandler(said)
     logger.setLevel(logging.INFO)
@@ -102,18 +104,6 @@ def log_of(server: Server, port: int, writer: PcapWriter | None) -> Iterator[Non
             threading.Event().wait(_LOG_LINGER)
     finally:
         logger.removeHandler(said)
-
-
-class _Said(logging.Handler):
-    """What becomes of the log: told, and `something` is set."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.something = threading.Event()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tell(record.getMessage())
-        self.something.set()
 
 
 @contextmanager

@@ -8,17 +8,30 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
+from usbip_capture.cli.groups import add_command, add_json
 from usbip_capture.errors import CaptureError
 
 if TYPE_CHECKING:
     from usbip_capture.report.statistics import Statistics
 
+_EXAMPLES = """\
+  usbip-capture stats capture.pcapng
+  usbip-capture stats capture.pcapng --filter 'bulk and ep == 0x81'
+  usbip-capture stats capture.pcapng --html page.html
+  usbip-capture stats capture.pcapng --json | jq '.interfaces[].dropped'
+"""
 _SAMPLE = "µ┤⣿"
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the subcommand and its options."""
-    parser = commands.add_parser("stats", help="what a capture holds, per device and endpoint")
+    parser = add_command(
+        commands,
+        "stats",
+        "what a capture holds, per device and endpoint",
+        "Tell what a capture holds: URBs, bytes, errors and completion times of each endpoint.",
+        _EXAMPLES,
+    )
     parser.add_argument(
         "file", metavar="FILE", help="pcapng or pcap, of usbmon, USBPcap or ours, gzip'ed or not; - is standard input"
     )
@@ -29,10 +42,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default="",
         help="count only these URBs, such as 'bulk and ep == 0x81' or 'device == 3.7' (bus 3, device 7)",
     )
-    parser.set_defaults(run=lambda args: stats(args.file, args.filter, args.html))
+    add_json(parser)
+    parser.set_defaults(run=lambda args: stats(args.file, args.filter, args.html, as_json=args.json))
 
 
-def stats(path: str, capture_filter: str, page: str | None) -> int:
+def stats(path: str, capture_filter: str, page: str | None, *, as_json: bool = False) -> int:
     """Tell of a capture; the exit code. Raises UsbipError, and OSError when the output cannot be written."""
     from usbip_capture.report.measure import measure
     from usbip_capture.report.source import shown
@@ -41,13 +55,19 @@ def stats(path: str, capture_filter: str, page: str | None) -> int:
     if page is not None:
         _check_page(page, path)
     measured = measure(path, capture_filter)
-    lines = text_report(measured.statistics) + _plot(measured.statistics)
     if page is not None:
         from usbip_capture.report.html import html_page
 
         _write_page(page, html_page(measured))
-        lines.append(f"the page is {shown(page)}")
-    _print(lines)
+    if as_json:
+        import json
+
+        from usbip_capture.report.data import as_data
+
+        print(json.dumps(as_data(measured), indent=2))
+    else:
+        lines = text_report(measured.statistics) + _plot(measured.statistics)
+        _print(lines + ([] if page is None else [f"the page is {shown(page)}"]))
     if measured.problem is not None:
         raise CaptureError(f"{measured.problem}; what came before is told")
     return 0

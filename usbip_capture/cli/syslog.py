@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import signal
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from usbip_capture.address import parse_address
+from usbip_capture.cli.groups import HelpFormatter, port
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.syslog.severity import CRITICAL, DEBUG, ERROR, NOTICE, SEVERITIES, WARNING
+
+if TYPE_CHECKING:
+    from usbip_capture.syslog.message import Message
 
 DEFAULT_PORT = 1514
 _RESET = "\x1b[0m"
@@ -39,7 +44,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "syslog",
         help="show the log of a device, or of devices that send it",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("host", nargs="?", metavar="HOST[:PORT]", help="connect to this device; it is waited for")
@@ -50,7 +55,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="PLACES",
         help="wait for devices at [tcp:|udp:|tls:]ADDRESS[:PORT], several with commas; alone: TCP and UDP, everywhere",
     )
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="where no other is named (default: %(default)s)")
+    parser.add_argument("--port", type=port, default=DEFAULT_PORT, help="unless one is named (default: %(default)s)")
     parser.add_argument("--level", choices=SEVERITIES, default="debug", help="the least severe messages to show")
     colours = ("auto", "always", "never")
     parser.add_argument("--colour", "--color", choices=colours, default="auto", help="colours by severity")
@@ -59,6 +64,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="FILE",
         help="also capture the messages, for Wireshark; - is standard output, the lines go to standard error then",
     )
+    parser.add_argument("--json", action="store_true", help="for scripts: a JSON object on a line for each message")
     parser.add_argument("--align", action="store_true", help="in the capture, align the device's clock to this one's")
     parser.add_argument("--certificate", default="", metavar="FILE", help="PEM file with certificate and key, for TLS")
     parser.set_defaults(run=run)
@@ -89,8 +95,11 @@ def run(args: argparse.Namespace) -> int:
             for place in receiver.bound:
                 print(f"usbip-capture: waiting for logs on {place}", file=sys.stderr, flush=True)
             for message in receiver:
-                colour = _COLOURS.get(message.severity, "") if coloured else ""
-                shown = f"{colour}{line(message, with_source=host is None)}{_RESET if colour else ''}"
+                if args.json:
+                    shown = json.dumps(as_json(message))
+                else:
+                    colour = _COLOURS.get(message.severity, "") if coloured else ""
+                    shown = f"{colour}{line(message, with_source=host is None)}{_RESET if colour else ''}"
                 print(shown, file=output, flush=True)
                 if receiver.capture_failed:     # told by the end of `with`
                     break
@@ -102,6 +111,25 @@ def run(args: argparse.Namespace) -> int:
         if said := ", ".join([*counts.flaws(), *missed]):
             print(f"usbip-capture: of {counts.messages} messages: {said}", file=sys.stderr)
     return 0
+
+
+def as_json(message: Message) -> dict[str, object]:
+    """A message for scripts. arrival, device_time: seconds, see `Message`."""
+    return {
+        "arrival": message.arrival_ns / 1e9,
+        "device_time": None if message.device_ns is None else message.device_ns / 1e9,
+        "source": message.source,
+        "severity": message.severity_name,
+        "facility": message.facility,
+        "timestamp": message.timestamp,
+        "hostname": message.hostname,
+        "app_name": message.app_name,
+        "procid": message.procid,
+        "msgid": message.msgid,
+        "text": message.text,
+        "format": message.format,
+        "flaw": message.flaw,
+    }
 
 
 def _check(args: argparse.Namespace) -> None:

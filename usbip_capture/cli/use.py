@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from usbip_capture import injected
 from usbip_capture.address import DEFAULT_PORT
-from usbip_capture.cli.groups import LOG_PORT, port
+from usbip_capture.cli.groups import LOG_PORT, HelpFormatter, port, seconds
 from usbip_capture.errors import LocalProtocolError, UsbipError
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="run a PyUSB program on a server's devices",
         usage="usbip-capture use HOST [options] -- PROGRAM [ARGS...]",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("host", metavar="HOST", help="the USB/IP server: HOST, HOST:PORT or [IPv6]:PORT; or demo")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="its TCP port (default: %(default)s)")
+    parser.add_argument("--port", type=port, default=DEFAULT_PORT, help="its TCP port (default: %(default)s)")
     parser.add_argument(
         "--device",
         default="",
@@ -57,14 +57,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="let the program see this one only: a busid or VID:PID, several with commas (default: all)",
     )
     parser.add_argument("--pcap", default="", metavar="FILE", help="capture all transfers into FILE")
-    parser.add_argument("--syslog", action="store_true", help="also show the log of the device, on standard error")
+    parser.add_argument(
+        "--syslog", action="store_true", help="also show the log of the device on standard error, and capture it"
+    )
     parser.add_argument("--syslog-port", type=port, default=LOG_PORT, help="its log port (default: %(default)s)")
     parser.add_argument(
-        "--timeout", type=float, default=2.0, metavar="SECONDS", help="for connecting (default: %(default)s)"
+        "--timeout", type=seconds, default=2.0, metavar="SECONDS", help="for connecting (default: %(default)s)"
     )
     parser.add_argument(
         "--reconnect",
-        type=float,
+        type=seconds,
         default=0.0,
         metavar="SECONDS",
         help="wait so long for a device that is lost, and import it again (default: 0, leave it lost)",
@@ -89,11 +91,14 @@ def run(args: argparse.Namespace) -> int:
     selection = parse_selection(args.device) or [Selector()]
     server = Server.parse(args.host, args.port, args.timeout)
     _look_for(server, selection)
-    log = log_of(server, args.syslog_port, None) if args.syslog else contextlib.nullcontext()
+    # Into a capture only the program's own process can write the log.
+    shown = args.syslog and not args.pcap
+    log = log_of(server, args.syslog_port, None) if shown else contextlib.nullcontext()
     with log, tempfile.TemporaryDirectory(prefix="usbip-capture-") as folder:
         marker = Path(folder, "used")
         settings = {name: getattr(args, name) for name in ("host", "port", "device", "timeout", "reconnect")}
         settings["pcap"] = os.path.abspath(args.pcap) if args.pcap else ""
+        settings["syslog_port"] = args.syslog_port if args.syslog and args.pcap else 0
         settings["marker"] = str(marker)
         status = _run(command, settings)
         if not marker.exists():
@@ -120,7 +125,8 @@ def _look_for(server: Server, selection: list[Selector]) -> None:
         time.sleep(_RETRY_INTERVAL)
     wanted = " or ".join(map(str, selection)) or "device"
     there = ", ".join(map(str, devices))
-    print(f"usbip-capture: {server} exports no {wanted} now{f', but {there}' if there else ''}", file=sys.stderr)
+    others = f", but {there}" if there else ""
+    print(f"usbip-capture: {server} exports no {wanted} now (or it is in use){others}", file=sys.stderr)
 
 
 def _command(program: list[str]) -> list[str]:

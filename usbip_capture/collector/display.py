@@ -7,8 +7,8 @@ import time
 
 from usbip_capture.syslog.message import Message
 
-#: What a terminal might take for a command: a device decides what is in its messages.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: What a terminal might take for a command, or that turns the line around: a device decides what is in its messages.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def line(message: Message, *, with_source: bool = False) -> str:

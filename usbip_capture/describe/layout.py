@@ -7,9 +7,9 @@ from collections.abc import Mapping
 _WIDTH = 25
 
 
-def field(indent: int, name: str, value: str) -> str:
-    """A name and a value."""
-    return " " * indent + name + value.rjust(_WIDTH - len(name))
+def field(indent: int, name: str, value: str, width: int = _WIDTH) -> str:
+    """A name and a value; a blank at least is between them."""
+    return " " * indent + name + value.rjust(max(width - len(name), len(value) + (not name.endswith(" "))))
 
 
 def number(indent: int, name: str, value: int) -> str:
@@ -17,12 +17,13 @@ def number(indent: int, name: str, value: int) -> str:
     return field(indent, name, str(value))
 
 
-def named(indent: int, name: str, value: str, meaning: str) -> str:
+def named(indent: int, name: str, value: str, meaning: str, width: int = _WIDTH) -> str:
     """A value and what it stands for, if that is known."""
-    return f"{field(indent, name, value)} {meaning}"
+    return f"{field(indent, name, value, width)} {meaning}"
 
 
-def string(indent: int, name: str, index: int, strings: Mapping[int, str]) -> str:
+def string(indent: int, name: str, index: int, strings: Mapping[int, str], width: int = _WIDTH) -> str:
     """The index of a string, and the string; `(error)` if the device has not told it. It may hold anything."""
     text = strings.get(index, "(error)") if index else ""
-    return named(indent, name, str(index), "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text))
+    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return named(indent, name, str(index), shown, width)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from usb.core import USBError, USBTimeoutError
 
+from usbip_capture.describe.classes import string_indices
 from usbip_capture.errors import RemoteProtocolError
 from usbip_capture.pyusb_backend.errors import is_gone
 from usbip_capture.pyusb_backend.handle import DeviceHandle
@@ -71,7 +72,8 @@ def _string_indices(found: Description) -> list[int]:
     indices = [device.iManufacturer, device.iProduct, device.iSerialNumber]
     for configuration in found.configurations:
         indices.append(configuration.iConfiguration)
-        indices += [interface.iInterface for interface in configuration.interfaces]
+        for interface in configuration.interfaces:
+            indices += [interface.iInterface, *string_indices(interface)]
         indices += [association.iFunction for association in configuration.associations]
     return [index for index in dict.fromkeys(indices) if index]
 

@@ -32,6 +32,8 @@ _CAPABILITIES = {
     CONTAINER_ID: "Container ID",
     PLATFORM: "Platform",
 }
+_SUPERSPEED_LENGTH = 7
+_SPEEDS = ("Low Speed (1Mbps)", "Full Speed (12Mbps)", "High Speed (480Mbps)", "SuperSpeed (5Gbps)")
 _PLATFORMS = {WEBUSB: "WebUSB", MS_OS_2_0: "Microsoft OS 2.0"}
 
 
@@ -97,7 +99,7 @@ def _configuration(found: Description, c: ConfigurationDescriptor) -> Iterator[s
     associations = {a.bFirstInterface: a for a in c.associations}
     # Those of an association are printed there.
     plain = b"".join(piece for piece in _pieces(c.extra_descriptors) if piece[1] != 11)
-    yield from extra_lines(4, None, plain)
+    yield from extra_lines(4, None, plain, found.strings)
     for interface in c.interfaces:
         association = associations.pop(interface.bInterfaceNumber, None)
         if association is not None:
@@ -127,14 +129,14 @@ def _interface(found: Description, i: InterfaceDescriptor) -> Iterator[str]:
     triple = i.bInterfaceClass, i.bInterfaceSubClass, i.bInterfaceProtocol
     yield from _class_lines(6, "bInterfaceClass", "bInterfaceSubClass", "bInterfaceProtocol", triple)
     yield string(6, "iInterface", i.iInterface, found.strings)
-    yield from extra_lines(6, i, i.extra_descriptors)
+    yield from extra_lines(6, i, i.extra_descriptors, found.strings)
     if i.hid is not None:
         yield from hid_lines(i.hid, found.reports.get(i.bInterfaceNumber, b""))
     for endpoint in i.endpoints:
-        yield from _endpoint(endpoint)
+        yield from _endpoint(found, i, endpoint)
 
 
-def _endpoint(e: EndpointDescriptor) -> Iterator[str]:
+def _endpoint(found: Description, i: InterfaceDescriptor, e: EndpointDescriptor) -> Iterator[str]:
     yield "      Endpoint Descriptor:"
     yield number(8, "bLength", e.bLength)
     yield number(8, "bDescriptorType", e.bDescriptorType)
@@ -157,7 +159,7 @@ def _endpoint(e: EndpointDescriptor) -> Iterator[str]:
         if e.bmAttributes & 3 == _ISOCHRONOUS:
             yield number(8, "Mult", e.companion.bmAttributes & 3)
     else:
-        yield from extra_lines(8, None, e.extra_descriptors)
+        yield from extra_lines(8, i, e.extra_descriptors, found.strings)
 
 
 def _qualifier(raw: bytes) -> list[str]:
@@ -194,6 +196,8 @@ def _bos(found: Description) -> Iterator[str]:
             attributes = int.from_bytes(data[:4], "little")
             yield field(4, "bmAttributes", f"{attributes:#010x}")
             yield f"      {_link_power(attributes)}"
+        elif kind == SUPERSPEED_USB and len(data) == _SUPERSPEED_LENGTH:
+            yield from _superspeed(data)
         elif capability.uuid is not None:
             name = "ContainerID" if kind == CONTAINER_ID else "PlatformCapabilityUUID"
             yield f"    {name:24}{{{capability.uuid}}}"
@@ -201,6 +205,23 @@ def _bos(found: Description) -> Iterator[str]:
                 yield f"    CapabilityData          {data[17:].hex(' ')}"
         else:
             yield f"    data                    {data.hex(' ')}"
+
+
+def _superspeed(data: bytes) -> Iterator[str]:
+    """Ref: USB 3.2, 9.6.2.2."""
+    yield field(4, "bmAttributes", f"{data[0]:#04x}")
+    if data[0] & 2:
+        yield "      Latency Tolerance Messages (LTM) Supported"
+    speeds = data[1] | data[2] << 8
+    yield field(4, "wSpeedsSupported", f"{speeds:#06x}")
+    for bit, speed in enumerate(_SPEEDS):
+        if speeds >> bit & 1:
+            yield f"      Device can operate at {speed}"
+    yield number(4, "bFunctionalitySupport", data[3])
+    lowest = _SPEEDS[data[3]] if data[3] < len(_SPEEDS) else "at an unknown speed!"
+    yield f"      Lowest fully-functional device speed is {lowest}"
+    yield named(4, "bU1DevExitLat", str(data[4]), "micro seconds")
+    yield named(4, "bU2DevExitLat", str(data[5] | data[6] << 8), "micro seconds")
 
 
 def _link_power(attributes: int) -> str:

@@ -23,19 +23,11 @@ from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.status import ESHUTDOWN
 from usbip_capture.usb.urb import Buffer, Completion
 from usbip_capture.wire.client import ClientConnection, unlinked
-from usbip_capture.wire.operations import DevlistExchange, ImportExchange
+from usbip_capture.wire.operations import ImportExchange
 
 log = logging.getLogger(__name__)
 
 _SCATTER = hasattr(socket.socket, "recvmsg_into")       # not on Windows
-
-
-def list_devices(sock: socket.socket, where: str, timeout: float) -> list[DeviceInfo]:
-    """What the server exports; `sock` is used up. Raises UsbipError, its sentence naming `where`."""
-    request = DevlistExchange()
-    with sock:
-        exchange(sock, request, where, timeout)
-    return request.devices
 
 
 def import_device(sock: socket.socket, busid: str, where: str, timeout: float) -> RemoteDevice:

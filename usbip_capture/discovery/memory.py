@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -21,13 +19,14 @@ from usbip_capture.discovery.known import (
 )
 from usbip_capture.folders import cache_folder
 
-log = logging.getLogger(__name__)
-
 MAX_SERVERS = 16
 #: Seconds after which a server that was not seen again is forgotten.
 MAX_AGE = 30 * 24 * 3600
-_LOCK_FILE = "lock"
-FILES = (CACHE_FILE, _LOCK_FILE, STAMP_FILE, REFRESHER_LOCK_FILE)
+_LOCK_FILE, _TEMPORARY = "lock", ".servers-new"
+FILES = (CACHE_FILE, _TEMPORARY, _LOCK_FILE, STAMP_FILE, REFRESHER_LOCK_FILE)
+#: Devices of a server that are not listed now are remembered for so many seconds, and at most so many.
+_AWAY = 24 * 3600
+_MAX_AWAY = 16
 _LOCK_TIMEOUT = 1.0
 _LOCK_RETRY = 0.01
 
@@ -50,14 +49,23 @@ def remember_server(host: str, port: int, name: str = "", source: str = "used") 
 
 
 def remember_devices(host: str, port: int, devices: Sequence[KnownDevice]) -> None:
-    """A server has listed its devices; names that are known from before are kept."""
+    """A server has listed its devices; names that are known from before are kept.
+
+    So are devices that have told their name within a day and are not listed: who uses one takes it off the list.
+    """
 
     def change(cache: Cache) -> None:
         names = {(d.busid, d.vid_pid): d.name for d in cache.devices.get((host, port), [])}
         for device in devices:
             device.name = clean(device.name or names.get((device.busid, device.vid_pid), ""))
             device.seen = int(time.time())
-        cache.devices[host, port] = list(devices)
+        listed = {device.busid for device in devices}
+        away = [
+            device
+            for device in cache.devices.get((host, port), [])
+            if device.name and device.busid not in listed and time.time() - device.seen < _AWAY
+        ]
+        cache.devices[host, port] = [*devices, *away[:_MAX_AWAY]]
 
     _change(change)
 
@@ -92,7 +100,7 @@ def lock(name: str, timeout: float) -> Iterator[bool]:
         os.makedirs(cache_folder(), mode=0o700, exist_ok=True)
         fd = os.open(os.path.join(cache_folder(), name), os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
     except OSError as error:
-        log.info("the cache cannot be used: %s", error)
+        _log("the cache cannot be used: %s", error)
         yield False
         return
     try:
@@ -128,7 +136,7 @@ def _change(change: Callable[[Cache], None]) -> None:
         try:
             _write(cache)
         except OSError as error:
-            log.info("the cache cannot be written: %s", error)
+            _log("the cache cannot be written: %s", error)
 
 
 def _write(cache: Cache) -> None:
@@ -144,7 +152,9 @@ def _write(cache: Cache) -> None:
         for device in cache.devices.get((server.host, server.port), []):
             first = f"{clean(device.busid).replace(' ', '-')} {clean(device.vid_pid)}"
             lines.append(_line("device", server.host, server.port, first, device.name, device.seen))
-    handle, temporary = tempfile.mkstemp(dir=cache_folder(), prefix=".servers-")
+    # We hold the lock; what another one has left behind when it was killed is written over.
+    temporary = os.path.join(cache_folder(), _TEMPORARY)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with open(handle, "w", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
@@ -152,6 +162,13 @@ def _write(cache: Cache) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _log(text: str, error: OSError) -> None:
+    """To whoever listens; `logging` takes as long to import as all else here, and is hardly ever needed."""
+    import logging
+
+    logging.getLogger(__name__).info(text, error)
 
 
 def _line(kind: str, host: str, port: int, first: str, second: str, seen: int) -> str:

@@ -47,7 +47,7 @@ def no_backend(find_library: object = None) -> None:
 
 def our_backend(find_library: object = None) -> object:
     """The one backend of this process."""
-    from usbip_capture.pyusb_backend.shared import shared_backend
+    from usbip_capture.used import shared_backend
 
     return shared_backend(json.loads(os.environ["USBIP_CAPTURE_USE"]))
 

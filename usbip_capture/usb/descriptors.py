@@ -24,6 +24,7 @@ from usbip_capture.usb.setup import (
 )
 from usbip_capture.usb.urb import Buffer
 
+_HID = 3       # bInterfaceClass
 _DEVICE = Struct("<BBHBBBBHHHBBBB")
 _CONFIGURATION = Struct("<BBHBBBBB")
 _INTERFACE = Struct("<9B")
@@ -185,15 +186,17 @@ def _add(configuration: ConfigurationDescriptor, piece: bytes) -> None:
     if interface is None:
         configuration.extra_descriptors += piece
         return
+    # Of other classes the same type means something else: a card reader's, firmware upgrade's.
+    is_hid = interface.bInterfaceClass == _HID
     if not interface.endpoints:
-        if whole and kind == DT_HID and interface.hid is None:
+        if whole and kind == DT_HID and is_hid and interface.hid is None:
             interface.hid = classes.HidDescriptor.parse(piece)
         interface.extra_descriptors += piece
         return
     endpoint = interface.endpoints[-1]
     if whole and kind == DT_SS_ENDPOINT_COMPANION:
         endpoint.companion = classes.SuperSpeedCompanion.parse(piece)
-    elif whole and kind == DT_HID and interface.hid is None:
+    elif whole and kind == DT_HID and is_hid and interface.hid is None:
         # Early HID 1.0 devices put it after the endpoint.
         interface.hid = classes.HidDescriptor.parse(piece)
     endpoint.extra_descriptors += piece

@@ -50,6 +50,11 @@ def country_name(code: int) -> str:
     return _entry(_block(f"HCC {code:02x}"))
 
 
+def terminal_name(code: int) -> str:
+    """What an audio terminal's wTerminalType stands for; empty if the list does not know."""
+    return _entry(_block(f"AT {code:04x}"))
+
+
 def list_version() -> str:
     """The date of the list, as 2025.07.26."""
     start = _list().find(b"# Version: ") + 11

@@ -16,6 +16,7 @@ from usbip_capture.capture.rotation import Rotation, file_name
 from usbip_capture.capture.sinks import FileSink
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CaptureError, LocalProtocolError
+from usbip_capture.report.reading import open_capture
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 
@@ -79,6 +80,42 @@ def test_every_packet_is_in_one_of_the_files(tmp_path: Path, suffix: str) -> Non
     assert [r.interface.description for r in records] == ["USB/IP pi0 1-1 1209:0001"] * 20 + [
         "USB/IP pi10 1-1 1209:0001"
     ] * 20
+
+
+def interfaces(path: str) -> dict[str, tuple[int | None, int | None]]:
+    """Received and dropped, as a file tells of each of its interfaces."""
+    with open_capture(path) as found:
+        packets = list(found.packets)
+        assert len(packets) == sum((i.received or 0) - (i.dropped or 0) for i in found.interfaces)
+        return {interface.name: (interface.received, interface.dropped) for interface in found.interfaces}
+
+
+def test_every_file_has_its_own_statistics(tmp_path: Path) -> None:
+    sink = RotatingSink(str(tmp_path / "ring.pcapng"), Rotation(packets=8))
+    capture(PcapWriter(sink), 10)
+    found = [interfaces(path) for path in sink.files]
+    assert found == [
+        {"usbip0": (8, 0)},
+        {"usbip0": (2, 0), "usbip1": (6, 0)},
+        {"usbip0": (0, 0), "usbip1": (4, 0)},
+    ]
+
+
+def test_what_was_dropped_is_told_once(tmp_path: Path) -> None:
+    sink = RotatingSink(str(tmp_path / "ring.pcapng"), Rotation(packets=2))
+    writer = PcapWriter(sink, queue_bytes=2500)
+    channel = writer.add_usb_interface(INFO, server="pi")
+    large = Urb(TransferType.BULK, 0x01, 4096, bytes(4096))
+    for _ in range(3):
+        urb_id = channel.submitted(URB)
+        channel.completed(urb_id, URB, Completion(0, 4, b"1234"))
+        assert not channel.submitted(large)
+        writer.flush()
+    writer.close()
+    found = [interfaces(path)["usbip0"] for path in sink.files]
+    assert len(found) == 3
+    assert sum(dropped or 0 for _, dropped in found) == writer.dropped == 3
+    assert sum(received or 0 for received, _ in found) == 9
 
 
 def test_a_ring_keeps_the_newest(tmp_path: Path) -> None:

@@ -200,3 +200,17 @@ def test_the_version_imports_next_to_nothing() -> None:
     version, modules = done.stdout.splitlines()
     assert version.startswith("usbip-capture ")
     assert not {"argparse", "re", "socket", "threading", "typing", "logging", "zeroconf", "usb"} & set(modules.split())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_a_terminal(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        parser(command).parse_args([command, "--help"])
+    shown = capsys.readouterr().out
+    assert "usbip-capture" in shown.partition("options:")[2]        # an example
+    wide = [line for line in shown.splitlines() if len(line) > 80]
+    # Command lines stay whole, to be copied; argparse does not break a list of choices.
+    assert all(line.startswith("  usbip-capture ") or " usbip-capture " in line or "{" in line for line in wide), wide

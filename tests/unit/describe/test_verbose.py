@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.class_descriptors import CONFIGURATIONS, DAMAGED
 from usbip_capture.demo import DemoDevice
+from usbip_capture.describe.classes import string_indices
 from usbip_capture.describe.naming import class_names, listed_name, speed_name
 from usbip_capture.describe.reading import Description, read_description
 from usbip_capture.describe.tree import ports_of, tree
@@ -57,7 +63,15 @@ def superspeed() -> Description:
     return found
 
 
-CASES = {"demo": demo, "superspeed": superspeed}
+def of_class(configuration: bytes) -> Description:
+    device = DeviceDescriptor.parse(bytes.fromhex("12 01 0002 00 00 00 40 0912 0100 0001 00 00 00 01"))
+    return Description(DeviceInfo("1-1", 1, 2, Speed.HIGH, 0x1209, 1), device, [parse_configuration(configuration)], 1)
+
+
+CASES: dict[str, Callable[[], Description]] = {
+    "demo": demo, "superspeed": superspeed, "damaged": partial(of_class, DAMAGED)
+}  # fmt: skip
+CASES |= {name: partial(of_class, raw) for name, raw in CONFIGURATIONS.items()}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -109,3 +123,21 @@ def test_names() -> None:
     unknown = DeviceInfo("1-1", 1, 1, Speed.UNKNOWN, 1, 1, bDeviceClass=0x77)
     assert class_names(unknown) == ["class 0x77"]
     assert speed_name(Speed.UNKNOWN) == "unknown speed"
+
+
+def test_strings_of_class_descriptors_are_asked_for() -> None:
+    raw = "09 02 1f00 01 01 00 80 32  09 04 00 00 00 02 06 00 00  0d 24 0f 03" + "00" * 9
+    network = parse_configuration(bytes.fromhex(raw))
+    assert string_indices(network.interfaces[0]) == [3]
+
+
+CLASSES = st.sampled_from([(1, 1), (1, 2), (1, 3), (2, 2), (3, 1), (0x0B, 0), (0xFE, 1)])
+
+
+@given(CLASSES, st.sampled_from([0, 0x20, 0x30]), st.lists(st.tuples(st.integers(0x21, 0x25), st.binary(max_size=60))))
+def test_any_class_descriptors(code: tuple[int, int], protocol: int, pieces: list[tuple[int, bytes]]) -> None:
+    raw = b"".join(bytes([len(data) + 2, kind]) + data for kind, data in pieces)
+    raw = bytes([9, 2, 0, 0, 1, 1, 0, 0x80, 50, 9, 4, 0, 0, 0, *code, protocol, 0]) + raw
+    raw = raw[:2] + (len(raw) & 0xFFFF).to_bytes(2, "little") + raw[4:]
+    for line in verbose(of_class(raw)):
+        assert line.isprintable()

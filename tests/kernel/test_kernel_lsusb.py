@@ -1,0 +1,34 @@
+"""`list -v` against the `lsusb -v` of the guest that has the devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_lsusb_verbose import lines
+from tests.kernel.conftest import Plug
+from tests.kernel.rig.guest import Guest
+from usbip_capture.describe.reading import read_description
+from usbip_capture.describe.verbose import verbose
+from usbip_capture.hosts import Selector, Server
+from usbip_capture.pyusb_backend.exported import ImportedSource
+
+
+@pytest.mark.parametrize(
+    ("kind", "bus"),
+    [("serial", "uhci"), ("net", "xhci"), ("ccid", "xhci"), ("storage", "xhci"), ("storage", "xhci-ss")],
+)
+def test_as_lsusb_prints_it(guest: Guest, plug: Plug, disk: Path, kind: str, bus: str) -> None:
+    busid = plug(kind, bus, file=disk if kind == "storage" else None)
+    server = Server("127.0.0.1", guest.usbip_port)
+    info = server.find(Selector(busid))
+    theirs = guest.run(f"lsusb -v -s {info.busnum}:{info.devnum}", check=False).text
+    device = server.import_device(Selector(busid))
+    try:
+        ours = "\n".join(verbose(read_description(ImportedSource(device).handle())))
+    finally:
+        device.close()
+    # What classes are called: the guest has no list of USB ids.
+    unnamed = [line.partition(" (Defined at")[0] for line in lines(ours)]
+    assert unnamed == lines(theirs)
