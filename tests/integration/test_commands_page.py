@@ -10,7 +10,7 @@ import pytest
 
 from tests.commands import ROOT, run_line
 from usbip_capture.cli import exits
-from usbip_capture.cli.main import COMMANDS
+from usbip_capture.cli.commands import COMMANDS
 
 PAGE = (ROOT / "docs/commands.md").read_text()
 BLOCKS = "".join(re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL))

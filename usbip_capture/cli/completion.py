@@ -48,7 +48,7 @@ def complete() -> None:
     """
     from argcomplete import autocomplete
 
-    from usbip_capture.cli.main import COMMANDS, parser, split
+    from usbip_capture.cli.commands import COMMANDS, parser, split
 
     words = os.environ.get("COMP_LINE", "")[: int(os.environ.get("COMP_POINT") or 0)].split()[1:]
     finished = words if os.environ.get("COMP_LINE", "").endswith(" ") else words[:-1]

@@ -11,10 +11,11 @@ import usb.core
 
 from usbip_capture.capture.meter import Meter
 from usbip_capture.cli import exits, groups
+from usbip_capture.cli.commands import COMMANDS, parser, split
 from usbip_capture.cli.completion import _busids, _servers
 from usbip_capture.cli.hexdump import hexdump
 from usbip_capture.cli.live import LiveView
-from usbip_capture.cli.main import COMMANDS, main, parser, split
+from usbip_capture.cli.main import main
 from usbip_capture.cli.terminal import Paint, harmless, is_colourful
 from usbip_capture.demo import DemoDevice
 from usbip_capture.discovery import memory
