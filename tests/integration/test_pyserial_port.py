@@ -20,6 +20,7 @@ from tests.serial_server import SerialServer, serial_server
 from tests.waiting import wait_until
 from usbip_capture.demo import DemoServer
 from usbip_capture.devices.serial.acm import acm
+from usbip_capture.devices.serial.ch34x import ch34x
 from usbip_capture.devices.serial.cp210x import cp210x
 from usbip_capture.devices.serial.ftdi import ftdi
 from usbip_capture.devices.serial.line import Loopback, Notebook
@@ -230,6 +231,16 @@ def test_modem_lines_follow(chip: str) -> None:
         wait_until("DSR follows DTR", lambda: not port.dsr)
         server.line.set_modem(ri=True)
         wait_until("the telephone rings", lambda: port.ri)
+
+
+@pytest.mark.parametrize("make", [lambda: ftdi([Loopback()]), lambda: cp210x([Loopback()]), lambda: ch34x(Loopback())])
+def test_a_line_that_was_just_driven_is_read_back_through_a_loop(make: Any) -> None:
+    with serial_server(make()) as server, open_port(server) as port:
+        for state in (False, True) * 3:
+            port.rts = state
+            assert port.cts == state
+            port.dtr = state
+            assert port.dsr == state
 
 
 def test_errors_of_the_wire_are_counted(server: SerialServer) -> None:
