@@ -440,6 +440,44 @@ def test_a_device_that_becomes_another_comes_back_under_the_same_port(server: Se
         assert port.read(9) == b"as CP210x"
 
 
+def test_a_neighbour_of_the_same_kind_is_not_taken_for_the_one_that_is_lost() -> None:
+    mine, other = Notebook(), Notebook()
+    with serial_server(acm(mine, "1-1", serial="A"), acm(other, "1-2", serial="B")) as server:
+        port = open_port(server, "reconnect=0.5", timeout=None)
+        device = server.device
+        server.server.remove("1-1")
+        device.unplug()
+        with pytest.raises(serial.SerialException, match=r"did not come back within 0\.5 s"):
+            port.write(bytes(100_000))      # more than waits for a device that is away
+        port.close()
+        assert not other.written
+
+
+def test_a_device_that_is_plugged_in_elsewhere_is_found_by_its_serial_number() -> None:
+    adapters = (acm(Loopback(), "1-1", serial="A"), acm(Notebook(), "1-2", serial="B"))
+    with serial_server(*adapters) as server, open_port(server, "reconnect=10") as port:
+        before = server.device
+        server.replace(acm(Loopback(), "1-3", serial="A"))
+        before.unplug()
+        wait_until("it is imported", lambda: server.adapters[0].device is not None)
+        port.write(b"here")
+        assert port.read(4) == b"here"
+
+
+def test_a_port_that_is_closed_while_its_device_is_away_leaves_the_other_one() -> None:
+    with serial_server(ftdi([Loopback(), Loopback()], "FT2232H")) as server:
+        one, two = (open_port(server, f"reconnect=10&interface={number}") for number in (0, 1))
+        before = server.device
+        server.server.remove("1-1")
+        before.unplug()
+        wait_until("it is away", lambda: not one.cts and not two.cts)
+        one.close()
+        server.server.add(server.adapters[0].info, server.adapters[0].open)
+        two.write(b"still there")
+        assert two.read(11) == b"still there"
+        two.close()
+
+
 def test_a_device_that_does_not_come_back_is_said(server: SerialServer) -> None:
     port = open_port(server, "reconnect=0.2", timeout=None)
     device = server.device

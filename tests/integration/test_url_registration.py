@@ -33,7 +33,9 @@ def test_a_start_without_pyserial_imports_nothing_of_weight(tmp_path: Path) -> N
     code = "import sys; print(*sorted(sys.modules))"
     loaded = set(python(code, environment(tmp_path)).split())
     # Without its site folder, where this Python may have the file too; `site` itself is needed by nothing of ours.
-    bare = subprocess.run([sys.executable, "-I", "-S", "-c", f"import site; {code}"], capture_output=True, text=True, check=True)
+    bare = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import site; {code}"], capture_output=True, text=True, check=True
+    )
     ours = {"usbip_capture", "usbip_capture.urlhandler", "usbip_capture.urlhandler.registration"}
     assert {name for name in loaded if name.startswith("usbip_capture")} == ours
     assert not {"typing", "importlib.abc", "serial", "usb", "logging", "threading"} & loaded - set(bare.stdout.split())

@@ -207,9 +207,9 @@ class SerialPort(PortUser):
             controls.run(device, driver, driver.set_break(on))
 
     def modem_lines(self) -> ModemLines:
-        """CTS, DSR, RI and CD as the device has last told, or tells when it is asked. Raises UsbipError when it is gone.
+        """CTS, DSR, RI and CD as the device has last told. Raises UsbipError when it is gone.
 
-        It is asked when it does not tell by itself, and after DTR or RTS were driven: loops may have changed the others.
+        It is asked when it does not tell by itself, and after DTR or RTS were driven: they may be wired to the others.
         """
         if self._error is not None:
             raise self._error
@@ -254,7 +254,7 @@ class SerialPort(PortUser):
         self._outbox.close()
         self._inbox.close()
         if self._adapter is not None:
-            self._adapter.release(self._interface)
+            self._adapter.release(self)
         if self._log is not None:
             self._log.close()
         if self._capture is not None:
@@ -263,6 +263,8 @@ class SerialPort(PortUser):
     # -- called by the adapter
 
     def attached(self, device: Device, port: Port) -> None:
+        if self._closed:
+            return
         driver = port.driver()
         controls.run(device, driver, driver.identify())
         dtr, rts = self._lines.dtr, self._lines.rts
