@@ -123,7 +123,8 @@ def test_flush_waits_for_the_device(server: SerialServer) -> None:
     with serial_server(acm(notebook)) as noting, open_port(noting) as port:
         port.write(bytes(100_000))
         port.flush()
-        assert len(notebook.written) == 100_000
+        assert port.out_waiting == 0
+        wait_until("the far end has heard of the rest", lambda: len(notebook.written) == 100_000)
 
 
 def test_what_was_written_before_close_arrives() -> None:
@@ -131,7 +132,7 @@ def test_what_was_written_before_close_arrives() -> None:
     with serial_server(acm(notebook)) as server:
         with open_port(server) as port:
             port.write(b"last words" * 1000)
-        assert notebook.written == b"last words" * 1000
+        wait_until("they are there", lambda: notebook.written == b"last words" * 1000)
 
 
 def test_nothing_is_lost_while_nobody_reads() -> None:
@@ -262,7 +263,7 @@ def test_xoff_stops_and_xon_goes_on() -> None:
         threading.Timer(0.05, server.line.send, [b"\x11"]).start()
         port.write(b"goes")
         port.flush()
-        assert notebook.written == b"goes"
+        wait_until("XON let it go", lambda: bytes(notebook.written) == b"goes")
 
 
 # -- which port
@@ -283,8 +284,10 @@ def test_devices_are_told_apart() -> None:
             with open_port(server, query, device) as port:
                 port.write(f"{device} {query}".encode())
                 port.flush()
+            assert peer.taken.wait(10)
             assert peer.written == f"{device} {query}".encode()
             peer.written.clear()
+            peer.taken.clear()
 
 
 def test_ports_of_one_device_are_opened_one_by_one() -> None:
