@@ -407,6 +407,17 @@ def test_unplugged_while_writing(server: SerialServer) -> None:
     port.close()
 
 
+def test_flush_fails_as_on_a_local_port_that_is_unplugged(server: SerialServer) -> None:
+    with open_port(server, timeout=None) as port:
+        server.device.unplug()
+        with pytest.raises(serial.SerialException):
+            port.read(1)
+        with pytest.raises(termios.error, match="1-1"):     # which pyserial-asyncio waits for
+            port.flush()
+        with pytest.raises(serial.SerialException, match="1-1"):
+            port.flush()
+
+
 def test_a_stalled_endpoint_goes_on(server: SerialServer) -> None:
     with open_port(server) as port:
         server.device.stall(0x82)
