@@ -273,6 +273,6 @@ def test_the_demo_serves_them(folder: Path) -> None:
 def test_the_demo_says_what_is_wrong(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "usbip_capture.cli.main", "demo", "--lsusb", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert "BUSID.lsusb" in result.stderr
