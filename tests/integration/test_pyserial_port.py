@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import select
@@ -20,6 +21,7 @@ from tests.serial_server import SerialServer, serial_server
 from tests.waiting import wait_until
 from usbip_capture.demo import DemoServer
 from usbip_capture.devices.serial.acm import acm
+from usbip_capture.devices.serial.ch34x import ch34x
 from usbip_capture.devices.serial.cp210x import cp210x
 from usbip_capture.devices.serial.ftdi import ftdi
 from usbip_capture.devices.serial.line import Loopback, Notebook
@@ -122,7 +124,8 @@ def test_flush_waits_for_the_device(server: SerialServer) -> None:
     with serial_server(acm(notebook)) as noting, open_port(noting) as port:
         port.write(bytes(100_000))
         port.flush()
-        assert len(notebook.written) == 100_000
+        assert port.out_waiting == 0
+        wait_until("the far end has heard of the rest", lambda: len(notebook.written) == 100_000)
 
 
 def test_what_was_written_before_close_arrives() -> None:
@@ -130,7 +133,7 @@ def test_what_was_written_before_close_arrives() -> None:
     with serial_server(acm(notebook)) as server:
         with open_port(server) as port:
             port.write(b"last words" * 1000)
-        assert notebook.written == b"last words" * 1000
+        wait_until("they are there", lambda: notebook.written == b"last words" * 1000)
 
 
 def test_nothing_is_lost_while_nobody_reads() -> None:
@@ -232,6 +235,16 @@ def test_modem_lines_follow(chip: str) -> None:
         wait_until("the telephone rings", lambda: port.ri)
 
 
+@pytest.mark.parametrize("make", [lambda: ftdi([Loopback()]), lambda: cp210x([Loopback()]), lambda: ch34x(Loopback())])
+def test_a_line_that_was_just_driven_is_read_back_through_a_loop(make: Any) -> None:
+    with serial_server(make()) as server, open_port(server) as port:
+        for state in (False, True) * 3:
+            port.rts = state
+            assert port.cts == state
+            port.dtr = state
+            assert port.dsr == state
+
+
 def test_errors_of_the_wire_are_counted(server: SerialServer) -> None:
     with open_port(server) as port:
         server.line.report(LineErrors(framing=1, parity=1))
@@ -251,7 +264,7 @@ def test_xoff_stops_and_xon_goes_on() -> None:
         threading.Timer(0.05, server.line.send, [b"\x11"]).start()
         port.write(b"goes")
         port.flush()
-        assert notebook.written == b"goes"
+        wait_until("XON let it go", lambda: bytes(notebook.written) == b"goes")
 
 
 # -- which port
@@ -272,8 +285,10 @@ def test_devices_are_told_apart() -> None:
             with open_port(server, query, device) as port:
                 port.write(f"{device} {query}".encode())
                 port.flush()
+            assert peer.taken.wait(10)
             assert peer.written == f"{device} {query}".encode()
             peer.written.clear()
+            peer.taken.clear()
 
 
 def test_ports_of_one_device_are_opened_one_by_one() -> None:
@@ -393,6 +408,17 @@ def test_unplugged_while_writing(server: SerialServer) -> None:
     port.close()
 
 
+def test_flush_fails_as_on_a_local_port_that_is_unplugged(server: SerialServer) -> None:
+    with open_port(server, timeout=None) as port:
+        server.device.unplug()
+        with pytest.raises(serial.SerialException):
+            port.read(1)
+        with pytest.raises(termios.error, match="1-1"):     # which pyserial-asyncio waits for
+            port.flush()
+        with pytest.raises(serial.SerialException, match="1-1"):
+            port.flush()
+
+
 def test_a_stalled_endpoint_goes_on(server: SerialServer) -> None:
     with open_port(server) as port:
         server.device.stall(0x82)
@@ -427,6 +453,46 @@ def test_a_device_that_becomes_another_comes_back_under_the_same_port(server: Se
         wait_until("the other one is imported", lambda: server.adapters[0].device is not None)
         port.write(b"as CP210x")
         assert port.read(9) == b"as CP210x"
+
+
+def test_a_neighbour_of_the_same_kind_is_not_taken_for_the_one_that_is_lost() -> None:
+    mine, other = Notebook(), Notebook()
+    with serial_server(acm(mine, "1-1", serial="A"), acm(other, "1-2", serial="B")) as server:
+        port = open_port(server, "reconnect=0.5", timeout=None)
+        device = server.device
+        server.server.remove("1-1")
+        device.unplug()
+        with contextlib.suppress(serial.SerialException):
+            port.write(b"not for you")
+        with pytest.raises(serial.SerialException, match=r"did not come back within 0\.5 s"):
+            port.read(1)
+        port.close()
+        assert not other.written
+
+
+def test_a_device_that_is_plugged_in_elsewhere_is_found_by_its_serial_number() -> None:
+    adapters = (acm(Loopback(), "1-1", serial="A"), acm(Notebook(), "1-2", serial="B"))
+    with serial_server(*adapters) as server, open_port(server, "reconnect=10") as port:
+        before = server.device
+        server.replace(acm(Loopback(), "1-3", serial="A"))
+        before.unplug()
+        wait_until("it is imported", lambda: server.adapters[0].device is not None)
+        port.write(b"here")
+        assert port.read(4) == b"here"
+
+
+def test_a_port_that_is_closed_while_its_device_is_away_leaves_the_other_one() -> None:
+    with serial_server(ftdi([Loopback(), Loopback()], "FT2232H")) as server:
+        one, two = (open_port(server, f"reconnect=10&interface={number}") for number in (0, 1))
+        before = server.device
+        server.server.remove("1-1")
+        before.unplug()
+        wait_until("it is away", lambda: not one.cts and not two.cts)
+        one.close()
+        server.server.add(server.adapters[0].info, server.adapters[0].open)
+        two.write(b"still there")
+        assert two.read(11) == b"still there"
+        two.close()
 
 
 def test_a_device_that_does_not_come_back_is_said(server: SerialServer) -> None:

@@ -150,6 +150,16 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path: Path) -> None:
     assert "1-1 (1209:0001)" in done.stderr
 
 
+@pytest.mark.parametrize("speed", ["-5", "0", "fast", "4294967296"])
+def test_a_speed_that_is_none_is_said(tmp_path: Path, speed: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "usbip_capture.cli.main", "serial", "demo", f"--baud={speed}", "--tcp", "0"],
+        env=environment(tmp_path), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"{speed!r} is no speed" in done.stderr
+
+
 def test_a_terminal_is_not_started_without_one(tmp_path: Path) -> None:
     with serial_server() as server:
         done = subprocess.run(
@@ -186,6 +196,31 @@ def test_a_tcp_port_carries_bytes_for_one_client_after_the_other(tmp_path: Path)
                     while len(got) < min(at + 16384, len(data)):
                         got += sock.recv(65536)
                 assert bytes(got) == data
+
+
+def test_a_client_that_has_said_all_gets_the_answer(tmp_path: Path) -> None:
+    with serial_server() as server, served(server, tmp_path, "1-1", "--tcp", "0") as where:
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", int(where.rpartition(":")[2])), 10) as sock:
+                sock.sendall(b"echo AT | nc")
+                sock.shutdown(socket.SHUT_WR)
+                answer = b""
+                while data := sock.recv(100):
+                    answer += data
+            assert answer == b"echo AT | nc"
+
+
+@pytest.mark.filterwarnings("ignore:set(Daemon|Name):DeprecationWarning")      # pyserial 3.5's own
+def test_rfc_2217_ends_with_a_client_that_is_gone_while_the_device_talks(tmp_path: Path) -> None:
+    with serial_server() as server, served(server, tmp_path, "1-1", "--rfc2217", "0") as where:
+        with socket.create_connection(("127.0.0.1", int(where.rpartition(":")[2])), 10) as sock:
+            sock.sendall(b"x")
+            assert sock.recv(100)
+        server.line.send(bytes(100_000))
+        with serial.serial_for_url(f"rfc2217://{where}", timeout=10) as port:
+            port.reset_input_buffer()
+            port.write(b"the next one")
+            assert port.read_until(b"the next one").endswith(b"the next one")
 
 
 @pytest.mark.filterwarnings("ignore:set(Daemon|Name):DeprecationWarning")      # pyserial 3.5's own

@@ -30,13 +30,15 @@ def test_pyserial_knows_us_and_nobody_sees_why(tmp_path: Path) -> None:
 
 
 def test_a_start_without_pyserial_imports_nothing_of_weight(tmp_path: Path) -> None:
-    env = environment(tmp_path)
     code = "import sys; print(*sorted(sys.modules))"
-    ours = set(python(code, env).split())
-    env["PYTHONPATH"] = str(ROOT)
-    added = ours - set(python(code, env).split())
+    loaded = set(python(code, environment(tmp_path)).split())
+    # Without its site folder, where this Python may have the file too; `site` itself is needed by nothing of ours.
+    bare = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import site; {code}"], capture_output=True, text=True, check=True
+    )
     ours = {"usbip_capture", "usbip_capture.urlhandler", "usbip_capture.urlhandler.registration"}
-    assert added == {"sitecustomize", "__future__", *ours}
+    assert {name for name in loaded if name.startswith("usbip_capture")} == ours
+    assert not {"typing", "importlib.abc", "serial", "usb", "logging", "threading"} & loaded - set(bare.stdout.split())
 
 
 def test_the_way_that_pyserial_documents() -> None:
@@ -75,3 +77,17 @@ def test_without_pyserial_the_handler_says_so(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert "pyserial is missing" in done.stderr
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["without the package", "with a broken one"])
+def test_python_starts_in_silence_whatever_has_become_of_the_package(tmp_path: Path, gone: bool) -> None:
+    env = environment(tmp_path)
+    env["PYTHONPATH"] = str(tmp_path)
+    if not gone:
+        (tmp_path / "usbip_capture").mkdir()
+        (tmp_path / "usbip_capture" / "__init__.py").write_text("this is no Python\n")
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", "import sitecustomize; print('well')"],    # -S: not the one that is installed
+        env=env, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("well\n", "")

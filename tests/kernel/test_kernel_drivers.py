@@ -30,6 +30,7 @@ from usbip_capture.usb.setup import Setup
 pytestmark = pytest.mark.kernel
 
 SPEEDS = [300, 1200, 9600, 19200, 57600, 115200, 230400, 460800, 921600, 1_000_000]
+FAST = [1_500_000, 2_000_000, 3_000_000]
 FRAMES = {
     "cs8 -parenb -cstopb": LineSettings(9600),
     "cs7 parenb -parodd cstopb": LineSettings(9600, 7, "E", 2),
@@ -46,6 +47,7 @@ class Case:
     speed: tuple[int, ...]
     frame: tuple[int, ...]
     answers: dict[int, str] = field(default_factory=dict)       # to our driver, by wValue
+    fastest: int = 3_000_000
     rounds: bool = False        # Linux computes the speed that the chip will have, instead of leaving that to the chip
 
 
@@ -55,9 +57,14 @@ CASES = {
     "FT2232H": Case(
         lambda p: ftdi([p, Notebook()], "FT2232H"), "ftdi_sio", (ftdi_chip.SET_BAUD_RATE,), (ftdi_chip.SET_DATA,)
     ),
+    "FT4232H": Case(
+        lambda p: ftdi([p, Notebook(), Notebook(), Notebook()], "FT4232H"),
+        "ftdi_sio", (ftdi_chip.SET_BAUD_RATE,), (ftdi_chip.SET_DATA,),
+    ),
+    "FT230X": Case(lambda p: ftdi([p], "FT230X"), "ftdi_sio", (ftdi_chip.SET_BAUD_RATE,), (ftdi_chip.SET_DATA,)),
     "CP2102": Case(
         lambda p: cp210x([p], "CP2102"), "cp210x", (cp_chip.SET_BAUDRATE,), (cp_chip.SET_LINE_CTL,),
-        {cp_chip.GET_PARTNUM: "02"},
+        {cp_chip.GET_PARTNUM: "02"}, fastest=1_000_000,
     ),
     "CP2102N": Case(
         lambda p: cp210x([p], "CP2102N"), "cp210x", (cp_chip.SET_BAUDRATE,), (cp_chip.SET_LINE_CTL,),
@@ -156,7 +163,7 @@ def as_pairs(requests: Sequence[Request]) -> list[tuple[Setup, bytes]]:
 def test_speeds(attached: Attached, case: Case) -> None:
     driver = our_driver(attached, case)
     attached.stty("cs8 -parenb -cstopb 1800")
-    for speed in SPEEDS:
+    for speed in [*SPEEDS, *(fast for fast in FAST if fast <= case.fastest)]:
         theirs = chosen(attached.stty(str(speed)), case.speed, case)
         ours = chosen(as_pairs(driver.apply(None, LineSettings(speed))), case.speed, case)
         if case.rounds:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from usbip_capture.address import parse_address
 from usbip_capture.cli.groups import HelpFormatter
 from usbip_capture.errors import LocalProtocolError, UsbipError
+from usbip_capture.uart.settings import MAX_BAUDRATE
 
 if TYPE_CHECKING:
     from serial import Serial
@@ -43,7 +44,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     which.add_argument("--instance", metavar="N", help="which of several devices that fit, from 0")
     which.add_argument("--interface", metavar="N", help="which port of the device, by its interface number")
     line = parser.add_argument_group("line")
-    line.add_argument("--baud", type=int, default=115200, metavar="N", help="bits per second (default: %(default)s)")
+    line.add_argument("--baud", type=_speed, default=115200, metavar="N", help="bits per second (default: %(default)s)")
     line.add_argument("--parity", choices=("N", "E", "O", "S", "M"), default="N", help="default: %(default)s")
     line.add_argument("--rtscts", action="store_true", help="flow control by RTS and CTS")
     line.add_argument("--xonxoff", action="store_true", help="flow control by XON and XOFF")
@@ -105,7 +106,14 @@ def _url(args: argparse.Namespace) -> str:
     }
     query = "&".join(f"{name}={quote(value)}" for name, value in given.items() if value is not None)
     host = f"[{args.host}]" if args.host.count(":") > 1 and not args.host.startswith("[") else args.host
-    return f"usbip://{host}/{args.device}{'?' + query if query else ''}"
+    where = f"{quote(host, safe=':[]')}/{quote(args.device, safe=':')}"
+    return f"usbip://{where}{'?' + query if query else ''}"
+
+
+def _speed(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= MAX_BAUDRATE):
+        raise argparse.ArgumentTypeError(f"{text!r} is no speed: give a number of bits per second")
+    return int(text)
 
 
 def _terminal(args: argparse.Namespace, url: str) -> int:

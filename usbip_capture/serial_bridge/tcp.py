@@ -77,6 +77,7 @@ class Rfc2217Connection(RawConnection):
     def __init__(self, port: Serial, sock: socket.socket) -> None:
         super().__init__(port, sock)
         self._out = bytearray()
+        self._gone = False
         self._next_look = time.monotonic() + _MODEM_INTERVAL
         self._manager = PortManager(port, self)  # type: ignore[arg-type]  # it needs `write` only
 
@@ -92,6 +93,8 @@ class Rfc2217Connection(RawConnection):
     def send(self, data: bytes) -> int:
         # An answer of the protocol that waits goes first, and whole.
         self._flush()
+        if self._gone:
+            raise BrokenPipeError
         if self._out:
             return 0
         self._out += b"".join(self._manager.escape(data))
@@ -108,5 +111,8 @@ class Rfc2217Connection(RawConnection):
         try:
             while self._out:
                 del self._out[: self._sock.send(self._out)]
-        except OSError:     # full; that the client is gone, `receive` finds out
+        except BlockingIOError:
             pass
+        except OSError:
+            self._gone = True       # pyserial calls this too: the next `send` says it
+            self._out.clear()

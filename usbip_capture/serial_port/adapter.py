@@ -41,8 +41,8 @@ class Adapter:
     """`device`, configured, with its `ports`. Raises DeviceNotFound for a device that has none.
 
     users: the open port of each bInterfaceNumber. reconnect: seconds to wait for the device when it is lost.
-    captured: whether it is. reimport: imports the device, or what it has become. on_end: called when the last port was
-    closed.
+    captured: whether it is. strangers: busids where another device of the same kind was found instead. reimport:
+    imports the device, or what it has become. on_end: called when the last port was closed.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Adapter:
         self.reconnect = 0.0
         self.captured = False
         self.serial = ""
+        self.strangers: set[str] = set()
         self._reimport = reimport
         self._on_end = on_end
         self._closing = threading.Event()
@@ -99,10 +100,10 @@ class Adapter:
             + ", ".join(map(str, self.ports))
         )
 
-    def release(self, interface: int) -> None:
-        """A port was closed; the device is given back with the last one."""
+    def release(self, user: PortUser | None = None) -> None:
+        """This port was closed, if any; the device is given back with the last one."""
         with self._lock:
-            self.users.pop(interface, None)
+            self.users = {interface: other for interface, other in self.users.items() if other is not user}
             if self.users:
                 return
             self._closing.set()
@@ -154,26 +155,43 @@ class Adapter:
 
     def _bring_back(self) -> None:
         """Raises UsbipError; the device is given back then."""
-        old = list(self.ports)
+        before, serial, old = self.device, self.serial, list(self.ports)
         device = self._reimport(self)
         try:
             self._adopt(device)
-            for interface, user in list(self.users.items()):
-                port = self._successor(interface, old)
-                self.users[port.interface] = self.users.pop(interface)
-                user.attached(device, port)
+            if device.info.busid != before.info.busid and self.serial != serial:
+                self.strangers.add(device.info.busid)
+                raise DeviceNotFound(f"device {device.info} of {self.where} is another one: its serial number differs")
+            with self._lock:
+                users = dict(self.users)
+            places = self._successors(list(users), old)
+            for interface, user in users.items():
+                user.attached(device, places[interface])
+            with self._lock:        # without those that were closed meanwhile
+                open_now = set(map(id, self.users.values()))
+                self.users = {places[i].interface: user for i, user in users.items() if id(user) in open_now}
         except BaseException:
-            self.ports = old
+            self.device, self.serial, self.ports = before, serial, old
             device.close()
             raise
 
-    def _successor(self, interface: int, old: list[Port]) -> Port:
-        """What the port at `interface` has become: the one at the same interface, or of the same number."""
-        for port in self.ports:
-            if port.interface == interface:
-                return port
-        index = next((i for i, port in enumerate(old) if port.interface == interface), 0)
-        return self.ports[min(index, len(self.ports) - 1)]
+    def _successors(self, interfaces: list[int], old: list[Port]) -> dict[int, Port]:
+        """What the ports at `interfaces` have become: those at the same interfaces, or else of the same numbers.
+
+        Raises DeviceNotFound when there are too few.
+        """
+        now = {port.interface: port for port in self.ports}
+        if all(interface in now for interface in interfaces):
+            return {interface: now[interface] for interface in interfaces}
+        indexes = {port.interface: index for index, port in enumerate(old)}
+        if len(interfaces) == 1:
+            return {interfaces[0]: self.ports[min(indexes[interfaces[0]], len(self.ports) - 1)]}
+        if any(indexes[interface] >= len(self.ports) for interface in interfaces):
+            raise DeviceNotFound(
+                f"device {self.device.info} of {self.where} has {len(self.ports)} serial ports only, "
+                f"and {len(interfaces)} were open"
+            )
+        return {interface: self.ports[indexes[interface]] for interface in interfaces}
 
     def _give_up(self, reason: str) -> None:
         with self._lock:

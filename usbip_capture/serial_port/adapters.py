@@ -45,7 +45,7 @@ def take_port(url: PortUrl, wrap: Wrap, opened: Callable[[Adapter, Port], None])
         try:
             opened(adapter, port)
         except BaseException:
-            adapter.release(port.interface)
+            adapter.release(adapter.users.get(port.interface))
             raise
         adapter.reconnect = max(adapter.reconnect, url.reconnect)
         adapter.watch()
@@ -104,7 +104,7 @@ def _by_serial_or_instance(url: PortUrl, wrap: Wrap) -> tuple[Adapter, Port]:
                 return adapter, port
             left -= 1
         seen.append(f"{info} has {adapter.serial or 'none'}")
-        adapter.release(port.interface)
+        adapter.release()
     raise DeviceNotFound(
         f"{url.server} exports no serial device with the serial number {url.serial}: {'; '.join(seen)}"
     )
@@ -150,13 +150,25 @@ def _await(url: PortUrl, attempt: Callable[[], T]) -> T:
 
 
 def _import_again(url: PortUrl, adapter: Adapter) -> Device:
-    """The device at the same place, whatever it is now; or elsewhere by its VID:PID. Raises UsbipError."""
+    """The device at the same place, whatever it is now; or one of its kind elsewhere. Raises UsbipError.
+
+    The caller compares serial numbers then, and asks again. A device that has none is looked for elsewhere only if the
+    URL did not say which of several it is: its bytes must not go to its neighbour.
+    """
     info = adapter.device.info
     try:
         return url.server.import_device(Selector(busid=info.busid))
     except UsbipError as error:
         log.debug("%s: %s", info, error)
-        return url.server.import_device(Selector(vid_pid=info.vid_pid))
+        if not adapter.serial and (url.selector.busid or url.instance is not None):
+            raise
+        elsewhere = [
+            other.busid for other in url.server.devices()
+            if other.vid_pid == info.vid_pid and other.busid not in (info.busid, *adapter.strangers)
+        ]
+        if not elsewhere or (len(elsewhere) > 1 and not adapter.serial):
+            raise
+        return url.server.import_device(Selector(busid=elsewhere[0]))
 
 
 def _forget(server: Server, adapter: Adapter) -> None:

@@ -62,7 +62,7 @@ class SerialPort(PortUser):
         self._outbox = Outbox(self._flow.stopped, self._on_stall)
         self._lines = ControlLines(self._send_lines)
         self._lines.start(dtr, rts)
-        self._break = False
+        self._break = self._driven = False
         self._streams: list[InStream] = []
         self._adapter: Adapter | None = None
         self._device: Device | None = None
@@ -207,14 +207,19 @@ class SerialPort(PortUser):
             controls.run(device, driver, driver.set_break(on))
 
     def modem_lines(self) -> ModemLines:
-        """CTS, DSR, RI and CD as the device has last told. Raises UsbipError when it is gone."""
+        """CTS, DSR, RI and CD as the device has last told. Raises UsbipError when it is gone.
+
+        It is asked when it does not tell by itself, and after DTR or RTS were driven: they may be wired to the others.
+        """
         if self._error is not None:
             raise self._error
         device, driver = self._device, self._driver
         if device is None or driver is None:
             return ModemLines()
-        if driver.polls:
+        self._lines.flush()
+        if driver.polls or self._driven:
             with self._lock:
+                self._driven = False
                 controls.run(device, driver, driver.poll())
         return driver.lines
 
@@ -249,7 +254,7 @@ class SerialPort(PortUser):
         self._outbox.close()
         self._inbox.close()
         if self._adapter is not None:
-            self._adapter.release(self._interface)
+            self._adapter.release(self)
         if self._log is not None:
             self._log.close()
         if self._capture is not None:
@@ -258,6 +263,8 @@ class SerialPort(PortUser):
     # -- called by the adapter
 
     def attached(self, device: Device, port: Port) -> None:
+        if self._closed:
+            return
         driver = port.driver()
         controls.run(device, driver, driver.identify())
         dtr, rts = self._lines.dtr, self._lines.rts
@@ -353,6 +360,7 @@ class SerialPort(PortUser):
     def _send_lines(self, dtr: bool, rts: bool) -> None:
         device, driver = self._device, self._driver
         if device is not None and driver is not None:
+            self._driven = True
             controls.send(device, driver.set_lines(dtr, rts))
 
     def _run_purge(self, rx: bool, tx: bool) -> None:

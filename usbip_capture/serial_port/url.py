@@ -56,7 +56,7 @@ class PortUrl:
         return cls(
             Server.parse(unquote(parts.netloc)),
             _selector(unquote(parts.path), text),
-            given.get("serial", ""),
+            _filled("serial", given),
             _number("interface", given, 255),
             _number("instance", given, 255),
             _filled("pcap", given),

@@ -41,7 +41,7 @@ class CdcAcm(Driver):
         if old is not None and (old.baudrate, old.frame) == (new.baudrate, new.frame):
             return []
         coding = LINE_CODING.pack(
-            new.baudrate & 0xFFFFFFFF, STOP_BITS.index(new.stopbits), PARITIES.index(new.parity), new.bytesize
+            new.baudrate, STOP_BITS.index(new.stopbits), PARITIES.index(new.parity), new.bytesize
         )
         return [self._request(SET_LINE_CODING, 0, coding, _HAS_LINES)]
 

@@ -19,7 +19,9 @@ from usbip_capture.usb.setup import Setup
 RESET, MODEM_CTRL, SET_FLOW_CTRL, SET_BAUD_RATE, SET_DATA, GET_MODEM_STATUS = range(6)
 SET_LATENCY_TIMER = 9
 _OUT, _IN = 0x40, 0xC0
-_PURGE_RX, _PURGE_TX = 1, 2
+# Measured on chips by libftdi's authors: RX and TX in the old names of these are the chip's, not the host's.
+# Ref: libftdi 1.5, ChangeLog and ftdi.h (SIO_TCIFLUSH, SIO_TCOFLUSH)
+PURGE_RX, PURGE_TX = 2, 1
 
 # Modem control: the upper byte says which lines the lower one sets.
 _DTR, _RTS, _BOTH = 1, 2, 0x0300
@@ -85,7 +87,7 @@ class Ftdi(Driver):
         return [self._request(SET_DATA, self._data | on * _BREAK)]
 
     def purge(self, rx: bool, tx: bool) -> Sequence[Request]:
-        wanted = [_PURGE_RX] * rx + [_PURGE_TX] * tx
+        wanted = [PURGE_RX] * rx + [PURGE_TX] * tx
         return [self._request(RESET, value) for value in wanted]
 
     def poll(self) -> Sequence[Request]:

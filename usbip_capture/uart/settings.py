@@ -11,6 +11,7 @@ BYTE_SIZES = (5, 6, 7, 8)
 PARITIES = ("N", "O", "E", "M", "S")    # none, odd, even, mark, space: in the order of every chip's numbers
 STOP_BITS = (1, 1.5, 2)
 XON, XOFF = 0x11, 0x13
+MAX_BAUDRATE = 0xFFFFFFFF       # of the four bytes that adapters have for it
 _TOLERANCE = 0.03       # half of what a receiver of ten-bit frames stands
 
 
@@ -31,8 +32,8 @@ class LineSettings:
     low_latency: bool = False
 
     def __post_init__(self) -> None:
-        if self.baudrate <= 0:
-            raise LocalProtocolError(f"{self.baudrate} baud is no speed; give a number above 0")
+        if not 0 < self.baudrate <= MAX_BAUDRATE:
+            raise LocalProtocolError(f"{self.baudrate} baud is no speed; give a number from 1 to {MAX_BAUDRATE}")
         for name, value, allowed in (
             ("byte size", self.bytesize, BYTE_SIZES),
             ("parity", self.parity, PARITIES),

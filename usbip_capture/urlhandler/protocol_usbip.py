@@ -118,8 +118,11 @@ class Serial(SerialBase):
     def flush(self) -> None:
         """Wait until the device has taken all that was written."""
         session = self._open_session()
-        with _sentences():
-            session.drain()
+        try:
+            with _sentences():
+                session.drain()
+        except SerialException as error:
+            raise _FlushError(str(error)) from error
 
     def reset_input_buffer(self) -> None:
         """Forget what has come and was not read."""
@@ -236,6 +239,19 @@ class Serial(SerialBase):
         if self._session is None or not self.is_open:
             raise PortNotOpenError
         return self._session
+
+
+_Errors: tuple[type[Exception], ...] = (SerialException,)
+try:
+    import termios
+except ImportError:     # Windows
+    pass
+else:
+    _Errors = (SerialException, termios.error)
+
+
+class _FlushError(*_Errors):  # type: ignore[misc]
+    """What a local port raises in `flush` is termios.error; pyserial-asyncio goes on after that only."""
 
 
 @contextmanager

@@ -65,6 +65,7 @@ def test_the_port_of_the_log(value: str, port: int) -> None:
         ("usbip://pi/1-1?speed=9600", "unknown parameter 'speed'"),
         ("usbip://pi/1-1?pcap", "pcap=VALUE"),
         ("usbip://pi/1-1?pcap=", "pcap is empty"),
+        ("usbip://pi/1-1?serial=", "serial is empty"),
         ("usbip://pi/1-1?interface=x", "interface=x"),
         ("usbip://pi/1-1?interface=256", "interface=256"),
         ("usbip://pi/1-1?instance=-1", "instance=-1"),

@@ -122,7 +122,8 @@ def test_lines_of_both_kinds_and_purges() -> None:
     driver = chip()
     assert asked(driver.set_lines(True, False)) == ["4001010300000000"]
     assert asked(driver.set_lines(False, True)) == ["4001020300000000"]
-    assert asked(driver.purge(True, True)) == ["4000010000000000", "4000020000000000"]
+    assert asked(driver.purge(True, True)) == ["4000020000000000", "4000010000000000"]
+    assert asked(driver.purge(rx=True, tx=False)) == ["4000020000000000"]   # libftdi's SIO_TCIFLUSH
     assert driver.purge(False, False) == []
 
 

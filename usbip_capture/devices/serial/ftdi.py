@@ -68,7 +68,7 @@ class SimulatedFtdi(SimulatedAdapter):
                 return self._status(line)
             return bytes([self._timer[index]]) if setup.bRequest == _GET_LATENCY_TIMER else None
         if setup.bRequest == chip.RESET:
-            if value in (0, 1):
+            if value in (0, chip.PURGE_RX):
                 self._rest[index].clear()
                 self._queues.pop(line.in_address, None)
         elif setup.bRequest == chip.MODEM_CTRL:
