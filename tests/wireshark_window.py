@@ -29,7 +29,7 @@ _GEAR_X, _ROW_X = 137, 650
 # Places in the options dialog, from its corner.
 HOST, DEVICE, RELOAD, SAVE = (310, 61), (310, 123), (503, 123), (376, 357)
 # On its tab Log.
-LOG_TAB, FIRST_CHOICE = (181, 26), (345, 61)
+LOG_TAB, FIRST_CHOICE = (242, 26), (345, 61)
 # In the toolbar's log window, from its corner, and the colour of what its text box has found.
 HIGHLIGHT, HIGHLIGHTED = (330, 395), (255, 255, 0)
 
@@ -103,6 +103,19 @@ class Window:
         """Open the options of the selected interface; the corner of the dialog."""
         self.click((_GEAR_X, self.selected_row()))
         return self.corner(self.find("Interface Options"))
+
+    def start_selected(self) -> None:
+        """Double-click the selected interface; a busy machine loses clicks, so again until its extcap runs."""
+        place = 300, self.selected_row()
+
+        def started() -> bool:
+            self.click(place, 2)
+            try:
+                return bool(wait_until("the extcap runs", self.extcaps, 5))
+            except AssertionError:
+                return False
+
+        wait_until("a capture has been started", started, 40)
 
     def captures(self) -> list[Path]:
         """Capture files, the newest last."""

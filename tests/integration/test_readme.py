@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-ROOMS = re.findall(r"^\| (`[^|]*) \|", README.partition("## Rooms")[2].partition("## Limits")[0], re.MULTILINE)
+ROOMS = re.findall(r"^\| (`[^|]*) \|", (ROOT / "docs/rooms.md").read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("code", EXAMPLES, ids=[f"example-{i}" for i in range(len(EXAMPLES))])

@@ -113,3 +113,9 @@ def test_files_and_functions_stay_short(path: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             assert (node.end_lineno or 0) - node.lineno < 45, f"{node.name} is long"
+
+
+def test_every_room_has_its_line_in_the_documentation() -> None:
+    page = (PACKAGE.parent / "docs/rooms.md").read_text()
+    for room in LINES:
+        assert f"`{room}`" in page or f"/{room}`" in page or f"{room}.py`" in page, room

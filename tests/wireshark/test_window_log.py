@@ -46,7 +46,7 @@ def test_the_log_beside_usb(port: int, device: Device, tmp_path: Path) -> None:
     options = [part for name, value in values.items() for part in ("-o", f"extcap.usbip_remote.{name}:{value}")]
     with wireshark(tmp_path, "-i", "usbip-remote", *options) as window:
         _choose_connect(window, tmp_path)
-        window.click((300, window.selected_row()), 2)
+        window.start_selected()
         with device.accept() as sock:
             wait_until("packets", lambda: window.captures() and window.captures()[-1].stat().st_size > 8000, 40)
             window.click(places.LOG)

@@ -42,11 +42,10 @@ def test_a_library_that_does_not_load(file: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "usbip_capture", library / "usbip_capture")
     (library / "usbip_capture" / file).write_text("syntax error(\n")
     with wireshark(tmp_path, *OPTIONS) as window:
-        row = window.selected_row()
+        window.selected_row()
         for folder in (".config/wireshark/extcap", ".local/lib/wireshark/extcap"):
             render_launcher(tmp_path / folder, library)
-        window.click((300, row), 2)
-        wait_until("the extcap runs", window.extcaps, 40)
+        window.start_selected()
         wait_until("the extcap has ended", lambda: not window.extcaps(), 40)
         quits(window)
 

@@ -42,7 +42,7 @@ def test_options_marks_and_endpoints(port: int, tmp_path: Path) -> None:
     options = ["-o", f"extcap.usbip_remote.port:{port}", "-o", f"extcap.usbip_remote.logfile:{log}"]
     with wireshark(tmp_path, "-i", "usbip-remote", *options) as window:
         _choose_device(window, tmp_path)
-        window.click((300, window.selected_row()), 2)
+        window.start_selected()
         wait_until("packets", lambda: window.captures() and window.captures()[-1].stat().st_size > 8000, 40)
         _marks_and_endpoints(window, log)
         main = window.find("Capturing from")
