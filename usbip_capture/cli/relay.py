@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from usbip_capture.capture.writer import PcapWriter
     from usbip_capture.relay.service import RelayService
 
+#: Whose log tells of clients.
+_SAYS = "usbip_capture.relay"
+
 _EPILOG = """\
 examples:
   usbip-capture relay pi -o session.pcapng        then: usbip attach -r 127.0.0.1 -b 1-1
@@ -69,12 +72,19 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("name the server that has the devices, or --stop")
     if args.record_unlinks and not args.output:
         args.parser.error("--record-unlinks goes with -o; in Wireshark it is an option of the capture")
+    telling = _tell_of_clients()
+    try:
+        return _relay(args)
+    finally:
+        logging.getLogger(_SAYS).removeHandler(telling)
+
+
+def _relay(args: argparse.Namespace) -> int:
     from usbip_capture.hosts import Server
     from usbip_capture.relay.background import make_responsive
     from usbip_capture.relay.listening import WARNING, is_loopback, listen_address, parse_networks
     from usbip_capture.relay.service import LIST_TIMEOUT, RelayService
 
-    _tell_of_clients()
     make_responsive()
     address, port = listen_address(args.listen or "")
     service = RelayService(Server.parse(args.server), address, port, parse_networks(",".join(args.allow or ())))
@@ -170,9 +180,10 @@ def _say(text: str) -> None:
         pass
 
 
-def _tell_of_clients() -> None:
+def _tell_of_clients() -> logging.Handler:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("usbip-capture: %(message)s"))
-    logger = logging.getLogger("usbip_capture.relay")
+    logger = logging.getLogger(_SAYS)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    return handler

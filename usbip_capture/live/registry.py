@@ -57,25 +57,25 @@ def sweep() -> None:
         names = os.listdir(folder())
     except OSError:
         return
-    alive = set()
-    for name in names:
-        if not name.startswith("."):
-            entry = _read(name)
-            if entry is None:
-                _remove(name)
-            else:
-                alive.add(str(entry.pid))
     for name in names:
         pid = name.removesuffix(".new").rpartition(".")[2]
-        if name.startswith(".") and pid.isdigit() and pid not in alive and not _lives(int(pid)):
-            _remove(name)
+        left = pid.isdigit() and not _lives(int(pid)) if name.startswith(".") else _is_left(name)
+        if left:
+            try:
+                os.unlink(os.path.join(folder(), name))
+            except OSError:     # somebody was quicker
+                pass
 
 
-def _remove(name: str) -> None:
+def _is_left(name: str) -> bool:
     try:
-        os.unlink(os.path.join(folder(), name))
-    except OSError:     # somebody was quicker
-        pass
+        fd = os.open(os.path.join(folder(), name), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _is_held(fd)
+    finally:
+        os.close(fd)
 
 
 def _lives(pid: int) -> bool:
