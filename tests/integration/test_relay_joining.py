@@ -298,6 +298,11 @@ def test_what_many_killed_relays_have_left_hides_no_other(demo: Server) -> None:
         used(first)
 
 
+def test_a_relay_on_ipv6_is_listed_with_its_address(demo: Server) -> None:
+    with closing(RelayService(demo, "::1", 0)) as service:
+        assert entry_of(service).display.endswith(f" at [::1]:{service.relay.port}")
+
+
 def test_a_port_that_is_taken_is_a_sentence(demo: Server) -> None:
     with pytest.raises(CaptureError, match=f"cannot listen on 127.0.0.1:{demo.port}: another program has that port"):
         background.start(demo, "127.0.0.1", demo.port, "")
