@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -115,6 +116,39 @@ def test_stop(server: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no relay of yours runs" in capsys.readouterr().err
 
 
+def test_one_that_hangs_does_not_keep_the_others_from_stopping(
+    server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with relaying(server) as one, relaying(server) as other:
+        first = min(one, other, key=lambda relay: f"usbip-relay-{relay.port}")
+        last = other if first is one else one
+        os.kill(first.process.pid, signal.SIGSTOP)
+        try:
+            assert main(["relay", "--stop"]) == 3
+            assert last.end()[0] == 0
+            assert f"does not answer: wait, or end its process, {first.process.pid}" in capsys.readouterr().err
+        finally:
+            os.kill(first.process.pid, signal.SIGCONT)
+        assert main(["relay", "--stop"]) in (0, 1, 3)    # or it has read what was said before
+        assert first.end()[0] == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_is_told_by_the_exit_code(server: str) -> None:
+    with relaying(server, "-o", "/dev/full") as relay:
+        code, _, err = relay.end()
+    assert code == 1
+    assert "the disk is full" in err.splitlines()[-1]
+
+
+def test_standard_error_that_nobody_reads_cuts_nobody_off(server: str) -> None:
+    with relaying(server) as relay:
+        assert relay.process.stderr is not None
+        relay.process.stderr.close()
+        use(relay.port)
+        use(relay.port)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -122,6 +156,7 @@ def test_stop(server: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["127.0.0.1:1", "--listen", "0.0.0.0:0", "--allow", "everybody"], 2, "'everybody' is no network"),
         (["127.0.0.1:1", "--listen", "192.0.2.1:0", "--allow", "192.0.2.0/24"], 1, "does not have that address"),
         (["127.0.0.1:1", "--listen", "127.0.0.1:99999"], 2, "is no address"),
+        (["--stop", "--listen", "127.0.0.1:99999"], 2, "is no address"),
         (["127.0.0.1:1", "--listen", "127.0.0.1:0", "-o", "/nowhere/x.pcapng"], 1, "cannot be written"),
     ],
 )
@@ -134,7 +169,7 @@ def test_what_cannot_be_is_one_sentence(
 
 
 def test_wrong_arguments(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([], ["--stop", "pi"], ["--stop", "-o", "x"]):
+    for arguments in ([], ["pi", "--record-unlinks"], ["--stop", "pi"], ["--stop", "-o", "x"]):
         with pytest.raises(SystemExit):
             main(["relay", *arguments])
     assert "name the server" in capsys.readouterr().err

@@ -19,6 +19,9 @@ from tests.tcp_recording import golden_sayings
 from tests.usbip_sessions import INFO, described, imported, session, traffic
 from tests.usbmon_comparison import compare
 from tests.waiting import wait_until
+from usbip_capture import PcapWriter
+from usbip_capture.relay import forwarding
+from usbip_capture.relay.captures import RelayCapture
 from usbip_capture.relay.relay import MAX_CONNECTIONS
 
 SESSIONS = sorted(path.parent for path in (Path(__file__).parents[1] / "golden").glob("*/usbip.pcap"))
@@ -77,6 +80,68 @@ def test_a_reset_after_a_half_close_ends_it() -> None:
         both.wait_gone()        # although nobody writes
         with pytest.raises(OSError, match=r"."):
             server.sendall(b"nobody is there")
+
+
+def test_what_a_server_said_before_it_died_arrives() -> None:
+    for _ in range(30):
+        with ends() as both:
+            client, server = both.connect()
+            client.sendall(b"never read")
+            assert server.recv(1) == b"n"
+            server.sendall(bytes(5000))
+            server.close()      # a reset, for it has not read all
+            try:
+                client.sendall(b"to nobody")
+            except OSError:     # the reset is here already
+                pass
+            assert read_exactly(client, 5000) == bytes(5000)
+            both.wait_gone()
+
+
+def test_a_client_that_died_before_a_server_that_hangs_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarding, "_LAST_PATIENCE", 0.5)
+    with ends() as both:
+        client, server = both.connect()
+        server.sendall(b"never read")
+        client.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            client.sendall(bytes(64 << 20))
+        client.close()
+        both.wait_gone()
+
+
+def test_a_capture_that_fails_cuts_nobody_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with ends(tmp_path / "out.pcapng") as both:
+        client, server = both.connect()
+        monkeypatch.setattr(RelayCapture, "event", fault)
+        play(client, server, session(), 1 << 20)
+        wait_until("it was tried", lambda: not both.relay._captures)
+        with PcapWriter(tmp_path / "other.pcapng") as writer:
+            monkeypatch.setattr(RelayCapture, "joins", fault)
+            both.relay.capture(writer)
+            play(client, server, traffic(3), 1 << 20)
+
+
+def test_without_threads_a_client_is_turned_away_and_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with ends() as both:
+        good = both.connect()
+        wait_until("it is there", lambda: both.relay.clients)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fault)
+            with socket.create_connection(("127.0.0.1", both.relay.port), TIMEOUT) as client, pytest.raises(
+                ConnectionResetError
+            ):
+                client.recv(1)
+        both.wait_gone(1)
+        good[0].sendall(b"still there")
+        assert read_exactly(good[1], 11) == b"still there"
+        play(*both.connect(), session(), 1 << 20)
 
 
 def test_a_server_that_is_not_there_is_a_reset() -> None:

@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -278,6 +280,27 @@ def test_a_relay_that_is_killed_is_not_listed_any_more(demo: Server, tmp_path: P
     assert (Path(registry.folder()) / entry.name).exists()
     with pytest.raises(ServerLost):
         joining.stop(entry)
+
+
+def test_what_many_killed_relays_have_left_hides_no_other(demo: Server) -> None:
+    registry.make_folder()
+    folder = Path(registry.folder())
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for number in range(100):
+        (folder / f".left-{number}.{dead.pid}").touch()
+        (folder / f"left-{number}").touch()
+    with closing(RelayService(demo, "127.0.0.1", 0)) as first:
+        assert [entry.name for entry in registry.running()] == [first.offer.name]
+        with closing(RelayService(demo, "127.0.0.1", 0)) as second:
+            assert {entry.name for entry in registry.running()} == {first.offer.name, second.offer.name}
+        assert not [path for path in folder.iterdir() if "left" in path.name]
+        used(first)
+
+
+def test_a_relay_on_ipv6_is_listed_with_its_address(demo: Server) -> None:
+    with closing(RelayService(demo, "::1", 0)) as service:
+        assert entry_of(service).display.endswith(f" at [::1]:{service.relay.port}")
 
 
 def test_a_port_that_is_taken_is_a_sentence(demo: Server) -> None:

@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from usbip_capture.address import DEFAULT_PORT, parse_address
@@ -15,8 +16,10 @@ from usbip_capture.errors import CaptureError, UsbipError
 
 if TYPE_CHECKING:
     from usbip_capture.capture.writer import PcapWriter
-    from usbip_capture.live.registry import Entry
     from usbip_capture.relay.service import RelayService
+
+#: Whose log tells of clients.
+_SAYS = "usbip_capture.relay"
 
 _ABOUT = """\
 Stand between any USB/IP client and a server, and see what they say to each other. What is relayed can also be captured
@@ -64,34 +67,52 @@ def run(args: argparse.Namespace) -> int:
         return _stop(args.listen)
     if not args.server:
         args.parser.error("name the server that has the devices, or --stop")
+    if args.record_unlinks and not args.output:
+        args.parser.error("--record-unlinks goes with -o; in Wireshark it is an option of the capture")
+    telling = _tell_of_clients()
+    try:
+        return _relay(args)
+    finally:
+        logging.getLogger(_SAYS).removeHandler(telling)
+
+
+def _relay(args: argparse.Namespace) -> int:
     from usbip_capture.hosts import Server
     from usbip_capture.relay.background import make_responsive
     from usbip_capture.relay.listening import WARNING, is_loopback, listen_address, parse_networks
     from usbip_capture.relay.service import LIST_TIMEOUT, RelayService
 
-    _tell_of_clients()
     make_responsive()
     address, port = listen_address(args.listen or "")
     service = RelayService(Server.parse(args.server), address, port, parse_networks(",".join(args.allow or ())))
-    try:
-        relay = service.relay
-        service.listed.wait(LIST_TIMEOUT)
+    relay = service.relay
+
+    def ready() -> None:
         _say(f"relaying {relay.listening} to {relay.server}; {relay.hint}")
         if not is_loopback(relay.address):
             _say(f"other machines can connect: {WARNING}")
+
+    try:
+        service.listed.wait(LIST_TIMEOUT)
         for name in ("SIGTERM", "SIGINT"):
             signal.signal(getattr(signal, name), lambda *_: service.stop())
         if args.wireshark:
             _open_wireshark(service.offer.name)
-        _capture(service, args.output, record_unlinks=args.record_unlinks)
+        _capture(service, args.output, ready, record_unlinks=args.record_unlinks)
     finally:
         service.close()
     return 0
 
 
-def _capture(service: RelayService, output: str | None, *, record_unlinks: bool) -> None:
-    """Until the relay is stopped. A capture that ends before ends alone, while anybody is attached."""
+def _capture(
+    service: RelayService, output: str | None, ready: Callable[[], None], *, record_unlinks: bool
+) -> None:
+    """Until the relay is stopped. A capture that ends before ends alone, while anybody is attached.
+
+    ready: called when clients may come. Raises CaptureError, at the end, if the capture has failed.
+    """
     if output is None:
+        ready()
         service.wait_stopped()
         return
     from usbip_capture.capture.writer import PcapWriter
@@ -99,6 +120,7 @@ def _capture(service: RelayService, output: str | None, *, record_unlinks: bool)
     ended = threading.Event()
     with PcapWriter(output, record_unlinks=record_unlinks, on_end=lambda reason: ended.set()) as writer:
         capture = service.begin(writer)
+        ready()
         while not service.stopped and not ended.is_set():
             ended.wait(0.2)
         service.end(capture)
@@ -106,7 +128,7 @@ def _capture(service: RelayService, output: str | None, *, record_unlinks: bool)
     if ended.is_set():
         _say(f"{error or 'nobody reads the capture any more'}; the relay ends when nobody is attached, or by Ctrl-C")
         service.wait_unused()
-    elif error is not None:
+    if error is not None:
         raise error
 
 
@@ -121,21 +143,25 @@ def _closed(writer: PcapWriter) -> CaptureError | None:
 
 def _stop(listen: str | None) -> int:
     from usbip_capture.live import joining, registry
+    from usbip_capture.relay.listening import listen_address
 
-    entries = [entry for entry in registry.running() if listen is None or _listens_at(entry, listen)]
+    at = None if listen is None else listen_address(listen)
+    entries = [entry for entry in registry.running() if at is None or parse_address(entry.listen) == at]
     if not entries:
         where = f" at {listen}" if listen else ""
         raise UsbipError(f"no relay of yours runs{where}: nothing to stop")
+    failed: UsbipError | None = None
     for entry in entries:
-        joining.stop(entry)
-        _say(f"stopped: {entry.display}")
+        try:
+            joining.stop(entry)
+            _say(f"stopped: {entry.display}")
+        except UsbipError as error:     # the others are to be stopped all the same
+            if failed is not None:
+                _say(str(failed))
+            failed = error
+    if failed is not None:
+        raise failed
     return 0
-
-
-def _listens_at(entry: Entry, listen: str) -> bool:
-    from usbip_capture.relay.listening import listen_address
-
-    return parse_address(entry.listen) == listen_address(listen)
 
 
 def _open_wireshark(interface: str) -> None:
@@ -145,12 +171,16 @@ def _open_wireshark(interface: str) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"usbip-capture: {text}", file=sys.stderr, flush=True)
+    try:
+        print(f"usbip-capture: {text}", file=sys.stderr, flush=True)
+    except OSError:     # nobody reads it: no reason to cut clients off
+        pass
 
 
-def _tell_of_clients() -> None:
+def _tell_of_clients() -> logging.Handler:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("usbip-capture: %(message)s"))
-    logger = logging.getLogger("usbip_capture.relay")
+    logger = logging.getLogger(_SAYS)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    return handler

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from usbip_capture.capture.sinks import Sink
-from usbip_capture.errors import UsbipError
+from usbip_capture.errors import ServerLost, UsbipError
 from usbip_capture.extcap.clients import ClientList
 from usbip_capture.hosts import Server
 from usbip_capture.live import registry
@@ -36,8 +36,18 @@ class Relayed:
 
     def join(self, sink: Sink, capture_filter: str, on_end: Callable[[str], None]) -> JoinedCapture:
         """Capture into `sink` from now on. Raises UsbipError; the sink is as it was then."""
+        try:
+            return self._join(self._entry or self._chosen(), sink, capture_filter, on_end)
+        except ServerLost:
+            if self._entry is not None:
+                raise
+        # It ended just now, as nobody needed it: the next one can be had when that has let go of its port.
+        return self._join(self._chosen(), sink, capture_filter, on_end)
+
+    def _join(
+        self, entry: Entry, sink: Sink, capture_filter: str, on_end: Callable[[str], None]
+    ) -> JoinedCapture:
         choices = self._choices
-        entry = self._entry or self._chosen()
         log.info("joining %s", entry.display)
         capture = self._capture = JoinedCapture(
             entry,

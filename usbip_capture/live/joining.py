@@ -36,7 +36,7 @@ def connect(entry: Entry, want: str, **request: object) -> tuple[socket.socket, 
         answer, rest = _answer(sock, entry)
     except OSError as error:
         sock.close()
-        raise ServerLost(f"{entry.display} does not answer: end it with usbip-capture relay --stop") from error
+        raise ServerLost(f"{entry.display} does not answer: wait, or end its process, {entry.pid}") from error
     except UsbipError:
         sock.close()
         raise

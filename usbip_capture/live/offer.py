@@ -49,6 +49,7 @@ class Offer:
             loopback = not hasattr(socket, "AF_UNIX")
         try:
             registry.make_folder()
+            registry.sweep()
             address = self._listen_on_port() if loopback else self._listen_on_path()
             self._registration = Registration(
                 Entry(self.name, display, address, token, os.getpid(), server, listen)

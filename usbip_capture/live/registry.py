@@ -49,13 +49,52 @@ def make_folder() -> None:
         os.chmod(folder(), 0o700)
 
 
+def sweep() -> None:
+    """Take away what killed programs have left, but for files that may be in the making."""
+    if os.name == "nt":
+        return      # whose owner is alive cannot be told there
+    try:
+        names = os.listdir(folder())
+    except OSError:
+        return
+    for name in names:
+        pid = name.removesuffix(".new").rpartition(".")[2]
+        left = pid.isdigit() and not _lives(int(pid)) if name.startswith(".") else _is_left(name)
+        if left:
+            try:
+                os.unlink(os.path.join(folder(), name))
+            except OSError:     # somebody was quicker
+                pass
+
+
+def _is_left(name: str) -> bool:
+    try:
+        fd = os.open(os.path.join(folder(), name), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _is_held(fd)
+    finally:
+        os.close(fd)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:     # it is somebody else's
+        pass
+    return True
+
+
 def running() -> list[Entry]:
     """What can be joined now, by name."""
     try:
-        names = sorted(os.listdir(folder()))[:_MAX_ENTRIES]
+        names = sorted(name for name in os.listdir(folder()) if not name.startswith("."))
     except OSError:
         return []
-    found = [_read(name) for name in names if not name.startswith(".")]
+    found = [_read(name) for name in names[:_MAX_ENTRIES]]
     return [entry for entry in found if entry is not None]
 
 

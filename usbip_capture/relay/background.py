@@ -41,10 +41,10 @@ def start(server: Server, address: str, port: int, allow: str) -> Entry:
     flags = 0
     if sys.platform == "win32":
         flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
-    nothing = subprocess.DEVNULL
+    nothing, home = subprocess.DEVNULL, os.path.expanduser("~")
     process = subprocess.Popen(
         [sys.executable, "-I", "-c", code], stdin=nothing, stdout=subprocess.PIPE, stderr=nothing,
-        cwd=os.path.expanduser("~"), start_new_session=True, creationflags=flags,
+        cwd=home if os.path.isdir(home) else os.sep, start_new_session=True, creationflags=flags,
     )  # fmt: skip
     assert process.stdout is not None
     late = threading.Timer(_START_TIMEOUT, process.kill)

@@ -28,6 +28,8 @@ _AT_ONCE = 8
 _LINGER = struct.pack("@HH" if os.name == "nt" else "@ii", 1, 0)
 
 _UNWATCHED = -1
+#: Seconds in which a receiver must take something, when its sender is gone already.
+_LAST_PATIENCE = 30.0
 
 # observation, whether the client sent it, the bytes, time stamp
 Chunk = tuple["Observation", bool, bytes, int]
@@ -77,6 +79,7 @@ class End:
         elif mask & (BROKEN | HUNG_UP):
             if self.outgoing.rest:
                 self.leave()        # it would be told again and again; what it has sent goes out first
+                connection.hasten(self)
             elif self.outgoing.ended:
                 connection.reset()
             else:
@@ -105,10 +108,10 @@ class End:
         """Forward what is there; where all came that was asked for there may be more."""
         way = self.outgoing
         asked, turns = way.size, _AT_ONCE
-        while self._forward(way) >= asked and turns and not way.rest:
+        while self.forward(way) >= asked and turns and not way.rest:
             asked, turns = way.size, turns - 1
 
-    def _forward(self, way: Direction) -> int:
+    def forward(self, way: Direction) -> int:
         """Read and send on; how many bytes that were."""
         connection = self._connection
         try:
@@ -127,7 +130,7 @@ class End:
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
-            connection.reset()
+            connection.refused(way)
             return 0
         connection.chunks.append((connection.observation, way.from_client, data, time.time_ns()))
         size = len(data)
@@ -150,7 +153,7 @@ class End:
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            connection.reset()
+            connection.refused(way)
             return
         if not way.rest:
             connection.settle(way)
@@ -170,7 +173,7 @@ class Connection:
     ) -> None:
         self.observation = observation
         self.chunks = chunks
-        self.over = False
+        self.over = self._breaking = False
         self._on_over = on_over
         self._client, self._server = client, server
         self._up, self._down = Direction(client, server, True), Direction(server, client, False)
@@ -200,12 +203,39 @@ class Connection:
             try:
                 target.shutdown(socket.SHUT_WR)
             except OSError:
-                self.reset()
+                self.refused(way)
                 return
-        if self._up.told and self._down.told:
-            self._close()
-        else:
+        if not (self._up.told and self._down.told):
             self.rewatch()
+        elif self._breaking:
+            self.reset()
+        else:
+            self._close()
+
+    def refused(self, way: Direction) -> None:
+        """The receiver of this direction is gone: what it has said before goes out, then the other is told."""
+        if self._breaking:
+            self.reset()
+            return
+        self._breaking = True
+        way.ended = way.told = True
+        way.rest = b""
+        end = self.ends[way.from_client]
+        back = end.outgoing
+        while not self.over and not back.rest and end.forward(back):
+            pass
+        if self.over:
+            return
+        if back.rest:
+            self.rewatch()
+        else:
+            self.reset()
+
+    def hasten(self, gone: End) -> None:
+        """One side is gone: the other has not all the time it wants for what is left."""
+        for end in self.ends:
+            if end is not gone and hasattr(socket, "TCP_USER_TIMEOUT"):
+                end.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(_LAST_PATIENCE * 1000))
 
     def reset(self) -> None:
         """One side has broken the connection off, or we do: both are told in the same way."""

@@ -177,7 +177,10 @@ class Relay:
         except BlockingIOError:
             pass
         while self._calls:
-            self._calls.popleft()()
+            try:
+                self._calls.popleft()()
+            except Exception:       # nobody is cut off for it
+                log.exception("the relay goes on after a fault of our own")
 
     # -- the relay's thread
 
@@ -225,8 +228,12 @@ class Relay:
     def _event(self, observation: Observation, event: Event) -> None:
         """An event that is old enough."""
         observation.passes(event)
-        for capture in self._captures:
-            capture.event(observation, event)
+        for capture in list(self._captures):
+            try:
+                capture.event(observation, event)
+            except Exception:       # nobody is cut off for it
+                log.exception("a capture ends because of our own fault")
+                self._captures.remove(capture)
         if type(event) is Imported:
             log.info("client %d, %s, has imported %s", observation.number, observation.peer, observation.device)
 
@@ -250,11 +257,18 @@ class Relay:
             if full or not may_connect(address[0], self._allow):
                 log.warning("%s is turned away: %s", peer, "too many clients" if full else "it is not allowed here")
                 self.turned_away += 1
-                reset_on_close(sock)
-                sock.close()
+                _break_off(sock)
                 continue
             self._connecting += 1
-            threading.Thread(target=self._connect, args=(sock, peer), name="usbip-relay-connect", daemon=True).start()
+            try:
+                threading.Thread(
+                    target=self._connect, args=(sock, peer), name="usbip-relay-connect", daemon=True
+                ).start()
+            except RuntimeError as error:       # this system has no thread left
+                log.warning("%s is turned away: %s", peer, error)
+                self._connecting -= 1
+                self.turned_away += 1
+                _break_off(sock)
 
     def _pause(self, error: OSError) -> None:
         """Too many open files, mostly: the others go on, and a client waits."""
@@ -276,8 +290,7 @@ class Relay:
             server = self.server.connect()
         except (UsbipError, OSError) as error:
             log.warning("client %s: %s", peer, error)
-            reset_on_close(client)
-            client.close()
+            _break_off(client)
             self._call(self._not_connected)
             return
         self._call(functools.partial(self._connected, client, server, peer))
@@ -291,8 +304,13 @@ class Relay:
             client.close()
             server.close()
             return
-        for sock in (client, server):
-            set_options(sock)
+        try:
+            for sock in (client, server):
+                set_options(sock)
+        except OSError:     # one of them is gone: some systems tell it so
+            _break_off(client)
+            _break_off(server)
+            return
         self._last += 1
         observation = Observation(self._last, peer, self._hindsight.add)
         connection = Connection(client, server, observation, self._poller, self._chunks, self._over)
@@ -310,3 +328,8 @@ class Relay:
         del self._connections[observation]
         log.info("client %d, %s, is gone: %d bytes from it, %d to it", observation.number, observation.peer,
                  *connection.forwarded)  # fmt: skip
+
+
+def _break_off(sock: socket.socket) -> None:
+    reset_on_close(sock)
+    sock.close()

@@ -36,9 +36,10 @@ class RelayService(Source):
         self._stopping = threading.Event()
         self.relay = Relay(server, address, port, allow=allow)
         where = self.relay.listening
+        place = f"[{self.relay.address}]" if ":" in self.relay.address else self.relay.address
         try:
             self.offer = Offer(
-                self, f"{PREFIX}{self.relay.port}", f"USB/IP relay: {server} at {self.relay.address}:{self.relay.port}",
+                self, f"{PREFIX}{self.relay.port}", f"USB/IP relay: {server} at {place}:{self.relay.port}",
                 server=str(server), listen=where,
             )  # fmt: skip
         except UsbipError:

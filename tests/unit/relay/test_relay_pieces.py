@@ -125,6 +125,11 @@ def test_where_to_listen(text: str, address: tuple[str, int]) -> None:
     assert listen_address(text) == address
 
 
+def test_what_is_no_address_to_listen_on_is_a_sentence() -> None:
+    with pytest.raises(LocalProtocolError, match=r"'localhost:0:1' is no address to listen on"):
+        listen_address("localhost:0:1")
+
+
 def test_who_may_connect() -> None:
     allow = parse_networks("192.0.2.0/24, 2001:db8::/32 198.51.100.7")
     for peer in ("127.0.0.1", "::1", "192.0.2.200", "198.51.100.7", "2001:db8::5", "::ffff:192.0.2.1", "fe80::1%eth0"):
