@@ -6,8 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -25,10 +28,8 @@ EXCLUDED = {
     "test_cancel.TestCancelWrite.test_cancel_once":
         "expects 1 KiB to take 34 s at 300 baud: no time passes on the simulated wire",
 }  # fmt: skip
-EXCLUDED_OF_ACM = {
-    **EXCLUDED,
-    "test.Test0_DataWires.test1_RTS": "CDC-ACM has no CTS",
-}
+CHIPS = {"CDC-ACM": {**EXCLUDED, "test.Test0_DataWires.test1_RTS": "CDC-ACM has no CTS"}, "FTDI": EXCLUDED}
+Runs: TypeAlias = "dict[str, Future[subprocess.CompletedProcess[str]]]"
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +48,26 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tests
 
 
-@pytest.mark.parametrize("chip", ["CDC-ACM", "FTDI"])
-def test_pyserial_s_own_tests_pass(chip: str, suite: Path, tmp_path: Path) -> None:
+def run(chip: str, suite: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     adapter = acm(Loopback()) if chip == "CDC-ACM" else ftdi([Loopback()])
-    excluded = EXCLUDED_OF_ACM if chip == "CDC-ACM" else EXCLUDED
     with serial_server(adapter) as server:
-        command = [sys.executable, str(RUNNER), str(suite), server.url(), *excluded]
-        done = subprocess.run(
-            command, env=environment(tmp_path), capture_output=True, text=True, timeout=200, check=False
+        command = [sys.executable, str(RUNNER), str(suite), server.url(), *CHIPS[chip]]
+        return subprocess.run(
+            command, env=environment(folder), capture_output=True, text=True, timeout=200, check=False
         )
+
+
+@pytest.fixture(scope="module")
+def runs(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """All at once: they mostly wait."""
+    with ThreadPoolExecutor() as pool:
+        yield {chip: pool.submit(run, chip, suite, tmp_path_factory.mktemp("run")) for chip in CHIPS}
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_pyserial_s_own_tests_pass(chip: str, runs: Runs) -> None:
+    done = runs[chip].result()
     assert done.returncode == 0, done.stderr
     ran = re.search(r"^Ran (\d+) tests", done.stderr, re.MULTILINE)
     assert ran
-    assert int(ran[1]) == 61 - len(excluded), done.stderr
+    assert int(ran[1]) == 61 - len(CHIPS[chip]), done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import pytest
 
 from tests.kernel.conftest import Plug
 from tests.kernel.rig import Guest
-from tests.kernel.test_kernel_serial import gadget
 from tests.pcapng_reader import read_capture
 from tests.waiting import wait_until
 
@@ -20,13 +20,23 @@ from usbip_capture.urlhandler import registration  # noqa: E402  after the skip
 
 registration.register(serial)
 pytestmark = pytest.mark.kernel
-__all__ = ["gadget"]        # a fixture
 
 MIB = 1 << 20
 #: Bytes on their way at most: the far ends stop when they hold too much.
 WINDOW = 96 << 10
 MARKER = b"\n\x01ready\n"
 CHUNKS = pytest.mark.parametrize("chunk", [61, 512, 4096, 65536])
+
+
+@pytest.fixture(scope="session")
+def gadget(start_guest: Callable[[], Guest]) -> Guest:
+    """A guest that offers an ACM gadget, and echoes what comes to it."""
+    guest = start_guest()
+    guest.gadget(["acm.0"])
+    # Each client that leaves hangs the line up.
+    echo = "stty -F /dev/ttyGS0 raw -echo; cat /dev/ttyGS0 >/dev/ttyGS0; usleep 50000"
+    guest.run(f"(while :; do {echo}; done) >/dev/null 2>&1 &")
+    return guest
 
 
 def echo(port: Any, chunk: int) -> None:
