@@ -53,9 +53,12 @@ class PortUrl:
         if parts.fragment:
             raise LocalProtocolError(f"{text!r} ends with #{parts.fragment}, which means nothing: write %23 for a #")
         given = _parameters(parts.query)
+        selector = _selector(unquote(parts.path), text)
+        if selector.busid and "instance" in given:
+            raise LocalProtocolError(f"{selector.busid} in {text!r} means one device only: leave instance= out")
         return cls(
             Server.parse(unquote(parts.netloc)),
-            _selector(unquote(parts.path), text),
+            selector,
             _filled("serial", given),
             _number("interface", given, 255),
             _number("instance", given, 255),
