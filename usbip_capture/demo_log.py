@@ -7,6 +7,7 @@ Ref: RFC 5424, 6; RFC 6587, 3.4.1
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import threading
 import time
@@ -35,6 +36,9 @@ class DemoLog:
     def say(self, letter: str, tag: str, text: str) -> None:
         """One line, `letter` being ESP-IDF's: E, W, I or D."""
         with self._lock:
+            # Who has connected before this line gets it, though our thread may not have accepted them yet.
+            for listener in list(self._listeners):
+                self._take_waiting(listener)
             if not self._clients:
                 return
             uptime_ms = int((time.monotonic() - self._started) * 1000)
@@ -48,13 +52,8 @@ class DemoLog:
 
     def serve_socket(self, client: socket.socket) -> None:
         """Send the lines to this one too; the socket is the log's from now on."""
-        net.set_options(client)
-        client.setblocking(False)
         with self._lock:
-            if len(self._clients) < MAX_CLIENTS:
-                self._clients[client] = b""
-                return
-        client.close()
+            self._serve(client)
 
     def connect(self) -> socket.socket:
         """A connection within this process."""
@@ -70,6 +69,7 @@ class DemoLog:
         except OSError as error:
             reason = "it is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
             raise CaptureError(f"cannot offer the log on {address} port {port}: {reason}: choose another") from error
+        listener.setblocking(False)
         with self._lock:
             self._listeners.append(listener)
         threading.Thread(target=self._accept, args=(listener,), name="usbip-demo-log", daemon=True).start()
@@ -92,9 +92,31 @@ class DemoLog:
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                self.serve_socket(listener.accept()[0])
-            except OSError:     # closed, or no descriptor is left: then no log for others
+                select.select([listener], [], [])
+            except (OSError, ValueError):       # closed
                 return
+            with self._lock:
+                if not self._take_waiting(listener):
+                    return
+
+    def _take_waiting(self, listener: socket.socket) -> bool:
+        """Accept all who have connected; False if it can accept nobody any more. The lock is held."""
+        try:
+            while listener in self._listeners:
+                self._serve(listener.accept()[0])
+        except BlockingIOError:
+            return True
+        except OSError:     # closed, or no descriptor is left: then no log for others
+            pass
+        return False
+
+    def _serve(self, client: socket.socket) -> None:
+        if len(self._clients) >= MAX_CLIENTS:
+            client.close()
+            return
+        net.set_options(client)
+        client.setblocking(False)
+        self._clients[client] = b""
 
     def _send(self, client: socket.socket, frame: bytes) -> None:
         unsent = self._clients[client]
