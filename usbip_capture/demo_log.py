@@ -22,6 +22,8 @@ _SEVERITIES = {"E": 3, "W": 4, "I": 6, "D": 7}
 _USER = 1
 #: Bytes that wait for a client that reads slowly; further lines are left out.
 _MAX_UNSENT = 32 << 10
+#: Seconds for a thread to end; where shutting a listener down does not wake it, it is left behind.
+_END_TIMEOUT = 1.0
 
 
 class DemoLog:
@@ -32,6 +34,7 @@ class DemoLog:
         self._lock = threading.Lock()
         self._clients: dict[socket.socket, bytes] = {}      # what is not sent yet
         self._listeners: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
 
     def say(self, letter: str, tag: str, text: str) -> None:
         """One line, `letter` being ESP-IDF's: E, W, I or D."""
@@ -72,7 +75,9 @@ class DemoLog:
         listener.setblocking(False)
         with self._lock:
             self._listeners.append(listener)
-        threading.Thread(target=self._accept, args=(listener,), name="usbip-demo-log", daemon=True).start()
+        thread = threading.Thread(target=self._accept, args=(listener,), name="usbip-demo-log", daemon=True)
+        self._threads.append(thread)
+        thread.start()
         host, bound = listener.getsockname()[:2]
         return host, bound
 
@@ -87,6 +92,10 @@ class DemoLog:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:     # the other side was quicker
                 pass
+        # Their sockets' numbers must not belong to others while they still wait for them.
+        for thread in self._threads:
+            thread.join(_END_TIMEOUT)
+        for sock in sockets:
             sock.close()
 
     def _accept(self, listener: socket.socket) -> None:
