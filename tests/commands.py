@@ -37,3 +37,14 @@ def run_line(line: str, folder: Path, **more: str) -> subprocess.CompletedProces
     return subprocess.run(
         line, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60
     )
+
+
+def run_use(port: int, folder: Path, *arguments: str) -> str:
+    """What a program prints that `usbip-capture use` runs on a server of this machine; it must end well."""
+    command = [sys.executable, "-m", "usbip_capture.cli.main", "use", f"127.0.0.1:{port}", *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from usbip_capture.devices.serial.acm import acm
 from usbip_capture.devices.serial.exported import Adapter
@@ -53,3 +54,10 @@ def serial_server(*adapters: Adapter) -> Iterator[SerialServer]:
         yield server
     finally:
         server.server.close()
+
+
+def open_port(server: SerialServer, query: str = "", device: str = "1-1", **settings: Any) -> Any:
+    """A port of pyserial on one of its devices."""
+    import serial
+
+    return serial.serial_for_url(server.url(device, query), **{"timeout": 10, **settings})

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import simulated_programs as simulated
+from tests.commands import run_use
 from tests.pcapng_reader import read_capture
 from usbip_capture.server import Server
 
@@ -55,20 +53,7 @@ def server() -> Iterator[Server]:
 
 def use(server: Server, folder: Path, *arguments: str) -> str:
     """What a program prints; it must end well."""
-    _, port = server.listen("127.0.0.1", 0)
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "usbip_capture.cli.main", "use", f"127.0.0.1:{port}", *arguments]
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return run_use(server.listen("127.0.0.1", 0)[1], folder, *arguments)
 
 
 def require(module: str, package: str) -> None:

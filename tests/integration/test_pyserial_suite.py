@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 
+from tests.own_suites import own_suite
 from tests.serial_server import serial_server
 from tests.usbip_ports import environment
 from usbip_capture.devices.serial.acm import acm
@@ -35,17 +34,7 @@ Runs: TypeAlias = "dict[str, Future[subprocess.CompletedProcess[str]]]"
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `test` folder of the source distribution of the pyserial that is installed."""
-    folder = tmp_path_factory.mktemp("pyserial")
-    pyserial = f"pyserial=={version('pyserial')}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "-q", pyserial]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"{pyserial} cannot be downloaded as source: {done.stderr.strip().splitlines()[-1:]}")
-    (archive,) = folder.glob("pyserial-*.tar.gz")
-    subprocess.run([sys.executable, "-m", "tarfile", "-e", str(archive), str(folder)], check=True)
-    (tests,) = folder.glob("pyserial-*/test")
-    shutil.rmtree(tests.parent / "serial")      # or it would be used instead of the one that is installed
-    return tests
+    return own_suite("pyserial", "test", "serial", tmp_path_factory.mktemp("pyserial"))
 
 
 def run(chip: str, suite: Path, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from tests.own_suites import own_suite
 from tests.pcapng_reader import read_capture
 from tests.pyusb_test_device import BUSID, pyusb_test_server
 from tests.waiting import wait_until
@@ -24,17 +23,7 @@ RUNNER = Path(__file__).with_name("run_pyusb_suite.py")
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `tests` folder of the source distribution of the PyUSB that is installed."""
-    folder = tmp_path_factory.mktemp("pyusb")
-    pyusb = f"pyusb=={version('pyusb')}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "-q", pyusb]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"{pyusb} cannot be downloaded as source: {done.stderr.strip().splitlines()[-1:]}")
-    (archive,) = folder.glob("pyusb-*.tar.gz")
-    subprocess.run([sys.executable, "-m", "tarfile", "-e", str(archive), str(folder)], check=True)
-    (tests,) = folder.glob("pyusb-*/tests")
-    shutil.rmtree(tests.parent / "usb")     # or it would be used instead of the one that is installed
-    return tests
+    return own_suite("pyusb", "tests", "usb", tmp_path_factory.mktemp("pyusb"))
 
 
 @pytest.mark.parametrize("captured", [False, True], ids=["capture off", "capture on"])

@@ -140,10 +140,10 @@ def test_lines_and_breaks(kind: str, stack: ExitStack) -> None:
     ]  # fmt: skip
 
 
-def settle(host: SerialHost, wanted: ModemLines) -> None:
-    """Let the driver hear of modem lines in whichever way its chip tells of them."""
+def hear(host: SerialHost, said: Callable[[], bool]) -> None:
+    """Let the driver hear of lines and errors in whichever way its chip tells of them."""
     for _ in range(5):
-        if host.driver.lines == wanted:
+        if said():
             return
         if host.driver.polls:
             host.poll()
@@ -151,6 +151,10 @@ def settle(host: SerialHost, wanted: ModemLines) -> None:
             host.notice()
         else:
             host.read_once()
+
+
+def settle(host: SerialHost, wanted: ModemLines) -> None:
+    hear(host, lambda: host.driver.lines == wanted)
     assert host.driver.lines == wanted
 
 
@@ -181,15 +185,7 @@ def test_errors_on_demand(kind: str, stack: ExitStack) -> None:
     notebook.line.report(LineErrors(parity=1))
     notebook.line.report(LineErrors(framing=1))
     wanted = LineErrors(1, 1, 1, breaks)
-    for _ in range(5):
-        if host.driver.errors == wanted:
-            break
-        if host.driver.polls:
-            host.poll()
-        elif host.port.pipes.notify is not None:
-            host.notice()
-        else:
-            host.read_once()
+    hear(host, lambda: host.driver.errors == wanted)
     assert host.driver.errors == wanted
 
 

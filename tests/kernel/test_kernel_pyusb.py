@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import struct
-import subprocess
-import sys
 import threading
 from array import array
 from collections.abc import Callable, Iterator
@@ -17,6 +15,7 @@ import pytest
 import usb.core
 import usb.util
 
+from tests.commands import run_use
 from tests.kernel.conftest import Plug
 from tests.kernel.rig import FakeDevice, Guest
 from tests.kernel.rig.fakedev import BULK_IN, BULK_OUT, INTERRUPT_IN, ISO_IN, SEND_REPORTS, STALL_BULK_IN
@@ -107,20 +106,8 @@ def test_pyftdi(guest: Guest, plug: Plug, tmp_path: Path) -> None:
     pytest.importorskip("pyftdi", reason="pyftdi is not installed")
     plug("serial")
     (tmp_path / "echo.py").write_text(FTDI)
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    server = f"127.0.0.1:{guest.usbip_port}"
-    command = [sys.executable, "-m", "usbip_capture.cli.main", "use", server, "--pcap", "ftdi.pcapng", "--", "echo.py"]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "b'hello through the adapter'" in done.stdout
+    said = run_use(guest.usbip_port, tmp_path, "--pcap", "ftdi.pcapng", "--", "echo.py")
+    assert "b'hello through the adapter'" in said
     assert (tmp_path / "ftdi.pcapng").stat().st_size > 2000
 
 
