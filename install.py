@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Sets usbip_capture up on this machine; uses nothing but Python's standard library.
 
-    python3 install.py              install, and put the plug-in where Wireshark looks
-    python3 install.py --demo       the same, then capture the built-in simulated device
-    python3 install.py --doctor     look for everything that may be wrong, and say what helps
-    python3 install.py --profile    install the Wireshark profile USB-IP; --profile remove takes it away
-    python3 install.py --uninstall  take everything back
-    python3 install.py --test       make a test environment and run the whole suite; arguments after -- go to pytest
+python3 install.py              install, and put the plug-in where Wireshark looks
+python3 install.py --demo       the same, then capture the built-in simulated device
+python3 install.py --doctor     look for everything that may be wrong, and say what helps
+python3 install.py --profile    install the Wireshark profile USB-IP; --profile remove takes it away
+python3 install.py --uninstall  take everything back
+python3 install.py --test       make a test environment and run the whole suite; arguments after -- go to pytest
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def uninstall() -> int:
     say(f"Removed {environment}.")
     try:
         environment.parent.rmdir()
-    except OSError:     # something of somebody else's is in it
+    except OSError:  # something of somebody else's is in it
         pass
     return 0
 
@@ -333,7 +333,8 @@ def test(arguments: list[str]) -> int:
     pip(TEST_ENVIRONMENT, "install", "--editable", str(ROOT), *test_requirements())
     python = program(TEST_ENVIRONMENT, "python")
     pytest = [python, "-m", "pytest", *arguments]
-    steps = [[python, "-m", "ruff", "check"], [python, "-m", "mypy"], pytest]
+    ruff = [python, "-m", "ruff"]
+    steps = [[*ruff, "check"], [*ruff, "format", "--check", "--quiet"], [python, "-m", "mypy"], pytest]
     for command in [pytest] if arguments else steps:
         print("\n$ " + " ".join(["python", *command[1:]]), flush=True)
         code = subprocess.run(command, cwd=ROOT, check=False).returncode

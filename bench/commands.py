@@ -81,7 +81,7 @@ def starts(rounds: int, env: dict[str, str]) -> None:
         "usbip-capture list, 1 ms away": [*COMMAND, "list", f"127.0.0.1:{relay(port)}"],
     }
     for command in commands.values():
-        timed(command, env)     # writes the bytecode, fills the disk cache
+        timed(command, env)  # writes the bytecode, fills the disk cache
     runs = [{name: timed(command, env) for name, command in commands.items()} for _ in range(rounds)]
     for name in commands:
         median = statistics.median(run[name] for run in runs)
@@ -101,13 +101,13 @@ def discovery(rounds: int, env: dict[str, str]) -> None:
         process = subprocess.Popen(command, stdout=pipe, stderr=subprocess.DEVNULL, env=env)
         name = f"bench {number}-{os.getpid()}"
         heard = _listen(name.encode())
-        time.sleep(1)           # until it looks
+        time.sleep(1)  # until it looks
         zeroconf = Zeroconf()
         address = socket.inet_aton("192.0.2.1")
         info = ServiceInfo(
             "_usbip._tcp.local.", f"{name}._usbip._tcp.local.", 3240, addresses=[address], server="b.local."
         )
-        registering = threading.Thread(target=zeroconf.register_service, args=(info,))    # which takes its time
+        registering = threading.Thread(target=zeroconf.register_service, args=(info,))  # which takes its time
         registering.start()
         assert process.stdout is not None
         for line in process.stdout:

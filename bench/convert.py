@@ -134,7 +134,7 @@ def main() -> None:
             made = make(path, urbs, length, segment)
             rounds = []
             for _ in range(args.rounds):
-                out.unlink(missing_ok=True)     # emptying the old one would count as well
+                out.unlink(missing_ok=True)  # emptying the old one would count as well
                 rounds.append((run(tshark(path))[0], *run(ours(path, str(out)))))
             theirs, own = (statistics.median(r[n] for r in rounds) for n in (0, 1))
             ratio = statistics.median(t / o for t, o, _ in rounds)

@@ -52,7 +52,7 @@ def environment_with(home: Path, interfaces: int) -> dict[str, str]:
 def compare(commands: dict[str, tuple[list[str], dict[str, str]]], rounds: int) -> dict[str, tuple[float, float]]:
     """Median in ms, and median of the ratios to the first command round by round."""
     for command in commands.values():
-        timed(*command)     # writes the bytecode, fills the disk cache
+        timed(*command)  # writes the bytecode, fills the disk cache
     runs = [{name: timed(*command) for name, command in commands.items()} for _ in range(rounds)]
     first = next(iter(commands))
     return {

@@ -174,7 +174,7 @@ def fetch_peer(folder: str) -> Any:
         return None
     sys.path.append(folder)
     module = importlib.import_module("usbip_backend")
-    module.PcapWriter = importlib.import_module("usbip_backend.pcap").PcapWriter     # type: ignore[attr-defined]
+    module.PcapWriter = importlib.import_module("usbip_backend.pcap").PcapWriter  # type: ignore[attr-defined]
     return module
 
 

@@ -69,7 +69,7 @@ class Relay:
         self.port = free_port()
         if not reads:
             os.mkfifo(output)
-            stack.callback(os.close, os.open(output, os.O_RDWR))        # open, and nobody reads
+            stack.callback(os.close, os.open(output, os.O_RDWR))  # open, and nobody reads
         command = [sys.executable, "-c", _CODE, "relay", f"127.0.0.1:{server}", "--listen", f"127.0.0.1:{self.port}"]
         self.process = subprocess.Popen([*command, "-o", str(output)], stderr=subprocess.PIPE, text=True)
         stack.callback(self.process.kill)
@@ -168,8 +168,7 @@ def measure_stalled(
     relay = Relay(server, folder / "stalled", stack, reads=False)
     for depth in (1, 4):
         found = [
-            (throughput(peer, large, blocks, depth), throughput(peer, relay.port, blocks, depth))
-            for _ in range(rounds)
+            (throughput(peer, large, blocks, depth), throughput(peer, relay.port, blocks, depth)) for _ in range(rounds)
         ]
         compare(f"capture stalled, {depth} in flight", "MB/s", found, "the same or better")
     print(f"  most memory {relay.memory_mib():.0f} MiB; {relay.stop()}")

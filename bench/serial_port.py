@@ -31,7 +31,7 @@ from usbip_capture.urlhandler.registration import register
 from usbip_capture.usb.info import Speed
 
 LATENCY = 0.001
-CHUNK = bytes(range(256)) * 16      # 4 KiB
+CHUNK = bytes(range(256)) * 16  # 4 KiB
 ECHO, SINK, FAR = "1-1", "1-2", "1-3"
 register(serial)
 

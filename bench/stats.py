@@ -62,7 +62,7 @@ def measure(path: Path, packets: int, kind: str) -> None:
         "capinfos": ["capinfos", "-c", path],
         "tshark -z io,stat,0": ["tshark", "-r", path, "-q", "-z", "io,stat,0"],
     }
-    run(["cat", path])      # so that all of them find it in memory
+    run(["cat", path])  # so that all of them find it in memory
     seconds, memory = run(ours)
     print(f"{kind}: {path.stat().st_size / 1e6:.0f} MB, {packets} packets")
     print(f"  stats: {seconds:.1f} s, {seconds / packets * 1e6:.2f} us a packet, {memory} MiB")

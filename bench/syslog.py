@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=300_000)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    logging.getLogger("usbip_capture").setLevel(logging.ERROR)     # each sender's end is a warning
+    logging.getLogger("usbip_capture").setLevel(logging.ERROR)  # each sender's end is a warning
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         throughput(folder, args.rounds, args.messages)

@@ -1,6 +1,6 @@
 """Takes the pictures of these pages from the real window, on a virtual screen.
 
-    python docs/take_pictures.py [FOLDER]
+python docs/take_pictures.py [FOLDER]
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOG = ["-o", "extcap.usbip_remote.syslog:connect"]
 
 def take(window: Window, target: Path, width: int = 960, height: int = 768, x: int = 0, y: int = 0) -> None:
     """Write a part of the screen into a file, with few colours: it is a picture of a program."""
-    time.sleep(1)       # for the window to be drawn
+    time.sleep(1)  # for the window to be drawn
     window.picture(target, f"{width}x{height}+{x}+{y}")
     print(target)
 
@@ -85,7 +85,7 @@ def decoded(folder: Path, home: Path) -> None:
         main_window = window.find("capture.pcapng")
         time.sleep(2)
         window.key("ctrl+Right", main_window)
-        window.click((300, 700))        # in the packet's details, whose end says which key it is
+        window.click((300, 700))  # in the packet's details, whose end says which key it is
         window.xdotool("key", "End")
         take(window, folder / "decoded.png", 1270, 790, 20, 20)
 

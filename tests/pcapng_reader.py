@@ -63,7 +63,7 @@ def read_items(path: str | os.PathLike[str]) -> Iterator[Item]:
         raise CaptureError(f"the capture {name} cannot be read: {error.strerror or error}") from error
     except CaptureError:
         raise
-    except Exception as error:      # the library lets everything through that bad bytes run into
+    except Exception as error:  # the library lets everything through that bad bytes run into
         raise CaptureError(f"{name} is not a pcapng capture, or it is damaged: {error}") from error
 
 

@@ -30,7 +30,7 @@ def events(path: Path) -> list[tuple[str, int]]:
 
 def statistics(path: Path) -> tuple[int | None, int | None, list[str]]:
     """Received, dropped and comments of the first interface."""
-    interface, *_ = read_items(path)    # its counts are at the end
+    interface, *_ = read_items(path)  # its counts are at the end
     assert not isinstance(interface, CapturedRecord)
     return interface.received, interface.dropped, interface.comments
 

@@ -151,13 +151,7 @@ class DfuDevice(SimulatedDevice):
 
 _FTDI = Descriptors(
     bytes.fromhex("12 01 0002 00 00 00 08 0304 1560 0010 01 02 03 01"),
-    [
-        bytes.fromhex(
-            "09 02 2000 01 01 00 a0 2d"
-            "09 04 00 00 02 ff ff ff 02"
-            "07 05 81 02 4000 00  07 05 02 02 4000 00"
-        )
-    ],
+    [bytes.fromhex("09 02 2000 01 01 00 a0 2d09 04 00 00 02 ff ff ff 0207 05 81 02 4000 00  07 05 02 02 4000 00")],
     ["FTDI", "Simulated FT-X", "FT000001"],
 )
 FTDI: DeviceInfo = _FTDI.info("1-3", 1, 7, Speed.FULL)

@@ -163,12 +163,12 @@ def _compare_completion(report: Report, one: Event, other: Event, on_server: boo
     unlinked = got.status == -ECONNRESET
     wanted = {-ENOENT, -ECONNRESET} if unlinked else {got.status}
     if on_server and unlinked and got.length:
-        wanted |= {0}                           # the reply was on its way: only the client's kernel calls it unlinked
+        wanted |= {0}  # the reply was on its way: only the client's kernel calls it unlinked
     if got.status == -ESHUTDOWN and not got.length:
-        wanted |= {-ENOENT, -ECONNRESET}        # when the connection ends, the server and drivers take back what waits
+        wanted |= {-ENOENT, -ECONNRESET}  # when the connection ends, the server and drivers take back what waits
     report.equal("C status", got.status, got.status if want.status in wanted else want.status, context)
     if on_server and not got.length and (unlinked or got.status == -ESHUTDOWN):
-        return                                  # what was done already is not on the wire
+        return  # what was done already is not on the wire
     for name in ("length", "ndesc", "setup", "start_frame", "packets", "len_cap"):
         report.equal(f"C {name}", getattr(got, name), getattr(want, name), context)
     if got.xfer_type == ISO:

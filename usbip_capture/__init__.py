@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False       # not from typing: that module alone doubles the time of an answer to Wireshark
+TYPE_CHECKING = False  # not from typing: that module alone doubles the time of an answer to Wireshark
 if TYPE_CHECKING:
     from usbip_capture.capture.writer import PcapWriter
     from usbip_capture.collector import SyslogReceiver

@@ -29,7 +29,7 @@ def run(program: str, job: Callable[[], int]) -> int:
     except OSError as error:
         # Python would complain about what it cannot flush once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if not isinstance(error, BrokenPipeError):      # that one says: who read our output has gone
+        if not isinstance(error, BrokenPipeError):  # that one says: who read our output has gone
             print(f"{program}: the output cannot be written: {error.strerror or error}", file=sys.stderr)
         return FAILED
     return code

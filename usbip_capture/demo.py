@@ -95,7 +95,7 @@ class DemoDevice(SimulatedDevice):
         self._log = log or DemoLog()
         self._log.say("I", "usb", "a host has taken the device")
         self._started = time.monotonic()
-        self._line_coding = bytes.fromhex("00c20100 00 00 08")     # 115200 8N1
+        self._line_coding = bytes.fromhex("00c20100 00 00 08")  # 115200 8N1
         self._stored = b""
         usages = {letter: ord(letter) - ord("a") + 4 for letter in "usbip"}
         self._reports = cycle(bytes([0, 0, code]).ljust(8, b"\0") for letter in "usbip" for code in (usages[letter], 0))

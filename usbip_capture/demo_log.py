@@ -32,7 +32,7 @@ class DemoLog:
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._lock = threading.Lock()
-        self._clients: dict[socket.socket, bytes] = {}      # what is not sent yet
+        self._clients: dict[socket.socket, bytes] = {}  # what is not sent yet
         self._listeners: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
 
@@ -90,7 +90,7 @@ class DemoLog:
         for sock in sockets:
             try:
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:     # the other side was quicker
+            except OSError:  # the other side was quicker
                 pass
         # Their sockets' numbers must not belong to others while they still wait for them.
         for thread in self._threads:
@@ -102,7 +102,7 @@ class DemoLog:
         while True:
             try:
                 select.select([listener], [], [])
-            except (OSError, ValueError):       # closed
+            except (OSError, ValueError):  # closed
                 return
             with self._lock:
                 if not self._take_waiting(listener):
@@ -115,7 +115,7 @@ class DemoLog:
                 self._serve(listener.accept()[0])
         except BlockingIOError:
             return True
-        except OSError:     # closed, or no descriptor is left: then no log for others
+        except OSError:  # closed, or no descriptor is left: then no log for others
             pass
         return False
 

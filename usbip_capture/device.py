@@ -66,7 +66,7 @@ class Transfer:
             if self._done is not None:
                 self._done(completion)
         finally:
-            self._done = None       # which may refer to this transfer, and its data not stay for that
+            self._done = None  # which may refer to this transfer, and its data not stay for that
             self.completion = completion
             self.wake()
 
@@ -76,7 +76,7 @@ class Transfer:
         if signal is not None:
             try:
                 signal.release()
-            except RuntimeError:    # it is awake already
+            except RuntimeError:  # it is awake already
                 pass
 
     def arm(self) -> threading.Lock:

@@ -39,5 +39,5 @@ def _in_child() -> None:
     _inherited.clear()
 
 
-if hasattr(os, "register_at_fork"):     # not on Windows, where nothing forks
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
     os.register_at_fork(after_in_child=_in_child)

@@ -64,7 +64,7 @@ def set_options(sock: socket.socket) -> None:
         if option is not None:
             try:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
-            except OSError as error:    # known by name, but not to this kernel
+            except OSError as error:  # known by name, but not to this kernel
                 if error.errno not in (errno.ENOPROTOOPT, errno.EINVAL):
                     raise
 

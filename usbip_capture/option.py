@@ -163,7 +163,7 @@ class Option:
         except ValueError:
             return None
         low, high = self.limits or (0, float("inf"))
-        return value if low <= value <= high else None      # not true for NaN either
+        return value if low <= value <= high else None  # not true for NaN either
 
 
 def _boolean(text: str) -> bool | None:

@@ -1,7 +1,7 @@
 """Newer versions of Wireshark, in folders that were made for them; nothing is collected without such folders.
 
-    debootstrap --include=tshark,python3 trixie /srv/trixie
-    USBIP_CAPTURE_CHROOTS=/srv/trixie:/srv/sid python3 install.py --test -- tests/chroots
+debootstrap --include=tshark,python3 trixie /srv/trixie
+USBIP_CAPTURE_CHROOTS=/srv/trixie:/srv/sid python3 install.py --test -- tests/chroots
 """
 
 from __future__ import annotations

@@ -276,7 +276,5 @@ def test_close_gives_everything_back(device: Device, opener: Opener) -> None:
 
 def test_local_devices_refuse_endpoints_that_are_not_there() -> None:
     device = DemoDevice()
-    assert device.run(bulk_in(8), TIMEOUT).status == -ENOENT        # not configured yet
+    assert device.run(bulk_in(8), TIMEOUT).status == -ENOENT  # not configured yet
     device.close()
-
-

@@ -127,7 +127,7 @@ def fuzz_converter(sayings: list[Saying], random: Random) -> Counter[str]:
     try:
         got = convert(bytes(raw), record_unlinks=random.random() < 0.5, ports={3240} if random.random() < 0.3 else None)
     except CaptureError:
-        return Counter()        # of the first packet already nothing could be read
+        return Counter()  # of the first packet already nothing could be read
     assert len(got.records) >= got.converter.urbs
     return got.counts
 

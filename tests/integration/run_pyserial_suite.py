@@ -1,6 +1,6 @@
 """Runs pyserial's own tests, from an unpacked source distribution, on a port.
 
-    python run_pyserial_suite.py FOLDER/test URL [EXCLUDED...]
+python run_pyserial_suite.py FOLDER/test URL [EXCLUDED...]
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> int:
     suite = unittest.TestSuite()
     for name in sorted(glob.glob("test*.py")):
         module = importlib.import_module(name.removesuffix(".py"))
-        module.PORT = url   # type: ignore[attr-defined]
+        module.PORT = url  # type: ignore[attr-defined]
         for case in cases(unittest.defaultTestLoader.loadTestsFromModule(module)):
             if case.id() not in excluded:
                 suite.addTest(case)

@@ -1,6 +1,6 @@
 """Runs PyUSB's own tests, from an unpacked source distribution, with our backend as its only one.
 
-    python run_pyusb_suite.py FOLDER/tests PORT [CAPTURE]
+python run_pyusb_suite.py FOLDER/tests PORT [CAPTURE]
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main() -> int:
     backend = get_backend("127.0.0.1", int(port), pcap=pcap[0] if pcap else None)
     usb.backend.libusb1.get_backend = lambda find_library=None: backend
     usb.backend.libusb0.get_backend = usb.backend.openusb.get_backend = lambda find_library=None: None
-    if not hasattr(unittest.TestCase, "assertEquals"):      # gone in Python 3.12, used by the suite
+    if not hasattr(unittest.TestCase, "assertEquals"):  # gone in Python 3.12, used by the suite
         unittest.TestCase.assertEquals = unittest.TestCase.assertEqual
         unittest.TestCase.assertNotEquals = unittest.TestCase.assertNotEqual
     os.chdir(folder)

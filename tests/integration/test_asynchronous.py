@@ -153,7 +153,7 @@ def test_cancelled_at_a_server_that_says_nothing() -> None:
             assert future.cancel()
             assert future.cancel()
             wait_until("it is given up", lambda: not device._conn.pending)
-            assert len(device._conn._unlinks) == 1      # not one more for its time-out
+            assert len(device._conn._unlinks) == 1  # not one more for its time-out
         device.close()
 
 

@@ -76,7 +76,7 @@ def test_what_goes_wrong(line: str, tmp_path: Path) -> None:
 
 def test_no_permission_on_the_output(tmp_path: Path) -> None:
     (tmp_path / "x.pcapng").touch(0o400)
-    as_anybody = "setpriv --bounding-set=-dac_override " if os.geteuid() == 0 else ""    # root may write everywhere
+    as_anybody = "setpriv --bounding-set=-dac_override " if os.geteuid() == 0 else ""  # root may write everywhere
     done = run_line(f"{as_anybody}usbip-capture probe demo --pcap x.pcapng", tmp_path)
     assert (done.returncode, "permission denied" in done.stderr) == (1, True)
 
@@ -140,7 +140,7 @@ def running(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 def _environment(folder: Path) -> dict[str, str]:
     environment = command_environment(folder)
-    os.environ["PATH"] = environment["PATH"]        # where Popen looks for the program
+    os.environ["PATH"] = environment["PATH"]  # where Popen looks for the program
     return environment
 
 
@@ -184,7 +184,7 @@ def test_ctrl_c_within_a_transfer(tmp_path: Path) -> None:
 def _last_endpoint(path: Path) -> int:
     try:
         records = list(read_capture(path))
-    except CaptureError:        # it is being written
+    except CaptureError:  # it is being written
         return 0
     return records[-1].data[10] if records else 0
 

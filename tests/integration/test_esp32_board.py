@@ -112,7 +112,7 @@ def test_io0_too_late_boots_the_application(board: Esp32Board) -> None:
     device = cp210x([slow]).open()
     programmer = Programmer(SerialHost(device))
     programmer.lines(False, True)
-    programmer.lines(True, True)        # EN rises, IO0 is still high
+    programmer.lines(True, True)  # EN rises, IO0 is still high
     wait_until("the chip starts", lambda: slow.resets)
     programmer.lines(True, False)
     assert slow.mode == "application"
@@ -129,7 +129,7 @@ def test_registers_and_sync(programmer: Programmer, board: Esp32Board) -> None:
     programmer.command(0x09, pack("<IIII", 0x3FF42000, 1 << 18, 0xFFFFFFFF, 0))
     assert programmer.command(READ_REG, pack("<I", 0x3FF42080))[0] == 0x1640EF
     cycles, oscillator = (programmer.command(READ_REG, pack("<I", at))[0] for at in (0x3FF5F06C, 0x3FF5A010))
-    assert (cycles >> 7) * 15625 * (oscillator & 0xFF) / 40 == 40_000_000      # the crystal, as esptool computes it
+    assert (cycles >> 7) * 15625 * (oscillator & 0xFF) / 40 == 40_000_000  # the crystal, as esptool computes it
 
 
 @pytest.mark.parametrize("deflated", [False, True])
@@ -145,7 +145,7 @@ def test_flash_is_written_and_read(programmer: Programmer, board: Esp32Board, de
         assert programmer.sync() == 0
         assert board.mode == "stub"
     data = bytes(n * n % 253 for n in range(10_000))
-    board.flash.write(0x1000, bytes(20_000))        # old contents, which must be erased
+    board.flash.write(0x1000, bytes(20_000))  # old contents, which must be erased
     sent = zlib.compress(data) if deflated else data
     begin = pack("<IIII", 12288, 3, 4096, 0x1000)
     assert programmer.command(0x10 if deflated else 0x02, begin)[1][:2] == b"\0\0"
@@ -175,7 +175,7 @@ def test_both_ends_change_their_speed(programmer: Programmer, board: Esp32Board)
     programmer.sync()
     programmer.command(CHANGE_BAUDRATE, pack("<II", 921600, 0))
     programmer.host.write(encode(pack("<BBHI", 0, READ_REG, 4, 0) + bytes(4)))
-    assert programmer.host.read_once(timeout=0.05) == b""       # only one of them has
+    assert programmer.host.read_once(timeout=0.05) == b""  # only one of them has
     programmer.host.apply(LineSettings(921600))
     assert programmer.command(READ_REG, bytes(4))[1][:2] == b"\0\0"
 
@@ -183,20 +183,18 @@ def test_both_ends_change_their_speed(programmer: Programmer, board: Esp32Board)
 @pytest.mark.parametrize(
     ("command", "body", "checksum"),
     [
-        (0x14, b"", 0),                                     # not in this chip
-        (0xD2, bytes(16), 0),                               # not in the ROM
+        (0x14, b"", 0),  # not in this chip
+        (0xD2, bytes(16), 0),  # not in the ROM
         (0x02, b"short", 0),
-        (0x02, pack("<IIII", 8192, 2, 4096, 4 << 20), 0),   # beyond the flash
-        (0x03, pack("<IIII", 4, 0, 0, 0) + b"data", 1),     # wrong checksum
+        (0x02, pack("<IIII", 8192, 2, 4096, 4 << 20), 0),  # beyond the flash
+        (0x03, pack("<IIII", 4, 0, 0, 0) + b"data", 1),  # wrong checksum
         (0x03, pack("<IIII", 9, 0, 0, 0) + b"data", reduce(xor, b"data", 0xEF)),
         (0x11, pack("<IIII", 4, 0, 0, 0) + b"junk", reduce(xor, b"junk", 0xEF)),
         (MD5, pack("<IIII", 0xFFFFFFF0, 32, 0, 0), 0),
         (SYNC, b"", 0),
     ],
 )
-def test_what_is_refused(
-    programmer: Programmer, board: Esp32Board, command: int, body: bytes, checksum: int
-) -> None:
+def test_what_is_refused(programmer: Programmer, board: Esp32Board, command: int, body: bytes, checksum: int) -> None:
     boot(programmer, board)
     assert programmer.command(command, body, checksum)[1][0] == 1
     assert programmer.sync()

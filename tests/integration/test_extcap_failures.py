@@ -129,7 +129,7 @@ def test_what_came_before_a_loss_is_kept(extcap: Path, tmp_path: Path) -> None:
     assert code == 1
     assert_sentence(err, "closed the connection")
     packets = list(read_capture(target))
-    assert len(packets) == 4        # the second request comes back with -ESHUTDOWN
+    assert len(packets) == 4  # the second request comes back with -ESHUTDOWN
     assert any("gone" in comment for comment in packets[-1].comments)
 
 
@@ -165,7 +165,7 @@ def test_a_library_that_does_not_load_leaves_no_pipe_unopened(tmp_path: Path, mo
     wrote = threading.Event()
 
     def wireshark() -> None:
-        with open(control, "wb"):       # as the window does: blocks until the extcap opens it
+        with open(control, "wb"):  # as the window does: blocks until the extcap opens it
             wrote.set()
 
     reader = Reader(tmp_path / "fifo")

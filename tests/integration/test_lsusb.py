@@ -234,7 +234,7 @@ def test_devices_of_a_folder(folder: Path) -> None:
         assert bytes(device.run(Urb(TransferType.BULK, 0x81, 512)).data) == b"echo"
         device.close()
 
-        for _ in range(2):      # and it stays there
+        for _ in range(2):  # and it stays there
             with pytest.raises(ImportRefused):
                 remote.import_device(Selector("99-99"))
     finally:

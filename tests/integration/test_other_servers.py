@@ -119,6 +119,6 @@ def test_unlinks_that_are_never_answered() -> None:
         start = time.monotonic()
         with pytest.raises(usb.core.USBTimeoutError):
             dev.read(BULK_IN, 64, 20)
-        assert time.monotonic() - start < 10        # it was not waited for
+        assert time.monotonic() - start < 10  # it was not waited for
         late.set()
         assert len(dev.ctrl_transfer(0x80, 6, 0x0100, 0, 18, 20_000)) == 18

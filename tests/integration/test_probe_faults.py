@@ -16,7 +16,7 @@ from usbip_capture.errors import ServerLost, UsbipError
 from usbip_capture.hosts import Selector, Server
 from usbip_capture.probe import ProbeEvents, ProbeSession, ProbeSettings
 
-CONFIGURATIONS = 17     # of the device descriptor: bNumConfigurations
+CONFIGURATIONS = 17  # of the device descriptor: bNumConfigurations
 
 
 class Probe(ProbeEvents):

@@ -136,7 +136,7 @@ def test_the_enumeration_is_marked_and_nothing_else(exporter: Exporter, records:
     for packet, record in records(probe):
         marked = any("descriptors read" in comment for comment in packet.comments)
         assert marked == (record.xfer_type == 2), packet
-        assert len(packet.comments) == marked or record.status == -ECONNRESET      # taken back at the end
+        assert len(packet.comments) == marked or record.status == -ECONNRESET  # taken back at the end
 
 
 def test_without_descriptors_only_what_listening_needs(exporter: Exporter, records: Records) -> None:
@@ -322,5 +322,3 @@ def test_data_reaches_the_capture_while_listening(exporter: Exporter, records: R
     probe.written(before + 2)
     probe.stop()
     assert any(r.data == b"a line of the device\r\n" and r.epnum == CDC_IN for _, r in records(probe))
-
-

@@ -142,7 +142,7 @@ def test_flush_fails_as_on_a_local_port_that_is_unplugged(server: SerialServer) 
         server.device.unplug()
         with pytest.raises(serial.SerialException):
             port.read(1)
-        with pytest.raises(termios.error, match="1-1"):     # which pyserial-asyncio waits for
+        with pytest.raises(termios.error, match="1-1"):  # which pyserial-asyncio waits for
             port.flush()
         with pytest.raises(serial.SerialException, match="1-1"):
             port.flush()
@@ -258,7 +258,7 @@ def test_the_log_of_the_device_is_captured_beside(tmp_path: Path) -> None:
         with serial.serial_for_url(f"usbip://127.0.0.1:{usb}/1-1?syslog={log}&pcap={capture}", timeout=10) as port:
 
             def logged() -> bool:
-                port.dtr = not port.dtr         # each time, the device has something to say
+                port.dtr = not port.dtr  # each time, the device has something to say
                 return b"DTR on" in capture.read_bytes()
 
             wait_until("the log is captured", logged)

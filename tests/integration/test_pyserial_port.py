@@ -126,7 +126,7 @@ def test_what_was_written_before_close_arrives() -> None:
 
 
 def test_nothing_is_lost_while_nobody_reads() -> None:
-    data = bytes(range(256)) * 8192         # more than the port keeps: the device has to wait
+    data = bytes(range(256)) * 8192  # more than the port keeps: the device has to wait
     notebook = Notebook()
     with serial_server(acm(notebook)) as server, open_port(server) as port:
         server.line.send(data)

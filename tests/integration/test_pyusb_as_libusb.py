@@ -238,7 +238,7 @@ class TestTransfers:
         assert dev.write(BULK_OUT, data, 20_000) == size
         buffer = array("B", bytes(size))
         got = 0
-        while got < size:       # what is longer than one URB comes back as several messages
+        while got < size:  # what is longer than one URB comes back as several messages
             piece = dev.read(BULK_IN, size - got, 20_000)
             buffer[got : got + len(piece)] = piece
             got += len(piece)
@@ -269,7 +269,7 @@ class TestTransfers:
         with get_backend("127.0.0.1", server.port, max_transfer=1000) as backend:
             dev = usb.core.find(backend=backend)
             assert dev.write(BULK_OUT, bytes(3000)) == 3000
-            assert server.devices[-1].largest == 512        # whole packets
+            assert server.devices[-1].largest == 512  # whole packets
 
     @pytest.mark.parametrize(
         ("name", "values"),
@@ -384,4 +384,4 @@ def test_a_thousand_openings_leave_nothing_behind(server: LoopbackServer) -> Non
         grown, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert grown < 300_000      # the receive buffer of a single connection alone has 256 KiB
+    assert grown < 300_000  # the receive buffer of a single connection alone has 256 KiB

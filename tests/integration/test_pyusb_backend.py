@@ -92,7 +92,7 @@ def test_a_halt_is_cleared(dev: usb.core.Device) -> None:
 def test_a_device_in_use_elsewhere_can_still_be_found(port: int) -> None:
     other = Server("127.0.0.1", port).import_device(Selector("1-1"))
     with get_backend("127.0.0.1", port) as backend:
-        assert usb.core.find(backend=backend) is None       # Linux servers do not list it
+        assert usb.core.find(backend=backend) is None  # Linux servers do not list it
     other.close()
 
 

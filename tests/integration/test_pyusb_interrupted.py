@@ -87,9 +87,7 @@ def test_a_forked_child_leaves_its_parents_device_and_capture_alone(
 
 
 @pytest.mark.parametrize("call", ["dev.read(0x84, 64, 0)", "dev.read(0x84, 1 << 20, 0)"])
-def test_an_interrupted_transfer_takes_nothing_from_the_next(
-    server: LoopbackServer, tmp_path: Path, call: str
-) -> None:
+def test_an_interrupted_transfer_takes_nothing_from_the_next(server: LoopbackServer, tmp_path: Path, call: str) -> None:
     process = start(server, tmp_path, INTERRUPT.format(call=call))
     try:
         while not (server.devices and server.devices[-1].waits_for_data(0x84)):

@@ -151,7 +151,7 @@ def test_reconnect_follows_a_device_that_changes_its_product_while_flashed() -> 
         dev.write(BULK_OUT, b"x")
         server.become(0xDF11)
         wait_until("the loss is noticed", lambda: not dev._ctx.handle.unit.device.alive or _fails(dev))
-        assert dev.write(BULK_OUT, b"x") == 1       # at the same place, whatever it is now
+        assert dev.write(BULK_OUT, b"x") == 1  # at the same place, whatever it is now
         raw = bytes(dev.ctrl_transfer(0x80, 6, 0x0100, 0, 18))
         assert raw[10:12] == b"\x11\xdf"
 
@@ -207,7 +207,7 @@ def test_what_was_given_back_is_found_again_as_soon_as_it_is_there() -> None:
         dev = usb.core.find(backend=backend)
         dev.write(BULK_OUT, b"x")
         del dev
-        server.server.remove("1-1")         # Linux has it away for half a second
+        server.server.remove("1-1")  # Linux has it away for half a second
         timer = threading.Timer(0.3, server.export)
         timer.start()
         assert usb.core.find(backend=backend) is not None

@@ -107,7 +107,7 @@ def test_what_finds_no_room_is_counted(tmp_path: Path) -> None:
     with PcapWriter(path, queue_bytes=4096, record_unlinks=True) as writer:
         channel = writer.add_usb_interface(INFO, server="pi")
         with channel._queue.lock:
-            channel._queue.used += 4096         # as if the reader had stopped
+            channel._queue.used += 4096  # as if the reader had stopped
         channel.unlink(0, CMD)
         with channel._queue.lock:
             channel._queue.used -= 4096

@@ -107,7 +107,7 @@ def test_stop(server: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["relay", "--stop", "--listen", f"127.0.0.1:{one.port}"]) == 0
         assert one.end()[0] == 0
         with socket.socket() as sock:
-            sock.bind(("127.0.0.1", one.port))      # it is free
+            sock.bind(("127.0.0.1", one.port))  # it is free
         assert other.process.poll() is None
         assert main(["relay", "--stop"]) == 0
         assert other.end()[0] == 0
@@ -116,9 +116,7 @@ def test_stop(server: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no relay of yours runs" in capsys.readouterr().err
 
 
-def test_one_that_hangs_does_not_keep_the_others_from_stopping(
-    server: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_that_hangs_does_not_keep_the_others_from_stopping(server: str, capsys: pytest.CaptureFixture[str]) -> None:
     with relaying(server) as one, relaying(server) as other:
         first = min(one, other, key=lambda relay: f"usbip-relay-{relay.port}")
         last = other if first is one else one
@@ -129,7 +127,7 @@ def test_one_that_hangs_does_not_keep_the_others_from_stopping(
             assert f"does not answer: wait, or end its process, {first.process.pid}" in capsys.readouterr().err
         finally:
             os.kill(first.process.pid, signal.SIGCONT)
-        assert main(["relay", "--stop"]) in (0, 1, 3)    # or it has read what was said before
+        assert main(["relay", "--stop"]) in (0, 1, 3)  # or it has read what was said before
         assert first.end()[0] == 0
 
 

@@ -83,7 +83,7 @@ def test_a_capture_ends_and_the_next_one_joins(extcap: Path, relay_options: list
         assert process.communicate()[1] == b""
     assert reader.ended.wait(10)
     assert assert_complete(reader.data, tmp_path) > 4
-    read_descriptor(device)         # nobody has cut it off
+    read_descriptor(device)  # nobody has cut it off
     (entry,) = registry.running()
     listed = subprocess.run([str(extcap), "--extcap-interfaces"], capture_output=True, text=True, check=True).stdout
     assert f"interface {{value={entry.name}}}{{display=USB/IP relay: 127.0.0.1:" in listed
@@ -96,13 +96,11 @@ def test_a_capture_ends_and_the_next_one_joins(extcap: Path, relay_options: list
     assert len(records) == 20
     assert DESCRIPTORS in records[0].comments
     assert "attach with: usbip --tcp-port" in (records[0].interface.description or "")
-    backend.close()     # type: ignore[attr-defined]
+    backend.close()  # type: ignore[attr-defined]
     wait_until("it ends with its last client", lambda: not registry.running())
 
 
-def test_the_toolbar_shows_clients_and_drops_one(
-    extcap: Path, relay_options: list[str], tmp_path: Path
-) -> None:
+def test_the_toolbar_shows_clients_and_drops_one(extcap: Path, relay_options: list[str], tmp_path: Path) -> None:
     window = Window(tmp_path)
     target = tmp_path / "out.pcapng"
     with started(extcap, *relay_options, *window.options, "--fifo", str(target)) as process:
@@ -128,7 +126,7 @@ def test_the_toolbar_shows_clients_and_drops_one(
         window.raw(b"Q\0\0\0")
         assert process.wait(20) == 0
         assert process.communicate()[1] == b""
-        backend.close()     # type: ignore[attr-defined]
+        backend.close()  # type: ignore[attr-defined]
     window.close()
     assert len(list(read_capture(target))) > 2
 
@@ -143,9 +141,7 @@ def test_in_other_modes_there_is_nobody_to_drop(extcap: Path, tmp_path: Path) ->
     window.close()
 
 
-def test_a_busy_port_is_a_sentence_and_a_valid_capture(
-    extcap: Path, relay_options: list[str], tmp_path: Path
-) -> None:
+def test_a_busy_port_is_a_sentence_and_a_valid_capture(extcap: Path, relay_options: list[str], tmp_path: Path) -> None:
     port = relay_options[relay_options.index("--port") + 1]
     said = failing(extcap, tmp_path, *relay_options, "--relay-listen", f"127.0.0.1:{port}")
     assert_sentence(said, "another program has that port")
@@ -178,7 +174,7 @@ def test_a_relay_that_ends_ends_its_captures_with_a_sentence(
         assert main(["relay", "--stop"]) == 0
         assert process.wait(20) == 1
         assert_sentence(process.communicate()[1].decode(), "the relay has ended")
-        backend.close()     # type: ignore[attr-defined]
+        backend.close()  # type: ignore[attr-defined]
     assert_complete(target.read_bytes(), tmp_path)
 
 

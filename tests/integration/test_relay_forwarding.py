@@ -77,7 +77,7 @@ def test_a_reset_after_a_half_close_ends_it() -> None:
         assert server.recv(1) == b""
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
-        both.wait_gone()        # although nobody writes
+        both.wait_gone()  # although nobody writes
         with pytest.raises(OSError, match=r"."):
             server.sendall(b"nobody is there")
 
@@ -89,10 +89,10 @@ def test_what_a_server_said_before_it_died_arrives() -> None:
             client.sendall(b"never read")
             assert server.recv(1) == b"n"
             server.sendall(bytes(5000))
-            server.close()      # a reset, for it has not read all
+            server.close()  # a reset, for it has not read all
             try:
                 client.sendall(b"to nobody")
-            except OSError:     # the reset is here already
+            except OSError:  # the reset is here already
                 pass
             assert read_exactly(client, 5000) == bytes(5000)
             both.wait_gone()
@@ -134,8 +134,9 @@ def test_without_threads_a_client_is_turned_away_and_others_go_on(monkeypatch: p
         wait_until("it is there", lambda: both.relay.clients)
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", fault)
-            with socket.create_connection(("127.0.0.1", both.relay.port), TIMEOUT) as client, pytest.raises(
-                ConnectionResetError
+            with (
+                socket.create_connection(("127.0.0.1", both.relay.port), TIMEOUT) as client,
+                pytest.raises(ConnectionResetError),
             ):
                 client.recv(1)
         both.wait_gone(1)
@@ -183,7 +184,7 @@ def test_a_slow_reader_holds_its_sender_up_and_gets_all(slow: str) -> None:
         before = memory_kib()
         sent = 0
         stuck = 0
-        while stuck < 50:       # the kernel's buffers on both ways are full then
+        while stuck < 50:  # the kernel's buffers on both ways are full then
             try:
                 sent += source.send(piece[sent % len(piece) :])
                 stuck = 0
@@ -192,7 +193,7 @@ def test_a_slow_reader_holds_its_sender_up_and_gets_all(slow: str) -> None:
                 threading.Event().wait(0.01)
         assert 1 << 16 < sent < 64 << 20
         assert memory_kib() - before < 32 << 10
-        other_client, other_server = both.connect()         # nobody else is held up
+        other_client, other_server = both.connect()  # nobody else is held up
         play(other_client, other_server, session(), 1 << 20)
         source.shutdown(socket.SHUT_WR)
         got = 0
@@ -235,7 +236,7 @@ def test_connections_that_come_and_go_leave_nothing_behind() -> None:
                 if number % 5:
                     both.listener.accept()[0].close()
             if not number % 5:
-                both.listener.accept()[0].close()       # the client has left before
+                both.listener.accept()[0].close()  # the client has left before
             if number == 100:
                 wait_until("the first are gone", lambda: len(both.relay.clients) < 5)
                 descriptors, threads = open_files(), threading.active_count()
@@ -285,7 +286,7 @@ def test_two_devices_are_two_interfaces_and_one_that_comes_back_has_its_own(tmp_
     with ends(tmp_path / "out.pcapng") as both:
         first, second = both.connect(), both.connect()
         play(*first, session(), 1 << 20)
-        play(*second, session(), 1 << 20)       # the same busid at the same time: no server does that, and yet
+        play(*second, session(), 1 << 20)  # the same busid at the same time: no server does that, and yet
         first[0].close()
         first[1].close()
         both.wait_gone(1)

@@ -107,7 +107,7 @@ def test_a_capture_joins_in_the_middle_and_leaves(service: RelayService, tmp_pat
     assert records[: len(marked)] == marked
     assert len(records) == len(marked) + 4
     assert any("a remark" in record.comments for record in records)
-    assert device.ctrl_transfer(0x80, 6, 0x0100, 0, 18)         # and the device stays
+    assert device.ctrl_transfer(0x80, 6, 0x0100, 0, 18)  # and the device stays
     assert joined.reasons == []
 
 
@@ -140,12 +140,12 @@ def test_unlinks_are_recorded_when_asked_for(service: RelayService, tmp_path: Pa
     device = used(service)
 
     with pytest.raises(usb.core.USBTimeoutError):
-        device.read(CDC_NOTIFY, 16, 10)         # it never says anything
+        device.read(CDC_NOTIFY, 16, 10)  # it never says anything
     _backends.pop().close()
     joined.capture.close()
     records = list(read_capture(joined.path))
     messages = [r.data[40:44] for r in records if r.interface.name == "unlink0"]
-    assert messages[:2] == [b"\0\0\0\2", b"\0\0\0\4"]      # CMD_UNLINK, RET_UNLINK
+    assert messages[:2] == [b"\0\0\0\2", b"\0\0\0\4"]  # CMD_UNLINK, RET_UNLINK
     assert any("unlinked by CMD_UNLINK" in comment for r in records for comment in r.comments)
 
 
@@ -224,7 +224,7 @@ def test_garbage_on_the_channel_hurts_nobody(service: RelayService, said: bytes)
         try:
             while data := sock.recv(4096):
                 answer += data
-        except ConnectionResetError:    # it left with some of it unread
+        except ConnectionResetError:  # it left with some of it unread
             pass
     assert b"error" in answer or len(said) > 4096
     wait_until("it is forgotten", lambda: not len(service.offer.guests))
@@ -312,7 +312,7 @@ def test_listening_to_others_needs_an_allow_list(demo: Server) -> None:
     with pytest.raises(LocalProtocolError, match="no authentication"):
         RelayService(demo, "0.0.0.0", 0)
     with closing(RelayService(demo, "0.0.0.0", 0, parse_networks("192.0.2.0/24"))) as service:
-        used(service)           # this machine may, always
+        used(service)  # this machine may, always
         assert service.relay.hint.startswith("attach with: usbip --tcp-port")
 
 
@@ -328,7 +328,7 @@ def test_ten_captures_come_and_go_while_it_is_used(service: RelayService, tmp_pa
     worker.start()
     for number in range(10):
         joined = Joined(entry_of(service), tmp_path / f"{number}.pcapng")
-        wait_until("packets", lambda joined=joined: joined.path.stat().st_size > 20_000)    # type: ignore[misc]
+        wait_until("packets", lambda joined=joined: joined.path.stat().st_size > 20_000)  # type: ignore[misc]
         joined.capture.close()
         kinds = [record.usb.type for record in read_capture(joined.path) if record.usb is not None]
         assert abs(kinds.count(ord("S")) - kinds.count(ord("C"))) <= 1

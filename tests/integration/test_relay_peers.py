@@ -24,7 +24,7 @@ from usbip_capture.hosts import Server
 from usbip_capture.records.usbmon import COMPLETE, SUBMIT
 from usbip_capture.relay.relay import Relay
 
-__all__ = ["virtual"]       # a fixture
+__all__ = ["virtual"]  # a fixture
 
 PYUSB = f"""
 import sys, usb.core, usb.util, usbip_backend
@@ -72,9 +72,10 @@ class Between:
 
 @pytest.fixture
 def between(tmp_path: Path) -> Iterator[Between]:
-    with closing(DemoServer()) as demo, closing(
-        Between(Server(*demo.listen("127.0.0.1", 0)), tmp_path / "out.pcapng")
-    ) as found:
+    with (
+        closing(DemoServer()) as demo,
+        closing(Between(Server(*demo.listen("127.0.0.1", 0)), tmp_path / "out.pcapng")) as found,
+    ):
         yield found
 
 

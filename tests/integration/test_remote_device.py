@@ -101,7 +101,7 @@ def test_transfers_that_nobody_awaits_finish_too() -> None:
                 done.release()
 
         device.submit(Transfer(bulk_in(), again))
-        for _ in range(100):    # meanwhile another thread does round trips of its own
+        for _ in range(100):  # meanwhile another thread does round trips of its own
             assert device.run(Urb.control(SETUP), 5).status == 0
         assert done.acquire(timeout=20)
         device.close()
@@ -164,7 +164,7 @@ def test_a_lost_connection_fails_all_that_waits(last_words: bytes) -> None:
         assert finished == [-ESHUTDOWN]
         assert device.lost is not None
         assert "127.0.0.1" in device.lost
-        assert device.run(Urb.control(SETUP), 10).status == -ESHUTDOWN      # later ones at once
+        assert device.run(Urb.control(SETUP), 10).status == -ESHUTDOWN  # later ones at once
         device.close()
         assert reasons == [device.lost]
 
@@ -184,7 +184,7 @@ def test_close_finishes_all_and_leaves_no_thread() -> None:
         closer.join(10)
         device.close()
         assert "given back" in (device.lost or "")
-    assert threading.active_count() <= before + 2       # the scripted server's own
+    assert threading.active_count() <= before + 2  # the scripted server's own
 
 
 def say(words: bytes) -> Script:
@@ -319,7 +319,7 @@ def test_addresses_that_are_none(host: str, port: int) -> None:
 
 def test_interrupted_in_the_middle_of_a_reply_all_that_waits_fails() -> None:
     def interrupted(completion: Completion) -> None:
-        raise KeyboardInterrupt     # as it may come at any place
+        raise KeyboardInterrupt  # as it may come at any place
 
     with ScriptedServer(answer_all_at_once) as server:
         device = attach(server)

@@ -94,7 +94,7 @@ def test_a_device_comes_back_by_itself_when_asked(server: SerialServer) -> None:
                 device.sendall(b"back\r\n")
                 if device.response_data() == b"back\r\n":
                     break
-            except ResponseTimeout:     # it was not back yet
+            except ResponseTimeout:  # it was not back yet
                 continue
 
 

@@ -96,9 +96,10 @@ def screen(arguments: list[str], env: dict[str, str]) -> Iterator[Screen]:
 
 def test_the_terminal_types_and_shows(tmp_path: Path) -> None:
     capture = tmp_path / "session.pcapng"
-    with serial_server() as server, screen(
-        command(server, "1-1", "--baud", "921600", "--pcap", str(capture)), environment(tmp_path)
-    ) as program:
+    with (
+        serial_server() as server,
+        screen(command(server, "1-1", "--baud", "921600", "--pcap", str(capture)), environment(tmp_path)) as program,
+    ):
         program.wait_for("--- Quit: Ctrl+] | Menu: Ctrl+T")
         program.type("hello\r")
         program.wait_for("hello")
@@ -111,9 +112,12 @@ def test_the_terminal_types_and_shows(tmp_path: Path) -> None:
 
 
 def test_miniterm_itself_opens_our_urls(tmp_path: Path) -> None:
-    with serial_server() as server, screen(
-        [sys.executable, "-m", "serial.tools.miniterm", server.url(), "115200"], environment(tmp_path)
-    ) as program:
+    with (
+        serial_server() as server,
+        screen(
+            [sys.executable, "-m", "serial.tools.miniterm", server.url(), "115200"], environment(tmp_path)
+        ) as program,
+    ):
         program.wait_for("--- Quit: Ctrl+]")
         program.type("abc")
         program.wait_for("abc")
@@ -135,7 +139,7 @@ def test_mpremote_runs_code_and_has_a_prompt(tmp_path: Path) -> None:
             program.wait_for("Connected to MicroPython")
             program.type("print(1, 'and', 2)\r")
             program.wait_for("1 and 2")
-            program.type("\x18")       # Ctrl-X
+            program.type("\x18")  # Ctrl-X
             assert program.process.wait(10) == 0
 
 
@@ -210,7 +214,7 @@ def test_a_client_that_has_said_all_gets_the_answer(tmp_path: Path) -> None:
             assert answer == b"echo AT | nc"
 
 
-@pytest.mark.filterwarnings("ignore:set(Daemon|Name):DeprecationWarning")      # pyserial 3.5's own
+@pytest.mark.filterwarnings("ignore:set(Daemon|Name):DeprecationWarning")  # pyserial 3.5's own
 def test_rfc_2217_ends_with_a_client_that_is_gone_while_the_device_talks(tmp_path: Path) -> None:
     with serial_server() as server, served(server, tmp_path, "1-1", "--rfc2217", "0") as where:
         with socket.create_connection(("127.0.0.1", int(where.rpartition(":")[2])), 10) as sock:
@@ -223,7 +227,7 @@ def test_rfc_2217_ends_with_a_client_that_is_gone_while_the_device_talks(tmp_pat
             assert port.read_until(b"the next one").endswith(b"the next one")
 
 
-@pytest.mark.filterwarnings("ignore:set(Daemon|Name):DeprecationWarning")      # pyserial 3.5's own
+@pytest.mark.filterwarnings("ignore:set(Daemon|Name):DeprecationWarning")  # pyserial 3.5's own
 def test_rfc_2217_carries_settings_and_modem_lines(tmp_path: Path) -> None:
     with serial_server(ftdi([Loopback()])) as server, served(server, tmp_path, "1-1", "--rfc2217", "0") as where:
         with serial.serial_for_url(f"rfc2217://{where}", 19200, timeout=10, parity="E") as port:

@@ -49,7 +49,7 @@ def is_listed(server: Host) -> bool:
 def test_a_device_is_lent_to_one_client_at_a_time(server: Host) -> None:
     assert is_listed(server)
     first = server.import_device(Selector("1-1"))
-    assert server.devices() == []           # as Linux: what is in use is not listed
+    assert server.devices() == []  # as Linux: what is in use is not listed
     with pytest.raises(ImportRefused) as caught:
         server.import_device(Selector("1-1"))
     assert caught.value.status == OpStatus.DEV_BUSY
@@ -124,7 +124,7 @@ def test_a_client_that_reads_nothing_delays_nobody(server: Host) -> None:
         lazy.sendall(structs.OP_COMMON.pack(0x111, structs.OP_REQ_IMPORT, 0) + structs.pack_busid("1-1"))
         read_exactly(lazy, 320)
         lazy.setblocking(False)
-        with pytest.raises(BlockingIOError):        # it stops reading from us, as it must
+        with pytest.raises(BlockingIOError):  # it stops reading from us, as it must
             send_requests(lazy, 2_000_000)
         assert server.devices() == []
     wait_until("the device is free again", lambda: is_listed(server))

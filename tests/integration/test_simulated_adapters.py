@@ -28,7 +28,7 @@ from usbip_capture.usb.status import EPIPE
 from usbip_capture.usb.urb import Urb
 
 Make = Callable[[Peer], Adapter]
-KINDS = [0x21, 0xA1, 0x40, 0xC0, 0x41, 0xC1]         # bmRequestType
+KINDS = [0x21, 0xA1, 0x40, 0xC0, 0x41, 0xC1]  # bmRequestType
 ONE_LINE: dict[str, Make] = {
     "acm": acm,
     "FT232R": lambda peer: ftdi([peer]),
@@ -78,7 +78,7 @@ def test_through_a_server(kind: str, stack: ExitStack) -> None:
         server.serve_socket(theirs)
         return ours
 
-    for _ in range(2):      # each import finds it as new
+    for _ in range(2):  # each import finds it as new
         wait_until("it is given back", lambda: list_devices(connect(), "the test's server", 10))
         device = import_device(connect(), adapter.info.busid, "the test's server", 10)
         host = SerialHost(device)
@@ -132,7 +132,7 @@ def test_lines_and_breaks(kind: str, stack: ExitStack) -> None:
     assert (notebook.line.dtr, notebook.line.rts) == (True, True)
     notebook.events.clear()
     host.do(host.driver.set_lines(False, True))
-    host.do(host.driver.set_lines(True, False))     # both at once: one event
+    host.do(host.driver.set_lines(True, False))  # both at once: one event
     host.do(host.driver.set_break(True))
     host.do(host.driver.set_break(False))
     assert notebook.events == [
@@ -180,7 +180,7 @@ def test_lines_that_were_there_before(kind: str, stack: ExitStack) -> None:
 def test_errors_on_demand(kind: str, stack: ExitStack) -> None:
     notebook = Notebook()
     host = plug(stack, ONE_LINE[kind](notebook))
-    breaks = int(kind != "CH340")       # its notifications have no breaks
+    breaks = int(kind != "CH340")  # its notifications have no breaks
     notebook.line.report(LineErrors(overrun=1, breaks=breaks))
     notebook.line.report(LineErrors(parity=1))
     notebook.line.report(LineErrors(framing=1))

@@ -125,7 +125,7 @@ def test_a_capture_that_cannot_be_written_any_more_is_told_at_once(device: Devic
         while process.poll() is None:
             try:
                 sock.sendall(b"<14>hello\n")
-            except OSError:     # it has ended
+            except OSError:  # it has ended
                 break
             lines(process, 1)
         _, err = process.communicate(timeout=20)

@@ -187,7 +187,7 @@ dev = usb.core.find(backend=backend, idVendor=0x1209, idProduct=0x0001)
     records = [item for item in items if isinstance(item, CapturedRecord)]
     assert {record.interface.name for record in records} == {"usbip0", "syslog0"}
     assert any(record.data.endswith(b"a host has taken the device") for record in records)
-    assert sum(interface.received or 0 for interface in interfaces) == len(records)     # the statistics at its end
+    assert sum(interface.received or 0 for interface in interfaces) == len(records)  # the statistics at its end
 
 
 def test_what_has_arrived_is_delivered_when_stopped(device: Device) -> None:
@@ -254,7 +254,7 @@ def test_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     messages = Messages()
     with SyslogReceiver(listen="tls:127.0.0.1:0", certificate=str(both), callback=messages) as receiver:
         address = "127.0.0.1", port_of(receiver, "tls")
-        with socket.create_connection(address) as plain:       # says nothing: nobody waits for its handshake
+        with socket.create_connection(address) as plain:  # says nothing: nobody waits for its handshake
             sock = socket.create_connection(address)
             with context.wrap_socket(sock, server_hostname="localhost") as tls:
                 tls.sendall(b"".join(LINES) * 2000)

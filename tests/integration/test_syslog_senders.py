@@ -27,9 +27,7 @@ TEXT = "no network: \u00e4\u00f6 [3] <4>"
 @contextmanager
 def collecting(transport: str = "tcp", certificate_file: str = "") -> Iterator[tuple[SyslogReceiver, Messages, int]]:
     messages = Messages()
-    with SyslogReceiver(
-        listen=f"{transport}:127.0.0.1:0", callback=messages, certificate=certificate_file
-    ) as receiver:
+    with SyslogReceiver(listen=f"{transport}:127.0.0.1:0", callback=messages, certificate=certificate_file) as receiver:
         yield receiver, messages, port_of(receiver, transport)
 
 
@@ -194,7 +192,7 @@ def test_python_handler(transport: str, append_nul: bool) -> None:
         for level in (logging.ERROR, logging.WARNING):
             handler.handle(logging.LogRecord("x", level, "", 1, TEXT, (), None))
             if not append_nul and transport == "tcp":
-                break       # nothing separates its messages then
+                break  # nothing separates its messages then
         handler.close()
         found = messages.wait(1 if transport == "tcp" and not append_nul else 2)
     assert [(m.facility, m.severity) for m in found] == [(19, 3), (19, 4)][: len(found)]

@@ -23,7 +23,7 @@ def on_a_terminal(line: str, folder: Path, **more: str) -> str:
         try:
             while data := os.read(ours, 65536):
                 said += data
-        except OSError:         # so a terminal ends on Linux
+        except OSError:  # so a terminal ends on Linux
             pass
         os.close(ours)
         assert process.wait(30) == 0 or "discover" in line
@@ -35,7 +35,7 @@ def test_the_live_view_is_drawn_over_itself(tmp_path: Path) -> None:
     assert "connecting to demo ... (Ctrl-C ends)" in said
     assert re.search(r"\x1b\[1m1 s, \d+ packets, 0 dropped\x1b\[0m; Ctrl-C stops\x1b\[K\n", said)
     assert re.search(r"device +endpoint +URB/s +MB/s +errors  last status\x1b\[K\n", said)
-    assert re.search(r"\x1b\[5F.*2 s", said)        # title, heads and three endpoints, drawn once more
+    assert re.search(r"\x1b\[5F.*2 s", said)  # title, heads and three endpoints, drawn once more
 
 
 def test_a_capture_without_the_live_view(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_disk_is_described_and_its_bulk_in_left_alone(
     guest: Guest, plug: Plug, start: Callable[..., Capture], disk: Path
 ) -> None:
     busid = plug("storage", "ehci", file=disk)
-    capture = start(busid, seconds=5)       # nothing comes from a disk that nobody reads: there is no event to wait for
+    capture = start(busid, seconds=5)  # nothing comes from a disk that nobody reads: there is no event to wait for
     assert capture.wait_ended() == 0
     assert {"QEMU", "QEMU USB HARDDRIVE"} <= capture.values("usb.bString")
     assert capture.values("usb.idVendor") == {"0x46f4"}
@@ -157,7 +157,7 @@ def test_serial_adapter_sends_while_it_is_listened_to(
         listener.listen()
         busid = plug("serial", socket=tmp_path / "line")
         line, _ = listener.accept()
-    with line:                              # QEMU unplugs an adapter whose line is closed
+    with line:  # QEMU unplugs an adapter whose line is closed
         capture = start(busid)
         capture.wait_listening()
         line.sendall(b"from the far end")
@@ -176,7 +176,7 @@ def test_keys_are_decoded(guest: Guest, plug: Plug, start: Callable[..., Capture
     capture.wait_listening()
     guest.send_keys("a", "ret", "shift")
     capture.wait_for("the second key", lambda p: p["usbhid.data.array"].startswith("28"))
-    for _ in range(3):                      # ret is let go, shift is pressed and let go
+    for _ in range(3):  # ret is let go, shift is pressed and let go
         capture.wait_for("the last report", lambda p: p["usbhid.data.array"])
     capture.stop()
     arrays = [value for (value,) in capture.packets("usbhid.data.array", show="usbhid.data.array")]
@@ -217,7 +217,7 @@ def test_device_that_is_away_for_a_while(guest: Guest, plug: Plug, start: Callab
     capture.stop()
     (gone,) = capture.packets("frame.number", "usb.urb_status", show='frame.comment contains "gone"')
     (back,) = capture.packets("frame.number", "usb.urb_type", show=f'frame.comment contains "device {busid}"')
-    assert gone[1] == "-108"                # what the kernel says of URBs whose device is unplugged: ESHUTDOWN
+    assert gone[1] == "-108"  # what the kernel says of URBs whose device is unplugged: ESHUTDOWN
     assert back[1] == "'S'"
     assert int(gone[0]) < int(back[0])
     assert len(capture.packets("frame.number", show="usb.setup.bRequest == 9")) == 2

@@ -46,9 +46,9 @@ class Case:
     module: str
     speed: tuple[int, ...]
     frame: tuple[int, ...]
-    answers: dict[int, str] = field(default_factory=dict)       # to our driver, by wValue
+    answers: dict[int, str] = field(default_factory=dict)  # to our driver, by wValue
     fastest: int = 3_000_000
-    rounds: bool = False        # Linux computes the speed that the chip will have, instead of leaving that to the chip
+    rounds: bool = False  # Linux computes the speed that the chip will have, instead of leaving that to the chip
 
 
 CASES = {
@@ -146,7 +146,7 @@ def our_driver(attached: Attached, case: Case) -> Driver:
 
 def chosen(requests: Sequence[tuple[Setup, bytes]], wanted: tuple[int, ...], case: Case) -> list[tuple[Setup, bytes]]:
     found = [(setup, data) for setup, data in requests if setup.bRequest in wanted]
-    if wanted == (ch_chip.WRITE_REG,):      # without the flow control register, which Linux sets each time
+    if wanted == (ch_chip.WRITE_REG,):  # without the flow control register, which Linux sets each time
         found = [(setup, data) for setup, data in found if setup.wValue != 0x2727]
     return found
 

@@ -92,7 +92,7 @@ def test_disk(open_backend: Callable[..., UsbipBackend], plug: Plug, disk: Path,
     plug("storage", bus, file=disk)
     dev = usb.core.find(backend=open_backend(), idVendor=0x46F4)
     scsi = Disk(dev)
-    scsi.command(bytes(6))       # TEST UNIT READY takes the unit attention
+    scsi.command(bytes(6))  # TEST UNIT READY takes the unit attention
     assert scsi.command(struct.pack(">BBBBBB", 0x12, 0, 0, 0, 36, 0), 36)[8:12] == b"QEMU"
     blocks = 512
     read_10 = struct.pack(">BBIBHB", 0x28, 0, 64, 0, blocks, 0)
@@ -119,7 +119,7 @@ def test_keyboard_without_set_configuration(
     with pytest.raises(usb.core.USBTimeoutError):
         dev.read(0x81, 8, 50)
     guest.send_keys("a")
-    assert bytes(dev.read(0x81, 8, TIMEOUT_MS)) == bytes([0, 0, 4, 0, 0, 0, 0, 0])      # HID usage 4: a
+    assert bytes(dev.read(0x81, 8, TIMEOUT_MS)) == bytes([0, 0, 4, 0, 0, 0, 0, 0])  # HID usage 4: a
 
 
 def test_speaker(open_backend: Callable[..., UsbipBackend], plug: Plug) -> None:
@@ -141,9 +141,9 @@ def test_smart_card_reader(open_backend: Callable[..., UsbipBackend], plug: Plug
         next(e.bEndpointAddress for e in dev[0][(0, 0)] if e.bmAttributes == 2 and e.bEndpointAddress & 0x80 == way)
         for way in (0, 0x80)
     )
-    dev.write(out, struct.pack("<BIBB3x", 0x65, 0, 0, 7), TIMEOUT_MS)      # PC_to_RDR_GetSlotStatus
+    dev.write(out, struct.pack("<BIBB3x", 0x65, 0, 0, 7), TIMEOUT_MS)  # PC_to_RDR_GetSlotStatus
     answer = bytes(dev.read(back, 64, TIMEOUT_MS))
-    assert (answer[0], answer[6]) == (0x81, 7)      # RDR_to_PC_SlotStatus, of the same sequence
+    assert (answer[0], answer[6]) == (0x81, 7)  # RDR_to_PC_SlotStatus, of the same sequence
 
 
 class TestFakeDevice:
@@ -200,7 +200,7 @@ def test_unplugged_in_mid_transfer(guest: Guest, open_backend: Callable[..., Usb
     dev = usb.core.find(backend=open_backend(), idVendor=0x0627)
     with AsynchronousDevice(dev) as device:
         reads = [device.read(0x81, 8) for _ in range(4)]
-        assert len(dev.ctrl_transfer(0x80, 6, 0x0100, 0, 18, TIMEOUT_MS)) == 18       # all are there before it
+        assert len(dev.ctrl_transfer(0x80, 6, 0x0100, 0, 18, TIMEOUT_MS)) == 18  # all are there before it
         guest.unplug(busid)
         for future in reads:
             error = future.exception(20)

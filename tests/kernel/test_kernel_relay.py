@@ -182,17 +182,18 @@ def test_captures_come_and_go_while_the_disk_stays(
         path = tmp_path / f"part{number}.pcapng"
         with PcapWriter(path) as writer:
             tap = relayed.relay.capture(writer)
-            wait_until("some of it", lambda writer=writer: writer.urbs > 200)     # type: ignore[misc]
+            wait_until("some of it", lambda writer=writer: writer.urbs > 200)  # type: ignore[misc]
             relayed.relay.end_capture(tap)
         records = list(read_capture(path))
         seen = [r for r in records if DESCRIPTORS in r.comments]
-        assert len(seen) >= 2 * 3       # device, configuration, SET_CONFIGURATION
+        assert len(seen) >= 2 * 3  # device, configuration, SET_CONFIGURATION
         assert records[: len(seen)] == seen
         assert len([r for r in records if IN_FLIGHT in r.comments]) <= 2 * 8
     client.run("touch /tmp/enough; usleep 500000; rm /tmp/enough; [ ! -e /tmp/failed ]")
-    assert client.run("dd if=/dev/sda bs=240k 2>/dev/null | md5sum").text.split()[0] == hashlib.md5(
-        disk.read_bytes()
-    ).hexdigest()
+    assert (
+        client.run("dd if=/dev/sda bs=240k 2>/dev/null | md5sum").text.split()[0]
+        == hashlib.md5(disk.read_bytes()).hexdigest()
+    )
     relayed.detach()
 
 

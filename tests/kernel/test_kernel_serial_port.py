@@ -43,6 +43,7 @@ def echo(port: Any, chunk: int) -> None:
     """1 MiB there and back, written in chunks while it is read."""
     data = random.Random(chunk).randbytes(MIB // 16 if chunk < 100 else MIB)
     got = bytearray()
+
     def read(size: int) -> None:
         while len(got) < size:
             some = port.read(min(port.in_waiting or 1, len(data) - len(got)))
@@ -73,7 +74,7 @@ def test_acm_gadget(gadget: Guest, chunk: int) -> None:
     def taken() -> Any:
         try:
             return serial.serial_for_url(url, timeout=1)
-        except serial.SerialException:      # the gadget that the test before had is not free at once
+        except serial.SerialException:  # the gadget that the test before had is not free at once
             return None
 
     with wait_until("the gadget can be opened", taken) as port:

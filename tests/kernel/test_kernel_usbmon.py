@@ -115,9 +115,7 @@ def read_10(block: int, count: int) -> tuple[bytes, int]:
     return struct.pack(">BBIBHB6x", 0x28, 0, block, 0, count, 0), count * 512
 
 
-def test_live_stalls_short_reads_and_cancelled_urbs(
-    guest: Guest, plug: Plug, fake: FakeDevice, tmp_path: Path
-) -> None:
+def test_live_stalls_short_reads_and_cancelled_urbs(guest: Guest, plug: Plug, fake: FakeDevice, tmp_path: Path) -> None:
     with captured(guest, plug("redir", socket=fake.path), tmp_path) as device:
         device.run(Urb(TransferType.BULK, BULK_OUT, 11, b"once around"))
         device.run(inward(BULK_IN, 64))
@@ -132,7 +130,7 @@ def test_live_stalls_short_reads_and_cancelled_urbs(
         device.run(report, report)
         for transfer in device.start(inward(BULK_IN, 64), report):
             device.cancel(transfer)
-        device.start(inward(BULK_IN, 64))       # still out when the connection ends
+        device.start(inward(BULK_IN, 64))  # still out when the connection ends
     found = device.compare()
     assert found.differences == []
     assert found.urbs == 3 + 14
@@ -250,5 +248,3 @@ def spoken(path: Path) -> list[str]:
             rest = rest.partition(" = ")[0]
         lines.append(f"{event} {pipe[:2]}:{endpoint} {'-104' + rest[2:] if rest.startswith('-2 ') else rest}")
     return sorted(lines)
-
-

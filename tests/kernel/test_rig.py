@@ -135,7 +135,7 @@ def test_devices_behind_a_hub(guest: Guest, plug: Plug) -> None:
 def test_disk_answers(guest: Guest, plug: Plug, disk: Path) -> None:
     read_10 = struct.pack(">BBIBHB6x", 0x28, 0, 100, 0, 16, 0)
     with imported(guest.usbip_port, plug("storage", "ehci", file=disk)) as device:
-        for tag, command in enumerate((bytes(16), read_10)):        # TEST UNIT READY takes the unit attention
+        for tag, command in enumerate((bytes(16), read_10)):  # TEST UNIT READY takes the unit attention
             size = 16 * 512 if command is read_10 else 0
             wrapper = struct.pack("<4sIIBBB16s", b"USBC", tag, size, 0x80, 0, 10, command)
             assert device.run(bulk_out(0x02, wrapper), TIMEOUT).status == 0
@@ -148,7 +148,7 @@ def test_pressed_key_arrives(guest: Guest, plug: Plug) -> None:
     with imported(guest.usbip_port, plug("kbd")) as device:
         guest.send_keys("a")
         report = device.run(Urb(TransferType.INTERRUPT, 0x81, 8, flags=FLAG_DIR_IN, interval=8), TIMEOUT)
-    assert bytes(report.data) == bytes([0, 0, 4, 0, 0, 0, 0, 0])        # HID usage 4: a
+    assert bytes(report.data) == bytes([0, 0, 4, 0, 0, 0, 0, 0])  # HID usage 4: a
 
 
 def test_fake_device_loops_stalls_and_reports(guest: Guest, plug: Plug, fake: FakeDevice) -> None:
@@ -168,8 +168,8 @@ def test_fake_microphone_counts_up_in_uneven_packets(guest: Guest, plug: Plug, f
     urb = Urb(TransferType.ISOCHRONOUS, ISO_IN, 192 * 16, flags=FLAG_DIR_IN, interval=1, packets=packets)
     with imported(guest.usbip_port, plug("redir", socket=fake.path)) as device:
         control(device, 0x40, FAIL_ISO_IN, 16)
-        control(device, 0x01, 11, 1, 2)         # SET_INTERFACE
-        transfers = [Transfer(urb) for _ in range(16)]      # in flight together: QEMU first fills a buffer
+        control(device, 0x01, 11, 1, 2)  # SET_INTERFACE
+        transfers = [Transfer(urb) for _ in range(16)]  # in flight together: QEMU first fills a buffer
         for transfer in transfers:
             device.submit(transfer)
         assert all(device.wait(transfer, TIMEOUT) for transfer in transfers)
@@ -180,7 +180,7 @@ def test_fake_microphone_counts_up_in_uneven_packets(guest: Guest, plug: Plug, f
     data = b"".join(bytes(completion.data) for completion in completions)
     frames = struct.unpack(f"<{len(data) // 4}I", data)
     lost = [following - frame - 1 for frame, following in pairwise(frames) if following != frame + 1]
-    assert set(lost) <= {44, 45}                            # whole packets, those that failed
+    assert set(lost) <= {44, 45}  # whole packets, those that failed
 
 
 def test_attached_disk_is_the_same_and_goes_back(guest: Guest, client: Guest, plug: Plug, disk: Path) -> None:
@@ -212,7 +212,7 @@ def test_gadget_sources_and_sinks(start_guest: Callable[[], Guest], udc: str, en
 def test_command_line_and_a_guest_that_dies_with_it(start_guest: Callable[[], Guest], tmp_path: Path) -> None:
     rig = [sys.executable, "-m", "tests.kernel.rig"]
     boot = [*rig, "boot", "--plug", "kbd@ehci"]
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}       # who is killed leaves its folder behind
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # who is killed leaves its folder behind
     with subprocess.Popen(boot, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         info = json.loads(process.stdout.readline())

@@ -34,7 +34,7 @@ LINES = st.sampled_from(
 )  # fmt: skip
 
 
-@given(st.lists(LINES, max_size=6).map("\n".join) | st.text(alphabet='[servers]="a \t\n\r#\\\'.', max_size=40))
+@given(st.lists(LINES, max_size=6).map("\n".join) | st.text(alphabet="[servers]=\"a \t\n\r#\\'.", max_size=40))
 def test_the_quick_reader_agrees_with_toml(text: str) -> None:
     table = read_lines(text)
     if table is not None:

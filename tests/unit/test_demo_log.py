@@ -49,7 +49,7 @@ def test_clients_come_and_go() -> None:
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(MAX_CLIENTS + 1)]
     for client in clients:
         client.settimeout(20)
-    assert clients[-1].recv(1) == b""       # one too many
+    assert clients[-1].recv(1) == b""  # one too many
     log.say("I", "a", "b")
     assert all(client.recv(100) for client in clients[:-1])
     clients[0].close()

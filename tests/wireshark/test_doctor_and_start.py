@@ -95,6 +95,6 @@ def capturing(session: int) -> list[str]:
                 command = (entry / "cmdline").read_bytes().decode().split("\0")
                 if "--capture" in command and os.getsid(int(entry.name)) == session:
                     return command
-            except OSError:     # it ended meanwhile
+            except OSError:  # it ended meanwhile
                 continue
     return []

@@ -91,7 +91,7 @@ def test_snapshot_length(environment: dict[str, str], tmp_path: Path) -> None:
     capture(environment, target, "duration:1", host="demo", snaplen=80, listenin="false")
     lengths = fields(environment, target, "frame", "frame.cap_len", "frame.len")
     assert max(int(captured) for captured, _ in lengths) == 80
-    assert max(int(length) for _, length in lengths) == 64 + 146      # the configuration descriptor
+    assert max(int(length) for _, length in lengths) == 64 + 146  # the configuration descriptor
 
 
 def test_the_device_is_free_after_each_capture(environment: dict[str, str], tmp_path: Path) -> None:

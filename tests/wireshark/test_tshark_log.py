@@ -137,7 +137,7 @@ def test_what_devices_send(environment: dict[str, str], device: Device, tmp_path
     assert fields(target, "frame", "syslog.level", "syslog.facility", "syslog.hostname", "syslog.appname") == [
         ["3", "1", "esp32", "esp"],
         ["5", "20", "pi", "evntslog"],
-        ["2", "4", "mymachine", ""],        # tshark takes no program out of RFC 3164
+        ["2", "4", "mymachine", ""],  # tshark takes no program out of RFC 3164
         ["4", "1", "127.0.0.1", "heap"],
     ]
     ends = fields(target, "frame", "frame.interface_name", "ip.src", "ip.dst", "tcp.srcport", "frame.protocols")

@@ -85,7 +85,7 @@ def test_tshark_captures_twice_while_the_device_stays(preferences: list[str], tm
     marked = fields(second, 'frame.comment contains "seen by the relay"', "frame.number")
     assert [row[0] for row in marked] == [str(number + 1) for number in range(len(marked))]
     assert len(marked) >= 2
-    assert len(fields(second, 'usb.urb_type == \'C\' && usb.bDescriptorType == 1', "frame.number")) > 20
+    assert len(fields(second, "usb.urb_type == 'C' && usb.bDescriptorType == 1", "frame.number")) > 20
 
 
 def test_the_window_starts_shows_stops_and_joins_again(preferences: list[str], tmp_path: Path) -> None:
@@ -98,16 +98,18 @@ def test_the_window_starts_shows_stops_and_joins_again(preferences: list[str], t
             wait_until("packets", lambda: window.captures() and window.captures()[-1].stat().st_size > 800, 60)
             stop(window, "USB/IP remote")
             device.ctrl_transfer(0x80, 6, 0x0100, 0, 18)
-        (entry,) = registry.running()       # Wireshark is gone, and the device is there
+        (entry,) = registry.running()  # Wireshark is gone, and the device is there
         device.ctrl_transfer(0x80, 6, 0x0100, 0, 18)
         with wireshark(tmp_path, "-k", "-i", entry.name) as window:
             before = len(window.captures())
             wait_until("it has joined", lambda: len(window.captures()) > 0 and window.extcaps(), 60)
             wait_until(
                 "packets",
-                lambda: device.ctrl_transfer(0x80, 6, 0x0100, 0, 18)
-                and len(window.captures()) >= before
-                and window.captures()[-1].stat().st_size > 800,
+                lambda: (
+                    device.ctrl_transfer(0x80, 6, 0x0100, 0, 18)
+                    and len(window.captures()) >= before
+                    and window.captures()[-1].stat().st_size > 800
+                ),
                 60,
             )
             # The only client there is; the button works as soon as the toolbar knows of it.

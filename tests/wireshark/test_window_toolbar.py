@@ -72,7 +72,7 @@ def _choose_device(window: Window, home: Path) -> None:
         window.click((x + places.SAVE[0], y + places.SAVE[1]))
         if preferences.exists() and "extcap.usbip_remote.device: 1-1" in preferences.read_text():
             return True
-        window.click((137, window.selected_row()))      # it was too early: once more
+        window.click((137, window.selected_row()))  # it was too early: once more
         return False
 
     wait_until("host and device are stored", saved, 40)

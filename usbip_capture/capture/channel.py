@@ -58,21 +58,21 @@ class UsbChannel(Tap):
         self.capture_filter = capture_filter
         self.info = info
         self.speed = info.speed
-        self.described = False                  # whether the interface is in the output
-        self.settled = 0.0                      # until then, of time.monotonic(), `product` is waited for
+        self.described = False  # whether the interface is in the output
+        self.settled = 0.0  # until then, of time.monotonic(), `product` is waited for
         self.start_ns = time.time_ns()
         self.urbs = self.bytes = 0
         self.received = self.dropped = self.filtered = self.packed = self.written = 0
         self.label: str | None = None
-        self.remarks: list[Remark] = []         # for the next event
+        self.remarks: list[Remark] = []  # for the next event
         self.unlinks: UnlinkChannel | None = None
         self._queue = queue
         self._snaplen = snaplen
-        self._labels: dict[int, str] = {}       # of URBs that are out
-        self._unlinked: dict[int, str] = {}     # likewise, what is to be said of those that were taken back
-        self._unseen: set[int] = set()          # CMD_UNLINKs of URBs that the filter does not let pass
+        self._labels: dict[int, str] = {}  # of URBs that are out
+        self._unlinked: dict[int, str] = {}  # likewise, what is to be said of those that were taken back
+        self._unseen: set[int] = set()  # CMD_UNLINKs of URBs that the filter does not let pass
         self._matcher = None if capture_filter is None else Matcher(capture_filter, info)
-        self._held: dict[int, Event] = {}       # submits whose completion decides
+        self._held: dict[int, Event] = {}  # submits whose completion decides
         self._gone = False
         self._packer = UsbmonPacker(self.interface_id, snaplen, info.busnum, info.devnum)
 
@@ -123,7 +123,7 @@ class UsbChannel(Tap):
         if data is None:
             data = urb.data
         if type(data) is not bytes:
-            data = bytes(data)      # its owner may change it as soon as the URB is done
+            data = bytes(data)  # its owner may change it as soon as the URB is done
         cost = EVENT_COST + len(data) + PACKET_COST * len(urb.packets)
         room = _completion_cost(urb)
         with queue.lock:
@@ -208,7 +208,7 @@ class UsbChannel(Tap):
             if urb_id == _FILTERED:
                 self._unseen.add(seqnum)
                 return
-            if seqnum in self._unseen:      # its reply
+            if seqnum in self._unseen:  # its reply
                 self._unseen.remove(seqnum)
                 return
         if self.unlinks is not None:

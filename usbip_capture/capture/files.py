@@ -19,7 +19,7 @@ from usbip_capture.usb.urb import Buffer
 _SECTION_HEADER, _INTERFACE, _ENHANCED_PACKET = 0x0A0D0D0A, 1, 6
 #: Bytes of a statistics block with all of its numbers.
 _STATISTICS = 88
-_GZIP = 31          # zlib's wbits
+_GZIP = 31  # zlib's wbits
 _LEVEL = 6
 _SUFFIX = ".gz"
 
@@ -128,7 +128,7 @@ class RotatingSink(Sink):
             try:
                 os.unlink(oldest)
             except FileNotFoundError:
-                pass        # somebody else has taken it away
+                pass  # somebody else has taken it away
             except OSError as error:
                 raise CaptureError(
                     f"the oldest file of the ring, {oldest}, cannot be removed: {error.strerror}: keep more of them"

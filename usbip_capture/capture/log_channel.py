@@ -40,11 +40,11 @@ class LogChannel:
         self.name = f"syslog{number}"
         self.interface_id = queue.interfaces
         self.description = description
-        self.described = False      # whether the interface is in the output
+        self.described = False  # whether the interface is in the output
         self.start_ns = time.time_ns()
         self.received = self.dropped = self.packed = self.written = 0
-        self.filtered = 0               # the capture filter is for URBs
-        self.remarks: list[Remark] = []     # for the end of the capture
+        self.filtered = 0  # the capture filter is for URBs
+        self.remarks: list[Remark] = []  # for the end of the capture
         self._queue = queue
         self._snaplen = snaplen
 

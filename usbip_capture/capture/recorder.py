@@ -79,7 +79,7 @@ class Recorder:
         self._packed = 0
         self._on_end = on_end
         self._closing = False
-        self._cut = False       # nothing more of what is queued is to be written
+        self._cut = False  # nothing more of what is queued is to be written
         self._hurry = threading.Event()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="usbip-capture writer", daemon=True)
@@ -260,7 +260,7 @@ class Recorder:
             if not self._closing and any(c.settled and c.settled > time.monotonic() for c in self.channels):
                 return False
             batch, self._queue.items = self._queue.items, []
-        batch.reverse()     # taken from the end, so that each event is freed when it is written
+        batch.reverse()  # taken from the end, so that each event is freed when it is written
         while batch:
             if self._cut:
                 self._drop(batch)

@@ -105,7 +105,7 @@ class Sink(ABC):
 class FileSink(Sink):
     """A file, emptied if it exists. A new one is for its owner's eyes only: captures can hold keystrokes."""
 
-    patience = 10.0     # a busy disk may pause for seconds
+    patience = 10.0  # a busy disk may pause for seconds
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -131,7 +131,7 @@ class FileSink(Sink):
             while at + 8 <= room and (at := at + int.from_bytes(raw[at + 4 : at + 8], sys.byteorder)) <= room:
                 whole = at
             os.ftruncate(self._fd, self.written + whole)
-        except OSError:     # no file that could be cut, such as /dev/full
+        except OSError:  # no file that could be cut, such as /dev/full
             pass
 
     def close(self) -> None:
@@ -158,7 +158,7 @@ class PipeSink(Sink):
             try:
                 return cls(path, os.open(path, os.O_WRONLY | os.O_NONBLOCK))
             except OSError as error:
-                if error.errno != errno.ENXIO:      # that one says: no reader yet
+                if error.errno != errno.ENXIO:  # that one says: no reader yet
                     raise _sentence(path, error) from error
             if stop is None:
                 time.sleep(_OPEN_RETRY)
@@ -213,7 +213,7 @@ class StreamSink(Sink):
             while view:
                 size = self._stream.write(view)
                 if not isinstance(self._stream, io.RawIOBase):
-                    size = len(view)        # others take all, and some say nothing about it
+                    size = len(view)  # others take all, and some say nothing about it
                 elif size is None:
                     raise BlockingIOError(errno.EAGAIN, "non-blocking mode")
                 view = view[size:]
@@ -281,7 +281,7 @@ def open_sink(path: str | os.PathLike[str], stop: threading.Event | None = None)
     try:
         is_fifo = stat.S_ISFIFO(os.stat(name).st_mode)
     except (OSError, ValueError):
-        is_fifo = False         # opening it tells why
+        is_fifo = False  # opening it tells why
     return PipeSink.open(name, stop) if is_fifo else FileSink(name)
 
 
@@ -355,7 +355,7 @@ def _pipe_or_none(fd: int) -> int:
 
 def _reader_gone(fd: int) -> bool:
     if not hasattr(select, "poll"):
-        return False            # the next write will tell
+        return False  # the next write will tell
     poll = select.poll()
     poll.register(fd, 0)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
@@ -376,4 +376,4 @@ def _enlarge(fd: int) -> None:
 
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
     except (ImportError, AttributeError, OSError):
-        pass                    # only Linux has it, and it may refuse
+        pass  # only Linux has it, and it may refuse

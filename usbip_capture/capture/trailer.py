@@ -33,7 +33,7 @@ class Trailer:
         self._section = section
         self._is_filtered = is_filtered
         self._started_ns = 0
-        self._told: dict[int, tuple[int, int]] = {}     # dropped and filtered, by interface
+        self._told: dict[int, tuple[int, int]] = {}  # dropped and filtered, by interface
 
     def blocks(
         self, channels: Iterable[UsbChannel | LogChannel], part: Part | None, *, is_last: bool = True
@@ -44,7 +44,7 @@ class Trailer:
         for channel in channels:
             number = channel.interface_id
             if not channel.described or (part is not None and number >= part.interfaces):
-                continue        # the last packet may have come before it
+                continue  # the last packet may have come before it
             dropped, filtered, received = channel.dropped, channel.filtered, channel.received
             if part is not None:
                 before = self._told.get(number, (0, 0))

@@ -141,7 +141,7 @@ class PcapWriter:
         try:
             self.close()
         except CaptureError:
-            if kind is None:    # else it would hide what has gone wrong first
+            if kind is None:  # else it would hide what has gone wrong first
                 raise
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from usbip_capture import __version__
 
-TYPE_CHECKING = False       # not from typing: that module alone takes as long to import as all that `--version` needs
+TYPE_CHECKING = False  # not from typing: that module alone takes as long to import as all that `--version` needs
 if TYPE_CHECKING:
     import argparse
 

@@ -55,12 +55,12 @@ def complete() -> None:
     command, _ = split(finished)
     made = parser(command if command in COMMANDS else "")
     for flag in VALUED if command not in COMMANDS else ():
-        made.add_argument(flag)     # which may stand before the command, too
+        made.add_argument(flag)  # which may stand before the command, too
     for action in _actions(made):
         if action.dest in ("host", "server", "servers"):
-            action.completer = _servers     # type: ignore[attr-defined]
+            action.completer = _servers  # type: ignore[attr-defined]
         elif action.dest == "device":
-            action.completer = _busids      # type: ignore[attr-defined]
+            action.completer = _busids  # type: ignore[attr-defined]
     autocomplete(made)
 
 

@@ -95,5 +95,3 @@ def check(args: argparse.Namespace, inward: bool) -> None:
         raise LocalProtocolError("--data-hex is for requests that send: an IN request takes --length")
     if not inward and (args.length or args.raw):
         raise LocalProtocolError("--length and --raw are for requests that read: an OUT request takes --data-hex")
-
-

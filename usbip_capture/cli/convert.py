@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         source.check()
         kind = source.link_type()
         if kind in _USB:
-            raise _no_tcp(source, [kind])       # IN and OUT swapped, perhaps: nothing is written over
+            raise _no_tcp(source, [kind])  # IN and OUT swapped, perhaps: nothing is written over
         sink = _sink(args)
         progress = _Progress(source)
         converter = Converter(source, _output(args, sink), ports=args.port, on_portion=progress.portion)
@@ -171,7 +171,7 @@ def _report(converter: Converter, source: Source) -> int:
         counts = ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in found)
         print(f"usbip-capture: {counts} in {converter.packets} packets of {source.name}", file=sys.stderr)
     if source.stopped and source.size:
-        return INTERRUPTED      # what comes from a pipe has no other end
+        return INTERRUPTED  # what comes from a pipe has no other end
     return 1 if converter.error is not None or not converter.sessions else 0
 
 

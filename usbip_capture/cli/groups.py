@@ -13,7 +13,7 @@ VALUED = (
     "--timeout", "--vid",
 )  # fmt: skip
 LOG_PORT = 1514
-_MARGIN = 20        # of a comment without a command, in columns
+_MARGIN = 20  # of a comment without a command, in columns
 CONNECT_TIMEOUT = 2.0
 BROWSE_TIMEOUT = 3.0
 
@@ -46,7 +46,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 def _example(line: str, width: int) -> list[str]:
     """A command, and what it is for below it if there is no room beside it."""
-    if len(line) > width and line.startswith(" " * _MARGIN):       # what the line above is for
+    if len(line) > width and line.startswith(" " * _MARGIN):  # what the line above is for
         return [f"      {line.strip()}"]
     command, gap, comment = line.strip().partition("  ")
     if len(line) <= width or not gap:

@@ -11,7 +11,7 @@ import sys
 from usbip_capture import __version__, console
 from usbip_capture.cli.commands import COMMANDS, parser, split
 
-TYPE_CHECKING = False       # not from typing: that module alone takes as long to import as all that `--version` needs
+TYPE_CHECKING = False  # not from typing: that module alone takes as long to import as all that `--version` needs
 if TYPE_CHECKING:
     import argparse
 
@@ -50,7 +50,7 @@ def _command(given: list[str]) -> int:
 
 def _no_command(given: list[str], command: str) -> int:
     if not command:
-        parser().parse_args(given)      # help, version, or what is wrong
+        parser().parse_args(given)  # help, version, or what is wrong
         return 2
     from difflib import get_close_matches
 

@@ -104,9 +104,7 @@ def _relay(args: argparse.Namespace) -> int:
     return 0
 
 
-def _capture(
-    service: RelayService, output: str | None, ready: Callable[[], None], *, record_unlinks: bool
-) -> None:
+def _capture(service: RelayService, output: str | None, ready: Callable[[], None], *, record_unlinks: bool) -> None:
     """Until the relay is stopped. A capture that ends before ends alone, while anybody is attached.
 
     ready: called when clients may come. Raises CaptureError, at the end, if the capture has failed.
@@ -155,7 +153,7 @@ def _stop(listen: str | None) -> int:
         try:
             joining.stop(entry)
             _say(f"stopped: {entry.display}")
-        except UsbipError as error:     # the others are to be stopped all the same
+        except UsbipError as error:  # the others are to be stopped all the same
             if failed is not None:
                 _say(str(failed))
             failed = error
@@ -173,7 +171,7 @@ def _open_wireshark(interface: str) -> None:
 def _say(text: str) -> None:
     try:
         print(f"usbip-capture: {text}", file=sys.stderr, flush=True)
-    except OSError:     # nobody reads it: no reason to cut clients off
+    except OSError:  # nobody reads it: no reason to cut clients off
         pass
 
 

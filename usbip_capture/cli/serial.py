@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         with port:
             _bridge(args, port)
     except serial.SerialException as error:
-        if isinstance(error.__cause__, UsbipError):     # ours, with an exit code of its own
+        if isinstance(error.__cause__, UsbipError):  # ours, with an exit code of its own
             raise error.__cause__ from error
         raise UsbipError(str(error)) from error
     return 0

@@ -72,7 +72,7 @@ def recording(args: argparse.Namespace, servers: list[Server]) -> Iterator[PcapW
         if args.pcap:
             from usbip_capture.capture.writer import PcapWriter
 
-            with Waiting(f"opening {args.pcap}"):       # a named pipe waits for its reader
+            with Waiting(f"opening {args.pcap}"):  # a named pipe waits for its reader
                 writer = stack.enter_context(PcapWriter(args.pcap))
         if args.syslog:
             for server in servers:

@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
                     colour = _COLOURS.get(message.severity, "") if coloured else ""
                     shown = f"{colour}{line(message, with_source=host is None)}{_RESET if colour else ''}"
                 print(shown, file=output, flush=True)
-                if receiver.capture_failed:     # told by the end of `with`
+                if receiver.capture_failed:  # told by the end of `with`
                     break
     except KeyboardInterrupt:  # its ordinary end
         pass

@@ -17,7 +17,7 @@ def is_terminal(stream: TextIO | None) -> bool:
     """Whether a person looks at it."""
     try:
         return stream is not None and stream.isatty()
-    except ValueError:      # closed
+    except ValueError:  # closed
         return False
 
 

@@ -150,7 +150,7 @@ def _run(command: list[str], settings: dict[str, object]) -> int:
     before = signal.getsignal(signal.SIGINT)
     try:
         process = subprocess.Popen(command, env=environment)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C is for the program, which this one outlives
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program, which this one outlives
         status = process.wait()
     except OSError as error:
         raise UsbipError(f"{command[0]} cannot be started: {error.strerror or error}") from error

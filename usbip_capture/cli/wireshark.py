@@ -49,6 +49,6 @@ class WiresharkSink(StreamSink):
     def close(self) -> None:
         try:
             self._stdin.close()
-        except OSError:     # it has been closed
+        except OSError:  # it has been closed
             pass
-        self._process.returncode = 0        # it is on its own now, and no child that is forgotten
+        self._process.returncode = 0  # it is on its own now, and no child that is forgotten

@@ -78,6 +78,6 @@ def _input(args: argparse.Namespace) -> Iterator[Iterator[bytes]]:
 
 
 def _portions(file: BinaryIO) -> Iterator[bytes]:
-    read = getattr(file, "read1", file.read)    # what is there of a pipe, without waiting for more
+    read = getattr(file, "read1", file.read)  # what is there of a pipe, without waiting for more
     while portion := read(_PORTION):
         yield portion

@@ -64,7 +64,7 @@ class ConnectingCollector:
             self._stopping.set()
             reading = self._sock is not None
             if self._sock is not None:
-                _shut_down(self._sock)      # what has arrived can still be read
+                _shut_down(self._sock)  # what has arrived can still be read
         if self._thread is not threading.current_thread():
             self._thread.join(_READING_TIMEOUT if reading else _LOOKING_TIMEOUT)
 
@@ -101,7 +101,7 @@ class ConnectingCollector:
                 log.info("reading the log of %s", self._host)
                 self._tried.set()
                 while data := sock.recv(RECEIVE_SIZE):
-                    if missing and not got:     # not before: a device that serves others only takes us and hangs up
+                    if missing and not got:  # not before: a device that serves others only takes us and hangs up
                         self._comment(f"usbip-capture: the log of {self._host} is {missing}")
                     got = True
                     self._delivery.deliver(sender, sender.received(data, time.time_ns()))
@@ -110,7 +110,7 @@ class ConnectingCollector:
                 reason = "the device closed the connection"
             except OSError as error:
                 reason = f"the connection broke ({error.strerror or error})"
-            except Exception as error:      # the log ends here, what else is captured does not
+            except Exception as error:  # the log ends here, what else is captured does not
                 log.exception("a message of the log failed")
                 reason = f"our own fault: {error!r}"
                 self._delivery.counts.own_faults += 1
@@ -134,5 +134,5 @@ class ConnectingCollector:
 def _shut_down(sock: socket.socket) -> None:
     try:
         sock.shutdown(socket.SHUT_RDWR)
-    except OSError:     # the other side was quicker
+    except OSError:  # the other side was quicker
         pass

@@ -27,9 +27,7 @@ class Delivery:
     align_clock: captured messages get the time at which they were made, as far as that can be told.
     """
 
-    def __init__(
-        self, callback: Callable[[Message], object] | None, min_severity: int, align_clock: bool
-    ) -> None:
+    def __init__(self, callback: Callable[[Message], object] | None, min_severity: int, align_clock: bool) -> None:
         self.channel: LogChannel | None = None
         self.counts = Counts()
         self._callback = callback
@@ -66,7 +64,7 @@ class Delivery:
         while True:
             with self._changed:
                 while not self._backlog and not self._ended:
-                    self._changed.wait(1.0)     # Windows cannot interrupt a wait without an end
+                    self._changed.wait(1.0)  # Windows cannot interrupt a wait without an end
                 if not self._backlog:
                     return
                 message = self._backlog.popleft()

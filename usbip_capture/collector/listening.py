@@ -84,7 +84,7 @@ class ListeningCollector:
         """Close everything; what came before is delivered when this returns."""
         if self._stopping.is_set():
             return
-        self._wake.send(b"\0")      # before its thread may end, and close it
+        self._wake.send(b"\0")  # before its thread may end, and close it
         self._stopping.set()
         if not self._thread.is_alive():
             self._close()
@@ -124,7 +124,7 @@ class ListeningCollector:
 
     def _drain(self) -> None:
         """Take what has arrived already."""
-        self._selector.unregister(self._listeners[0])       # it has done its work, and stays readable
+        self._selector.unregister(self._listeners[0])  # it has done its work, and stays readable
         until = time.monotonic() + DRAIN_TIME
         while (ready := self._selector.select(0)) and time.monotonic() < until:
             for key, _ in ready:
@@ -133,7 +133,7 @@ class ListeningCollector:
     def _act(self, action: Callable[[], None]) -> None:
         try:
             action()
-        except Exception:       # one sender's message must not end the log of all others
+        except Exception:  # one sender's message must not end the log of all others
             self._counts.own_faults += 1
             if self._counts.own_faults == 1:
                 log.exception("a message of a log was lost because of our own fault; further ones are only counted")
@@ -152,7 +152,7 @@ class ListeningCollector:
             except BlockingIOError:
                 return
             except OSError as error:
-                self._say(f"a sender of logs was turned away: {error.strerror or error}")   # too many open files
+                self._say(f"a sender of logs was turned away: {error.strerror or error}")  # too many open files
                 self._stopping.wait(_ACCEPT_PAUSE)
                 return
             self._counts.connections += 1
@@ -168,7 +168,7 @@ class ListeningCollector:
             if secure and self._tls is not None:
                 sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
             connection = _Connection(sock, Sender(flow_of(sock)))
-        except OSError:     # gone again
+        except OSError:  # gone again
             sock.close()
             return
         self._connections[sock] = connection
@@ -176,7 +176,7 @@ class ListeningCollector:
 
     def _read(self, connection: _Connection) -> None:
         sock = connection.sock
-        if sock not in self._connections:   # crowded out in this very round
+        if sock not in self._connections:  # crowded out in this very round
             return
         self._connections.move_to_end(sock)
         try:
@@ -214,7 +214,7 @@ class ListeningCollector:
         for _ in range(_DATAGRAMS):
             try:
                 data, address = sock.recvfrom(_MAX_DATAGRAM)
-            except OSError:     # none is left, or Windows tells of one of ours that did not arrive
+            except OSError:  # none is left, or Windows tells of one of ours that did not arrive
                 return
             sender = self._sender(sock, endpoint(address))
             self._delivery.deliver(sender, sender.parse(datagram_frames(data), time.time_ns()))
@@ -241,7 +241,7 @@ def _listen(place: Place) -> socket.socket:
     everywhere = not place.address and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if everywhere or ":" in place.address else socket.AF_INET
     address: tuple[str, int] = (place.address, place.port)
-    if place.address:       # here, for what a socket says of a name it does not know is no gaierror
+    if place.address:  # here, for what a socket says of a name it does not know is no gaierror
         socket.getaddrinfo(*address, family)
     if place.transport != UDP:
         return socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=everywhere)

@@ -41,15 +41,15 @@ class Converter:
         on_portion: Callable[[], None] | None = None,
     ) -> None:
         self.packets = self.urbs = 0
-        self.unread: Counter[int] = Counter()       # packets by link types that cannot be read
+        self.unread: Counter[int] = Counter()  # packets by link types that cannot be read
         self.error: CaptureError | None = None
         self._source = source
         self._output = output
         self._on_portion = on_portion
-        self._cut = 0                               # packets that were not recorded as a whole
+        self._cut = 0  # packets that were not recorded as a whole
         self._fragments = Fragments()
         self._interfaces: dict[tuple[str, str], UsbInterface] = {}
-        self._places: dict[tuple[str, int], tuple[UsbInterface, bool]] = {}      # by server and devid; import seen
+        self._places: dict[tuple[str, int], tuple[UsbInterface, bool]] = {}  # by server and devid; import seen
         self._of_session: dict[Session, UsbInterface] = {}
         self._notes: dict[Session, list[str]] = {}
         self._hindsight = Hindsight(self._write)
@@ -111,7 +111,7 @@ class Converter:
                 portion, view = data, memoryview(data)
                 self._portion(now_ns)
             if link_type == ETHERNET and end - start > 14 and data[start + 12] == 8 and not data[start + 13]:
-                at = start + 14     # IPv4, as most are
+                at = start + 14  # IPv4, as most are
             else:
                 at = self._ip_header(link_type, data, start, end)
                 if at < 0:
@@ -135,9 +135,7 @@ class Converter:
                     continue
             direction.segment(now_ns, seq, ack, flags, payload, missing)
 
-    def _fragment(
-        self, now_ns: int, data: bytes, at: int, end: int, missing: int
-    ) -> tuple[bytes, Segment | None]:
+    def _fragment(self, now_ns: int, data: bytes, at: int, end: int, missing: int) -> tuple[bytes, Segment | None]:
         """What is no TCP segment as it is: the whole packet, and the segment in it, if this completes one."""
         if missing:
             self._cut += 1

@@ -54,7 +54,7 @@ class Fragments:
 
     def __init__(self) -> None:
         self._waiting: dict[bytes, _Waiting] = {}
-        self._whole: dict[bytes, set[int]] = {}     # hashes of the pieces of the last ones, which may come again
+        self._whole: dict[bytes, set[int]] = {}  # hashes of the pieces of the last ones, which may come again
         self._given_up = 0
         self._now_ns = 0
 
@@ -109,7 +109,7 @@ class Fragments:
         if offset + len(piece) > _LONGEST:
             return None
         if key in self._whole and hash((offset, piece)) in self._whole[key]:
-            return None         # it came twice
+            return None  # it came twice
         waiting = self._waiting.get(key)
         if waiting is None or self._now_ns - waiting.since_ns > MAX_AGE_NS:
             if waiting is not None or len(self._waiting) >= MAX_WAITING:

@@ -33,7 +33,7 @@ class Hindsight:
     def __init__(self, write: Callable[[Session, Event], None]) -> None:
         self._write = write
         self._items: deque[Item] = deque()
-        self._portions: deque[int] = deque([0])     # how many events came with each; the last one still grows
+        self._portions: deque[int] = deque([0])  # how many events came with each; the last one still grows
 
     def add(self, session: Session, events: list[Event]) -> None:
         """The next events of a session."""

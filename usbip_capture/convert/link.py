@@ -102,7 +102,7 @@ def _ipv6(data: bytes, at: int, end: int) -> Segment | None:
         elif following == _AUTHENTICATION:
             size = (data[at + 1] + 2) * 4
         elif following == _FRAGMENT and not _TYPE(data, at + 2)[0] & 0xFFF9:
-            size = 8        # the only fragment
+            size = 8  # the only fragment
         else:
             return None
         following = data[at]

@@ -196,7 +196,7 @@ class PcapngOutput(Output):
         self._size += len(block)
 
     def finish(self, remarks: Sequence[str]) -> None:
-        if not self.devices:    # without an interface the file is not valid
+        if not self.devices:  # without an interface the file is not valid
             self._buffers.append(self._section.interface(name="usbip0", description="", snaplen=MAX_BLOCK)[1])
         for interface in self.devices:
             said = [*interface.remarks, *remarks]

@@ -72,7 +72,7 @@ class Direction:
         self.gap = gap
         self.closed = closed
         self.following: int | None = None
-        self.acked: int | None = None       # what this side has acknowledged last
+        self.acked: int | None = None  # what this side has acknowledged last
         self.retransmitted = 0
         self.clock_ns = 0
         self._held: list[_Held] = []
@@ -116,7 +116,7 @@ class Direction:
                 if not late:
                     return
                 self.peer.catch_up(head.ack)
-            if self._held:      # the end of the peer may have flushed all
+            if self._held:  # the end of the peer may have flushed all
                 self._pass_on()
 
     def catch_up(self, seq: int) -> None:
@@ -127,7 +127,7 @@ class Direction:
     def _other(self, timestamp_ns: int, seq: int, ack: int, flags: int, payload: Buffer, missing: int) -> None:
         if flags & RST:
             if abs(self._distance(seq)) > MAX_HELD:
-                return      # far outside of the window: its receiver does not believe it either
+                return  # far outside of the window: its receiver does not believe it either
             self.peer.flush()
             self.flush()
             self.closed(timestamp_ns)
@@ -181,7 +181,7 @@ class Direction:
                 self.gap(missing, timestamp_ns)
         if head.fin and known <= head.size:
             self.following = (self.following + 1) & _MASK
-            self.peer.flush()       # it was there before the end
+            self.peer.flush()  # it was there before the end
             self.closed(timestamp_ns)
 
     def _distance(self, seq: int) -> int:

@@ -67,7 +67,7 @@ class Session:
 
     def _server(self, payload: Buffer, timestamp_ns: int) -> None:
         if not self.number:
-            self._table.forget(self)        # in USB/IP the client speaks first
+            self._table.forget(self)  # in USB/IP the client speaks first
             return
         events = self.observer.server(payload, timestamp_ns)
         if events:
@@ -107,7 +107,7 @@ class SessionTable:
         self.counts: Counter[str] = Counter()
         self._ports = ports
         self.directions: dict[bytes, Direction] = {}
-        self._sessions: dict[bytes, Session] = {}       # by the client's key
+        self._sessions: dict[bytes, Session] = {}  # by the client's key
 
     def opened(
         self, timestamp_ns: int, key: bytes, seq: int, ack: int, flags: int, payload: Buffer
@@ -126,7 +126,7 @@ class SessionTable:
         if opening and key in self._sessions:
             session = self._sessions[key]
             if session.first == (seq + 1) & 0xFFFFFFFF:
-                return session.client           # the same one, sent again, or late
+                return session.client  # the same one, sent again, or late
             self._abandon(session, timestamp_ns)
         from_start = opening or is_operation_request(payload[:8])
         if not (from_start or forced or _is_command(payload)):

@@ -58,7 +58,7 @@ class Source:
         self._waits = not self.size and hasattr(select, "poll")
         self._inflater: Inflater | None = None
         self._first = self._read()
-        while 0 < len(self._first) < 4 and (more := self._read()):      # a pipe may bring it byte by byte
+        while 0 < len(self._first) < 4 and (more := self._read()):  # a pipe may bring it byte by byte
             self._first += more
         if self._first.startswith(_GZIP):
             self._inflater = zlib.decompressobj(_GZIP_WBITS)
@@ -102,7 +102,7 @@ class Source:
             raw = inflater.unconsumed_tail or self._raw()
             if inflater.eof:
                 if not raw.startswith(_GZIP):
-                    return b""          # the end, or padding
+                    return b""  # the end, or padding
                 inflater = self._inflater = zlib.decompressobj(_GZIP_WBITS)
             elif not raw:
                 raise CaptureError(f"the compressed data of {self.name} is cut off")

@@ -15,7 +15,7 @@ from usbip_capture.usb.setup import DT_CS_INTERFACE
 
 AUDIO = 1
 CONTROL, STREAMING, MIDI = 1, 2, 3
-_UAC2, _UAC3 = 0x20, 0x30        # bInterfaceProtocol; devices of version 1 have all others
+_UAC2, _UAC3 = 0x20, 0x30  # bInterfaceProtocol; devices of version 1 have all others
 DT_CS_ENDPOINT = 0x25
 
 _CHANNELS = (
@@ -179,9 +179,7 @@ _ENDPOINT_2 = (
 _TITLES = {CONTROL: "AudioControl", STREAMING: "AudioStreaming", MIDI: "MIDIStreaming"}
 
 
-def audio_lines(
-    indent: int, interface: InterfaceDescriptor, piece: bytes, strings: Mapping[int, str]
-) -> Iterator[str]:
+def audio_lines(indent: int, interface: InterfaceDescriptor, piece: bytes, strings: Mapping[int, str]) -> Iterator[str]:
     """One class-specific descriptor, of an interface or an endpoint; nothing for what is not known here."""
     kind = interface.bInterfaceSubClass
     if len(piece) < 3 or kind not in _TITLES or interface.bInterfaceProtocol == _UAC3:

@@ -19,7 +19,7 @@ from usbip_capture.usb.descriptors import InterfaceDescriptor, split_descriptors
 from usbip_capture.usb.setup import DT_CS_INTERFACE, DT_HID, DT_INTERFACE_ASSOCIATION
 
 _COMMUNICATIONS = 0x02
-_ETHERNET = 0x0F        # bDescriptorSubtype
+_ETHERNET = 0x0F  # bDescriptorSubtype
 _FIRMWARE_UPGRADE = functional.APPLICATION, functional.FIRMWARE_UPGRADE
 _HID_TYPES = {0x21: "HID", 0x22: "Report", 0x23: "Physical"}
 _CALL_MANAGEMENT = ((1, "call management"), (2, "use DataInterface"))
@@ -73,9 +73,7 @@ def string_indices(interface: InterfaceDescriptor) -> list[int]:
     return list(asked.indices)
 
 
-def _known(
-    indent: int, interface: InterfaceDescriptor, piece: bytes, strings: Mapping[int, str]
-) -> Iterator[str]:
+def _known(indent: int, interface: InterfaceDescriptor, piece: bytes, strings: Mapping[int, str]) -> Iterator[str]:
     """Nothing for what is not known here, or is too short."""
     code, kind = interface.bInterfaceClass, piece[1]
     if code == _COMMUNICATIONS and kind == DT_CS_INTERFACE:

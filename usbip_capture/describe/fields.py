@@ -12,7 +12,7 @@ from usbip_capture.describe.layout import field, string
 from usbip_capture.describe.naming import version
 
 _COUNTED = "({})"
-_LONG = 6           # longer values begin at a column of their own
+_LONG = 6  # longer values begin at a column of their own
 _LONG_COLUMN = 19
 _BYTES_A_LINE = 16
 

@@ -45,7 +45,7 @@ _CARD = (
     Field("bVoltageSupport", meaning=_set(("5.0V", "3.0V", "1.8V"))),
     Field("dwProtocols", 4, meaning=_set(("T=0", "T=1"))),
     Field("dwDefaultClock", 4),
-    Field("dwMaxiumumClock", 4),           # which is how lsusb spells it
+    Field("dwMaxiumumClock", 4),  # which is how lsusb spells it
     Field("bNumClockSupported"),
     Field("dwDataRate", 4, meaning=lambda value: "bps"),
     Field("dwMaxDataRate", 4, meaning=lambda value: "bps"),

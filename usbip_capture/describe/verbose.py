@@ -94,7 +94,7 @@ def _configuration(found: Description, c: ConfigurationDescriptor) -> Iterator[s
     yield "      Self Powered" if c.bmAttributes & _SELF_POWERED else "      (Bus Powered)"
     if c.bmAttributes & _REMOTE_WAKEUP:
         yield "      Remote Wakeup"
-    unit = 8 if found.device.bcdUSB >= 0x0300 else 2       # milliamperes
+    unit = 8 if found.device.bcdUSB >= 0x0300 else 2  # milliamperes
     yield field(4, "MaxPower", str(c.bMaxPower * unit)) + "mA"
     associations = {a.bFirstInterface: a for a in c.associations}
     # Those of an association are printed there.

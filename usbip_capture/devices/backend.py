@@ -109,7 +109,7 @@ class BackendDevice(Device):
         for number in self._claimed:
             try:
                 self._backend.release_interface(self._handle, number)
-            except USBError:    # it is gone
+            except USBError:  # it is gone
                 pass
         self._backend.close_device(self._handle)
 
@@ -154,9 +154,7 @@ class BackendDevice(Device):
             rest = buffer[moved:] if moved else buffer
             try:
                 moved += int(
-                    method(
-                        self._handle, endpoint.address, endpoint.bInterfaceNumber, rest, int(POLL_INTERVAL * 1000)
-                    )
+                    method(self._handle, endpoint.address, endpoint.bInterfaceNumber, rest, int(POLL_INTERVAL * 1000))
                 )
             except USBError as error:
                 if status_of(error) != -ECONNRESET:
@@ -201,7 +199,7 @@ class BackendDevice(Device):
         try:
             if self._backend.is_kernel_driver_active(self._handle, number):
                 self._backend.detach_kernel_driver(self._handle, number)
-        except NotImplementedError:     # no such thing on this system
+        except NotImplementedError:  # no such thing on this system
             pass
         self._backend.claim_interface(self._handle, number)
         self._claimed.add(number)

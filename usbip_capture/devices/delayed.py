@@ -21,7 +21,7 @@ class Delayed(Device):
         self._way = latency / 2
         self._timetable = Timetable(f"delay-{inner.info.busid}")
         self._lock = threading.Lock()
-        self._pending: dict[Transfer, Transfer] = {}        # the caller's -> ours
+        self._pending: dict[Transfer, Transfer] = {}  # the caller's -> ours
         self._closed = False
 
     @property

@@ -37,7 +37,7 @@ class _Block:
 
     title: str
     fields: list[tuple[str, str]] = field(default_factory=list)
-    raw: list[bytes] = field(default_factory=list)      # unrecognized ones that follow it
+    raw: list[bytes] = field(default_factory=list)  # unrecognized ones that follow it
 
     def pack(self) -> bytes:
         """The descriptor, and what follows; b"" for one that is left out."""
@@ -135,7 +135,7 @@ def _packed(name: str, value: str) -> bytes:
 def _speed(text: str, device: bytes, configuration: bytes) -> Speed:
     """As lsusb says; older versions do not, then as the descriptors suggest."""
     known = {"1.5M": Speed.LOW, "12M": Speed.FULL, "480M": Speed.HIGH, "5G": Speed.SUPER, "5000M": Speed.SUPER,
-             "10G": Speed.SUPER_PLUS, "10000M": Speed.SUPER_PLUS}   # fmt: skip
+             "10G": Speed.SUPER_PLUS, "10000M": Speed.SUPER_PLUS}  # fmt: skip
     if found := _SPEED.search(text):
         return known.get(found[1] + found[2].upper(), Speed.HIGH)
     if DeviceDescriptor.parse(device).bcdUSB >= 0x0300:

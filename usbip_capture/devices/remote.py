@@ -27,7 +27,7 @@ from usbip_capture.wire.operations import ImportExchange
 
 log = logging.getLogger(__name__)
 
-_SCATTER = hasattr(socket.socket, "recvmsg_into")       # not on Windows
+_SCATTER = hasattr(socket.socket, "recvmsg_into")  # not on Windows
 
 
 def import_device(sock: socket.socket, busid: str, where: str, timeout: float) -> RemoteDevice:
@@ -92,7 +92,7 @@ class RemoteDevice(Device):
             raise
         self._send(parts)
         if self.lost is not None:
-            self._fail_pending()        # it may have come too late for the one that found the loss
+            self._fail_pending()  # it may have come too late for the one that found the loss
         elif not transfer.awaited:
             self._start_reader()
 
@@ -136,7 +136,7 @@ class RemoteDevice(Device):
         self._closed = True
         self._sending, self._reading, self._starting = threading.Lock(), threading.Lock(), threading.Lock()
         self._reader = None
-        self._conn.take_pending()       # no thread is left that waits for them
+        self._conn.take_pending()  # no thread is left that waits for them
         self._release_sockets()
 
     def close(self) -> None:
@@ -161,7 +161,7 @@ class RemoteDevice(Device):
         transfer.sleep(timeout)
         self._followers.pop(transfer, None)
         if not self._reading.locked():
-            self._promote()     # we may have been woken to lead, and need not any more
+            self._promote()  # we may have been woken to lead, and need not any more
 
     def _lead(self, transfer: Transfer, timeout: float | None, deadline: float | None) -> None:
         """Read for all until `transfer` is finished; `_reading` is held, and released here."""
@@ -210,7 +210,7 @@ class RemoteDevice(Device):
         except OSError as error:
             self._lose(f"the connection to {self.where} broke: {error.strerror or error}")
         except BaseException:
-            if size:        # Ctrl-C: what was received may be half done with, and nobody can go on from there
+            if size:  # Ctrl-C: what was received may be half done with, and nobody can go on from there
                 self._lose(f"this program was interrupted while it took a reply of {self.where}")
             raise
 
@@ -277,7 +277,7 @@ class RemoteDevice(Device):
             self.lost = reason
         try:
             self._rx.shutdown(socket.SHUT_RDWR)
-        except OSError:     # the peer was quicker
+        except OSError:  # the peer was quicker
             pass
         self._reader_due.set()
         self._fail_pending()

@@ -20,7 +20,7 @@ from usbip_capture.usb.setup import Setup
 from usbip_capture.usb.status import ECONNRESET, ENOENT, EOVERFLOW, EPIPE, EREMOTEIO, ESHUTDOWN, EXDEV
 from usbip_capture.usb.urb import DIR_IN, SHORT_NOT_OK, Completion, IsoPacket, TransferType, Urb
 
-_STANDARD = 0x60    # bmRequestType, type bits
+_STANDARD = 0x60  # bmRequestType, type bits
 
 
 class SimulatedDevice(Device):
@@ -35,7 +35,7 @@ class SimulatedDevice(Device):
         self._waiting: dict[int, deque[Transfer]] = {}
         self._held: set[int] = set()
         self._iso: dict[Transfer, None] = {}
-        self._iso_free: dict[int, float] = {}       # endpoint -> when its last URB is over
+        self._iso_free: dict[int, float] = {}  # endpoint -> when its last URB is over
         self._gone = False
         self._on_lost: Callable[[str], None] | None = None
 
@@ -127,7 +127,7 @@ class SimulatedDevice(Device):
             elif transfer in self._iso:
                 del self._iso[transfer]
             else:
-                return      # finished, or being finished
+                return  # finished, or being finished
         transfer.finish(_nothing(transfer.urb, -ECONNRESET))
 
     def abandon(self, transfer: Transfer) -> None:
@@ -233,7 +233,7 @@ def _filled(urb: Urb, queue: deque[bytes]) -> Completion:
         return _short(urb, Completion(0, len(message), message))
     head, rest = message[: urb.length], message[urb.length :]
     if urb.transfer_type == TransferType.INTERRUPT:
-        return Completion(-EOVERFLOW, len(head), head)      # a report is one packet: what does not fit is babble
+        return Completion(-EOVERFLOW, len(head), head)  # a report is one packet: what does not fit is babble
     queue.appendleft(rest)
     return Completion(0, len(head), head)
 

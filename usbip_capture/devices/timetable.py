@@ -91,7 +91,7 @@ class Timetable:
                 action = self._next()
             if action is not None:
                 action()
-                del action      # what it refers to must not be kept until the next one is due
+                del action  # what it refers to must not be kept until the next one is due
 
     def _next(self) -> Callable[[], None] | None:
         due = heapq.heappop(self._due)[2]

@@ -91,7 +91,7 @@ def _browse(
     def ask(zc: Zeroconf, name: str, info: ServiceInfo) -> None:
         try:
             info.request(zc, _DETAILS_TIMEOUT)
-        except Exception:       # it was closed meanwhile, which zeroconf says in several ways
+        except Exception:  # it was closed meanwhile, which zeroconf says in several ways
             return
         tell(name, info)
 
@@ -100,7 +100,7 @@ def _browse(
             info = ServiceInfo(type_, name)
             if info.load_from_cache(zc):
                 tell(name, info)
-            else:   # on a thread: others must not wait for one that never completes its announcement
+            else:  # on a thread: others must not wait for one that never completes its announcement
                 threading.Thread(target=ask, args=(zc, name, info), name="usbip-mdns", daemon=True).start()
 
         update_service = add_service

@@ -143,7 +143,7 @@ def _write(cache: Cache) -> None:
     """All of it anew, and at once: whoever reads meanwhile has the old one."""
     now = int(time.time())
     for server in cache.servers.values():
-        server.seen = min(server.seen, now)     # a clock that was wrong once would keep it for ever
+        server.seen = min(server.seen, now)  # a clock that was wrong once would keep it for ever
     servers = [server for server in cache.servers.values() if server.seen >= now - MAX_AGE]
     servers = sorted(servers, key=lambda server: server.seen, reverse=True)[:MAX_SERVERS]
     lines = ["# usbip-capture: servers and devices that were seen; may be deleted"]

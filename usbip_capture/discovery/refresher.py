@@ -48,12 +48,12 @@ def _start() -> None:
     if os.name == "nt":
         import subprocess
 
-        flags = 0x00000008 | 0x00000200 | 0x08000000    # DETACHED_PROCESS, CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW
+        flags = 0x00000008 | 0x00000200 | 0x08000000  # DETACHED_PROCESS, CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW
         nowhere = subprocess.DEVNULL
         subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, creationflags=flags, close_fds=True)
         return
     if os.fork():
-        return      # its new parent waits for it: we are about to end
+        return  # its new parent waits for it: we are about to end
     try:
         os.setsid()
         os.chdir("/")

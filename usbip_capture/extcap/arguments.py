@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
-        add_help=False,     # argparse would print and exit in the middle of a capture
+        add_help=False,  # argparse would print and exit in the middle of a capture
     )
     made.add_argument("-h", "--help", action="store_true", help="show this help")
     jobs = made.add_mutually_exclusive_group()

@@ -213,7 +213,7 @@ class CaptureProcess:
         try:
             joined = relayed.join(sink, value_of(self._argv, "--extcap-capture-filter") or "", self._on_end)
         except UsbipError:
-            self._open(sink, choices)       # empty, but a capture
+            self._open(sink, choices)  # empty, but a capture
             raise
         self._begin(joined)
         self._duration = choices.duration
@@ -312,4 +312,3 @@ def _shorter(first: float | None, second: float | None) -> float | None:
     if first is None or second is None:
         return first if second is None else second
     return min(first, second)
-

@@ -114,7 +114,7 @@ def _reloaded(argv: list[str], name: str, server: KnownServer | None) -> list[st
             devices, problem = list_devices(host, port, _RELOAD_TIMEOUT)
             chosen = value_of(argv, option.flag) or ""
             choices = _with_chosen(option, devices, [chosen])
-            if problem:     # in the place of `auto`, for that is what the box shows then
+            if problem:  # in the place of `auto`, for that is what the box shows then
                 choices = tuple((v, f"({problem})" if v == option.default else d) for v, d in choices)
             return _values(number, option, choices)
     return []

@@ -14,9 +14,7 @@ from usbip_capture.usb.info import DeviceInfo
 class CaptureEvents(ProbeEvents):
     """on_state: gets a session and what it does. on_import: called for each device that was imported."""
 
-    def __init__(
-        self, server: Server, on_state: Callable[[object, str], None], on_import: Callable[[], None]
-    ) -> None:
+    def __init__(self, server: Server, on_state: Callable[[object, str], None], on_import: Callable[[], None]) -> None:
         self._server = server
         self._on_state = on_state
         self._on_import = on_import

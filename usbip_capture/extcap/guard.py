@@ -60,7 +60,7 @@ class ControlPipe:
         if path:
             try:
                 self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-            except OSError:     # it is not there: then nobody waits for us either
+            except OSError:  # it is not there: then nobody waits for us either
                 pass
 
     def wait_for_writer(self, timeout: float) -> None:
@@ -70,13 +70,13 @@ class ControlPipe:
         import signal
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)       # there is nothing left to be done in order
+            signal.signal(number, signal.SIG_DFL)  # there is nothing left to be done in order
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             try:
                 if os.read(self.fd, 1):
                     return
-            except OSError:     # EAGAIN: a writer is there and has said nothing
+            except OSError:  # EAGAIN: a writer is there and has said nothing
                 return
             time.sleep(0.02)
 

@@ -52,7 +52,7 @@ def _print(text: str, error: str) -> int:
             sys.stdout.flush()
         if error:
             print(error, file=sys.stderr)
-    except OSError:     # who asked has gone, and Python would try once more at its end
+    except OSError:  # who asked has gone, and Python would try once more at its end
         import os
 
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

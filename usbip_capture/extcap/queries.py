@@ -33,7 +33,7 @@ def answer(argv: list[str]) -> tuple[str, str] | None:
     if "--extcap-interfaces" in argv:
         return _interfaces(), ""
     if "--extcap-cleanup-postkill" in argv:
-        return "", ""       # what outlives a killed capture is a relay that is in use
+        return "", ""  # what outlives a killed capture is a relay that is in use
     if "--extcap-dlts" in argv:
         wrong = unknown_interface(value_of(argv, "--extcap-interface"))
         return ("", wrong) if wrong else (_lines([_dlt()]), "")

@@ -44,9 +44,7 @@ class Relayed:
         # It ended just now, as nobody needed it: the next one can be had when that has let go of its port.
         return self._join(self._chosen(), sink, capture_filter, on_end)
 
-    def _join(
-        self, entry: Entry, sink: Sink, capture_filter: str, on_end: Callable[[str], None]
-    ) -> JoinedCapture:
+    def _join(self, entry: Entry, sink: Sink, capture_filter: str, on_end: Callable[[str], None]) -> JoinedCapture:
         choices = self._choices
         log.info("joining %s", entry.display)
         capture = self._capture = JoinedCapture(

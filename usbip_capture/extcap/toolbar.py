@@ -149,7 +149,7 @@ class Toolbar:
             return b""
         while True:
             try:
-                if os.name != "nt":     # there it blocks by itself
+                if os.name != "nt":  # there it blocks by itself
                     poll = select.poll()
                     poll.register(self._in, select.POLLIN)
                     poll.poll()
@@ -178,12 +178,12 @@ class Toolbar:
         try:
             out = os.open(self._out_path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
         except OSError as error:
-            if error.errno != errno.ENXIO:      # that one says: nobody reads it yet
+            if error.errno != errno.ENXIO:  # that one says: nobody reads it yet
                 self._out_path = None
             return
         self._out = out
-        self.send(DEVICE, DISABLE)      # to look at, not to be edited
-        self.send(CLIENTS, DISABLE)     # until there is a relay
+        self.send(DEVICE, DISABLE)  # to look at, not to be edited
+        self.send(CLIENTS, DISABLE)  # until there is a relay
         self.send(DROP, DISABLE)
 
     def _show_state(self) -> None:
@@ -237,7 +237,7 @@ class _LogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._toolbar.send(LOG, controls.ADD, self.format(record) + "\n")
-        except Exception:       # what cannot be logged must not end a capture
+        except Exception:  # what cannot be logged must not end a capture
             pass
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.usb import status as statuses
 
-TYPE_CHECKING = False       # not from typing: that module alone doubles the time of an answer to Wireshark
+TYPE_CHECKING = False  # not from typing: that module alone doubles the time of an answer to Wireshark
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any

@@ -65,7 +65,7 @@ def run() -> int:
             print(finding.lines(), flush=True)
             marks.append(finding.mark)
         print(_verdict(marks.count(FAILURE), marks.count(WARNING)), flush=True)
-    except BrokenPipeError:     # who reads has seen enough; Python must not write more at its end
+    except BrokenPipeError:  # who reads has seen enough; Python must not write more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except KeyboardInterrupt:
         return 130

@@ -122,9 +122,9 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
             process.kill()
         else:
             os.killpg(process.pid, signal.SIGKILL)
-    except OSError:     # all of it has gone meanwhile
+    except OSError:  # all of it has gone meanwhile
         pass
     try:
         process.wait(2)
-    except subprocess.TimeoutExpired:   # stuck in the kernel
+    except subprocess.TimeoutExpired:  # stuck in the kernel
         pass

@@ -93,7 +93,7 @@ def by_folder(folders: list[Path]) -> list[dict[str, str]]:
     seen: set[str] = set()
     found = []
     for folder in folders:
-        if folder.parts[:2] == ("/", "snap"):    # confined: it sees no extcap of ours, and starting it takes seconds
+        if folder.parts[:2] == ("/", "snap"):  # confined: it sees no extcap of ours, and starting it takes seconds
             continue
         here = {name: path for name in ("tshark", "wireshark") if (path := shutil.which(name, path=str(folder)))}
         new = {name: path for name, path in here.items() if os.path.realpath(path) not in seen}
@@ -167,7 +167,7 @@ def remove(folder: Path) -> Path | None:
     path.unlink()
     try:
         folder.rmdir()
-    except OSError:     # others have extcaps there
+    except OSError:  # others have extcaps there
         pass
     return path
 

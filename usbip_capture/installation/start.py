@@ -79,7 +79,7 @@ def start(command: list[str]) -> int:
         try:
             code = process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
-            process.returncode = 0      # it is on its own now, and no child that is forgotten
+            process.returncode = 0  # it is on its own now, and no child that is forgotten
             return process.pid
         if code:
             said.seek(0)

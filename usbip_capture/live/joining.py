@@ -102,7 +102,7 @@ class JoinedState:
         """Have it break off a client."""
         try:
             messages.send(self._sock, {"drop": number})
-        except OSError:     # it has ended, and all its clients with it
+        except OSError:  # it has ended, and all its clients with it
             pass
 
     def close(self) -> None:
@@ -220,7 +220,7 @@ class JoinedCapture:
     def _say(self, message: Message) -> None:
         try:
             messages.send(self._sock, message)
-        except OSError:     # it has ended: then nothing is to be said
+        except OSError:  # it has ended: then nothing is to be said
             pass
 
     def _shut_down(self) -> None:
@@ -238,7 +238,7 @@ class JoinedCapture:
         except CaptureError as error:
             reason, self.error = "error", None if self._closing else error
         except OSError:
-            pass        # it was killed: what came until then is kept
+            pass  # it was killed: what came until then is kept
         self._sock.close()
         try:
             self._sink.close()

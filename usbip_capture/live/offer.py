@@ -51,9 +51,7 @@ class Offer:
             registry.make_folder()
             registry.sweep()
             address = self._listen_on_port() if loopback else self._listen_on_path()
-            self._registration = Registration(
-                Entry(self.name, display, address, token, os.getpid(), server, listen)
-            )
+            self._registration = Registration(Entry(self.name, display, address, token, os.getpid(), server, listen))
         except OSError as error:
             raise CaptureError(
                 f"captures cannot be offered to Wireshark: {error.strerror or error}: is {registry.folder()} yours?"
@@ -74,7 +72,7 @@ class Offer:
         self._registration.withdraw()
         try:
             self._listener.shutdown(socket.SHUT_RDWR)
-        except OSError:     # not on every system can a listener be shut down
+        except OSError:  # not on every system can a listener be shut down
             pass
         self._listener.close()
         self._thread.join()
@@ -83,7 +81,7 @@ class Offer:
             try:
                 if path:
                     step(path)
-            except OSError:     # not empty: others run
+            except OSError:  # not empty: others run
                 pass
 
     def _listen_on_path(self) -> str:

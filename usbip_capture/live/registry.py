@@ -52,7 +52,7 @@ def make_folder() -> None:
 def sweep() -> None:
     """Take away what killed programs have left, but for files that may be in the making."""
     if os.name == "nt":
-        return      # whose owner is alive cannot be told there
+        return  # whose owner is alive cannot be told there
     try:
         names = os.listdir(folder())
     except OSError:
@@ -63,7 +63,7 @@ def sweep() -> None:
         if left:
             try:
                 os.unlink(os.path.join(folder(), name))
-            except OSError:     # somebody was quicker
+            except OSError:  # somebody was quicker
                 pass
 
 
@@ -83,7 +83,7 @@ def _lives(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:     # it is somebody else's
+    except OSError:  # it is somebody else's
         pass
     return True
 
@@ -114,7 +114,7 @@ class Registration:
         fields = (_VERSION, entry.display, entry.address, entry.token, str(entry.pid), entry.server, entry.listen)
         os.write(self._fd, "\n".join(" ".join(field.split("\n")) for field in fields).encode() + b"\n")
         if os.name == "nt":
-            os.close(self._fd)      # an open file cannot be renamed there
+            os.close(self._fd)  # an open file cannot be renamed there
             self._fd = -1
         else:
             import fcntl
@@ -129,7 +129,7 @@ class Registration:
             return
         try:
             os.unlink(self.path)
-        except OSError:     # somebody has cleaned up
+        except OSError:  # somebody has cleaned up
             pass
         self.path = ""
         if fd >= 0:

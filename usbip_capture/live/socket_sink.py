@@ -55,4 +55,4 @@ class SocketSink(Sink):
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
-            pass        # it is gone already
+            pass  # it is gone already

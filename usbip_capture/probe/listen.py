@@ -151,7 +151,7 @@ class EndpointReader:
         self._errors = 0
         self._failing_since = 0.0
         self._quiet = 0
-        self._resting = False       # until the pacer calls `_resume`
+        self._resting = False  # until the pacer calls `_resume`
         self._clearing = False
         self._parked = 0
 
@@ -169,7 +169,7 @@ class EndpointReader:
             self._listener.cancel(self)
 
     def _fill(self) -> None:
-        with self._lock:    # the device's thread, the pacer's and the caller's may be here at once
+        with self._lock:  # the device's thread, the pacer's and the caller's may be here at once
             missing = self._depth - self._in_flight - self._parked if self.wanted and not self._resting else 0
             self._in_flight += max(missing, 0)
         for _ in range(missing):
@@ -187,7 +187,7 @@ class EndpointReader:
 
     def _done(self, size: int, completion: Completion, seconds: float) -> None:
         status = completion.status
-        fine = status == 0 or status in TIMED_OUT       # bridges end an idle read after a while
+        fine = status == 0 or status in TIMED_OUT  # bridges end an idle read after a while
         if completion.actual_length or (fine and seconds > _QUICK):
             self._quiet = 0
         if fine:
@@ -196,9 +196,9 @@ class EndpointReader:
         elif status in GONE:
             self._listener.on_gone(status)
         elif not self.wanted or status in UNLINKED:
-            self._fill()        # it may have been wanted again meanwhile
+            self._fill()  # it may have been wanted again meanwhile
         elif status in TOO_LARGE and size > self.endpoint.packet_size:
-            if size == self._size:      # the first of those in flight to say so
+            if size == self._size:  # the first of those in flight to say so
                 self._size = max(size // 2, self.endpoint.packet_size)
             self._fill()
         else:

@@ -50,7 +50,7 @@ class ProbeSession:
         self._stopping = False
         self._lock = threading.Lock()
         self._first: RemoteDevice | None = None
-        self._current: Device | None = None         # while it is read: `stop` breaks that off
+        self._current: Device | None = None  # while it is read: `stop` breaks that off
         self._listener: Listener | None = None
         self._chosen: frozenset[int] | None = None if settings.listen_in else frozenset()
         self._gone_status = 0
@@ -61,7 +61,7 @@ class ProbeSession:
         self._state("connecting")
         first = self._server.import_device(self._selector)
         with self._lock:
-            self._first = self._current = first     # until it is read, `stop` gives it back
+            self._first = self._current = first  # until it is read, `stop` gives it back
 
     def run(self, writer: PcapWriter) -> None:
         """Capture into `writer` until `stop`, or until the device is gone and is not to be waited for.
@@ -199,7 +199,7 @@ class ProbeSession:
         selector = self._selector
         choices = [selector] if str(selector) else [Selector(busid=before.busid), Selector(vid_pid=before.vid_pid)]
         while not self._stopping:
-            self._wake.wait(RETRY_INTERVAL)     # servers need about that long after a device was given back
+            self._wake.wait(RETRY_INTERVAL)  # servers need about that long after a device was given back
             self._wake.clear()
             for choice in choices if not self._stopping else []:
                 try:

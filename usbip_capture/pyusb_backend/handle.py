@@ -72,7 +72,7 @@ class DeviceHandle:
         self._descriptor: DeviceDescriptor | None = None
         self._configurations: dict[int, ConfigurationDescriptor] = {}
         self._value: int | None = None
-        self._configured = False        # it was set since the import, perhaps to none
+        self._configured = False  # it was set since the import, perhaps to none
         self._grace = _MAX_GRACE
         self._lock = threading.RLock()
 
@@ -144,7 +144,7 @@ class DeviceHandle:
         with self._lock:
             if not 0 <= value <= 0xFF:
                 raise invalid(f"{value} is no bConfigurationValue of device {self.device.info}")
-            self.configurations()       # endpoints must be known before they can be followed
+            self.configurations()  # endpoints must be known before they can be followed
             self.control(set_configuration(value), timeout=CONTROL_TIMEOUT)
 
     def ensure_configured(self) -> None:
@@ -266,7 +266,7 @@ class DeviceHandle:
 
         Raises USBError for others: Linux servers do not even answer such a request.
         """
-        with self._lock:        # while the settings are changed, or the device is reset, there are none
+        with self._lock:  # while the settings are changed, or the device is reset, there are none
             found = self.endpoints.find(address)
         if found is None:
             raise not_found(f"{self._name} has no endpoint {address:#04x} in its current settings")
@@ -279,7 +279,7 @@ class DeviceHandle:
         try:
             device.submit(transfer)
             done = device.wait(transfer, timeout)
-        except BaseException:       # Ctrl-C: what comes now is for the program's next transfer
+        except BaseException:  # Ctrl-C: what comes now is for the program's next transfer
             device.cancel(transfer)
             device.abandon(transfer)
             raise

@@ -75,7 +75,7 @@ class OpenDevice:
         unit = self.unit
         if unit.claims:
             raise busy(f"interfaces {sorted(unit.claims)} of {self} are claimed: release them to set a configuration")
-        value = max(value, 0)       # libusb takes -1 for "none"
+        value = max(value, 0)  # libusb takes -1 for "none"
         known = [choice.bConfigurationValue for choice in unit.configurations()]
         if value and value not in known:
             raise not_found(f"{self} has no configuration with value {value}, only {known}")

@@ -106,7 +106,7 @@ class ServerSource(Source):
     def close(self) -> None:
         for key in list(self._opened):
             device = self._opened.pop(key, None)
-            if device is not None:      # not given back meanwhile, by PyUSB in another thread
+            if device is not None:  # not given back meanwhile, by PyUSB in another thread
                 self._close(device)
         if self._owns_pcap and self._pcap is not None:
             self._pcap.close()
@@ -169,7 +169,7 @@ class ServerSource(Source):
             device = self._import([Selector(busid=info.busid), Selector(vid_pid=info.vid_pid)], patience)
         except UsbipError as error:
             raise no_device(f"device {info} was lost, and could not be imported again: {error}") from error
-        if self._opened.pop(id(before), None) is None:      # closed meanwhile, by another thread
+        if self._opened.pop(id(before), None) is None:  # closed meanwhile, by another thread
             self._give_up(device)
             raise given_back
         return device

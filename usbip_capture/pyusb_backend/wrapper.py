@@ -164,9 +164,7 @@ class PcapBackendWrapper(IBackend):
             dev_handle.channel,
             urb,
             view,
-            lambda: self._backend.ctrl_transfer(
-                dev_handle.raw, bmRequestType, bRequest, wValue, wIndex, data, timeout
-            ),
+            lambda: self._backend.ctrl_transfer(dev_handle.raw, bmRequestType, bRequest, wValue, wIndex, data, timeout),
         )
         dev_handle.endpoints.follow(setup)
         return moved

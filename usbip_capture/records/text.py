@@ -61,5 +61,5 @@ def _data(event: UsbmonRecord, length: int) -> str:
     size = min(length, DATA_MAX)
     shown = event.data[:size]
     if event.xfer_type == TransferType.ISOCHRONOUS:
-        shown = shown.ljust(size, b"\0")        # what nothing was received into
+        shown = shown.ljust(size, b"\0")  # what nothing was received into
     return " ".join([" =", *(shown[at : at + 4].hex() for at in range(0, len(shown), 4))])

@@ -30,7 +30,7 @@ class UnlinkPackets:
     """The made-up connection of one device."""
 
     def __init__(self) -> None:
-        self._sent = [0, 0]         # by the client, by the server
+        self._sent = [0, 0]  # by the client, by the server
 
     def packet(self, message: bytes) -> bytes:
         """The packet of a CMD_UNLINK or RET_UNLINK."""

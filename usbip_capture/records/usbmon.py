@@ -48,8 +48,8 @@ COMPLETE = ord("C")
 ERROR = ord("E")
 
 _NO_SETUP_FLAG = ord("-")
-_DATA_LATER = ord("<")      # submit of an inward URB
-_DATA_EARLIER = ord(">")    # completion of an outward URB
+_DATA_LATER = ord("<")  # submit of an inward URB
+_DATA_EARLIER = ord(">")  # completion of an outward URB
 
 # Head of the enhanced packet block (type, total length, interface, timestamp high and low, captured length, original
 # length), then the header: one call packs both.
@@ -215,7 +215,7 @@ class UsbmonPacker:
         captured = HEADER_SIZE + body
         original = HEADER_SIZE + len(descriptors) + whole
         if original < captured:
-            original = captured     # a reader takes anything else for a broken file
+            original = captured  # a reader takes anything else for a broken file
         options = b""
         if comments or captured > self._limit:
             options = pack_comments(comments)

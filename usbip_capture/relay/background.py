@@ -60,7 +60,7 @@ def start(server: Server, address: str, port: int, allow: str) -> Entry:
     entry = registry.find(text) if kind == "listed" else None
     if entry is None:
         raise CaptureError("the relay's process did not start: run usbip-capture relay to see why")
-    process.returncode = 0      # it is on its own now, and no child that is forgotten
+    process.returncode = 0  # it is on its own now, and no child that is forgotten
     return entry
 
 

@@ -86,4 +86,3 @@ class RelayCapture:
         ids: _Ids = {}
         self._of[observation] = channel, ids
         return channel, ids
-

@@ -78,7 +78,7 @@ class End:
             self._read()
         elif mask & (BROKEN | HUNG_UP):
             if self.outgoing.rest:
-                self.leave()        # it would be told again and again; what it has sent goes out first
+                self.leave()  # it would be told again and again; what it has sent goes out first
                 connection.hasten(self)
             elif self.outgoing.ended:
                 connection.reset()
@@ -178,9 +178,7 @@ class Connection:
         self._client, self._server = client, server
         self._up, self._down = Direction(client, server, True), Direction(server, client, False)
         self.ends = End(client, self, poller), End(server, self, poller)
-        for end, outgoing, incoming in zip(
-            self.ends, (self._up, self._down), (self._down, self._up), strict=True
-        ):
+        for end, outgoing, incoming in zip(self.ends, (self._up, self._down), (self._down, self._up), strict=True):
             end.sock.setblocking(False)
             end.outgoing, end.incoming = outgoing, incoming
         self.rewatch()
@@ -266,4 +264,4 @@ def reset_on_close(sock: socket.socket) -> None:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
     except OSError:
-        pass        # it is gone already
+        pass  # it is gone already

@@ -64,9 +64,7 @@ class Hindsight:
 
     def _release(self, now_ns: int) -> None:
         items, before_ns = self.items, now_ns - WINDOW_NS
-        while items and (
-            items[0][1].timestamp_ns <= before_ns or self._bytes > _MAX_BYTES or len(items) > _MAX_EVENTS
-        ):
+        while items and (items[0][1].timestamp_ns <= before_ns or self._bytes > _MAX_BYTES or len(items) > _MAX_EVENTS):
             self._pop()
 
     def _pop(self) -> None:

@@ -59,7 +59,7 @@ class Relay:
         self._listener = open_listener(address, port, allow)
         self.address, self.port = self._listener.getsockname()[:2]
         self._poller = make_poller()
-        self._ready: dict[int, Callable[[int], None]] = {}      # by file descriptor
+        self._ready: dict[int, Callable[[int], None]] = {}  # by file descriptor
         self._chunks: list[Chunk] = []
         self._hindsight = Hindsight(self._event)
         self._captures: list[RelayCapture] = []
@@ -70,7 +70,7 @@ class Relay:
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
         self._ending = self._ended = False
-        self._lock = threading.Lock()       # of _calls and _ended
+        self._lock = threading.Lock()  # of _calls and _ended
         self._thread = threading.Thread(target=self._run, name="usbip-relay", daemon=True)
         self._thread.start()
 
@@ -153,7 +153,7 @@ class Relay:
                 self._calls.append(what)
                 try:
                     self._wake_write.send(b"\0")
-                except BlockingIOError:     # it has been woken, many times over
+                except BlockingIOError:  # it has been woken, many times over
                     pass
                 return
         what()
@@ -179,7 +179,7 @@ class Relay:
         while self._calls:
             try:
                 self._calls.popleft()()
-            except Exception:       # nobody is cut off for it
+            except Exception:  # nobody is cut off for it
                 log.exception("the relay goes on after a fault of our own")
 
     # -- the relay's thread
@@ -231,7 +231,7 @@ class Relay:
         for capture in list(self._captures):
             try:
                 capture.event(observation, event)
-            except Exception:       # nobody is cut off for it
+            except Exception:  # nobody is cut off for it
                 log.exception("a capture ends because of our own fault")
                 self._captures.remove(capture)
         if type(event) is Imported:
@@ -264,7 +264,7 @@ class Relay:
                 threading.Thread(
                     target=self._connect, args=(sock, peer), name="usbip-relay-connect", daemon=True
                 ).start()
-            except RuntimeError as error:       # this system has no thread left
+            except RuntimeError as error:  # this system has no thread left
                 log.warning("%s is turned away: %s", peer, error)
                 self._connecting -= 1
                 self.turned_away += 1
@@ -307,7 +307,7 @@ class Relay:
         try:
             for sock in (client, server):
                 set_options(sock)
-        except OSError:     # one of them is gone: some systems tell it so
+        except OSError:  # one of them is gone: some systems tell it so
             _break_off(client)
             _break_off(server)
             return
@@ -323,7 +323,7 @@ class Relay:
         observation = connection.observation
         for end in connection.ends:
             self._ready.pop(end.fd, None)
-        self._observe()         # what it has said belongs before its end
+        self._observe()  # what it has said belongs before its end
         observation.ended(time.time_ns())
         del self._connections[observation]
         log.info("client %d, %s, is gone: %d bytes from it, %d to it", observation.number, observation.peer,

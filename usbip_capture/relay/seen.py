@@ -31,7 +31,7 @@ class SeenRequests:
         setup = urb.setup
         kind, request = setup[0], setup[1]
         if request == GET_DESCRIPTOR and kind in (_DEVICE_IN, _INTERFACE_IN):
-            self._keep(bytes(setup[:6]), urb, completion)       # whatever length was asked for
+            self._keep(bytes(setup[:6]), urb, completion)  # whatever length was asked for
         elif request == SET_CONFIGURATION and not kind:
             for key in [key for key in self._found if key[1] == SET_INTERFACE]:
                 del self._found[key]
@@ -43,7 +43,7 @@ class SeenRequests:
         known = self._found.get(key)
         size = len(completion.data)
         if known is not None and len(known[1].data) > size:
-            return      # the head of what is there as a whole
+            return  # the head of what is there as a whole
         if known is None and (len(self._found) >= _MAX_REQUESTS or self._bytes + size > _MAX_BYTES):
             return
         self._bytes += size - (0 if known is None else len(known[1].data))

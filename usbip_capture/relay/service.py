@@ -69,7 +69,7 @@ class RelayService(Source):
 
     def wait_stopped(self) -> None:
         """Until it is to end."""
-        while not self._stopping.wait(_LOOK):       # a signal handler runs only between two waits
+        while not self._stopping.wait(_LOOK):  # a signal handler runs only between two waits
             pass
 
     # -- as the channel asks
@@ -77,7 +77,7 @@ class RelayService(Source):
     def begin(self, writer: PcapWriter) -> RelayCapture:
         """Capture into `writer`."""
         relay = self.relay
-        self.listed.wait(LIST_TIMEOUT)      # the hint is better with it
+        self.listed.wait(LIST_TIMEOUT)  # the hint is better with it
         writer.comment(f"usbip-capture: relay to {relay.server} at {relay.listening}; {relay.hint}")
         return relay.capture(writer)
 

@@ -53,9 +53,9 @@ class _Layout:
     def __init__(self, order: str) -> None:
         self.order = order
         self.head = Struct(order + "II").unpack_from
-        self.packet = Struct(order + "8xIIII").unpack_from          # interface, time high and low, captured
-        self.old_packet = Struct(order + "8xH2xIII").unpack_from    # interface, (drops,) time high and low, captured
-        self.number = Struct(order + "8xI").unpack_from             # original length, or interface
+        self.packet = Struct(order + "8xIIII").unpack_from  # interface, time high and low, captured
+        self.old_packet = Struct(order + "8xH2xIII").unpack_from  # interface, (drops,) time high and low, captured
+        self.number = Struct(order + "8xI").unpack_from  # original length, or interface
         self.link_type = Struct(order + "8xH").unpack_from
         self.option = Struct(order + "HH").unpack_from
         self.signed = Struct(order + "q").unpack

@@ -77,7 +77,7 @@ class SeenDevice:
         try:
             found = DeviceDescriptor.parse(data)
         except RemoteProtocolError:
-            return      # its head only, or cut short
+            return  # its head only, or cut short
         if found.bDescriptorType == DT_DEVICE and found != self.descriptor:
             self.descriptor = found
             self._learner = self._new_learner()

@@ -97,21 +97,21 @@ _ERROR_COUNT = Struct("<I").unpack_from
 # USBD_STATUS -> what Linux calls it. Ref: Windows Driver Kit, usb.h
 _USBD = {
     0x00000000: 0,
-    0xC0000001: -statuses.EILSEQ,       # CRC
-    0xC0000002: -statuses.EPROTO,       # bit stuffing
-    0xC0000003: -statuses.EILSEQ,       # data toggle
-    0xC0000004: -statuses.EPIPE,        # stall
-    0xC0000005: -statuses.ETIME,        # no response
-    0xC0000006: -statuses.EPROTO,       # PID check
-    0xC0000007: -statuses.EPROTO,       # unexpected PID
-    0xC0000008: -statuses.EOVERFLOW,    # data overrun
-    0xC0000009: -statuses.EREMOTEIO,    # data underrun
-    0xC0000011: -statuses.EPROTO,       # transaction error
-    0xC0000012: -statuses.EOVERFLOW,    # babble
-    0xC0000030: -statuses.EPIPE,        # endpoint halted
+    0xC0000001: -statuses.EILSEQ,  # CRC
+    0xC0000002: -statuses.EPROTO,  # bit stuffing
+    0xC0000003: -statuses.EILSEQ,  # data toggle
+    0xC0000004: -statuses.EPIPE,  # stall
+    0xC0000005: -statuses.ETIME,  # no response
+    0xC0000006: -statuses.EPROTO,  # PID check
+    0xC0000007: -statuses.EPROTO,  # unexpected PID
+    0xC0000008: -statuses.EOVERFLOW,  # data overrun
+    0xC0000009: -statuses.EREMOTEIO,  # data underrun
+    0xC0000011: -statuses.EPROTO,  # transaction error
+    0xC0000012: -statuses.EOVERFLOW,  # babble
+    0xC0000030: -statuses.EPIPE,  # endpoint halted
     0xC0006000: -statuses.ETIMEDOUT,
-    0xC0007000: -statuses.ENODEV,       # device gone
-    0xC0010000: -statuses.ENOENT,       # cancelled
+    0xC0007000: -statuses.ENODEV,  # device gone
+    0xC0010000: -statuses.ENOENT,  # cancelled
 }
 
 
@@ -120,7 +120,7 @@ def _usbpcap(packet: bytes) -> Event | None:
         return None
     data_at, urb_id, usbd, _, info, bus, device, epnum, transfer_type, length = _USBPCAP.unpack_from(packet)
     if transfer_type > max(TransferType):
-        return None         # something between drivers
+        return None  # something between drivers
     status = _USBD.get(usbd, -statuses.EIO)
     key = endpoint_key(bus, device, transfer_type, epnum)
     back = info & _FROM_DEVICE
@@ -149,7 +149,7 @@ def _usbpcap_control(
         inward = DIR_IN if setup[0] & DIR_IN and wanted else 0
         return SUBMIT, urb_id, key | inward, status, wanted, setup, False, data_at + 8
     if not back:
-        return None         # data on its way out, which the setup told of
+        return None  # data on its way out, which the setup told of
     if stage == _STATUS_STAGE:
         return LATE_COMPLETE, urb_id, key, status, AS_REQUESTED, NO_SETUP, False, data_at
     # Whether it is inward only the submit knows: `length` is 0 for the others.

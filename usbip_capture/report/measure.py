@@ -44,7 +44,7 @@ def _read(capture: Capture, statistics: Statistics) -> CaptureError | None:
     except CaptureError as error:
         return error
     except KeyboardInterrupt:
-        pass        # a live capture has been watched long enough
+        pass  # a live capture has been watched long enough
     return None
 
 

@@ -75,7 +75,7 @@ def _drawn(values: Sequence[float], peak: float, columns: int, colour: str | Non
     for at, value in enumerate(values):
         dots = round(value / peak * height) if peak else 0
         if value and not dots:
-            dots = 1        # little, but not nothing
+            dots = 1  # little, but not nothing
         if dots:
             canvas.line(at, 0, at, dots - 1, color=colour)
     return [row.replace(_NO_DOTS, " ").rstrip() for row in str(canvas.plot()).splitlines()]

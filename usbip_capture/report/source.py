@@ -91,7 +91,7 @@ def open_source(path: str | os.PathLike[str]) -> Iterator[Source]:
         return
     name = shown(path)
     try:
-        file = open(path, "rb")     # noqa: SIM115 - closed below; only opening it may fail in this way
+        file = open(path, "rb")  # noqa: SIM115 - closed below; only opening it may fail in this way
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CaptureError(f"{name} cannot be read: {reason}") from error

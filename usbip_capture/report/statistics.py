@@ -73,7 +73,7 @@ class InterfaceTotals:
     devices: dict[int, SeenDevice] = field(default_factory=dict)
     endpoints: dict[int, EndpointTotals] = field(default_factory=dict)
     pending: dict[int, _Pending] = field(default_factory=dict)
-    comments: list[str] = field(default_factory=list)       # of the latest packet
+    comments: list[str] = field(default_factory=list)  # of the latest packet
 
 
 class Statistics:

@@ -117,7 +117,7 @@ class RawSession:
             self.gave_up(seqnum)
         try:
             self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:     # the server was quicker
+        except OSError:  # the server was quicker
             pass
         self._sock.close()
 

@@ -36,9 +36,7 @@ if sys.platform != "win32":
     import termios
     import tty
 
-    _SPEEDS = {
-        getattr(termios, name): int(name[1:]) for name in dir(termios) if name[0] == "B" and name[1:].isdigit()
-    }
+    _SPEEDS = {getattr(termios, name): int(name[1:]) for name in dir(termios) if name[0] == "B" and name[1:].isdigit()}
 
     class PseudoTerminal(FarEnd):
         """`path` is what programs open, one after the other or several at once."""

@@ -25,9 +25,7 @@ class Connect(Protocol):
     def __call__(self, port: Serial, sock: socket.socket) -> FarEnd: ...
 
 
-def serve(
-    port: Serial, address: str, tcp_port: int, connect: Connect, announce: Callable[[str], None]
-) -> None:
+def serve(port: Serial, address: str, tcp_port: int, connect: Connect, announce: Callable[[str], None]) -> None:
     """Serve `port` until it fails. announce: told where it is served. Raises LocalProtocolError, SerialException.
 
     Each client finds the port with the settings that it had at first.
@@ -114,5 +112,5 @@ class Rfc2217Connection(RawConnection):
         except BlockingIOError:
             pass
         except OSError:
-            self._gone = True       # pyserial calls this too: the next `send` says it
+            self._gone = True  # pyserial calls this too: the next `send` says it
             self._out.clear()

@@ -167,7 +167,7 @@ class Adapter:
             places = self._successors(list(users), old)
             for interface, user in users.items():
                 user.attached(device, places[interface])
-            with self._lock:        # without those that were closed meanwhile
+            with self._lock:  # without those that were closed meanwhile
                 open_now = set(map(id, self.users.values()))
                 self.users = {places[i].interface: user for i, user in users.items() if id(user) in open_now}
         except BaseException:

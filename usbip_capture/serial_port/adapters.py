@@ -113,7 +113,7 @@ def _by_serial_or_instance(url: PortUrl, wrap: Wrap) -> tuple[Adapter, Port]:
 def _candidates(url: PortUrl) -> list[DeviceInfo]:
     devices = [info for info in url.server.devices() if url.selector.matches(info)]
     if not devices:
-        url.server.find(url.selector)       # raises, with a sentence that lists what there is
+        url.server.find(url.selector)  # raises, with a sentence that lists what there is
     return sorted(devices, key=lambda info: (len(info.busid), info.busid))
 
 
@@ -163,7 +163,8 @@ def _import_again(url: PortUrl, adapter: Adapter) -> Device:
         if not adapter.serial and (url.selector.busid or url.instance is not None):
             raise
         elsewhere = [
-            other.busid for other in url.server.devices()
+            other.busid
+            for other in url.server.devices()
             if other.vid_pid == info.vid_pid and other.busid not in (info.busid, *adapter.strangers)
         ]
         if not elsewhere or (len(elsewhere) > 1 and not adapter.serial):

@@ -38,7 +38,7 @@ class Outbox:
         self._proven = _SMALLEST
         self._queue: deque[bytes] = deque()
         self._queued = self._flying_bytes = 0
-        self._accepted = self._done = 0     # bytes so far: taken from the program, and no longer here
+        self._accepted = self._done = 0  # bytes so far: taken from the program, and no longer here
         self._flying: dict[Transfer, int] = {}
         self._changed = threading.Condition(threading.Lock())
         self._pumping = False

@@ -70,7 +70,7 @@ class SerialPort(PortUser):
         self._interface = 0
         self._error: UsbipError | None = None
         self._closed = False
-        self._lock = threading.RLock()      # settings and lines, in their order
+        self._lock = threading.RLock()  # settings and lines, in their order
         self._capture = SharedCapture.open(url.pcap) if url.pcap else None
         self._log: PortLog | None = None
         try:

@@ -68,9 +68,7 @@ class InStream:
 
     def _submit(self) -> None:
         endpoint = self._endpoint
-        urb = Urb(
-            endpoint.transfer_type, endpoint.address, self._size, flags=FLAG_DIR_IN, interval=endpoint.interval
-        )
+        urb = Urb(endpoint.transfer_type, endpoint.address, self._size, flags=FLAG_DIR_IN, interval=endpoint.interval)
         transfer = Transfer(urb, awaited=False)
         transfer.intercept(lambda completion: self._done(transfer, completion))
         with self._lock:
@@ -99,7 +97,7 @@ class InStream:
     def _bear(self, status: int) -> bool:
         """Whether to go on after a transfer that failed."""
         if status in TIMED_OUT or status in UNLINKED:
-            return not self._gives_up(status)       # bridges put an end to transfers that take long
+            return not self._gives_up(status)  # bridges put an end to transfers that take long
         if status in TOO_LARGE and self._size > self._endpoint.packet_size:
             self._size = max(self._size // 2, self._endpoint.packet_size)
             return True

@@ -13,7 +13,7 @@ LOG_PORT = 1514
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _PARAMETERS = ("serial", "interface", "instance", "pcap", "syslog", "reconnect", "logging")
 _FORM = "write usbip://HOST[:PORT]/BUSID or usbip://HOST[:PORT]/VID:PID"
-_MAX_BUSID = 31         # bytes. Ref: Linux Documentation/usb/usbip_protocol.rst, OP_REQ_IMPORT
+_MAX_BUSID = 31  # bytes. Ref: Linux Documentation/usb/usbip_protocol.rst, OP_REQ_IMPORT
 _MAX_RECONNECT = 86_400.0
 
 
@@ -92,7 +92,7 @@ def _parameters(query: str) -> dict[str, str]:
             raise LocalProtocolError(f"the URL's parameter {name} needs a value: write {name}=VALUE")
         if name in given:
             raise LocalProtocolError(f"the URL has the parameter {name} twice")
-        given[name] = unquote(value)    # not with + for blanks: files have + in their names
+        given[name] = unquote(value)  # not with + for blanks: files have + in their names
     return given
 
 
@@ -128,7 +128,7 @@ def _reconnect(given: dict[str, str]) -> float:
         seconds = float(value)
     except ValueError:
         seconds = -1.0
-    if not 0 <= seconds <= _MAX_RECONNECT:      # not true for NaN either
+    if not 0 <= seconds <= _MAX_RECONNECT:  # not true for NaN either
         raise LocalProtocolError(f"reconnect={value} in the URL is no time in seconds: write reconnect=10")
     return seconds
 

@@ -111,7 +111,7 @@ class Server:
             except OSError as error:
                 if self._closing.wait(_ACCEPT_PAUSE):
                     return
-                log.warning("a client was turned away: %s", error.strerror or error)   # too many open files, mostly
+                log.warning("a client was turned away: %s", error.strerror or error)  # too many open files, mostly
 
     def _serve(self, sock: socket.socket) -> None:
         session: Session | None = None
@@ -175,7 +175,7 @@ class Server:
 
 
 def _reason(error: OSError) -> str:
-    if isinstance(error, socket.gaierror) or (error.errno or 0) < 0:    # create_server makes a plain error of it
+    if isinstance(error, socket.gaierror) or (error.errno or 0) < 0:  # create_server makes a plain error of it
         return "the address is not known: give an address of this machine"
     if error.errno == errno.EADDRINUSE:
         return "it is in use: choose another port"
@@ -187,5 +187,5 @@ def _reason(error: OSError) -> str:
 def _shut_down(sock: socket.socket) -> None:
     try:
         sock.shutdown(socket.SHUT_RDWR)
-    except OSError:     # the other side was quicker
+    except OSError:  # the other side was quicker
         pass

@@ -73,7 +73,7 @@ class Session:
             parts = self._conn.complete(seqnum, completion)
             try:
                 send(self._sock, parts)
-            except OSError:     # the client is gone, which the connection's thread sees as well
+            except OSError:  # the client is gone, which the connection's thread sees as well
                 pass
 
     def _type_of(self, address: int) -> TransferType | None:
@@ -87,7 +87,7 @@ class Session:
             for index in range(device.bNumConfigurations):
                 total = int.from_bytes(self._descriptor(DT_CONFIGURATION, index, 9)[2:4], "little")
                 self._endpoints.add_configuration(parse_configuration(self._descriptor(DT_CONFIGURATION, index, total)))
-        except RemoteProtocolError:     # of such a device only endpoint 0 can be used
+        except RemoteProtocolError:  # of such a device only endpoint 0 can be used
             return
 
     def _descriptor(self, kind: int, index: int, length: int) -> bytes:

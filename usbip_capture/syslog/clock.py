@@ -17,7 +17,7 @@ class AlignedClock:
 
     def __init__(self) -> None:
         self._window_start_ns: int | None = None
-        self._smallest = self._smallest_before = 0      # arrival less device time
+        self._smallest = self._smallest_before = 0  # arrival less device time
         self._latest_ns = 0
 
     def align(self, device_ns: int, arrival_ns: int) -> int:

@@ -71,10 +71,10 @@ class Framer:
         self.frames = self.too_long = self.wrong_counts = self.incomplete = self.discarded = 0
         self._max_length = max_length
         self._buffer = b""
-        self._searched = 0      # so many bytes of the frame that has begun hold no end
+        self._searched = 0  # so many bytes of the frame that has begun hold no end
         self._has_nul = False
-        self._skip = 0          # octets of a counted frame that are still to be left out
-        self._discarding = False    # leaving out all until a delimiter
+        self._skip = 0  # octets of a counted frame that are still to be left out
+        self._discarding = False  # leaving out all until a delimiter
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that `data` completes, without their count and delimiter."""

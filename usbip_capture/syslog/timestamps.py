@@ -22,7 +22,7 @@ def parse_rfc3339(text: str) -> int | None:
         return None
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
     fraction, sign, zone_hours, zone_minutes = match.groups()[6:]
-    if hour > 23 or minute > 59 or second > 60:     # 60 is a leap second
+    if hour > 23 or minute > 59 or second > 60:  # 60 is a leap second
         return None
     try:
         days = date(year, month, day).toordinal() - _EPOCH

@@ -14,11 +14,11 @@ from usbip_capture.usb.setup import Setup
 
 SET_LINE_CODING, GET_LINE_CODING, SET_CONTROL_LINE_STATE, SEND_BREAK = 0x20, 0x21, 0x22, 0x23
 SERIAL_STATE = 0x20
-LINE_CODING = Struct("<IBBB")       # dwDTERate, bCharFormat, bParityType, bDataBits
+LINE_CODING = Struct("<IBBB")  # dwDTERate, bCharFormat, bParityType, bDataBits
 _TO_INTERFACE = 0x21
 _NOTIFICATION = 0xA1
 _HEAD = 8
-_LONGEST = 64                       # bytes of a notification that are believed
+_LONGEST = 64  # bytes of a notification that are believed
 
 # bmCapabilities of the ACM functional descriptor, table 4
 _HAS_LINES, _HAS_BREAK = 0x02, 0x04
@@ -40,9 +40,7 @@ class CdcAcm(Driver):
     def apply(self, old: LineSettings | None, new: LineSettings) -> Sequence[Request]:
         if old is not None and (old.baudrate, old.frame) == (new.baudrate, new.frame):
             return []
-        coding = LINE_CODING.pack(
-            new.baudrate, STOP_BITS.index(new.stopbits), PARITIES.index(new.parity), new.bytesize
-        )
+        coding = LINE_CODING.pack(new.baudrate, STOP_BITS.index(new.stopbits), PARITIES.index(new.parity), new.bytesize)
         return [self._request(SET_LINE_CODING, 0, coding, _HAS_LINES)]
 
     def set_lines(self, dtr: bool, rts: bool) -> Sequence[Request]:

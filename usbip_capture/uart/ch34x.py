@@ -20,7 +20,7 @@ _OUT, _IN = 0x40, 0xC0
 _BREAK, _STATUS, _PRESCALER_DIVISOR, _LCR, _LCR2, _FLOW = 0x05, 0x0706, 0x1312, 0x18, 0x25, 0x2727
 _LCR_BOTH = _LCR2 << 8 | _LCR
 _BREAK_AND_LCR = _LCR << 8 | _BREAK
-_NO_BREAK = 0x01                    # of the break register
+_NO_BREAK = 0x01  # of the break register
 _LCR_RX, _LCR_TX, _LCR_STOP_2 = 0x80, 0x40, 0x04
 _LCR_PARITY = {"N": 0x00, "O": 0x08, "E": 0x18, "M": 0x28, "S": 0x38}
 _DTR, _RTS = 0x20, 0x40
@@ -29,9 +29,9 @@ _CTS, _DSR, _RI, _CD = 1, 2, 4, 8
 _LINES_CHANGED, _OVERRUN, _PARITY, _FRAMING = 0x08, 0x02, 0x04, 0x44
 
 _CLOCK = 48_000_000
-_AT_ONCE = 0x80                     # of the prescaler: do not wait for a packet to be full
-_LAST_INVERTED = 0x27               # version up to which that bit must be clear
-_FIRST_WITH_LCR = 0x30              # version from which the line control register is there
+_AT_ONCE = 0x80  # of the prescaler: do not wait for a packet to be full
+_LAST_INVERTED = 0x27  # version up to which that bit must be clear
+_FIRST_WITH_LCR = 0x30  # version from which the line control register is there
 
 
 class Ch34x(Driver):

@@ -16,29 +16,36 @@ from usbip_capture.usb.setup import Setup
 IFC_ENABLE, SET_LINE_CTL, SET_BREAK, SET_MHS, GET_MDMSTS = 0x00, 0x03, 0x05, 0x07, 0x08
 GET_COMM_STATUS, PURGE, SET_FLOW, GET_FLOW, SET_CHARS, SET_BAUDRATE = 0x10, 0x12, 0x13, 0x14, 0x19, 0x1E
 VENDOR_SPECIFIC = 0xFF
-GET_PARTNUM, GET_FW_VER_2N = 0x370B, 0x0010         # wValue of VENDOR_SPECIFIC
+GET_PARTNUM, GET_FW_VER_2N = 0x370B, 0x0010  # wValue of VENDOR_SPECIFIC
 _OUT, _IN, _DEVICE_IN = 0x41, 0xC1, 0xC0
 
 _DTR, _RTS, _BOTH = 0x0001, 0x0002, 0x0300
 _CTS, _DSR, _RI, _CD = 0x10, 0x20, 0x40, 0x80
 _PURGE_TX, _PURGE_RX = 0x05, 0x0A
-FLOW = Struct("<IIII")              # ulControlHandshake, ulFlowReplace, ulXonLimit, ulXoffLimit
+FLOW = Struct("<IIII")  # ulControlHandshake, ulFlowReplace, ulXonLimit, ulXoffLimit
 COMM_STATUS_LENGTH = 19
-_LIMIT = 128                        # bytes left in the chip's buffer when the other side is told to stop
+_LIMIT = 128  # bytes left in the chip's buffer when the other side is told to stop
 
 # ulControlHandshake
 DTR_MODE, DTR_ACTIVE, DTR_HANDSHAKE, CTS_HANDSHAKE, DSR_HANDSHAKE = 0x03, 0x01, 0x02, 0x08, 0x10
-_WAITS_FOR = 0x78                   # CTS, DSR, DCD and DSR sensitivity
+_WAITS_FOR = 0x78  # CTS, DSR, DCD and DSR sensitivity
 # ulFlowReplace
 AUTO_TRANSMIT, AUTO_RECEIVE, RTS_MODE, _RTS_ACTIVE, _RTS_HANDSHAKE = 0x01, 0x02, 0xC0, 0x40, 0x80
 # ulErrors
 _BREAK, _FRAMING, _OVERRUN, _QUEUE_OVERRUN, _PARITY = (1 << bit for bit in range(5))
 
 _CP2101, _CP2102, _CP2103, _CP2104, _CP2105 = range(1, 6)
-_CP2102N = (0x20, 0x21, 0x22)       # QFN28, QFN24, QFN20
-_CHIPS = {_CP2101: "CP2101", _CP2102: "CP2102", _CP2103: "CP2103", _CP2104: "CP2104", _CP2105: "CP2105", 8: "CP2108",
-          **dict.fromkeys(_CP2102N, "CP2102N")}
-_E104_FIRMWARE = (1, 0, 4)          # and older
+_CP2102N = (0x20, 0x21, 0x22)  # QFN28, QFN24, QFN20
+_CHIPS = {
+    _CP2101: "CP2101",
+    _CP2102: "CP2102",
+    _CP2103: "CP2103",
+    _CP2104: "CP2104",
+    _CP2105: "CP2105",
+    8: "CP2108",
+    **dict.fromkeys(_CP2102N, "CP2102N"),
+}
+_E104_FIRMWARE = (1, 0, 4)  # and older
 
 # Speeds of a chip with a table, and the highest asked for that gets each. Ref: AN205, table 1
 _TABLE = (
@@ -133,7 +140,7 @@ class Cp210x(Driver):
         lowest, from_table = 300, self._part in (_CP2101, _CP2102, _CP2103)
         if self._part in _CP2102N:
             highest = 3_000_000
-        if self._part == _CP2105 and self.pipes.index:      # its second port is the plainer one
+        if self._part == _CP2105 and self.pipes.index:  # its second port is the plainer one
             lowest, highest, from_table = 2400, 921600, True
         rate = min(max(asked, lowest), highest)
         if from_table and rate < 1_000_000:

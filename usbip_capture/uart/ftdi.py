@@ -37,8 +37,8 @@ STATUS_LENGTH = 2
 
 # bcdDevice
 _AM, _BM, _2232C, _R, _X = 0x0200, 0x0400, 0x0500, 0x0600, 0x1000
-ONE_CHANNEL = (_AM, _BM, _R)                   # their requests carry no channel
-_FULL_SPEED = (*ONE_CHANNEL, _2232C, _X)       # 3 MHz clock; all others have 12 MHz too
+ONE_CHANNEL = (_AM, _BM, _R)  # their requests carry no channel
+_FULL_SPEED = (*ONE_CHANNEL, _2232C, _X)  # 3 MHz clock; all others have 12 MHz too
 _CLOCK, _HIGH_SPEED_CLOCK = 3_000_000, 12_000_000
 _LOWEST_HIGH_SPEED = 1200
 _HIGH_SPEED = 1 << 17
@@ -57,7 +57,7 @@ class Ftdi(Driver):
     def __init__(self, pipes: Pipes) -> None:
         super().__init__(pipes)
         self._channel = 0 if pipes.bcdDevice in ONE_CHANNEL else pipes.interface + 1
-        self._packet = pipes.bulk_in.packet_size or 64      # some chips say 0
+        self._packet = pipes.bulk_in.packet_size or 64  # some chips say 0
         self._status = 0
         self._data = 0
 
@@ -112,7 +112,7 @@ class Ftdi(Driver):
             return
         status = packet[0] << 8 | packet[1]
         if status == self._status and not status & _ERRORS:
-            return      # nearly always
+            return  # nearly always
         # While nothing is received the last errors are said again and again.
         fresh = status if len(packet) > STATUS_LENGTH else status & ~self._status
         self._status = status
@@ -156,7 +156,7 @@ def baud_divisor(baudrate: int, bcdDevice: int) -> int:
     eighths = min(near, key=lambda n: (abs(clock / n - baudrate), n))
     check_rate("this FTDI chip", baudrate, clock / eighths)
     whole, code = eighths >> 3, EIGHTHS[eighths & 7]
-    special = {8: 0, 12: 1}       # 1 and 1.5
+    special = {8: 0, 12: 1}  # 1 and 1.5
     encoded = special.get(eighths, whole | code << 14)
     return encoded | fast * _HIGH_SPEED
 

@@ -24,7 +24,7 @@ from usbip_capture.usb.urb import DIR_IN, TransferType
 
 _COMMUNICATIONS, _DATA, _VENDOR = 0x02, 0x0A, 0xFF
 _ACM = 0x02
-_BULK = 2          # bmAttributes
+_BULK = 2  # bmAttributes
 
 # Both let their customers choose a PID: what of theirs has a vendor specific interface with two bulk endpoints is one.
 _BY_VENDOR: dict[int, type[Driver]] = {0x0403: Ftdi, 0x10C4: Cp210x}
@@ -68,8 +68,9 @@ def find_ports(device: DeviceDescriptor, configuration: ConfigurationDescriptor,
 
 def no_ports(configuration: ConfigurationDescriptor) -> str:
     """What a device has instead of serial ports, as the rest of a sentence."""
-    seen = {i.bInterfaceNumber: f"{i.bInterfaceNumber} is {class_name(i.bInterfaceClass)}"
-            for i in configuration.interfaces}
+    seen = {
+        i.bInterfaceNumber: f"{i.bInterfaceNumber} is {class_name(i.bInterfaceClass)}" for i in configuration.interfaces
+    }
     return "no serial port that is known here; interface " + ", ".join(seen.values()) if seen else "no interfaces"
 
 
@@ -80,7 +81,8 @@ def vendor_driver(device: DeviceDescriptor) -> type[Driver] | None:
 
 def _acm(device: DeviceDescriptor, configuration: ConfigurationDescriptor, speed: Speed) -> Iterator[Port]:
     controls = [
-        i for i in _in_order(configuration)
+        i
+        for i in _in_order(configuration)
         if (i.bInterfaceClass, i.bInterfaceSubClass) == (_COMMUNICATIONS, _ACM) and not i.bAlternateSetting
     ]
     for index, control in enumerate(controls):
@@ -90,9 +92,7 @@ def _acm(device: DeviceDescriptor, configuration: ConfigurationDescriptor, speed
             yield Port(pipes, CdcAcm)
 
 
-def _data_interface(
-    configuration: ConfigurationDescriptor, control: InterfaceDescriptor
-) -> InterfaceDescriptor | None:
+def _data_interface(configuration: ConfigurationDescriptor, control: InterfaceDescriptor) -> InterfaceDescriptor | None:
     """The alternate setting with the bulk endpoints that belong to a communications interface.
 
     By its union descriptor, else the next data interface, else itself: firmware forgets things.
@@ -112,7 +112,8 @@ def _vendor(
 ) -> Iterator[Port]:
     """Each interface with a bulk endpoint each way is a port."""
     usable = [
-        i for i in _in_order(configuration)
+        i
+        for i in _in_order(configuration)
         if i.bInterfaceClass == _VENDOR and not i.bAlternateSetting and _bulk(i, DIR_IN) and _bulk(i, 0)
     ]
     for index, interface in enumerate(usable):

@@ -8,11 +8,11 @@ from typing import NamedTuple
 from usbip_capture.errors import LocalProtocolError
 
 BYTE_SIZES = (5, 6, 7, 8)
-PARITIES = ("N", "O", "E", "M", "S")    # none, odd, even, mark, space: in the order of every chip's numbers
+PARITIES = ("N", "O", "E", "M", "S")  # none, odd, even, mark, space: in the order of every chip's numbers
 STOP_BITS = (1, 1.5, 2)
 XON, XOFF = 0x11, 0x13
-MAX_BAUDRATE = 0xFFFFFFFF       # of the four bytes that adapters have for it
-_TOLERANCE = 0.03       # half of what a receiver of ten-bit frames stands
+MAX_BAUDRATE = 0xFFFFFFFF  # of the four bytes that adapters have for it
+_TOLERANCE = 0.03  # half of what a receiver of ten-bit frames stands
 
 
 @dataclass(slots=True, frozen=True)

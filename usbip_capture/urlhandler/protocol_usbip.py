@@ -207,7 +207,7 @@ class Serial(SerialBase):
             with _sentences():
                 session.apply(settings)
         except SerialException as error:
-            if isinstance(error.__cause__, ValueError):     # pyserial's way to say what a chip cannot do
+            if isinstance(error.__cause__, ValueError):  # pyserial's way to say what a chip cannot do
                 raise error.__cause__ from error
             raise
 
@@ -244,7 +244,7 @@ class Serial(SerialBase):
 _Errors: tuple[type[Exception], ...] = (SerialException,)
 try:
     import termios
-except ImportError:     # Windows
+except ImportError:  # Windows
     pass
 else:
     _Errors = (SerialException, termios.error)

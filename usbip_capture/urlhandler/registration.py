@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-TYPE_CHECKING = False       # not from typing: each start of Python would pay for it
+TYPE_CHECKING = False  # not from typing: each start of Python would pay for it
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.abc import Loader

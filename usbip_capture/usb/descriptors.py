@@ -24,7 +24,7 @@ from usbip_capture.usb.setup import (
 )
 from usbip_capture.usb.urb import Buffer
 
-_HID = 3       # bInterfaceClass
+_HID = 3  # bInterfaceClass
 _DEVICE = Struct("<BBHBBBBHHHBBBB")
 _CONFIGURATION = Struct("<BBHBBBBB")
 _INTERFACE = Struct("<9B")

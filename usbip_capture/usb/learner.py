@@ -46,11 +46,11 @@ class EndpointLearner:
 
     def _configuration(self, raw: bytes) -> None:
         if len(raw) < 9 or len(raw) < int.from_bytes(raw[2:4], "little"):
-            return      # only its head, or cut short
+            return  # only its head, or cut short
         try:
             configuration = parse_configuration(raw)
         except RemoteProtocolError:
-            return      # the device's fault; whoever asked for it will say so
+            return  # the device's fault; whoever asked for it will say so
         self.endpoints.add_configuration(configuration)
         if self.endpoints.configuration is None and configuration.bConfigurationValue == self._active:
             self.endpoints.activate(self._active)

@@ -49,7 +49,7 @@ DT_SS_ENDPOINT_COMPANION = 0x30
 RECIPIENT_DEVICE = 0
 RECIPIENT_INTERFACE = 1
 RECIPIENT_ENDPOINT = 2
-_PORT = 0x23        # class request to a port of a hub
+_PORT = 0x23  # class request to a port of a hub
 
 
 class Setup(NamedTuple):

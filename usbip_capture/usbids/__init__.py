@@ -78,7 +78,7 @@ def _block(key: str) -> bytes:
         end = data.find(b"\n", end) + 1
         if not end:
             return data[start:]
-        if data[end : end + 1] not in (b"\t", b"#"):      # a comment may stand within an entry
+        if data[end : end + 1] not in (b"\t", b"#"):  # a comment may stand within an entry
             return data[start:end]
 
 

@@ -56,11 +56,11 @@ def reply_body_length(urb: Urb, actual_length: int, packets: int) -> tuple[int, 
         raise RemoteProtocolError(f"the server answered {urb!r} with {actual_length} bytes, more than were asked for")
     data = actual_length if inward else 0
     if urb.transfer_type != _ISO:
-        return data, 0      # number_of_packets may hold anything here
+        return data, 0  # number_of_packets may hold anything here
     if packets == len(urb.packets):
         return data, packets * ISO_PACKET_SIZE
     if packets <= 0 and not data:
-        return 0, 0         # refused as a whole, by a bridge that knows no isochronous transfers
+        return 0, 0  # refused as a whole, by a bridge that knows no isochronous transfers
     raise RemoteProtocolError(f"the server answered {urb!r} of {len(urb.packets)} packets with {packets}")
 
 
@@ -80,7 +80,7 @@ class ClientConnection(Generic[T]):
         self._ghosts: dict[int, Urb] = {}
         self._view = memoryview(bytearray(BUFFER_SIZE))
         self._start = self._end = 0
-        self._own: memoryview | None = None         # the body being received apart, and the header before it
+        self._own: memoryview | None = None  # the body being received apart, and the header before it
         self._own_end = 0
         self._own_header = b""
         self._own_seqnum = 0
@@ -273,7 +273,7 @@ class ClientConnection(Generic[T]):
         urb, context, _ = entry
         data, iso = reply_body_length(urb, actual, packets)
         completion = _completion(urb, status, actual, start_frame, errors, body[:data], body[data : data + iso])
-        if self._pending.pop(seqnum, None) is None:     # given up meanwhile, by another thread
+        if self._pending.pop(seqnum, None) is None:  # given up meanwhile, by another thread
             self._ghosts.pop(seqnum, None)
             return
         deliver(context, completion)
@@ -281,7 +281,7 @@ class ClientConnection(Generic[T]):
     def _ret_unlink(self, seqnum: int, deliver: Callable[[T, Completion], None]) -> None:
         target = self._unlinks.pop(seqnum, None)
         if target is None:
-            return              # a second answer to one CMD_UNLINK is seen in the wild
+            return  # a second answer to one CMD_UNLINK is seen in the wild
         entry = self._bury(target)
         if entry is not None:
             self._start += HEADER_SIZE

@@ -87,13 +87,13 @@ class Observer(Follower):
         self.info: DeviceInfo | None = None
         self._devid: int | None = None
         self._learner = EndpointLearner(DeviceInfo("", 0, 0, Speed.UNKNOWN, 0, 0))
-        self._kinds: dict[int, TransferType] = {}       # by endpoint, until the next control transfer
-        self._unknown: set[int] = set()                 # endpoints of which nothing was learnt, until then
+        self._kinds: dict[int, TransferType] = {}  # by endpoint, until the next control transfer
+        self._unknown: set[int] = set()  # endpoints of which nothing was learnt, until then
         self._pending: dict[int, Urb] = {}
         self._ghosts: dict[int, Urb] = {}
-        self._unlinks: dict[int, int] = {}              # seqnum of a CMD_UNLINK -> what it takes back
-        self._unlinking: dict[int, int] = {}            # the other way round, while that is pending
-        self._doubtful: set[int] = set()                # URBs whose reply may have been missed
+        self._unlinks: dict[int, int] = {}  # seqnum of a CMD_UNLINK -> what it takes back
+        self._unlinking: dict[int, int] = {}  # the other way round, while that is pending
+        self._doubtful: set[int] = set()  # URBs whose reply may have been missed
 
     @property
     def pending(self) -> int:
@@ -265,7 +265,7 @@ class Observer(Follower):
         if not packets_length:
             completion = Completion(status, actual, data[body:end])
         elif stream.hole:
-            self._count(_ISO_WITH_HOLE)     # what each packet brought is not known
+            self._count(_ISO_WITH_HOLE)  # what each packet brought is not known
             completion = Completion(status, actual, b"", start_frame, errors)
         else:
             packets = unpack_iso(data[end : end + packets_length])

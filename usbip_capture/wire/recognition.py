@@ -145,7 +145,7 @@ def operation_reply_length(data: Buffer, at: int, size: int) -> int:
         need += DEVICE.size
         if size < need:
             break
-        need += INTERFACE.size * data[at + need - 1]        # bNumInterfaces, the last field of a device
+        need += INTERFACE.size * data[at + need - 1]  # bNumInterfaces, the last field of a device
     return need
 
 

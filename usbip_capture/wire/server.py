@@ -80,7 +80,7 @@ class ServerConnection:
         self._devid = 0
         self._lookup: EndpointLookup = lambda address: None
         self._pending: dict[int, tuple[Urb, int]] = {}
-        self._unlinks: dict[int, int] = {}      # target -> seqnum of the UNLINK
+        self._unlinks: dict[int, int] = {}  # target -> seqnum of the UNLINK
 
     def receive_data(self, data: Buffer) -> list[Event]:
         """The requests that are complete with these bytes."""
@@ -209,7 +209,7 @@ class ServerConnection:
         packets = structs.unpack_iso(data[body:end])
         del data[:end]
         if kind is None:
-            return True     # Linux does not answer requests to endpoints that do not exist
+            return True  # Linux does not answer requests to endpoints that do not exist
         if kind == TransferType.CONTROL:
             if setup[6] | setup[7] << 8 != length:
                 raise RemoteProtocolError(f"request {seqnum} has {length} bytes, its wLength says otherwise")

@@ -39,13 +39,13 @@ MAX_ISO_PACKETS = 1024
 #: The kernel's usbip-host dies of more than this.
 MAX_TRANSFER = 4 << 20
 
-OP_COMMON = Struct(">HHI")          # version, code, status
+OP_COMMON = Struct(">HHI")  # version, code, status
 DEVICE = Struct(">256s32sIIIHHHBBBBBB")
 INTERFACE = Struct(">BBBx")
 IMPORT_BUSID = Struct(">32s")
 DEVLIST_COUNT = Struct(">I")
 
-BASIC = Struct(">III")              # command, seqnum, devid, as in each of these:
+BASIC = Struct(">III")  # command, seqnum, devid, as in each of these:
 # command, seqnum, devid, direction, ep | transfer_flags, transfer_buffer_length, start_frame, number_of_packets,
 # interval, setup
 CMD_SUBMIT = Struct(">5IIiiii8s")

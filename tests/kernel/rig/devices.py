@@ -17,8 +17,8 @@ from tests.kernel.rig.host import RigError
 #: Host controllers in the machine from the start: QEMU's driver, and the PCI slot to find the guest's bus by.
 CONTROLLERS = {
     "xhci": ("qemu-xhci,p2=15,p3=4", 0x10),
-    "ehci": ("usb-ehci", 0x11),                 # high speed only
-    "uhci": ("piix3-usb-uhci", 0x12),           # full and low speed only
+    "ehci": ("usb-ehci", 0x11),  # high speed only
+    "uhci": ("piix3-usb-uhci", 0x12),  # full and low speed only
 }
 CONTROLLER_ARGUMENTS = tuple(
     argument
@@ -28,16 +28,16 @@ CONTROLLER_ARGUMENTS = tuple(
 
 #: Kinds of devices; {id} is the name of the backend that belongs to the device.
 DEVICES = {
-    "storage": {"driver": "usb-storage", "drive": "{id}"},      # bulk-only transport, up to SuperSpeed
-    "serial": {"driver": "usb-serial", "chardev": "{id}"},      # FTDI FT232BM
+    "storage": {"driver": "usb-storage", "drive": "{id}"},  # bulk-only transport, up to SuperSpeed
+    "serial": {"driver": "usb-serial", "chardev": "{id}"},  # FTDI FT232BM
     "kbd": {"driver": "usb-kbd"},
     "mouse": {"driver": "usb-mouse"},
     "tablet": {"driver": "usb-tablet"},
-    "net": {"driver": "usb-net", "netdev": "{id}"},             # CDC Ethernet and RNDIS
-    "audio": {"driver": "usb-audio", "audiodev": "snd"},        # UAC1 speaker: isochronous OUT
-    "ccid": {"driver": "usb-ccid"},                             # smart card reader
-    "hub": {"driver": "usb-hub"},                               # full speed; cannot be exported itself
-    "redir": {"driver": "usb-redir", "chardev": "{id}"},        # a device made by a program, as `fakedev` does
+    "net": {"driver": "usb-net", "netdev": "{id}"},  # CDC Ethernet and RNDIS
+    "audio": {"driver": "usb-audio", "audiodev": "snd"},  # UAC1 speaker: isochronous OUT
+    "ccid": {"driver": "usb-ccid"},  # smart card reader
+    "hub": {"driver": "usb-hub"},  # full speed; cannot be exported itself
+    "redir": {"driver": "usb-redir", "chardev": "{id}"},  # a device made by a program, as `fakedev` does
 }
 
 # Of the xHCI's ports the first four take SuperSpeed, the others only what USB 2 has.
@@ -77,8 +77,8 @@ class Plugged:
     kind: str
     bus: str
     port: str
-    ports: Ports                                                # that `port` is one of
-    below: Ports | None = None                                  # a hub's own
+    ports: Ports  # that `port` is one of
+    below: Ports | None = None  # a hub's own
     backend: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
 
@@ -94,7 +94,7 @@ class EchoServer:
 
     def close(self) -> None:
         """Call it when the device is unplugged, which ends the connection."""
-        with contextlib.suppress(OSError):          # it may never have been connected
+        with contextlib.suppress(OSError):  # it may never have been connected
             self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join(5)
         self._listener.close()

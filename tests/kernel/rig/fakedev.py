@@ -67,7 +67,7 @@ class FakeDevice:
         self._alternate: dict[int, int] = {}
         self._lock = threading.RLock()
         self._loopback: deque[bytes] = deque()
-        self._waiting: deque[tuple[int, int]] = deque()        # bulk IN: id and length
+        self._waiting: deque[tuple[int, int]] = deque()  # bulk IN: id and length
         self._reports: deque[bytes] = deque()
         self._polled = False
         self._stored = b""
@@ -176,13 +176,13 @@ class FakeDevice:
         match packet.bmRequestType, packet.bRequest:
             case 0x80, 6:
                 return self._descriptor(packet.wValue >> 8, packet.wValue & 0xFF)
-            case 0x80, 0:                                       # GET_STATUS
+            case 0x80, 0:  # GET_STATUS
                 return bytes(2)
-            case 0x02, 1:                                       # CLEAR_FEATURE(ENDPOINT_HALT)
+            case 0x02, 1:  # CLEAR_FEATURE(ENDPOINT_HALT)
                 return b""
-            case (0xC0 | 0xC1 | 0xC2), 0x10:
+            case ((0xC0 | 0xC1 | 0xC2), 0x10):
                 return self._stored
-            case (0x40 | 0x41 | 0x42), 0x10:
+            case ((0x40 | 0x41 | 0x42), 0x10):
                 self._stored = data
             case 0x40, 0x30:
                 self._stalls = packet.wValue

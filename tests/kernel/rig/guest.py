@@ -108,7 +108,7 @@ class Guest(Machine):
     def wait_available(self, busid: str) -> None:
         """Until an exported device can be imported: when a client leaves, the kernel resets it first."""
         status = f"/sys/bus/usb/drivers/usbip-host/{busid}/usbip_status"
-        self._poll(f'[ "$(cat {status} 2>/dev/null)" = 1 ]')            # SDEV_ST_AVAILABLE
+        self._poll(f'[ "$(cat {status} 2>/dev/null)" = 1 ]')  # SDEV_ST_AVAILABLE
 
     def attach(self, port: int, busid: str, host: str = HOST_ADDRESS, timeout: float = 30.0) -> str:
         """Import a device from a server, on this machine's loopback unless told otherwise; return its busid here."""
@@ -184,7 +184,7 @@ class Guest(Machine):
             undo.callback(self._undo, "netdev_del", id=name)
 
     def _undo(self, command: str, **arguments: str) -> None:
-        with contextlib.suppress(RigError, OSError):        # QEMU may be gone, and all of this with it
+        with contextlib.suppress(RigError, OSError):  # QEMU may be gone, and all of this with it
             self.qmp(command, **arguments)
 
     def _wait_device(self, busid: str, timeout: float = 20.0) -> None:
@@ -193,7 +193,7 @@ class Guest(Machine):
 
     def _poll(self, condition: str, timeout: float = 20.0) -> None:
         """Ask again in the guest until the shell's `condition` holds."""
-        steps = int(timeout * 50)       # more than `timeout`, as each also takes time in emulation
+        steps = int(timeout * 50)  # more than `timeout`, as each also takes time in emulation
         self.run(
             f"i=0; until {condition}; do usleep 20000; i=$((i+1)); [ $i -lt {steps} ] || exit 1; done",
             timeout=4 * timeout,

@@ -10,7 +10,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-KERNEL_PACKAGE = "linux-image-amd64"    # the cloud flavour has no USB at all
+KERNEL_PACKAGE = "linux-image-amd64"  # the cloud flavour has no USB at all
 
 #: Copied into the guest, next to busybox.
 GUEST_PROGRAMS = (

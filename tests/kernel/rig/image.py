@@ -14,10 +14,10 @@ from pathlib import Path
 from tests.kernel.rig.host import BUSYBOX, GUEST_PROGRAMS, RigError, output, unsupported
 from tests.kernel.rig.kernel import extract_vmlinux, fetch_kernel, module_closure, modules_dir, strip_signature
 
-USBIPD_PORT = 3240          # offers the devices bound to usbip-host
-GADGET_PORT = 3241          # offers usbip-vudc, once there is a gadget
+USBIPD_PORT = 3240  # offers the devices bound to usbip-host
+GADGET_PORT = 3241  # offers usbip-vudc, once there is a gadget
 AGENT_PORT = 5555
-READY = b"rig: ready"       # on the console, when usbipd listens
+READY = b"rig: ready"  # on the console, when usbipd listens
 
 # Loaded by init, in this order; the rest is there for modprobe.
 _BOOT_MODULES = (
@@ -60,7 +60,7 @@ _ETC = {
     "etc/passwd": "root:x:0:0::/root:/bin/sh\n",
     "etc/group": "root:x:0:\naudio:x:29:\n",
     "etc/hosts": "127.0.0.1 localhost\n",
-    "usr/share/misc/usb.ids": "",       # usbip wants one
+    "usr/share/misc/usb.ids": "",  # usbip wants one
 }
 _FOLDERS = ("proc", "sys", "dev", "tmp", "root", "var/run", "var/lib", "mnt", "etc", "run")
 

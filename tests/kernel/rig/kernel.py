@@ -73,7 +73,7 @@ def module_closure(folder: Path, names: Iterable[str]) -> list[str]:
     for name in (name.replace("-", "_") for name in names):
         if name in by_name:
             path = by_name[name]
-            order |= dict.fromkeys([*reversed(depends[path]), path])    # modules.dep: needed first, listed last
+            order |= dict.fromkeys([*reversed(depends[path]), path])  # modules.dep: needed first, listed last
         elif name not in builtin:
             raise RigError(f"the kernel has no module {name}")
     return list(order)

@@ -40,7 +40,7 @@ _CMDLINE = (
 _MEMORY_MIB = 384
 _CPUS = 2
 _START_TIMEOUT = 30.0
-_COLD_BOOT_TIMEOUT = 180.0      # seconds; 2 to 15 are usual
+_COLD_BOOT_TIMEOUT = 180.0  # seconds; 2 to 15 are usual
 _POLL_INTERVAL = 0.02
 _FORWARDED = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)")
 

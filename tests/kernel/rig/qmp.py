@@ -25,7 +25,7 @@ class Qmp:
         self._sock = sock
         self._lines = sock.makefile("r")
         self._events: deque[dict[str, Any]] = deque(maxlen=100)
-        self._receive()                             # the greeting
+        self._receive()  # the greeting
         self("qmp_capabilities")
 
     def __call__(self, command: str, **arguments: Any) -> Any:

@@ -84,7 +84,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._header = _HEADER_32               # until both have said hello
+        self._header = _HEADER_32  # until both have said hello
         self._sending = threading.Lock()
         self.send(Kind.HELLO, 0, struct.pack("<64sI", b"usbip-rig", _CAPABILITIES))
 

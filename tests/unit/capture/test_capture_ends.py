@@ -34,7 +34,7 @@ def test_max_packets_is_exact(target: Path, count: int, caplog: pytest.LogCaptur
     channel = writer.add_usb_interface(INFO, server="pi")
     for _ in range(10):
         run(channel)
-    assert ended.wait(5)        # half of what a `close` that waits for itself would take
+    assert ended.wait(5)  # half of what a `close` that waits for itself would take
     assert len(events(target)) == writer.written == writer.received == count
     assert channel.submitted(URB) == 0
     writer.close()

@@ -79,7 +79,7 @@ def test_a_flood_of_messages_leaves_room_for_usb() -> None:
         data = finish(writer, sink)
         assert log.written == log.received - log.dropped
         assert data.count(bytes(1000)) == log.written
-        log.write([MESSAGE])        # after the end: neither captured nor counted
+        log.write([MESSAGE])  # after the end: neither captured nor counted
         assert log.received == 2000
 
 

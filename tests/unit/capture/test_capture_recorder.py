@@ -79,7 +79,7 @@ def test_each_event_is_written_without_being_asked_for(target: Path) -> None:
     with PcapWriter(target) as writer:
         channel = writer.add_usb_interface(INFO, server="pi")
         for number in (0, 2, 4):
-            assert writer.flush(10)     # the writer has nothing to do
+            assert writer.flush(10)  # the writer has nothing to do
             urb_id = channel.submitted(URB)
             wait_until("the submit is in the file", lambda: writer.written % 2)
             channel.completed(urb_id, URB, DONE)
@@ -130,7 +130,7 @@ def test_room_is_kept_for_completions(target: Path) -> None:
     with HeldWriter(queue_bytes=64_000) as (writer, channel, sink):
         ids = [channel.submitted(large) for _ in range(10)]
         recorded = [urb_id for urb_id in ids if urb_id]
-        while urb_id := run(channel):       # fill the queue with others
+        while urb_id := run(channel):  # fill the queue with others
             recorded.append(urb_id)
         for urb_id in ids[:3]:
             channel.completed(urb_id, large, Completion(0, 10_000, bytes(10_000)))

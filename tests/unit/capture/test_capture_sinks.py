@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system h
 SMALL: list[Buffer] = [bytes([n % 256]) * 100 for n in range(5000)]
 LARGE: list[Buffer] = [b"head", memoryview(bytes(range(256)) * 4000), b"", bytearray(b"tail" * 100_000)]
 
-MANY: list[Buffer] = [bytes([n % 256]) * 5000 for n in range(1500)]     # more than one writev takes
+MANY: list[Buffer] = [bytes([n % 256]) * 5000 for n in range(1500)]  # more than one writev takes
 
 
 def pipe_sink() -> tuple[PipeSink, int]:
@@ -133,9 +133,7 @@ def test_waiting_for_a_reader_can_be_stopped(tmp_path: Path) -> None:
     opener.start()
     stop.set()
     opener.join(20)
-    assert [str(error) for error in errors] == [
-        f"nobody had opened {fifo} for reading when the capture was stopped"
-    ]
+    assert [str(error) for error in errors] == [f"nobody had opened {fifo} for reading when the capture was stopped"]
 
 
 @pytest.mark.parametrize("buffers", [SMALL * 10, LARGE], ids=["small", "large"])
@@ -202,7 +200,7 @@ class Piecemeal(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: Buffer) -> int:   # type: ignore[override]
+    def write(self, data: Buffer) -> int:  # type: ignore[override]
         self.taken += data[:1000]
         return len(data[:1000])
 

@@ -168,15 +168,15 @@ def test_colours_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     terminal, file = Terminal(True), Terminal(False)
-    assert is_colourful(terminal)       # type: ignore[arg-type]
-    assert Paint(terminal)("\x1b[1m", "x") == "\x1b[1mx\x1b[0m"     # type: ignore[arg-type]
-    assert Paint(file)("\x1b[1m", "x") == "x"       # type: ignore[arg-type]
+    assert is_colourful(terminal)  # type: ignore[arg-type]
+    assert Paint(terminal)("\x1b[1m", "x") == "\x1b[1mx\x1b[0m"  # type: ignore[arg-type]
+    assert Paint(file)("\x1b[1m", "x") == "x"  # type: ignore[arg-type]
     assert not is_colourful(None)
     monkeypatch.setenv("NO_COLOR", "1")
-    assert not is_colourful(terminal)       # type: ignore[arg-type]
+    assert not is_colourful(terminal)  # type: ignore[arg-type]
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
-    assert not is_colourful(terminal)       # type: ignore[arg-type]
+    assert not is_colourful(terminal)  # type: ignore[arg-type]
 
 
 def test_names_of_devices_are_no_commands_for_a_terminal() -> None:
@@ -211,7 +211,7 @@ def test_help_fits_a_terminal(
     with pytest.raises(SystemExit):
         parser(command).parse_args([command, "--help"])
     shown = capsys.readouterr().out
-    assert "usbip-capture" in shown.partition("options:")[2]        # an example
+    assert "usbip-capture" in shown.partition("options:")[2]  # an example
     wide = [line for line in shown.splitlines() if len(line) > 80]
     # Command lines stay whole, to be copied; argparse does not break a list of choices.
     assert all(line.startswith("  usbip-capture ") or " usbip-capture " in line or "{" in line for line in wide), wide

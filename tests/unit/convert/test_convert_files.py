@@ -56,7 +56,7 @@ def pcapng(order: str = "<", resolution: int | None = None, kind: int = 6, offse
     options += bytes(4)
     out = [block(order, 0x0A0D0D0A, pack(order + "IHHq", 0x1A2B3C4D, 1, 0, -1))]
     out.append(block(order, 1, pack(order + "HHI", 1, 0, 0) + options))
-    out.append(block(order, 5, pack(order + "III", 0, 0, 0)))        # statistics: left out
+    out.append(block(order, 5, pack(order + "III", 0, 0, 0)))  # statistics: left out
     for segment in SEGMENTS:
         data = packet(segment)
         time = (segment.timestamp_ns - offset_s * 10**9) * ticks // 10**9
@@ -98,7 +98,7 @@ def test_other_packet_blocks(kind: int) -> None:
 
 def test_sections_one_after_the_other() -> None:
     both = convert(pcapng("<", 9) + pcapng(">", 6))
-    assert both.urbs() == EXPECTED * 2      # the same connection once more, with the same ports
+    assert both.urbs() == EXPECTED * 2  # the same connection once more, with the same ports
 
 
 @pytest.mark.parametrize("cut", [0, 999])
@@ -274,7 +274,7 @@ def test_a_live_stream_is_passed_on_while_it_comes() -> None:
         half = recording(SEGMENTS[: len(SEGMENTS) // 2])
         process.stdin.write(half)
         process.stdin.flush()
-        first = process.stdout.readline()       # comes though more is to follow
+        first = process.stdout.readline()  # comes though more is to follow
         process.stdin.write(RECORDING[len(half) :])
         process.stdin.close()
         rest = process.stdout.readlines()
@@ -290,7 +290,7 @@ def test_a_live_stream_is_completed_when_it_is_interrupted(number: int, tmp_path
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stderr is not None
-        process.stdin.write(RECORDING[:-100])       # ends in the middle of a packet
+        process.stdin.write(RECORDING[:-100])  # ends in the middle of a packet
         process.stdin.flush()
         wait_until("what came is written", lambda: usb.exists() and usb.stat().st_size > 500)
         process.send_signal(number)
@@ -331,7 +331,7 @@ def test_text_can_be_read_on_a_terminal(tmp_path: Path) -> None:
         try:
             while more := os.read(ours, 4096):
                 shown += more
-        except OSError:     # the end of a terminal
+        except OSError:  # the end of a terminal
             pass
         assert process.wait(20) == 0
     os.close(ours)

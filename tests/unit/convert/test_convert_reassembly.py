@@ -75,10 +75,10 @@ def test_sent_again_swapped_and_overlapping(seed: int) -> None:
     mixed: list[Segment] = []
     for segment in segments(SESSION, size=random.randrange(40, 1500)):
         mixed.append(segment)
-        if segment.payload and random.random() < 0.2:       # again, or its second half, or with what was before it
+        if segment.payload and random.random() < 0.2:  # again, or its second half, or with what was before it
             cut = random.randrange(len(segment.payload))
             mixed.append(replace(segment, seq=(segment.seq + cut) & 0xFFFFFFFF, payload=segment.payload[cut:]))
-        if len(mixed) > 4 and random.random() < 0.2:        # late by up to three packets
+        if len(mixed) > 4 and random.random() < 0.2:  # late by up to three packets
             late = mixed.pop()
             mixed.insert(len(mixed) - random.randrange(4), late)
     got = convert(recording(restamped(mixed)))
@@ -97,15 +97,15 @@ def test_lost_segments_cost_what_was_in_them_only(seed: int) -> None:
     for record in got.records:
         assert record.usb
         urb, other = event(record.usb), whole[chr(record.usb.type), record.usb.id & 0xFFFFFFFF]
-        if urb[6] == -108:                                  # its reply is lost: the end of the connection gives it back
+        if urb[6] == -108:  # its reply is lost: the end of the connection gives it back
             assert any("may be in what is missing" in comment for comment in record.comments)
             continue
-        assert urb[:9] == other[:9]                         # the data may end early, what is there is right
+        assert urb[:9] == other[:9]  # the data may end early, what is there is right
         data, complete = urb[-1], other[-1]
         assert isinstance(data, bytes)
         assert isinstance(complete, bytes)
         assert complete.startswith(data)
-    assert set(list(whole.values())[-2:]) <= set(got.urbs())    # it has found back
+    assert set(list(whole.values())[-2:]) <= set(got.urbs())  # it has found back
     gaps = sum(count for reason, count in got.counts.items() if reason.startswith("gap"))
     assert bool(gaps) == bool(lost)
     comments = [c for r in got.records for c in r.comments] + [c for i in got.interfaces for c in i.comments]
@@ -350,7 +350,7 @@ def test_other_connections_are_left_alone(sayings: list[tuple[int, bytes]]) -> N
     got = convert(recording(segments(sayings)))
     assert got.converter.sessions == 0
     assert got.records == []
-    assert got.interfaces != []                             # a file without interface is not valid
+    assert got.interfaces != []  # a file without interface is not valid
 
 
 def test_port_is_believed() -> None:

@@ -49,8 +49,8 @@ def test_all_sources_each_server_once(home: Path, monkeypatch: pytest.MonkeyPatc
 
 
 NAMES = {
-    "remote": "usbip-remote-",                          # that one is there already
-    "a-b,a.b": "usbip-a-b usbip-a.b-",                  # the same preferences
+    "remote": "usbip-remote-",  # that one is there already
+    "a-b,a.b": "usbip-a-b usbip-a.b-",  # the same preferences
     "usbip-esp32p4.local": "usbip-esp32p4.local",
     "pi:3241": "usbip-pi-3241",
     "M\u00fcller=pi": "usbip-m-ller",
@@ -60,9 +60,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize(("servers", "names"), NAMES.items())
-def test_names_are_few_characters_and_never_the_same(
-    monkeypatch: pytest.MonkeyPatch, servers: str, names: str
-) -> None:
+def test_names_are_few_characters_and_never_the_same(monkeypatch: pytest.MonkeyPatch, servers: str, names: str) -> None:
     monkeypatch.setenv("USBIP_CAPTURE_SERVERS", servers)
     found = [server.interface for server in known_servers()]
     for name, wanted in zip(found, names.split(), strict=True):

@@ -36,7 +36,7 @@ def capture(target: Path, capture_filter: str) -> tuple[PcapWriter, list[tuple[s
         run(channel, KEYS, Completion(0, 8, bytes(8)))
         run(channel, STALLED, Completion(-32))
         run(channel, SERIAL, Completion(0, 3, b"abc"))
-        channel.submitted(SERIAL)      # it never comes back
+        channel.submitted(SERIAL)  # it never comes back
     return writer, [(chr(r.usb.type), r.usb.epnum & 0x8F, r.usb.status) for r in read_capture(target) if r.usb]
 
 

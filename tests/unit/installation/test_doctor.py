@@ -90,8 +90,9 @@ def test_in_the_folder_of_another_version(kind: str, machine: Machine, capsys: p
     assert diagnosis(capsys)[0] == 0
 
 
-def test_two_versions_get_a_launcher_each(machine: Machine, monkeypatch: pytest.MonkeyPatch,
-                                          capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_versions_get_a_launcher_each(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     machine.wireshark("4.4")
     machine.wireshark("4.0", machine.home / "old")
     monkeypatch.setenv("PATH", os.pathsep.join([str(machine.bin), str(machine.home / "old")]))
@@ -127,9 +128,7 @@ def test_noexec(machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 
 @pytest.mark.parametrize("folder", ["plain", "with blank"])
-def test_dead_interpreter(
-    folder: str, machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_dead_interpreter(folder: str, machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     machine.wireshark("4.0")
     place(machine.old_folder, str(tmp_path / folder / "python"))
     failure = only_failure(capsys)
@@ -353,9 +352,7 @@ def test_a_check_that_fails_itself_is_told(
     assert "ValueError: oops" in only_failure(capsys)
 
 
-def test_the_same_program_under_two_names_counts_once(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_program_under_two_names_counts_once(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.wireshark("4.0")
     (machine.home / "link").symlink_to(machine.bin)
     monkeypatch.setenv("PATH", f"{machine.bin}:{machine.home / 'link'}:{machine.bin}")

@@ -85,16 +85,16 @@ def test_every_byte_of_a_control_submit() -> None:
     urb = Urb(CTL, 0x80, 0x40, b"", GET_DEVICE, flags=0x200)
     raw, original = record(pack(urb, urb_id=0x1112131415161718, busnum=0x2122, devnum=0x31))
     assert raw == bytes.fromhex(
-        "1817161514131211"      # id
-        "53 02 80 31 2221"      # 'S', control, epnum, devnum, busnum
-        "00 3c"                 # flag_setup: a setup follows; flag_data: '<'
-        "01f1536500000000"      # ts_sec
-        "47940300"              # ts_usec 234567
-        "8dffffff"              # status -115
-        "40000000 00000000"     # length, len_cap
-        "8006000100004000"      # setup
-        "00000000 00000000"     # interval, start_frame
-        "00020000 00000000"     # xfer_flags, ndesc
+        "1817161514131211"  # id
+        "53 02 80 31 2221"  # 'S', control, epnum, devnum, busnum
+        "00 3c"  # flag_setup: a setup follows; flag_data: '<'
+        "01f1536500000000"  # ts_sec
+        "47940300"  # ts_usec 234567
+        "8dffffff"  # status -115
+        "40000000 00000000"  # length, len_cap
+        "8006000100004000"  # setup
+        "00000000 00000000"  # interval, start_frame
+        "00020000 00000000"  # xfer_flags, ndesc
     )
     assert original == 64
 
@@ -106,17 +106,17 @@ def test_every_byte_of_an_isochronous_completion() -> None:
     raw, original = record(pack(urb, done))
     assert raw == bytes.fromhex(
         "0700000000000000"
-        "43 00 81 02 0100"      # 'C', isochronous
-        "2d 00"                 # flag_setup '-', flag_data: data is there
+        "43 00 81 02 0100"  # 'C', isochronous
+        "2d 00"  # flag_setup '-', flag_data: data is there
         "01f1536500000000 47940300"
-        "00000000"              # status
-        "05000000 26000000"     # length: sum of packets; len_cap: 2 * 16 + 6
-        "01000000 02000000"     # error_count, number_of_packets
-        "04000000 04030201"     # interval, start_frame of the reply
-        "02020000 02000000"     # xfer_flags, ndesc
+        "00000000"  # status
+        "05000000 26000000"  # length: sum of packets; len_cap: 2 * 16 + 6
+        "01000000 02000000"  # error_count, number_of_packets
+        "04000000 04030201"  # interval, start_frame of the reply
+        "02020000 02000000"  # xfer_flags, ndesc
         "00000000 00000000 03000000 00000000"
         "b9ffffff 04000000 02000000 00000000"
-        "010101 00 0202"        # the buffer, with its gap
+        "010101 00 0202"  # the buffer, with its gap
     )
     assert original == 64 + 32 + 6
 
@@ -168,8 +168,8 @@ def test_events_of_the_reference(urb: Urb, completion: Completion | None, expect
 @pytest.mark.parametrize(
     ("endpoint", "setup", "epnum"),
     [
-        (0x00, "8006000100001200", 0x80),       # the PDU's direction does not count
-        (0x80, "8006000100000000", 0x00),       # nor does bmRequestType without a data stage
+        (0x00, "8006000100001200", 0x80),  # the PDU's direction does not count
+        (0x80, "8006000100000000", 0x00),  # nor does bmRequestType without a data stage
         (0x80, "0009010000000000", 0x00),
         (0x00, "c0010000000000ff", 0x80),
         (0x80, "21200000000007 00", 0x00),
@@ -186,8 +186,8 @@ def test_inward_control_is_what_has_data_to_the_host(endpoint: int, setup: str, 
     ("endpoint", "flags", "shown"),
     [
         (0x81, 0x00000, 0x200),
-        (0x81, 0x40201, 0x201),     # the map flag belongs to the wire
-        (0x02, 0x40240, 0x040),     # so does a direction that the endpoint does not have
+        (0x81, 0x40201, 0x201),  # the map flag belongs to the wire
+        (0x02, 0x40240, 0x040),  # so does a direction that the endpoint does not have
         (0x02, 0x000C0, 0x0C0),
     ],
 )
@@ -311,7 +311,7 @@ def test_more_than_128_packets() -> None:
 @pytest.mark.parametrize(
     "packets",
     [
-        [IsoPacket(0xFFFF_FF00, 8), IsoPacket(8, 8)],       # not in the buffer: no 4 GiB for it
+        [IsoPacket(0xFFFF_FF00, 8), IsoPacket(8, 8)],  # not in the buffer: no 4 GiB for it
         [IsoPacket(0, 8), IsoPacket(14, 8)],
     ],
 )

@@ -57,7 +57,7 @@ def test_events_are_held_for_the_window_and_keep_their_order() -> None:
     assert held.out == []
     held.hindsight.release(WINDOW_NS)
     assert [event.seqnum for event in held.out if isinstance(event, Completed)] == [1]
-    held.hindsight.add(held.one, [Unlink(WINDOW_NS + 1, 3, 1, b"")])       # too late
+    held.hindsight.add(held.one, [Unlink(WINDOW_NS + 1, 3, 1, b"")])  # too late
     held.hindsight.flush()
     assert [type(event) for event in held.out] == [Completed, Completed, Unlink]
 

@@ -259,7 +259,7 @@ def test_a_time_line_has_a_bound_of_cells() -> None:
 
 def test_the_plot_shows_when(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events = []
-    for n in range(1000):       # 10 kB in the first tenth, then every other of five parts
+    for n in range(1000):  # 10 kB in the first tenth, then every other of five parts
         if n < 100 or (n // 200) % 2:
             events += [event("S", n, n * 10**6), event("C", n, n * 10**6 + 1000, length=100)]
     events += [event("S", 5000, 999 * 10**6), event("C", 5000, 10**9, length=100)]
@@ -274,7 +274,7 @@ def test_the_plot_shows_when(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert base[9] == " "
     assert base[18] != " "
     assert lines[-1].split() == ["0", "500", "ms", "1.00", "s"]
-    monkeypatch.setenv("FORCE_COLOR", "1")      # the library looks for itself whether the output is a terminal
+    monkeypatch.setenv("FORCE_COLOR", "1")  # the library looks for itself whether the output is a terminal
     assert "\x1b[" in "".join(throughput_plot(found, 74, colour=True))
     (totals,) = found.interfaces.values()
     (endpoint,) = totals.endpoints.values()

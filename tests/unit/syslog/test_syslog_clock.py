@@ -22,12 +22,12 @@ def test_never_later_than_the_arrival() -> None:
     clock = AlignedClock()
     for second in range(1000):
         arrival = START + second * S + (second * 7919 % 50) * MS
-        assert clock.align(second * S + second * 50_000, arrival) <= arrival       # 50 ppm fast
+        assert clock.align(second * S + second * 50_000, arrival) <= arrival  # 50 ppm fast
 
 
 def test_a_clock_that_drifts_is_followed() -> None:
     clock = AlignedClock()
-    late = [START + s * S - clock.align(s * S - s * 100_000, START + s * S) for s in range(3600)]    # 100 ppm slow
+    late = [START + s * S - clock.align(s * S - s * 100_000, START + s * S) for s in range(3600)]  # 100 ppm slow
     assert max(late) <= 120 * 100_000
 
 
@@ -40,7 +40,7 @@ def test_a_restart_begins_anew() -> None:
 
 def test_a_clock_that_is_started_anew_again_and_again() -> None:
     clock = AlignedClock()
-    for boot in range(20):      # each lives for 1.5 s, and is silent for 2 s before
+    for boot in range(20):  # each lives for 1.5 s, and is silent for 2 s before
         start = START + boot * 3500 * MS
         for uptime in (0, 700 * MS, 1500 * MS):
             assert clock.align(uptime, start + uptime) == start + uptime

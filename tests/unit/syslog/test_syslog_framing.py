@@ -182,7 +182,7 @@ def test_lines_after_a_count_that_nothing_fulfilled() -> None:
 def test_searching_for_an_end_is_not_repeated_for_every_byte() -> None:
     framer = Framer(1 << 20)
     data = b"900000 <13>" + b"\n" * 400_000
-    for i in range(0, len(data), 100):      # quadratic searching would take minutes here
+    for i in range(0, len(data), 100):  # quadratic searching would take minutes here
         assert framer.feed(data[i : i + 100]) == []
 
 

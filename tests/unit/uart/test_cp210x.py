@@ -55,7 +55,7 @@ def test_only_what_changes_is_sent() -> None:
     ("part", "asked_for", "sent"),
     [
         (CP2102, 115200, 115200),
-        (CP2102, 74880, 76800),         # its table has nothing nearer
+        (CP2102, 74880, 76800),  # its table has nothing nearer
         (CP2102, 921600, 921600),
         (CP2102, 1_000_000, 1_000_000),
         (CP2104, 74880, 74880),
@@ -132,7 +132,7 @@ def test_flow_control_is_refused_where_the_chip_is_broken() -> None:
     with pytest.raises(LocalProtocolError, match="E104"):
         driver.apply(LineSettings(), LineSettings(rtscts=True))
     assert driver.apply(LineSettings(), LineSettings(xonxoff=True)) == []
-    assert "xonxoff" not in driver.in_chip      # done by the port's owner instead
+    assert "xonxoff" not in driver.in_chip  # done by the port's owner instead
     repaired = chip(CP2102N, firmware="010005")
     assert repaired.apply(LineSettings(), LineSettings(rtscts=True))
 

@@ -22,7 +22,7 @@ def chip(release: int = R, packet: int = 64) -> Driver:
 @pytest.mark.parametrize(
     ("baudrate", "value", "index"),
     [
-        (300, 0x2710, 0),       # AN232B-05, section 5
+        (300, 0x2710, 0),  # AN232B-05, section 5
         (600, 0x1388, 0),
         (1200, 0x09C4, 0),
         (2400, 0x04E2, 0),
@@ -30,7 +30,7 @@ def chip(release: int = R, packet: int = 64) -> Driver:
         (9600, 0x4138, 0),
         (19200, 0x809C, 0),
         (38400, 0xC04E, 0),
-        (57600, 0xC034, 0),     # 52.125, the nearest to 52.083
+        (57600, 0xC034, 0),  # 52.125, the nearest to 52.083
         (115200, 0x001A, 0),
         (230400, 0x000D, 0),
         (460800, 0x4006, 0),
@@ -39,10 +39,10 @@ def chip(release: int = R, packet: int = 64) -> Driver:
         (1_500_000, 2, 0),
         (2_000_000, 1, 0),
         (3_000_000, 0, 0),
-        (14400, 0x00D0, 1),     # 208.375: the code of 3/8 does not fit into wValue
+        (14400, 0x00D0, 1),  # 208.375: the code of 3/8 does not fit into wValue
         (250000, 12, 0),
         (31250, 96, 0),
-        (74880, 0xC028, 0),     # the speed of an ESP8266's boot messages: 40.125
+        (74880, 0xC028, 0),  # the speed of an ESP8266's boot messages: 40.125
     ],
 )
 def test_divisors_of_three_megahertz(baudrate: int, value: int, index: int) -> None:
@@ -57,10 +57,10 @@ def test_divisors_of_three_megahertz(baudrate: int, value: int, index: int) -> N
         (6_000_000, 0x20002),
         (3_000_000, 0x20004),
         (921600, 0x2000D),
-        (115200, 0x2C068),      # 104.125
+        (115200, 0x2C068),  # 104.125
         (9600, 0x204E2),
         (1200, 0x22710),
-        (1199, 0x0C9C6),        # below, the slow clock: 2502.125
+        (1199, 0x0C9C6),  # below, the slow clock: 2502.125
         (300, 0x02710),
     ],
 )
@@ -69,7 +69,7 @@ def test_divisors_of_twelve_megahertz(baudrate: int, encoded: int) -> None:
 
 
 def test_the_oldest_chip_has_fewer_fractions() -> None:
-    assert baud_divisor(14400, AM) == 0x80D0        # 208.25, as AN232B-05 lists it for the FT8U232AM
+    assert baud_divisor(14400, AM) == 0x80D0  # 208.25, as AN232B-05 lists it for the FT8U232AM
 
 
 @pytest.mark.parametrize(("baudrate", "release"), [(2_500_000, R), (3_200_000, X), (1, R), (100, BM), (20_000_000, H)])
@@ -82,10 +82,10 @@ def test_opening() -> None:
     driver = chip()
     assert asked(driver.open()) == ["4000000000000000"]
     assert asked(driver.apply(None, LineSettings(115200))) == [
-        "40031a0000000000",     # speed
-        "4004080000000000",     # 8N1
-        "4002000000000000",     # no flow control
-        "4009100000000000",     # latency 16 ms
+        "40031a0000000000",  # speed
+        "4004080000000000",  # 8N1
+        "4002000000000000",  # no flow control
+        "4009100000000000",  # latency 16 ms
     ]
     assert asked(driver.set_lines(True, True)) == ["4001030300000000"]
 
@@ -123,7 +123,7 @@ def test_lines_of_both_kinds_and_purges() -> None:
     assert asked(driver.set_lines(True, False)) == ["4001010300000000"]
     assert asked(driver.set_lines(False, True)) == ["4001020300000000"]
     assert asked(driver.purge(True, True)) == ["4000020000000000", "4000010000000000"]
-    assert asked(driver.purge(rx=True, tx=False)) == ["4000020000000000"]   # libftdi's SIO_TCIFLUSH
+    assert asked(driver.purge(rx=True, tx=False)) == ["4000020000000000"]  # libftdi's SIO_TCIFLUSH
     assert driver.purge(False, False) == []
 
 
@@ -171,10 +171,10 @@ def test_modem_lines_and_errors() -> None:
     for status in ("1162", "1164", "1168", "1170"):
         driver.received(bytes.fromhex(status))
     assert driver.errors == LineErrors(1, 1, 1, 1)
-    driver.received(bytes.fromhex("1170"))      # still the same break
+    driver.received(bytes.fromhex("1170"))  # still the same break
     assert driver.errors.breaks == 1
     driver.received(bytes.fromhex("1164 aa"))
-    driver.received(bytes.fromhex("1164 aa"))   # each with a byte of its own
+    driver.received(bytes.fromhex("1164 aa"))  # each with a byte of its own
     assert driver.errors.parity == 3
 
 

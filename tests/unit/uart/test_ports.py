@@ -25,16 +25,16 @@ SECOND_ACM = SECOND_ACM.replace("06 00 01", "06 02 03")
 @pytest.mark.parametrize(
     ("vendor", "product", "descriptors", "kind"),
     [
-        (0x303A, 0x1001, ACM, CdcAcm),                  # ESP32 USB-Serial-JTAG
-        (0x1A86, 0x55D4, ACM, CdcAcm),                  # CH9102
+        (0x303A, 0x1001, ACM, CdcAcm),  # ESP32 USB-Serial-JTAG
+        (0x1A86, 0x55D4, ACM, CdcAcm),  # CH9102
         (0x2341, 0x0043, ACM, CdcAcm),
         (0x0403, 0x6001, vendor_port(0), Ftdi),
-        (0x0403, 0xABCD, vendor_port(0), Ftdi),         # a customer's PID
+        (0x0403, 0xABCD, vendor_port(0), Ftdi),  # a customer's PID
         (0x10C4, 0xEA60, vendor_port(0), Cp210x),
         (0x2626, 0xEA60, vendor_port(0), Cp210x),
         (0x1A86, 0x7523, CH340, Ch34x),
         (0x4348, 0x5523, CH340, Ch34x),
-        (0x10C4, 0x1234, ACM, CdcAcm),                  # the vendor of a known chip, with a port of the class
+        (0x10C4, 0x1234, ACM, CdcAcm),  # the vendor of a known chip, with a port of the class
     ],
 )
 def test_drivers(vendor: int, product: int, descriptors: str, kind: type[Driver]) -> None:
@@ -64,9 +64,9 @@ def test_two_ports_of_the_class_beside_other_interfaces() -> None:
 @pytest.mark.parametrize(
     "descriptors",
     [
-        ACM.replace("05 24 06 00 01", ""),                      # no union: the next interface
-        ACM.replace("05 24 06 00 01", "05 24 06 00 07"),        # a union with what is not there
-        "09 04 00 00 03 02 02 01 00 07 05 81 03 0800 10 07 05 82 02 4000 00 07 05 02 02 4000 00",   # all in one
+        ACM.replace("05 24 06 00 01", ""),  # no union: the next interface
+        ACM.replace("05 24 06 00 01", "05 24 06 00 07"),  # a union with what is not there
+        "09 04 00 00 03 02 02 01 00 07 05 81 03 0800 10 07 05 82 02 4000 00 07 05 02 02 4000 00",  # all in one
     ],
 )
 def test_forgetful_firmware(descriptors: str) -> None:

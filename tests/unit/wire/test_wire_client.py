@@ -51,8 +51,7 @@ def test_submit_in_carries_every_field_at_its_place() -> None:
     seqnum, parts = conn.submit(urb, "x")
     assert seqnum == 1
     assert b"".join(bytes(p) for p in parts).hex(" ", 4) == (
-        "00000001 00000001 00010002 00000001 0000000a "
-        "01020304 00001314 41424344 00000000 31323334 00000000 00000000"
+        "00000001 00000001 00010002 00000001 0000000a 01020304 00001314 41424344 00000000 31323334 00000000 00000000"
     )
 
 
@@ -61,7 +60,7 @@ def test_what_is_given_up_keeps_no_memory_of_its_owner() -> None:
     data = bytearray(1000)
     conn.submit(Urb(TransferType.BULK, 0x02, 1000, memoryview(data)), "x")
     assert conn.forget("x")
-    data.append(0)      # not possible while it is looked at
+    data.append(0)  # not possible while it is looked at
     assert conn.receive_data(ret_submit(1, actual=1000)) == []
     assert not conn.in_message()
 
@@ -82,7 +81,7 @@ def test_submit_out_sends_data_and_setup() -> None:
     urb = Urb.control(bytes.fromhex("21200000000003 00".replace(" ", "")), b"abc")
     _, parts = connection().submit(urb, "x")
     raw = b"".join(bytes(p) for p in parts)
-    assert raw[12:20] == bytes(8)                   # direction OUT, endpoint 0
+    assert raw[12:20] == bytes(8)  # direction OUT, endpoint 0
     assert raw[40:] == bytes.fromhex("2120000000000300") + b"abc"
 
 
@@ -90,7 +89,7 @@ def test_iso_out_sends_descriptors_after_the_data() -> None:
     urb = Urb(TransferType.ISOCHRONOUS, 0x02, 4, b"wxyz", packets=[IsoPacket(0, 1), IsoPacket(1, 3)])
     _, parts = connection().submit(urb, "x")
     raw = b"".join(bytes(p) for p in parts)
-    assert raw[32:36] == bytes([0, 0, 0, 2])        # number_of_packets
+    assert raw[32:36] == bytes([0, 0, 0, 2])  # number_of_packets
     assert raw[48:52] == b"wxyz"
     assert raw[52:].hex(" ", 4) == "00000000 00000001 00000000 00000000 00000001 00000003 00000000 00000000"
 

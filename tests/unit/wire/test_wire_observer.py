@@ -242,7 +242,7 @@ def test_number_of_packets_says_nothing_where_no_packets_follow(count: int) -> N
 
 
 def test_guess_is_corrected_when_the_descriptors_pass_by() -> None:
-    odd = Urb(TransferType.INTERRUPT, INTERRUPT_IN, 8, interval=0)      # interval 0: taken for bulk
+    odd = Urb(TransferType.INTERRUPT, INTERRUPT_IN, 8, interval=0)  # interval 0: taken for bulk
     sayings = [*imported(), *run(1, odd, b"a"), *described(2), *run(4, odd, b"b")]
     submitted = submissions(watch(sayings))
     assert submitted[1].urb.transfer_type == TransferType.BULK

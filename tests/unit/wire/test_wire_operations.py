@@ -12,7 +12,20 @@ from usbip_capture.wire import structs
 from usbip_capture.wire.operations import DevlistExchange, Exchange, ImportExchange
 
 KEYBOARD = DeviceInfo(
-    "1-1.2", 1, 5, Speed.FULL, 0x0627, 0x0001, 0x0203, 4, 5, 6, 1, 2, 2, "/sys/devices/usb1/1-1/1-1.2",
+    "1-1.2",
+    1,
+    5,
+    Speed.FULL,
+    0x0627,
+    0x0001,
+    0x0203,
+    4,
+    5,
+    6,
+    1,
+    2,
+    2,
+    "/sys/devices/usb1/1-1/1-1.2",
     (InterfaceInfo(3, 1, 1), InterfaceInfo(3, 0, 0)),
 )
 BARE = DeviceInfo("3-1", 3, 9, Speed.SUPER, 0x46F4, 0x0001)

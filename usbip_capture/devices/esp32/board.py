@@ -41,13 +41,13 @@ class Esp32Board(Peer):
         self._jtag = jtag
         self._native = native or jtag
         self._lock = threading.RLock()
-        self._held = False              # EN is low
-        self._rise = 0                  # number of the last change of EN
-        self._download = False          # the flag of a USB-Serial-JTAG unit
+        self._held = False  # EN is low
+        self._rise = 0  # number of the last change of EN
+        self._download = False  # the flag of a USB-Serial-JTAG unit
         self._decoder = SlipDecoder()
         self._registers = Registers(self.flash, mac)
         self._loader: Loader | None = None
-        self._tuned = False             # the ROM has found out the host's speed
+        self._tuned = False  # the ROM has found out the host's speed
 
     @property
     def mode(self) -> str:
@@ -77,7 +77,7 @@ class Esp32Board(Peer):
             self._held = held
             self._rise += 1
             if held:
-                self._loader = None     # in reset
+                self._loader = None  # in reset
             else:
                 rise = self._rise
                 self.line.adapter.timetable.after(self._en_delay, lambda: self._risen(rise))

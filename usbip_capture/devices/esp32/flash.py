@@ -20,7 +20,7 @@ _XTAL_HZ = 40_000_000
 # The crystal measured against the internal 8 MHz oscillator, whose frequency is in the eFuses: programmers compute
 # the first from the other two when they change the ROM's speed.
 _CALIBRATION, _CYCLES = 0x3FF5F06C, 800
-_OSCILLATOR = 128           # in 62.5 kHz
+_OSCILLATOR = 128  # in 62.5 kHz
 
 
 class Flash:

@@ -14,9 +14,9 @@ from struct import Struct, unpack_from
 
 from usbip_capture.devices.esp32.flash import Flash, Registers
 
-_HEAD = Struct("<BBHI")     # direction, command, size, checksum or value
-_SEED = 0xEF                # of checksums
-_BLOCK_HEAD = 16            # length, sequence number, two zeros
+_HEAD = Struct("<BBHI")  # direction, command, size, checksum or value
+_SEED = 0xEF  # of checksums
+_BLOCK_HEAD = 16  # length, sequence number, two zeros
 _SLOW_READ = 64
 _STUB_HELLO = b"OHAI"
 
@@ -26,7 +26,7 @@ _INVALID, _BAD_CHECKSUM, _FLASH_ERROR = 0x05, 0x07, 0x08
 
 _SYNC = b"\x07\x07\x12\x20" + b"\x55" * 32
 _SYNC_REPLIES = 8
-_ROM_SYNC_VALUE = 0x20120707        # a stub says 0, and is known by that
+_ROM_SYNC_VALUE = 0x20120707  # a stub says 0, and is known by that
 
 
 class Refused(Exception):
@@ -49,10 +49,10 @@ class Loader:
         self._registers = registers
         self._send = send
         self._reboot = reboot
-        self._at = 0                # where the next block goes
+        self._at = 0  # where the next block goes
         self._inflate = zlib.decompressobj()
         self._erase_as_written = 0  # a stub's sectors, up to which nothing needs erasing any more
-        self._reading: tuple[bytes, int, int, int] | None = None        # data, block, in flight, sent
+        self._reading: tuple[bytes, int, int, int] | None = None  # data, block, in flight, sent
         self._new_baudrate: int | None = None
         self._commands: dict[int, Callable[[bytes], bytes]] = {
             0x02: self._flash_begin, 0x03: self._flash_data, 0x04: self._flash_end, 0x05: self._accept,
@@ -137,7 +137,7 @@ class Loader:
     def _mem_data(self, body: bytes) -> bytes:
         if len(body) < _BLOCK_HEAD:
             raise Refused(_INVALID)
-        return b""      # nothing runs what is loaded: the stub is simulated too
+        return b""  # nothing runs what is loaded: the stub is simulated too
 
     def _mem_end(self, body: bytes) -> bytes:
         if len(body) < 8:

@@ -30,7 +30,7 @@ class SlipDecoder:
                 if self._inside and self._packet:
                     packets.append(self._packet.replace(_ESC_END, _END).replace(_ESC_ESC, _ESC))
                     self._inside = False
-                else:       # empty: this END is the beginning of a packet
+                else:  # empty: this END is the beginning of a packet
                     self._inside = True
                 self._packet = b""
             if self._inside:

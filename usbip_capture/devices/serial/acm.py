@@ -28,7 +28,7 @@ _HEAD = bytes([0xA1, SERIAL_STATE, 0, 0, 0, 0, 2, 0])
 
 #: VID, PID and release of what ESP32-C3, S3, C6 and H2 are by themselves.
 USB_SERIAL_JTAG = (0x303A, 0x1001, 0x0101)
-_ANY = (0x1209, 0x0001, 0x0100)         # pid.codes' identity for tests
+_ANY = (0x1209, 0x0001, 0x0100)  # pid.codes' identity for tests
 
 
 def acm(

@@ -20,12 +20,10 @@ from usbip_capture.usb.setup import Setup
 _NOTIFY, _IN, _OUT = 0x81, 0x82, 0x02
 _BREAK, _PRESCALER, _DIVISOR, _LCR, _FLOW, _STATUS = 0x05, 0x12, 0x13, 0x18, 0x27, 0x06
 _LCR_TX, _NO_BREAK = 0x40, 0x01
-_PARITIES = {0: "N", 1: "O", 3: "E", 5: "M", 7: "S"}        # line control register, bits 5..3
+_PARITIES = {0: "N", 1: "O", 3: "E", 5: "M", 7: "S"}  # line control register, bits 5..3
 
 
-def ch34x(
-    peer: Peer, busid: str = "1-1", version: int = 0x31, can_break: bool = True, latency: float = 0.0
-) -> Adapter:
+def ch34x(peer: Peer, busid: str = "1-1", version: int = 0x31, can_break: bool = True, latency: float = 0.0) -> Adapter:
     """A CH340 with `peer` behind it. They have no serial number."""
     interfaces = (
         "09 04 00 00 03 ff 01 02 00"

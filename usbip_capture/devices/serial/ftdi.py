@@ -25,7 +25,7 @@ CHIPS = {
     "FT230X": (0x6015, 0x1000, 1, "FT230X Basic UART"),
 }
 _FULL_SPEED = ("FT232R", "FT230X")
-_STATUS_READY, _EMPTY = 0x01, 0x60         # first byte's fixed bit; second byte: nothing left to transmit
+_STATUS_READY, _EMPTY = 0x01, 0x60  # first byte's fixed bit; second byte: nothing left to transmit
 _GET_LATENCY_TIMER = 10
 
 
@@ -58,7 +58,7 @@ class SimulatedFtdi(SimulatedAdapter):
     def control(self, setup: Setup, data: bytes) -> bytes | None:
         channel = setup.wIndex & 0xFF
         if setup.bRequest == chip.SET_BAUD_RATE and not self._channels:
-            channel = 0         # the divisor's highest bits are there
+            channel = 0  # the divisor's highest bits are there
         index = max(channel - 1, 0)
         if index >= len(self.lines) or setup.bmRequestType not in (0x40, 0xC0):
             return None
@@ -103,7 +103,7 @@ class SimulatedFtdi(SimulatedAdapter):
 
     def modem_changed(self, line: Line) -> None:
         super().modem_changed(line)
-        self._short_packet(line)        # at once, the timer notwithstanding
+        self._short_packet(line)  # at once, the timer notwithstanding
 
     def report(self, line: Line, errors: LineErrors) -> None:
         bits = (errors.overrun, 2), (errors.parity, 4), (errors.framing, 8), (errors.breaks, 16)

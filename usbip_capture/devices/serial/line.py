@@ -59,11 +59,11 @@ class Line:
         self.index = pipes.index
         self.interface = pipes.interface
         self.in_address, self.out_address = pipes.bulk_in.address, pipes.bulk_out.address
-        self.notify_address = pipes.notify.address if pipes.notify else 0       # 0: it has none
+        self.notify_address = pipes.notify.address if pipes.notify else 0  # 0: it has none
         self.settings = LineSettings()
         self.dtr = self.rts = self.breaking = False
         self.modem = ModemLines()
-        self.stopped = False        # by the far end's XOFF
+        self.stopped = False  # by the far end's XOFF
 
     def send(self, data: bytes) -> None:
         """Let the host read this."""
