@@ -14,6 +14,8 @@ PACKAGE = Path(usbip_capture.__file__).parent
 # Room -> line. A room imports from lower lines and from itself, never from its neighbours.
 LINES = {
     "errors": 0,
+    "shown": 0,
+    "durations": 0,
     "address": 1,
     "usb": 1,
     "wire": 2,
@@ -22,6 +24,7 @@ LINES = {
     "syslog": 2,
     "uart": 2,
     "folders": 3,
+    "replacement": 3,
     "device": 3,
     "forks": 3,
     "tap": 4,
