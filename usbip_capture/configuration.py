@@ -27,7 +27,7 @@ SERVERS_TABLE = "servers"
 #: Where servers are configured, and the name of each place.
 ENVIRONMENT, CONFIGURATION = "environment", "configuration"
 #: No file of ours is ever longer.
-_MAX_BYTES = 256 << 10
+MAX_BYTES = 256 << 10
 _BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 _RESERVED = "demo"
 #: What a name or an address has besides letters and digits; `%` is in front of an IPv6 zone.
@@ -38,7 +38,7 @@ _NO_PORT = -1
 class ConfiguredServer:
     """One entry. name: empty if it has none. host: empty if `problem` says why it cannot be used. port: 0 if not given.
 
-    source: ENVIRONMENT or CONFIGURATION.
+    source: ENVIRONMENT or CONFIGURATION. entry: as it is written, empty if it is the whole file.
     """
 
     __slots__ = ("entry", "host", "name", "port", "problem", "source")
@@ -49,11 +49,17 @@ class ConfiguredServer:
         self.name = _one_line(name)
         self.host, self.port, self.problem = "", 0, ""
         if not isinstance(address, str):
-            self.problem = 'it is no text: write NAME = "HOST" or NAME = "HOST:PORT"'
+            self.problem = 'it must be a string: NAME = "HOST" or NAME = "HOST:PORT"'
         elif self.name.lower() == _RESERVED:
             self.problem = "demo is the simulated device: choose another name"
         else:
             self._parse(address)
+
+    def complaint(self, place: str) -> str:
+        """`problem` as a sentence; place: what the source is called there."""
+        if not self.entry:
+            return f"{place} {self.problem.removeprefix('it ')}"
+        return f"{_one_line(self.entry)!r} in {place} cannot be used: {self.problem}"
 
     def _parse(self, address: str) -> None:
         try:
@@ -61,7 +67,7 @@ class ConfiguredServer:
         except LocalProtocolError:
             host, port = "", 0
         if not port or not all(c.isalnum() or c in _HOST for c in host):
-            self.problem = "it is no address: write HOST, HOST:PORT or [IPv6]:PORT"
+            self.problem = "it is not an address: write HOST, HOST:PORT or [IPv6]:PORT"
         else:
             self.host, self.port = host, max(port, 0)
 
@@ -100,8 +106,8 @@ def read_lines(text: str) -> list[tuple[str, str]] | None:
         if not table and line == f"[{SERVERS_TABLE}]":
             table = True
             continue
-        name, rest = _key(line)
-        address, rest = _string(rest)
+        name, rest = split_key(line)
+        address, rest = split_string(rest)
         rest = rest.lstrip(" \t")
         if not table or name is None or address is None or name in found or (rest and rest[0] != "#"):
             return None
@@ -109,10 +115,15 @@ def read_lines(text: str) -> list[tuple[str, str]] | None:
     return list(found.items())
 
 
-def _key(line: str) -> tuple[str | None, str]:
-    """The name before the equals sign, and what follows it."""
+def is_bare(name: str) -> bool:
+    """Whether TOML takes it for a key without quotes."""
+    return bool(name) and set(name) <= _BARE
+
+
+def split_key(line: str) -> tuple[str | None, str]:
+    """The name before the equals sign, None if it is not so simple; and what follows it. line: not empty."""
     if line[0] == '"':
-        name, rest = _string(line)
+        name, rest = split_string(line)
     else:
         end = next((at for at, c in enumerate(line) if c not in _BARE), len(line))
         name, rest = line[:end] or None, line[end:]
@@ -120,8 +131,8 @@ def _key(line: str) -> tuple[str | None, str]:
     return (name, rest[1:].lstrip(" \t")) if rest[:1] == "=" else (None, "")
 
 
-def _string(text: str) -> tuple[str | None, str]:
-    """A basic string without escapes, and what follows it."""
+def split_string(text: str) -> tuple[str | None, str]:
+    """A basic string without escapes, None if it is not so simple; and what follows it."""
     end = text.find('"', 1)
     if text[:1] != '"' or end < 0 or text[:3] == '"""' or "\\" in text[:end]:
         return None, ""
@@ -130,20 +141,24 @@ def _string(text: str) -> tuple[str | None, str]:
 
 def _of_configuration() -> list[ConfiguredServer]:
     try:
-        text = _read(configuration_path()).decode("utf-8-sig")
-        table = read_lines(text)
-        entries = dict(table) if table is not None else _read_toml(text)
+        entries = read_table(read_bytes(configuration_path()).decode("utf-8-sig"))
     except OSError as error:
         problem = f"it cannot be read ({error.strerror or error}): make it a file that you may read, or move it away"
     except ImportError:
-        problem = "Python 3.10 needs the package tomli for it: pip install tomli"
+        problem = "it needs the package tomli on Python 3.10: pip install tomli"
     except ValueError as error:
-        problem = f"it is no TOML: {error}"
+        problem = f"it is not valid TOML: {error}"
     else:
         return [ConfiguredServer(f"{name} = {entry!r}", CONFIGURATION, name, entry) for name, entry in entries.items()]
-    wrong = ConfiguredServer("the whole file", CONFIGURATION)
+    wrong = ConfiguredServer("", CONFIGURATION)
     wrong.problem = problem
     return [wrong]
+
+
+def read_table(text: str) -> dict[str, object]:
+    """Names and addresses, those that cannot be used among them. Raises ValueError if it is not TOML, ImportError."""
+    table = read_lines(text)
+    return dict(table) if table is not None else _read_toml(text)
 
 
 def _read_toml(text: str) -> dict[str, object]:
@@ -153,7 +168,7 @@ def _read_toml(text: str) -> dict[str, object]:
     toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     table = toml.loads(text.replace("\r\n", "\n")).get(SERVERS_TABLE, {})
     if not isinstance(table, dict):
-        raise ValueError(f"{SERVERS_TABLE} is no table: write [{SERVERS_TABLE}] on a line of its own")
+        raise ValueError(f"{SERVERS_TABLE} is not a table: write [{SERVERS_TABLE}] on a line of its own")
     return table
 
 
@@ -162,11 +177,12 @@ def _of_line(entry: str, source: str) -> ConfiguredServer:
     return ConfiguredServer(entry.strip(), source, name if equals else "", address)
 
 
-def _read(path: str) -> bytes:
+def read_bytes(path: str) -> bytes:
+    """The file, at most MAX_BYTES of it; empty if there is none. Raises OSError."""
     try:
         # Not blocking: who puts a named pipe there must not stop Wireshark.
         with open(path, "rb", opener=_without_blocking) as file:
-            return file.read(_MAX_BYTES) or b""
+            return file.read(MAX_BYTES) or b""
     except FileNotFoundError:
         return b""
 

@@ -14,6 +14,7 @@ from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
 from usbip_capture.configuration import named
 from usbip_capture.devices.devlist import list_devices
 from usbip_capture.errors import DeviceNotFound, ImportRefused, LocalProtocolError, UsbipError
+from usbip_capture.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.structs import OpStatus, op_status_text
 
@@ -23,39 +24,53 @@ if TYPE_CHECKING:
 DEMO = "demo"
 #: Selections of more than one device, and of the only one.
 ALL_DEVICES, THE_ONLY_ONE = "all", "auto"
+#: What a device's serial number is written after.
+SERIAL_NUMBER = "serial="
+#: Of what is waited for, in seconds.
+_MAX_TIMEOUT = 1e6
+#: Devices that a sentence names.
+_MAX_LISTED = 8
 
 
 @dataclass(slots=True, frozen=True)
 class Selector:
-    """Which device is meant: a busid, or VID:PID, or the only one (both empty)."""
+    """Which device is meant: a busid, or VID:PID, or the only one (both empty); serial: it has this serial number."""
 
     busid: str = ""
     vid_pid: tuple[int, int] | None = None
+    serial: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Selector:
-        """`1-1.2`, `303a:4004`; nothing or `auto`. Raises LocalProtocolError."""
+        """`1-1.2`, `303a:4004`, `serial=123456`; nothing or `auto`. Raises LocalProtocolError."""
         text = text.strip()
         if text == THE_ONLY_ONE:
             return cls()
+        if text.startswith(SERIAL_NUMBER):
+            serial = text.removeprefix(SERIAL_NUMBER)
+            if not serial:
+                raise LocalProtocolError("serial= needs the device's serial number after it")
+            return cls(serial=serial)
         vid, colon, pid = text.partition(":")
         if colon:
             try:
                 return cls(vid_pid=(_hex16(vid), _hex16(pid)))
             except ValueError:
                 raise LocalProtocolError(
-                    f"{text!r} is no device: write a busid such as 1-1.2, or VID:PID in hexadecimal such as 303a:4004"
+                    f"{text!r} is not a device: write a busid such as 1-1.2, VID:PID in hexadecimal such as 303a:4004, "
+                    "or serial=NUMBER"
                 ) from None
         return cls(busid=text)
 
     def matches(self, info: DeviceInfo) -> bool:
-        """Whether `info` is such a device."""
+        """Whether `info` may be such a device: lists of devices do not have serial numbers."""
         if self.vid_pid is not None:
             return info.vid_pid == self.vid_pid
         return not self.busid or info.busid == self.busid
 
     def __str__(self) -> str:
-        return "{:04x}:{:04x}".format(*self.vid_pid) if self.vid_pid else self.busid
+        shown = "{:04x}:{:04x}".format(*self.vid_pid) if self.vid_pid else self.busid
+        return f"{shown} {SERIAL_NUMBER}{self.serial}".strip() if self.serial else shown
 
 
 #: Every device that is exported.
@@ -68,7 +83,9 @@ def parse_selection(text: str) -> list[Selector]:
         return ALL
     parts = [part.strip() for part in text.split(",")]
     if len(parts) > 1 and not {ALL_DEVICES, THE_ONLY_ONE, ""}.isdisjoint(parts):
-        raise LocalProtocolError(f"{text!r} is no list of devices: give all, auto, or busids and VID:PIDs with commas")
+        raise LocalProtocolError(
+            f"{text!r} is not a list of devices: give all, auto, or busids and VID:PIDs separated by commas"
+        )
     return [Selector.parse(part) for part in parts]
 
 
@@ -89,15 +106,17 @@ class Server:
         if not isinstance(host, str) or not host.strip():
             raise LocalProtocolError("no server given: give its name or address, such as 192.0.2.10")
         if not isinstance(port, int) or not 0 < port < 65536:
-            raise LocalProtocolError(f"{port!r} is no port: give a number from 1 to 65535")
-        if not isinstance(timeout, (int, float)) or not 0 < timeout < 1e6:
-            raise LocalProtocolError(f"{timeout!r} is no time to wait: give seconds, more than 0")
+            raise LocalProtocolError(f"{port!r} is not a TCP port (1 to 65535)")
+        if not isinstance(timeout, (int, float)) or not 0 < timeout <= _MAX_TIMEOUT:
+            raise LocalProtocolError(
+                f"{timeout!r} is not a time to wait: give more than 0 and at most {_MAX_TIMEOUT:.0f} seconds"
+            )
         if (configured := named(host)) is not None:
             name, own = configured
             return cls(name, own if own and port == DEFAULT_PORT else port, timeout)
         name, port = parse_address(host, port)
         if not port:
-            raise LocalProtocolError("0 is no port: give a number from 1 to 65535")
+            raise LocalProtocolError("0 is not a TCP port (1 to 65535)")
         if (configured := named(name)) is not None:
             name = configured[0]
         return cls(DEMO if name.lower() == DEMO else name, port, timeout)
@@ -119,7 +138,14 @@ class Server:
         return list_devices(self.connect(), str(self), self.timeout)
 
     def find(self, selector: Selector) -> DeviceInfo:
-        """The one exported device that is meant. Raises DeviceNotFound, its sentence listing what there is."""
+        """The one exported device that is meant. Raises DeviceNotFound, its sentence listing what there is.
+
+        For a serial number each that may be meant is imported, and released.
+        """
+        if selector.serial:
+            device = self._import_by_serial(selector)
+            device.close()
+            return device.info
         devices = self.devices()
         found = [info for info in devices if selector.matches(info)]
         if len(found) == 1:
@@ -137,6 +163,8 @@ class Server:
 
     def import_device(self, selector: Selector) -> RemoteDevice:
         """Take the device that is meant. Raises UsbipError: unreachable, not found, refused."""
+        if selector.serial:
+            return self._import_by_serial(selector)
         # Imported here: a list does without.
         from usbip_capture.devices.remote import import_device
 
@@ -147,6 +175,27 @@ class Server:
         except ImportRefused as error:
             reason = f"device {busid} of {self} cannot be imported: {op_status_text(error.status)}"
             raise ImportRefused(f"{reason}; {self._remedy(error.status)}", error.status) from error
+
+    def _import_by_serial(self, selector: Selector) -> RemoteDevice:
+        """The first that has the serial number; the others are released again. Raises UsbipError."""
+        from usbip_capture.devices.serial_number import read_serial_number
+
+        seen = []
+        for info in self.devices():
+            if not selector.matches(info):
+                continue
+            try:
+                device = self.import_device(Selector(busid=info.busid))
+            except ImportRefused as error:
+                seen.append(f"{info} is not handed over ({op_status_text(error.status)})")
+                continue
+            serial = read_serial_number(device)
+            if serial == selector.serial:
+                return device
+            device.close()
+            seen.append(f"{info} has {one_line(serial) if serial else 'none'}")
+        there = "; ".join(seen[:_MAX_LISTED]) or "it exports no device that could be meant"
+        raise DeviceNotFound(f"no device of {self} has the serial number {one_line(selector.serial)}: {there}")
 
     def _remedy(self, status: int) -> str:
         if status == OpStatus.DEV_BUSY:
@@ -161,8 +210,8 @@ class Server:
 
 
 def _listing(devices: list[DeviceInfo]) -> str:
-    shown = ", ".join(str(info) for info in devices[:8])
-    return shown + (f" and {len(devices) - 8} more" if len(devices) > 8 else "")
+    shown = ", ".join(str(info) for info in devices[:_MAX_LISTED])
+    return shown + (f" and {len(devices) - _MAX_LISTED} more" if len(devices) > _MAX_LISTED else "")
 
 
 def _hex16(text: str) -> int:

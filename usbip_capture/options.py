@@ -1,4 +1,4 @@
-"""Every option of a capture, told once: Wireshark's dialog, the command line, the README and our own checks read it.
+"""Every option of a capture, said once: Wireshark's dialog, the command line, the README and our own checks read it.
 
 Plain classes and no import, because Wireshark starts us anew for each question, several times at each start.
 
@@ -30,7 +30,7 @@ OPTIONS = (
         group=SERVER,
         placeholder="raspberrypi.local, 192.0.2.10 or demo",
         required=True,
-        validation=r"^\s*[^\s/]+\s*$",
+        validation=r"^\s*[^\s/]([^/]*[^\s/])?\s*$",
         expects="the name or the address of a server, such as raspberrypi.local, 192.0.2.10 or pi:3241",
     ),
     Option(
@@ -47,12 +47,13 @@ OPTIONS = (
         SELECTOR,
         "auto",
         "Device",
-        "Which device: a busid such as 1-1.2, VID:PID such as 303a:4004, several with commas, or all; "
-        "auto: the only one that is exported",
+        "Which device: a busid such as 1-1.2, VID:PID such as 303a:4004, serial=NUMBER, a comma-separated list, or "
+        "all; auto: the only one that is exported",
         group=SERVER,
         placeholder="Reload",
         validation=rf"^\s*{_DEVICE}(\s*,\s*{_DEVICE})*\s*$",
-        expects="auto, all, a busid such as 1-1.2, VID:PID in hexadecimal such as 303a:4004, or several with commas",
+        expects="auto, all, a busid such as 1-1.2, VID:PID in hexadecimal such as 303a:4004, serial=NUMBER, or a "
+        "comma-separated list",
         choices=(("auto", "The only device that is exported"), ("all", "All devices")),
         reload=True,
     ),
@@ -90,7 +91,7 @@ OPTIONS = (
         "reconnect",
         BOOLEAN,
         True,
-        "Wait for a device that went away",
+        "Wait for a disconnected device",
         "When the device is unplugged or reset, wait for it and import it again; off: end the capture",
         group=CAPTURE,
     ),
@@ -99,7 +100,7 @@ OPTIONS = (
         UNSIGNED,
         262144,
         "Snapshot length",
-        "Keep at most this much of each packet, its header of 64 bytes included",
+        "How many bytes to keep of each packet, its header of 64 bytes included",
         group=CAPTURE,
         limits=(64, 262144),
         unit="bytes",
@@ -118,7 +119,7 @@ OPTIONS = (
         "count",
         UNSIGNED,
         0,
-        "Packet count",
+        "Stop after",
         "Stop after this many packets; 0: no limit",
         group=CAPTURE,
         limits=(0, 2147483647),
@@ -129,7 +130,7 @@ OPTIONS = (
         BOOLEAN,
         False,
         "Record UNLINK",
-        "Also record how URBs are taken back, CMD_UNLINK and RET_UNLINK, on an interface of its own (unlink0)",
+        "Also record how URBs are unlinked, CMD_UNLINK and RET_UNLINK, on an interface of its own (unlink0)",
         group=CAPTURE,
     ),
     Option(
@@ -147,8 +148,8 @@ OPTIONS = (
         STRING,
         "",
         "Allow",
-        "Which other machines may connect, in mode relay, with commas; needed for any address but 127.0.0.1 and ::1, "
-        "as USB/IP has no authentication",
+        "Which other machines may connect, in mode relay, a comma-separated list; needed for any address but 127.0.0.1 "
+        "and ::1, as USB/IP has no authentication",
         group=RELAY,
         placeholder="192.0.2.0/24, 192.0.2.7",
     ),
@@ -177,8 +178,8 @@ OPTIONS = (
         STRING,
         "",
         "Listen on",
-        "Where to listen for logs: ADDRESS, ADDRESS:PORT or *:PORT, perhaps with tcp:, udp: or tls: before it, several "
-        "with commas; empty: TCP and UDP on every address of this machine",
+        "Where to listen for logs: ADDRESS, ADDRESS:PORT or *:PORT, perhaps with tcp:, udp: or tls: before it, or a "
+        "comma-separated list; empty: TCP and UDP on every address of this machine",
         group=LOG,
         placeholder="tcp:*, udp:192.0.2.1:514, tls:*:6514",
     ),
@@ -187,7 +188,7 @@ OPTIONS = (
         SELECTOR,
         "debug",
         "Minimum severity",
-        "The least severe messages of the log that are captured",
+        "Minimum severity to capture",
         group=LOG,
         choices=(
             ("emergency", "Emergency"),

@@ -113,14 +113,14 @@ def test_what_cannot_be(server: LoopbackServer, tmp_path: Path) -> None:
     for code, arguments, sentence in (
         (2, (), "no program given"),
         (2, ("program.py", "--verbose"), "no program given: write it after --"),
-        (2, ("--nonsense", "--", "program.py"), "unrecognized arguments: --nonsense"),
+        (2, ("--nonsense", "--", "program.py"), "usbip-capture use: --nonsense is not an option"),
         (1, ("--pcap", "nowhere/x.pcapng", "--", "program.py"), "there is no such folder"),
         (1, ("--pcap", ".", "--", "program.py"), "it is a folder"),
         (1, ("--pcap", "-", "--", "program.py"), "standard output is not for the capture here"),
         (1, ("--", "no-such-program"), "there is no program 'no-such-program'"),
-        (2, ("--device", "zzzz:1", "--", "program.py"), "is no device"),
-        (2, ("--timeout", "-1", "--", "program.py"), "is no time in seconds"),
-        (2, ("--reconnect", "-1", "--", "program.py"), "is no time in seconds"),
+        (2, ("--device", "zzzz:1", "--", "program.py"), "is not a device"),
+        (2, ("--timeout", "-1", "--", "program.py"), "--timeout must be 0 seconds or more, not -1"),
+        (2, ("--reconnect", "-1", "--", "program.py"), "--reconnect must be 0 seconds or more, not -1"),
     ):
         done = use(server, tmp_path, *arguments)
         assert (done.returncode, sentence in done.stderr) == (code, True), done.stderr

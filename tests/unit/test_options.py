@@ -29,6 +29,8 @@ def test_defaults() -> None:
     ("name", "text", "value"),
     [
         ("host", " pi ", "pi"),
+        ("host", "Rack 1", "Rack 1"),
+        ("device", "serial=0001", "serial=0001"),
         ("port", "1", 1),
         ("port", "65535", 65535),
         ("device", "1-1.2", "1-1.2"),
@@ -52,7 +54,7 @@ def test_good_values(name: str, text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("host", "two words"),
+        ("host", "two/words"),
         ("host", "a/b"),
         ("port", "0"),
         ("port", "65536"),

@@ -13,13 +13,8 @@ from dataclasses import dataclass
 from usbip_capture.errors import LocalProtocolError
 
 _KILOBYTE = 1000
-_UNITS = {
-    "duration": "seconds",
-    "interval": "seconds",
-    "filesize": "kB (1000 bytes)",
-    "packets": "packets",
-    "files": "files",
-}
+_KEYS = ("duration", "interval", "filesize", "packets", "files")
+_FORM = "duration:SECONDS, interval:SECONDS, filesize:KB, packets:N or files:N, N > 0"
 _MOST = 1 << 40
 
 
@@ -43,9 +38,8 @@ class Rotation:
         values: dict[str, int] = {}
         for text in texts:
             key, colon, number = text.partition(":")
-            if key not in _UNITS or not colon or not number.isdecimal() or not 0 < int(number) <= _MOST:
-                known = ", ".join(f"{name}:NUMBER ({unit})" for name, unit in _UNITS.items())
-                raise LocalProtocolError(f"{text!r} says nothing about files: give {known}")
+            if key not in _KEYS or not colon or not number.isdecimal() or not 0 < int(number) <= _MOST:
+                raise LocalProtocolError(f"-b {text} is not valid: use {_FORM}")
             values[key] = int(number)
         size = values.pop("filesize", 0) * _KILOBYTE
         if not size and not values.keys() - {"files"}:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from usbip_capture.cli.groups import add_command, add_json, add_recording, add_server, number, seconds
+from usbip_capture.cli.groups import add_command, add_device, add_json, add_old_name, add_recording, add_server
 from usbip_capture.cli.session import chosen_server
+from usbip_capture.cli.values import capture_file, count, duration, wait, whole
 from usbip_capture.errors import LocalProtocolError
 
 _EXAMPLES = """\
@@ -22,7 +23,7 @@ are read; while it is captured it is yours, and nobody else's. On a terminal, a 
 does: URBs and megabytes in a second, errors, the last status.
 
 -b takes what dumpcap's -b does: duration:SECONDS, interval:SECONDS, filesize:KB, packets:NUMBER begin the next file,
-files:NUMBER keeps so many. The language of filters is in docs/filters.md.
+files:NUMBER is how many are kept. The language of filters is in docs/filters.md.
 """
 
 
@@ -36,12 +37,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         _EXAMPLES,
     )
     add_server(parser)
-    parser.add_argument(
-        "--device",
-        default="",
-        metavar="DEVICE",
-        help="a busid, VID:PID, several with commas, or all (default: the only one that is exported)",
-    )
+    add_old_name(parser, "--timeout", "--connect-timeout", wait)
+    add_device(parser, several=", a comma-separated list, or all (default: the only one that is exported)")
     _add_output(parser)
     _add_choices(parser)
     add_json(parser)
@@ -57,6 +54,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "--output",
         "--pcap",
         dest="output",
+        type=capture_file,
         metavar="FILE",
         help="a file (compressed if it ends with .gz), a named pipe, or - for standard output",
     )
@@ -81,12 +79,18 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what")
     flag = argparse.BooleanOptionalAction
     group.add_argument("--filter", default="", metavar="EXPR", help="only these URBs, such as 'bulk and ep == 0x81'")
-    group.add_argument("--duration", type=seconds, default=0, metavar="SECONDS", help="stop after this time")
-    group.add_argument("--count", type=number, default=0, metavar="PACKETS", help="stop after so many packets")
-    group.add_argument("--snaplen", type=number, default=0, metavar="BYTES", help="keep so much of each packet")
+    group.add_argument("--duration", type=duration, default=0, metavar="SECONDS", help="stop after this time")
+    group.add_argument("--count", type=count, default=0, metavar="PACKETS", help="number of packets to stop after")
+    group.add_argument(
+        "--snaplen",
+        type=whole(64, 262144),
+        default=0,
+        metavar="BYTES",
+        help="bytes to keep of each packet, its header of 64 bytes included",
+    )
     group.add_argument("--descriptors", action=flag, default=True, help="read all descriptors at the start")
     group.add_argument("--listen-in", action=flag, default=True, help="read the IN endpoints")
-    group.add_argument("--reconnect", action=flag, default=True, help="wait for a device that went away")
+    group.add_argument("--reconnect", action=flag, default=True, help="wait for a device that was disconnected")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -98,8 +102,6 @@ def run(args: argparse.Namespace) -> int:
     server = chosen_server(args)
     parse(args.filter)
     rotation = Rotation.parse(args.rotate) if args.rotate else None
-    if args.snaplen and args.snaplen < 64:
-        raise LocalProtocolError("--snaplen must leave room for the header of each packet: give 64 or more")
     if rotation is not None and (args.wireshark or args.output == "-"):
         raise LocalProtocolError("-b is for files: name one with -o")
     if args.json and args.output == "-":

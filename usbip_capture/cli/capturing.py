@@ -19,7 +19,7 @@ from usbip_capture.capture.sinks import Sink, open_sink
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.live import LiveView
-from usbip_capture.cli.session import log_of
+from usbip_capture.cli.session import chosen_devices, log_of
 from usbip_capture.cli.terminal import Waiting, is_terminal, tell
 from usbip_capture.device import Device
 from usbip_capture.hosts import DEMO, Server
@@ -48,7 +48,7 @@ class Capturing:
         live = is_terminal(sys.stderr) if args.live is None else args.live
         self._view = LiveView() if live else None
         settings = ProbeSettings(args.descriptors, args.listen_in, args.reconnect)
-        self._group = ProbeGroup(server, args.device, settings, _Events(server, self._messages, self._view))
+        self._group = ProbeGroup(server, chosen_devices(args), settings, _Events(server, self._messages, self._view))
 
     def run(self) -> int:
         """Capture until Ctrl-C, or its end; the exit code. Raises UsbipError."""
@@ -89,7 +89,8 @@ class Capturing:
             return RotatingSink(output, self._rotation)
         if _is_file(output):
             return file_sink(output)
-        with Waiting(f"waiting for somebody to read {output}"):
+        where = "standard output" if output == "-" else output
+        with Waiting(f"waiting for a reader on {where}"):
             return open_sink(output)
 
     def _writer(self, sink: Sink) -> PcapWriter:

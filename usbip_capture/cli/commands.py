@@ -8,6 +8,8 @@ TYPE_CHECKING = False  # not from typing: that module alone takes as long to imp
 if TYPE_CHECKING:
     import argparse
 
+    from usbip_capture.cli.parsing import Parser
+
 #: Name -> what it is for, in the order of the help. The module `usbip_capture.cli.<name>` has it.
 COMMANDS = {
     "discover": "find servers that announce themselves on the network",
@@ -26,7 +28,7 @@ COMMANDS = {
     "use": "run a PyUSB program on a server's devices",
     "selftest": "try a server and a device, and say what they do right and wrong",
     "demo": "serve the built-in simulated device to others",
-    "config": "show the configuration: servers by name",
+    "config": "show or change the configuration: servers by name",
     "completion": "completion of command lines, for bash, zsh and fish",
 }
 
@@ -38,8 +40,8 @@ examples:
   usbip-capture capture pi --wireshark            the same, in Wireshark
   usbip-capture list demo -v                      the simulated device, wherever HOST is taken
 
-`usbip-capture COMMAND --help` has more. Options that commands share, such as --host and --pcap, may stand before the
-command, too.
+`usbip-capture COMMAND --help` has more. Options that commands share, such as --host and --pcap, may also be given
+before the command.
 
 exit codes: 0 all is well, 2 wrong arguments, else one sentence says why; docs/commands.md has them all
 """
@@ -55,13 +57,36 @@ def split(given: list[str]) -> tuple[str, list[str]]:
     return (given[at], given[:at] + given[at + 1 :]) if at < len(given) else ("", [])
 
 
-def parser(command: str = "") -> argparse.ArgumentParser:
+def parse(command: str, given: list[str]) -> argparse.Namespace:
+    """What `given` means to a command. Raises LocalProtocolError for what it does not understand."""
+    from usbip_capture.cli.chosen import settle
+
+    # What follows is another program's.
+    at = given.index("--") if command == "use" and "--" in given else len(given)
+    program = given[at + 1 :]
+    made = _of_command(parser(command), command)
+    if command != "use" or program:  # who forgets the -- is told so
+        made.check_options(given[:at])
+    args, unknown = made.parse_known_intermixed_args(given[:at])
+    if unknown and (command != "use" or program):
+        made.error(made.unknown(unknown[0]))
+    args.command, args.program = command, program
+    settle(args)
+    return args
+
+
+def _of_command(made: Parser, command: str) -> Parser:
+    from usbip_capture.cli.parsing import subparsers
+
+    return subparsers(made)[command]
+
+
+def parser(command: str = "") -> Parser:
     """The parser of one command, or of the program's overview."""
-    import argparse
-
     from usbip_capture.cli.groups import HelpFormatter
+    from usbip_capture.cli.parsing import Parser
 
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="usbip-capture",
         description="USB over IP: devices, captures and what is in them.",
         epilog=_EXAMPLES,

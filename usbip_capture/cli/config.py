@@ -1,4 +1,4 @@
-"""`usbip-capture config`: servers by name, and where they are configured."""
+"""`usbip-capture config`: servers by name, shown, added and removed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ from usbip_capture.configuration import (
     configuration_path,
     configured,
 )
+from usbip_capture.errors import LocalProtocolError
 
 _EXAMPLES = """\
-  usbip-capture config                 what is configured, and where
+  usbip-capture config                                what is configured, and where
+  usbip-capture config add bench 192.0.2.10:3241      or change where it is
+  usbip-capture config add 'Rack 1' pi.local
+  usbip-capture config remove bench
   usbip-capture config --json | jq -r .file
 
-A configuration file, in TOML:
+The configuration file is TOML; your comments in it are kept:
 
   [servers]
   bench = "192.0.2.10:3241"
@@ -37,15 +41,21 @@ for it.
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = add_command(
-        commands, "config", "show the configuration: servers by name",
-        "Show which servers are configured, and the file to write them into.", _EXAMPLES,
+        commands, "config", "show or change the configuration: servers by name",
+        "Show which servers are configured, and in which file; add one, or remove it.", _EXAMPLES,
     )  # fmt: skip
+    parser.add_argument("change", nargs="?", choices=("add", "remove"), help="what to do (default: show)")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="what to call the server, or what it is called")
+    parser.add_argument("address", nargs="?", metavar="HOST", help="with add: HOST, HOST:PORT or [IPv6]:PORT")
     add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print it; the exit code: 1 if an entry cannot be used."""
+    """Change it, or print it; the exit code: 1 if an entry cannot be used. Raises UsbipError."""
+    if args.change:
+        _change(args)
+        return DONE
     servers = configured()
     usable = [server for server in servers if server.host]
     path = configuration_path()
@@ -60,8 +70,29 @@ def run(args: argparse.Namespace) -> int:
             print(f"  {harmless(server.name):{width}}  {_address(server)}{where}")
     for server in servers:
         if server.problem:
-            tell(f"{server.entry!r} in {_place(server)} cannot be used: {server.problem}")
+            tell(server.complaint(_place(server)))
     return DONE if len(usable) == len(servers) else FAILED
+
+
+def _change(args: argparse.Namespace) -> None:
+    from usbip_capture.cli.config_file import add_server, remove_server
+
+    if args.change == "remove":
+        if not args.name or args.address:
+            raise LocalProtocolError("remove needs the NAME of one server, as in `usbip-capture config remove bench`")
+        name = remove_server(args.name)
+        said = f"{harmless(name)} is not configured any more"
+    else:
+        if not args.name or not args.address:
+            raise LocalProtocolError("add needs NAME and HOST, as in `usbip-capture config add bench 192.0.2.10`")
+        name = add_server(args.name, args.address)
+        said = f"{harmless(name)} is {args.address} from now on"
+    if args.json:
+        print(json.dumps(_as_json(configuration_path(), configured()), indent=2))
+    else:
+        print(f"{said}, in {configuration_path()}")
+    if any(s.source == ENVIRONMENT and s.name.lower() == name.lower() for s in configured()):
+        tell(f"{SERVERS_VARIABLE} names {harmless(name)}, too, and comes first")
 
 
 def _as_json(path: str, servers: list[ConfiguredServer]) -> dict[str, object]:

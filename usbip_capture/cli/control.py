@@ -12,24 +12,24 @@ from usbip_capture.cli.groups import (
     add_device,
     add_recording,
     add_server,
-    data_hex,
-    number8,
-    number16,
 )
 from usbip_capture.cli.hexdump import hexdump
-from usbip_capture.cli.probe import add_timeout
+from usbip_capture.cli.probe import add_control_timeout
 from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording
+from usbip_capture.cli.values import data_hex, number8, number16
+from usbip_capture.durations import milliseconds
 from usbip_capture.errors import LocalProtocolError
 
 _EXAMPLES = """\
-  usbip-capture control demo --direction in --bm-request-type 0x80 --b-request 0x06 --w-value 0x0100 --length 18
-                                     GET_DESCRIPTOR: the device descriptor
-  usbip-capture control demo --bm-request-type 0xc0 --b-request 0x10 --length 8 --raw | xxd
-  usbip-capture control demo --bm-request-type 0x40 --b-request 0x10 --data-hex '01 02 03'
+  usbip-capture control demo 80 06 0100 0 18         GET_DESCRIPTOR: the device descriptor, 18 bytes
+  usbip-capture control demo c0 10 0 0 8 --raw | xxd
+  usbip-capture control demo 40 10 0 0 01 02 03      three bytes to the device
   usbip-capture control pi --device 1-1.2 --bm-request-type 0b10100001 --b-request 1 --w-value 0x0100 --length 8
                                      GET_REPORT of a HID
 
-Numbers are decimal, 0x..., 0b... or 0o... The direction is bit 7 of bmRequestType; --direction makes sure of it.
+REQUEST is bmRequestType bRequest wValue wIndex, in hexadecimal as in the specification, then the length in decimal
+(or 0x...) of a request that reads, or the bytes in hexadecimal of one that writes. As options, numbers are decimal,
+0x..., 0b... or 0o... The direction is bit 7 of bmRequestType; --direction makes sure of it.
 """
 
 
@@ -44,16 +44,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add_server(parser)
     add_device(parser)
+    parser.add_argument("request", nargs="*", metavar="REQUEST", help="in short: 80 06 0100 0 18, see below")
     setup = parser.add_argument_group("the request")
     setup.add_argument("--direction", choices=("in", "out"), help="of the data stage (default: as bmRequestType says)")
-    setup.add_argument("--bm-request-type", type=number8, required=True, metavar="NUMBER")
-    setup.add_argument("--b-request", type=number8, required=True, metavar="NUMBER")
-    setup.add_argument("--w-value", type=number16, default=0, metavar="NUMBER")
-    setup.add_argument("--w-index", type=number16, default=0, metavar="NUMBER")
+    setup.add_argument("--bm-request-type", type=number8, metavar="NUMBER")
+    setup.add_argument("--b-request", type=number8, metavar="NUMBER")
+    setup.add_argument("--w-value", type=number16, metavar="NUMBER")
+    setup.add_argument("--w-index", type=number16, metavar="NUMBER")
     data = setup.add_mutually_exclusive_group()
-    data.add_argument("--length", type=number16, default=None, metavar="BYTES", help="IN: how much is asked for")
-    data.add_argument("--data-hex", type=data_hex, default=None, metavar="HEX", help="OUT: what is sent")
-    add_timeout(parser)
+    data.add_argument("--length", type=number16, default=None, metavar="BYTES", help="IN: how many bytes to ask for")
+    data.add_argument("--data-hex", type=data_hex, default=None, metavar="HEX", help="OUT: the bytes to send")
+    add_control_timeout(parser)
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--raw", action="store_true", help="IN: write the bytes themselves to standard output")
     output.add_argument("--json", action="store_true", help="for scripts: JSON instead of text")
@@ -63,13 +64,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Make the transfer; the exit code. Raises UsbipError."""
-    inward = bool(args.bm_request_type & 0x80)
-    check(args, inward)
+    if args.request:
+        take_request(args)
+    inward = check(args)
     server, selector = chosen_server(args), chosen_device(args)
-    data = (args.length or 0) if inward else (args.data_hex or b"")
-    setup = args.bm_request_type, args.b_request, args.w_value, args.w_index
+    data = args.length if inward else (args.data_hex or b"")
+    setup = args.bm_request_type, args.b_request, args.w_value or 0, args.w_index or 0
     with recording(args, [server]) as writer, imported(server, selector, writer) as device:
-        answer = device.dev.ctrl_transfer(*setup, data, args.ctrl_timeout_ms)
+        answer = device.dev.ctrl_transfer(*setup, data, milliseconds(args.transfer_timeout))
     if not inward:
         print(json.dumps({"written": int(answer)}) if args.json else f"{int(answer)} bytes written")
         return DONE
@@ -83,8 +85,45 @@ def run(args: argparse.Namespace) -> int:
     return DONE
 
 
-def check(args: argparse.Namespace, inward: bool) -> None:
-    """Raises LocalProtocolError for what contradicts itself."""
+def take_request(args: argparse.Namespace) -> None:
+    """The options that the words of REQUEST stand for. Raises LocalProtocolError."""
+    names = "bm_request_type", "b_request", "w_value", "w_index"
+    rest = args.request[len(names) :]
+    given = [name for name in (*names, *(("length", "data_hex") if rest else ())) if getattr(args, name) is not None]
+    if given:
+        raise LocalProtocolError(f"use either REQUEST or --{given[0].replace('_', '-')}, not both")
+    if len(args.request) < len(names):
+        raise LocalProtocolError("REQUEST needs bmRequestType bRequest wValue wIndex, as in 80 06 0100 0 18")
+    for name, word, most in zip(names, args.request, (0xFF, 0xFF, 0xFFFF, 0xFFFF), strict=False):
+        setattr(args, name, _hexadecimal(name, word, most))
+    if args.bm_request_type & 0x80 and len(rest) > 1:
+        raise LocalProtocolError(f"{rest[1]!r} is one argument too many: a request that reads ends with its length")
+    try:
+        if not rest:
+            return
+        if args.bm_request_type & 0x80:
+            args.length = number16(rest[0])
+        else:
+            args.data_hex = data_hex(" ".join(rest))
+    except argparse.ArgumentTypeError as error:
+        raise LocalProtocolError(f"the {'length' if args.bm_request_type & 0x80 else 'data'} {error}") from None
+
+
+def _hexadecimal(name: str, word: str, most: int) -> int:
+    digits = word.lower().removeprefix("0x")
+    if not digits or not set(digits) <= set("0123456789abcdef") or int(digits, 16) > most:
+        first, *others = name.split("_")
+        field = first + "".join(map(str.capitalize, others))
+        raise LocalProtocolError(f"{field} must be a hexadecimal number up to {most:x}, not {word!r}")
+    return int(digits, 16)
+
+
+def check(args: argparse.Namespace) -> bool:
+    """Whether the device sends. Raises LocalProtocolError for what is missing, or contradicts itself."""
+    if args.bm_request_type is None or args.b_request is None:
+        missing = "--bm-request-type" if args.bm_request_type is None else "--b-request"
+        raise LocalProtocolError(f"{missing} is missing; or in short, as in `usbip-capture control pi 80 06 0100 0 18`")
+    inward = bool(args.bm_request_type & 0x80)
     if args.direction is not None and (args.direction == "in") != inward:
         other = "out" if args.direction == "in" else "in"
         raise LocalProtocolError(
@@ -95,3 +134,6 @@ def check(args: argparse.Namespace, inward: bool) -> None:
         raise LocalProtocolError("--data-hex is for requests that send: an IN request takes --length")
     if not inward and (args.length or args.raw):
         raise LocalProtocolError("--length and --raw are for requests that read: an OUT request takes --data-hex")
+    if inward and args.length is None:
+        raise LocalProtocolError("a request that reads needs a length: add --length BYTES, 0 for none")
+    return inward

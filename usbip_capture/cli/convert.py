@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from usbip_capture.cli.groups import HelpFormatter
+from usbip_capture.cli.values import port
 from usbip_capture.console import INTERRUPTED
 from usbip_capture.errors import CaptureError
 
@@ -54,7 +55,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("output", metavar="OUT", help="the capture of USB; - is standard output")
     parser.add_argument(
         "--port",
-        type=_port,
+        type=port,
         action="append",
         metavar="PORT",
         help="look at this TCP port of servers only, and take all of it for USB/IP; may be repeated"
@@ -134,12 +135,6 @@ def _sink(args: argparse.Namespace) -> Sink:
     if args.output == "-" and args.format == "text" and sys.stdout.isatty():
         return StreamSink(sys.stdout.buffer, "standard output")
     return open_sink(args.output)
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r} is no TCP port: 1 to 65535 are")
-    return int(text)
 
 
 def _output(args: argparse.Namespace, sink: Sink) -> Output:

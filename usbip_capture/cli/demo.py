@@ -65,12 +65,11 @@ def serve(listen: str, log_listen: str | None, lsusb: str | None) -> int:
     log_port = _offer_log(server, address, log_listen)
     print(f"Serving the demo device at {where}, until Ctrl-C. Look at it with:")
     print(f"  usbip --tcp-port {port} list -r {address}")
-    print(f"  usbip-extcap --capture --extcap-interface usbip-remote --host {address} --port {port}"
-          f" --device {BUSID} --fifo demo.pcapng")  # fmt: skip
+    print(f"  usbip-capture capture {where} {BUSID} -o demo.pcapng")
     for line in added:
         print(f"  also {line}")
     if log_port:
-        print(f"  usbip-capture syslog {address} --port {log_port}")
+        print(f"  usbip-capture syslog {format_address(address, log_port)}")
     if not (address.startswith("127.") or address == "::1"):
         if address in ("0.0.0.0", "::"):
             print("From another machine: this one's name or address instead.")

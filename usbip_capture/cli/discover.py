@@ -9,15 +9,16 @@ import threading
 from typing import TYPE_CHECKING
 
 from usbip_capture.cli.exits import DONE, FAILED
-from usbip_capture.cli.groups import BROWSE_TIMEOUT, add_command, add_json, seconds
+from usbip_capture.cli.groups import add_browsing, add_command, add_json, add_old_name
 from usbip_capture.cli.terminal import BOLD, DIM, Paint, Waiting, harmless, tell
+from usbip_capture.cli.values import wait
 
 if TYPE_CHECKING:
     from usbip_capture.discovery.mdns import DiscoveredServer
 
 _EXAMPLES = """\
   usbip-capture discover                 look for three seconds
-  usbip-capture discover --timeout 10    look longer
+  usbip-capture discover --mdns-timeout 10    look longer
   usbip-capture discover --json | jq -r '.[].host'
 
 Servers that are found become interfaces in Wireshark, and `usbip-capture list` asks them. Linux's usbipd and
@@ -34,14 +35,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "Look for USB/IP servers that announce themselves by mDNS (_usbip._tcp), over IPv4 and IPv6.",
         _EXAMPLES,
     )
-    parser.add_argument(
-        "--timeout",
-        "--mdns-timeout",
-        type=seconds,
-        default=BROWSE_TIMEOUT,
-        metavar="SECONDS",
-        help="look so long (default: %(default)g)",
-    )
+    add_browsing(parser, "how long to look (default: %(default)g)")
+    add_old_name(parser, "--timeout", "--mdns-timeout", wait)
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -68,13 +63,13 @@ def run(args: argparse.Namespace) -> int:
             memory.remember_server(server.host, server.port, server.name, "mdns")
 
         with browsing(on_found):
-            threading.Event().wait(args.timeout)
+            threading.Event().wait(args.mdns_timeout)
     with lock:
         servers = sorted(found.values(), key=lambda server: server.name)
     if args.json:
         print(json.dumps([as_json(server) for server in servers], indent=2))
     elif not servers:
-        tell(f"no server has announced itself within {args.timeout:g} s: name one, as in `usbip-capture list pi`")
+        tell(f"no server has announced itself within {args.mdns_timeout:g} s: name one, as in `usbip-capture list pi`")
     return DONE if servers else FAILED
 
 

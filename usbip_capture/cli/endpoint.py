@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from usbip_capture.cli.groups import add_device, add_server, number8, seconds
+from usbip_capture.cli.groups import add_device, add_old_name, add_server, add_transfer_timeout
+from usbip_capture.cli.values import number8, seconds
 from usbip_capture.errors import LocalProtocolError
 
 if TYPE_CHECKING:
     from usbip_capture.cli.session import Imported
+    from usbip_capture.usb.descriptors import ConfigurationDescriptor, InterfaceDescriptor
     from usbip_capture.usb.endpoints import Endpoint
 
 _IN = 0x80
@@ -17,7 +19,7 @@ _IN = 0x80
 
 def add_endpoint(parser: argparse.ArgumentParser, example: str) -> None:
     """Server, device, endpoint, and the time that a transfer may take."""
-    add_server(parser, timeout_is_for_transfers=True)
+    add_server(parser)
     add_device(parser)
     parser.add_argument(
         "--ep",
@@ -31,17 +33,11 @@ def add_endpoint(parser: argparse.ArgumentParser, example: str) -> None:
     parser.add_argument(
         "--alternate",
         type=number8,
-        default=0,
         metavar="NUMBER",
-        help="alternate setting of the endpoint's interface (default: %(default)s)",
+        help="alternate setting of the endpoint's interface (default: the current one)",
     )
-    parser.add_argument(
-        "--timeout",
-        type=seconds,
-        default=5.0,
-        metavar="SECONDS",
-        help="for each transfer; 0: wait for ever (default: %(default)g)",
-    )
+    add_transfer_timeout(parser, 5.0)
+    add_old_name(parser, "--timeout", "--transfer-timeout", seconds)
 
 
 def check_direction(address: int, inward: bool) -> None:
@@ -55,15 +51,44 @@ def check_direction(address: int, inward: bool) -> None:
         )
 
 
-def ready(device: Imported, address: int, alternate: int) -> Endpoint:
-    """The endpoint in its alternate setting. Raises USBError if the device has none such."""
+def ready(device: Imported, address: int, alternate: int | None) -> Endpoint:
+    """The endpoint in its alternate setting. Raises USBError if the device has none such, saying what it has."""
+    from usbip_capture.pyusb_backend.errors import not_found
+
     handle = device.handle
     handle.ensure_configured()
     handle.configuration_value()
-    if alternate:
-        active = handle.endpoints.configuration
-        for interface in active.interfaces if active is not None else ():
-            addresses = [endpoint.bEndpointAddress for endpoint in interface.endpoints]
-            if interface.bAlternateSetting == alternate and address in addresses:
-                device.dev.set_interface_altsetting(interface.bInterfaceNumber, alternate)
+    active = handle.endpoints.configuration
+    settings = [
+        interface
+        for interface in (active.interfaces if active is not None else ())
+        if address in [endpoint.bEndpointAddress for endpoint in interface.endpoints]
+    ]
+    there = handle.endpoints.find(address) is not None
+    if alternate is None and there:
+        return handle.endpoint(address)
+    chosen = next((setting for setting in settings if setting.bAlternateSetting == alternate), None)
+    if chosen is None:
+        where = "in its current settings" if alternate is None else f"in alternate setting {alternate}"
+        what = f"device {device.remote.info} of {device.server} has no endpoint {address:#04x} {where}"
+        raise not_found(f"{what}: {_instead(active, settings)}")
+    current = handle.endpoints.find(address)
+    if current is None or current.bAlternateSetting != alternate:
+        device.dev.set_interface_altsetting(chosen.bInterfaceNumber, chosen.bAlternateSetting)
     return handle.endpoint(address)
+
+
+def _instead(active: ConfigurationDescriptor | None, settings: list[InterfaceDescriptor]) -> str:
+    """Where the endpoint is, if anywhere; else the endpoints that there are."""
+    numbers = sorted({setting.bAlternateSetting for setting in settings})
+    if numbers:
+        options = " or ".join(f"--alternate {number}" for number in numbers)
+        plural = "s" if len(numbers) > 1 else ""
+        return f"it is in alternate setting{plural} {' and '.join(map(str, numbers))}: {options}"
+    found = {
+        endpoint.bEndpointAddress: interface.bAlternateSetting
+        for interface in reversed(active.interfaces if active is not None else ())
+        for endpoint in interface.endpoints
+    }
+    shown = [f"{a:#04x}" + (f" (--alternate {found[a]})" if found[a] else "") for a in sorted(found)]
+    return f"it has {', '.join(shown)}" if shown else "it has none but endpoint 0"

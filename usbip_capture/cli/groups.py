@@ -1,22 +1,25 @@
-"""Options that several commands share, each said once; and the types of their values."""
+"""Options that several commands share, each said once."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 
 from usbip_capture.address import DEFAULT_PORT
+from usbip_capture.cli.values import capture_file, number16, port, seconds, wait
 
 #: Shared options with a value: before the command, too, they take the next word.
 VALUED = (
-    "--connect-timeout", "--device", "--host", "--mdns-timeout", "--pcap", "--pid", "--port", "--syslog-port",
-    "--timeout", "--vid",
+    "--connect-timeout", "--device", "--host", "--mdns-timeout", "--pcap", "--pid", "--port", "--serial-number",
+    "--syslog-port", "--timeout", "--transfer-timeout", "--vid",
 )  # fmt: skip
 LOG_PORT = 1514
 _MARGIN = 20  # of a comment without a command, in columns
 CONNECT_TIMEOUT = 2.0
 BROWSE_TIMEOUT = 3.0
 
+_LOG_GOES = "onto standard error, and into the capture"
 _HOST = "the USB/IP server: HOST, HOST:PORT, [IPv6]:PORT, a name from the configuration, or demo"
 
 
@@ -78,55 +81,78 @@ def add_command(
     )
 
 
-def add_server(parser: argparse.ArgumentParser, *, timeout_is_for_transfers: bool = False) -> None:
-    """One server, as HOST or --host."""
+def add_server(parser: argparse.ArgumentParser) -> None:
+    """One server, as HOST or --host; `chosen.settle` makes `args.server` of both."""
     parser.add_argument("server", nargs="?", metavar="HOST", help=_HOST)
-    _add_connection(parser, timeout_is_for_transfers)
+    _add_connection(parser)
 
 
 def add_servers(parser: argparse.ArgumentParser) -> None:
     """Any number of servers."""
     parser.add_argument("servers", nargs="*", metavar="HOST", help=_HOST + " (default: all that can be found)")
-    _add_connection(parser, False)
-    parser.add_argument(
-        "--mdns-timeout",
-        type=seconds,
-        default=BROWSE_TIMEOUT,
-        metavar="SECONDS",
-        help="without HOST, look for servers so long (default: %(default)g)",
-    )
+    _add_connection(parser)
+    add_browsing(parser, "without HOST, how long to look for servers (default: %(default)g)")
 
 
-def _add_connection(parser: argparse.ArgumentParser, timeout_is_for_transfers: bool) -> None:
+def add_browsing(parser: argparse.ArgumentParser, help: str) -> None:
+    """How long to wait for servers that announce themselves."""
+    parser.add_argument("--mdns-timeout", type=wait, default=BROWSE_TIMEOUT, metavar="SECONDS", help=help)
+
+
+def _add_connection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", metavar="HOST", help="the same, as an option")
     parser.add_argument("--port", type=port, default=DEFAULT_PORT, help="its TCP port (default: %(default)s)")
     parser.add_argument(
         "--connect-timeout",
-        *(() if timeout_is_for_transfers else ("--timeout",)),
-        type=seconds,
+        type=wait,
         default=CONNECT_TIMEOUT,
         metavar="SECONDS",
         help="for connecting, and for the server's answers (default: %(default)g)",
     )
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """One device of a server."""
-    group = parser.add_argument_group("which device", "the only one that is exported, if nothing else is said")
-    group.add_argument("--device", metavar="BUSID", help="its busid such as 1-1.2, or VID:PID in hexadecimal")
+def add_device(parser: argparse.ArgumentParser, *, several: str = "") -> None:
+    """One device of a server, as DEVICE or --device. several: what else may be given, where several devices may be."""
+    only = "" if several else " (default: the only one that is exported)"
+    forms = f"a busid such as 1-1.2, VID:PID in hexadecimal, or serial=NUMBER{several}{only}"
+    parser.add_argument("device_word", nargs="?", metavar="DEVICE", help="the device, as for --device")
+    group = parser.add_argument_group("which device")
+    group.add_argument("--device", metavar="DEVICE", help=forms)
     group.add_argument("--vid", type=number16, metavar="NUMBER", help="its idVendor such as 0x303a, with --pid")
     group.add_argument("--pid", type=number16, metavar="NUMBER", help="its idProduct such as 0x4004, with --vid")
+    group.add_argument("--serial-number", metavar="TEXT", help="its serial number: read from each that may be meant")
 
 
-def add_recording(parser: argparse.ArgumentParser, *, pcap: bool = True) -> None:
-    """Capture what the command does, and the device's log."""
+def add_transfer_timeout(parser: argparse.ArgumentParser, default: float) -> None:
+    """For each transfer, in seconds."""
+    parser.add_argument(
+        "--transfer-timeout",
+        type=seconds,
+        default=default,
+        metavar="SECONDS",
+        help="for each transfer; 0: wait for ever (default: %(default)g)",
+    )
+
+
+def add_old_name(
+    parser: argparse.ArgumentParser, old: str, name: str, type: Callable[[str], float], *, metavar: str = "SECONDS"
+) -> None:
+    """An option that was called otherwise once: scripts may still have it, the help does not."""
+    dest = name.removeprefix("--").replace("-", "_")
+    parser.add_argument(old, dest=dest, type=type, metavar=metavar, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def add_recording(parser: argparse.ArgumentParser, *, pcap: bool = True, log_goes: str = _LOG_GOES) -> None:
+    """Capture what the command does, and the device's log. log_goes: where to, for the help."""
     group = parser.add_argument_group("recording")
     if pcap:
-        group.add_argument("--pcap", metavar="FILE", help="capture all transfers into FILE, or a named pipe")
+        group.add_argument(
+            "--pcap", type=capture_file, metavar="FILE", help="capture all transfers into FILE, or a named pipe"
+        )
     group.add_argument(
         "--syslog",
         action="store_true",
-        help="also read the log of the device from its log port: onto standard error, and into the capture",
+        help=f"also read the log of the device from its log port: {log_goes}",
     )
     group.add_argument(
         "--syslog-port", type=port, default=LOG_PORT, metavar="PORT", help="its log port (default: %(default)s)"
@@ -136,57 +162,3 @@ def add_recording(parser: argparse.ArgumentParser, *, pcap: bool = True) -> None
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Output for scripts."""
     parser.add_argument("--json", action="store_true", help="for scripts: JSON instead of text")
-
-
-def number(text: str) -> int:
-    """A whole number: 255, 0xff, 0b11111111 or 0o377."""
-    try:
-        value = int(text, 0)
-    except ValueError:
-        value = -1
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number: write 255, 0xff, 0b11111111 or 0o377")
-    return value
-
-
-def number8(text: str) -> int:
-    """A number of one byte."""
-    return _bounded(text, 0xFF)
-
-
-def number16(text: str) -> int:
-    """A number of two bytes."""
-    return _bounded(text, 0xFFFF)
-
-
-def _bounded(text: str, most: int) -> int:
-    value = number(text)
-    if value > most:
-        raise argparse.ArgumentTypeError(f"{text} is too large: {most:#x} is the most")
-    return value
-
-
-def port(text: str) -> int:
-    """A TCP port."""
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r} is no TCP port: 1 to 65535 are")
-    return int(text)
-
-
-def seconds(text: str) -> float:
-    """A time, not negative."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds")
-    return value
-
-
-def data_hex(text: str) -> bytes:
-    """Bytes in hexadecimal: `0102`, `01 02`, `01:02`."""
-    try:
-        return bytes.fromhex(text.replace(":", " ").replace("0x", " "))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no hexadecimal: write two digits for each byte") from None

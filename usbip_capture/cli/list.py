@@ -10,9 +10,10 @@ from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
 from usbip_capture.cli import exits, listing
-from usbip_capture.cli.groups import add_command, add_json, add_recording, add_servers
+from usbip_capture.cli.groups import add_command, add_json, add_old_name, add_recording, add_servers
 from usbip_capture.cli.session import chosen_servers, recording
 from usbip_capture.cli.terminal import Waiting, tell
+from usbip_capture.cli.values import wait
 from usbip_capture.errors import UsbipError
 from usbip_capture.hosts import Server
 
@@ -41,6 +42,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         _EXAMPLES,
     )
     add_servers(parser)
+    add_old_name(parser, "--timeout", "--connect-timeout", wait)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("-v", "--verbose", action="store_true", help="import each device, and print its descriptors")
     how.add_argument("-t", "--tree", action="store_true", help="a tree of buses, ports and interfaces")

@@ -9,7 +9,7 @@ import os
 import sys
 
 from usbip_capture import __version__, console
-from usbip_capture.cli.commands import COMMANDS, parser, split
+from usbip_capture.cli.commands import COMMANDS, parse, parser, split
 
 TYPE_CHECKING = False  # not from typing: that module alone takes as long to import as all that `--version` needs
 if TYPE_CHECKING:
@@ -38,26 +38,36 @@ def _command(given: list[str]) -> int:
     command, arguments = split(given)
     if command not in COMMANDS:
         return _no_command(given, command)
-    # What follows is another program's.
-    at = arguments.index("--") if command == "use" and "--" in arguments else len(arguments)
-    made = parser(command)
-    args, unknown = made.parse_known_args([command, *arguments[:at]])
-    args.program = arguments[at + 1 :]
-    if unknown and (command != "use" or args.program):
-        made.error(f"unrecognized arguments: {' '.join(unknown)}")
+    from usbip_capture.errors import LocalProtocolError
+
+    try:
+        args = parse(command, arguments)
+    except LocalProtocolError as error:
+        return _misused(command, str(error))
     return _run(command, args)
 
 
 def _no_command(given: list[str], command: str) -> int:
-    if not command:
-        parser().parse_args(given)  # help, version, or what is wrong
-        return 2
-    from difflib import get_close_matches
+    from usbip_capture.cli.groups import VALUED
+    from usbip_capture.cli.parsing import meant
 
-    close = get_close_matches(command, COMMANDS, 1)
-    hint = f"did you mean {close[0]}?" if close else "see usbip-capture --help"
-    print(f"usbip-capture: there is no command {command!r}: {hint}", file=sys.stderr)
-    return 2
+    if command:
+        hint = meant(command, COMMANDS) or ": see usbip-capture --help"
+        return _misused("", f"there is no command {command!r}{hint}")
+    made = parser()
+    if {"--help", "-h"} & set(given):
+        made.print_help()
+        return 0
+    for flag in given:
+        if flag.startswith("-") and flag.partition("=")[0] not in (*VALUED, "--syslog", "--json"):
+            hint = meant(flag, (*VALUED, *made.flags())) or ": see usbip-capture --help"
+            return _misused("", f"{flag} is not an option{hint}")
+    return _misused("", "give a COMMAND, such as list: see usbip-capture --help")
+
+
+def _misused(command: str, sentence: str) -> int:
+    print(f"{f'usbip-capture {command}'.strip()}: {sentence}", file=sys.stderr)
+    return console.MISUSED
 
 
 def _run(command: str, args: argparse.Namespace) -> int:
@@ -76,13 +86,11 @@ def _run(command: str, args: argparse.Namespace) -> int:
     except Exception as error:
         if not exits.is_told(error):
             raise
-        print(f"usbip-capture: {exits.sentence(error)}", file=sys.stderr)
         code = exits.exit_code(error)
-        return min(code, exits.FAILED) if command in _ONE_FAILURE and code != exits.USAGE else code
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        if code == exits.USAGE:
+            return _misused(command, exits.sentence(error))
+        print(f"usbip-capture: {exits.sentence(error)}", file=sys.stderr)
+        return min(code, exits.FAILED) if command in _ONE_FAILURE else code
 
 
 if __name__ == "__main__":

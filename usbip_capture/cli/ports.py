@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from usbip_capture.address import DEFAULT_PORT
 from usbip_capture.cli import exits, listing
-from usbip_capture.cli.groups import add_command, add_json, add_recording, add_servers
+from usbip_capture.cli.groups import add_command, add_json, add_old_name, add_recording, add_servers
 from usbip_capture.cli.list import answers
 from usbip_capture.cli.session import chosen_servers, recording
 from usbip_capture.cli.terminal import tell
+from usbip_capture.cli.values import wait
 from usbip_capture.hosts import Server
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         _EXAMPLES,
     )
     add_servers(parser)
+    add_old_name(parser, "--timeout", "--connect-timeout", wait)
     add_json(parser)
     add_recording(parser)
     parser.set_defaults(run=run)

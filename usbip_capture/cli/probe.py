@@ -1,4 +1,4 @@
-"""`usbip-capture probe`: imports a device, asks it what it is, gives it back."""
+"""`usbip-capture probe`: imports a device, asks it what it is, releases it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,20 @@ import json
 from typing import TYPE_CHECKING
 
 from usbip_capture.cli.exits import DONE
-from usbip_capture.cli.groups import add_command, add_device, add_json, add_recording, add_server, number
+from usbip_capture.cli.groups import (
+    add_command,
+    add_device,
+    add_json,
+    add_old_name,
+    add_recording,
+    add_server,
+    add_transfer_timeout,
+)
 from usbip_capture.cli.hexdump import hexdump
 from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording, remember
 from usbip_capture.cli.terminal import harmless
+from usbip_capture.cli.values import MAX_WAIT, number, wait
+from usbip_capture.durations import milliseconds
 
 if TYPE_CHECKING:
     from usbip_capture.cli.session import Imported
@@ -18,7 +28,8 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
   usbip-capture probe demo                                     the only device
-  usbip-capture probe pi --device 1-1.2
+  usbip-capture probe pi 1-1.2                                 or --device 1-1.2
+  usbip-capture probe pi --serial-number 123456                of several that are alike
   usbip-capture probe --host pi --vid 0x303a --pid 0x4004 --get-device-desc
   usbip-capture probe demo --pcap probe.pcapng                 and capture how it is read
   usbip-capture probe demo --json | jq .descriptors.strings
@@ -32,7 +43,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         commands,
         "probe",
         "read a device and say what it is",
-        "Import a device, read its descriptors and strings, and give it back.",
+        "Import a device, read its descriptors and strings, and release it.",
         _EXAMPLES,
     )
     add_server(parser)
@@ -40,21 +51,21 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--get-device-desc", action="store_true", help="also read the device descriptor by itself, and show its bytes"
     )
-    add_timeout(parser)
+    add_control_timeout(parser)
     add_json(parser)
     add_recording(parser)
     parser.set_defaults(run=run)
 
 
-def add_timeout(parser: argparse.ArgumentParser) -> None:
-    """For control transfers, in the first seed's spelling."""
-    parser.add_argument(
-        "--ctrl-timeout-ms",
-        type=number,
-        default=1000,
-        metavar="MS",
-        help="for a control transfer (default: %(default)s)",
-    )
+def add_control_timeout(parser: argparse.ArgumentParser) -> None:
+    """For each control transfer; and its old spellings."""
+    add_transfer_timeout(parser, 1.0)
+    add_old_name(parser, "--ctrl-timeout-ms", "--transfer-timeout", _in_milliseconds, metavar="MS")
+    add_old_name(parser, "--timeout", "--connect-timeout", wait)
+
+
+def _in_milliseconds(text: str) -> float:
+    return number(text, 0, MAX_WAIT * 1000) / 1000
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     raw = b""
     with recording(args, [server]) as writer, imported(server, selector, writer) as device:
         if args.get_device_desc:
-            raw = bytes(device.dev.ctrl_transfer(*_GET_DEVICE_DESCRIPTOR, args.ctrl_timeout_ms))
+            raw = bytes(device.dev.ctrl_transfer(*_GET_DEVICE_DESCRIPTOR, milliseconds(args.transfer_timeout)))
         found = read_description(device.handle)
         remember(server, device.remote, found.strings.get(found.device.iProduct, ""))
     if args.json:

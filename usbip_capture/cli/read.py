@@ -9,16 +9,19 @@ import time
 
 from usbip_capture.cli.endpoint import add_endpoint, check_direction, ready
 from usbip_capture.cli.exits import DONE
-from usbip_capture.cli.groups import add_command, add_recording, number
+from usbip_capture.cli.groups import add_command, add_recording
 from usbip_capture.cli.hexdump import hexdump
 from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording
 from usbip_capture.cli.terminal import Waiting
+from usbip_capture.cli.values import count, whole
+from usbip_capture.durations import milliseconds
+from usbip_capture.wire.structs import MAX_TRANSFER
 
 _EXAMPLES = """\
   usbip-capture read demo --ep 0x83                       one report of the keyboard
   usbip-capture read demo --ep 0x82 --count 2 --raw       two lines of the serial port, as they are
   usbip-capture read demo --ep 0x83 --count 5 --json | jq -r .data
-  usbip-capture read pi --device 1-1.2 --ep 0x81 --count 0 --timeout 0 --pcap reads.pcapng
+  usbip-capture read pi --device 1-1.2 --ep 0x81 --count 0 --transfer-timeout 0 --pcap reads.pcapng
                                                           until Ctrl-C, and captured
 """
 
@@ -30,10 +33,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add_endpoint(parser, "0x81")
     parser.add_argument(
-        "--count", type=number, default=1, metavar="TRANSFERS", help="so many; 0: until Ctrl-C (default: %(default)s)"
+        "--count",
+        type=count,
+        default=1,
+        metavar="TRANSFERS",
+        help="number of transfers; 0: until Ctrl-C (default: %(default)s)",
     )
     parser.add_argument(
-        "--length", type=number, default=0, metavar="BYTES", help="of each transfer (default: the endpoint's packet)"
+        "--length",
+        type=whole(1, MAX_TRANSFER),
+        metavar="BYTES",
+        help="bytes to ask for in each transfer (default: the endpoint's packet)",
     )
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--raw", action="store_true", help="write the bytes themselves to standard output")
@@ -54,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             done = 0
             with Waiting(f"reading endpoint {args.endpoint:#04x}") as waiting:
                 while not args.count or done < args.count:
-                    data = bytes(device.dev.read(args.endpoint, length, int(args.timeout * 1000)))
+                    data = bytes(device.dev.read(args.endpoint, length, milliseconds(args.transfer_timeout)))
                     done += 1
                     waiting.clear()
                     show(data)

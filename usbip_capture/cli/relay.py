@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from usbip_capture.address import DEFAULT_PORT, parse_address
-from usbip_capture.cli.groups import add_command
+from usbip_capture.cli.groups import add_command, add_server
+from usbip_capture.cli.session import chosen_server
+from usbip_capture.cli.values import capture_file
 from usbip_capture.errors import CaptureError, UsbipError
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ _EXAMPLES = """\
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = add_command(commands, "relay", "see what any USB/IP client says to a server", _ABOUT, _EXAMPLES)
-    parser.add_argument("server", nargs="?", metavar="SERVER[:PORT]", help="where the devices are")
+    add_server(parser)
     parser.add_argument(
         "--listen",
         metavar="ADDR:PORT",
@@ -50,7 +52,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="append",
         help="who may connect from other machines, such as 192.0.2.0/24; may be repeated",
     )
-    parser.add_argument("-o", dest="output", metavar="FILE", help="capture into FILE; - is standard output")
+    parser.add_argument(
+        "-o",
+        "--output",
+        "--pcap",
+        dest="output",
+        type=capture_file,
+        metavar="FILE",
+        help="capture into FILE; - is standard output",
+    )
     parser.add_argument(
         "--record-unlinks", action="store_true", help="with -o: also CMD_UNLINK and RET_UNLINK, on unlink0 and so on"
     )
@@ -77,14 +87,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _relay(args: argparse.Namespace) -> int:
-    from usbip_capture.hosts import Server
     from usbip_capture.relay.background import make_responsive
     from usbip_capture.relay.listening import WARNING, is_loopback, listen_address, parse_networks
     from usbip_capture.relay.service import LIST_TIMEOUT, RelayService
 
     make_responsive()
     address, port = listen_address(args.listen or "")
-    service = RelayService(Server.parse(args.server), address, port, parse_networks(",".join(args.allow or ())))
+    service = RelayService(chosen_server(args), address, port, parse_networks(",".join(args.allow or ())))
     relay = service.relay
 
     def ready() -> None:

@@ -6,8 +6,7 @@ import argparse
 import contextlib
 import json
 
-from usbip_capture.address import DEFAULT_PORT
-from usbip_capture.cli.groups import HelpFormatter, add_json, add_recording, port
+from usbip_capture.cli.groups import HelpFormatter, add_device, add_json, add_recording, add_server
 from usbip_capture.errors import UsbipError
 
 _EPILOG = """\
@@ -15,8 +14,8 @@ examples:
   usbip-capture selftest pi --device 1-1.2
   usbip-capture selftest demo --json | jq .wrong
 
-`ok` is as Linux does it, `note` otherwise but harmless, `WRONG` what programs will trip over, `-` what this device has
-nothing to try with. Requests are standard ones, and reads of IN endpoints; nothing is written to the device.
+`ok` is as Linux does it, `note` otherwise but harmless, `WRONG` what programs will trip over, `-` not applicable to
+this device. Requests are standard ones, and reads of IN endpoints; nothing is written to the device.
 
 exit status: 0 nothing is wrong, 1 something is, or the device could not be tested, 2 wrong arguments
 """
@@ -30,9 +29,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("host", metavar="HOST", help="the USB/IP server: HOST, HOST:PORT or [IPv6]:PORT; or demo")
-    parser.add_argument("--port", type=port, default=DEFAULT_PORT, help="its TCP port (default: %(default)s)")
-    parser.add_argument("--device", default="", metavar="DEVICE", help="a busid or VID:PID (default: the only one)")
+    add_server(parser)
+    add_device(parser)
     add_json(parser)
     add_recording(parser)
     parser.set_defaults(run=run)
@@ -43,8 +41,7 @@ def run(args: argparse.Namespace) -> int:
     import usb.core
 
     from usbip_capture.capture.sinks import check_file
-    from usbip_capture.cli.session import recording
-    from usbip_capture.hosts import Selector, Server
+    from usbip_capture.cli.session import chosen_device, chosen_server, recording, resolved
     from usbip_capture.selftest.results import Result, Verdict
     from usbip_capture.selftest.session import Selftest
 
@@ -57,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.pcap:
         check_file(args.pcap)
-    server = Server.parse(args.host, args.port)
-    selector = Selector.parse(args.device)
+    server = chosen_server(args)
+    selector = resolved(server, chosen_device(args))
     with contextlib.ExitStack() as stack:
         pcap = stack.enter_context(recording(args, [server]))
         try:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from usbip_capture.address import parse_address
-from usbip_capture.cli.groups import HelpFormatter
+from usbip_capture.address import DEFAULT_PORT, parse_address
+from usbip_capture.cli.groups import HelpFormatter, add_device, add_recording, add_server
+from usbip_capture.cli.session import chosen_device, chosen_server
+from usbip_capture.cli.values import number8, seconds, whole
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.uart.settings import MAX_BAUDRATE
 
@@ -20,7 +23,8 @@ _EXAMPLES = """\
 examples:
   usbip-capture serial pi                            a terminal on the only serial device of `pi`; Ctrl-] ends it
   usbip-capture serial pi 1-1.2 --baud 921600 --pcap session.pcapng
-  usbip-capture serial pi 303a:1001 --reconnect 10   goes on when the board resets
+  usbip-capture serial pi --serial-number 123456 --reconnect 10
+                                                     goes on when the board resets
   usbip-capture serial pi 1-1.2 --pty /tmp/ttyUSB9   for avrdude, stcgal, screen, ...
   usbip-capture serial pi 1-1.2 --tcp 4000           for telnet, nc, socket://127.0.0.1:4000
   usbip-capture serial pi 1-1.2 --rfc2217 4000       for rfc2217://127.0.0.1:4000, settings and modem lines included
@@ -37,22 +41,28 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=_EXAMPLES,
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("host", metavar="HOST", help="the USB/IP server: HOST, HOST:PORT or [IPv6]:PORT; or demo")
-    parser.add_argument("device", metavar="DEVICE", nargs="?", default="", help="a busid or VID:PID; or the only one")
+    add_server(parser)
+    add_device(parser)
     which = parser.add_argument_group("which port")
-    which.add_argument("--serial-number", metavar="TEXT", help="of the device that is meant")
-    which.add_argument("--instance", metavar="N", help="which of several devices that fit, from 0")
-    which.add_argument("--interface", metavar="N", help="which port of the device, by its interface number")
+    which.add_argument("--instance", type=number8, metavar="N", help="which of several devices that fit, from 0")
+    which.add_argument("--interface", type=number8, metavar="N", help="which port of the device, by interface number")
     line = parser.add_argument_group("line")
-    line.add_argument("--baud", type=_speed, default=115200, metavar="N", help="bits per second (default: %(default)s)")
+    line.add_argument(
+        "--baud",
+        type=whole(1, MAX_BAUDRATE),
+        default=115200,
+        metavar="N",
+        help="bits per second (default: %(default)s)",
+    )
     line.add_argument("--parity", choices=("N", "E", "O", "S", "M"), default="N", help="default: %(default)s")
     line.add_argument("--rtscts", action="store_true", help="flow control by RTS and CTS")
     line.add_argument("--xonxoff", action="store_true", help="flow control by XON and XOFF")
     line.add_argument("--dtr", choices=("0", "1"), help="DTR at the beginning (default: 1)")
     line.add_argument("--rts", choices=("0", "1"), help="RTS at the beginning (default: 1)")
-    parser.add_argument("--pcap", metavar="FILE", help="capture all transfers into FILE")
-    parser.add_argument("--syslog", action="store_true", help="capture the device's log as well")
-    parser.add_argument("--reconnect", metavar="SECONDS", help="wait so long for a device that is lost, and go on")
+    parser.add_argument(
+        "--reconnect", type=seconds, metavar="SECONDS", help="how long to wait for a device that is lost, to go on"
+    )
+    add_recording(parser, log_goes="into the capture")
     terminal = parser.add_argument_group("terminal")
     terminal.add_argument("--eol", choices=("CR", "LF", "CRLF"), default="CRLF", help="default: %(default)s")
     terminal.add_argument("--echo", action="store_true", help="show what is typed")
@@ -96,24 +106,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _url(args: argparse.Namespace) -> str:
+    server, selector = chosen_server(args), chosen_device(args)
     given = {
-        "serial": args.serial_number,
+        "serial": selector.serial or None,
         "instance": args.instance,
         "interface": args.interface,
         "pcap": args.pcap,
-        "syslog": "1" if args.syslog else None,
+        "syslog": args.syslog_port if args.syslog else None,
         "reconnect": args.reconnect,
+        "connect_timeout": server.timeout,
     }
-    query = "&".join(f"{name}={quote(value)}" for name, value in given.items() if value is not None)
-    host = f"[{args.host}]" if args.host.count(":") > 1 and not args.host.startswith("[") else args.host
-    where = f"{quote(host, safe=':[]')}/{quote(args.device, safe=':')}"
-    return f"usbip://{where}{'?' + query if query else ''}"
-
-
-def _speed(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= MAX_BAUDRATE):
-        raise argparse.ArgumentTypeError(f"{text!r} is no speed: give a number of bits per second")
-    return int(text)
+    query = "&".join(f"{name}={quote(str(value))}" for name, value in given.items() if value is not None)
+    host = str(server) if server.port != DEFAULT_PORT or ":" not in server.host else f"[{server.host}]"
+    where = f"{quote(host, safe=':[]')}/{quote(str(replace(selector, serial='')), safe=':')}"
+    return f"usbip://{where}?{query}"
 
 
 def _terminal(args: argparse.Namespace, url: str) -> int:
@@ -147,7 +153,7 @@ def _bridge(args: argparse.Namespace, port: Serial) -> None:
     text = args.tcp if args.tcp is not None else args.rfc2217
     address, number = parse_address(f"127.0.0.1:{text}" if text.isdigit() else text, 0)
     if not number and not text.endswith("0"):
-        raise LocalProtocolError(f"{text!r} names no TCP port: write PORT or ADDR:PORT")
+        raise LocalProtocolError(f"{text!r} does not name a TCP port: write PORT or ADDR:PORT")
     connect = tcp.RawConnection if args.tcp is not None else tcp.Rfc2217Connection
     tcp.serve(port, address, number, connect, _announce)
 

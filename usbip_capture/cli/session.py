@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from usbip_capture.cli.terminal import Waiting
 from usbip_capture.errors import LocalProtocolError
-from usbip_capture.hosts import DEMO, Selector, Server
+from usbip_capture.hosts import DEMO, Selector, Server, parse_selection
 
 if TYPE_CHECKING:
     import usb.core
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 #: Seconds in which the device's log can still say something about the last transfer.
 _LOG_LINGER = 0.2
+#: Seconds for which a device may be away after it was released.
+_AWAY = 1.0
+_RETRY_INTERVAL = 0.05
 
 
 @dataclass(slots=True, frozen=True)
@@ -37,7 +41,7 @@ class Imported:
 
 def chosen_server(args: argparse.Namespace) -> Server:
     """The one server of `groups.add_server`. Raises LocalProtocolError."""
-    return _server(args, args.server or args.host or "")
+    return _server(args, args.server)
 
 
 def chosen_servers(args: argparse.Namespace) -> list[Server]:
@@ -54,11 +58,35 @@ def chosen_device(args: argparse.Namespace) -> Selector:
     """The device of `groups.add_device`. Raises LocalProtocolError."""
     if (args.vid is None) != (args.pid is None):
         raise LocalProtocolError("--vid and --pid belong together: give both, or --device with a busid")
-    if args.vid is None:
-        return Selector.parse(args.device or "")
-    if args.device:
-        raise LocalProtocolError("--device says it all: leave --vid and --pid out")
-    return Selector(vid_pid=(args.vid, args.pid))
+    if args.vid is not None and args.device:
+        raise LocalProtocolError("use either --device or --vid with --pid")
+    selector = Selector.parse(args.device) if args.vid is None else Selector(vid_pid=(args.vid, args.pid))
+    if args.serial_number is None:
+        return selector
+    if selector.serial or not args.serial_number:
+        raise LocalProtocolError("--serial-number needs one serial number, and no serial= beside it")
+    return replace(selector, serial=args.serial_number)
+
+
+def chosen_devices(args: argparse.Namespace) -> list[Selector]:
+    """Those of `groups.add_device` with `several`; ALL if all are meant. Raises LocalProtocolError."""
+    if args.vid is None and args.pid is None and args.serial_number is None:
+        return parse_selection(args.device)
+    return [chosen_device(args)]
+
+
+def resolved(server: Server, selector: Selector) -> Selector:
+    """The device by its busid, where its serial number was given, for those who know none. Raises UsbipError.
+
+    It is waited for until it is listed again: a device that was released is away for half a second on Linux.
+    """
+    if not selector.serial:
+        return selector
+    busid = server.find(selector).busid
+    deadline = time.monotonic() + _AWAY
+    while all(info.busid != busid for info in server.devices()) and time.monotonic() < deadline:
+        time.sleep(_RETRY_INTERVAL)
+    return Selector(busid=busid)
 
 
 @contextmanager
@@ -148,7 +176,9 @@ def _explained(error: usb.core.USBError, remote: RemoteDevice) -> Exception:
         return ServerLost(remote.lost)
     text = str(error.strerror or error)
     if isinstance(error, USBTimeoutError):
-        return UsbipError(f"{text}: give it more time, or look at whether it has something to say at all")
+        return UsbipError(f"{text}: try a longer --transfer-timeout, or check that the device sends on this endpoint")
     if error.errno == EPIPE:
-        return UsbipError(f"{text}: the device refuses that; look at what it knows with `usbip-capture list -v`")
+        control = "control request" in text
+        why = "does not support this request, or not with these values" if control else "has halted this endpoint"
+        return UsbipError(f"{text}: the device {why}")
     return UsbipError(text)

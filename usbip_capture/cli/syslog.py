@@ -11,7 +11,8 @@ import sys
 from typing import TYPE_CHECKING, TextIO
 
 from usbip_capture.address import parse_address
-from usbip_capture.cli.groups import HelpFormatter, port
+from usbip_capture.cli.groups import HelpFormatter, add_old_name
+from usbip_capture.cli.values import capture_file, port
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.syslog.severity import CRITICAL, DEBUG, ERROR, NOTICE, SEVERITIES, WARNING
 
@@ -46,21 +47,30 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=_EXAMPLES,
         formatter_class=HelpFormatter,
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("host", nargs="?", metavar="HOST[:PORT]", help="connect to this device; it is waited for")
-    source.add_argument(
+    parser.add_argument("server", nargs="?", metavar="HOST", help="connect to HOST or HOST:PORT, until it answers")
+    parser.add_argument("--host", metavar="HOST", help="the same, as an option")
+    parser.add_argument(
         "--listen",
         nargs="?",
         const="",
         metavar="PLACES",
-        help="wait for devices at [tcp:|udp:|tls:]ADDRESS[:PORT], several with commas; alone: TCP and UDP, everywhere",
+        help="wait for devices at [tcp:|udp:|tls:]ADDRESS[:PORT], or a comma-separated list; "
+        "alone: TCP and UDP, everywhere",
     )
-    parser.add_argument("--port", type=port, default=DEFAULT_PORT, help="unless one is named (default: %(default)s)")
-    parser.add_argument("--level", choices=SEVERITIES, default="debug", help="the least severe messages to show")
+    parser.add_argument(
+        "--syslog-port",
+        type=port,
+        default=DEFAULT_PORT,
+        metavar="PORT",
+        help="its log port, unless HOST or PLACES name one (default: %(default)s)",
+    )
+    add_old_name(parser, "--port", "--syslog-port", port, metavar="PORT")
+    parser.add_argument("--level", choices=SEVERITIES, default="debug", help="minimum severity to show")
     colours = ("auto", "always", "never")
     parser.add_argument("--colour", "--color", choices=colours, default="auto", help="colours by severity")
     parser.add_argument(
         "--pcap",
+        type=capture_file,
         metavar="FILE",
         help="also capture the messages, for Wireshark; - is standard output, the lines go to standard error then",
     )
@@ -77,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
     _check(args)
     _tell_of_connections()
-    host, port = parse_address(args.host, args.port) if args.host is not None else (None, args.port)
+    host, port = parse_address(args.server, args.syslog_port) if args.server else (None, args.syslog_port)
     receiver = SyslogReceiver(
         host,
         port,
@@ -134,6 +144,8 @@ def as_json(message: Message) -> dict[str, object]:
 
 def _check(args: argparse.Namespace) -> None:
     """Raises LocalProtocolError for options that would do nothing."""
+    if bool(args.server) == (args.listen is not None):
+        raise LocalProtocolError("give either HOST to connect to, or --listen")
     if args.align and args.pcap is None:
         raise LocalProtocolError("--align changes times in a capture: add --pcap FILE")
     if args.certificate and not (args.listen and "tls:" in args.listen.lower()):

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from usbip_capture import injected
-from usbip_capture.address import DEFAULT_PORT
-from usbip_capture.cli.groups import LOG_PORT, HelpFormatter, port, seconds
+from usbip_capture.cli.groups import HelpFormatter, add_device, add_old_name, add_recording, add_server
+from usbip_capture.cli.values import seconds, wait
 from usbip_capture.errors import LocalProtocolError, UsbipError
 
 if TYPE_CHECKING:
@@ -44,59 +44,47 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "use",
         help="run a PyUSB program on a server's devices",
-        usage="usbip-capture use HOST [options] -- PROGRAM [ARGS...]",
+        usage="usbip-capture use HOST [DEVICE] [options] -- PROGRAM [ARGS...]",
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("host", metavar="HOST", help="the USB/IP server: HOST, HOST:PORT or [IPv6]:PORT; or demo")
-    parser.add_argument("--port", type=port, default=DEFAULT_PORT, help="its TCP port (default: %(default)s)")
-    parser.add_argument(
-        "--device",
-        default="",
-        metavar="DEVICE",
-        help="let the program see this one only: a busid or VID:PID, several with commas (default: all)",
-    )
-    parser.add_argument("--pcap", default="", metavar="FILE", help="capture all transfers into FILE")
-    parser.add_argument(
-        "--syslog", action="store_true", help="also show the log of the device on standard error, and capture it"
-    )
-    parser.add_argument("--syslog-port", type=port, default=LOG_PORT, help="its log port (default: %(default)s)")
-    parser.add_argument(
-        "--timeout", type=seconds, default=2.0, metavar="SECONDS", help="for connecting (default: %(default)s)"
-    )
+    add_server(parser)
+    add_old_name(parser, "--timeout", "--connect-timeout", wait)
+    add_device(parser, several=" or a comma-separated list: what the program sees (default: all)")
     parser.add_argument(
         "--reconnect",
         type=seconds,
         default=0.0,
         metavar="SECONDS",
-        help="wait so long for a device that is lost, and import it again (default: 0, leave it lost)",
+        help="how long to wait for a device that is lost, to import it again (default: 0, leave it lost)",
     )
+    add_recording(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the program; its exit status. Raises UsbipError when there is no such program or server."""
     from usbip_capture.capture.sinks import check_file
-    from usbip_capture.cli.session import log_of
-    from usbip_capture.hosts import Selector, Server, parse_selection
-    from usbip_capture.pyusb_backend import get_backend
+    from usbip_capture.cli.session import chosen_devices, chosen_server, log_of, resolved
+    from usbip_capture.hosts import Selector
 
     if not args.program:
         raise LocalProtocolError(NO_PROGRAM)
     command = _command(args.program)
-    # What is wrong is better said now than in a program's traceback.
-    get_backend(args.host, args.port, args.timeout, device=args.device, reconnect=args.reconnect).close()
     if args.pcap:
         check_file(args.pcap)
-    selection = parse_selection(args.device) or [Selector()]
-    server = Server.parse(args.host, args.port, args.timeout)
-    _look_for(server, selection)
+    server = chosen_server(args)
+    # What is wrong is better said now than in a program's traceback.
+    selection = [resolved(server, selector) for selector in chosen_devices(args)]
+    _look_for(server, selection or [Selector()])
     # Into a capture only the program's own process can write the log.
     shown = args.syslog and not args.pcap
     log = log_of(server, args.syslog_port, None) if shown else contextlib.nullcontext()
     with log, tempfile.TemporaryDirectory(prefix="usbip-capture-") as folder:
         marker = Path(folder, "used")
-        settings = {name: getattr(args, name) for name in ("host", "port", "device", "timeout", "reconnect")}
+        settings: dict[str, object] = {"host": server.host, "port": server.port, "timeout": server.timeout}
+        settings["device"] = ",".join(map(str, selection))
+        settings["reconnect"] = args.reconnect
         settings["pcap"] = os.path.abspath(args.pcap) if args.pcap else ""
         settings["syslog_port"] = args.syslog_port if args.syslog and args.pcap else 0
         settings["marker"] = str(marker)

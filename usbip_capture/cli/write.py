@@ -11,8 +11,10 @@ from typing import BinaryIO
 
 from usbip_capture.cli.endpoint import add_endpoint, check_direction, ready
 from usbip_capture.cli.exits import DONE
-from usbip_capture.cli.groups import add_command, add_json, add_recording, data_hex
+from usbip_capture.cli.groups import add_command, add_json, add_recording
 from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording
+from usbip_capture.cli.values import data_hex
+from usbip_capture.durations import milliseconds
 from usbip_capture.errors import UsbipError
 
 _EXAMPLES = """\
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     ):
         ready(device, args.endpoint, args.alternate)
         for portion in portions:
-            written += int(device.dev.write(args.endpoint, portion, int(args.timeout * 1000)))
+            written += int(device.dev.write(args.endpoint, portion, milliseconds(args.transfer_timeout)))
             transfers += 1
     if args.json:
         print(json.dumps({"written": written, "transfers": transfers}))

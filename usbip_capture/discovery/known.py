@@ -51,7 +51,8 @@ class KnownServer:
     def display(self) -> str:
         """As Wireshark lists it."""
         where = f"{self.host}:{self.port}" if ":" not in self.host else f"[{self.host}]:{self.port}"
-        return f"USB/IP remote: {self.name or self.host} ({where})"
+        named = self.name and self.name != self.host
+        return f"USB/IP remote: {self.name} ({where})" if named else f"USB/IP remote: {where}"
 
 
 class KnownDevice:

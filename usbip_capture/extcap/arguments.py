@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
 
+from usbip_capture.cli.parsing import Parser
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.option import BOOLEAN
 from usbip_capture.options import INTERFACE, OPTIONS
 
 _EXAMPLES = f"""\
 examples:
-  usbip-extcap --capture --extcap-interface {INTERFACE} --host demo --duration 3 --fifo demo.pcapng
-  usbip-extcap --capture --extcap-interface {INTERFACE} --host pi --device 1-1.2 --fifo - | tshark -r -
+  usbip-extcap --capture --host demo --duration 3 --fifo demo.pcapng
+  usbip-extcap --capture --host pi --device 1-1.2 --fifo - | tshark -r -
   tshark -i {INTERFACE} -o extcap.usbip_remote.host:pi -o extcap.usbip_remote.device:1-1.2
 
 exit status: 0 all is well, 1 it failed (one sentence says why), 2 wrong arguments, 130 Ctrl-C came before it was done
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raises LocalProtocolError where argparse would print its usage and exit."""
-
-    def error(self, message: str) -> NoReturn:
-        raise LocalProtocolError(f"{message}: see usbip-extcap --help")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """All that a person may give."""
-    made = _Parser(
+    made = Parser(
         prog="usbip-extcap",
         description="Wireshark's USB/IP interface. It also captures alone:",
         epilog=_EXAMPLES,
@@ -37,26 +30,8 @@ def parser() -> argparse.ArgumentParser:
         add_help=False,  # argparse would print and exit in the middle of a capture
     )
     made.add_argument("-h", "--help", action="store_true", help="show this help")
-    jobs = made.add_mutually_exclusive_group()
-    jobs.add_argument("--install", action="store_true", help="put it where this machine's Wireshark looks for it")
-    jobs.add_argument("--uninstall", action="store_true", help="take it away again")
-    jobs.add_argument("--doctor", action="store_true", help="look for everything that may be wrong, and say what helps")
-    jobs.add_argument(
-        "--profile",
-        nargs="?",
-        const="install",
-        choices=("install", "remove"),
-        help="install the Wireshark profile USB-IP (columns, colours, filter buttons), or remove it",
-    )
-    jobs.add_argument(
-        "--wireshark",
-        nargs="+",
-        metavar=("HOST", "DEVICE"),
-        help="start Wireshark, capturing from HOST[:PORT], perhaps from one DEVICE, at once",
-    )
-    jobs.add_argument("--version", action="store_true", help="print the version")
-    jobs.add_argument("--capture", action="store_true", help="capture, until stopped")
-    made.add_argument("--extcap-interface", metavar="NAME", help=f"what to capture: {INTERFACE}")
+    _add_jobs(made)
+    made.add_argument("--extcap-interface", metavar="NAME", help=f"what to capture (default: {INTERFACE})")
     made.add_argument("--fifo", metavar="FILE", help="where to write: a file, a named pipe, - for standard output")
     made.add_argument("--extcap-capture-filter", metavar="FILTER", help="write only these URBs, such as 'bulk and in'")
     for option in OPTIONS:
@@ -72,17 +47,42 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def _add_jobs(made: Parser) -> None:
+    jobs = made.add_mutually_exclusive_group()
+    jobs.add_argument("--install", action="store_true", help="put it where this machine's Wireshark looks for it")
+    jobs.add_argument("--uninstall", action="store_true", help="take it away again")
+    jobs.add_argument(
+        "--doctor", action="store_true", help="look for everything that may be wrong, and say how to fix it"
+    )
+    jobs.add_argument(
+        "--profile",
+        nargs="?",
+        const="install",
+        choices=("install", "remove"),
+        help="install the Wireshark profile USB-IP (columns, colours, filter buttons), or remove it",
+    )
+    jobs.add_argument(
+        "--wireshark",
+        nargs="+",
+        metavar=("HOST", "DEVICE"),
+        help="start Wireshark, capturing from HOST[:PORT], perhaps from one DEVICE, at once",
+    )
+    jobs.add_argument("--version", action="store_true", help="print the version")
+    jobs.add_argument("--capture", action="store_true", help="capture, until stopped")
+
+
 def parse(argv: list[str]) -> argparse.Namespace:
     """What was given, as text; None for what was not. Raises LocalProtocolError.
 
     What Wireshark adds in newer versions (`--extcap-...`) is passed over, a misspelt option of ours is not.
     """
-    namespace, unknown = parser().parse_known_args(argv)
+    made = parser()
+    namespace, unknown = made.parse_known_args(argv)
     for at, argument in enumerate(unknown):
         ours = argument.startswith("--") and not argument.startswith("--extcap-")
         value = at and unknown[at - 1].startswith("--extcap-") and "=" not in unknown[at - 1]
         if ours or not (argument.startswith("--") or value):
-            raise LocalProtocolError(f"{argument!r} is no option: see usbip-extcap --help")
+            raise LocalProtocolError(made.unknown(argument))
     return namespace
 
 

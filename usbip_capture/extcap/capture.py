@@ -247,6 +247,8 @@ class CaptureProcess:
                 raise LocalProtocolError("--help explains and captures nothing: leave --capture and --fifo out")
             choices = Choices(arguments.given(namespace))
             interface = value_of(self._argv, "--extcap-interface")
+            if interface is None:  # a person, who need not know what it is called
+                interface = INTERFACE
             wrong = queries.unknown_interface(interface)
             if interface and not wrong and registry.find(interface):
                 choices.mode = RELAY

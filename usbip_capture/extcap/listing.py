@@ -20,7 +20,7 @@ def list_devices(host: str, port: str, timeout: float) -> tuple[list[KnownDevice
         return [], "give the server's name first, then Reload"
     port = port.strip() or str(DEFAULT_PORT)
     if not (port.isascii() and port.isdigit() and len(port) <= 5):
-        return [], f"{port!r} is no port: give a number from 1 to 65535, then Reload"
+        return [], f"{port!r} is not a TCP port (1 to 65535): correct it, then Reload"
     threading.Thread(target=lambda: answers.put(_ask(host, int(port), timeout)), daemon=True).start()
     try:
         return answers.get(timeout=timeout)

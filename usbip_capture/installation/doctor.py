@@ -192,8 +192,8 @@ def _servers() -> Iterator[Finding]:
     """Ask every known server at once."""
     for entry in configured():
         if entry.problem:
-            what, _, remedy = entry.problem.partition(": ")
-            text = f"{entry.entry!r} in {_WHERE[entry.source]} cannot be used: {what}"
+            _, _, remedy = entry.problem.partition(": ")
+            text = entry.complaint(_WHERE[entry.source]).removesuffix(f": {remedy}")
             yield Finding(WARNING, text, remedy or "look at it with 'usbip-capture config'")
     found: dict[Server, Finding] = {}
     threads = []

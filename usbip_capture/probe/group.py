@@ -15,10 +15,14 @@ class ProbeGroup:
     """The devices of `server` that `selection` names: nothing, `auto`, busids and VID:PIDs with commas, or `all`."""
 
     def __init__(
-        self, server: Server, selection: str, settings: ProbeSettings, events: ProbeEvents | None = None
+        self,
+        server: Server,
+        selection: str | list[Selector],
+        settings: ProbeSettings,
+        events: ProbeEvents | None = None,
     ) -> None:
         self._server = server
-        self._selectors = parse_selection(selection)
+        self._selectors = parse_selection(selection) if isinstance(selection, str) else selection
         self._settings = settings
         self._events = events
         self._sessions: list[ProbeSession] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 
 import usb.core
 
@@ -194,10 +195,13 @@ class ProbeSession:
     def _wait_for(self, before: DeviceInfo) -> RemoteDevice | None:
         """Look for the device until it can be imported again; None when stopped meanwhile.
 
-        Without a selector it is the one that was there before: at its place, or elsewhere by its VID:PID.
+        Without a busid or VID:PID it is the one that was there before: at its place, or elsewhere by its VID:PID.
         """
         selector = self._selector
-        choices = [selector] if str(selector) else [Selector(busid=before.busid), Selector(vid_pid=before.vid_pid)]
+        choices = [selector]
+        if selector.serial or not str(selector):
+            here, elsewhere = Selector(before.busid), Selector(vid_pid=before.vid_pid)
+            choices = [replace(choice, serial=selector.serial) for choice in (here, elsewhere)]
         while not self._stopping:
             self._wake.wait(RETRY_INTERVAL)  # servers need about that long after a device was given back
             self._wake.clear()

@@ -32,7 +32,8 @@ def get_backend(
     timeout: seconds for connecting and for listing and importing devices.
     pcap: where to capture all URBs. A PcapWriter stays open and is yours to close; a capture into a path or a stream
     is completed by the backend's `close()`, which leaves a stream of yours open.
-    device: see only these: a busid or VID:PID, several with commas; empty is all.
+    device: see only these: a busid, VID:PID or serial=NUMBER, or a comma-separated list; empty is all. For a serial
+    number each device is imported once, and released.
     reconnect: seconds to wait for a device that was lost. What was under way fails with "no such device"; the next
     use imports it again, with the configuration and alternate settings that it had, even if its VID:PID has changed
     meanwhile. 0: it stays lost, as with libusb.
@@ -47,7 +48,7 @@ def get_backend(
     if not isinstance(reconnect, (int, float)) or not reconnect >= 0:
         raise LocalProtocolError(f"reconnect is {reconnect!r}: give seconds, or 0 to leave a lost device lost")
     if not isinstance(device, str):
-        raise LocalProtocolError(f"device is {device!r}: give a busid or VID:PID, several with commas")
+        raise LocalProtocolError(f"device is {device!r}: give a busid or VID:PID, or a comma-separated list")
     selection = parse_selection(device) if device else ALL
     return backend_of(server, selection, pcap, reconnect=reconnect, max_transfer=max_transfer)
 

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.device import Device
+from usbip_capture.devices.serial_number import read_serial_number
 from usbip_capture.errors import UsbipError
 from usbip_capture.hosts import Selector, Server
 from usbip_capture.pyusb_backend.errors import no_device
@@ -91,14 +92,15 @@ class ServerSource(Source):
         self._known: WeakValueDictionary[str, Exported] = WeakValueDictionary()
         self._descriptors: dict[tuple[object, ...], DeviceDescriptor] = {}
         self._channels: dict[str, UsbChannel] = {}
+        self._serials: dict[tuple[object, ...], str] = {}
 
     def devices(self) -> Iterator[Exported]:
-        listed = {info.busid: info for info in self._listed()}
+        listed = {info.busid: info for info in self._listed() if self._selected(info)}
         with self._lock:
             # Servers leave out devices in use, and those that PyUSB still holds are in use by us.
             found = {busid: exported for busid, exported in self._known.items() if self._still_ours(exported)}
             for busid, info in listed.items():
-                if busid not in found and self._selected(info):
+                if busid not in found:
                     found[busid] = self._exported(info)
             self._known.update(found)
         yield from found.values()
@@ -112,7 +114,24 @@ class ServerSource(Source):
             self._pcap.close()
 
     def _selected(self, info: DeviceInfo) -> bool:
-        return not self._selection or any(selector.matches(info) for selector in self._selection)
+        return not self._selection or any(
+            selector.matches(info) and selector.serial in ("", self._serial_number(info))
+            for selector in self._selection
+        )
+
+    def _serial_number(self, info: DeviceInfo) -> str:
+        """Read once, as long as it is the same device; of one that is not handed over, empty."""
+        identity = _identity(info)
+        if identity not in self._serials:
+            try:
+                device = self._server.import_device(Selector(busid=info.busid))
+            except UsbipError as error:
+                log.debug("its serial number cannot be read: %s", error)
+                return ""
+            self._serials[identity] = read_serial_number(device)
+            _given_back.add(self._server, info.busid)
+            device.close()
+        return self._serials[identity]
 
     def _still_ours(self, exported: Exported) -> bool:
         return exported.alive or (bool(self._reconnect) and exported.imported)

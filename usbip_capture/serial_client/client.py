@@ -64,6 +64,8 @@ class SerialClient:
         Raises UsbipError, DeviceNotFound if there is none.
         """
         selector = Selector.parse(device)
+        if selector.serial:
+            return [self.attach(device, settings=settings)]
         found = sorted(
             (info for info in self.devices() if selector.matches(info)), key=lambda info: (len(info.busid), info.busid)
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import unquote, urlsplit
 
 from usbip_capture.errors import LocalProtocolError
@@ -11,10 +11,11 @@ from usbip_capture.hosts import Selector, Server
 SCHEME = "usbip"
 LOG_PORT = 1514
 LOG_LEVELS = ("debug", "info", "warning", "error")
-_PARAMETERS = ("serial", "interface", "instance", "pcap", "syslog", "reconnect", "logging")
+_PARAMETERS = ("serial", "interface", "instance", "pcap", "syslog", "reconnect", "connect_timeout", "logging")
 _FORM = "write usbip://HOST[:PORT]/BUSID or usbip://HOST[:PORT]/VID:PID"
 _MAX_BUSID = 31  # bytes. Ref: Linux Documentation/usb/usbip_protocol.rst, OP_REQ_IMPORT
-_MAX_RECONNECT = 86_400.0
+_MAX_SECONDS = 86_400.0
+_CONNECT_TIMEOUT = 5.0
 
 
 @dataclass(slots=True, frozen=True)
@@ -37,13 +38,18 @@ class PortUrl:
     reconnect: float = 0.0
     logging: str = ""
 
+    def __post_init__(self) -> None:
+        if self.selector.serial:  # as `serial=TEXT` in the place of a busid
+            object.__setattr__(self, "serial", self.serial or self.selector.serial)
+            object.__setattr__(self, "selector", replace(self.selector, serial=""))
+
     @classmethod
     def parse(cls, text: str) -> PortUrl:
         """`usbip://host[:port]/busid` or `/VID:PID`, with parameters. Raises LocalProtocolError, naming the part."""
         try:
             parts = urlsplit(text)
         except ValueError as error:
-            raise LocalProtocolError(f"{text!r} is no URL ({error}): {_FORM}") from error
+            raise LocalProtocolError(f"{text!r} is not a URL ({error}): {_FORM}") from error
         if parts.scheme != SCHEME:
             raise LocalProtocolError(f"{text!r} does not begin with usbip://: {_FORM}")
         if not parts.netloc:
@@ -57,14 +63,14 @@ class PortUrl:
         if selector.busid and "instance" in given:
             raise LocalProtocolError(f"{selector.busid} in {text!r} means one device only: leave instance= out")
         return cls(
-            Server.parse(unquote(parts.netloc)),
+            Server.parse(unquote(parts.netloc), timeout=_seconds("connect_timeout", given, _CONNECT_TIMEOUT)),
             selector,
             _filled("serial", given),
             _number("interface", given, 255),
             _number("instance", given, 255),
             _filled("pcap", given),
             _syslog(given),
-            _reconnect(given),
+            _seconds("reconnect", given, 0.0),
             _level(given),
         )
 
@@ -78,7 +84,7 @@ class PortUrl:
 def _selector(path: str, text: str) -> Selector:
     busid = path.removeprefix("/").removesuffix("/")
     if "/" in busid or len(busid.encode()) > _MAX_BUSID or any(c.isspace() for c in busid):
-        raise LocalProtocolError(f"{busid!r} in {text!r} is no device: {_FORM}")
+        raise LocalProtocolError(f"{busid!r} in {text!r} is not a device: {_FORM}")
     return Selector.parse(busid)
 
 
@@ -107,7 +113,7 @@ def _number(name: str, given: dict[str, str], most: int) -> int | None:
         return None
     value = given[name]
     if not (value.isascii() and value.isdigit() and len(value) < 6 and int(value) <= most):
-        raise LocalProtocolError(f"{name}={value} in the URL is no number from 0 to {most}")
+        raise LocalProtocolError(f"{name}={value} in the URL is not a number from 0 to {most}")
     return int(value)
 
 
@@ -122,14 +128,16 @@ def _syslog(given: dict[str, str]) -> int:
     raise LocalProtocolError(f"syslog={value} in the URL is neither 1, 0 nor a TCP port")
 
 
-def _reconnect(given: dict[str, str]) -> float:
-    value = given.get("reconnect", "0")
+def _seconds(name: str, given: dict[str, str], default: float) -> float:
+    value = given.get(name, default)
     try:
         seconds = float(value)
     except ValueError:
         seconds = -1.0
-    if not 0 <= seconds <= _MAX_RECONNECT:  # not true for NaN either
-        raise LocalProtocolError(f"reconnect={value} in the URL is no time in seconds: write reconnect=10")
+    if not 0 <= seconds <= _MAX_SECONDS:  # not true for NaN either
+        raise LocalProtocolError(
+            f"{name}={value} in the URL is not a time in seconds up to {_MAX_SECONDS:.0f}: write {name}=10"
+        )
     return seconds
 
 

@@ -36,9 +36,9 @@ def test_all_sources_each_server_once(home: Path, monkeypatch: pytest.MonkeyPatc
     memory.remember_server("192.0.2.20", 3240, "esp32", "mdns")
     found = [(s.interface, s.display, s.source) for s in known_servers()]
     assert found == [
-        ("usbip-pi", "USB/IP remote: pi (pi:3240)", "environment"),
+        ("usbip-pi", "USB/IP remote: pi:3240", "environment"),
         ("usbip-rack-1", "USB/IP remote: Rack 1 (192.0.2.10:3241)", "environment"),
-        ("usbip-fe80--1", "USB/IP remote: fe80::1 ([fe80::1]:3240)", "environment"),
+        ("usbip-fe80--1", "USB/IP remote: [fe80::1]:3240", "environment"),
         ("usbip-lab", "USB/IP remote: lab (lab.example:3240)", "configuration"),
         ("usbip-esp32", "USB/IP remote: esp32 (192.0.2.20:3240)", "mdns"),
     ]

@@ -98,8 +98,8 @@ def test_reload_says_what_went_wrong_as_an_item_that_does_no_harm() -> None:
         ([], "name first"),
         (["--host", "no-such.invalid"], "not known"),
         (["--host", "a:b:c/"], "a:b:c/"),
-        (["--host", "demo", "--port", "junk"], "is no port"),
-        (["--host", "demo", "--port", "99999"], "is no port"),
+        (["--host", "demo", "--port", "junk"], "is not a TCP port"),
+        (["--host", "demo", "--port", "99999"], "is not a TCP port"),
     ],
 )
 def test_reload_without_a_server(options: list[str], words: str) -> None:

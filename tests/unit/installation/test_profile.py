@@ -121,7 +121,7 @@ def test_a_folder_that_cannot_be_made(machine: Machine, capsys: pytest.CaptureFi
 
 def test_a_wrong_word(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--profile", "nonsense"]) == 2
-    assert "invalid choice" in capsys.readouterr().err
+    assert "--profile: 'nonsense' is not a possible value: choose from install, remove" in capsys.readouterr().err
 
 
 def test_by_the_rule_where_nothing_is_told(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

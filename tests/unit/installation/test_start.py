@@ -52,9 +52,9 @@ def test_the_command(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["pi:none"], "no address"),
+        (["pi:none"], "is not an address"),
         (["a", "b", "c"], "--wireshark pi 1-1.2"),
-        ([], "expected at least one argument"),
+        ([], "--wireshark needs a value"),
         (["pi", "no device {}"], "--device cannot be"),
     ],
 )

@@ -1,0 +1,160 @@
+"""One dialect for all commands: what is meant is called the same everywhere, and old spellings still work."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+
+import pytest
+
+from usbip_capture.cli.commands import COMMANDS, parse, parser
+from usbip_capture.cli.parsing import Parser, subparsers
+from usbip_capture.cli.session import chosen_device, chosen_devices, chosen_server
+from usbip_capture.cli.values import capture_file
+from usbip_capture.errors import LocalProtocolError
+from usbip_capture.hosts import Selector
+
+ONE_SERVER = ("probe", "control", "read", "write", "capture", "serial", "use", "selftest")
+SERVERS = (*ONE_SERVER, "list", "ports", "relay")
+NEEDED = {
+    "control": ["--bm-request-type", "0x80", "--b-request", "6"],
+    "read": ["--ep", "0x81"],
+    "write": ["--ep", "1", "--text", "x"],
+    "capture": ["-o", "x.pcapng"],
+    "use": ["--", "program"],
+}
+#: Words that belong to one thing each, wherever an option has them.
+METAVARS = {
+    "--host": "HOST", "--device": "DEVICE", "--serial-number": "TEXT", "--vid": "NUMBER", "--pid": "NUMBER",
+    "--pcap": "FILE", "--syslog-port": "PORT", "--connect-timeout": "SECONDS", "--transfer-timeout": "SECONDS",
+    "--mdns-timeout": "SECONDS", "--duration": "SECONDS",
+}  # fmt: skip
+
+
+def of(command: str) -> Parser:
+    return subparsers(parser(command))[command]
+
+
+def shown(command: str) -> list[argparse.Action]:
+    return [action for action in of(command)._actions if action.help != argparse.SUPPRESS]
+
+
+def line(command: str, *words: str) -> argparse.Namespace:
+    needed = NEEDED.get(command, [])
+    return parse(command, [*words, *needed])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_option_has_one_meaning_everywhere(command: str) -> None:
+    for action in shown(command):
+        for flag in action.option_strings:
+            assert METAVARS.get(flag, action.metavar) == action.metavar, (command, flag)
+        assert not {"--timeout", "--ctrl-timeout-ms"} & set(action.option_strings), command
+        assert not (action.dest == "port" and command == "syslog")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_explained(command: str) -> None:
+    bare = ("bm_request_type", "b_request", "w_value", "w_index", "shell")
+    assert [action.dest for action in shown(command) if not action.help and action.dest not in bare] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_wrong_options_and_values_are_one_sentence(command: str) -> None:
+    made = of(command)
+    for action in shown(command):
+        for flag in action.option_strings:
+            if not flag.startswith("--") or flag == "--help":
+                continue
+            misspelt = flag[:-2] + flag[-1] + "zq"
+            with pytest.raises(LocalProtocolError, match=f"{misspelt} is not an option"):
+                parse(command, [misspelt, *(["--", "program"] if command == "use" else [])])
+            if action.type is not None and action.type is not capture_file:
+                with pytest.raises(LocalProtocolError, match=rf"^{action.option_strings[0]}.* ") as caught:
+                    made.parse_args([flag, "\x7f?"])
+                assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_numbers_have_bounds(command: str) -> None:
+    for action in shown(command):
+        if action.type is not None and callable(action.type):
+            for text in ("1e400", "9" * 30):
+                try:
+                    value = action.type(text)
+                except argparse.ArgumentTypeError:
+                    continue
+                assert isinstance(value, (str, bytes)), (command, action.dest, value)
+
+
+@pytest.mark.parametrize("command", SERVERS)
+def test_the_server_as_word_and_as_option(command: str) -> None:
+    for words in (["pi"], ["--host", "pi"]):
+        args = line(command, *words, "--port", "3241", "--connect-timeout", "7")
+        server = args.servers[0] if args.host is None and command in ("list", "ports") else args.host or args.server
+        assert (server, args.port, args.connect_timeout) == ("pi", 3241, 7)
+        if command not in ("list", "ports"):
+            assert str(chosen_server(args)) == "pi:3241"
+
+
+@pytest.mark.parametrize("command", ONE_SERVER)
+def test_the_device_as_word_and_as_option(command: str) -> None:
+    for words in (["pi", "1-1.2"], ["pi", "--device", "1-1.2"], ["--host", "pi", "1-1.2"], ["--device", "1-1.2", "pi"]):
+        args = line(command, *words)
+        assert (args.server, chosen_devices(args)) == ("pi", [Selector(busid="1-1.2")])
+    ids, number = ["--vid", "0x303a", "--pid", "0x4004"], ["--serial-number", "A B,C"]
+    assert chosen_devices(line(command, "pi", *ids)) == [Selector(vid_pid=(0x303A, 0x4004))]
+    assert chosen_device(line(command, "pi", *number)) == Selector(serial="A B,C")
+    assert chosen_devices(line(command, "pi", *ids, *number)) == [Selector("", (0x303A, 0x4004), "A B,C")]
+    assert chosen_device(line(command, "pi", "serial=A")) == Selector(serial="A")
+    assert chosen_device(line(command, "pi")) == Selector()
+
+
+@pytest.mark.parametrize("command", ONE_SERVER)
+def test_options_and_words_in_any_order(command: str) -> None:
+    args = line(command, "pi", "--port", "3241", "1-1", "--syslog")
+    assert (args.server, args.device, args.port, args.syslog) == ("pi", "1-1", 3241, True)
+
+
+@pytest.mark.parametrize(
+    ("command", "old", "new"),
+    [
+        ("list", "--timeout 3", "--connect-timeout 3"),
+        ("ports", "--timeout 3", "--connect-timeout 3"),
+        ("probe", "--timeout 3", "--connect-timeout 3"),
+        ("control", "--timeout 3", "--connect-timeout 3"),
+        ("capture", "--timeout 3", "--connect-timeout 3"),
+        ("use", "--timeout 3", "--connect-timeout 3"),
+        ("read", "--timeout 3", "--transfer-timeout 3"),
+        ("write", "--timeout 3", "--transfer-timeout 3"),
+        ("probe", "--ctrl-timeout-ms 1500", "--transfer-timeout 1.5"),
+        ("control", "--ctrl-timeout-ms 1500", "--transfer-timeout 1.5"),
+        ("discover", "--timeout 3", "--mdns-timeout 3"),
+        ("syslog", "demo --port 1515", "demo --syslog-port 1515"),
+    ],
+)
+def test_old_spellings_still_work(command: str, old: str, new: str) -> None:
+    before, after = line(command, *old.split()), line(command, *new.split())
+    assert {**vars(before), "run": 0} == {**vars(after), "run": 0}
+    assert f"  {old.split()[-2]} " not in of(command).format_help()
+
+
+@pytest.mark.parametrize("text", ["x.pcap", "x.PCAP", "x.cap", "x.pcap.gz"])
+def test_a_name_that_promises_another_format_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=r"must not end with \.p?cap: captures are pcapng"):
+        capture_file(text)
+
+
+def test_a_pipe_may_be_called_anything(tmp_path_factory: pytest.TempPathFactory) -> None:
+    import os
+
+    path = str(tmp_path_factory.mktemp("pipe") / "usb.pcap")
+    os.mkfifo(path)
+    assert capture_file(path) == path
+    assert capture_file("-") == "-"
+
+
+def test_each_command_has_a_parser_of_ours() -> None:
+    for command in COMMANDS:
+        assert isinstance(of(command), Parser)
+        assert import_module(f"usbip_capture.cli.{command}").__doc__
