@@ -56,16 +56,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_commands_of_the_tshark_page_run(command: str, folder: Path) -> None:
     if shutil.which("tshark") is None:
         pytest.skip("tshark is not installed")
+    if "xxd" in command and shutil.which("xxd") is None:
+        pytest.skip("xxd is not installed")
     environment = {**wireshark_environment(folder), "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-    ours = folder / "bin/usbip-extcap"
-    ours.parent.mkdir(exist_ok=True)
-    launcher = folder / ".config/wireshark/extcap/usbip-extcap"
-    ours.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {launcher} "$@"\n')
-    ours.chmod(0o755)
+    (folder / "bin").mkdir(exist_ok=True)
+    for name, program in (
+        ("usbip-extcap", str(folder / ".config/wireshark/extcap/usbip-extcap")),
+        ("usbip-capture", "-m usbip_capture.cli.main"),
+    ):
+        path = folder / "bin" / name
+        path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {program} "$@"\n')
+        path.chmod(0o755)
+    environment["PYTHONPATH"] = str(ROOT)
     done = subprocess.run(
         command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
     assert "Error" not in done.stderr
-    if "-w capture" not in command and "--fifo capture" not in command and "urb_status < 0" not in command:
+    if "-w capture" not in command and "-o capture" not in command and "urb_status < 0" not in command:
         assert done.stdout.strip(), done.stderr

@@ -175,10 +175,12 @@ def _explained(error: usb.core.USBError, remote: RemoteDevice) -> Exception:
     if remote.lost is not None:
         return ServerLost(remote.lost)
     text = str(error.strerror or error)
+    control = "control request" in text
+    if isinstance(error, USBTimeoutError) and control:
+        return UsbipError(f"{text}: the device may not know this request, or need more time")
     if isinstance(error, USBTimeoutError):
         return UsbipError(f"{text}: try a longer --transfer-timeout, or check that the device sends on this endpoint")
     if error.errno == EPIPE:
-        control = "control request" in text
         why = "does not support this request, or not with these values" if control else "has halted this endpoint"
         return UsbipError(f"{text}: the device {why}")
     return UsbipError(text)

@@ -69,7 +69,7 @@ def stats(path: str, capture_filter: str, page: str | None, *, as_json: bool = F
         lines = text_report(measured.statistics) + _plot(measured.statistics)
         _print(lines + ([] if page is None else [f"the page is {shown(page)}"]))
     if measured.problem is not None:
-        raise CaptureError(f"{measured.problem}; what came before is told")
+        raise CaptureError(f"{measured.problem}; what was readable is shown")
     return 0
 
 

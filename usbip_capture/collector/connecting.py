@@ -78,8 +78,8 @@ class ConnectingCollector:
             retry = FIRST_RETRY if got else retry
             if got or reason != said:
                 log.warning("no log of %s now, trying again until it is there: %s", self._host, reason)
-                state = "is lost" if got else "is missing, and waited for"
-                self._comment(f"usbip-capture: the log of {self._host} {state}: {reason}")
+                state = "the log of {} is lost" if got else "cannot reach the log of {} yet, still trying"
+                self._comment(f"usbip-capture: {state.format(self._host)}: {reason}")
                 said, missing = reason, "back" if got or missing == "back" else "there"
             self._stopping.wait(retry)
             retry = min(2 * retry, LAST_RETRY)

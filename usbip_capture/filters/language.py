@@ -72,7 +72,7 @@ _MAX_DEPTH = 50
 
 
 class FilterError(LocalProtocolError):
-    """The text is no capture filter. `position` counts characters from 0."""
+    """The text is not a capture filter. `position` counts characters from 0."""
 
     def __init__(self, message: str, position: int) -> None:
         super().__init__(message)
@@ -142,7 +142,7 @@ class _Parser:
         test = self._either()
         token, position = self._tokens[self._at]
         if token:
-            raise _error(f"{token!r} is one too many: join tests by and, or", position)
+            raise _error(f"{token!r} is unexpected here: join conditions with and / or", position)
         return test
 
     def _either(self) -> Test:
@@ -236,7 +236,7 @@ class _Parser:
             number = _number(token)
             if number is not None and name not in ("type", "dir"):
                 return number
-        raise _error(f"{token!r} is no value of {name}: give {expected}" if token else
+        raise _error(f"{token!r} is not a value of {name}: give {expected}" if token else
                      f"a value is missing: give {expected}", position)  # fmt: skip
 
     # -- tokens
@@ -320,7 +320,7 @@ def _device(token: str, position: int) -> str:
     try:
         return f"{int(vid, 16):04x}:{int(pid, 16):04x}"
     except ValueError:
-        raise _error(f"{token!r} is no device: give {_FIELDS['device'][2]}", position) from None
+        raise _error(f"{token!r} is not a device: give {_FIELDS['device'][2]}", position) from None
 
 
 # -- tests

@@ -143,7 +143,7 @@ class DeviceHandle:
         """Make a configuration the active one. Raises USBError."""
         with self._lock:
             if not 0 <= value <= 0xFF:
-                raise invalid(f"{value} is no bConfigurationValue of device {self.device.info}")
+                raise invalid(f"{value} is not a bConfigurationValue of device {self.device.info}")
             self.configurations()  # endpoints must be known before they can be followed
             self.control(set_configuration(value), timeout=CONTROL_TIMEOUT)
 

@@ -85,7 +85,7 @@ class OpenDevice:
         """Raises USBError: not claimed, or no such setting."""
         _check_interface(number)
         if not 0 <= alternate <= 0xFF:
-            raise invalid(f"{alternate} is no alternate setting of interface {number} of {self}")
+            raise invalid(f"{alternate} is not an alternate setting of interface {number} of {self}")
         if number not in self.claimed:
             raise not_found(f"interface {number} of {self} is not claimed")
         if not self.unit.has_alternate(number, alternate):
@@ -123,4 +123,4 @@ class OpenDevice:
 
 def _check_interface(number: int) -> None:
     if not 0 <= number < _MAX_INTERFACES:
-        raise invalid(f"{number} is no interface number: 0 to {_MAX_INTERFACES - 1} are")
+        raise invalid(f"{number} is not an interface number (0 to {_MAX_INTERFACES - 1})")

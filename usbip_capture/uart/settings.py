@@ -33,7 +33,7 @@ class LineSettings:
 
     def __post_init__(self) -> None:
         if not 0 < self.baudrate <= MAX_BAUDRATE:
-            raise LocalProtocolError(f"{self.baudrate} baud is no speed; give a number from 1 to {MAX_BAUDRATE}")
+            raise LocalProtocolError(f"{self.baudrate} baud is not a speed: give a number from 1 to {MAX_BAUDRATE}")
         for name, value, allowed in (
             ("byte size", self.bytesize, BYTE_SIZES),
             ("parity", self.parity, PARITIES),

@@ -139,7 +139,7 @@ def pack_busid(busid: str) -> bytes:
     """The 32 bytes of a busid in OP_REQ_IMPORT. Raises LocalProtocolError if it does not fit."""
     raw = busid.encode()
     if not raw or len(raw) >= BUSID_SIZE:
-        raise LocalProtocolError(f"{busid!r} is no busid: 1 to {BUSID_SIZE - 1} bytes are, such as 1-1.2")
+        raise LocalProtocolError(f"{busid!r} is not a busid: 1 to {BUSID_SIZE - 1} bytes, such as 1-1.2")
     return IMPORT_BUSID.pack(raw)
 
 

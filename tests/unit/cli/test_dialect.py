@@ -158,3 +158,43 @@ def test_each_command_has_a_parser_of_ours() -> None:
     for command in COMMANDS:
         assert isinstance(of(command), Parser)
         assert import_module(f"usbip_capture.cli.{command}").__doc__
+
+
+def test_the_serial_command_says_it_all_in_its_url() -> None:
+    from usbip_capture.cli.serial import _url
+    from usbip_capture.serial_port.url import PortUrl
+
+    args = parse(
+        "serial",
+        ["--host", "pi", "--port", "3241", "303a:1001", "--serial-number", "A1", "--connect-timeout", "7", "--syslog"],
+    )
+    url = PortUrl.parse(_url(args))
+    assert (str(url.server), url.server.timeout) == ("pi:3241", 7)
+    assert (url.selector, url.serial, url.syslog) == (Selector(vid_pid=(0x303A, 0x1001)), "A1", 1514)
+    args = parse("serial", ["[fe80::1%eth0]", "serial=B 2/x", "--reconnect", "3"])
+    url = PortUrl.parse(_url(args))
+    assert (url.server.host, url.selector, url.serial, url.reconnect) == ("fe80::1%eth0", Selector(), "B 2/x", 3)
+    assert PortUrl.parse("usbip://pi/serial=A1") == PortUrl.parse("usbip://pi/?serial=A1")
+
+
+@pytest.mark.parametrize(
+    ("words", "request_"),
+    [
+        ("pi 80 06 0100 0 18", (0x80, 6, 0x100, 0, 18, None)),
+        ("pi 0x80 0x06 0x0100 0x0 0x12", (0x80, 6, 0x100, 0, 18, None)),
+        ("pi 1-1 80 6 300 409 255", (0x80, 6, 0x300, 0x409, 255, None)),
+        ("--host pi c0 10 ffff 0 0", (0xC0, 0x10, 0xFFFF, 0, 0, None)),
+        ("pi 40 10 0 0 01 0203", (0x40, 0x10, 0, 0, None, b"\1\2\3")),
+        ("pi 40 10 0 0", (0x40, 0x10, 0, 0, None, None)),
+        ("pi 80 06 0100 0 --length 18", (0x80, 6, 0x100, 0, 18, None)),
+    ],
+)
+def test_a_control_transfer_in_short(words: str, request_: tuple[object, ...]) -> None:
+    from usbip_capture.cli.control import take_request
+
+    args = parse("control", words.split())
+    take_request(args)
+    assert args.server == "pi"
+    assert args.device == ("1-1" if "1-1" in words else "")
+    fields = args.bm_request_type, args.b_request, args.w_value, args.w_index, args.length, args.data_hex
+    assert fields == request_

@@ -35,10 +35,10 @@ LATE = [
 WRONG = [
     ("bulk and", 9, "missing"), ("foo", 1, "'foo'"), ("ep = 1", 4, "=="), ("ep", 3, "comparison"),
     ("ep ==", 6, "value"),
-    ("type < bulk", 6, "=="), ("(bulk", 6, "bracket at 1"), ("ep == zz", 7, "'zz'"), ("bulk in", 6, "one too many"),
+    ("type < bulk", 6, "=="), ("(bulk", 6, "bracket at 1"), ("ep == zz", 7, "'zz'"), ("bulk in", 6, "unexpected"),
     ("ep in 5", 7, "list"), ("ep in (5", 9, "bracket"), ("device == xx:yy", 11, "'xx:yy'"), ("bulk & in", 6, "and"),
     ("bulk | in", 6, "or"), ("'bulk", 1, "not closed"), ("type == 3", 9, "'3'"), ("status == broken", 11, "'broken'"),
-    ("bulk bulk", 6, "one too many"), (")", 1, "not known"), ("$", 1, "nothing"), ("!" * 60 + "in", 51, "nested"),
+    ("bulk bulk", 6, "unexpected"), (")", 1, "not known"), ("$", 1, "nothing"), ("!" * 60 + "in", 51, "nested"),
     ("ep == 0x" + "1" * 40, 7, "0x"), ("ep == \u0663", 7, "value of ep"),
 ]  # fmt: skip
 
