@@ -64,9 +64,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--format",
         choices=("pcapng", "pcap", "text"),
-        default="pcapng",
         help="pcapng: one interface per device, with comments; pcap: for tools that read nothing newer;"
-        " text: usbmon's text form (default: %(default)s)",
+        " text: usbmon's text form (default: as OUT is called, else pcapng)",
     )
     parser.add_argument(
         "--record-unlinks",
@@ -82,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
     from usbip_capture.convert.converter import Converter
     from usbip_capture.convert.source import Source
 
+    if args.format is None:
+        args.format = "pcap" if args.output.lower().endswith((".pcap", ".cap")) else "pcapng"
     if args.record_unlinks and args.format != "pcapng":
         args.parser.error(f"--record-unlinks needs --format pcapng: {args.format} has but one interface")
     source = Source(args.input)

@@ -357,3 +357,13 @@ def test_classic_pcap_has_the_same_times(tmp_path: Path) -> None:
     events = list(read_events(usb))
     assert [event(e.record) for e in events] == EXPECTED
     assert all(e.timestamp_ns >= START_NS for e in events)
+
+
+@pytest.mark.parametrize(("name", "magic"), [("usb.pcap", b"\xd4\xc3\xb2\xa1"), ("usb.pcapng", b"\x0a\x0d\x0d\x0a")])
+def test_the_format_is_what_the_name_says(name: str, magic: bytes, tmp_path: Path) -> None:
+    assert main(["convert", str(GOLDEN / "audio-in/usbip.pcap"), str(tmp_path / name)]) == 0
+    assert (tmp_path / name).read_bytes()[:4] in (
+        magic,
+        magic[::-1],
+        b"\x4d\x3c\xb2\xa1" if "pcapng" not in name else magic,
+    )
