@@ -3,7 +3,7 @@
 
 python3 install.py              install, and put the plug-in where Wireshark looks
 python3 install.py --demo       the same, then capture the built-in simulated device
-python3 install.py --doctor     look for everything that may be wrong, and say what helps
+python3 install.py --doctor     look for everything that may be wrong, and say how to fix it
 python3 install.py --profile    install the Wireshark profile USB-IP; --profile remove takes it away
 python3 install.py --uninstall  take everything back
 python3 install.py --test       make a test environment and run the whole suite; arguments after -- go to pytest

@@ -6,6 +6,7 @@ The host name `demo` is the built-in simulated server, wherever a host is taken.
 from __future__ import annotations
 
 import socket
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ ALL_DEVICES, THE_ONLY_ONE = "all", "auto"
 SERIAL_NUMBER = "serial="
 #: Of what is waited for, in seconds.
 _MAX_TIMEOUT = 1e6
+#: Seconds for which a device may be away after it was released.
+_AWAY = 1.0
+_RETRY_INTERVAL = 0.05
 #: Devices that a sentence names.
 _MAX_LISTED = 8
 
@@ -140,11 +144,13 @@ class Server:
     def find(self, selector: Selector) -> DeviceInfo:
         """The one exported device that is meant. Raises DeviceNotFound, its sentence listing what there is.
 
-        For a serial number each that may be meant is imported, and released.
+        For a serial number each that may be meant is imported, and released; this returns when it is listed again,
+        which takes half a second on Linux.
         """
         if selector.serial:
             device = self._import_by_serial(selector)
             device.close()
+            self._await(device.info.busid)
             return device.info
         devices = self.devices()
         found = [info for info in devices if selector.matches(info)]
@@ -195,7 +201,14 @@ class Server:
             device.close()
             seen.append(f"{info} has {one_line(serial) if serial else 'none'}")
         there = "; ".join(seen[:_MAX_LISTED]) or "it exports no device that could be meant"
-        raise DeviceNotFound(f"no device of {self} has the serial number {one_line(selector.serial)}: {there}")
+        raise DeviceNotFound(
+            f"no device of {self} has the serial number {one_line(selector.serial)} (or it is in use): {there}"
+        )
+
+    def _await(self, busid: str) -> None:
+        deadline = time.monotonic() + _AWAY
+        while all(info.busid != busid for info in self.devices()) and time.monotonic() < deadline:
+            time.sleep(_RETRY_INTERVAL)
 
     def _remedy(self, status: int) -> str:
         if status == OpStatus.DEV_BUSY:

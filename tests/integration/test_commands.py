@@ -83,7 +83,10 @@ ON_THE_DEMO = {
     "probe demo 1-1 --device 1-1": (2, "the device is given twice: '1-1' and --device 1-1"),
     "probe pi --host demo": (2, "the server is given twice: 'pi' and --host demo"),
     "probe demo 1-1 1-2": (2, "'1-2' is one argument too many"),
-    "probe demo --serial-number X": (4, "no device of demo has the serial number X: 1-1 (1209:0001) has DEMO0001"),
+    "probe demo --serial-number X": (
+        4,
+        "no device of demo has the serial number X (or it is in use): 1-1 (1209:0001) has DEMO0001",
+    ),
     "--host demo serial": (2, "a terminal needs a terminal"),
     f"control demo {VENDOR_IN} 0x10": (2, "a request that reads needs a length: add --length BYTES"),
     "control demo": (2, "--bm-request-type is missing; or in short"),

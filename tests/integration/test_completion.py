@@ -27,6 +27,9 @@ LINES = {
     "usbip-capture --host ben": {"bench"},
     "usbip-capture capture --fil": {"--filter"},
     "usbip-capture probe demo --device 1": {"1-1"},
+    "usbip-capture probe demo 1": {"1-1"},
+    "usbip-capture --host demo serial 1": {"1-1"},
+    "usbip-capture probe --ctrl": set(),
     "usbip-capture --host demo prob": {"probe"},
 }
 

@@ -29,6 +29,13 @@ def test_to_a_file(extcap: Path, tmp_path: Path) -> None:
     assert target.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_person_need_not_name_the_interface(extcap: Path, tmp_path: Path) -> None:
+    command = [str(extcap), "--capture", "--host", "demo", "--count", "9", "--fifo", str(tmp_path / "out.pcapng")]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert assert_complete((tmp_path / "out.pcapng").read_bytes(), tmp_path) == 9
+
+
 def test_to_standard_output(extcap: Path, tmp_path: Path) -> None:
     code, out, err = run(extcap, "--host", "demo", "--duration", "0.5", "--fifo", "-")
     assert (code, err) == (0, "")

@@ -13,6 +13,7 @@ import usb.core
 
 from tests.commands import run_line
 from tests.pcapng_reader import read_capture
+from tests.waiting import wait_until
 from usbip_capture import get_backend
 from usbip_capture.demo import DESCRIPTORS, INFO, DemoDevice
 from usbip_capture.devices.chapter9 import StandardRequests
@@ -53,16 +54,18 @@ def test_it_is_found(where: str) -> None:
     server = RemoteServer.parse(where)
     for number, busid in (("A1", "1-1"), ("B 2,x", "1-2")):
         assert server.find(Selector(serial=number)).busid == busid
-        with_import = server.import_device(Selector(serial=number))
-        assert with_import.info.busid == busid
-        with_import.close()
+        imported = server.import_device(Selector(serial=number))
+        assert imported.info.busid == busid
+        imported.close()
+        wait_until("all are listed again", lambda: len(server.devices()) == len(NUMBERS))
     for selector in (Selector(serial="C"), Selector("1-1", serial="B 2,x"), Selector(vid_pid=(1, 2), serial="A1")):
         with pytest.raises(DeviceNotFound, match="has the serial number"):
             server.find(selector)
+        wait_until("all are listed again", lambda: len(server.devices()) == len(NUMBERS))
     with pytest.raises(DeviceNotFound) as caught:
         server.find(Selector(serial="C"))
     told = "1-1 (1209:0001) has A1; 1-2 (1209:0001) has B 2,x; 1-3 (1209:0001) has none"
-    assert str(caught.value) == f"no device of {where} has the serial number C: {told}"
+    assert str(caught.value) == f"no device of {where} has the serial number C (or it is in use): {told}"
 
 
 def test_others_that_are_in_use_are_left_alone(where: str) -> None:

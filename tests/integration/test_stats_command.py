@@ -169,4 +169,4 @@ def test_nobody_reads_the_output() -> None:
 def test_a_filter_that_cannot_be_understood() -> None:
     done = stats(CAPTURE, "--filter", "bulk and")
     assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr == b"usbip-capture: --filter: at 9: something is missing here\n"
+    assert done.stderr == b"usbip-capture stats: --filter: at 9: something is missing here\n"

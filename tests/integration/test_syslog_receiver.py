@@ -316,7 +316,7 @@ def test_wrong_arguments() -> None:
         SyslogReceiver()
     with pytest.raises(LocalProtocolError, match="give one of both"):
         SyslogReceiver("pi", listen="*")
-    with pytest.raises(LocalProtocolError, match="no severity"):
+    with pytest.raises(LocalProtocolError, match="not a severity"):
         SyslogReceiver("pi", min_severity="loud")
 
 

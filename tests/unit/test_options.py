@@ -101,6 +101,21 @@ def test_an_option_without_its_value() -> None:
         arguments.parse(["--capture", "--port"])
 
 
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--capture", "--hots", "pi"], "--hots is not an option: did you mean --host?"),
+        (["--profile", "instal"], "--profile: 'instal' is not a possible value: did you mean install?"),
+        (["--install", "--doctor"], "use either --doctor or --install, not both"),
+        (["pi"], "'pi' is one argument too many: see usbip-extcap --help"),
+    ],
+)
+def test_wrong_words_are_one_sentence(argv: list[str], sentence: str) -> None:
+    with pytest.raises(LocalProtocolError) as caught:
+        arguments.parse(argv)
+    assert str(caught.value) == sentence
+
+
 def test_help_names_every_option() -> None:
     text = arguments.parser().format_help()
     assert [option.flag for option in OPTIONS if option.flag not in text] == []

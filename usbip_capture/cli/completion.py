@@ -11,12 +11,15 @@ from usbip_capture.cli.groups import VALUED, add_command
 
 _PROGRAM = "usbip-capture"
 _SHELLS = ("bash", "zsh", "fish")
+#: Of what stands before the command.
+_BEFORE = "before "
 _EXAMPLES = """\
   bash    echo 'eval "$(usbip-capture completion bash)"' >> ~/.bashrc
   zsh     echo 'eval "$(usbip-capture completion zsh)"' >> ~/.zshrc
   fish    usbip-capture completion fish > ~/.config/fish/completions/usbip-capture.fish
 
-Then Tab completes commands, options, servers that are configured or were used, and the busids they had.
+Then Tab completes commands, options, servers that are configured or were used, and
+the busids they had.
 """
 
 
@@ -54,12 +57,14 @@ def complete() -> None:
     finished = words if os.environ.get("COMP_LINE", "").endswith(" ") else words[:-1]
     command, _ = split(finished)
     made = parser(command if command in COMMANDS else "")
-    for flag in VALUED if command not in COMMANDS else ():
-        made.add_argument(flag)  # which may stand before the command, too
+    for flag in VALUED:  # which may stand before the command, too, whose own would hide them
+        made.add_argument(flag, dest=f"{_BEFORE}{flag.removeprefix('--')}")
     for action in _actions(made):
-        if action.dest in ("host", "server", "servers"):
+        if action.dest in ("host", "servers", f"{_BEFORE}host"):
             action.completer = _servers  # type: ignore[attr-defined]
-        elif action.dest == "device":
+        elif action.dest == "server":
+            action.completer = _first_words  # type: ignore[attr-defined]
+        elif action.dest in ("device", "device_word"):
             action.completer = _busids  # type: ignore[attr-defined]
     autocomplete(made)
 
@@ -79,6 +84,16 @@ def _servers(**given: object) -> list[str]:
     return [DEMO, *dict.fromkeys(name for server in known_servers() for name in _names(server.name, server.address))]
 
 
+def _first_words(parsed_args: argparse.Namespace, **given: object) -> list[str]:
+    """HOST, or DEVICE where --host has named the server."""
+    return _busids(parsed_args) if "device" in parsed_args and _host(parsed_args) else _servers()
+
+
+def _host(parsed_args: argparse.Namespace) -> str:
+    """As an option, before or behind the command; empty if it is not given."""
+    return getattr(parsed_args, "host", None) or getattr(parsed_args, f"{_BEFORE}host", None) or ""
+
+
 def _names(name: str, address: str) -> list[str]:
     return [address] if not name or " " in name or ":" in name else [name, address]
 
@@ -88,7 +103,7 @@ def _busids(parsed_args: argparse.Namespace, **given: object) -> list[str]:
     from usbip_capture.errors import UsbipError
     from usbip_capture.hosts import DEMO, Server
 
-    host = getattr(parsed_args, "server", None) or getattr(parsed_args, "host", None) or ""
+    host = _host(parsed_args) or getattr(parsed_args, "server", None) or ""
     try:
         server = Server.parse(host)
     except UsbipError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
 
 #: Seconds in which the device's log can still say something about the last transfer.
 _LOG_LINGER = 0.2
-#: Seconds for which a device may be away after it was released.
-_AWAY = 1.0
-_RETRY_INTERVAL = 0.05
 
 
 @dataclass(slots=True, frozen=True)
@@ -76,17 +72,8 @@ def chosen_devices(args: argparse.Namespace) -> list[Selector]:
 
 
 def resolved(server: Server, selector: Selector) -> Selector:
-    """The device by its busid, where its serial number was given, for those who know none. Raises UsbipError.
-
-    It is waited for until it is listed again: a device that was released is away for half a second on Linux.
-    """
-    if not selector.serial:
-        return selector
-    busid = server.find(selector).busid
-    deadline = time.monotonic() + _AWAY
-    while all(info.busid != busid for info in server.devices()) and time.monotonic() < deadline:
-        time.sleep(_RETRY_INTERVAL)
-    return Selector(busid=busid)
+    """The device by its busid, where its serial number was given, for those who know none. Raises UsbipError."""
+    return Selector(busid=server.find(selector).busid) if selector.serial else selector
 
 
 @contextmanager

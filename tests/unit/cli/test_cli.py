@@ -12,7 +12,7 @@ import usb.core
 from usbip_capture.capture.meter import Meter
 from usbip_capture.cli import exits, groups, values
 from usbip_capture.cli.commands import COMMANDS, parser, split
-from usbip_capture.cli.completion import _busids, _servers
+from usbip_capture.cli.completion import _busids, _first_words, _servers
 from usbip_capture.cli.hexdump import hexdump
 from usbip_capture.cli.live import LiveView
 from usbip_capture.cli.main import main
@@ -191,6 +191,8 @@ def test_completion_of_servers_and_busids(monkeypatch: pytest.MonkeyPatch) -> No
     assert _busids(argparse.Namespace(server="bench")) == ["1-1", "1-2"]
     assert _busids(argparse.Namespace(server=None, host="demo")) == ["1-1"]
     assert _busids(argparse.Namespace(server=None, host=None)) == []
+    assert _first_words(argparse.Namespace(server=None, host="demo", device=None)) == ["1-1"]
+    assert _first_words(argparse.Namespace(server=None, host=None, device=None)) == _servers()
 
 
 def test_the_version_imports_next_to_nothing() -> None:
