@@ -36,6 +36,10 @@ def test_a_person_need_not_name_the_interface(extcap: Path, tmp_path: Path) -> N
     assert assert_complete((tmp_path / "out.pcapng").read_bytes(), tmp_path) == 9
 
 
+def test_a_misspelt_option_is_not_a_missing_one(extcap: Path) -> None:
+    assert run(extcap, "--host", "demo", "--fif", "x") == (2, b"", "--fif is not an option: did you mean --fifo?\n")
+
+
 def test_to_standard_output(extcap: Path, tmp_path: Path) -> None:
     code, out, err = run(extcap, "--host", "demo", "--duration", "0.5", "--fifo", "-")
     assert (code, err) == (0, "")

@@ -160,6 +160,7 @@ class CaptureProcess:
     def _capture(self) -> None:
         fifo = value_of(self._argv, "--fifo")
         if not fifo:
+            arguments.parse(self._argv)  # a misspelt --fifo is not a missing one
             raise LocalProtocolError("nowhere to write the capture: use --fifo with a file, a named pipe or -")
         # A pipe is opened first of all, and in spite of all that is wrong: Wireshark 4.0 waits for that for ever.
         # A file may be a capture that is worth something, and is not touched before there is a device.

@@ -6,6 +6,8 @@ import argparse
 from importlib import import_module
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from usbip_capture.cli.commands import COMMANDS, parse, parser
 from usbip_capture.cli.parsing import Parser, subparsers
@@ -198,3 +200,20 @@ def test_a_control_transfer_in_short(words: str, request_: tuple[object, ...]) -
     assert args.device == ("1-1" if "1-1" in words else "")
     fields = args.bm_request_type, args.b_request, args.w_value, args.w_index, args.length, args.data_hex
     assert fields == request_
+
+
+FLAGS = sorted({flag for command in COMMANDS for action in of(command)._actions for flag in action.option_strings})
+WORDS = st.sampled_from(
+    [*FLAGS, "pi", "1-1", "", "-", "--", "-1", "0x10", "x y", "a=b", "--host=pi", "80", "all", "\x1b"]
+)
+
+
+@given(st.sampled_from(list(COMMANDS)), st.lists(WORDS.filter(lambda w: w not in ("-h", "--help")), max_size=6))
+def test_whatever_is_typed_is_understood_or_one_sentence(command: str, words: list[str]) -> None:
+    said = "one sentence"
+    try:
+        parse(command, words)
+    except LocalProtocolError as error:
+        said = str(error)
+    assert said
+    assert "\n" not in said
