@@ -31,7 +31,7 @@ ON_THE_DEMO = {
     "probe demo --device 1-9": (4, "device 1-9 of demo cannot be imported: the server has no such device"),
     "probe demo --vid 0x1209 --pid 2": (4, "demo exports no device 1209:0002"),
     "probe demo --vid 1": (2, "--vid and --pid belong together"),
-    "probe demo --device 1-1 --vid 1 --pid 1": (2, "use either --device or --vid with --pid"),
+    "probe demo --device 1-1 --vid 1 --pid 1": (2, "use either --device, or --vid with --pid"),
     "probe demo --device x:y": (2, "is not a device: write a busid"),
     "probe": (2, "no server given"),
     "probe nohost.invalid": (3, "the name 'nohost.invalid' is not known"),

@@ -342,7 +342,7 @@ class Recorder:
         )[1]
 
     def _notes_interface(self) -> bytes:
-        description = "usbip-capture: marks and notes"
+        description = "usbip-capture: remarks that no packet could carry"
         link_type = LINKTYPE_WIRESHARK_UPPER_PDU
         return self._section.interface(name=NOTES, description=description, snaplen=0, link_type=link_type)[1]
 

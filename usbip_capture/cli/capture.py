@@ -23,7 +23,7 @@ are read; while it is captured it is yours, and nobody else's. On a terminal, a 
 does: URBs and megabytes in a second, errors, the last status.
 
 -b takes what dumpcap's -b does: duration:SECONDS, interval:SECONDS, filesize:KB, packets:NUMBER begin the next file,
-files:NUMBER is how many are kept. The language of filters is in docs/filters.md.
+files:NUMBER keeps that many. The language of filters is in docs/filters.md.
 """
 
 
@@ -80,7 +80,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     flag = argparse.BooleanOptionalAction
     group.add_argument("--filter", default="", metavar="EXPR", help="only these URBs, such as 'bulk and ep == 0x81'")
     group.add_argument("--duration", type=duration, default=0, metavar="SECONDS", help="stop after this time")
-    group.add_argument("--count", type=count, default=0, metavar="PACKETS", help="number of packets to stop after")
+    group.add_argument("--count", type=count, default=0, metavar="PACKETS", help="stop after this number of packets")
     group.add_argument(
         "--snaplen",
         type=whole(64, 262144),

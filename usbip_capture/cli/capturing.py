@@ -89,8 +89,7 @@ class Capturing:
             return RotatingSink(output, self._rotation)
         if _is_file(output):
             return file_sink(output)
-        where = "standard output" if output == "-" else output
-        with Waiting(f"waiting for a reader on {where}"):
+        with Waiting(f"waiting for a reader on {'standard output' if output == '-' else output}"):
             return open_sink(output)
 
     def _writer(self, sink: Sink) -> PcapWriter:

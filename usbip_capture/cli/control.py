@@ -52,7 +52,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     setup.add_argument("--w-value", type=number16, metavar="NUMBER")
     setup.add_argument("--w-index", type=number16, metavar="NUMBER")
     data = setup.add_mutually_exclusive_group()
-    data.add_argument("--length", type=number16, default=None, metavar="BYTES", help="IN: how many bytes to ask for")
+    data.add_argument("--length", type=number16, default=None, metavar="BYTES", help="IN: how many bytes to read")
     data.add_argument("--data-hex", type=data_hex, default=None, metavar="HEX", help="OUT: the bytes to send")
     add_control_timeout(parser)
     output = parser.add_mutually_exclusive_group()

@@ -14,8 +14,8 @@ examples:
   usbip-capture selftest pi --device 1-1.2
   usbip-capture selftest demo --json | jq .wrong
 
-`ok` is as Linux does it, `note` otherwise but harmless, `WRONG` what programs will trip over, `-` not applicable to
-this device. Requests are standard ones, and reads of IN endpoints; nothing is written to the device.
+`ok` is as Linux does it, `note` otherwise but harmless, `WRONG` what programs will trip over, `-` not
+applicable to this device. Requests are standard ones, and reads of IN endpoints; nothing is written to the device.
 
 exit status: 0 nothing is wrong, 1 something is, or the device could not be tested, 2 wrong arguments
 """

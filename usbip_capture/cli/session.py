@@ -55,7 +55,7 @@ def chosen_device(args: argparse.Namespace) -> Selector:
     if (args.vid is None) != (args.pid is None):
         raise LocalProtocolError("--vid and --pid belong together: give both, or --device with a busid")
     if args.vid is not None and args.device:
-        raise LocalProtocolError("use either --device or --vid with --pid")
+        raise LocalProtocolError("use either --device, or --vid with --pid")
     selector = Selector.parse(args.device) if args.vid is None else Selector(vid_pid=(args.vid, args.pid))
     if args.serial_number is None:
         return selector

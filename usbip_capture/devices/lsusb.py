@@ -84,7 +84,7 @@ def read_lsusb(path: Path) -> tuple[DeviceInfo, Descriptors]:
         raise LocalProtocolError(f"{path}: {error}") from error
     numbers = [int(part) for part in re.findall(r"\d+", busid)]
     if not numbers or len(busid) > 31:
-        raise LocalProtocolError(f"{path}: its name is not a busid; call it 1-2.lsusb, for example")
+        raise LocalProtocolError(f"{path}: its name is no busid; call it 1-2.lsusb, for example")
     return descriptors.info(busid, numbers[0] & 0x7FFF, numbers[-1] & 0xFFFF, speed), descriptors
 
 

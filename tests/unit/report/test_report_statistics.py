@@ -89,7 +89,7 @@ def test_text(capture: Path) -> None:
         " device 1-1.2, 1209:0001",
         " endpoint URBs bytes errors min median p99 max",
         " 0x80 control IN 1 0 0 - - - - 1 unfinished",
-        "notes0: usbip-capture: marks and notes",
+        "notes0: usbip-capture: remarks that no packet could carry",
         " 1 packet, T",
         r" T notice the \x07 end",
     ]

@@ -228,7 +228,7 @@
     });
     add("Throughput", 210, lines(filled), (now) => [now.x, ...now.throughput], { auto: false, range: [0, 1] },
       (tick) => plain(rate(tidy(tick))), fromZero("throughput"));
-    add("Completion time (line: mean, dots: maximum)", 210, [...lines(() => ({ points: { size: 3 } })), ...lines(dots(4))],
+    add("Completion time: line mean, dots longest", 210, [...lines(() => ({ points: { size: 3 } })), ...lines(dots(4))],
       (now) => [now.middles, ...now.mean, ...now.longest], { distr: 3, range: (u, low, high) => [low ? low / 1.5 : 1e-6, high ? high * 1.5 : 1] },
       (tick) => (tick === null ? "" : plain(duration(tidy(tick)))));
     add("URBs a second", 120, lines((index) => ({ paths: stepped })), (now) => [now.x, ...now.urbs], { auto: false, range: [0, 1] }, (tick) => String(tidy(tick)), fromZero("urbs"));
