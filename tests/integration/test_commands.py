@@ -31,7 +31,7 @@ ON_THE_DEMO = {
     "probe demo --device 1-9": (4, "device 1-9 of demo cannot be imported: the server has no such device"),
     "probe demo --vid 0x1209 --pid 2": (4, "demo exports no device 1209:0002"),
     "probe demo --vid 1": (2, "--vid and --pid belong together"),
-    "probe demo --device 1-1 --vid 1 --pid 1": (2, "--device says it all"),
+    "probe demo --device 1-1 --vid 1 --pid 1": (2, "use either --device, or --vid with --pid"),
     "probe demo --device x:y": (2, "is no device: write a busid"),
     "probe": (2, "no server given"),
     "probe nohost.invalid": (3, "the name 'nohost.invalid' is not known"),
@@ -44,6 +44,8 @@ ON_THE_DEMO = {
     "control demo --bm-request-type 300 --b-request 1": (2, "300 is too large: 0xff is the most"),
     "read demo --ep 0x84 --timeout 0.05": (7, "no answer within 50 ms"),
     "read demo --ep 0x04": (2, "do you mean 0x84?"),
+    "read demo --ep 0x83 --length 100000000000": (2, "100000000000 is too large: at most 4194304 bytes"),
+    "read demo --ep 0x83 --length 4194305": (2, "4194305 is too large: at most 4194304 bytes"),
     "read demo --ep 0x89": (6, "has no endpoint 0x89"),
     "read demo --ep 0": (2, "endpoint 0 takes control transfers"),
     "write demo --ep 0x84 --data-hex 01": (2, "do you mean 0x04?"),
@@ -60,6 +62,7 @@ ON_THE_DEMO = {
     "probe demo --pcap nowhere/x.pcapng": (1, "there is no such folder"),
     "list demo > /dev/full": (1, "the output cannot be written: No space left on device"),
     "probe demo --port 0": (2, "'0' is no TCP port"),
+    "list demo --pcap x.pcapng": (2, "--pcap captures how -v reads the devices: add -v"),
     "completion tcsh": (2, "invalid choice"),
 }
 
@@ -241,7 +244,7 @@ def test_a_server_by_its_name(server: tuple[Server, str], tmp_path: Path) -> Non
     (folder / "config.toml").write_text(f'[servers]\nbench = "{server[1]}"\n')
     assert run_line("usbip-capture list bench", tmp_path).returncode == 0
     listed = run_line("usbip-capture list --mdns-timeout 0.1", tmp_path)
-    assert f"{server[1]}:\n" in listed.stdout
+    assert f"bench ({server[1]}):\n" in listed.stdout
     shown = run_line("usbip-capture config", tmp_path)
     assert shown.stdout == f"file: {folder}/config.toml\n  bench  {server[1]}\n"
     (folder / "config.toml").write_text("[servers]\nbench = 7\n")

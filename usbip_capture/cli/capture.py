@@ -9,6 +9,7 @@ from usbip_capture.cli.session import chosen_server
 from usbip_capture.errors import LocalProtocolError
 
 _EXAMPLES = """\
+  usbip-capture capture pi                                    print a line for each URB, as usbmon does
   usbip-capture capture demo -o demo.pcapng --duration 3
   usbip-capture capture pi -o pi.pcapng.gz                    compressed; Wireshark opens it as it is
   usbip-capture capture pi --device 1-1.2 --filter 'bulk and ep == 0x81' -o bulk.pcapng
@@ -18,11 +19,12 @@ _EXAMPLES = """\
   usbip-capture capture pi --wireshark --syslog               in Wireshark, with the device's log
 
 Ctrl-C stops; the capture is complete then. The device is read as a host does when it meets it, then its IN endpoints
-are read; while it is captured it is yours, and nobody else's. On a terminal, a line for each endpoint tells what it
-does: URBs and megabytes in a second, errors, the last status.
+are read; while it is captured it is yours, and nobody else's. Without -o, each URB is printed when it is submitted and
+when it is completed: the time, then the line of usbmon's text form. With -o on a terminal, a line for each endpoint
+shows URBs and megabytes per second, errors and the last status.
 
 -b takes what dumpcap's -b does: duration:SECONDS, interval:SECONDS, filesize:KB, packets:NUMBER begin the next file,
-files:NUMBER keeps so many. The language of filters is in docs/filters.md.
+files:NUMBER keeps that many. The language of filters is in docs/filters.md.
 """
 
 
@@ -31,8 +33,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = add_command(
         commands,
         "capture",
-        "capture a device's traffic into a file, a pipe or Wireshark",
-        "Capture the traffic of a device until Ctrl-C.",
+        "capture a device's traffic into a file, a pipe or Wireshark, or print it",
+        "Capture the traffic of a device until Ctrl-C: into a file, a pipe or Wireshark, or as lines of text.",
         _EXAMPLES,
     )
     add_server(parser)
@@ -40,7 +42,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--device",
         default="",
         metavar="DEVICE",
-        help="a busid, VID:PID, several with commas, or all (default: the only one that is exported)",
+        help="a busid, VID:PID, a comma-separated list of them, or all (default: the only one that is exported)",
     )
     _add_output(parser)
     _add_choices(parser)
@@ -51,14 +53,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where to")
-    where = group.add_mutually_exclusive_group(required=True)
+    where = group.add_mutually_exclusive_group()
     where.add_argument(
         "-o",
         "--output",
         "--pcap",
         dest="output",
         metavar="FILE",
-        help="a file (compressed if it ends with .gz), a named pipe, or - for standard output",
+        help="a file (compressed if it ends with .gz), a named pipe, or - for standard output (default: print lines of"
+        " text instead)",
     )
     where.add_argument("--wireshark", action="store_true", help="start Wireshark, and show it there")
     group.add_argument(
@@ -73,8 +76,9 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "--live",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="show what passes on each endpoint (default: on a terminal)",
+        help="show what passes on each endpoint (default: on a terminal, with -o or --wireshark)",
     )
+    group.add_argument("-q", "--quiet", action="store_true", help="no live view, no remarks and no summary")
 
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
@@ -82,11 +86,11 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     flag = argparse.BooleanOptionalAction
     group.add_argument("--filter", default="", metavar="EXPR", help="only these URBs, such as 'bulk and ep == 0x81'")
     group.add_argument("--duration", type=seconds, default=0, metavar="SECONDS", help="stop after this time")
-    group.add_argument("--count", type=number, default=0, metavar="PACKETS", help="stop after so many packets")
-    group.add_argument("--snaplen", type=number, default=0, metavar="BYTES", help="keep so much of each packet")
+    group.add_argument("--count", type=number, default=0, metavar="PACKETS", help="stop after this number of packets")
+    group.add_argument("--snaplen", type=number, default=0, metavar="BYTES", help="bytes to keep of each packet")
     group.add_argument("--descriptors", action=flag, default=True, help="read all descriptors at the start")
     group.add_argument("--listen-in", action=flag, default=True, help="read the IN endpoints")
-    group.add_argument("--reconnect", action=flag, default=True, help="wait for a device that went away")
+    group.add_argument("--reconnect", action=flag, default=True, help="wait for a device that was disconnected")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -100,8 +104,9 @@ def run(args: argparse.Namespace) -> int:
     rotation = Rotation.parse(args.rotate) if args.rotate else None
     if args.snaplen and args.snaplen < 64:
         raise LocalProtocolError("--snaplen must leave room for the header of each packet: give 64 or more")
-    if rotation is not None and (args.wireshark or args.output == "-"):
+    named = args.output not in (None, "-")
+    if rotation is not None and not named:
         raise LocalProtocolError("-b is for files: name one with -o")
-    if args.json and args.output == "-":
-        raise LocalProtocolError("--json and -o - both want standard output: leave one of them out")
+    if args.json and not named and not args.wireshark:
+        raise LocalProtocolError("--json and the packets both want standard output: name a file with -o")
     return Capturing(args, server, rotation).run()

@@ -9,7 +9,7 @@ import os
 from usbip_capture.address import DEFAULT_PORT, format_address
 from usbip_capture.cli.exits import DONE, FAILED
 from usbip_capture.cli.groups import add_command, add_json
-from usbip_capture.cli.terminal import harmless, tell
+from usbip_capture.cli.terminal import say, tell
 from usbip_capture.configuration import (
     CONFIGURATION,
     ENVIRONMENT,
@@ -18,6 +18,7 @@ from usbip_capture.configuration import (
     configuration_path,
     configured,
 )
+from usbip_capture.shown import one_line
 
 _EXAMPLES = """\
   usbip-capture config                 what is configured, and where
@@ -53,11 +54,11 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(_as_json(path, servers), indent=2))
     else:
         there = "" if os.path.exists(path) else "  (not there yet: see `usbip-capture config --help`)"
-        print(f"file: {path}{there}")
+        say([f"file: {path}{there}"])
         width = max((len(server.name) for server in usable), default=0)
         for server in usable:
             where = f"  ({_place(server)})" if server.source != CONFIGURATION else ""
-            print(f"  {harmless(server.name):{width}}  {_address(server)}{where}")
+            say([f"  {one_line(server.name):{width}}  {_address(server)}{where}"])
     for server in servers:
         if server.problem:
             tell(f"{server.entry!r} in {_place(server)} cannot be used: {server.problem}")

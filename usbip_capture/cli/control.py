@@ -16,10 +16,12 @@ from usbip_capture.cli.groups import (
     number8,
     number16,
 )
-from usbip_capture.cli.hexdump import hexdump
+from usbip_capture.cli.hexdump import NO_DATA, hexdump
 from usbip_capture.cli.probe import add_timeout
 from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording
+from usbip_capture.cli.terminal import say
 from usbip_capture.errors import LocalProtocolError
+from usbip_capture.report.units import count
 
 _EXAMPLES = """\
   usbip-capture control demo --direction in --bm-request-type 0x80 --b-request 0x06 --w-value 0x0100 --length 18
@@ -51,7 +53,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     setup.add_argument("--w-value", type=number16, default=0, metavar="NUMBER")
     setup.add_argument("--w-index", type=number16, default=0, metavar="NUMBER")
     data = setup.add_mutually_exclusive_group()
-    data.add_argument("--length", type=number16, default=None, metavar="BYTES", help="IN: how much is asked for")
+    data.add_argument("--length", type=number16, default=None, metavar="BYTES", help="IN: how many bytes to read")
     data.add_argument("--data-hex", type=data_hex, default=None, metavar="HEX", help="OUT: what is sent")
     add_timeout(parser)
     output = parser.add_mutually_exclusive_group()
@@ -71,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     with recording(args, [server]) as writer, imported(server, selector, writer) as device:
         answer = device.dev.ctrl_transfer(*setup, data, args.ctrl_timeout_ms)
     if not inward:
-        print(json.dumps({"written": int(answer)}) if args.json else f"{int(answer)} bytes written")
+        print(json.dumps({"written": int(answer)}) if args.json else f"{count(int(answer), 'byte')} written")
         return DONE
     brought = bytes(answer)
     if args.raw:
@@ -79,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.json:
         print(json.dumps({"length": len(brought), "data": brought.hex()}))
     else:
-        print("\n".join(hexdump(brought)) if brought else "no data")
+        say(hexdump(brought) if brought else [NO_DATA])
     return DONE
 
 

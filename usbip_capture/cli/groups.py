@@ -93,7 +93,7 @@ def add_servers(parser: argparse.ArgumentParser) -> None:
         type=seconds,
         default=BROWSE_TIMEOUT,
         metavar="SECONDS",
-        help="without HOST, look for servers so long (default: %(default)g)",
+        help="without HOST, how long to look for servers (default: %(default)g)",
     )
 
 
@@ -163,6 +163,16 @@ def _bounded(text: str, most: int) -> int:
     value = number(text)
     if value > most:
         raise argparse.ArgumentTypeError(f"{text} is too large: {most:#x} is the most")
+    return value
+
+
+def length(text: str) -> int:
+    """Bytes of one transfer, as many as USB/IP moves."""
+    from usbip_capture.wire.structs import MAX_TRANSFER
+
+    value = number(text)
+    if value > MAX_TRANSFER:
+        raise argparse.ArgumentTypeError(f"{text} is too large: at most {MAX_TRANSFER} bytes")
     return value
 
 

@@ -62,13 +62,16 @@ def _no_command(given: list[str], command: str) -> int:
 
 def _run(command: str, args: argparse.Namespace) -> int:
     from usbip_capture.cli import exits
+    from usbip_capture.cli.standard_output import text_beside_binary
+    from usbip_capture.cli.terminal import tell
 
     # Names that a device gives itself must not end a command in a terminal that cannot show them.
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None and command != "stats":
         reconfigure(errors="backslashreplace")
     try:
-        return int(args.run(args))
+        with text_beside_binary(args):
+            return int(args.run(args))
     except KeyboardInterrupt:
         if command not in _UNTIL_STOPPED:
             raise
@@ -76,13 +79,9 @@ def _run(command: str, args: argparse.Namespace) -> int:
     except Exception as error:
         if not exits.is_told(error):
             raise
-        print(f"usbip-capture: {exits.sentence(error)}", file=sys.stderr)
+        tell(exits.sentence(error))
         code = exits.exit_code(error)
         return min(code, exits.FAILED) if command in _ONE_FAILURE and code != exits.USAGE else code
-
-
-if __name__ == "__main__":
-    sys.exit(main())
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ import time
 
 from usbip_capture.cli.endpoint import add_endpoint, check_direction, ready
 from usbip_capture.cli.exits import DONE
-from usbip_capture.cli.groups import add_command, add_recording, number
-from usbip_capture.cli.hexdump import hexdump
+from usbip_capture.cli.groups import add_command, add_recording, length, number
+from usbip_capture.cli.hexdump import NO_DATA, hexdump
 from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording
-from usbip_capture.cli.terminal import Waiting
+from usbip_capture.cli.terminal import Waiting, say
 
 _EXAMPLES = """\
   usbip-capture read demo --ep 0x83                       one report of the keyboard
@@ -30,10 +30,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add_endpoint(parser, "0x81")
     parser.add_argument(
-        "--count", type=number, default=1, metavar="TRANSFERS", help="so many; 0: until Ctrl-C (default: %(default)s)"
+        "--count",
+        type=number,
+        default=1,
+        metavar="TRANSFERS",
+        help="number of transfers; 0: until Ctrl-C (default: %(default)s)",
     )
     parser.add_argument(
-        "--length", type=number, default=0, metavar="BYTES", help="of each transfer (default: the endpoint's packet)"
+        "--length", type=length, default=0, metavar="BYTES", help="of each transfer (default: the endpoint's packet)"
     )
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--raw", action="store_true", help="write the bytes themselves to standard output")
@@ -50,11 +54,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         with recording(args, [server]) as writer, imported(server, selector, writer) as device:
             endpoint = ready(device, args.endpoint, args.alternate)
-            length = args.length or max(endpoint.packet_size, 1)
+            size = args.length or max(endpoint.packet_size, 1)
             done = 0
             with Waiting(f"reading endpoint {args.endpoint:#04x}") as waiting:
                 while not args.count or done < args.count:
-                    data = bytes(device.dev.read(args.endpoint, length, int(args.timeout * 1000)))
+                    data = bytes(device.dev.read(args.endpoint, size, int(args.timeout * 1000)))
                     done += 1
                     waiting.clear()
                     show(data)
@@ -76,4 +80,4 @@ def _json(data: bytes) -> None:
 
 
 def _text(data: bytes) -> None:
-    print("\n".join(hexdump(data)) if data else "(no data)")
+    say(hexdump(data) if data else [NO_DATA])

@@ -15,8 +15,8 @@ examples:
   usbip-capture selftest pi --device 1-1.2
   usbip-capture selftest demo --json | jq .wrong
 
-`ok` is as Linux does it, `note` otherwise but harmless, `WRONG` what programs will trip over, `-` what this device has
-nothing to try with. Requests are standard ones, and reads of IN endpoints; nothing is written to the device.
+`ok` is as Linux does it, `note` otherwise but harmless, `WRONG` what programs will trip over, `-` not
+applicable to this device. Requests are standard ones, and reads of IN endpoints; nothing is written to the device.
 
 exit status: 0 nothing is wrong, 1 something is, or the device could not be tested, 2 wrong arguments
 """
@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
     from usbip_capture.capture.sinks import check_file
     from usbip_capture.cli.session import recording
+    from usbip_capture.cli.terminal import say
     from usbip_capture.hosts import Selector, Server
     from usbip_capture.selftest.results import Result, Verdict
     from usbip_capture.selftest.session import Selftest
@@ -53,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
     def tell(result: Result) -> None:
         found.append(result)
         if not args.json:
-            print(result, flush=True)
+            say([str(result)])
 
-    if args.pcap:
+    if args.pcap and args.pcap != "-":
         check_file(args.pcap)
     server = Server.parse(args.host, args.port)
     selector = Selector.parse(args.device)

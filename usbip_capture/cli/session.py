@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from usbip_capture.cli.terminal import Waiting
+from usbip_capture.cli.terminal import Waiting, print_log
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.hosts import DEMO, Selector, Server
 
@@ -57,7 +56,7 @@ def chosen_device(args: argparse.Namespace) -> Selector:
     if args.vid is None:
         return Selector.parse(args.device or "")
     if args.device:
-        raise LocalProtocolError("--device says it all: leave --vid and --pid out")
+        raise LocalProtocolError("use either --device, or --vid with --pid")
     return Selector(vid_pid=(args.vid, args.pid))
 
 
@@ -91,7 +90,7 @@ def log_of(server: Server, port: int, writer: PcapWriter | None) -> Iterator[Non
     from usbip_capture.collector.display import line
 
     def show(message: Message) -> None:
-        print(f"[syslog] {line(message)}", file=sys.stderr, flush=True)
+        print_log(line(message))
 
     said = Said()
     logger = logging.getLogger("usbip_capture.collector")
@@ -108,7 +107,7 @@ def log_of(server: Server, port: int, writer: PcapWriter | None) -> Iterator[Non
 
 @contextmanager
 def imported(server: Server, selector: Selector, writer: PcapWriter | None) -> Iterator[Imported]:
-    """The device of `server` that is meant, given back at the end of the block. Raises UsbipError."""
+    """The device of `server` that is meant, released at the end of the block. Raises UsbipError."""
     import usb.core
 
     from usbip_capture.pyusb_backend.backend import UsbipBackend
@@ -127,14 +126,16 @@ def imported(server: Server, selector: Selector, writer: PcapWriter | None) -> I
         remote.close()
 
 
-def remember(server: Server, remote: RemoteDevice, product: str) -> None:
-    """Have the next list tell what the device calls itself."""
+def remember(server: Server, remote: RemoteDevice, product: str, serial: str = "") -> None:
+    """Have the next list show what the device calls itself, and its serial number."""
     if server.host != DEMO:
         from usbip_capture.discovery import memory
 
         info = remote.info
         memory.remember_server(server.host, server.port)
-        memory.remember_product(server.host, server.port, info.busid, "{:04x}:{:04x}".format(*info.vid_pid), product)
+        memory.remember_product(
+            server.host, server.port, info.busid, "{:04x}:{:04x}".format(*info.vid_pid), product, serial
+        )
 
 
 def _explained(error: usb.core.USBError, remote: RemoteDevice) -> Exception:
@@ -148,7 +149,7 @@ def _explained(error: usb.core.USBError, remote: RemoteDevice) -> Exception:
         return ServerLost(remote.lost)
     text = str(error.strerror or error)
     if isinstance(error, USBTimeoutError):
-        return UsbipError(f"{text}: give it more time, or look at whether it has something to say at all")
+        return UsbipError(f"{text}: try a longer --timeout, or check that the device sends on this endpoint")
     if error.errno == EPIPE:
-        return UsbipError(f"{text}: the device refuses that; look at what it knows with `usbip-capture list -v`")
+        return UsbipError(f"{text}: the device does not support this request: check its numbers")
     return UsbipError(text)

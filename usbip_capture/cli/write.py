@@ -14,6 +14,7 @@ from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command, add_json, add_recording, data_hex
 from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording
 from usbip_capture.errors import UsbipError
+from usbip_capture.report.units import count
 
 _EXAMPLES = """\
   usbip-capture write demo --ep 0x04 --data-hex '01 02 03'
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"written": written, "transfers": transfers}))
     else:
-        print(f"{written} bytes written")
+        print(f"{count(written, 'byte')} written")
     return DONE
 
 
