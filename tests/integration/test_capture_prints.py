@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.commands import command_environment, run_line
+from tests.pcapng_reader import CapturedInterface, read_capture, read_items
 from tests.terminal_emulator import Terminal
 from usbip_capture.demo import INFO, DemoDevice
 from usbip_capture.server import Server
@@ -86,3 +88,31 @@ def test_what_goes_with_it(tmp_path: Path) -> None:
     assert (done.returncode, "name a file with -o" in done.stderr, done.stdout) == (2, True, "")
     done = run_line("usbip-capture capture demo -b packets:3 --count 4", tmp_path)
     assert (done.returncode, "-b is for files" in done.stderr, done.stdout) == (2, True, "")
+
+
+def test_the_summary_counts_what_is_in_the_file(tmp_path: Path) -> None:
+    for limit in (1, 10, 37):
+        done = run_line(f"usbip-capture capture demo --count {limit} --json -o x.pcapng", tmp_path)
+        summary = json.loads(done.stdout)
+        completed = [r.usb for r in read_capture(tmp_path / "x.pcapng") if r.usb and r.usb.type == ord("C")]
+        assert (summary["packets"], summary["urbs"]) == (limit, len(completed))
+        assert summary["bytes"] == sum(event.length for event in completed)
+
+
+def test_interfaces_are_numbered_in_the_order_of_the_list(tmp_path: Path) -> None:
+    server = Server()
+    busids = ["2-1", "1-1", "2-3", "1-2", "1-10"]
+    for number, busid in enumerate(busids):
+        info = replace(INFO, busid=busid, devnum=number + 1)
+        server.add(info, partial(DemoDevice, info))
+    try:
+        where = f"127.0.0.1:{server.listen('127.0.0.1', 0)[1]}"
+        for turn in range(3):
+            done = run_line(f"usbip-capture capture {where} --device all --count 100 -o {turn}.pcapng", tmp_path)
+            assert done.returncode == 0, done.stderr
+    finally:
+        server.close()
+    for turn in range(3):
+        found = [item for item in read_items(tmp_path / f"{turn}.pcapng") if isinstance(item, CapturedInterface)]
+        described = [(interface.name, interface.description.split()[2]) for interface in found]
+        assert described == [(f"usbip{at}", busid) for at, busid in enumerate(busids)]
