@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 
 from usbip_capture.errors import LocalProtocolError, UsbipError
+from usbip_capture.shown import one_line
 
 #: Exit codes besides 0: it failed; the arguments are wrong; Ctrl-C came before it was done.
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
@@ -22,7 +23,7 @@ def run(program: str, job: Callable[[], int]) -> int:
         code = job()
         sys.stdout.flush()
     except UsbipError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {one_line(str(error))}", file=sys.stderr)
         return MISUSED if isinstance(error, LocalProtocolError) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -30,7 +31,7 @@ def run(program: str, job: Callable[[], int]) -> int:
         # Python would complain about what it cannot flush once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if not isinstance(error, BrokenPipeError):  # that one says: who read our output has gone
-            print(f"{program}: the output cannot be written: {error.strerror or error}", file=sys.stderr)
+            print(f"{program}: the output cannot be written: {one_line(str(error.strerror or error))}", file=sys.stderr)
         return FAILED
     return code
 

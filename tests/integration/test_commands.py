@@ -44,6 +44,7 @@ ON_THE_DEMO = {
     "control demo --bm-request-type 300 --b-request 1": (2, "--bm-request-type must be at most 255, not 300"),
     "read demo --ep 0x84 --timeout 0.05": (7, "no answer within 50 ms"),
     "read demo --ep 0x04": (2, "do you mean 0x84?"),
+    "read demo --ep 0x83 --length 4194305": (2, "--length must be at most 4194304, not 4194305"),
     "read demo --ep 0x89": (6, "has no endpoint 0x89"),
     "read demo --ep 0": (2, "endpoint 0 takes control transfers"),
     "write demo --ep 0x84 --data-hex 01": (2, "do you mean 0x04?"),
@@ -60,10 +61,10 @@ ON_THE_DEMO = {
     "probe demo --pcap nowhere/x.pcapng": (1, "there is no such folder"),
     "list demo > /dev/full": (1, "the output cannot be written: No space left on device"),
     "probe demo --port 0": (2, "usbip-capture probe: --port: 0 is not a TCP port (1 to 65535)"),
+    "list demo --pcap x.pcapng": (2, "--pcap captures how -v reads the devices: add -v"),
     "completion tcsh": (2, "'tcsh' is not a possible value: choose from bash, zsh, fish"),
     "list demo --jsn": (2, "usbip-capture list: --jsn is not an option: did you mean --json?"),
     "capture demo --hots": (2, "usbip-capture capture: --hots is not an option: did you mean --host?"),
-    "capture demo": (2, "usbip-capture capture: give -o or --wireshark"),
     "capture demo -o x.pcap": (2, "-o must not end with .pcap: captures are pcapng, as in x.pcapng"),
     "capture demo -o x.pcapng --count -1": (2, "--count must be 0 or more, not -1"),
     "read demo": (2, "usbip-capture read: --ep is missing"),
@@ -281,7 +282,7 @@ def test_a_server_by_its_name(server: tuple[Server, str], tmp_path: Path) -> Non
     (folder / "config.toml").write_text(f'[servers]\nbench = "{server[1]}"\n')
     assert run_line("usbip-capture list bench", tmp_path).returncode == 0
     listed = run_line("usbip-capture list --mdns-timeout 0.1", tmp_path)
-    assert f"{server[1]}:\n" in listed.stdout
+    assert f"bench ({server[1]}):\n" in listed.stdout
     shown = run_line("usbip-capture config", tmp_path)
     assert shown.stdout == f"file: {folder}/config.toml\n  bench  {server[1]}\n"
     (folder / "config.toml").write_text("[servers]\nbench = 7\n")

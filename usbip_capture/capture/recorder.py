@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from usbip_capture.capture.channel import Event, Item, UsbChannel
+from usbip_capture.capture.channel import Event, Item, UsbChannel, uncount
 from usbip_capture.capture.event_queue import EventQueue
 from usbip_capture.capture.log_channel import LogBatch, LogChannel
 from usbip_capture.capture.remarks import NOTES, Notes, Remark
@@ -265,11 +265,14 @@ class Recorder:
             if self._cut:
                 self._drop(batch)
             elif self._write_some(batch):
+                with self._queue.lock:
+                    uncount(batch)
                 return True
         return False
 
     def _drop(self, batch: list[Item]) -> None:
         with self._queue.lock:
+            uncount(batch)
             for item in batch:
                 if isinstance(item, tuple):
                     item[0].dropped += 1
@@ -365,6 +368,7 @@ class Recorder:
         """Nothing is queued any more. What was counts as dropped if it is lost, else as not captured."""
         with self._queue.lock:
             self._queue.ended = True
+            uncount(self._queue.items)
             self._queue.items = []
             for channel in self.everything:
                 if lost:

@@ -10,6 +10,7 @@ from usbip_capture.cli.values import capture_file, count, duration, wait, whole
 from usbip_capture.errors import LocalProtocolError
 
 _EXAMPLES = """\
+  usbip-capture capture pi                                    print a line for each URB, as usbmon does
   usbip-capture capture demo -o demo.pcapng --duration 3
   usbip-capture capture pi -o pi.pcapng.gz                    compressed; Wireshark opens it as it is
   usbip-capture capture pi --device 1-1.2 --filter 'bulk and ep == 0x81' -o bulk.pcapng
@@ -19,8 +20,9 @@ _EXAMPLES = """\
   usbip-capture capture pi --wireshark --syslog               in Wireshark, with the device's log
 
 Ctrl-C stops; the capture is complete then. The device is read as a host does when it meets it, then its IN endpoints
-are read; while it is captured it is yours, and nobody else's. On a terminal, a line for each endpoint tells what it
-does: URBs and megabytes in a second, errors, the last status.
+are read; while it is captured it is yours, and nobody else's. Without -o, each URB is printed when it is submitted and
+when it is completed: the time, then the line of usbmon's text form. With -o on a terminal, a line for each endpoint
+shows URBs and megabytes per second, errors and the last status.
 
 -b takes what dumpcap's -b does: duration:SECONDS, interval:SECONDS, filesize:KB, packets:NUMBER begin the next file,
 files:NUMBER keeps that many. The language of filters is in docs/filters.md.
@@ -32,8 +34,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = add_command(
         commands,
         "capture",
-        "capture a device's traffic into a file, a pipe or Wireshark",
-        "Capture the traffic of a device until Ctrl-C.",
+        "capture a device's traffic into a file, a pipe or Wireshark, or print it",
+        "Capture the traffic of a device until Ctrl-C: into a file, a pipe or Wireshark, or as lines of text.",
         _EXAMPLES,
     )
     add_server(parser)
@@ -48,7 +50,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where to")
-    where = group.add_mutually_exclusive_group(required=True)
+    where = group.add_mutually_exclusive_group()
     where.add_argument(
         "-o",
         "--output",
@@ -56,7 +58,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         dest="output",
         type=capture_file,
         metavar="FILE",
-        help="a file (compressed if it ends with .gz), a named pipe, or - for standard output",
+        help="a file (compressed if it ends with .gz), a named pipe, or - for standard output (default: print lines of"
+        " text instead)",
     )
     where.add_argument("--wireshark", action="store_true", help="start Wireshark, and show it there")
     group.add_argument(
@@ -71,8 +74,9 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "--live",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="show what passes on each endpoint (default: on a terminal)",
+        help="show what passes on each endpoint (default: on a terminal, with -o or --wireshark)",
     )
+    group.add_argument("-q", "--quiet", action="store_true", help="no live view, no remarks and no summary")
 
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
@@ -102,8 +106,9 @@ def run(args: argparse.Namespace) -> int:
     server = chosen_server(args)
     parse(args.filter)
     rotation = Rotation.parse(args.rotate) if args.rotate else None
-    if rotation is not None and (args.wireshark or args.output == "-"):
+    named = args.output not in (None, "-")
+    if rotation is not None and not named:
         raise LocalProtocolError("-b is for files: name one with -o")
-    if args.json and args.output == "-":
-        raise LocalProtocolError("--json and -o - both want standard output: leave one of them out")
+    if args.json and not named and not args.wireshark:
+        raise LocalProtocolError("--json and the packets both want standard output: name a file with -o")
     return Capturing(args, server, rotation).run()

@@ -19,11 +19,13 @@ from usbip_capture.capture.sinks import Sink, open_sink
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.live import LiveView
+from usbip_capture.cli.packets import PacketLines
 from usbip_capture.cli.session import chosen_devices, log_of
-from usbip_capture.cli.terminal import Waiting, is_terminal, tell
+from usbip_capture.cli.terminal import Waiting, fresh_line, is_terminal, tell
 from usbip_capture.device import Device
 from usbip_capture.hosts import DEMO, Server
 from usbip_capture.probe import ProbeEvents, ProbeGroup, ProbeSettings
+from usbip_capture.report.units import count
 from usbip_capture.usb.info import DeviceInfo
 
 #: Seconds between two looks of the live view.
@@ -45,8 +47,9 @@ class Capturing:
         self._rotation = rotation
         self._messages: SimpleQueue[str] = SimpleQueue()
         self._error: BaseException | None = None
+        self._prints = args.output is None and not args.wireshark
         live = is_terminal(sys.stderr) if args.live is None else args.live
-        self._view = LiveView() if live else None
+        self._view = LiveView() if live and not self._prints and not args.quiet else None
         settings = ProbeSettings(args.descriptors, args.listen_in, args.reconnect)
         self._group = ProbeGroup(server, chosen_devices(args), settings, _Events(server, self._messages, self._view))
 
@@ -54,7 +57,7 @@ class Capturing:
         """Capture until Ctrl-C, or its end; the exit code. Raises UsbipError."""
         signal.signal(signal.SIGTERM, _interrupt)
         # A file may be a capture that is worth something, and is not touched before there is a device.
-        late = not self._args.wireshark and _is_file(self._args.output)
+        late = self._prints or (not self._args.wireshark and _is_file(self._args.output))
         sink = None if late else self._open()
         try:
             with Waiting(f"connecting to {self._server}"):
@@ -70,11 +73,13 @@ class Capturing:
         writer = self._writer(sink)
         try:
             with ExitStack() as stack:
+                if self._view is not None:
+                    stack.enter_context(self._view)
                 if self._args.syslog:
                     stack.enter_context(log_of(self._server, self._args.syslog_port, writer))
                 self._capture(writer)
         except KeyboardInterrupt:
-            pass
+            fresh_line()
         finally:
             writer.close()
             self._report(writer, sink, time.monotonic() - started)
@@ -85,6 +90,8 @@ class Capturing:
 
             return start_wireshark()
         output = self._args.output
+        if self._prints:
+            return PacketLines((lambda text: None) if self._args.quiet else tell)
         if self._rotation is not None:
             return RotatingSink(output, self._rotation)
         if _is_file(output):
@@ -143,7 +150,6 @@ class Capturing:
 
     def _report(self, writer: PcapWriter, sink: Sink, seconds: float) -> None:
         files = sink.files if isinstance(sink, RotatingSink) else [self._args.output]
-        where = "Wireshark" if self._args.wireshark else ", ".join(files) if files != ["-"] else "standard output"
         if self._args.json:
             print(
                 json.dumps(
@@ -160,8 +166,17 @@ class Capturing:
                 )
             )
             return
+        if self._args.quiet:
+            return
         filtered = f", {writer.filtered} filtered" if writer.filtered else ""
-        tell(f"{writer.written} packets, {writer.dropped} dropped{filtered}, in {where}")
+        tell(f"{count(writer.written, 'packet')}, {writer.dropped} dropped{filtered}{self._into(files)}")
+
+    def _into(self, files: list[str]) -> str:
+        if self._prints:
+            return ""
+        if self._args.wireshark:
+            return ", in Wireshark"
+        return f", in {', '.join(files) if files != ['-'] else 'standard output'}"
 
 
 class _Events(ProbeEvents):

@@ -18,7 +18,7 @@ COMMANDS = {
     "control": "one control transfer",
     "read": "read from an endpoint",
     "write": "write to an endpoint",
-    "capture": "capture a device's traffic into a file, a pipe or Wireshark",
+    "capture": "capture a device's traffic into a file, a pipe or Wireshark, or print it",
     "ports": "serial ports, as URLs to open them with",
     "serial": "a terminal on a serial device, or its pseudo-terminal or TCP port",
     "syslog": "show the log of a device, or of devices that send it",

@@ -9,7 +9,7 @@ import os
 from usbip_capture.address import DEFAULT_PORT, format_address
 from usbip_capture.cli.exits import DONE, FAILED
 from usbip_capture.cli.groups import add_command, add_json
-from usbip_capture.cli.terminal import harmless, tell
+from usbip_capture.cli.terminal import say, tell
 from usbip_capture.configuration import (
     CONFIGURATION,
     ENVIRONMENT,
@@ -19,6 +19,7 @@ from usbip_capture.configuration import (
     configured,
 )
 from usbip_capture.errors import LocalProtocolError
+from usbip_capture.shown import one_line
 
 _EXAMPLES = """\
   usbip-capture config                                what is configured, and where
@@ -63,11 +64,11 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(_as_json(path, servers), indent=2))
     else:
         there = "" if os.path.exists(path) else "  (not there yet: see `usbip-capture config --help`)"
-        print(f"file: {path}{there}")
+        say([f"file: {path}{there}"])
         width = max((len(server.name) for server in usable), default=0)
         for server in usable:
             where = f"  ({_place(server)})" if server.source != CONFIGURATION else ""
-            print(f"  {harmless(server.name):{width}}  {_address(server)}{where}")
+            say([f"  {one_line(server.name):{width}}  {_address(server)}{where}"])
     for server in servers:
         if server.problem:
             tell(server.complaint(_place(server)))
@@ -81,18 +82,18 @@ def _change(args: argparse.Namespace) -> None:
         if not args.name or args.address:
             raise LocalProtocolError("remove needs the NAME of one server, as in `usbip-capture config remove bench`")
         name = remove_server(args.name)
-        said = f"{harmless(name)} is not configured any more"
+        said = f"{one_line(name)} is not configured any more"
     else:
         if not args.name or not args.address:
             raise LocalProtocolError("add needs NAME and HOST, as in `usbip-capture config add bench 192.0.2.10`")
         name = add_server(args.name, args.address)
-        said = f"{harmless(name)} is {args.address} from now on"
+        said = f"{one_line(name)} is {args.address} from now on"
     if args.json:
         print(json.dumps(_as_json(configuration_path(), configured()), indent=2))
     else:
         print(f"{said}, in {configuration_path()}")
     if any(s.source == ENVIRONMENT and s.name.lower() == name.lower() for s in configured()):
-        tell(f"{SERVERS_VARIABLE} names {harmless(name)}, too, and comes first")
+        tell(f"{SERVERS_VARIABLE} names {one_line(name)}, too, and comes first")
 
 
 def _as_json(path: str, servers: list[ConfiguredServer]) -> dict[str, object]:

@@ -13,12 +13,14 @@ from usbip_capture.cli.groups import (
     add_recording,
     add_server,
 )
-from usbip_capture.cli.hexdump import hexdump
+from usbip_capture.cli.hexdump import NO_DATA, hexdump
 from usbip_capture.cli.probe import add_control_timeout
 from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording
+from usbip_capture.cli.terminal import say
 from usbip_capture.cli.values import data_hex, number8, number16
 from usbip_capture.durations import milliseconds
 from usbip_capture.errors import LocalProtocolError
+from usbip_capture.report.units import count
 
 _EXAMPLES = """\
   usbip-capture control demo 80 06 0100 0 18         GET_DESCRIPTOR: the device descriptor, 18 bytes
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     with recording(args, [server]) as writer, imported(server, selector, writer) as device:
         answer = device.dev.ctrl_transfer(*setup, data, milliseconds(args.transfer_timeout))
     if not inward:
-        print(json.dumps({"written": int(answer)}) if args.json else f"{int(answer)} bytes written")
+        print(json.dumps({"written": int(answer)}) if args.json else f"{count(int(answer), 'byte')} written")
         return DONE
     brought = bytes(answer)
     if args.raw:
@@ -81,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.json:
         print(json.dumps({"length": len(brought), "data": brought.hex()}))
     else:
-        print("\n".join(hexdump(brought)) if brought else "no data")
+        say(hexdump(brought) if brought else [NO_DATA])
     return DONE
 
 

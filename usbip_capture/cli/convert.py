@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from usbip_capture.cli.groups import HelpFormatter
+from usbip_capture.cli.terminal import CLEAR_LINE, takes_escapes, tell
 from usbip_capture.cli.values import port
 from usbip_capture.console import INTERRUPTED
 from usbip_capture.errors import CaptureError
+from usbip_capture.report.units import count
 
 if TYPE_CHECKING:
     from usbip_capture.capture.sinks import Sink
@@ -153,19 +155,18 @@ def _report(converter: Converter, source: Source) -> int:
     if unread and unread.total() == converter.packets:
         raise _no_tcp(source, sorted(unread))
     for remark in converter.remarks:
-        print(f"usbip-capture: {remark}", file=sys.stderr)
+        tell(remark)
     if converter.error is not None:
-        print(f"usbip-capture: {converter.error}; what came before was converted", file=sys.stderr)
+        tell(f"{converter.error}; what came before was converted")
     if not converter.sessions:
-        print(
-            f"usbip-capture: no USB/IP session in {source.name}: was the right port recorded, and its beginning?"
-            " --port takes all of a port for USB/IP",
-            file=sys.stderr,
+        tell(
+            f"no USB/IP session in {source.name}: was the right port recorded, and its beginning?"
+            " --port takes all of a port for USB/IP"
         )
     else:
         found = [(converter.sessions, "session"), (converter.devices, "device"), (converter.urbs, "URB")]
-        counts = ", ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in found)
-        print(f"usbip-capture: {counts} in {converter.packets} packets of {source.name}", file=sys.stderr)
+        counts = ", ".join(count(number, what) for number, what in found)
+        tell(f"{counts} in {count(converter.packets, 'packet')} of {source.name}")
     if source.stopped and source.size:
         return INTERRUPTED  # what comes from a pipe has no other end
     return 1 if converter.error is not None or not converter.sessions else 0
@@ -182,7 +183,7 @@ class _Progress:
     def __init__(self, source: Source) -> None:
         self.converter: Converter | None = None
         self._source = source
-        self._shown = bool(source.size) and sys.stderr.isatty()
+        self._shown = bool(source.size) and takes_escapes(sys.stderr)
         self._next = time.monotonic() + _PROGRESS
         self._written = False
 
@@ -198,4 +199,4 @@ class _Progress:
     def clear(self) -> None:
         """Take the line away."""
         if self._written:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            print(CLEAR_LINE, end="", file=sys.stderr, flush=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
 from usbip_capture.cli.groups import add_command
 from usbip_capture.cli.syslog import DEFAULT_PORT as LOG_PORT
+from usbip_capture.cli.terminal import say, tell
 from usbip_capture.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def serve(listen: str, log_listen: str | None, lsusb: str | None) -> int:
     print(f"  usbip --tcp-port {port} list -r {address}")
     print(f"  usbip-capture capture {where} {BUSID} -o demo.pcapng")
     for line in added:
-        print(f"  also {line}")
+        say([f"  also {line}"])
     if log_port:
         print(f"  usbip-capture syslog {format_address(address, log_port)}")
     if not (address.startswith("127.") or address == "::1"):
@@ -101,7 +102,7 @@ def _offer_log(server: DemoServer, address: str, listen: str | None) -> int:
     except CaptureError as error:
         if listen:
             raise
-        print(f"usbip-capture: its log is not offered: {error}", file=sys.stderr)
+        tell(f"its log is not offered: {error}")
         return 0
 
 

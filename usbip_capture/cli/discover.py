@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from usbip_capture.cli.exits import DONE, FAILED
 from usbip_capture.cli.groups import add_browsing, add_command, add_json, add_old_name
-from usbip_capture.cli.terminal import BOLD, DIM, Paint, Waiting, harmless, tell
+from usbip_capture.cli.terminal import BOLD, DIM, Paint, Waiting, tell
 from usbip_capture.cli.values import wait
+from usbip_capture.shown import one_line
 
 if TYPE_CHECKING:
     from usbip_capture.discovery.mdns import DiscoveredServer
@@ -77,14 +78,14 @@ def lines(server: DiscoveredServer, paint: Paint) -> list[str]:
     """A server as people read it: address, name; other addresses and TXT data below."""
     from usbip_capture.address import format_address
 
-    where = format_address(server.host, server.port)
-    shown = [f"{paint(BOLD, where)}  {harmless(server.name)}"]
+    where = one_line(format_address(server.host, server.port))
+    shown = [f"{paint(BOLD, where)}  {one_line(server.name)}"]
     others = [address for address in server.addresses if address != server.host]
     if others:
-        shown.append(paint(DIM, f"    also {', '.join(others)}"))
+        shown.append(paint(DIM, f"    also {one_line(', '.join(others))}"))
     if server.properties:
         text = " ".join(f"{key}={value}" for key, value in sorted(server.properties.items()))
-        shown.append(paint(DIM, f"    {harmless(text)}"))
+        shown.append(paint(DIM, f"    {one_line(text)}"))
     return shown
 
 

@@ -27,7 +27,7 @@ MEANINGS = {
     USAGE: "wrong arguments",
     SERVER: "no server there, or the connection was lost",
     DEVICE: "no such device, or several are meant",
-    REFUSED: "the device is in use by somebody else, or is not handed over",
+    REFUSED: "the device is in use by another client, or is not handed over",
     TRANSFER: "the device refused a transfer (stall), or it failed in another way",
     TIMEOUT: "the device did not answer in time",
     INTERRUPTED: "ended by Ctrl-C before it was done; 0 for commands that run until then",
@@ -65,7 +65,7 @@ def is_told(error: BaseException) -> bool:
 
 
 def sentence(error: Exception) -> str:
-    """What is said of it."""
+    """What a person reads of it."""
     text = str(getattr(error, "strerror", None) or error)
     # Not imported for the question, as PyUSB is not: who has no filter cannot have a wrong one.
     language = sys.modules.get("usbip_capture.filters.language")

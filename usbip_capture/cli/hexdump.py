@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 _A_LINE = 16
+#: In place of the lines of none.
+NO_DATA = "(no data)"
 
 
 def hexdump(data: bytes) -> Iterator[str]:

@@ -12,15 +12,15 @@ from typing import TypeAlias
 from usbip_capture.cli import exits, listing
 from usbip_capture.cli.groups import add_command, add_json, add_old_name, add_recording, add_servers
 from usbip_capture.cli.session import chosen_servers, recording
-from usbip_capture.cli.terminal import Waiting, tell
+from usbip_capture.cli.terminal import Waiting, say, tell
 from usbip_capture.cli.values import wait
-from usbip_capture.errors import UsbipError
+from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.hosts import Server
 
 _EXAMPLES = """\
   usbip-capture list pi                  what the server `pi` exports
   usbip-capture list pi 192.0.2.10:3241 bench
-  usbip-capture list                     of all servers that are configured or announce themselves
+  usbip-capture list                     of all servers that are configured, were used or announce themselves
   usbip-capture list demo -t             as a tree of buses and ports
   usbip-capture list demo -v             with all descriptors, as lsusb prints them
   usbip-capture list pi --json | jq -r '.[].devices[].busid'
@@ -53,6 +53,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """List all; the exit code: that of the first server that failed. Raises UsbipError."""
+    if args.pcap and not args.verbose:
+        raise LocalProtocolError("--pcap captures how -v reads the devices: add -v")
     servers = chosen_servers(args)
     found: list[listing.Listed] = []
     with recording(args, servers) as writer:
@@ -78,7 +80,7 @@ def _print(listed: listing.Listed, args: argparse.Namespace) -> None:
     if listed.error is not None:
         tell(str(listed.error))
         return
-    print("\n".join(listing.lines(listed, tree=args.tree, verbose=args.verbose)), flush=True)
+    say(listing.lines(listed, tree=args.tree, verbose=args.verbose))
     for error in listed.problems:
         tell(str(error))
     if not listed.devices:
@@ -125,42 +127,73 @@ def answers(args: argparse.Namespace, servers: list[Server]) -> Iterator[listing
         yield _answer(queue.get())
 
 
+class _Search:
+    """Servers that are asked as they are found, each once."""
+
+    def __init__(self, asking: _Asking, timeout: float) -> None:
+        self.answers: Answers = SimpleQueue()
+        #: Those that were used before: whether they are still there is not known.
+        self.used: set[tuple[str, int]] = set()
+        self._asking = asking
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._asked: set[tuple[str, int]] = set()
+
+    def ask(self, host: str, port: int) -> None:
+        """Ask a server, unless it was."""
+        with self._lock:
+            if (host, port) in self._asked:
+                return
+            self._asked.add((host, port))
+        self._asking.ask(Server(host, port, self._timeout), self.answers)
+
+    def ask_known(self) -> None:
+        """Ask those that are configured or were used; those that announce themselves do it again."""
+        from usbip_capture.discovery.known import known_servers
+
+        for known in known_servers():
+            if known.source == "mdns":
+                continue
+            if known.source == "used":
+                self.used.add((known.host, known.port))
+            self.ask(known.host, known.port)
+
+    @property
+    def count(self) -> int:
+        """How many were asked."""
+        return len(self._asked)
+
+
 def _found(args: argparse.Namespace, asking: _Asking) -> Iterator[listing.Listed]:
-    """What is configured, and what announces itself while it is looked for, as they answer."""
+    """What is configured or was used before, and what announces itself while it is looked for, as they answer."""
     from usbip_capture.discovery import memory
-    from usbip_capture.discovery.known import known_servers
     from usbip_capture.discovery.mdns import DiscoveredServer, browsing
 
-    asked: set[tuple[str, int]] = set()
-    answers: Answers = SimpleQueue()
-    lock = threading.Lock()
-
-    def ask(host: str, port: int) -> None:
-        with lock:
-            if (host, port) in asked:
-                return
-            asked.add((host, port))
-        asking.ask(Server(host, port, args.connect_timeout), answers)
+    search = _Search(asking, args.connect_timeout)
 
     def on_found(server: DiscoveredServer) -> None:
-        ask(server.host, server.port)
+        search.ask(server.host, server.port)
         memory.remember_server(server.host, server.port, server.name, "mdns")
 
-    for known in known_servers():
-        if known.source not in ("used", "mdns"):
-            ask(known.host, known.port)
+    search.ask_known()
+    silent: list[str] = []
     answered = 0
     deadline = time.monotonic() + args.mdns_timeout
     with Waiting("looking for servers") as waiting, browsing(on_found):
-        while (left := deadline - time.monotonic()) > 0 or answered < len(asked):
+        while (left := deadline - time.monotonic()) > 0 or answered < search.count:
             try:
-                listed = _answer(answers.get(timeout=max(left, 0.05)))
+                listed = _answer(search.answers.get(timeout=max(left, 0.05)))
             except Empty:
                 continue
             answered += 1
+            if listed.error is not None and (listed.server.host, listed.server.port) in search.used:
+                silent.append(str(listed.server))
+                continue
             waiting.clear()
             yield listed
             waiting.show()
+    if silent:
+        tell(f"used before, and not there now: {', '.join(silent)}")
 
 
 def _ask(server: Server) -> listing.Listed:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from usbip_capture.cli.terminal import harmless
 from usbip_capture.describe.naming import class_names, listed_name, speed_name, version
-from usbip_capture.discovery.known import KnownDevice, read_cache
+from usbip_capture.discovery.known import KnownDevice, known_servers, read_cache
 from usbip_capture.errors import UsbipError
 from usbip_capture.hosts import DEMO, Selector, Server
+from usbip_capture.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
 
 if TYPE_CHECKING:
@@ -19,18 +19,22 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Listed:
-    """A server's list. error: why there is none. names: by busid. problems: devices that could not be described."""
+    """A server's list. error: why there is none. problems: devices that could not be described.
+
+    names, serials: what devices call themselves, and their serial numbers, by busid.
+    """
 
     server: Server
     devices: list[DeviceInfo]
     error: UsbipError | None = None
     names: dict[str, str] = field(default_factory=dict)
+    serials: dict[str, str] = field(default_factory=dict)
     descriptions: dict[str, Description] = field(default_factory=dict)
     problems: list[UsbipError] = field(default_factory=list)
 
     def name(self, info: DeviceInfo) -> str:
         """What the device is called; empty if nobody knows."""
-        return self.names.get(info.busid) or harmless(listed_name(*info.vid_pid))
+        return self.names.get(info.busid) or listed_name(*info.vid_pid)
 
 
 def name_devices(listed: Listed) -> None:
@@ -39,13 +43,18 @@ def name_devices(listed: Listed) -> None:
 
     server = listed.server
     if server.host == DEMO:
+        from usbip_capture import demo
+
+        _, product, serial = demo.DESCRIPTORS.strings[:3]
+        listed.names[demo.BUSID], listed.serials[demo.BUSID] = product, serial
         return
     key = server.host, server.port
-    known = {(d.busid, d.vid_pid): d.name for d in read_cache().devices.get(key, [])}
+    known = {(d.busid, d.vid_pid): d for d in read_cache().devices.get(key, [])}
     for info in listed.devices:
-        name = known.get((info.busid, _vid_pid(info)), "")
-        if name:
-            listed.names[info.busid] = harmless(name)
+        device = known.get((info.busid, _vid_pid(info)))
+        if device is not None:
+            listed.names[info.busid] = device.name
+            listed.serials[info.busid] = device.serial
     memory.remember_server(*key)
     memory.remember_devices(*key, [KnownDevice(info.busid, _vid_pid(info)) for info in listed.devices])
 
@@ -61,16 +70,18 @@ def describe(listed: Listed, writer: PcapWriter | None) -> None:
                 found = read_description(device.handle)
                 listed.descriptions[info.busid] = found
                 product = found.strings.get(found.device.iProduct, "")
-                if product:
-                    listed.names[info.busid] = harmless(product)
-                    remember(listed.server, device.remote, product)
+                serial = found.strings.get(found.device.iSerialNumber, "")
+                if product or serial:
+                    listed.names[info.busid], listed.serials[info.busid] = product, serial
+                    remember(listed.server, device.remote, product, serial)
         except UsbipError as error:
             listed.problems.append(error)
 
 
 def lines(listed: Listed, *, tree: bool = False, verbose: bool = False) -> list[str]:
     """The server, and its devices below."""
-    shown = [f"{listed.server}:"]
+    called = server_name(listed.server)
+    shown = [f"{called} ({listed.server}):" if called else f"{listed.server}:"]
     if tree:
         from usbip_capture.describe.tree import tree as drawn
 
@@ -82,14 +93,23 @@ def lines(listed: Listed, *, tree: bool = False, verbose: bool = False) -> list[
             found = listed.descriptions.get(info.busid)
             shown += ["", *(described(found) if found else [_row(listed, info, 0).strip()])]
         return shown
-    width = max((len(info.busid) for info in listed.devices), default=0)
+    width = max((len(one_line(info.busid)) for info in listed.devices), default=0)
     return shown + [_row(listed, info, width) for info in listed.devices]
 
 
 def _row(listed: Listed, info: DeviceInfo, width: int) -> str:
     name = listed.name(info) or "(unknown)"
     classes = ", ".join(class_names(info))
-    return f"  {harmless(info.busid):{width}}  {_vid_pid(info)}  {speed_name(info.speed):>5}  {name}  [{classes}]"
+    serial = f", {listed.serials[info.busid]}" if listed.serials.get(info.busid) else ""
+    about = f"{_vid_pid(info)}  {speed_name(info.speed):>5}  {name}{serial}  [{classes}]"
+    return f"  {one_line(info.busid):{width}}  {about}"
+
+
+def server_name(server: Server) -> str:
+    """What the server is called in the configuration, or calls itself; empty if it is its host."""
+    key = server.host, server.port
+    name = next((known.name for known in known_servers() if (known.host, known.port) == key), "")
+    return "" if name == server.host else name
 
 
 def as_json(listed: Listed) -> dict[str, object]:
@@ -97,6 +117,7 @@ def as_json(listed: Listed) -> dict[str, object]:
     server = listed.server
     return {
         "server": str(server),
+        "name": server_name(server),
         "host": server.host,
         "port": server.port,
         "error": None if listed.error is None else str(listed.error),
@@ -111,10 +132,14 @@ def _device_json(listed: Listed, info: DeviceInfo) -> dict[str, object]:
         "bus": info.busnum,
         "device": info.devnum,
         "vid_pid": _vid_pid(info),
+        "idVendor": info.idVendor,
+        "idProduct": info.idProduct,
         "name": listed.name(info),
+        "serial_number": listed.serials.get(info.busid, ""),
         "speed": speed_name(info.speed),
         "classes": class_names(info),
-        "bcdDevice": version(info.bcdDevice),
+        "bcdDevice": info.bcdDevice,
+        "version": version(info.bcdDevice),
         "interfaces": [asdict(interface) for interface in info.interfaces],
     }
     found = listed.descriptions.get(info.busid)

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import threading
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from usbip_capture.capture.meter import Count, Meter
-from usbip_capture.cli.terminal import BOLD, RED, Paint, is_terminal
+from usbip_capture.cli.standing import StandingLines
+from usbip_capture.cli.terminal import BOLD, RED, Paint, takes_escapes
+from usbip_capture.shown import one_line
 from usbip_capture.usb.status import status_name
 
 if TYPE_CHECKING:
     from usbip_capture.capture.writer import PcapWriter
     from usbip_capture.device import Device
 
-# Ref: ECMA-48, 8.3.12 (CPL), 8.3.41 (EL), 8.3.39 (ED)
-_UP, _END_OF_LINE, _REST = "\x1b[{}F", "\x1b[K", "\x1b[J"
 _TITLE = f"{'device':12} {'endpoint':9} {'URB/s':>9} {'MB/s':>9} {'errors':>7}  last status"
 
 
 class LiveView:
     """Counts what sessions do with their devices, and shows it on standard error.
 
-    On a terminal the lines are drawn over each other; elsewhere they follow, for a log.
+    On a terminal the lines stand below whatever else is printed, in a `with` block; elsewhere they follow, for a log.
     """
 
     def __init__(self) -> None:
         self._meters: dict[str, Meter] = {}
         self._lock = threading.Lock()
         self._before: dict[tuple[str, int], Count] = {}
-        self._drawn = 0
-        self._terminal = is_terminal(sys.stderr)
+        self._standing = StandingLines() if takes_escapes(sys.stderr) else None
         self._paint = Paint(sys.stderr)
 
     def observe(self, device: Device) -> Device:
@@ -46,8 +45,8 @@ class LiveView:
         """What happened in the last `seconds`, `elapsed` seconds after the beginning."""
         rows = self.rows(seconds)
         title = f"{elapsed:.0f} s, {writer.written} packets, {writer.dropped} dropped"
-        if self._terminal:
-            self._draw([f"{self._paint(BOLD, title)}; Ctrl-C stops", *([_TITLE] if rows else []), *rows])
+        if self._standing is not None:
+            self._standing.show([f"{self._paint(BOLD, title)}; Ctrl-C stops", *([_TITLE] if rows else []), *rows])
         else:
             print("\n".join([f"usbip-capture: {title}", *rows]), file=sys.stderr, flush=True)
 
@@ -63,9 +62,14 @@ class LiveView:
                 rows.append(self._row(busid, address, count, before, max(seconds, 0.001)))
         return rows
 
-    def clear(self) -> None:
-        """Leave the last lines where they are; what follows comes below."""
-        self._drawn = 0
+    def __enter__(self) -> LiveView:
+        if self._standing is not None:
+            self._standing.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._standing is not None:
+            self._standing.__exit__(kind, error, at)
 
     def _row(self, busid: str, address: int, count: Count, before: Count, seconds: float) -> str:
         where = "control" if not address else f"{address:#04x} {'IN' if address & 0x80 else 'OUT'}"
@@ -73,13 +77,4 @@ class LiveView:
         megabytes = (count.bytes - before.bytes) / seconds / 1e6
         errors = f"{count.errors:7d}"
         coloured = self._paint(RED, errors) if count.errors > before.errors else errors
-        return f"{busid:12} {where:9} {urbs:9.1f} {megabytes:9.3f} {coloured}  {status_name(count.status)}"
-
-    def _draw(self, lines: list[str]) -> None:
-        columns, height = shutil.get_terminal_size()
-        shown = lines[: max(height - 1, 1)]
-        up = _UP.format(self._drawn) if self._drawn else ""
-        cut = [line if len(line) < columns or "\x1b" in line else line[: columns - 1] for line in shown]
-        text = "".join(f"{line}{_END_OF_LINE}\n" for line in cut)
-        print(f"{up}{text}{_REST}", end="", file=sys.stderr, flush=True)
-        self._drawn = len(shown)
+        return f"{one_line(busid):12} {where:9} {urbs:9.1f} {megabytes:9.3f} {coloured}  {status_name(count.status)}"

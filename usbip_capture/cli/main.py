@@ -72,13 +72,16 @@ def _misused(command: str, sentence: str) -> int:
 
 def _run(command: str, args: argparse.Namespace) -> int:
     from usbip_capture.cli import exits
+    from usbip_capture.cli.standard_output import text_beside_binary
+    from usbip_capture.cli.terminal import tell
 
     # Names that a device gives itself must not end a command in a terminal that cannot show them.
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None and command != "stats":
         reconfigure(errors="backslashreplace")
     try:
-        return int(args.run(args))
+        with text_beside_binary(args):
+            return int(args.run(args))
     except KeyboardInterrupt:
         if command not in _UNTIL_STOPPED:
             raise
@@ -89,7 +92,7 @@ def _run(command: str, args: argparse.Namespace) -> int:
         code = exits.exit_code(error)
         if code == exits.USAGE:
             return _misused(command, exits.sentence(error))
-        print(f"usbip-capture: {exits.sentence(error)}", file=sys.stderr)
+        tell(exits.sentence(error))
         return min(code, exits.FAILED) if command in _ONE_FAILURE else code
 
 

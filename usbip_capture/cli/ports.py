@@ -6,13 +6,14 @@ import argparse
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from usbip_capture.address import DEFAULT_PORT
 from usbip_capture.cli import exits, listing
 from usbip_capture.cli.groups import add_command, add_json, add_old_name, add_recording, add_servers
 from usbip_capture.cli.list import answers
 from usbip_capture.cli.session import chosen_servers, recording
-from usbip_capture.cli.terminal import tell
+from usbip_capture.cli.terminal import say, tell
 from usbip_capture.cli.values import wait
 from usbip_capture.hosts import Server
 
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
             for port in _ports(listed):
                 found.append(port)
                 if not args.json:
-                    print(f"{port['url']}  {port['name']}", flush=True)
+                    say([f"{port['url']}  {port['name']}"])
     if args.json:
         print(json.dumps(found, indent=2))
     elif not found and not failed:
@@ -82,6 +83,8 @@ def _ports(listed: listing.Listed) -> Iterator[dict[str, object]]:
                 "busid": info.busid,
                 "interface": number,
                 "vid_pid": f"{info.idVendor:04x}:{info.idProduct:04x}",
+                "idVendor": info.idVendor,
+                "idProduct": info.idProduct,
             }
 
 
@@ -89,7 +92,7 @@ def url(server: Server, busid: str, interface: int | None) -> str:
     """As `usbip://192.168.1.20/1-2.3`; the interface is named where a device has several ports."""
     host = f"[{server.host}]" if ":" in server.host else server.host
     port = "" if server.port == DEFAULT_PORT else f":{server.port}"
-    return f"usbip://{host}{port}/{busid}{'' if interface is None else f'?interface={interface}'}"
+    return f"usbip://{host}{port}/{quote(busid, safe=':')}{'' if interface is None else f'?interface={interface}'}"
 
 
 def serial_interfaces(found: Description) -> list[int]:

@@ -18,7 +18,7 @@ from usbip_capture.cli.groups import (
 )
 from usbip_capture.cli.hexdump import hexdump
 from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording, remember
-from usbip_capture.cli.terminal import harmless
+from usbip_capture.cli.terminal import say
 from usbip_capture.cli.values import MAX_WAIT, number, wait
 from usbip_capture.durations import milliseconds
 
@@ -78,14 +78,14 @@ def run(args: argparse.Namespace) -> int:
         if args.get_device_desc:
             raw = bytes(device.dev.ctrl_transfer(*_GET_DEVICE_DESCRIPTOR, milliseconds(args.transfer_timeout)))
         found = read_description(device.handle)
-        remember(server, device.remote, found.strings.get(found.device.iProduct, ""))
+        product, serial = (found.strings.get(i, "") for i in (found.device.iProduct, found.device.iSerialNumber))
+        remember(server, device.remote, product, serial)
     if args.json:
         print(json.dumps(_as_json(device, found, raw), indent=2))
         return DONE
-    print("\n".join(summary(device, found)))
+    say(summary(device, found))
     if raw:
-        print("\ndevice descriptor:")
-        print("\n".join(hexdump(raw)))
+        say(["", "device descriptor:", *hexdump(raw)])
     return DONE
 
 
@@ -98,7 +98,7 @@ def summary(device: Imported, found: Description) -> list[str]:
     lines = [
         f"device         {info.busid} of {device.server}, {speed_name(info.speed)}",
         f"VID:PID        {d.idVendor:04x}:{d.idProduct:04x}  {listed_name(d.idVendor, d.idProduct)}".rstrip(),
-        *(f"{name:14} {harmless(text)}" for name, text in told.items() if text),
+        *(f"{name:14} {text}" for name, text in told.items() if text),
         f"USB            {version(d.bcdUSB)}, device version {version(d.bcdDevice)}",
         f"configuration  {found.active} of {d.bNumConfigurations}",
     ]
@@ -106,7 +106,7 @@ def summary(device: Imported, found: Description) -> list[str]:
         if configuration.bConfigurationValue != found.active:
             continue
         for interface in configuration.interfaces:
-            name = harmless(found.strings.get(interface.iInterface, "")) if interface.iInterface else ""
+            name = found.strings.get(interface.iInterface, "") if interface.iInterface else ""
             setting = f".{interface.bAlternateSetting}" if interface.bAlternateSetting else ""
             kind = class_name(interface.bInterfaceClass)
             lines.append(f"interface {f'{interface.bInterfaceNumber}{setting}':4} {kind}  {name}".rstrip())
@@ -126,11 +126,21 @@ def _strings(found: Description) -> dict[str, int]:
 
 def _as_json(device: Imported, found: Description, raw: bytes) -> dict[str, object]:
     from usbip_capture.cli.listing import description_json
+    from usbip_capture.describe.naming import listed_name, speed_name, version
 
+    product = found.strings.get(found.device.iProduct, "")
     made: dict[str, object] = {
         "server": str(device.server),
+        "host": device.server.host,
+        "port": device.server.port,
         "busid": found.info.busid,
         "vid_pid": "{:04x}:{:04x}".format(*found.info.vid_pid),
+        "idVendor": found.info.idVendor,
+        "idProduct": found.info.idProduct,
+        "name": product or listed_name(*found.info.vid_pid),
+        "speed": speed_name(found.info.speed),
+        "bcdDevice": found.device.bcdDevice,
+        "version": version(found.device.bcdDevice),
         **{name.replace(" ", "_"): found.strings.get(index) for name, index in _strings(found).items()},
         "descriptors": description_json(found),
     }

@@ -10,9 +10,9 @@ import time
 from usbip_capture.cli.endpoint import add_endpoint, check_direction, ready
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command, add_recording
-from usbip_capture.cli.hexdump import hexdump
+from usbip_capture.cli.hexdump import NO_DATA, hexdump
 from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording
-from usbip_capture.cli.terminal import Waiting
+from usbip_capture.cli.terminal import Waiting, say
 from usbip_capture.cli.values import count, whole
 from usbip_capture.durations import milliseconds
 from usbip_capture.wire.structs import MAX_TRANSFER
@@ -60,11 +60,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         with recording(args, [server]) as writer, imported(server, selector, writer) as device:
             endpoint = ready(device, args.endpoint, args.alternate)
-            length = args.length or max(endpoint.packet_size, 1)
+            size = args.length or max(endpoint.packet_size, 1)
             done = 0
             with Waiting(f"reading endpoint {args.endpoint:#04x}") as waiting:
                 while not args.count or done < args.count:
-                    data = bytes(device.dev.read(args.endpoint, length, milliseconds(args.transfer_timeout)))
+                    data = bytes(device.dev.read(args.endpoint, size, milliseconds(args.transfer_timeout)))
                     done += 1
                     waiting.clear()
                     show(data)
@@ -86,4 +86,4 @@ def _json(data: bytes) -> None:
 
 
 def _text(data: bytes) -> None:
-    print("\n".join(hexdump(data)) if data else "(no data)")
+    say(hexdump(data) if data else [NO_DATA])

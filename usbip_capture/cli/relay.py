@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from usbip_capture.address import DEFAULT_PORT, parse_address
 from usbip_capture.cli.groups import add_command, add_server
+from usbip_capture.cli.said import Said
 from usbip_capture.cli.session import chosen_server
+from usbip_capture.cli.terminal import tell
 from usbip_capture.cli.values import capture_file
 from usbip_capture.errors import CaptureError, UsbipError
 
@@ -179,14 +180,13 @@ def _open_wireshark(interface: str) -> None:
 
 def _say(text: str) -> None:
     try:
-        print(f"usbip-capture: {text}", file=sys.stderr, flush=True)
+        tell(text)
     except OSError:  # nobody reads it: no reason to cut clients off
         pass
 
 
 def _tell_of_clients() -> logging.Handler:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("usbip-capture: %(message)s"))
+    handler = Said()
     logger = logging.getLogger(_SAYS)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

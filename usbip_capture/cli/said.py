@@ -1,4 +1,4 @@
-"""What becomes of a device's log while a command reads it: told to the person at standard error."""
+"""Log records for the person at standard error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from usbip_capture.cli.terminal import tell
 
 
 class Said(logging.Handler):
-    """Tells each record; `something` is set with the first."""
+    """Prints each record as a sentence; `something` is set with the first."""
 
     def __init__(self) -> None:
         super().__init__()

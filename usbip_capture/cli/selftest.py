@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     from usbip_capture.capture.sinks import check_file
     from usbip_capture.cli.session import chosen_device, chosen_server, recording, resolved
+    from usbip_capture.cli.terminal import say
     from usbip_capture.selftest.results import Result, Verdict
     from usbip_capture.selftest.session import Selftest
 
@@ -50,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
     def tell(result: Result) -> None:
         found.append(result)
         if not args.json:
-            print(result, flush=True)
+            say([str(result)])
 
-    if args.pcap:
+    if args.pcap and args.pcap != "-":
         check_file(args.pcap)
     server = chosen_server(args)
     selector = resolved(server, chosen_device(args))

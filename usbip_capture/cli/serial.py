@@ -12,6 +12,7 @@ from urllib.parse import quote
 from usbip_capture.address import DEFAULT_PORT, parse_address
 from usbip_capture.cli.groups import HelpFormatter, add_device, add_recording, add_server
 from usbip_capture.cli.session import chosen_device, chosen_server
+from usbip_capture.cli.terminal import tell
 from usbip_capture.cli.values import number8, seconds, whole
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.uart.settings import MAX_BAUDRATE
@@ -126,6 +127,8 @@ def _terminal(args: argparse.Namespace, url: str) -> int:
     """pyserial's miniterm, which reads its arguments from sys.argv."""
     if not sys.stdin.isatty():
         raise LocalProtocolError("a terminal needs a terminal: use --pty, --tcp or --rfc2217 for programs")
+    if args.pcap == "-":
+        raise LocalProtocolError("the terminal and --pcap - both want standard output: name a file with --pcap")
     from serial.tools import miniterm
 
     flags = [f"--{name}" for name in ("rtscts", "xonxoff", "echo", "raw") if getattr(args, name)]
@@ -159,7 +162,7 @@ def _bridge(args: argparse.Namespace, port: Serial) -> None:
 
 
 def _announce(where: str) -> None:
-    print(f"usbip-capture: the serial port is at {where}, until Ctrl-C", file=sys.stderr, flush=True)
+    tell(f"the serial port is at {where}, until Ctrl-C")
 
 
 def _interrupt(*_: object) -> None:

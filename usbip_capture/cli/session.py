@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from usbip_capture.cli.terminal import Waiting
+from usbip_capture.cli.terminal import Waiting, print_log
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.hosts import DEMO, Selector, Server, parse_selection
 
@@ -106,7 +105,7 @@ def log_of(server: Server, port: int, writer: PcapWriter | None) -> Iterator[Non
     from usbip_capture.collector.display import line
 
     def show(message: Message) -> None:
-        print(f"[syslog] {line(message)}", file=sys.stderr, flush=True)
+        print_log(line(message))
 
     said = Said()
     logger = logging.getLogger("usbip_capture.collector")
@@ -123,7 +122,7 @@ def log_of(server: Server, port: int, writer: PcapWriter | None) -> Iterator[Non
 
 @contextmanager
 def imported(server: Server, selector: Selector, writer: PcapWriter | None) -> Iterator[Imported]:
-    """The device of `server` that is meant, given back at the end of the block. Raises UsbipError."""
+    """The device of `server` that is meant, released at the end of the block. Raises UsbipError."""
     import usb.core
 
     from usbip_capture.pyusb_backend.backend import UsbipBackend
@@ -142,14 +141,16 @@ def imported(server: Server, selector: Selector, writer: PcapWriter | None) -> I
         remote.close()
 
 
-def remember(server: Server, remote: RemoteDevice, product: str) -> None:
-    """Have the next list tell what the device calls itself."""
+def remember(server: Server, remote: RemoteDevice, product: str, serial: str = "") -> None:
+    """Have the next list show what the device calls itself, and its serial number."""
     if server.host != DEMO:
         from usbip_capture.discovery import memory
 
         info = remote.info
         memory.remember_server(server.host, server.port)
-        memory.remember_product(server.host, server.port, info.busid, "{:04x}:{:04x}".format(*info.vid_pid), product)
+        memory.remember_product(
+            server.host, server.port, info.busid, "{:04x}:{:04x}".format(*info.vid_pid), product, serial
+        )
 
 
 def _explained(error: usb.core.USBError, remote: RemoteDevice) -> Exception:

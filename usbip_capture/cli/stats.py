@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from usbip_capture.cli.groups import add_command, add_json
+from usbip_capture.cli.terminal import is_colourful
 from usbip_capture.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "file", metavar="FILE", help="pcapng or pcap, of usbmon, USBPcap or ours, gzip'ed or not; - is standard input"
     )
-    parser.add_argument("--html", metavar="PAGE", help="write a page with plots on one time line, for any browser")
+    parser.add_argument(
+        "--html", metavar="PAGE", help="write a page with plots on one time line, for any browser; - is standard output"
+    )
     parser.add_argument(
         "--filter",
         metavar="EXPR",
@@ -67,7 +70,7 @@ def stats(path: str, capture_filter: str, page: str | None, *, as_json: bool = F
         print(json.dumps(as_data(measured), indent=2))
     else:
         lines = text_report(measured.statistics) + _plot(measured.statistics)
-        _print(lines + ([] if page is None else [f"the page is {shown(page)}"]))
+        _print(lines + ([] if page in (None, "-") else [f"the page is {shown(str(page))}"]))
     if measured.problem is not None:
         raise CaptureError(f"{measured.problem}; what was readable is shown")
     return 0
@@ -78,9 +81,8 @@ def _plot(statistics: Statistics) -> list[str]:
 
     if not _encodes(_SAMPLE):
         return []
-    colour = sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     try:
-        plot = throughput_plot(statistics, shutil.get_terminal_size().columns, colour=colour)
+        plot = throughput_plot(statistics, shutil.get_terminal_size().columns, colour=is_colourful(sys.stdout))
     except ModuleNotFoundError as error:
         return ["", f"no plot: {error.name} is not installed, which 'pip install {error.name}' does"]
     return ["", *plot] if plot else []
@@ -112,6 +114,10 @@ def _check_page(page: str, path: str) -> None:
 def _write_page(page: str, text: str) -> None:
     from usbip_capture.report.source import shown
 
+    if page == "-":  # sys.stdout is standard error meanwhile
+        with open(1, "wb", closefd=False) as output:
+            output.write(text.encode())
+        return
     try:
         with open(page, "w", encoding="utf-8") as file:
             file.write(text)

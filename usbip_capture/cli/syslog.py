@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import signal
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from usbip_capture.address import parse_address
 from usbip_capture.cli.groups import HelpFormatter, add_old_name
+from usbip_capture.cli.said import Said
+from usbip_capture.cli.terminal import fresh_line, is_colourful, tell
 from usbip_capture.cli.values import capture_file, port
 from usbip_capture.errors import LocalProtocolError
+from usbip_capture.report.units import count
 from usbip_capture.syslog.severity import CRITICAL, DEBUG, ERROR, NOTICE, SEVERITIES, WARNING
 
 if TYPE_CHECKING:
@@ -98,12 +100,12 @@ def run(args: argparse.Namespace) -> int:
         align_clock=args.align,
     )
     output = sys.stderr if args.pcap == "-" else sys.stdout
-    coloured = args.colour == "always" or (args.colour == "auto" and _is_colourful(output))
+    coloured = args.colour == "always" or (args.colour == "auto" and is_colourful(output))
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with receiver:
             for place in receiver.bound:
-                print(f"usbip-capture: waiting for logs on {place}", file=sys.stderr, flush=True)
+                tell(f"waiting for logs on {place}")
             for message in receiver:
                 if args.json:
                     shown = json.dumps(as_json(message))
@@ -114,12 +116,12 @@ def run(args: argparse.Namespace) -> int:
                 if receiver.capture_failed:  # told by the end of `with`
                     break
     except KeyboardInterrupt:  # its ordinary end
-        pass
+        fresh_line()
     finally:
         counts = receiver.counts
         missed = [f"{counts.missed} not shown: the terminal was too slow"] if counts.missed else []
         if said := ", ".join([*counts.flaws(), *missed]):
-            print(f"usbip-capture: of {counts.messages} messages: {said}", file=sys.stderr)
+            tell(f"of {count(counts.messages, 'message')}: {said}")
     return 0
 
 
@@ -152,16 +154,9 @@ def _check(args: argparse.Namespace) -> None:
         raise LocalProtocolError("--certificate is for listening with TLS: add --listen tls:ADDRESS:PORT")
 
 
-def _is_colourful(output: TextIO) -> bool:
-    """Ref: https://no-color.org"""
-    return output.isatty() and not os.environ.get("NO_COLOR")
-
-
 def _tell_of_connections() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("usbip-capture: %(message)s"))
     logger = logging.getLogger("usbip_capture.collector")
-    logger.addHandler(handler)
+    logger.addHandler(Said())
     logger.setLevel(logging.INFO)
 
 

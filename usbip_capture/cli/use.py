@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from usbip_capture import injected
 from usbip_capture.cli.groups import HelpFormatter, add_device, add_old_name, add_recording, add_server
+from usbip_capture.cli.terminal import tell
 from usbip_capture.cli.values import seconds, wait
 from usbip_capture.errors import LocalProtocolError, UsbipError
 
@@ -90,10 +91,9 @@ def run(args: argparse.Namespace) -> int:
         settings["marker"] = str(marker)
         status = _run(command, settings)
         if not marker.exists():
-            print(
-                f"usbip-capture: {' '.join(args.program)} has not asked PyUSB for a device: is it a Python program "
-                "that uses PyUSB, and not run with -I, -E or -S?",
-                file=sys.stderr,
+            tell(
+                f"{' '.join(args.program)} has not asked PyUSB for a device: is it a Python program that uses PyUSB, "
+                "and not run with -I, -E or -S?"
             )
         return status
 
@@ -114,7 +114,7 @@ def _look_for(server: Server, selection: list[Selector]) -> None:
     wanted = " or ".join(map(str, selection)) or "device"
     there = ", ".join(map(str, devices))
     others = f", but {there}" if there else ""
-    print(f"usbip-capture: {server} exports no {wanted} now (or it is in use){others}", file=sys.stderr)
+    tell(f"{server} exports no {wanted} now (or it is in use){others}")
 
 
 def _command(program: list[str]) -> list[str]:

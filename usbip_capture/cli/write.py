@@ -16,6 +16,7 @@ from usbip_capture.cli.session import chosen_device, chosen_server, imported, re
 from usbip_capture.cli.values import data_hex
 from usbip_capture.durations import milliseconds
 from usbip_capture.errors import UsbipError
+from usbip_capture.report.units import count
 
 _EXAMPLES = """\
   usbip-capture write demo --ep 0x04 --data-hex '01 02 03'
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"written": written, "transfers": transfers}))
     else:
-        print(f"{written} bytes written")
+        print(f"{count(written, 'byte')} written")
     return DONE
 
 

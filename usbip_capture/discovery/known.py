@@ -56,15 +56,16 @@ class KnownServer:
 
 
 class KnownDevice:
-    """A device as it was last seen on a server; `name` is empty if nobody knows it."""
+    """A device as it was last seen on a server; name and serial number are empty if nobody knows them."""
 
-    __slots__ = ("busid", "name", "seen", "vid_pid")
+    __slots__ = ("busid", "name", "seen", "serial", "vid_pid")
 
-    def __init__(self, busid: str, vid_pid: str, name: str = "", seen: int = 0) -> None:
+    def __init__(self, busid: str, vid_pid: str, name: str = "", seen: int = 0, serial: str = "") -> None:
         self.busid = busid
         self.vid_pid = vid_pid
         self.name = name
         self.seen = seen
+        self.serial = serial
 
 
 class Cache:
@@ -108,6 +109,8 @@ def read_cache() -> Cache:
         elif kind == "device":
             busid, _, vid_pid = first.partition(" ")
             cache.devices.setdefault(key, []).append(KnownDevice(busid, vid_pid, second, int(seen)))
+        elif kind == "serial" and cache.devices.get(key):  # of the device before it; older versions pass over it
+            cache.devices[key][-1].serial = second
     return cache
 
 

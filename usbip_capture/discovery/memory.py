@@ -55,9 +55,11 @@ def remember_devices(host: str, port: int, devices: Sequence[KnownDevice]) -> No
     """
 
     def change(cache: Cache) -> None:
-        names = {(d.busid, d.vid_pid): d.name for d in cache.devices.get((host, port), [])}
+        before = {(d.busid, d.vid_pid): d for d in cache.devices.get((host, port), [])}
         for device in devices:
-            device.name = clean(device.name or names.get((device.busid, device.vid_pid), ""))
+            known = before.get((device.busid, device.vid_pid), device)
+            device.name = clean(device.name or known.name)
+            device.serial = clean(device.serial or known.serial)
             device.seen = int(time.time())
         listed = {device.busid for device in devices}
         away = [
@@ -70,16 +72,17 @@ def remember_devices(host: str, port: int, devices: Sequence[KnownDevice]) -> No
     _change(change)
 
 
-def remember_product(host: str, port: int, busid: str, vid_pid: str, name: str = "") -> None:
-    """A device was imported; `name` is what it calls itself, if it was asked."""
+def remember_product(host: str, port: int, busid: str, vid_pid: str, name: str = "", serial: str = "") -> None:
+    """A device was imported; `name` and `serial` are what it calls itself and its serial number, if it was asked."""
 
     def change(cache: Cache) -> None:
         devices = cache.devices.setdefault((host, port), [])
         before = next((d for d in devices if d.busid == busid), None)
         if before is not None:
             devices.remove(before)
-        kept = before.name if before is not None and before.vid_pid == vid_pid else ""
-        devices.append(KnownDevice(busid, vid_pid, clean(name) or kept, int(time.time())))
+        same = before if before is not None and before.vid_pid == vid_pid else KnownDevice(busid, vid_pid)
+        kept = clean(name) or same.name, int(time.time()), clean(serial) or same.serial
+        devices.append(KnownDevice(busid, vid_pid, *kept))
 
     _change(change)
 
@@ -152,6 +155,8 @@ def _write(cache: Cache) -> None:
         for device in cache.devices.get((server.host, server.port), []):
             first = f"{clean(device.busid).replace(' ', '-')} {clean(device.vid_pid)}"
             lines.append(_line("device", server.host, server.port, first, device.name, device.seen))
+            if device.serial:
+                lines.append(_line("serial", server.host, server.port, first, device.serial, device.seen))
     # We hold the lock; what another one has left behind when it was killed is written over.
     temporary = os.path.join(cache_folder(), _TEMPORARY)
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -45,7 +45,9 @@ def capture(argv: list[str]) -> int:
         open_fifo(value_of(argv, "--fifo"))
         sentence = f"the capture cannot start: {type(error).__name__}: {error}; run install.py again"
     if sentence:
-        os.write(stderr, (" ".join(sentence.split())[:_SENTENCE_BYTES] + "\n").encode("utf-8", "replace"))
+        from usbip_capture.shown import one_line
+
+        os.write(stderr, (one_line(" ".join(sentence.split()))[:_SENTENCE_BYTES] + "\n").encode("utf-8", "replace"))
     if wait:
         control.wait_for_writer(_CONTROL_TIMEOUT)
     # Not sys.exit: a daemon thread that runs on while Python shuts down can crash it.

@@ -7,9 +7,20 @@ import sys
 
 from usbip_capture.errors import CaptureError
 from usbip_capture.options import Choices
+from usbip_capture.shown import one_line
 
 log = logging.getLogger("usbip_capture.extcap")
-_LINE = logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
+_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
+
+
+class _Line(logging.Formatter):
+    """A record on one line; a traceback keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return one_line(super().formatMessage(record))
+
+
+_LINE = _Line(_FORMAT, "%H:%M:%S")
 
 
 def start(choices: Choices, window: logging.Handler) -> None:
@@ -42,6 +53,6 @@ def tell(text: str) -> None:
     """Say something to a person who captures without Wireshark; to nobody else."""
     try:
         if sys.stdout is not None and sys.stdout.isatty():
-            print(text, flush=True)
+            print(one_line(text), flush=True)
     except (OSError, ValueError):
         pass

@@ -51,7 +51,9 @@ def _print(text: str, error: str) -> int:
             sys.stdout.buffer.write(text.encode())
             sys.stdout.flush()
         if error:
-            print(error, file=sys.stderr)
+            from usbip_capture.shown import lines
+
+            print(lines(error), file=sys.stderr)
     except OSError:  # who asked has gone, and Python would try once more at its end
         import os
 

@@ -5,6 +5,8 @@ Ref: Wireshark 4.0, doc/extcap.adoc; extcap_parser.c for what is really read
 
 from __future__ import annotations
 
+from usbip_capture.shown import one_line
+
 
 def sentence(keyword: str, **parts: object) -> str:
     """One line: `keyword {name=text}{name=text}`."""
@@ -13,4 +15,4 @@ def sentence(keyword: str, **parts: object) -> str:
 
 def _safe(text: str) -> str:
     # A brace may end the value early, a line break always does.
-    return text.replace("{", "(").replace("}", ")").replace("\r", " ").replace("\n", " ")
+    return one_line(text.replace("{", "(").replace("}", ")").replace("\r", " ").replace("\n", " "))

@@ -29,6 +29,7 @@ from usbip_capture.extcap.controls import (
     Message,
     Parser,
 )
+from usbip_capture.shown import lines
 
 log = logging.getLogger(__name__)
 
@@ -114,11 +115,12 @@ class Toolbar:
 
     def send(self, control: int, command: int, text: str = "") -> bool:
         """Send a message unless nobody takes it; whether it went out."""
+        shown = "\0".join(map(lines, text.split("\0")))  # a value, and what is displayed for it
         with self._lock:
             if self._out is None:
                 return False
             try:
-                os.write(self._out, controls.pack(control, command, text))
+                os.write(self._out, controls.pack(control, command, shown))
             except BlockingIOError:
                 return False
             except OSError:

@@ -55,6 +55,8 @@ class ProbeGroup:
             self.connect()
         for error in self.missing:
             writer.comment(f"usbip-capture: {error}")
+        for session in list(self._sessions):
+            session.add_interface(writer)
         threads = [
             threading.Thread(target=self._run, args=(session, writer), name="usbip-session", daemon=True)
             for session in self._sessions[1:]

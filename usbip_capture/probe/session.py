@@ -109,7 +109,7 @@ class ProbeSession:
         self._wake.clear()
         try:
             device.watch(lambda lost: self._wake.set())
-            channel = self._open_channel(writer, device.info)
+            channel = self._open_channel(writer, device.info, again)
             tapped = self._events.observe(Tapped(device, channel))
             handle = self._enumerate(tapped, channel)
             if handle is not None:
@@ -127,10 +127,15 @@ class ProbeSession:
                 self._channel.gone(reason)
         return reason
 
-    def _open_channel(self, writer: PcapWriter, info: DeviceInfo) -> UsbChannel:
+    def add_interface(self, writer: PcapWriter) -> None:
+        """Have an interface of the capture now, if the device is imported: they are numbered in this order."""
+        if self._channel is None and self._first is not None:
+            self._channel = writer.add_usb_interface(self._first.info, server=str(self._server), product=None)
+
+    def _open_channel(self, writer: PcapWriter, info: DeviceInfo, again: bool) -> UsbChannel:
         if self._channel is None:
             self._channel = writer.add_usb_interface(info, server=str(self._server), product=None)
-        else:
+        elif again:
             self._channel.device(info)
             self._channel.comment(f"usbip-capture: device {info} is back, imported again")
             log.info("device %s is back", info)

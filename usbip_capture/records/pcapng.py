@@ -14,6 +14,8 @@ from pcapng.blocks import InterfaceDescription as UntypedInterfaceDescription
 from pcapng.blocks import InterfaceStatistics, SectionHeader
 from pcapng.structs import OptionsField, StructField
 
+from usbip_capture.shown import lines, one_line
+
 LINKTYPE_USB_LINUX_MMAPPED = 220
 LINKTYPE_WIRESHARK_UPPER_PDU = 252
 ENHANCED_PACKET = 6
@@ -38,8 +40,10 @@ _TOTAL = Struct("<I")
 
 
 def bounded_text(text: str) -> str:
-    """`text` as an option takes it: valid UTF-8 without NUL, at most MAX_TEXT bytes."""
-    raw = text.replace("\0", "").encode("utf-8", "replace")
+    """`text` as an option takes it: valid UTF-8 without control characters but line feeds, at most MAX_TEXT bytes."""
+    if not text.isprintable():
+        text = lines(text.replace("\0", "").encode("utf-8", "replace").decode())
+    raw = text.encode()
     return raw[:MAX_TEXT].decode("utf-8", "ignore")
 
 
@@ -111,7 +115,7 @@ class Section:
         """The number of a new interface, and its description block. `speed` is in bit/s, 0 if unknown."""
         options: dict[str, object] = {"if_name": bounded_text(name), "if_tsresol": TSRESOL}
         if description:
-            options["if_description"] = bounded_text(description)
+            options["if_description"] = bounded_text(one_line(description))
         if speed:
             options["if_speed"] = speed
         if capture_filter:

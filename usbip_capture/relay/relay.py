@@ -24,6 +24,7 @@ from usbip_capture.relay.hindsight import Hindsight
 from usbip_capture.relay.listening import Network, may_connect, open_listener
 from usbip_capture.relay.observation import Observation
 from usbip_capture.relay.readiness import READABLE, make_poller
+from usbip_capture.shown import shell_word
 from usbip_capture.wire.observed import Event, Imported
 
 log = logging.getLogger(__name__)
@@ -84,8 +85,9 @@ class Relay:
         """How to attach a device through it."""
         address = {"0.0.0.0": "ADDRESS", "::": "ADDRESS"}.get(self.address, self.address)
         port = "" if self.port == DEFAULT_PORT else f"--tcp-port {self.port} "
-        busid = self.busids[0] if self.busids else "BUSID"
-        others = f" (or {', '.join(self.busids[1:])})" if self.busids[1:] else ""
+        busids = [shell_word(busid) for busid in self.busids] or ["BUSID"]
+        busid = busids[0]
+        others = f" (or {', '.join(busids[1:])})" if busids[1:] else ""
         return f"attach with: usbip {port}attach -r {address} -b {busid}{others}"
 
     @property

@@ -16,7 +16,7 @@ from usbip_capture.cli.completion import _busids, _first_words, _servers
 from usbip_capture.cli.hexdump import hexdump
 from usbip_capture.cli.live import LiveView
 from usbip_capture.cli.main import main
-from usbip_capture.cli.terminal import Paint, harmless, is_colourful
+from usbip_capture.cli.terminal import Paint, is_colourful, say, tell
 from usbip_capture.demo import DemoDevice
 from usbip_capture.discovery import memory
 from usbip_capture.discovery.known import KnownDevice
@@ -179,8 +179,12 @@ def test_colours_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_colourful(terminal)  # type: ignore[arg-type]
 
 
-def test_names_of_devices_are_no_commands_for_a_terminal() -> None:
-    assert harmless("a\x1b[2J\x07b\u202e") == "a\\x1b[2J\\x07b\\x202e"
+def test_text_is_cleaned_where_it_leaves_for_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    tell("a\x1b[2J\x07b\u202e\u061c\nusbip-capture: all is well")
+    say(["a\nb", "c"])
+    said = capsys.readouterr()
+    assert said.err == "usbip-capture: a\\x1b[2J\\x07b\\u202e\\u061c\\nusbip-capture: all is well\n"
+    assert said.out == "a\\nb\nc\n"
 
 
 def test_completion_of_servers_and_busids(monkeypatch: pytest.MonkeyPatch) -> None:
