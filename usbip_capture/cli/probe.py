@@ -1,4 +1,4 @@
-"""`usbip-capture probe`: imports a device, asks it what it is, gives it back."""
+"""`usbip-capture probe`: imports a device, reads what it is, releases it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         commands,
         "probe",
         "read a device and say what it is",
-        "Import a device, read its descriptors and strings, and give it back.",
+        "Import a device, read its descriptors and strings, and release it.",
         _EXAMPLES,
     )
     add_server(parser)
