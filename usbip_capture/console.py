@@ -17,7 +17,7 @@ FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
 
 def run(program: str, job: Callable[[], int]) -> int:
-    """Do the job; its exit code, or that of what went wrong with it, told in one sentence on standard error."""
+    """Do the job; its exit code, or that of what went wrong with it, reported in one sentence on standard error."""
     _open_closed_streams()
     try:
         code = job()
@@ -30,7 +30,7 @@ def run(program: str, job: Callable[[], int]) -> int:
     except OSError as error:
         # Python would complain about what it cannot flush once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if not isinstance(error, BrokenPipeError):  # that one says: who read our output has gone
+        if not isinstance(error, BrokenPipeError):  # the reader of our output has gone
             print(f"{program}: the output cannot be written: {one_line(str(error.strerror or error))}", file=sys.stderr)
         return FAILED
     return code

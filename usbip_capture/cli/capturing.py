@@ -30,7 +30,7 @@ from usbip_capture.usb.info import DeviceInfo
 
 #: Seconds between two looks of the live view.
 _PERIOD = 1.0
-#: Seconds that the sessions have to give their devices back.
+#: Seconds that the sessions have to release their devices.
 _RELEASE_TIMEOUT = 1.0
 #: Windows cannot interrupt a wait for longer than this, in seconds.
 _LOOK_EVERY = 0.2
@@ -68,7 +68,7 @@ class Capturing:
         return DONE
 
     def _record(self, sink: Sink) -> None:
-        """Capture into `sink`, and say what it has become. Raises UsbipError."""
+        """Capture into `sink`, and report it. Raises UsbipError."""
         started = time.monotonic()
         writer = self._writer(sink)
         try:

@@ -26,7 +26,7 @@ MEANINGS = {
     " nothing to show",
     USAGE: "wrong arguments",
     SERVER: "no server there, or the connection was lost",
-    DEVICE: "no such device, or several are meant",
+    DEVICE: "no such device, or several match",
     REFUSED: "the device is in use by another client, or is not handed over",
     TRANSFER: "the device refused a transfer (stall), or it failed in another way",
     TIMEOUT: "the device did not answer in time",

@@ -1,4 +1,4 @@
-"""`usbip-capture probe`: imports a device, asks it what it is, releases it."""
+"""`usbip-capture probe`: imports a device, reads what it is, releases it."""
 
 from __future__ import annotations
 

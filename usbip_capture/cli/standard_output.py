@@ -17,7 +17,7 @@ _OPTIONS = {"pcap": "--pcap", "output": "-o", "html": "--html"}
 def text_beside_binary(args: argparse.Namespace) -> Iterator[None]:
     """Where `-` names the output, standard output is for it alone: all text goes to standard error in the block.
 
-    Raises LocalProtocolError if something else is for standard output, too.
+    What commands with -o print goes there always. Raises LocalProtocolError if something else wants standard output.
     """
     option = next((option for name, option in _OPTIONS.items() if getattr(args, name, None) == "-"), None)
     if option is None:
@@ -26,6 +26,9 @@ def text_beside_binary(args: argparse.Namespace) -> Iterator[None]:
     for other in ("json", "raw"):
         if getattr(args, other, False):
             raise LocalProtocolError(f"--{other} and {option} - both want standard output: leave one of them out")
+    if option == "-o":
+        yield
+        return
     standard_output, sys.stdout = sys.stdout, sys.stderr
     try:
         yield

@@ -16,7 +16,7 @@ from usbip_capture.cli.completion import _busids, _first_words, _servers
 from usbip_capture.cli.hexdump import hexdump
 from usbip_capture.cli.live import LiveView
 from usbip_capture.cli.main import main
-from usbip_capture.cli.terminal import Paint, is_colourful, say, tell
+from usbip_capture.cli.terminal import Paint, cut, is_colourful, say, tell
 from usbip_capture.demo import DemoDevice
 from usbip_capture.discovery import memory
 from usbip_capture.discovery.known import KnownDevice
@@ -221,3 +221,10 @@ def test_help_fits_a_terminal(
     wide = [line for line in shown.splitlines() if len(line) > 80]
     # Command lines stay whole, to be copied; argparse does not break a list of choices.
     assert all(line.startswith("  usbip-capture ") or " usbip-capture " in line or "{" in line for line in wide), wide
+
+
+def test_lines_are_cut_to_the_width_of_the_terminal() -> None:
+    assert cut("abcdef", 4) == "abcd"
+    assert cut("\x1b[1mabcdef\x1b[0m", 4) == "\x1b[1mabcd\x1b[0m"  # colours take no room, and end
+    assert cut("日本語x", 5) == "日本"
+    assert cut("日本語x", 7) == "日本語x"
