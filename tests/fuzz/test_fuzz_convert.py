@@ -1,6 +1,7 @@
 """Mutated sessions at the observer and at the converter: nothing comes out but events and counted reasons.
 
-The seed is fixed. How long it goes on: a fifth of USBIP_CAPTURE_FUZZ_SECONDS, or 2 s. By hand, with another seed: `python -m tests.fuzz.test_fuzz_convert SECONDS SEED`.
+The seed is fixed. How long it goes on: a fifth of USBIP_CAPTURE_FUZZ_SECONDS, or 2 s. By hand, with another seed:
+`python -m tests.fuzz.test_fuzz_convert SECONDS SEED`.
 """
 
 from __future__ import annotations

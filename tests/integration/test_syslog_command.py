@@ -62,7 +62,7 @@ def test_for_scripts(device: Device) -> None:
 def test_nothing_turns_a_line_around(device: Device) -> None:
     with command("syslog", f"127.0.0.1:{device.port}") as process, device.accept() as sock:
         sock.sendall(b"<27>1 - pi app - - - x\xe2\x80\xaey\n")
-        assert lines(process, 1)[0].endswith("app: x\\x202ey\n")
+        assert lines(process, 1)[0].endswith("app: x\\u202ey\n")
         stop(process)
 
 
