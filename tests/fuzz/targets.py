@@ -1,0 +1,262 @@
+"""What is fuzzed: every parser of what strangers send, and of files and texts. Each target takes any bytes.
+
+A target raises nothing but for a bug of ours: what the parser says about bad input (`UsbipError`) is caught here, and
+whatever must hold of good input is asserted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from tests.conversion import convert as convert_recording
+from tests.fuzz.choices import Choices
+from usbip_capture.address import parse_address
+from usbip_capture.collector.display import line
+from usbip_capture.collector.places import parse_places
+from usbip_capture.convert.fragments import Fragments
+from usbip_capture.convert.reassembly import Direction, connect
+from usbip_capture.describe.reading import Description
+from usbip_capture.describe.verbose import verbose
+from usbip_capture.devices.lsusb import parse_lsusb
+from usbip_capture.errors import UsbipError
+from usbip_capture.filters.language import Facts, FilterError, parse
+from usbip_capture.hosts import Selector, Server, parse_selection
+from usbip_capture.relay.listening import listen_address, parse_networks
+from usbip_capture.report.data import as_data
+from usbip_capture.report.html import html_page
+from usbip_capture.report.measure import measure
+from usbip_capture.report.text import text_report
+from usbip_capture.serial_port.url import PortUrl
+from usbip_capture.syslog.framing import Framer, datagram_frames
+from usbip_capture.syslog.message import MessageParser
+from usbip_capture.usb.bos import parse_bos
+from usbip_capture.usb.descriptors import DeviceDescriptor, parse_configuration
+from usbip_capture.usb.endpoints import EndpointMap
+from usbip_capture.usb.info import DeviceInfo, Speed
+from usbip_capture.usb.strings import parse_langids, parse_string
+from usbip_capture.usb.urb import Completion, IsoPacket, TransferType, Urb
+from usbip_capture.wire.client import ClientConnection
+from usbip_capture.wire.observed import Completed, Submitted
+from usbip_capture.wire.observer import Observer
+from usbip_capture.wire.operations import DevlistExchange, Exchange, ImportExchange
+from usbip_capture.wire.server import DevlistRequested, ImportRequested, ServerConnection, UnlinkRequested, UrbSubmitted
+
+_INFO = DeviceInfo("1-1", 1, 2, Speed.HIGH, 0x1209, 1, path="/x")
+_DEVICE = DeviceDescriptor.parse(bytes.fromhex("1201 1002 ef 02 01 40 0912 0100 0001 01 02 03 01"))
+_KINDS = {0x81: TransferType.INTERRUPT, 0x02: TransferType.BULK, 0x85: TransferType.ISOCHRONOUS}
+_FILE = os.path.join(tempfile.mkdtemp(prefix="usbip-fuzz-"), "input")
+
+
+def client(data: bytes) -> None:
+    """The client's side of the wire: each URB completes once at most."""
+    choices = Choices(data)
+    exchanges: tuple[Exchange, ...] = (DevlistExchange(), ImportExchange("1-1"))
+    exchange = choices.pick(exchanges)
+    with suppress(UsbipError):
+        while exchange.wanted and choices:
+            exchange.receive(choices.data(exchange.wanted))
+    connection: ClientConnection[object] = ClientConnection(0x10002)
+    contexts: list[object] = []
+    for _ in range(choices.number(1, 8)):
+        kind = TransferType(choices.number(0, 3))
+        address = choices.pick((0x00, 0x80, 0x81, 0x02, 0x83))
+        iso = kind == TransferType.ISOCHRONOUS
+        packets = [IsoPacket(8 * at, 8, 0, 0) for at in range(choices.number(1, 4))] if iso else []
+        length = 8 * len(packets) if iso else choices.number(0, 40000)
+        out = b"" if address & 0x80 else bytes(length)
+        urb = Urb(kind, address, length, out, bytes(8), 0, 0, 0, packets)
+        context = object()
+        contexts.append(context)
+        connection.submit(urb, context, memoryview(bytearray(length)) if choices.flag() else None)
+        if choices.flag():
+            connection.unlink(context)
+        if choices.flag():
+            connection.forget(context)
+    with suppress(UsbipError):
+        while choices:
+            connection.receive_data(choices.chunk(500))
+    connection.take_pending()
+
+
+def server(data: bytes) -> None:
+    """The server's side: whatever a client sends, what is answered can be packed."""
+    choices = Choices(data)
+    connection = ServerConnection()
+    with suppress(UsbipError):
+        while choices:
+            for event in connection.receive_data(choices.chunk(300)):
+                if isinstance(event, ImportRequested):
+                    connection.import_reply(_INFO, _KINDS.get)
+                elif isinstance(event, UrbSubmitted) and choices.flag():
+                    connection.complete(event.seqnum, Completion(0, 0, b"", packets=event.urb.packets))
+                elif isinstance(event, UnlinkRequested) and not connection.is_pending(event.target):
+                    connection.unlinked_nothing(event.target)
+                elif isinstance(event, DevlistRequested):
+                    connection.devlist([_INFO])
+
+
+def observer(data: bytes) -> None:
+    """Somebody else's session: each URB is completed once at most, after its submission."""
+    choices = Choices(data)
+    seen = Observer(from_start=choices.flag())
+    pending: set[int] = set()
+    stamp = 0
+    while choices:
+        stamp += 1
+        what = choices.number(0, 9)
+        if what == 0:
+            events = seen.client_gap(choices.number(0, 1 << 20), stamp)
+        elif what == 1:
+            events = seen.server_gap(choices.number(0, 1 << 20), stamp)
+        else:
+            events = (seen.client if what & 1 else seen.server)(choices.chunk(400), stamp)
+        for event in events:
+            if isinstance(event, Submitted):
+                pending.add(event.seqnum)
+            elif isinstance(event, Completed):
+                assert event.seqnum in pending
+                pending.remove(event.seqnum)
+    seen.closed(stamp)
+
+
+def convert(data: bytes) -> None:
+    """A recording of TCP, pcap or pcapng: what is written can be read again."""
+    with suppress(UsbipError):
+        converted = convert_recording(data, record_unlinks=len(data) % 2 == 0)
+        assert len(converted.records) >= converted.converter.urbs
+
+
+def report(data: bytes) -> None:
+    """A capture of any program: text, page and JSON of whatever could be read."""
+    with open(_FILE, "wb") as file:
+        file.write(data)
+    with suppress(UsbipError):
+        measured = measure(_FILE, "ep == 0x81 or class == hid or error or device == 1-1" if len(data) % 5 == 0 else "")
+        for text in text_report(measured.statistics):
+            assert text.isprintable(), text
+        html_page(measured)
+        json.dumps(as_data(measured), allow_nan=False)
+
+
+def reassembly(data: bytes) -> None:
+    """Segments of TCP in any order: no byte twice, nothing held at the end."""
+    choices = Choices(data)
+    base = 0xFFFFFF00
+    out: list[int] = []
+    one, other = (Direction(lambda part, t: out.append(len(part)), lambda n, t: None, lambda t: None) for _ in "ab")
+    connect(one, other)
+    one.following = base
+    stamp = sent = 0
+    while choices:
+        direction = one if choices.flag() else other
+        stamp += choices.number(0, 1 << 29)
+        sequence = base + choices.number(0, 400000) if choices.flag() else choices.number(0, 0xFFFFFFFF)
+        payload = choices.chunk(20)
+        sent += len(payload)
+        acknowledged = (base + choices.number(0, 400000)) & 0xFFFFFFFF
+        flags, missing = choices.number(0, 31), choices.number(0, 3)
+        direction.segment(stamp, sequence & 0xFFFFFFFF, acknowledged, flags, payload, missing)
+    one.flush()
+    other.flush()
+    assert sum(out) <= sent
+
+
+def fragments(data: bytes) -> None:
+    """Fragments of IP datagrams, in any order."""
+    choices = Choices(data)
+    waiting = Fragments()
+    stamp = 0
+    while choices:
+        stamp += choices.number(0, 1 << 34)
+        version = choices.pick((0x45, 0x46, 0x60, 0x4F))
+        packet = bytes((version,)) + choices.chunk(200)
+        whole = waiting.add(stamp, packet, 0, len(packet))
+        assert whole is None or len(whole) <= 65575
+
+
+def syslog(data: bytes) -> None:
+    """Messages of a log, by TCP and UDP: nothing is lost or reaches a terminal raw, however TCP cuts."""
+    choices = Choices(data)
+    framer = Framer(choices.pick((64, 512, 65536)))
+    parser = MessageParser("host", "host")
+    datagrams = choices.flag()
+    frames: list[Any] = []
+    while choices:
+        chunk = choices.chunk(300)
+        frames += datagram_frames(chunk) if datagrams else framer.feed(chunk)
+    if not datagrams:
+        frames += framer.end()
+    for frame, flaw in frames:
+        message = parser.parse(frame, 1, flaw)
+        shown = line(message)
+        assert shown.replace("\n", "").replace("\t", "").isprintable(), shown
+        assert 0 <= message.severity <= 7
+        assert len(message.record) < 70000
+
+
+def filters(data: bytes) -> None:
+    """The language of capture filters."""
+    try:
+        found = parse(data.decode("utf-8", "replace"))
+    except FilterError:
+        return
+    if found is not None:
+        found.test(Facts())
+        found.test(Facts(device="1-1", vid=1, pid=2, ep=0x81, type=3, interface_class=3, status=-32, length=4))
+
+
+def descriptors(data: bytes) -> None:
+    """What a device says of itself, read and printed as lsusb does."""
+    with suppress(UsbipError):
+        DeviceDescriptor.parse(data)
+    with suppress(UsbipError):
+        parse_bos(data)
+    with suppress(UsbipError):
+        parse_string(data)
+        parse_langids(data)
+    with_head = b"\x09\x02" + (len(data) & 0xFFFF).to_bytes(2, "little") + data[4:]
+    for raw in (data, with_head):
+        with suppress(UsbipError):
+            configuration = parse_configuration(raw)
+            endpoints = EndpointMap(None, Speed.HIGH)
+            endpoints.add_configuration(configuration)
+            for address in range(256):
+                endpoints.find(address)
+            found = Description(
+                _INFO, _DEVICE, [configuration], 1, {1: "a", 2: "b"},
+                bos=data, qualifier=data[:10], reports={0: data[:60]},
+            )  # fmt: skip
+            for text in verbose(found):
+                assert text.isprintable(), text
+
+
+def lsusb(data: bytes) -> None:
+    """The text of `lsusb -v` as a simulated device."""
+    with suppress(UsbipError):
+        parse_lsusb(data.decode("utf-8", "replace"))
+
+
+def texts(data: bytes) -> None:
+    """URLs, addresses, networks and selections that people type."""
+    text = data.decode("utf-8", "replace")
+    parsers: tuple[Callable[[str], object], ...] = (
+        PortUrl.parse, lambda t: PortUrl.parse("usbip://" + t), parse_address, Server.parse, Selector.parse,
+        parse_selection, parse_places, parse_networks, listen_address,
+    )  # fmt: skip
+    for parser in parsers:
+        with suppress(UsbipError):
+            parser(text)
+
+
+#: Name -> target.
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    target.__name__: target
+    for target in (
+        client, server, observer, convert, report, reassembly, fragments, syslog, filters, descriptors, lsusb, texts,
+    )
+}  # fmt: skip
