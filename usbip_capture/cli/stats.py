@@ -6,10 +6,10 @@ import argparse
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from usbip_capture.cli.groups import add_command, add_json
-from usbip_capture.errors import CaptureError
+from usbip_capture.errors import CaptureError, LocalProtocolError
 
 if TYPE_CHECKING:
     from usbip_capture.report.statistics import Statistics
@@ -29,13 +29,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         commands,
         "stats",
         "what a capture holds, per device and endpoint",
-        "Tell what a capture holds: URBs, bytes, errors and completion times of each endpoint.",
+        "Report what a capture holds: URBs, bytes, errors and completion times of each endpoint, and log lines.",
         _EXAMPLES,
     )
     parser.add_argument(
         "file", metavar="FILE", help="pcapng or pcap, of usbmon, USBPcap or ours, gzip'ed or not; - is standard input"
     )
-    parser.add_argument("--html", metavar="PAGE", help="write a page with plots on one time line, for any browser")
+    parser.add_argument(
+        "--html", metavar="PAGE", help="write a page with plots on one time line, for any browser; - is standard output"
+    )
     parser.add_argument(
         "--filter",
         metavar="EXPR",
@@ -47,14 +49,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def stats(path: str, capture_filter: str, page: str | None, *, as_json: bool = False) -> int:
-    """Tell of a capture; the exit code. Raises UsbipError, and OSError when the output cannot be written."""
+    """Report on a capture; the exit code. Raises UsbipError, and OSError when the output cannot be written.
+
+    page: where the HTML page goes; `-` is standard output, and the text goes to standard error then.
+    """
     from usbip_capture.report.measure import measure
     from usbip_capture.report.source import shown
     from usbip_capture.report.text import text_report
 
     if page is not None:
-        _check_page(page, path)
+        _check_page(page, path, as_json=as_json)
     measured = measure(path, capture_filter)
+    text_out = sys.stderr if page == "-" else sys.stdout
     if page is not None:
         from usbip_capture.report.html import html_page
 
@@ -66,19 +72,19 @@ def stats(path: str, capture_filter: str, page: str | None, *, as_json: bool = F
 
         print(json.dumps(as_data(measured), indent=2))
     else:
-        lines = text_report(measured.statistics) + _plot(measured.statistics)
-        _print(lines + ([] if page is None else [f"the page is {shown(page)}"]))
+        lines = text_report(measured.statistics) + _plot(measured.statistics, text_out)
+        _print(lines + ([f"the page is {shown(page)}"] if page not in (None, "-") else []), text_out)
     if measured.problem is not None:
-        raise CaptureError(f"{measured.problem}; what came before is told")
+        raise CaptureError(f"{measured.problem}; what was readable is shown")
     return 0
 
 
-def _plot(statistics: Statistics) -> list[str]:
+def _plot(statistics: Statistics, out: TextIO) -> list[str]:
     from usbip_capture.report.plot import throughput_plot
 
-    if not _encodes(_SAMPLE):
+    if not _encodes(_SAMPLE, out):
         return []
-    colour = sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    colour = out is not None and out.isatty() and not os.environ.get("NO_COLOR")
     try:
         plot = throughput_plot(statistics, shutil.get_terminal_size().columns, colour=colour)
     except ModuleNotFoundError as error:
@@ -86,35 +92,42 @@ def _plot(statistics: Statistics) -> list[str]:
     return ["", *plot] if plot else []
 
 
-def _encodes(text: str) -> bool:
+def _encodes(text: str, out: TextIO) -> bool:
     """Whether the output can show it."""
     try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+        text.encode(getattr(out, "encoding", None) or "ascii")
     except UnicodeEncodeError:
         return False
     return True
 
 
-def _print(lines: list[str]) -> None:
+def _print(lines: list[str], out: TextIO) -> None:
     text = "\n".join(lines) + "\n"
-    if not _encodes("µ"):
+    if not _encodes("µ", out):
         text = text.replace("µ", "u")
-    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)
+    encoding = getattr(out, "encoding", None) or "ascii"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True, file=out)
 
 
-def _check_page(page: str, path: str) -> None:
-    """Before much is read: a capture must not be lost to its own page."""
+def _check_page(page: str, path: str, *, as_json: bool) -> None:
+    """Before much is read: a capture must not be lost to its own page, nor the page to JSON."""
+    if page == "-" and as_json:
+        raise LocalProtocolError("--json and --html - would both be written to standard output: give --html a file")
     if os.path.exists(page) and os.path.exists(path) and os.path.samefile(page, path):
         raise CaptureError("--html names the capture itself: give the page another name")
 
 
 def _write_page(page: str, text: str) -> None:
+    from usbip_capture.replacement import Replacement
     from usbip_capture.report.source import shown
 
     try:
-        with open(page, "w", encoding="utf-8") as file:
-            file.write(text)
+        if page == "-":
+            sys.stdout.buffer.write(text.encode())
+            sys.stdout.buffer.flush()
+            return
+        with Replacement(page) as file:
+            file.write(text.encode())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CaptureError(f"the page {shown(page)} cannot be written: {reason}") from error
