@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeAlias
 
 from usbip_capture.filters.language import ENUMERATION_LABEL, Filter
 from usbip_capture.report.devices import SeenDevice
@@ -18,8 +19,11 @@ from usbip_capture.usb.urb import DIR_IN, NO_SETUP, TransferType
 
 #: More endpoints than any host has devices for; those beyond are counted together.
 MAX_ENDPOINTS = 1024
-#: URBs that are out at a time, of all interfaces together; of more, the oldest will not come back any more.
+#: URBs that are out at a time, of all interfaces together, and endpoints that have some; of more, the oldest will not
+#: come back any more.
 MAX_PENDING = 1 << 16
+MAX_WITH_PENDING = 2048
+_BUDGET_STEP = 63
 #: Bytes of configuration descriptors that are learnt from, of all devices together.
 MAX_LEARNT = 4 << 20
 MAX_LOG_LINES = 4000
@@ -60,27 +64,30 @@ class EndpointTotals:
     times: Histogram = field(default_factory=Histogram)
 
 
-@dataclass(slots=True, eq=False)
-class _Pending:
-    """A URB that is out."""
+#: A URB that is out: interface, time of its submission, key of its endpoint, bytes asked for, setup, whether it is one
+#: of the capture's own requests at its start. A tuple: millions are made.
+_Pending: TypeAlias = "tuple[InterfaceTotals, int, int, int, bytes, bool]"
 
-    totals: InterfaceTotals
-    timestamp_ns: int
-    key: int
-    length: int
-    setup: bytes
-    described: bool
+
+class _InFlight(dict[int, _Pending]):
+    """The URBs of an endpoint that are out, by their ids, and the most there have been."""
+
+    __slots__ = ("most",)
+
+    def __init__(self) -> None:
+        self.most = 1
 
 
 @dataclass(slots=True, eq=False)
 class InterfaceTotals:
     """One interface of the capture. `unread` counts packets too short to tell; `beyond` URBs of further endpoints.
 
-    completes_out: whether a completion of OUT, other than control's, was seen.
+    key: what stands above the keys of its endpoints. completes_out: whether a completion of OUT, other than control's,
+    was seen.
     """
 
     interface: Interface
-    number: int
+    key: int
     decode: Decode | None
     packets: int = 0
     unread: int = 0
@@ -109,10 +116,9 @@ class Statistics:
         self._endpoints = 0
         self._devices = 0
         self._learnt = 0
-        # What a URB's id is unique together with: its interface and its endpoint. usbipd-win, QEMU and merged captures
-        # have equal ids on different devices. Ordered, for the oldest of a plain dict takes ever longer to find.
-        self._pending: OrderedDict[tuple[int, int], _Pending] = OrderedDict()
-        self._depths: dict[int, list[int]] = {}  # of an endpoint of an interface: how many are out, the most that were
+        # By interface and endpoint, together with which a URB's id is unique: usbipd-win, QEMU and merged captures have
+        # equal ids on different devices.
+        self._in_flight: dict[int, _InFlight] = {}
 
     def add(self, packet: Packet) -> None:
         """Count one packet."""
@@ -141,7 +147,7 @@ class Statistics:
         """An interface is there, with packets or without."""
         if interface not in self.interfaces:
             decode = decoder(interface.link_type, interface.order)
-            self.interfaces[interface] = InterfaceTotals(interface, len(self.interfaces), decode)
+            self.interfaces[interface] = InterfaceTotals(interface, len(self.interfaces) << _KEY_BITS, decode)
         return self.interfaces[interface]
 
     def finish(self) -> None:
@@ -150,13 +156,12 @@ class Statistics:
         USBPcap before 1.2 records OUT transfers when they are submitted only: where no completion of any is there,
         they count as done.
         """
-        for pending in self._pending.values():
-            self._lost(pending)
-        self._pending.clear()
+        for in_flight in self._in_flight.values():
+            self._drop(in_flight, len(in_flight))
         for totals in self.interfaces.values():
             for key, endpoint in totals.endpoints.items():
-                depth = self._depths.get(totals.number << _KEY_BITS | key & ~DIR_IN)
-                endpoint.in_flight = depth[1] if depth is not None else 1
+                known = self._in_flight.get(totals.key | key & ~DIR_IN)
+                endpoint.in_flight = 1 if known is None else known.most
                 if endpoint.only_sent and not totals.completes_out:
                     endpoint.in_flight = 1
                     endpoint.unfinished -= endpoint.only_sent
@@ -167,31 +172,45 @@ class Statistics:
 
     def _submitted(self, totals: InterfaceTotals, timestamp_ns: int, event: Event, described: bool) -> None:
         _, urb_id, key, _, length, setup, _, _ = event
-        pending = self._pending
-        where = totals.number << _KEY_BITS | key & ~DIR_IN
-        depth = self._depths.get(where)
-        if depth is None:
-            if len(self._depths) < MAX_ENDPOINTS:
-                self._depths[where] = [1, 1]
-        else:
-            depth[0] += 1
-            if depth[0] > depth[1]:
-                depth[1] = depth[0]
-        identity = (where, urb_id)
-        if identity in pending:
-            self._lost(pending.pop(identity))
-        elif len(pending) >= MAX_PENDING:
-            self._lost(pending.popitem(last=False)[1])
-        pending[identity] = _Pending(totals, timestamp_ns, key, length, setup, described)
+        where = totals.key | key & ~DIR_IN
+        in_flight = self._in_flight.get(where)
+        if in_flight is None:
+            in_flight = self._new_in_flight(where)
+        elif urb_id in in_flight:
+            self._lost(in_flight.pop(urb_id))
+        in_flight[urb_id] = totals, timestamp_ns, key, length, setup, described
+        if len(in_flight) > in_flight.most:
+            in_flight.most = len(in_flight)
+        if not totals.packets & _BUDGET_STEP:
+            self._keep_budget()
+
+    def _keep_budget(self) -> None:
+        """Only now and then: counting each URB up and down would cost more than all else here."""
+        while sum(map(len, self._in_flight.values())) > MAX_PENDING:
+            longest = max(self._in_flight.values(), key=len)
+            self._drop(longest, (len(longest) + 1) // 2)
+
+    def _new_in_flight(self, where: int) -> _InFlight:
+        if len(self._in_flight) >= MAX_WITH_PENDING:
+            for oldest in list(islice(self._in_flight, MAX_WITH_PENDING // 2)):
+                dropped = self._in_flight.pop(oldest)
+                self._drop(dropped, len(dropped))
+        return self._in_flight.setdefault(where, _InFlight())
+
+    def _drop(self, in_flight: _InFlight, count: int) -> None:
+        """The oldest of an endpoint will not come back. Many at a time, as finding the oldest takes long."""
+        for urb_id in list(islice(in_flight, count)):
+            self._lost(in_flight.pop(urb_id))
 
     def _completed(self, totals: InterfaceTotals, timestamp_ns: int, event: Event, packet: bytes) -> None:
         stage, urb_id, key, status, length, _, failed, data_at = event
-        where = totals.number << _KEY_BITS | key & ~DIR_IN
-        pending = self._pending.pop((where, urb_id), None)
+        in_flight = self._in_flight.get(totals.key | key & ~DIR_IN)
+        pending = in_flight.pop(urb_id, None) if in_flight is not None else None
+        took_ns = None
         if pending is not None:
-            key = pending.key
-            if where in self._depths:
-                self._depths[where][0] -= 1
+            _, submitted_ns, key, requested, setup, _ = pending
+            if 0 < submitted_ns <= timestamp_ns and status not in GONE:
+                took_ns = timestamp_ns - submitted_ns
         elif stage == LATE_COMPLETE:
             return
         kind = key & _TYPE_BITS
@@ -200,11 +219,11 @@ class Statistics:
                 totals.completes_out = True
             # USBPcap tells no length then, and QEMU 0: what succeeded without moving anything was not asked to.
             if length == AS_REQUESTED or (not length and kind != _ISOCHRONOUS_BITS):
-                length = 0 if pending is None or status else pending.length
+                length = 0 if pending is None or status else requested
         elif length == AS_REQUESTED:
             length = 0
         if kind == _CONTROL_BITS and pending is not None:
-            self._saw_control(totals, key, pending.setup, status, packet, data_at)
+            self._saw_control(totals, key, setup, status, packet, data_at)
         if self._test is not None and not self._passes(totals, key, status, length, pending):
             self.filtered += 1
             return
@@ -212,8 +231,6 @@ class Statistics:
         if endpoint is None:
             totals.beyond += 1
             return
-        timed = pending is not None and 0 < pending.timestamp_ns <= timestamp_ns and status not in GONE
-        took_ns = timestamp_ns - pending.timestamp_ns if timed and pending is not None else None
         self._count(endpoint, timestamp_ns, took_ns, status, length, failed)
 
     def _count(
@@ -240,27 +257,24 @@ class Statistics:
 
     def _lost(self, pending: _Pending) -> None:
         """A URB has not come back within the capture."""
-        totals = pending.totals
-        depth = self._depths.get(totals.number << _KEY_BITS | pending.key & ~DIR_IN)
-        if depth is not None:
-            depth[0] -= 1
-        if self._test is not None and not self._passes(totals, pending.key, -EINPROGRESS, 0, pending):
+        totals, timestamp_ns, key, length, _, _ = pending
+        if self._test is not None and not self._passes(totals, key, -EINPROGRESS, 0, pending):
             self.filtered += 1
             return
-        endpoint = totals.endpoints.get(pending.key) or self._new_endpoint(totals, pending.key)
+        endpoint = totals.endpoints.get(key) or self._new_endpoint(totals, key)
         if endpoint is None:
             totals.beyond += 1
             return
         endpoint.urbs += 1
         endpoint.unfinished += 1
-        only_sent = not pending.key & DIR_IN and pending.key & _TYPE_BITS != _CONTROL_BITS
+        only_sent = not key & DIR_IN and key & _TYPE_BITS != _CONTROL_BITS
         if only_sent and totals.interface.link_type == USBPCAP and not totals.completes_out:
             endpoint.only_sent += 1
-            endpoint.only_sent_bytes += pending.length
-            if pending.timestamp_ns:
-                cell = self.timeline.cell(endpoint.series, pending.timestamp_ns)
+            endpoint.only_sent_bytes += length
+            if timestamp_ns:
+                cell = self.timeline.cell(endpoint.series, timestamp_ns)
                 cell[URBS] += 1
-                cell[BYTES] += pending.length
+                cell[BYTES] += length
 
     def _saw_control(
         self, totals: InterfaceTotals, key: int, setup: bytes, status: int, packet: bytes, data_at: int
@@ -275,10 +289,9 @@ class Statistics:
 
     def _passes(self, totals: InterfaceTotals, key: int, status: int, length: int, pending: _Pending | None) -> bool:
         assert self._test is not None
-        requested = None if pending is None else pending.length
-        setup = NO_SETUP if pending is None else pending.setup
+        _, _, _, requested, setup, described = pending or (totals, 0, key, None, NO_SETUP, False)
         facts = self._device(totals, key).facts(key, status, length, requested, setup)
-        facts.descriptors = pending is not None and pending.described
+        facts.descriptors = described
         return bool(self._test(facts))
 
     def _device(self, totals: InterfaceTotals, key: int) -> SeenDevice:

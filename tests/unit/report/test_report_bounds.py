@@ -15,7 +15,7 @@ from tests.capture_files import Shown, classic, option, pcapng
 from usbip_capture.filters.language import Facts, parse
 from usbip_capture.report import statistics
 from usbip_capture.report.measure import measure
-from usbip_capture.report.packets import MAX_COMMENT_TEXT, MAX_TEXT
+from usbip_capture.report.packets import MAX_COMMENT_TEXT, MAX_TEXT, Interface
 from usbip_capture.report.text import text_report
 
 MOST_MIB = 300
@@ -133,19 +133,18 @@ def test_long_texts_are_cut(tmp_path: Path) -> None:
     assert len("".join(text_report(measure(path).statistics))) < 2 * MAX_COMMENT_TEXT
 
 
-def test_pending_urbs_are_bounded_over_all_interfaces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(statistics, "MAX_PENDING", 10)
-    path = tmp_path / "pending.pcapng"
-    raw = SECTION + interface() * 3
-    raw += b"".join(packet(number, submission(n)) for number in range(3) for n in range(10))
-    path.write_bytes(raw + packet(2, completion(9)) + packet(0, completion(9)))
-    ends = [
-        (endpoint.urbs, endpoint.unfinished)
-        for totals in measure(path).statistics.interfaces.values()
-        for endpoint in totals.endpoints.values()
-    ]
-    # The oldest are forgotten first: that of interface 0 comes back as one whose beginning nobody saw.
-    assert ends == [(11, 10), (10, 10), (10, 9)]
+def test_pending_urbs_are_bounded_over_all_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "MAX_PENDING", 500)
+    found = statistics.Statistics()
+    interfaces = [Interface(220, "<", 1, 1) for _ in range(5)]
+    for number in range(1000):
+        for known in interfaces:
+            found.add((known, number, submission(number), []))
+    out = sum(len(in_flight) for in_flight in found._in_flight.values())
+    assert 250 <= out < 500 + 64 * 5
+    found.finish()
+    counted = [e.unfinished for totals in found.interfaces.values() for e in totals.endpoints.values()]
+    assert counted == [1000] * 5
 
 
 @pytest.mark.parametrize("size", [2000, 4000])
@@ -159,8 +158,6 @@ def test_work_for_urbs_that_never_come_back_is_the_same_for_each(size: int, monk
         calls += 1
 
     capture = [Shown(n, submission(n)) for n in range(size)]
-    from usbip_capture.report.packets import Interface
-
     known = Interface(220, "<", 1, 1)
     sys.setprofile(count)
     try:
