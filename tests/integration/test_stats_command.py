@@ -139,7 +139,7 @@ def test_the_page(tmp_path: Path) -> None:
     text = page.read_text()
     assert text.startswith("<!DOCTYPE html>")
     assert "5.2 0x81 bulk IN" in text
-    assert "control" not in text.partition('id="data">')[2].partition("</script>")[0]
+    assert "control OUT" not in text.partition('id="data">')[2].partition("</script>")[0]
 
 
 def test_pages_that_cannot_be_written(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def stats(path: str, capture_filter: str, page: str | None, *, as_json: bool = False) -> int:
-    """Tell of a capture; the exit code. Raises UsbipError, and OSError when the output cannot be written."""
+    """Report on a capture; the exit code. Raises UsbipError, and OSError when the output cannot be written."""
     from usbip_capture.report.measure import measure
     from usbip_capture.report.source import shown
     from usbip_capture.report.text import text_report
@@ -112,6 +112,7 @@ def _check_page(page: str, path: str) -> None:
 
 
 def _write_page(page: str, text: str) -> None:
+    from usbip_capture.replacement import Replacement
     from usbip_capture.report.source import shown
 
     if page == "-":  # sys.stdout is standard error meanwhile
@@ -119,8 +120,8 @@ def _write_page(page: str, text: str) -> None:
             output.write(text.encode())
         return
     try:
-        with open(page, "w", encoding="utf-8") as file:
-            file.write(text)
+        with Replacement(page) as file:
+            file.write(text.encode())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CaptureError(f"the page {shown(page)} cannot be written: {reason}") from error

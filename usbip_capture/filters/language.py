@@ -146,16 +146,16 @@ class _Parser:
         return test
 
     def _either(self) -> Test:
-        test = self._both()
+        tests = [self._both()]
         while self._take("||"):
-            test = _or(test, self._both())
-        return test
+            tests.append(self._both())
+        return _or(tests)
 
     def _both(self) -> Test:
-        test = self._one()
+        tests = [self._one()]
         while self._take("&&"):
-            test = _and(test, self._one())
-        return test
+            tests.append(self._one())
+        return _and(tests)
 
     def _one(self) -> Test:
         token, position = self._next()
@@ -198,15 +198,14 @@ class _Parser:
     def _comparison(self, name: str) -> Test:
         operator, position = self._next()
         self.late = self.late or name in LATE
-        attribute = _FIELDS[name][0]
         if operator.lower() == "in":
-            return _among(attribute, self._set(name))
+            return _or(self._set(name))
         if operator not in ("==", "!=") and name not in _ORDERED:
             raise _error(f"{name} can only be compared by == and !=", position)
         value = self._value(name)
         if name == "device":
             return _compare_device(operator, str(value))
-        return _compare(attribute, operator, value)
+        return _compare(_FIELDS[name][0], operator, value)
 
     def _set(self, name: str) -> list[Test]:
         opening, position = self._next()
@@ -334,33 +333,38 @@ def _not(test: Test) -> Test:
     return negated
 
 
-def _and(first: Test, second: Test) -> Test:
-    def both(facts: Facts) -> bool | None:
-        found = first(facts)
-        if found is False:
-            return False
-        other = second(facts)
-        return other if found or other is False else None
+def _and(tests: list[Test]) -> Test:
+    """All of them; as a loop, for a chain of them may be long."""
+    if len(tests) == 1:
+        return tests[0]
 
-    return both
+    def all_of(facts: Facts) -> bool | None:
+        unknown = False
+        for test in tests:
+            found = test(facts)
+            if found is False:
+                return False
+            unknown = unknown or found is None
+        return None if unknown else True
 
-
-def _or(first: Test, second: Test) -> Test:
-    def either(facts: Facts) -> bool | None:
-        found = first(facts)
-        if found:
-            return True
-        other = second(facts)
-        return other if found is False or other else None
-
-    return either
+    return all_of
 
 
-def _among(attribute: str, tests: list[Test]) -> Test:
-    whole = tests[0]
-    for test in tests[1:]:
-        whole = _or(whole, test)
-    return whole
+def _or(tests: list[Test]) -> Test:
+    """Any of them."""
+    if len(tests) == 1:
+        return tests[0]
+
+    def any_of(facts: Facts) -> bool | None:
+        unknown = False
+        for test in tests:
+            found = test(facts)
+            if found:
+                return True
+            unknown = unknown or found is None
+        return None if unknown else False
+
+    return any_of
 
 
 def _compare_device(operator: str, wanted: str) -> Test:

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from struct import Struct
 
 from usbip_capture.report.packets import (
+    MAX_COMMENT_TEXT,
     MAX_INTERFACES,
     MAX_PACKET,
+    MAX_TEXT,
     NANOSECONDS,
     CutOff,
     Damaged,
@@ -56,7 +58,7 @@ class _Layout:
         self.packet = Struct(order + "8xIIII").unpack_from  # interface, time high and low, captured
         self.old_packet = Struct(order + "8xH2xIII").unpack_from  # interface, (drops,) time high and low, captured
         self.number = Struct(order + "8xI").unpack_from  # original length, or interface
-        self.link_type = Struct(order + "8xH").unpack_from
+        self.described = Struct(order + "8xH2xI").unpack_from  # link type, snaplen
         self.option = Struct(order + "HH").unpack_from
         self.signed = Struct(order + "q").unpack
         self.unsigned = Struct(order + "Q").unpack
@@ -81,6 +83,7 @@ class _Reader:
         self._interfaces = interfaces
         self._section: list[Interface] = []
         self._layout = _LAYOUTS["<"]
+        self._comment_text = 0
 
     def packets(self) -> Iterator[Packet]:
         none: list[str] = []
@@ -151,13 +154,13 @@ class _Reader:
     def _describe(self, buffer: bytes, at: int, end: int) -> None:
         if end - at < _INTERFACE_OPTIONS_AT + 4 or len(self._interfaces) >= MAX_INTERFACES:
             raise self._damaged(buffer, at, "an interface description that is too short, or one too many")
-        (link_type,) = self._layout.link_type(buffer, at)
-        found = Interface(link_type, self._layout.order, 1000, 1)
+        link_type, snaplen = self._layout.described(buffer, at)
+        found = Interface(link_type, self._layout.order, 1000, 1, snaplen=snaplen)
         for code, value in self._options(buffer, at + _INTERFACE_OPTIONS_AT, end - 4):
             if code == _IF_NAME:
-                found.name = value.decode(errors="replace")
+                found.name = _text(value)
             elif code == _IF_DESCRIPTION:
-                found.description = value.decode(errors="replace")
+                found.description = _text(value)
             elif code == _IF_TSRESOL and value:
                 exponent = value[0] & 0x7F
                 found.multiplier, found.divisor = NANOSECONDS, (2 if value[0] & 0x80 else 10) ** exponent
@@ -175,7 +178,10 @@ class _Reader:
         interface = self._numbered(number, buffer, at)
         for code, value in self._options(buffer, at + _STATISTICS_OPTIONS_AT, end - 4):
             if code == _OPT_COMMENT and len(interface.comments) < _MAX_COMMENTS:
-                interface.comments.append(value.decode(errors="replace"))
+                comment = _text(value)
+                if self._comment_text + len(comment) <= MAX_COMMENT_TEXT:
+                    self._comment_text += len(comment)
+                    interface.comments.append(comment)
             elif code == _ISB_IFRECV and len(value) == 8:
                 interface.received = self._layout.unsigned(value)[0]
             elif code == _ISB_IFDROP and len(value) == 8:
@@ -193,12 +199,17 @@ class _Reader:
         return interface, timestamp_ns, buffer[at + _DATA_AT : stop], []
 
     def _simple_packet(self, buffer: bytes, at: int, end: int) -> Packet:
-        """It has no time; 0 says so."""
+        """It has no time, which 0 says, and no captured length: that is the least of original, snaplen and block.
+
+        Ref: draft-ietf-opsawg-pcapng, 4.4
+        """
         if end - at < _SIMPLE_DATA_AT + 4:
             raise self._damaged(buffer, at, "a packet without its head")
         (original,) = self._layout.number(buffer, at)
         start = at + _SIMPLE_DATA_AT
-        return self._numbered(0, buffer, at), 0, buffer[start : min(start + original, end - 4)], []
+        interface = self._numbered(0, buffer, at)
+        captured = min(original, interface.snaplen or original)
+        return interface, 0, buffer[start : min(start + captured, end - 4)], []
 
     def _numbered(self, number: int, buffer: bytes, at: int) -> Interface:
         if number >= len(self._section):
@@ -206,8 +217,11 @@ class _Reader:
         return self._section[number]
 
     def _comments(self, buffer: bytes, at: int, end: int) -> list[str]:
-        found = [v.decode(errors="replace") for code, v in self._options(buffer, at, end) if code == _OPT_COMMENT]
-        return found[:_MAX_COMMENTS]
+        found: list[str] = []
+        for code, value in self._options(buffer, at, end):
+            if code == _OPT_COMMENT and len(found) < _MAX_COMMENTS:
+                found.append(_text(value))
+        return found
 
     def _options(self, buffer: bytes, at: int, end: int) -> Iterator[tuple[int, bytes]]:
         """Code and value of each option, as far as they are well formed."""
@@ -221,3 +235,7 @@ class _Reader:
 
     def _damaged(self, buffer: bytes, at: int, what: str) -> Damaged:
         return Damaged(f"{self._source.name} is damaged {self._source.at(len(buffer) - at)}: {what}")
+
+
+def _text(value: bytes) -> str:
+    return value[: 4 * MAX_TEXT].decode(errors="replace")[:MAX_TEXT]

@@ -62,6 +62,7 @@ def _endpoint(endpoint: EndpointTotals) -> dict[str, object]:
         "errors": endpoint.errors,
         "cancelled": endpoint.cancelled,
         "unfinished": endpoint.unfinished,
+        "in_flight": endpoint.in_flight,
         "completion_times": {name: time_ns / 1e9 for name, time_ns in spread.items()} if times.count else None,
     }
 

@@ -14,6 +14,8 @@ from usbip_capture.report.measure import Measured
 from usbip_capture.report.statistics import EndpointTotals, InterfaceTotals, Statistics, endpoint_name
 from usbip_capture.report.text import (
     COLUMNS,
+    TIMES,
+    TIMES_HEADING,
     device_title,
     endpoint_row,
     endpoints_by_device,
@@ -22,6 +24,7 @@ from usbip_capture.report.text import (
 )
 from usbip_capture.report.timeline import Timeline
 from usbip_capture.report.units import count, duration
+from usbip_capture.usb.urb import TransferType
 
 #: Endpoints in the plots, those with most URBs; the tables have all.
 MAX_PLOTTED = 12
@@ -77,10 +80,12 @@ def _facts(measured: Measured) -> str:
 
 def _tables(totals: InterfaceTotals) -> str:
     parts = [f'<h3>{escape(interface_title(totals))}</h3><p class="counts">{escape(interface_counts(totals))}</p>']
-    head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
+    before = COLUMNS.index(TIMES[0])
+    head = f'<tr><td colspan="{before}"></td><th colspan="{len(TIMES)}">{TIMES_HEADING}</th><td></td></tr>'
+    head += "<tr>" + "".join(f"<th>{escape(name)}</th>" for name in COLUMNS) + "</tr>"
     for device, endpoints in endpoints_by_device(totals):
         rows = "".join(f"<tr>{_cells(endpoint)}</tr>" for endpoint in endpoints)
-        table = f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        table = f'<div class="table"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
         parts.append(f"<h4>{escape(device_title(device))}</h4>{table}")
     parts += [f"<p>{escape(comment)}</p>" for comment in totals.interface.comments]
     return "\n".join(parts)
@@ -115,6 +120,7 @@ def _series(endpoint: EndpointTotals, timeline: Timeline) -> dict[str, object]:
     return {
         "name": f"{endpoint.device.name} {endpoint_name(endpoint.transfer_type, endpoint.address)}",
         "summary": summary,
+        "is_control": endpoint.transfer_type == TransferType.CONTROL,
         "cells": [[number - timeline.first, *cell] for number, cell in sorted(endpoint.series.items())],
     }
 

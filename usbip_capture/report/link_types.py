@@ -38,11 +38,18 @@ _NAMES = {
     295: "packets on a high-speed USB cable",
 }
 _USB = (USB_LINUX, USB_LINUX_MMAPPED, USBPCAP)
+#: Those in which USB/IP on TCP may be.
+_IP = (0, 1, 12, 101, 108, 113, 228, 229, 276)
 
 
 def is_usb(link_type: int) -> bool:
     """Whether its packets are events of URBs."""
     return link_type in _USB
+
+
+def may_hold_tcp(link_type: int) -> bool:
+    """Whether its packets may be of TCP, which `usbip-capture convert` reads."""
+    return link_type in _IP
 
 
 def link_type_name(link_type: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from usbip_capture.errors import CaptureError
 from usbip_capture.filters.language import parse
-from usbip_capture.report.link_types import is_usb, link_type_name
+from usbip_capture.report.link_types import UPPER_PDU, is_usb, link_type_name, may_hold_tcp
 from usbip_capture.report.reading import Capture, open_capture
 from usbip_capture.report.statistics import Statistics
 
@@ -24,7 +24,8 @@ class Measured:
 def measure(path: str | os.PathLike[str], capture_filter: str = "") -> Measured:
     """Read a capture to its end, or until Ctrl-C; `-` is standard input. Memory does not grow with it.
 
-    Raises FilterError, and CaptureError if there is nothing to tell. What can be read no further is told so far.
+    Raises FilterError, and CaptureError if it holds neither URBs nor log lines. A truncated capture is reported up to
+    where reading failed.
     """
     statistics = Statistics(parse(capture_filter))
     with open_capture(path) as capture:
@@ -51,6 +52,11 @@ def _read(capture: Capture, statistics: Statistics) -> CaptureError | None:
 def _check(capture: Capture, problem: CaptureError | None) -> None:
     if not capture.interfaces:
         raise problem or CaptureError(f"{capture.name} is empty: it has no interface")
-    if not any(is_usb(interface.link_type) for interface in capture.interfaces):
-        kinds = dict.fromkeys(link_type_name(interface.link_type) for interface in capture.interfaces)
-        raise CaptureError(f"{capture.name} has nothing of USB: {'; '.join(list(kinds)[:5])}")
+    link_types = dict.fromkeys(interface.link_type for interface in capture.interfaces)
+    if any(is_usb(link_type) or link_type == UPPER_PDU for link_type in link_types):
+        return
+    kinds = "; ".join([link_type_name(link_type) for link_type in link_types][:5])
+    hint = ""
+    if any(may_hold_tcp(link_type) for link_type in link_types):
+        hint = "; if USB/IP on TCP is in it, 'usbip-capture convert' makes a capture of USB of it"
+    raise CaptureError(f"{capture.name} has nothing of USB: {kinds}{hint}")

@@ -10,6 +10,10 @@ from usbip_capture.errors import CaptureError
 #: Longest packet that is believed: what Wireshark takes of USBPcap, which has no limit of its own.
 MAX_PACKET = 128 << 20
 MAX_INTERFACES = 4096
+#: Longest text that is kept of a name, a description or a comment, in characters; all comments of the statistics
+#: blocks of a capture together.
+MAX_TEXT = 2000
+MAX_COMMENT_TEXT = 1 << 20
 
 NANOSECONDS = 1_000_000_000
 
@@ -21,6 +25,7 @@ class Interface:
     order: byte order of its headers, as `struct` writes it: the section's, or that of the classic file.
     multiplier, divisor, offset_ns: nanoseconds of a time stamp are ticks * multiplier // divisor + offset_ns.
     received, dropped: as its statistics block has them, None before or without one.
+    snaplen: bytes that were kept of a packet at most; 0 is no limit.
     """
 
     link_type: int
@@ -28,6 +33,7 @@ class Interface:
     multiplier: int
     divisor: int
     offset_ns: int = 0
+    snaplen: int = 0
     name: str = ""
     description: str = ""
     received: int | None = None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from usbip_capture.report.source import printable
 from usbip_capture.report.statistics import EndpointTotals, Statistics, endpoint_name
 from usbip_capture.report.timeline import BYTES, Series, Timeline
 from usbip_capture.report.units import duration, rate
+from usbip_capture.shown import one_line
 
 MAX_PANELS = 6
 _ROWS = 3
@@ -58,7 +58,7 @@ def _panel(endpoint: EndpointTotals, timeline: Timeline, columns: int, colour: s
     peak = max(values)
     whole_ns = (timeline.last - timeline.first + 1) * timeline.width_ns
     mean = endpoint.bytes * _NANOSECONDS / whole_ns
-    device = f"{printable(endpoint.device.name)} " if several else ""
+    device = f"{one_line(endpoint.device.name)} " if several else ""
     title = f"{device}{endpoint_name(endpoint.transfer_type, endpoint.address)}: mean {rate(mean)}"
     rows = _drawn(values, peak, columns, colour)
     labels = [rate(peak), *[""] * (_ROWS - 2), "0"]

@@ -12,6 +12,7 @@ from typing import cast
 
 from usbip_capture.errors import CaptureError
 from usbip_capture.report.packets import CutOff, Damaged
+from usbip_capture.shown import one_line
 
 _CHUNK = 1 << 20
 _MAGIC = 4
@@ -23,16 +24,9 @@ _PACKED = {
 }  # fmt: skip
 
 
-def printable(text: str) -> str:
-    """`text` as it may be printed: what would move a terminal's cursor, or has no encoding, as escapes."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def shown(path: str | os.PathLike[str]) -> str:
     """A file's name as it may be printed, whatever bytes it is made of."""
-    return printable(os.fsencode(path).decode(errors="backslashreplace"))
+    return one_line(os.fsencode(path).decode(errors="backslashreplace"))
 
 
 class Source:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeAlias
 
 from usbip_capture.filters.language import ENUMERATION_LABEL, Filter
 from usbip_capture.report.devices import SeenDevice
 from usbip_capture.report.events import AS_REQUESTED, LATE_COMPLETE, SUBMIT, Decode, Event, decoder, split_key
 from usbip_capture.report.histogram import Histogram
-from usbip_capture.report.link_types import UPPER_PDU
-from usbip_capture.report.log import MAX_LINE, Log, LogLine, log_line
+from usbip_capture.report.link_types import UPPER_PDU, USBPCAP
+from usbip_capture.report.log import Log, LogLine, log_line
 from usbip_capture.report.packets import Interface, Packet
 from usbip_capture.report.timeline import BYTES, ERRORS, TIME_MAX_NS, TIME_SUM_NS, TIMED, URBS, Series, Timeline
 from usbip_capture.usb.status import EINPROGRESS, GONE, UNLINKED, status_name
@@ -17,23 +19,34 @@ from usbip_capture.usb.urb import DIR_IN, NO_SETUP, TransferType
 
 #: More endpoints than any host has devices for; those beyond are counted together.
 MAX_ENDPOINTS = 1024
-#: URBs that are out at a time; of more, the oldest will not come back any more.
+#: URBs that are out at a time, of all interfaces together, and endpoints that have some; of more, the oldest will not
+#: come back any more.
 MAX_PENDING = 1 << 16
+MAX_WITH_PENDING = 2048
+_BUDGET_STEP = 63
+#: Bytes of configuration descriptors that are learnt from, of all devices together.
+MAX_LEARNT = 4 << 20
 MAX_LOG_LINES = 4000
 MAX_FAILURES = 1000
 
 _CONTROL = int(TransferType.CONTROL)
 _CONTROL_BITS = _CONTROL << 8
+_ISOCHRONOUS_BITS = int(TransferType.ISOCHRONOUS) << 8
 _TYPE_BITS = 0xFF00
+#: Above the key of an endpoint there is room for its interface's number.
+_KEY_BITS = 48
+#: Longest answer that is shown to a device in any case: no configuration with more than a few endpoints.
+_SHORT = 255
 
 
 @dataclass(slots=True, eq=False)
 class EndpointTotals:
     """One endpoint of a device, control told apart by direction.
 
-    urbs: all that were seen. bytes: moved by those that came back. errors: failed, other than by being taken back;
-    cancelled: taken back; unfinished: out at the end. times: from submit to completion, of those that came back by
-    themselves.
+    urbs: all that were seen. bytes: moved by those that came back. errors: failed, other than by being unlinked;
+    cancelled: unlinked; unfinished: out at the end. times: from submit to completion, of those that came back by
+    themselves. in_flight: most that were out at a time. only_sent, only_sent_bytes: of the unfinished, those of OUT in
+    USBPcap's captures, see `finish`.
     """
 
     device: SeenDevice
@@ -45,25 +58,36 @@ class EndpointTotals:
     errors: int = 0
     cancelled: int = 0
     unfinished: int = 0
+    in_flight: int = 1
+    only_sent: int = 0
+    only_sent_bytes: int = 0
     times: Histogram = field(default_factory=Histogram)
 
 
-@dataclass(slots=True, eq=False)
-class _Pending:
-    """A URB that is out."""
+#: A URB that is out: interface, time of its submission, key of its endpoint, bytes asked for, setup, whether it is one
+#: of the capture's own requests at its start. A tuple: millions are made.
+_Pending: TypeAlias = "tuple[InterfaceTotals, int, int, int, bytes, bool]"
 
-    timestamp_ns: int
-    key: int
-    length: int
-    setup: bytes
-    described: bool
+
+class _InFlight(dict[int, _Pending]):
+    """The URBs of an endpoint that are out, by their ids, and the most there have been."""
+
+    __slots__ = ("most",)
+
+    def __init__(self) -> None:
+        self.most = 1
 
 
 @dataclass(slots=True, eq=False)
 class InterfaceTotals:
-    """One interface of the capture. `unread` counts packets too short to tell; `beyond` URBs of further endpoints."""
+    """One interface of the capture. `unread` counts packets too short to tell; `beyond` URBs of further endpoints.
+
+    key: what stands above the keys of its endpoints. completes_out: whether a completion of OUT, other than control's,
+    was seen.
+    """
 
     interface: Interface
+    key: int
     decode: Decode | None
     packets: int = 0
     unread: int = 0
@@ -72,8 +96,8 @@ class InterfaceTotals:
     last_ns: int = 0
     devices: dict[int, SeenDevice] = field(default_factory=dict)
     endpoints: dict[int, EndpointTotals] = field(default_factory=dict)
-    pending: dict[int, _Pending] = field(default_factory=dict)
-    comments: list[str] = field(default_factory=list)  # of the latest packet
+    completes_out: bool = False
+    comments: frozenset[int] = frozenset()  # hashes of those of the latest packet
 
 
 class Statistics:
@@ -90,6 +114,11 @@ class Statistics:
         self.filtered = 0
         self._test = capture_filter.test if capture_filter is not None else None
         self._endpoints = 0
+        self._devices = 0
+        self._learnt = 0
+        # By interface and endpoint, together with which a URB's id is unique: usbipd-win, QEMU and merged captures have
+        # equal ids on different devices.
+        self._in_flight: dict[int, _InFlight] = {}
 
     def add(self, packet: Packet) -> None:
         """Count one packet."""
@@ -118,43 +147,83 @@ class Statistics:
         """An interface is there, with packets or without."""
         if interface not in self.interfaces:
             decode = decoder(interface.link_type, interface.order)
-            self.interfaces[interface] = InterfaceTotals(interface, decode)
+            self.interfaces[interface] = InterfaceTotals(interface, len(self.interfaces) << _KEY_BITS, decode)
         return self.interfaces[interface]
 
     def finish(self) -> None:
-        """The capture has ended: what is still out has not come back."""
+        """The capture has ended: what is still out has not come back.
+
+        USBPcap before 1.2 records OUT transfers when they are submitted only: where no completion of any is there,
+        they count as done.
+        """
+        for in_flight in self._in_flight.values():
+            self._drop(in_flight, len(in_flight))
         for totals in self.interfaces.values():
-            for pending in totals.pending.values():
-                self._lost(totals, pending)
-            totals.pending.clear()
+            for key, endpoint in totals.endpoints.items():
+                known = self._in_flight.get(totals.key | key & ~DIR_IN)
+                endpoint.in_flight = 1 if known is None else known.most
+                if endpoint.only_sent and not totals.completes_out:
+                    endpoint.in_flight = 1
+                    endpoint.unfinished -= endpoint.only_sent
+                    endpoint.bytes += endpoint.only_sent_bytes
             if totals.last_ns:
                 self.timeline.cover(totals.first_ns)
                 self.timeline.cover(totals.last_ns)
 
     def _submitted(self, totals: InterfaceTotals, timestamp_ns: int, event: Event, described: bool) -> None:
         _, urb_id, key, _, length, setup, _, _ = event
-        pending = totals.pending
-        if urb_id in pending:
-            self._lost(totals, pending.pop(urb_id))
-        elif len(pending) >= MAX_PENDING:
-            self._lost(totals, pending.pop(next(iter(pending))))
-        pending[urb_id] = _Pending(timestamp_ns, key, length, setup, described)
+        where = totals.key | key & ~DIR_IN
+        in_flight = self._in_flight.get(where)
+        if in_flight is None:
+            in_flight = self._new_in_flight(where)
+        elif urb_id in in_flight:
+            self._lost(in_flight.pop(urb_id))
+        in_flight[urb_id] = totals, timestamp_ns, key, length, setup, described
+        if len(in_flight) > in_flight.most:
+            in_flight.most = len(in_flight)
+        if not totals.packets & _BUDGET_STEP:
+            self._keep_budget()
+
+    def _keep_budget(self) -> None:
+        """Only now and then: counting each URB up and down would cost more than all else here."""
+        while sum(map(len, self._in_flight.values())) > MAX_PENDING:
+            longest = max(self._in_flight.values(), key=len)
+            self._drop(longest, (len(longest) + 1) // 2)
+
+    def _new_in_flight(self, where: int) -> _InFlight:
+        if len(self._in_flight) >= MAX_WITH_PENDING:
+            for oldest in list(islice(self._in_flight, MAX_WITH_PENDING // 2)):
+                dropped = self._in_flight.pop(oldest)
+                self._drop(dropped, len(dropped))
+        return self._in_flight.setdefault(where, _InFlight())
+
+    def _drop(self, in_flight: _InFlight, count: int) -> None:
+        """The oldest of an endpoint will not come back. Many at a time, as finding the oldest takes long."""
+        for urb_id in list(islice(in_flight, count)):
+            self._lost(in_flight.pop(urb_id))
 
     def _completed(self, totals: InterfaceTotals, timestamp_ns: int, event: Event, packet: bytes) -> None:
         stage, urb_id, key, status, length, _, failed, data_at = event
-        pending = totals.pending.pop(urb_id, None)
-        if pending is None:
-            if stage == LATE_COMPLETE:
-                return
-        elif (pending.key ^ key) & ~DIR_IN:
-            self._lost(totals, pending)
-            pending = None
-        else:
-            key = pending.key
-        if length == AS_REQUESTED:
-            length = 0 if pending is None or key & DIR_IN or status else pending.length
-        if key & _TYPE_BITS == _CONTROL_BITS and pending is not None:
-            self._device(totals, key).saw_control(pending.setup, status, packet[data_at:])
+        in_flight = self._in_flight.get(totals.key | key & ~DIR_IN)
+        pending = in_flight.pop(urb_id, None) if in_flight is not None else None
+        took_ns = None
+        if pending is not None:
+            _, submitted_ns, key, requested, setup, _ = pending
+            if 0 < submitted_ns <= timestamp_ns and status not in GONE:
+                took_ns = timestamp_ns - submitted_ns
+        elif stage == LATE_COMPLETE:
+            return
+        kind = key & _TYPE_BITS
+        if not key & DIR_IN:
+            if kind != _CONTROL_BITS:
+                totals.completes_out = True
+            # USBPcap tells no length then, and QEMU 0: what succeeded without moving anything was not asked to.
+            if length == AS_REQUESTED or (not length and kind != _ISOCHRONOUS_BITS):
+                length = 0 if pending is None or status else requested
+        elif length == AS_REQUESTED:
+            length = 0
+        if kind == _CONTROL_BITS and pending is not None:
+            self._saw_control(totals, key, setup, status, packet, data_at)
         if self._test is not None and not self._passes(totals, key, status, length, pending):
             self.filtered += 1
             return
@@ -162,8 +231,6 @@ class Statistics:
         if endpoint is None:
             totals.beyond += 1
             return
-        timed = pending is not None and 0 < pending.timestamp_ns <= timestamp_ns and status not in GONE
-        took_ns = timestamp_ns - pending.timestamp_ns if timed and pending is not None else None
         self._count(endpoint, timestamp_ns, took_ns, status, length, failed)
 
     def _count(
@@ -188,24 +255,43 @@ class Statistics:
             if took_ns > cell[TIME_MAX_NS]:
                 cell[TIME_MAX_NS] = took_ns
 
-    def _lost(self, totals: InterfaceTotals, pending: _Pending) -> None:
+    def _lost(self, pending: _Pending) -> None:
         """A URB has not come back within the capture."""
-        if self._test is not None and not self._passes(totals, pending.key, -EINPROGRESS, 0, pending):
+        totals, timestamp_ns, key, length, _, _ = pending
+        if self._test is not None and not self._passes(totals, key, -EINPROGRESS, 0, pending):
             self.filtered += 1
             return
-        endpoint = totals.endpoints.get(pending.key) or self._new_endpoint(totals, pending.key)
+        endpoint = totals.endpoints.get(key) or self._new_endpoint(totals, key)
         if endpoint is None:
             totals.beyond += 1
             return
         endpoint.urbs += 1
         endpoint.unfinished += 1
+        only_sent = not key & DIR_IN and key & _TYPE_BITS != _CONTROL_BITS
+        if only_sent and totals.interface.link_type == USBPCAP and not totals.completes_out:
+            endpoint.only_sent += 1
+            endpoint.only_sent_bytes += length
+            if timestamp_ns:
+                cell = self.timeline.cell(endpoint.series, timestamp_ns)
+                cell[URBS] += 1
+                cell[BYTES] += length
+
+    def _saw_control(
+        self, totals: InterfaceTotals, key: int, setup: bytes, status: int, packet: bytes, data_at: int
+    ) -> None:
+        """A device learns from its descriptors, as long as they are not more than any host has devices for."""
+        size = len(packet) - data_at
+        if size > _SHORT:
+            self._learnt += size
+            if self._learnt > MAX_LEARNT:
+                return
+        self._device(totals, key).saw_control(setup, status, packet[data_at:])
 
     def _passes(self, totals: InterfaceTotals, key: int, status: int, length: int, pending: _Pending | None) -> bool:
         assert self._test is not None
-        requested = None if pending is None else pending.length
-        setup = NO_SETUP if pending is None else pending.setup
+        _, _, _, requested, setup, described = pending or (totals, 0, key, None, NO_SETUP, False)
         facts = self._device(totals, key).facts(key, status, length, requested, setup)
-        facts.descriptors = pending is not None and pending.described
+        facts.descriptors = described
         return bool(self._test(facts))
 
     def _device(self, totals: InterfaceTotals, key: int) -> SeenDevice:
@@ -213,7 +299,8 @@ class Statistics:
         if device is None:
             busnum, devnum, _, _ = split_key(key)
             device = SeenDevice(busnum, devnum, totals.interface.description)
-            if len(totals.devices) < MAX_ENDPOINTS:
+            if self._devices < MAX_ENDPOINTS:
+                self._devices += 1
                 totals.devices[key >> 16] = device
         return device
 
@@ -234,9 +321,9 @@ class Statistics:
     def _remark(self, totals: InterfaceTotals, timestamp_ns: int, comments: list[str]) -> None:
         """Comments of packets are remarks; one that many packets have in turn is one remark."""
         for comment in comments:
-            if comment not in totals.comments:
-                self.log.add(LogLine(timestamp_ns, _name(totals), "notice", comment[:MAX_LINE]))
-        totals.comments = comments
+            if hash(comment) not in totals.comments:
+                self.log.add(LogLine(timestamp_ns, _name(totals), "notice", comment))
+        totals.comments = frozenset(map(hash, comments))
 
     def _no_urb(self, totals: InterfaceTotals, timestamp_ns: int, data: bytes) -> None:
         if totals.interface.link_type == UPPER_PDU:

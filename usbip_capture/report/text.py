@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 from usbip_capture.report.devices import SeenDevice
 from usbip_capture.report.link_types import UPPER_PDU, USB_LINUX, USB_LINUX_MMAPPED, USBPCAP, is_usb, link_type_name
-from usbip_capture.report.source import printable
 from usbip_capture.report.statistics import EndpointTotals, InterfaceTotals, Statistics, endpoint_name
 from usbip_capture.report.units import count, duration
+from usbip_capture.shown import one_line
 from usbip_capture.usb.names import class_name
-from usbip_capture.usb.urb import DIR_IN
+from usbip_capture.usb.urb import DIR_IN, TransferType
 
 COLUMNS = ("endpoint", "URBs", "bytes", "errors", "min", "median", "p99", "max", "")
+TIMES = COLUMNS[4:8]
+TIMES_HEADING = "completion time"
 #: Log lines that are printed of each interface.
 MAX_LINES = 10
 _BY_INTERFACE = (0x00, 0xEF)
@@ -26,7 +28,7 @@ def text_report(statistics: Statistics) -> list[str]:
         lines += _interface(statistics, totals)
     if statistics.filtered:
         lines.append(f"{count(statistics.filtered, 'URB')} left out by the filter")
-    return [printable(line) for line in lines]
+    return [one_line(line) for line in lines]
 
 
 def endpoint_row(endpoint: EndpointTotals) -> tuple[str, ...]:
@@ -96,7 +98,8 @@ def _interface(statistics: Statistics, totals: InterfaceTotals) -> list[str]:
     lines = [interface_title(totals), f"  {interface_counts(totals)}"]
     for device, endpoints in endpoints_by_device(totals):
         lines.append(f"  {device_title(device)}")
-        lines += [f"    {line}" for line in table([COLUMNS, *(endpoint_row(e) for e in endpoints)])]
+        rows = table([COLUMNS, *(endpoint_row(e) for e in endpoints)])
+        lines += [f"    {line}" for line in (" " * rows[0].index(TIMES[0]) + TIMES_HEADING, *rows)]
     if not is_usb(totals.interface.link_type):
         name = totals.interface.name or "capture"
         said = [line for line in statistics.log if line.source == name]
@@ -109,7 +112,9 @@ def _interface(statistics: Statistics, totals: InterfaceTotals) -> list[str]:
 
 
 def _rest(endpoint: EndpointTotals) -> list[str]:
-    parts = [(endpoint.cancelled, "cancelled"), (endpoint.unfinished, "unfinished")]
+    # Several reads that wait in line take as many times as long as one: that is not the device's fault.
+    in_flight = endpoint.in_flight if endpoint.in_flight > 1 and endpoint.transfer_type != TransferType.CONTROL else 0
+    parts = [(in_flight, "in flight"), (endpoint.cancelled, "cancelled"), (endpoint.unfinished, "unfinished")]
     return [f"{number} {what}" for number, what in parts if number]
 
 

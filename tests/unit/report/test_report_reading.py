@@ -32,7 +32,7 @@ from usbip_capture.report.reading import open_capture
 from usbip_capture.report.text import text_report
 
 GOLDEN = Path(__file__).parent / "golden"
-CASES = sorted(path.parent for path in GOLDEN.glob("*/capture.pcap"))
+CASES = sorted(GOLDEN.glob("*/capture.pcap*"))
 RAW = (GOLDEN / "serial" / "capture.pcap").read_bytes()
 PACKETS = read_classic(RAW)
 TSRESOL_NS = option("<", 9, b"\x09")
@@ -60,10 +60,10 @@ def mapped(change: object) -> list[Shown]:
     return [Shown(stamp, change(data)) for stamp, data in PACKETS]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda path: path.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.parent.name)
 def test_golden(case: Path) -> None:
-    lines = text_report(measure(case / "capture.pcap").statistics)
-    assert "\n".join(lines) + "\n" == (case / "expected.txt").read_text()
+    lines = text_report(measure(case).statistics)
+    assert "\n".join(lines) + "\n" == case.with_name("expected.txt").read_text()
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def test_text(capture: Path) -> None:
         "usbip0: USB/IP pi 1-1.2 1209:0001 Thing",
         " 14 packets, 0 dropped, T",
         " device 1-1.2, 045c:1234",
+        " completion time",
         " endpoint URBs bytes errors min median p99 max",
         " 0x80 control IN 1 18 0 T T T T",
         " 0x00 control OUT 1 0 0 T T T T",
@@ -87,6 +88,7 @@ def test_text(capture: Path) -> None:
         "usbip1: USB/IP demo 1-1.2 1209:0001",
         " 1 packet, 0 dropped, T",
         " device 1-1.2, 1209:0001",
+        " completion time",
         " endpoint URBs bytes errors min median p99 max",
         " 0x80 control IN 1 0 0 - - - - 1 unfinished",
         "notes0: usbip-capture: remarks that no packet could carry",
@@ -176,13 +178,13 @@ def test_what_has_no_time(tmp_path: Path) -> None:
 def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "MAX_PENDING", 10)
     monkeypatch.setattr(statistics, "MAX_ENDPOINTS", 3)
-    events = [event("S", n, n) for n in range(50)]
+    events = [event("S", n, n) for n in range(200)]
     events += [event("C", 100 + n, 100 + n, dev=10 + n) for n in range(20)]
     path = tmp_path / "events.pcap"
     path.write_bytes(classic(events, 220, tick_ns=1))
     (totals,) = measure(path).statistics.interfaces.values()
     assert len(totals.endpoints) == 3
-    assert sum(e.unfinished for e in totals.endpoints.values()) == 50
+    assert sum(e.unfinished for e in totals.endpoints.values()) == 200
     assert totals.beyond == 18
     assert "18 URBs of too many endpoints" in text_report(measure(path).statistics)[1]
 

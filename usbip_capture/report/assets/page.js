@@ -13,7 +13,7 @@
   // Places in a cell, after its slice's number.
   const [SLICE, URBS, BYTES, ERRORS, TIMED, SUM, MAX] = [0, 1, 2, 3, 4, 5, 6];
   const POINTS = 320;         // in a plot, so that a slice is some pixels wide
-  const MARKS = 80;           // log lines in view, above which they are not drawn across the plots
+  const MARKS = 80;           // warnings and worse in view, above which they are not drawn across the plots
   const LANES = { error: 0, warning: 1, other: 2 };    // from the top
   const total = data.slices * data.width;
   const shown = data.endpoints.map(() => true);
@@ -29,7 +29,7 @@
     return `${three(number / size)} ${name}`;
   };
   const rate = (number) => (number ? unit(number, [[1e9, "GB/s"], [1e6, "MB/s"], [1e3, "kB/s"], [1, "B/s"]]) : "0");
-  const plain = (text) => text.replace(/\.?0+(?= )/, (zeros) => (zeros[0] === "." ? "" : zeros));
+  const plain = (text) => text.replace(/(\.\d*?)0+(?= )/, "$1").replace(/\.(?= )/, "");
   const duration = (s) => (s ? unit(s, [[1, "s"], [1e-3, "ms"], [1e-6, "µs"], [1e-9, "ns"]]) : "0");
   const moment = (s) => `+${s.toFixed(total < 10 ? 6 : 3)} s`;
   // Labels of an axis: one unit, and as many digits as the gap between them needs.
@@ -92,8 +92,9 @@
     : line[2] === "warning" ? "warning" : "other");
   const inkOf = (line) => colour({ error: "--error", warning: "--warning", other: "--remark" }[kindOf(line)]);
 
+  // Only what is a warning or worse: a device that logs a lot would be behind a fence.
   function marks(u) {
-    const lines = inView();
+    const lines = inView().filter((line) => kindOf(line) !== "other");
     if (lines.length > MARKS) return;
     const { ctx, bbox } = u;
     ctx.save();
@@ -214,7 +215,18 @@
     });
   }
 
-  const most = (rows) => Math.max(0, ...rows.filter((_, index) => shown[index]).map((row) => Math.max(...row)));
+  // The enumeration's burst of control transfers must not make all else lie on the floor: the others set the scale.
+  const most = (rows) => {
+    const highest = (wanted) => Math.max(0, ...rows.filter((_, index) => shown[index] && wanted(data.endpoints[index]))
+      .map((row) => Math.max(...row)));
+    return highest((endpoint) => !endpoint.is_control) || highest(() => true);
+  };
+  // A scale of decades ends at 1, 2 or 5.
+  const round = (number, up) => {
+    const decade = 10 ** Math.floor(Math.log10(number));
+    const steps = [1, 2, 5, 10].map((digit) => digit * decade);
+    return up ? steps.find((end) => end >= number * 0.9999) : steps.reverse().find((end) => end <= number * 1.0001);
+  };
   const fromZero = (name) => (u, now) => u.setScale("y", { min: 0, max: (most(now[name]) || 1) * 1.08 });
   const lines = (extra) => data.endpoints.map((_, index) => ({
     stroke: () => hue(index), width: 1.5, spanGaps: false, points: { show: false }, ...(extra ? extra(index) : {}),
@@ -228,8 +240,8 @@
     });
     add("Throughput", 210, lines(filled), (now) => [now.x, ...now.throughput], { auto: false, range: [0, 1] },
       (tick) => plain(rate(tidy(tick))), fromZero("throughput"));
-    add("Completion time: line mean, dots longest", 210, [...lines(() => ({ points: { size: 3 } })), ...lines(dots(4))],
-      (now) => [now.middles, ...now.mean, ...now.longest], { distr: 3, range: (u, low, high) => [low ? low / 1.5 : 1e-6, high ? high * 1.5 : 1] },
+    add("Completion time (line: mean, dots: maximum)", 210, [...lines(() => ({ points: { size: 3 } })), ...lines(dots(4))],
+      (now) => [now.middles, ...now.mean, ...now.longest], { distr: 3, range: (u, low, high) => [low ? round(low / 1.2, false) : 1e-6, high ? round(high * 1.2, true) : 1] },
       (tick) => (tick === null ? "" : plain(duration(tidy(tick)))));
     add("URBs a second", 120, lines((index) => ({ paths: stepped })), (now) => [now.x, ...now.urbs], { auto: false, range: [0, 1] }, (tick) => String(tidy(tick)), fromZero("urbs"));
     if (data.endpoints.some((endpoint) => endpoint.cells.some((cell) => cell[ERRORS]))) {
