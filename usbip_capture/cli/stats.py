@@ -30,7 +30,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         commands,
         "stats",
         "what a capture holds, per device and endpoint",
-        "Tell what a capture holds: URBs, bytes, errors and completion times of each endpoint.",
+        "Report what a capture holds: URBs, bytes, errors and completion times of each endpoint, and log lines.",
         _EXAMPLES,
     )
     parser.add_argument(
