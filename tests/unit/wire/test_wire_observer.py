@@ -400,8 +400,8 @@ def test_packets_of_urbs_that_are_never_answered_are_bounded() -> None:
         held -= sum(isinstance(e, (Completed, Unanswered)) for e in events)
         assert observer.pending == held
         assert len(observer._ghosts) + observer.pending <= 130
-    done = watch([submit(9000, urb), reply(9000, urb, iso_in_done(urb))], observer)
-    assert 9000 in completions(done)
+    done = Completion(0, 0, packets=[IsoPacket(p.offset, p.length, 0, 0) for p in urb.packets])
+    assert 9000 in completions(watch([submit(9000, urb), reply(9000, urb, done)], observer))
 
 
 @given(
