@@ -1,4 +1,4 @@
-"""`usbip-capture relay`: stands between any USB/IP client and a server, and captures what they say."""
+"""`usbip-capture relay`: stands between any USB/IP client and a server, and captures what they send."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from usbip_capture.address import DEFAULT_PORT, parse_address
 from usbip_capture.cli.groups import add_command
 from usbip_capture.errors import CaptureError, UsbipError
+from usbip_capture.shown import lines, one_line
 
 if TYPE_CHECKING:
     from usbip_capture.capture.writer import PcapWriter
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
 _SAYS = "usbip_capture.relay"
 
 _ABOUT = """\
-Stand between any USB/IP client and a server, and see what they say to each other. What is relayed can also be captured
-from Wireshark: it is listed there as "USB/IP relay: ...". Stopping a capture does not cut anybody off; ending the relay
-does.
+Stand between any USB/IP client and a server, and see what they send to each other. What is relayed can also be captured
+from Wireshark: it is listed there as "USB/IP relay: ...". Stopping a capture disconnects nobody; ending the relay does.
 """
 _EXAMPLES = """\
   usbip-capture relay pi -o session.pcapng    then: usbip attach -r 127.0.0.1 -b 1-1
@@ -94,8 +94,7 @@ def _relay(args: argparse.Namespace) -> int:
 
     try:
         service.listed.wait(LIST_TIMEOUT)
-        for name in ("SIGTERM", "SIGINT"):
-            signal.signal(getattr(signal, name), lambda *_: service.stop())
+        _stop_on_signals(service)
         if args.wireshark:
             _open_wireshark(service.offer.name)
         _capture(service, args.output, ready, record_unlinks=args.record_unlinks)
@@ -122,21 +121,36 @@ def _capture(service: RelayService, output: str | None, ready: Callable[[], None
         while not service.stopped and not ended.is_set():
             ended.wait(0.2)
         service.end(capture)
-        error = _closed(writer)
+        error = _closed(writer, output)
     if ended.is_set():
-        _say(f"{error or 'nobody reads the capture any more'}; the relay ends when nobody is attached, or by Ctrl-C")
+        _say(f"{error or 'nobody reads the capture any more'}; the relay ends when nobody is attached, or with Ctrl-C")
         service.wait_unused()
     if error is not None:
         raise error
 
 
-def _closed(writer: PcapWriter) -> CaptureError | None:
+def _closed(writer: PcapWriter, output: str) -> CaptureError | None:
     try:
         writer.close()
     except CaptureError as error:
         return error
-    _say(f"{writer.written} packets, {writer.dropped} dropped")
+    notes = f" (and {writer.notes} with notes only)" if writer.notes else ""
+    where = "standard output" if output == "-" else output
+    _say(f"{writer.written} packets{notes}, {writer.dropped} dropped, in {where}")
     return None
+
+
+def _stop_on_signals(service: RelayService) -> None:
+    """The first one ends the relay in good order, a second one at once."""
+
+    def stop(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        service.stop()
+
+    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, stop)
 
 
 def _stop(listen: str | None) -> int:
@@ -170,14 +184,22 @@ def _open_wireshark(interface: str) -> None:
 
 def _say(text: str) -> None:
     try:
-        print(f"usbip-capture: {text}", file=sys.stderr, flush=True)
+        print(f"usbip-capture: {one_line(text)}", file=sys.stderr, flush=True)
     except OSError:  # nobody reads it: no reason to cut clients off
         pass
 
 
+class _Clean(logging.Formatter):
+    """What clients and servers call themselves does nothing to a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line; more of them with a traceback."""
+        return lines(super().format(record))
+
+
 def _tell_of_clients() -> logging.Handler:
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("usbip-capture: %(message)s"))
+    handler.setFormatter(_Clean("usbip-capture: %(message)s"))
     logger = logging.getLogger(_SAYS)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
