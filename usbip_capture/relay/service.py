@@ -16,6 +16,7 @@ from usbip_capture.live.serving import Source
 from usbip_capture.relay.captures import RelayCapture
 from usbip_capture.relay.listening import Network
 from usbip_capture.relay.relay import Relay
+from usbip_capture.shown import one_line
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +46,14 @@ class RelayService(Source):
         except UsbipError:
             self.relay.close()
             raise
-        threading.Thread(target=self._ask_server, name="usbip-relay-list", daemon=True).start()
+        try:
+            threading.Thread(target=self._ask_server, name="usbip-relay-list", daemon=True).start()
+        except RuntimeError as error:  # this system has no thread left
+            log.warning("%s is not asked what it exports: %s", server, error)
+            self.listed.set()
 
     def close(self) -> None:
-        """End it: connections are broken off, captures completed. May be called again."""
+        """End it: connections are reset, captures completed. May be called again."""
         self._stopping.set()
         self.relay.close()
         self.offer.close()
@@ -111,6 +116,7 @@ class RelayService(Source):
         """What it exports, for the hint; nothing depends on it."""
         try:
             self.relay.busids = [info.busid for info in self.relay.server.devices()]
-        except UsbipError as error:
-            log.warning("%s; clients are told so until that has changed", error)
-        self.listed.set()
+        except (UsbipError, OSError) as error:
+            log.warning("%s; clients are disconnected until that has changed", one_line(str(error)))
+        finally:
+            self.listed.set()
