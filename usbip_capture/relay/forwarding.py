@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from usbip_capture import net
-from usbip_capture.durations import milliseconds
 from usbip_capture.relay.readiness import BROKEN, HUNG_UP, READABLE, WRITABLE, Poller
 from usbip_capture.usb.urb import Buffer
 
@@ -29,8 +28,6 @@ _AT_ONCE = 8
 _LINGER = struct.pack("@HH" if os.name == "nt" else "@ii", 1, 0)
 
 _UNWATCHED = -1
-#: Seconds in which a receiver must take something, when its sender is gone already.
-_LAST_PATIENCE = 30.0
 
 # observation, whether the client sent it, the bytes, time stamp
 Chunk = tuple["Observation", bool, bytes, int]
@@ -80,7 +77,7 @@ class End:
         elif mask & (BROKEN | HUNG_UP):
             if self.outgoing.rest:
                 self.leave()  # it would be told again and again; what it has sent goes out first
-                connection.hasten(self)
+                connection.half_gone()
             elif self.outgoing.ended:
                 connection.reset()
             else:
@@ -162,8 +159,9 @@ class End:
 
 
 class Connection:
-    """A client and its connection to the server. `chunks` gets what was forwarded, `on_over` is called at the end.
+    """A client and its connection to the server. `chunks` gets what was forwarded.
 
+    on_over: called at the end. on_half_gone: when one side is gone, and the other has not yet taken what that has sent.
     active_ns: when something was forwarded last, or when it began.
     """
 
@@ -175,12 +173,14 @@ class Connection:
         poller: Poller,
         chunks: list[Chunk],
         on_over: Callable[[Connection], None],
+        on_half_gone: Callable[[Connection], None],
     ) -> None:
         self.observation = observation
         self.chunks = chunks
-        self.over = self._breaking = False
+        self.over = self._breaking = self._half_gone = False
         self.active_ns = time.time_ns()
         self._on_over = on_over
+        self._on_half_gone = on_half_gone
         self._client, self._server = client, server
         self._up, self._down = Direction(client, server, True), Direction(server, client, False)
         self.ends = End(client, self, poller), End(server, self, poller)
@@ -240,11 +240,16 @@ class Connection:
         else:
             self.reset()
 
-    def hasten(self, gone: End) -> None:
+    def half_gone(self) -> None:
         """One side is gone: the other has not all the time it wants for what is left."""
-        for end in self.ends:
-            if end is not gone:
-                _limit_unacknowledged(end.sock, milliseconds(_LAST_PATIENCE))
+        if not self._half_gone:
+            self._half_gone = True
+            self._on_half_gone(self)
+
+    @property
+    def progress(self) -> tuple[int, ...]:
+        """Changes with each byte that a receiver takes."""
+        return *self.forwarded, len(self._up.rest), len(self._down.rest)
 
     def reset(self) -> None:
         """One side has broken the connection off, or we do: both are told in the same way."""
@@ -270,17 +275,9 @@ class Connection:
 def set_options(sock: socket.socket) -> None:
     """No delay; keepalive, so that a peer that vanished is noticed. A slow one has all the time it wants."""
     net.set_options(sock)
-    # It would also end connections whose receiver has been too busy to take anything for a while.
-    _limit_unacknowledged(sock, 0)
-
-
-def _limit_unacknowledged(sock: socket.socket, limit_ms: int) -> None:
-    """How long what was sent may stay unacknowledged, 0: the system's limit. Only TCP has that."""
     if sock.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_USER_TIMEOUT"):
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit_ms)
-        except OSError:
-            pass  # it is gone already: the next read or write says so
+        # It would also end connections whose receiver has been too busy to take anything for a while.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
 
 
 def reset_on_close(sock: socket.socket) -> None:

@@ -13,13 +13,13 @@ import os
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from usbip_capture.address import DEFAULT_PORT, format_address
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import UsbipError
 from usbip_capture.hosts import Server
+from usbip_capture.relay.calls import Calls, guarded
 from usbip_capture.relay.captures import RelayCapture
 from usbip_capture.relay.forwarding import Chunk, Connection, reset_on_close, set_options
 from usbip_capture.relay.listening import Network, attach_hint, is_own_address, may_connect, open_listener
@@ -41,6 +41,8 @@ WINDOW_NS = 100_000_000
 _MAX_HELD, _MAX_HELD_BYTES = 4096, 1 << 20
 #: Seconds between two looks at events that are held back.
 _TICK = 0.05
+#: Seconds in which a receiver must take something, when its sender is gone already.
+LAST_PATIENCE = 30.0
 #: Seconds without accepting anybody, when that has failed.
 _ACCEPT_PAUSE = 0.2
 
@@ -76,12 +78,8 @@ class Relay:
         self._captures: list[RelayCapture] = []
         self._connections: dict[Observation, Connection] = {}
         self._connecting = self._last = 0
-        self._calls: deque[Callable[[], None]] = deque()
-        self._wake_read, self._wake_write = socket.socketpair()
-        self._wake_read.setblocking(False)
-        self._wake_write.setblocking(False)
-        self._ending = self._ended = False
-        self._lock = threading.Lock()  # of _calls and _ended
+        self._calls = Calls()
+        self._ending = False
         self._thread = threading.Thread(target=self._run, name="usbip-relay", daemon=True)
         self._thread.start()
 
@@ -103,7 +101,7 @@ class Relay:
     @property
     def ended(self) -> bool:
         """Whether it forwards no more."""
-        return self._ended
+        return self._calls.ended
 
     @property
     def busy(self) -> bool:
@@ -120,7 +118,7 @@ class Relay:
                 capture.joins(observation)
             self._captures.append(capture)
 
-        self._do(begin)
+        self._calls.wait(begin)
         return capture
 
     def end_capture(self, capture: RelayCapture) -> None:
@@ -131,7 +129,7 @@ class Relay:
             if capture in self._captures:
                 self._captures.remove(capture)
 
-        self._do(end)
+        self._calls.wait(end)
 
     def drop(self, number: int) -> bool:
         """Break off the connection of a client; False if there is none of this number."""
@@ -144,75 +142,31 @@ class Relay:
                     dropped.append(connection)
                     connection.reset()
 
-        self._do(drop)
+        self._calls.wait(drop)
         return bool(dropped)
 
     def close(self) -> None:
         """Break off all connections, stop listening. May be called again."""
 
         self._ending = True
-        self._call(_nothing)
+        self._calls.soon(_nothing)
         self._thread.join()
-
-    # -- calls from other threads
-
-    def _call(self, what: Callable[[], None]) -> None:
-        """Have the relay's thread do it soon."""
-        with self._lock:
-            if not self._ended:
-                self._calls.append(what)
-                try:
-                    self._wake_write.send(b"\0")
-                except BlockingIOError:  # it has been woken, many times over
-                    pass
-                return
-        what()
-
-    def _do(self, what: Callable[[], None]) -> None:
-        """Have the relay's thread do it, and wait for that."""
-        done = threading.Event()
-
-        def do() -> None:
-            try:
-                what()
-            finally:
-                done.set()
-
-        self._call(do)
-        done.wait()
-
-    def _woken(self, mask: int) -> None:
-        try:
-            self._wake_read.recv(4096)
-        except BlockingIOError:
-            pass
-        while self._calls:
-            try:
-                self._calls.popleft()()
-            except Exception:  # nobody is cut off for it
-                log.exception("the relay goes on after a fault of our own")
 
     # -- the relay's thread
 
     def _run(self) -> None:
         self._watch(self._listener, self._accept)
-        self._watch(self._wake_read, self._woken)
+        self._watch(self._calls.sock, self._calls.made)
         try:
             while not self._ending:
                 self._turn()
         except Exception:
             log.exception("the relay ended because of our own fault")
         for connection in list(self._connections.values()):
-            self._guarded(connection.reset)
-        self._guarded(self._hindsight.flush)
+            guarded(connection.reset)
+        guarded(self._hindsight.flush)
         self._listener.close()
-        with self._lock:
-            self._ended = True
-            calls = list(self._calls)
-        for call in calls:
-            self._guarded(call)
-        for sock in (self._wake_read, self._wake_write):
-            sock.close()
+        self._calls.end()
         if hasattr(self._poller, "close"):
             self._poller.close()
 
@@ -238,16 +192,9 @@ class Relay:
         log.exception("the relay goes on after a fault of our own")
         for connection in list(self._connections.values()):
             if any(end is getattr(handler, "__self__", None) for end in connection.ends):
-                self._guarded(connection.reset)
+                guarded(connection.reset)
                 if not connection.over:
-                    self._guarded(connection.abandon)
-
-    def _guarded(self, step: Callable[[], object]) -> None:
-        """The next one is taken whether this fails or not."""
-        try:
-            step()
-        except Exception:
-            log.exception("the relay goes on after a fault of our own")
+                    guarded(connection.abandon)
 
     def _observe(self) -> None:
         for observation, from_client, data, timestamp_ns in self._chunks:
@@ -256,7 +203,7 @@ class Relay:
 
     def _event(self, observation: Observation, event: Event) -> None:
         """An event that is old enough."""
-        self._guarded(functools.partial(observation.passes, event))
+        guarded(functools.partial(observation.passes, event))
         for capture in list(self._captures):
             try:
                 capture.event(observation, event)
@@ -323,9 +270,7 @@ class Relay:
             if not self._ending:
                 self._poller.register(fd, READABLE)
 
-        timer = threading.Timer(_ACCEPT_PAUSE, self._call, (again,))
-        timer.daemon = True
-        timer.start()
+        self._calls.later(_ACCEPT_PAUSE, again)
 
     def _connect(self, client: socket.socket, peer: str) -> None:
         """On a thread of its own: to the server, for this client."""
@@ -335,9 +280,9 @@ class Relay:
             expected = isinstance(error, (UsbipError, OSError))
             log.warning("client %s: %s", peer, one_line(str(error)), exc_info=None if expected else error)
             _break_off(client)
-            self._call(self._not_connected)
+            self._calls.soon(self._not_connected)
             return
-        self._call(functools.partial(self._connected, client, server, peer))
+        self._calls.soon(functools.partial(self._connected, client, server, peer))
 
     def _not_connected(self) -> None:
         self._connecting -= 1
@@ -357,7 +302,9 @@ class Relay:
             return
         observation = Observation(self._last + 1, peer, self._hindsight.add)
         try:
-            connection = Connection(client, server, observation, self._poller, self._chunks, self._over)
+            connection = Connection(
+                client, server, observation, self._poller, self._chunks, self._over, self._half_gone
+            )
         except Exception as error:  # no memory or room in the poller, mostly
             log.warning("client %s cannot be served: %s", peer, error)
             _break_off(client)
@@ -368,6 +315,19 @@ class Relay:
         for end in connection.ends:
             self._ready[end.fd] = end.ready
         log.info("client %d, %s", observation.number, peer)
+
+    def _half_gone(self, connection: Connection) -> None:
+        before = connection.progress
+
+        def look() -> None:
+            if connection.over:
+                return
+            if connection.progress == before:
+                connection.reset()
+            else:
+                self._half_gone(connection)
+
+        self._calls.later(LAST_PATIENCE, look)
 
     def _over(self, connection: Connection) -> None:
         observation = connection.observation
