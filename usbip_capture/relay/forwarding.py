@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,8 @@ _LINGER = struct.pack("@HH" if os.name == "nt" else "@ii", 1, 0)
 
 _UNWATCHED = -1
 
-# observation, whether the client sent it, the bytes, time stamp
-Chunk = tuple["Observation", bool, bytes, int]
+# observation, whether the client sent it, the bytes (None: the connection is over), time stamp
+Chunk = tuple["Observation", bool, "bytes | memoryview | None", int]
 
 
 class Direction:
@@ -171,7 +172,7 @@ class Connection:
         server: socket.socket,
         observation: Observation,
         poller: Poller,
-        chunks: list[Chunk],
+        chunks: deque[Chunk],
         on_over: Callable[[Connection], None],
         on_half_gone: Callable[[Connection], None],
     ) -> None:

@@ -18,7 +18,9 @@ log = logging.getLogger(__name__)
 #: Parts of what is at least so long are not copied for the events.
 _OWN_COPY = 4096
 #: URBs of one connection that are waited for: there are many connections.
-MAX_PENDING = 4096
+MAX_PENDING = 2048
+#: Bytes to observe at once, before it is known how long that takes.
+FIRST_PIECE = 8 << 10
 
 Emit: TypeAlias = "Callable[[Observation, list[Event]], None]"
 
@@ -27,7 +29,8 @@ class Observation:
     """One connection. number: counts from 1; peer: the client's address, for people.
 
     imported: the device, None before there is one. info, waiting: the device, and its URBs that are out, by seqnum, as
-    far as events were handed on to the captures, a moment later.
+    far as events were handed on to the captures, a moment later. piece: how many bytes to observe at once.
+    forwarded: bytes from the client and to it, when it is gone.
     """
 
     def __init__(self, number: int, peer: str, emit: Emit) -> None:
@@ -37,6 +40,8 @@ class Observation:
         self.seen = SeenRequests()
         self.waiting: dict[int, Urb] = {}
         self.urbs = 0
+        self.piece = FIRST_PIECE
+        self.forwarded = (0, 0)
         self.imported: DeviceInfo | None = None
         self._observer: Observer | None = Observer(max_pending=MAX_PENDING)
         self._emit = emit
@@ -69,6 +74,7 @@ class Observation:
                 self._emit(self, self._observer.closed(timestamp_ns))
             except Exception:
                 self._give_up()
+        log.info("client %d, %s, is gone: %d bytes from it, %d to it", self.number, self.peer, *self.forwarded)
 
     def _imports(self, info: DeviceInfo | None) -> None:
         self.imported = info

@@ -19,9 +19,10 @@ from usbip_capture.address import DEFAULT_PORT, format_address
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import UsbipError
 from usbip_capture.hosts import Server
+from usbip_capture.relay.backlog import Backlog
 from usbip_capture.relay.calls import Calls, guarded
 from usbip_capture.relay.captures import RelayCapture
-from usbip_capture.relay.forwarding import Chunk, Connection, reset_on_close, set_options
+from usbip_capture.relay.forwarding import Connection, reset_on_close, set_options
 from usbip_capture.relay.listening import Network, attach_hint, is_own_address, may_connect, open_listener
 from usbip_capture.relay.observation import Observation
 from usbip_capture.relay.readiness import READABLE, make_poller
@@ -71,7 +72,8 @@ class Relay:
         self.address, self.port = self._listener.getsockname()[:2]
         self._poller = make_poller()
         self._ready: dict[int, Callable[[int], None]] = {}  # by file descriptor
-        self._chunks: list[Chunk] = []
+        self._backlog = Backlog()
+        self._held_up: set[int] = set()  # file descriptors of connections that are far behind
         self._hindsight: Hindsight[Observation] = Hindsight(
             self._event, WINDOW_NS, max_events=_MAX_HELD, max_bytes=_MAX_HELD_BYTES
         )
@@ -113,6 +115,7 @@ class Relay:
         capture = RelayCapture(writer, str(self.server), self.hint)
 
         def begin() -> None:
+            self._backlog.observe_all()
             self._hindsight.flush()
             for observation in self._connections:
                 capture.joins(observation)
@@ -125,6 +128,7 @@ class Relay:
         """Nothing more goes into it when this returns; what was seen has."""
 
         def end() -> None:
+            self._backlog.observe_all()
             self._hindsight.flush()
             if capture in self._captures:
                 self._captures.remove(capture)
@@ -164,6 +168,7 @@ class Relay:
             log.exception("the relay ended because of our own fault")
         for connection in list(self._connections.values()):
             guarded(connection.reset)
+        guarded(self._backlog.observe_all)
         guarded(self._hindsight.flush)
         self._listener.close()
         self._calls.end()
@@ -171,21 +176,29 @@ class Relay:
             self._poller.close()
 
     def _turn(self) -> None:
-        """Forward what there is, then observe it."""
-        ready, chunks, held = self._ready, self._chunks, self._hindsight.items
-        for fd, mask in self._poller.poll(_TICK if held else -1):
+        """Forward what there is, then observe some of it."""
+        ready, chunks, held, held_up = self._ready, self._backlog.chunks, self._hindsight.items, self._held_up
+        for fd, mask in self._poller.poll(0 if chunks else _TICK if held else -1):
             handler = ready.get(fd)
-            if handler is not None:
+            if handler is not None and fd not in held_up:
                 try:
                     handler(mask)
                 except Exception:
                     self._failed(handler)
         if chunks:
-            now_ns = chunks[-1][3]
-            self._observe()
-            self._hindsight.release(now_ns)
+            self._hindsight.release(self._backlog.observe())
+            if chunks or held_up:
+                self._hold_up()
         elif held:
             self._hindsight.release(time.time_ns())
+
+    def _hold_up(self) -> None:
+        """Whoever sends faster than can be observed is not read from for a while."""
+        self._held_up.clear()
+        for observation in self._backlog.far_behind():
+            connection = self._connections.get(observation)
+            if connection is not None:
+                self._held_up.update(end.fd for end in connection.ends)
 
     def _failed(self, handler: Callable[[int], None]) -> None:
         """A handler has raised: if it is that of a connection, this one ends, and the others never notice."""
@@ -196,14 +209,12 @@ class Relay:
                 if not connection.over:
                     guarded(connection.abandon)
 
-    def _observe(self) -> None:
-        for observation, from_client, data, timestamp_ns in self._chunks:
-            observation.saw(from_client, data, timestamp_ns)
-        self._chunks.clear()
-
     def _event(self, observation: Observation, event: Event) -> None:
         """An event that is old enough."""
-        guarded(functools.partial(observation.passes, event))
+        try:
+            observation.passes(event)
+        except Exception:
+            log.exception("the relay goes on after a fault of our own")
         for capture in list(self._captures):
             try:
                 capture.event(observation, event)
@@ -303,7 +314,7 @@ class Relay:
         observation = Observation(self._last + 1, peer, self._hindsight.add)
         try:
             connection = Connection(
-                client, server, observation, self._poller, self._chunks, self._over, self._half_gone
+                client, server, observation, self._poller, self._backlog.chunks, self._over, self._half_gone
             )
         except Exception as error:  # no memory or room in the poller, mostly
             log.warning("client %s cannot be served: %s", peer, error)
@@ -334,10 +345,8 @@ class Relay:
         for end in connection.ends:
             self._ready.pop(end.fd, None)
         del self._connections[observation]
-        self._observe()  # what it has said belongs before its end
-        observation.ended(time.time_ns())
-        log.info("client %d, %s, is gone: %d bytes from it, %d to it", observation.number, observation.peer,
-                 *connection.forwarded)  # fmt: skip
+        observation.forwarded = connection.forwarded
+        self._backlog.chunks.append((observation, True, None, time.time_ns()))
 
 
 def _nothing() -> None:
