@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -151,6 +153,17 @@ def test_standard_error_that_nobody_reads_cuts_nobody_off(server: str) -> None:
         assert relay.process.stderr is not None
         relay.process.stderr.close()
         use(relay.port)
+        use(relay.port)
+
+
+def test_standard_error_that_is_held_up_holds_nobody_up(server: str) -> None:
+    with relaying(server) as relay:
+        assert relay.process.stderr is not None
+        fcntl.fcntl(relay.process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+        for _ in range(60):  # two lines each: more than the pipe takes, and nobody reads it
+            with socket.create_connection(("127.0.0.1", relay.port), 10) as sock:
+                sock.sendall(struct.pack(">HHI", 0x111, 0x8005, 0))
+                assert sock.recv(4)
         use(relay.port)
 
 

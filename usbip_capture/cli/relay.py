@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import queue
 import signal
 import sys
 import threading
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from usbip_capture.address import DEFAULT_PORT, parse_address
 from usbip_capture.cli.groups import add_command
 from usbip_capture.errors import CaptureError, UsbipError
-from usbip_capture.shown import lines, one_line
+from usbip_capture.shown import lines
 
 if TYPE_CHECKING:
     from usbip_capture.capture.writer import PcapWriter
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Whose log tells of clients.
 _SAYS = "usbip_capture.relay"
+#: Lines that wait to be printed, and seconds that the last ones are worth waiting for.
+_MAX_LINES, _LAST_LINES = 1000, 2.0
 
 _ABOUT = """\
 Stand between any USB/IP client and a server, and see what they send to each other. What is relayed can also be captured
@@ -64,16 +67,22 @@ def run(args: argparse.Namespace) -> int:
     if args.stop:
         if args.server or args.output or args.wireshark or args.allow:
             args.parser.error("--stop goes with --listen only")
-        return _stop(args.listen)
+        return _telling(lambda: _stop(args.listen))
     if not args.server:
         args.parser.error("name the server that has the devices, or --stop")
     if args.record_unlinks and not args.output:
         args.parser.error("--record-unlinks goes with -o; in Wireshark it is an option of the capture")
+    return _telling(lambda: _relay(args))
+
+
+def _telling(job: Callable[[], int]) -> int:
+    """Do it while the relay's log is printed."""
     telling = _tell_of_clients()
     try:
-        return _relay(args)
+        return job()
     finally:
         logging.getLogger(_SAYS).removeHandler(telling)
+        telling.close()
 
 
 def _relay(args: argparse.Namespace) -> int:
@@ -183,10 +192,8 @@ def _open_wireshark(interface: str) -> None:
 
 
 def _say(text: str) -> None:
-    try:
-        print(f"usbip-capture: {one_line(text)}", file=sys.stderr, flush=True)
-    except OSError:  # nobody reads it: no reason to cut clients off
-        pass
+    """Between the lines of the log, in the order in which they came."""
+    logging.getLogger(_SAYS).info("%s", text)
 
 
 class _Clean(logging.Formatter):
@@ -197,9 +204,42 @@ class _Clean(logging.Formatter):
         return lines(super().format(record))
 
 
+class _Telling(logging.Handler):
+    """Prints log lines on a thread of its own: who holds up the terminal (Ctrl-S, `less`) holds up no device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(_Clean("usbip-capture: %(message)s"))
+        self._lines: queue.Queue[str | None] = queue.Queue(_MAX_LINES)
+        self._thread = threading.Thread(target=self._print, name="usbip-relay-log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have it printed, if there is room."""
+        try:
+            self._lines.put_nowait(self.format(record))
+        except queue.Full:
+            pass
+
+    def close(self) -> None:
+        """Print what there is, if that can be done soon."""
+        try:
+            self._lines.put_nowait(None)
+            self._thread.join(_LAST_LINES)
+        except queue.Full:
+            pass
+        super().close()
+
+    def _print(self) -> None:
+        while (line := self._lines.get()) is not None:
+            try:
+                print(line, file=sys.stderr, flush=True)
+            except (OSError, ValueError):  # nobody reads it: no reason to cut clients off
+                pass
+
+
 def _tell_of_clients() -> logging.Handler:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Clean("usbip-capture: %(message)s"))
+    handler = _Telling()
     logger = logging.getLogger(_SAYS)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -19,10 +19,31 @@ log = logging.getLogger(__name__)
 _OWN_COPY = 4096
 #: URBs of one connection that are waited for: there are many connections.
 MAX_PENDING = 2048
+#: Bytes of incomplete messages, of all connections together.
+MAX_INCOMPLETE = 128 << 20
 #: Bytes to observe at once, before it is known how long that takes.
 FIRST_PIECE = 8 << 10
 
 Emit: TypeAlias = "Callable[[Observation, list[Event]], None]"
+
+
+class Share:
+    """Bytes of incomplete messages that all connections together may hold in memory."""
+
+    def __init__(self, limit: int = MAX_INCOMPLETE) -> None:
+        self._limit = limit
+        self._held: dict[Observation, int] = {}
+        self._total = 0
+
+    def holds(self, observation: Observation, size: int, timestamp_ns: int) -> None:
+        """So much is held of this connection now. Where it is too much, whoever holds most is observed no longer."""
+        self._total += size - self._held.pop(observation, 0)
+        if size:
+            self._held[observation] = size
+        if self._total > self._limit:
+            most = max(self._held, key=self._held.__getitem__)
+            self._total -= self._held.pop(most)
+            most.give_up(timestamp_ns)
 
 
 class Observation:
@@ -33,7 +54,7 @@ class Observation:
     forwarded: bytes from the client and to it, when it is gone.
     """
 
-    def __init__(self, number: int, peer: str, emit: Emit) -> None:
+    def __init__(self, number: int, peer: str, emit: Emit, share: Share | None = None) -> None:
         self.number = number
         self.peer = peer
         self.info: DeviceInfo | None = None
@@ -45,6 +66,8 @@ class Observation:
         self.imported: DeviceInfo | None = None
         self._observer: Observer | None = Observer(max_pending=MAX_PENDING)
         self._emit = emit
+        self._share = share or Share()
+        self._holds = False
 
     @property
     def device(self) -> str:
@@ -64,8 +87,12 @@ class Observation:
                 if observer.info is not self.imported:
                     self._imports(observer.info)
                 self._emit(self, events)
+                if not self._holds:
+                    return
+            self._holds = bool(held := observer.held)
+            self._share.holds(self, held, timestamp_ns)
         except Exception:
-            self._give_up()
+            self._fail()
 
     def ended(self, timestamp_ns: int) -> None:
         """The connection is over."""
@@ -73,14 +100,23 @@ class Observation:
             try:
                 self._emit(self, self._observer.closed(timestamp_ns))
             except Exception:
-                self._give_up()
+                self._fail()
+        self._share.holds(self, 0, timestamp_ns)
         log.info("client %d, %s, is gone: %d bytes from it, %d to it", self.number, self.peer, *self.forwarded)
 
     def _imports(self, info: DeviceInfo | None) -> None:
         self.imported = info
         log.info("client %d, %s, has imported %s", self.number, self.peer, one_line(str(info)))
 
-    def _give_up(self) -> None:
+    def give_up(self, timestamp_ns: int) -> None:
+        """Observe it no longer: its messages need too much memory."""
+        if self._observer is not None:
+            log.warning("client %d, %s, is forwarded, but not captured any longer: %d bytes without a whole message",
+                        self.number, self.peer, self._observer.held)  # fmt: skip
+            self._emit(self, self._observer.closed(timestamp_ns, "its messages need too much memory"))
+            self._observer = None
+
+    def _fail(self) -> None:
         log.exception("connection %d is forwarded, but no longer observed", self.number)
         self._observer = None
 

@@ -24,7 +24,7 @@ from usbip_capture.relay.calls import Calls, guarded
 from usbip_capture.relay.captures import RelayCapture
 from usbip_capture.relay.forwarding import Connection, reset_on_close, set_options
 from usbip_capture.relay.listening import Network, attach_hint, is_own_address, may_connect, open_listener
-from usbip_capture.relay.observation import Observation
+from usbip_capture.relay.observation import Observation, Share
 from usbip_capture.relay.readiness import READABLE, make_poller
 from usbip_capture.shown import one_line
 from usbip_capture.wire.hindsight import Hindsight
@@ -44,6 +44,7 @@ _MAX_HELD, _MAX_HELD_BYTES = 4096, 1 << 20
 _TICK = 0.05
 #: Seconds in which a receiver must take something, when its sender is gone already.
 LAST_PATIENCE = 30.0
+_ACCEPT_AT_ONCE = 16
 #: Seconds without accepting anybody, when that has failed.
 _ACCEPT_PAUSE = 0.2
 
@@ -77,6 +78,7 @@ class Relay:
         self._hindsight: Hindsight[Observation] = Hindsight(
             self._event, WINDOW_NS, max_events=_MAX_HELD, max_bytes=_MAX_HELD_BYTES
         )
+        self._share = Share()
         self._captures: list[RelayCapture] = []
         self._connections: dict[Observation, Connection] = {}
         self._connecting = self._last = 0
@@ -229,7 +231,7 @@ class Relay:
     # -- clients
 
     def _accept(self, mask: int) -> None:
-        while True:
+        for _ in range(_ACCEPT_AT_ONCE):  # then those who are connected have their turn
             try:
                 sock, address = self._listener.accept()
             except BlockingIOError:
@@ -311,7 +313,7 @@ class Relay:
             _break_off(client)
             _break_off(server)
             return
-        observation = Observation(self._last + 1, peer, self._hindsight.add)
+        observation = Observation(self._last + 1, peer, self._hindsight.add, self._share)
         try:
             connection = Connection(
                 client, server, observation, self._poller, self._backlog.chunks, self._over, self._half_gone

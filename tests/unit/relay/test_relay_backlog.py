@@ -10,13 +10,16 @@ import pytest
 
 from tests.growth import growth
 from tests.pcapng_reader import read_capture
+from tests.tcp_recording import CLIENT
+from tests.usbip_sessions import BULK_OUT, imported, submit
 from usbip_capture import PcapWriter
 from usbip_capture.relay import backlog
 from usbip_capture.relay.backlog import Backlog
 from usbip_capture.relay.captures import RelayCapture
-from usbip_capture.relay.observation import FIRST_PIECE, Observation
+from usbip_capture.relay.observation import FIRST_PIECE, Observation, Share
 from usbip_capture.usb.info import DeviceInfo, Speed
-from usbip_capture.wire.observed import Imported, Noted
+from usbip_capture.usb.urb import TransferType, Urb
+from usbip_capture.wire.observed import Ended, Event, Imported, Noted, Submitted
 
 SLICE = 4_000_000
 
@@ -129,3 +132,26 @@ def test_comments_on_what_was_not_understood_end_somewhere(tmp_path: Path) -> No
     said = [text for text in comments if "nonsense" in text]
     assert len(said) == 100
     assert said[-1].endswith("nonsense 99; no more such comments on this connection")
+
+
+def test_incomplete_messages_share_their_memory() -> None:
+    share = Share(limit=1000)
+    kept: list[Event] = []
+    large, small = (Observation(n, "peer", lambda _, events: kept.extend(events), share) for n in (1, 2))
+    for peer in (large, small):
+        for side, data in imported():
+            peer.saw(side == CLIENT, data, 0)
+    _, message = submit(1, Urb(TransferType.BULK, BULK_OUT, 700, bytes(700)))
+    large.saw(True, message[:-1], 1)
+    small.saw(True, message[:200], 2)
+    assert not any(isinstance(event, Ended) for event in kept)
+    small.saw(True, message[200:400], 3)
+    (end,) = (event for event in kept if isinstance(event, Ended))
+    assert "memory" in end.reason
+    kept.clear()
+    large.saw(True, message[-1:], 4)
+    small.saw(True, message[400:], 5)
+    assert [type(event) for event in kept] == [Submitted]  # the other one goes on
+    large.ended(6)
+    small.ended(6)
+    assert share._total == 0
