@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 #: Clients at a time; more are turned away. Two sockets each: Windows' select takes 512.
 MAX_CONNECTIONS = 256 if os.name == "posix" else 240
 #: Seconds without a byte after which a client that has imported nothing makes room, when there are too many.
-IDLE_LIMIT = 5.0
+IDLE_LIMIT = 2.0
 #: How long a CMD_UNLINK may be on its way from a client to the relay, in nanoseconds.
 WINDOW_NS = 100_000_000
 #: Events that are held for that, and bytes in them.
