@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,17 +71,24 @@ def use(port: int) -> None:
         assert device.product
 
 
-def test_a_file(server: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_file(name: str, server: str, tmp_path: Path) -> None:
     target = tmp_path / "out.pcapng"
     with relaying(server, "-o", str(target)) as relay:
         assert f"to {server}; attach with: usbip --tcp-port {relay.port} attach -r 127.0.0.1 -b 1-1" in relay.first
         use(relay.port)
-        relay.process.send_signal(signal.SIGINT)
+        relay.process.send_signal(getattr(signal, name))
         code, out, err = relay.end()
     assert (code, out) == (0, b"")
-    assert "has imported 1-1 (1209:0001)" in err
     records = list(read_capture(target))
-    assert f"{len(records) - 1} packets, 0 dropped" in err or f"{len(records)} packets, 0 dropped" in err
+    notes = sum(1 for record in records if record.interface.name == "notes0")
+    said = f" (and {notes} with notes only)" if notes else ""
+    assert f"{len(records) - notes} packets{said}, 0 dropped, in {target}" in err
+    # What happens to a client is logged in its order.
+    number = re.search(r"client (\d+), .*, has imported 1-1 \(1209:0001\)\n", err)
+    assert number is not None
+    assert err.index(f"client {number[1]}, 127") < number.start() < err.rindex(f"client {number[1]}, 127")
+    assert re.search(rf"client {number[1]}, .*, is gone", err[number.end() :])
     assert len([record for record in records if record.interface.name == "usbip0"]) > 4
 
 
@@ -147,11 +156,22 @@ def test_standard_error_that_nobody_reads_cuts_nobody_off(server: str) -> None:
         use(relay.port)
 
 
+def test_standard_error_that_is_held_up_holds_nobody_up(server: str) -> None:
+    with relaying(server) as relay:
+        assert relay.process.stderr is not None
+        fcntl.fcntl(relay.process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+        for _ in range(60):  # two lines each: more than the pipe takes, and nobody reads it
+            with socket.create_connection(("127.0.0.1", relay.port), 10) as sock:
+                sock.sendall(struct.pack(">HHI", 0x111, 0x8005, 0))
+                assert sock.recv(4)
+        use(relay.port)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         (["127.0.0.1:1", "--listen", "0.0.0.0:0"], 2, "no authentication"),
-        (["127.0.0.1:1", "--listen", "0.0.0.0:0", "--allow", "everybody"], 2, "'everybody' is no network"),
+        (["127.0.0.1:1", "--listen", "0.0.0.0:0", "--allow", "everybody"], 2, "'everybody' is not a network"),
         (["127.0.0.1:1", "--listen", "192.0.2.1:0", "--allow", "192.0.2.0/24"], 1, "does not have that address"),
         (["127.0.0.1:1", "--listen", "127.0.0.1:99999"], 2, "99999 is not a TCP port"),
         (["--stop", "--listen", "127.0.0.1:99999"], 2, "99999 is not a TCP port"),

@@ -76,6 +76,7 @@ class Recorder:
         self._filter = capture_filter
         self._record_unlinks = record_unlinks
         self._notes: Notes | None = None
+        self.noted = 0  # remarks that are packets of their own
         self._packed = 0
         self._on_end = on_end
         self._closing = False
@@ -350,6 +351,7 @@ class Recorder:
         return self._section.interface(name=NOTES, description=description, snaplen=0, link_type=link_type)[1]
 
     def _note(self, remark: Remark) -> bytes:
+        self.noted += 1
         number = self._notes.interface_id if self._notes is not None else 0
         return pack_packet(number, remark.timestamp_ns, pack_remark(remark.text), [remark.text])
 

@@ -130,6 +130,11 @@ class PcapWriter:
         return sum(channel.written for channel in self._recorder.everything)
 
     @property
+    def notes(self) -> int:
+        """Packets in the output beside these, which hold nothing but a comment."""
+        return self._recorder.noted
+
+    @property
     def error(self) -> CaptureError | None:
         """Why the output failed, None while all is well."""
         return self._recorder.error

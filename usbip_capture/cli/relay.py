@@ -1,9 +1,10 @@
-"""`usbip-capture relay`: stands between any USB/IP client and a server, and captures what they say."""
+"""`usbip-capture relay`: stands between any USB/IP client and a server, and captures what they send."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import queue
 import signal
 import threading
 from collections.abc import Callable
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from usbip_capture.address import DEFAULT_PORT, parse_address
 from usbip_capture.cli.groups import add_command, add_server
-from usbip_capture.cli.said import Said
 from usbip_capture.cli.session import chosen_server
 from usbip_capture.cli.terminal import tell
 from usbip_capture.cli.values import capture_file
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
 #: Whose log tells of clients.
 _SAYS = "usbip_capture.relay"
+#: Lines that wait to be printed, and seconds that the last ones are worth waiting for.
+_MAX_LINES, _LAST_LINES = 1000, 2.0
 
 _ABOUT = """\
-Stand between any USB/IP client and a server, and see what they say to each other. What is relayed can also be captured
-from Wireshark: it is listed there as "USB/IP relay: ...". Stopping a capture does not cut anybody off; ending the relay
-does.
+Stand between any USB/IP client and a server, and see what they send to each other. What is relayed can also be captured
+from Wireshark: it is listed there as "USB/IP relay: ...". Stopping a capture disconnects nobody; ending the relay does.
 """
 _EXAMPLES = """\
   usbip-capture relay pi -o session.pcapng    then: usbip attach -r 127.0.0.1 -b 1-1
@@ -75,16 +76,22 @@ def run(args: argparse.Namespace) -> int:
     if args.stop:
         if args.server or args.output or args.wireshark or args.allow:
             args.parser.error("--stop goes with --listen only")
-        return _stop(args.listen)
+        return _telling(lambda: _stop(args.listen))
     if not args.server:
         args.parser.error("name the server that has the devices, or --stop")
     if args.record_unlinks and not args.output:
         args.parser.error("--record-unlinks goes with -o; in Wireshark it is an option of the capture")
+    return _telling(lambda: _relay(args))
+
+
+def _telling(job: Callable[[], int]) -> int:
+    """Do it while the relay's log is printed."""
     telling = _tell_of_clients()
     try:
-        return _relay(args)
+        return job()
     finally:
         logging.getLogger(_SAYS).removeHandler(telling)
+        telling.close()
 
 
 def _relay(args: argparse.Namespace) -> int:
@@ -104,8 +111,7 @@ def _relay(args: argparse.Namespace) -> int:
 
     try:
         service.listed.wait(LIST_TIMEOUT)
-        for name in ("SIGTERM", "SIGINT"):
-            signal.signal(getattr(signal, name), lambda *_: service.stop())
+        _stop_on_signals(service)
         if args.wireshark:
             _open_wireshark(service.offer.name)
         _capture(service, args.output, ready, record_unlinks=args.record_unlinks)
@@ -132,21 +138,36 @@ def _capture(service: RelayService, output: str | None, ready: Callable[[], None
         while not service.stopped and not ended.is_set():
             ended.wait(0.2)
         service.end(capture)
-        error = _closed(writer)
+        error = _closed(writer, output)
     if ended.is_set():
-        _say(f"{error or 'nobody reads the capture any more'}; the relay ends when nobody is attached, or by Ctrl-C")
+        _say(f"{error or 'nobody reads the capture any more'}; the relay ends when nobody is attached, or with Ctrl-C")
         service.wait_unused()
     if error is not None:
         raise error
 
 
-def _closed(writer: PcapWriter) -> CaptureError | None:
+def _closed(writer: PcapWriter, output: str) -> CaptureError | None:
     try:
         writer.close()
     except CaptureError as error:
         return error
-    _say(f"{writer.written} packets, {writer.dropped} dropped")
+    notes = f" (and {writer.notes} with notes only)" if writer.notes else ""
+    where = "standard output" if output == "-" else output
+    _say(f"{writer.written} packets{notes}, {writer.dropped} dropped, in {where}")
     return None
+
+
+def _stop_on_signals(service: RelayService) -> None:
+    """The first one ends the relay in good order, a second one at once."""
+
+    def stop(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        service.stop()
+
+    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, stop)
 
 
 def _stop(listen: str | None) -> int:
@@ -179,14 +200,45 @@ def _open_wireshark(interface: str) -> None:
 
 
 def _say(text: str) -> None:
-    try:
-        tell(text)
-    except OSError:  # nobody reads it: no reason to cut clients off
-        pass
+    """Between the lines of the log, in the order in which they came."""
+    logging.getLogger(_SAYS).info("%s", text)
+
+
+class _Telling(logging.Handler):
+    """Prints log lines on a thread of its own: who holds up the terminal (Ctrl-S, `less`) holds up no device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: queue.Queue[str | None] = queue.Queue(_MAX_LINES)
+        self._thread = threading.Thread(target=self._print, name="usbip-relay-log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have it printed, if there is room."""
+        try:
+            self._lines.put_nowait(record.getMessage())
+        except queue.Full:
+            pass
+
+    def close(self) -> None:
+        """Print what there is, if that can be done soon."""
+        try:
+            self._lines.put_nowait(None)
+            self._thread.join(_LAST_LINES)
+        except queue.Full:
+            pass
+        super().close()
+
+    def _print(self) -> None:
+        while (line := self._lines.get()) is not None:
+            try:
+                tell(line)
+            except (OSError, ValueError):  # nobody reads it: no reason to cut clients off
+                pass
 
 
 def _tell_of_clients() -> logging.Handler:
-    handler = Said()
+    handler = _Telling()
     logger = logging.getLogger(_SAYS)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -18,6 +18,8 @@ from usbip_capture.usb.urb import Buffer
 OVER = "over"
 #: Seconds in which the other end must answer.
 _TIMEOUT = 5.0
+#: Seconds for one that was asked to end: it completes its captures first.
+_STOP_TIMEOUT = 30.0
 _RECEIVE_SIZE = 256 << 10
 #: Seconds between two looks, while nothing comes, whether there is still a reader.
 _READER_CHECK = 0.1
@@ -59,13 +61,18 @@ def _connected(address: str) -> socket.socket:
 
 
 def stop(entry: Entry) -> None:
-    """End it; returns when it has let go of its channel. Raises UsbipError."""
+    """End it; returns when it has ended. Raises UsbipError, also if it has not within _STOP_TIMEOUT."""
     sock, _, _ = connect(entry, "stop")
     with sock:
+        sock.settimeout(_STOP_TIMEOUT)
         try:
             while sock.recv(_RECEIVE_SIZE):
                 pass
-        except OSError:
+        except TimeoutError as error:
+            raise ServerLost(
+                f"{entry.display} has not ended within {_STOP_TIMEOUT:g} s: wait, or end its process, {entry.pid}"
+            ) from error
+        except OSError:  # it was broken off: it has ended
             pass
 
 

@@ -99,7 +99,9 @@ class Guests:
             elif want == "stop":
                 messages.send(sock, {"ok": True})
                 self._source.stop()
-                self._leaving.wait(_LEAVE_TIMEOUT)  # who asked waits for the end of this connection
+                # Who asked takes the end of this connection for ours.
+                while not self._leaving.is_set() and _receive(sock, lines) is not None:
+                    pass
             else:
                 raise RemoteProtocolError(f"{want!r} is not to be had on the channel: is it of the same version?")
         except UsbipError as error:

@@ -10,11 +10,23 @@ from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.records.unlinks import unlink_comment
 from usbip_capture.relay.observation import Observation
 from usbip_capture.usb.info import DeviceInfo
-from usbip_capture.wire.observed import Completed, Ended, Event, Imported, Noted, Submitted, Unlink, UnlinkReply
+from usbip_capture.wire.observed import (
+    Completed,
+    Ended,
+    Event,
+    Imported,
+    Noted,
+    Submitted,
+    Unanswered,
+    Unlink,
+    UnlinkReply,
+)
 
 #: Comments on what a capture is told of first.
 DESCRIPTORS = "usbip-capture: descriptors and settings, seen by the relay before this capture began"
 IN_FLIGHT = "usbip-capture: submitted before this capture began"
+#: Comments on what was not understood of a connection.
+_MAX_NOTES = 100
 
 _Ids: TypeAlias = "dict[int, int]"
 
@@ -32,6 +44,7 @@ class RelayCapture:
         self._channels: dict[str, list[UsbChannel]] = {}
         self._users: dict[UsbChannel, Observation] = {}
         self._of: dict[Observation, tuple[UsbChannel, _Ids]] = {}
+        self._notes: dict[Observation, int] = {}
 
     def joins(self, observation: Observation) -> None:
         """A connection that is there already: what was seen of it comes first, marked."""
@@ -62,15 +75,25 @@ class RelayCapture:
             unlinks = self._of[observation][0].unlinks
             if unlinks is not None:
                 unlinks.message(event.message, event.timestamp_ns)
+        elif isinstance(event, Unanswered):
+            self._of[observation][1].pop(event.seqnum, None)
         elif isinstance(event, Imported):
             self._channel(observation, event.info)
         elif isinstance(event, Noted) and observation in self._of:
-            self._of[observation][0].comment(f"usbip-capture: {event.text}")
+            self._note(observation, event.text)
         elif isinstance(event, Ended):
             found = self._of.pop(observation, None)
+            self._notes.pop(observation, None)
             if found is not None:
                 self._users.pop(found[0], None)
                 found[0].comment(f"usbip-capture: client {observation.peer} gone: {event.reason}")
+
+    def _note(self, observation: Observation, text: str) -> None:
+        """A peer decides how many there are, so there is an end to them."""
+        number = self._notes[observation] = self._notes.get(observation, 0) + 1
+        if number <= _MAX_NOTES:
+            more = "; no more such comments on this connection" if number == _MAX_NOTES else ""
+            self._of[observation][0].comment(f"usbip-capture: {text}{more}")
 
     def _channel(self, observation: Observation, info: DeviceInfo) -> tuple[UsbChannel, _Ids]:
         """The interface of a device: that which it had before, unless somebody else still has it."""

@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -28,11 +29,9 @@ _AT_ONCE = 8
 _LINGER = struct.pack("@HH" if os.name == "nt" else "@ii", 1, 0)
 
 _UNWATCHED = -1
-#: Seconds in which a receiver must take something, when its sender is gone already.
-_LAST_PATIENCE = 30.0
 
-# observation, whether the client sent it, the bytes, time stamp
-Chunk = tuple["Observation", bool, bytes, int]
+# observation, whether the client sent it, the bytes (None: the connection is over), time stamp
+Chunk = tuple["Observation", bool, "bytes | memoryview | None", int]
 
 
 class Direction:
@@ -79,7 +78,7 @@ class End:
         elif mask & (BROKEN | HUNG_UP):
             if self.outgoing.rest:
                 self.leave()  # it would be told again and again; what it has sent goes out first
-                connection.hasten(self)
+                connection.half_gone()
             elif self.outgoing.ended:
                 connection.reset()
             else:
@@ -132,7 +131,8 @@ class End:
         except OSError:
             connection.refused(way)
             return 0
-        connection.chunks.append((connection.observation, way.from_client, data, time.time_ns()))
+        connection.active_ns = now_ns = time.time_ns()
+        connection.chunks.append((connection.observation, way.from_client, data, now_ns))
         size = len(data)
         way.forwarded += size
         if sent != size:
@@ -160,7 +160,11 @@ class End:
 
 
 class Connection:
-    """A client and its connection to the server. `chunks` gets what was forwarded, `on_over` is told of the end."""
+    """A client and its connection to the server. `chunks` gets what was forwarded.
+
+    on_over: called at the end. on_half_gone: when one side is gone, and the other has not yet taken what that has sent.
+    active_ns: when something was forwarded last, or when it began.
+    """
 
     def __init__(
         self,
@@ -168,20 +172,28 @@ class Connection:
         server: socket.socket,
         observation: Observation,
         poller: Poller,
-        chunks: list[Chunk],
+        chunks: deque[Chunk],
         on_over: Callable[[Connection], None],
+        on_half_gone: Callable[[Connection], None],
     ) -> None:
         self.observation = observation
         self.chunks = chunks
-        self.over = self._breaking = False
+        self.over = self._breaking = self._half_gone = False
+        self.active_ns = time.time_ns()
         self._on_over = on_over
+        self._on_half_gone = on_half_gone
         self._client, self._server = client, server
         self._up, self._down = Direction(client, server, True), Direction(server, client, False)
         self.ends = End(client, self, poller), End(server, self, poller)
         for end, outgoing, incoming in zip(self.ends, (self._up, self._down), (self._down, self._up), strict=True):
             end.sock.setblocking(False)
             end.outgoing, end.incoming = outgoing, incoming
-        self.rewatch()
+        try:
+            self.rewatch()
+        except BaseException:
+            for end in self.ends:
+                end.leave()
+            raise
 
     @property
     def forwarded(self) -> tuple[int, int]:
@@ -229,11 +241,16 @@ class Connection:
         else:
             self.reset()
 
-    def hasten(self, gone: End) -> None:
+    def half_gone(self) -> None:
         """One side is gone: the other has not all the time it wants for what is left."""
-        for end in self.ends:
-            if end is not gone and hasattr(socket, "TCP_USER_TIMEOUT"):
-                end.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(_LAST_PATIENCE * 1000))
+        if not self._half_gone:
+            self._half_gone = True
+            self._on_half_gone(self)
+
+    @property
+    def progress(self) -> tuple[int, ...]:
+        """Changes with each byte that a receiver takes."""
+        return *self.forwarded, len(self._up.rest), len(self._down.rest)
 
     def reset(self) -> None:
         """One side has broken the connection off, or we do: both are told in the same way."""
@@ -244,9 +261,14 @@ class Connection:
     def _close(self) -> None:
         if self.over:
             return
-        self.over = True
         for end in self.ends:
             end.leave()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Its sockets are closed, whatever the poller thinks of them."""
+        self.over = True
+        for end in self.ends:
             end.sock.close()
         self._on_over(self)
 

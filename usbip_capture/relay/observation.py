@@ -7,40 +7,72 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from usbip_capture.relay.seen import SeenRequests
+from usbip_capture.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.urb import Buffer, Urb
-from usbip_capture.wire.observed import Completed, Event, Imported, Submitted
+from usbip_capture.wire.observed import Completed, Event, Imported, Submitted, Unanswered
 from usbip_capture.wire.observer import Observer
 
 log = logging.getLogger(__name__)
 
 #: Parts of what is at least so long are not copied for the events.
 _OWN_COPY = 4096
+#: URBs of one connection that are waited for: there are many connections.
+MAX_PENDING = 2048
+#: Bytes of incomplete messages, of all connections together.
+MAX_INCOMPLETE = 128 << 20
+#: Bytes to observe at once, before it is known how long that takes.
+FIRST_PIECE = 8 << 10
 
 Emit: TypeAlias = "Callable[[Observation, list[Event]], None]"
+
+
+class Share:
+    """Bytes of incomplete messages that all connections together may hold in memory."""
+
+    def __init__(self, limit: int = MAX_INCOMPLETE) -> None:
+        self._limit = limit
+        self._held: dict[Observation, int] = {}
+        self._total = 0
+
+    def holds(self, observation: Observation, size: int, timestamp_ns: int) -> None:
+        """So much is held of this connection now. Where it is too much, whoever holds most is observed no longer."""
+        self._total += size - self._held.pop(observation, 0)
+        if size:
+            self._held[observation] = size
+        if self._total > self._limit:
+            most = max(self._held, key=self._held.__getitem__)
+            self._total -= self._held.pop(most)
+            most.give_up(timestamp_ns)
 
 
 class Observation:
     """One connection. number: counts from 1; peer: the client's address, for people.
 
-    info: the device, None before there is one. waiting: its URBs that are out, by seqnum; both as far as events were
-    handed on to the captures.
+    imported: the device, None before there is one. info, waiting: the device, and its URBs that are out, by seqnum, as
+    far as events were handed on to the captures, a moment later. piece: how many bytes to observe at once.
+    forwarded: bytes from the client and to it, when it is gone.
     """
 
-    def __init__(self, number: int, peer: str, emit: Emit) -> None:
+    def __init__(self, number: int, peer: str, emit: Emit, share: Share | None = None) -> None:
         self.number = number
         self.peer = peer
         self.info: DeviceInfo | None = None
         self.seen = SeenRequests()
         self.waiting: dict[int, Urb] = {}
         self.urbs = 0
-        self._observer: Observer | None = Observer()
+        self.piece = FIRST_PIECE
+        self.forwarded = (0, 0)
+        self.imported: DeviceInfo | None = None
+        self._observer: Observer | None = Observer(max_pending=MAX_PENDING)
         self._emit = emit
+        self._share = share or Share()
+        self._holds = False
 
     @property
     def device(self) -> str:
         """For people; empty before there is one."""
-        return str(self.info) if self.info is not None else ""
+        return one_line(str(self.info)) if self.info is not None else ""
 
     def saw(self, from_client: bool, data: Buffer, timestamp_ns: int) -> None:
         """These bytes were forwarded."""
@@ -51,17 +83,42 @@ class Observation:
             data = memoryview(data)
         try:
             events = observer.client(data, timestamp_ns) if from_client else observer.server(data, timestamp_ns)
+            if events:
+                if observer.info is not self.imported:
+                    self._imports(observer.info)
+                self._emit(self, events)
+                if not self._holds:
+                    return
+            self._holds = bool(held := observer.held)
+            self._share.holds(self, held, timestamp_ns)
         except Exception:
-            log.exception("connection %d is forwarded, but no longer observed", self.number)
-            self._observer = None
-            return
-        if events:
-            self._emit(self, events)
+            self._fail()
 
     def ended(self, timestamp_ns: int) -> None:
         """The connection is over."""
         if self._observer is not None:
-            self._emit(self, self._observer.closed(timestamp_ns))
+            try:
+                self._emit(self, self._observer.closed(timestamp_ns))
+            except Exception:
+                self._fail()
+        self._share.holds(self, 0, timestamp_ns)
+        log.info("client %d, %s, is gone: %d bytes from it, %d to it", self.number, self.peer, *self.forwarded)
+
+    def _imports(self, info: DeviceInfo | None) -> None:
+        self.imported = info
+        log.info("client %d, %s, has imported %s", self.number, self.peer, one_line(str(info)))
+
+    def give_up(self, timestamp_ns: int) -> None:
+        """Observe it no longer: its messages need too much memory."""
+        if self._observer is not None:
+            log.warning("client %d, %s, is forwarded, but not captured any longer: %d bytes without a whole message",
+                        self.number, self.peer, self._observer.held)  # fmt: skip
+            self._emit(self, self._observer.closed(timestamp_ns, "its messages need too much memory"))
+            self._observer = None
+
+    def _fail(self) -> None:
+        log.exception("connection %d is forwarded, but no longer observed", self.number)
+        self._observer = None
 
     def passes(self, event: Event) -> None:
         """Take note of an event, before the captures have it."""
@@ -71,6 +128,8 @@ class Observation:
             self.waiting.pop(event.seqnum, None)
             self.urbs += 1
             self.seen.saw(event.urb, event.completion)
+        elif type(event) is Unanswered:
+            self.waiting.pop(event.seqnum, None)
         elif type(event) is Imported:
             self.info = event.info
             self.seen = SeenRequests()

@@ -16,6 +16,7 @@ from usbip_capture.live.serving import Source
 from usbip_capture.relay.captures import RelayCapture
 from usbip_capture.relay.listening import Network
 from usbip_capture.relay.relay import Relay
+from usbip_capture.shown import one_line
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +46,14 @@ class RelayService(Source):
         except UsbipError:
             self.relay.close()
             raise
-        threading.Thread(target=self._ask_server, name="usbip-relay-list", daemon=True).start()
+        try:
+            threading.Thread(target=self._ask_server, name="usbip-relay-list", daemon=True).start()
+        except RuntimeError as error:  # this system has no thread left
+            log.warning("%s is not asked what it exports: %s", server, error)
+            self.listed.set()
 
     def close(self) -> None:
-        """End it: connections are broken off, captures completed. May be called again."""
+        """End it: connections are reset, captures completed. May be called again."""
         self._stopping.set()
         self.relay.close()
         self.offer.close()
@@ -56,7 +61,7 @@ class RelayService(Source):
     def wait_unused(self, stopping: threading.Event | None = None) -> None:
         """Until nobody has been connected and nothing captured for LINGER seconds, or it is stopped."""
         unused_since = time.monotonic()
-        while not self._stopping.wait(_LOOK) and not (stopping is not None and stopping.is_set()):
+        while not self._waited() and not (stopping is not None and stopping.is_set()):
             if self.relay.busy or self.offer.captures:
                 unused_since = time.monotonic()
             elif time.monotonic() - unused_since >= LINGER:
@@ -65,12 +70,17 @@ class RelayService(Source):
     @property
     def stopped(self) -> bool:
         """Whether it is to end."""
-        return self._stopping.is_set()
+        return self._stopping.is_set() or self.relay.ended
 
     def wait_stopped(self) -> None:
         """Until it is to end."""
-        while not self._stopping.wait(_LOOK):  # a signal handler runs only between two waits
+        while not self._waited():  # a signal handler runs only between two waits
             pass
+
+    def _waited(self) -> bool:
+        """A moment later, or sooner: whether it is to end."""
+        self._stopping.wait(_LOOK)
+        return self.stopped
 
     # -- as the channel asks
 
@@ -106,6 +116,7 @@ class RelayService(Source):
         """What it exports, for the hint; nothing depends on it."""
         try:
             self.relay.busids = [info.busid for info in self.relay.server.devices()]
-        except UsbipError as error:
-            log.warning("%s; clients are told so until that has changed", error)
-        self.listed.set()
+        except (UsbipError, OSError) as error:
+            log.warning("%s; clients are disconnected until that has changed", one_line(str(error)))
+        finally:
+            self.listed.set()

@@ -38,6 +38,11 @@ class Follower(ABC):
         self._client.lost = self._server.lost = not from_start
         self._events: list[Event] = []
 
+    @property
+    def held(self) -> int:
+        """Bytes that are kept of messages that are not complete."""
+        return sum(stream.have for stream in (self._client, self._server) if stream.parts)
+
     def client(self, data: Buffer, timestamp_ns: int) -> list[Event]:
         """The client has sent `data`."""
         return self._feed(self._client, self._command, data, timestamp_ns)
