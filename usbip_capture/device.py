@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.usb.info import DeviceInfo
+from usbip_capture.usb.status import ECONNRESET, is_known
 from usbip_capture.usb.urb import Completion, Urb
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ class Device(ABC):
     """
 
     info: DeviceInfo
+    closed = False  # by us, while it was there
     on_unlink: Callable[[bytes, Transfer | None], None] | None = None
 
     @property
@@ -166,7 +168,21 @@ class Device(ABC):
             if not self.wait(transfer, grace):
                 self.abandon(transfer)
                 self.wait(transfer)
+            return after_unlink(transfer)
         completion = transfer.completion
         if completion is None:
             raise LocalProtocolError(f"{self!r} lost {urb!r}")
         return completion
+
+
+def after_unlink(transfer: Transfer) -> Completion:
+    """How a transfer ended that was cancelled, and is finished.
+
+    Some servers answer CMD_UNLINK with a RET_SUBMIT that has no data and a number of their own: -ECONNRESET as well.
+    """
+    completion = transfer.completion
+    if completion is None:
+        raise LocalProtocolError(f"{transfer.urb!r} was lost")
+    if completion.actual_length or is_known(completion.status):
+        return completion
+    return Completion(-ECONNRESET, packets=completion.packets)

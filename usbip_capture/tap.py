@@ -41,6 +41,10 @@ class Tapped(Device):
         return self._device.alive
 
     @property
+    def closed(self) -> bool:  # type: ignore[override]
+        return self._device.closed
+
+    @property
     def loss(self) -> str:
         return self._device.loss
 

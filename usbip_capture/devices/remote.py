@@ -55,7 +55,6 @@ class RemoteDevice(Device):
         self.where = where
         self.lost: str | None = None
         self._ended = False  # nothing is submitted any more: it is lost, or being closed
-        self._closing = False
         self._closed = False
         self._unlinked_at = 0.0
         self._conn: ClientConnection[Transfer] = ClientConnection(info.devid)
@@ -156,7 +155,7 @@ class RemoteDevice(Device):
     def close(self) -> None:
         with self._starting:
             ours, self._ended = not self._ended, True
-            self._closing = self._closing or ours
+            self.closed = self.closed or ours
         try:
             if ours:
                 self._unlink_all()
@@ -260,7 +259,7 @@ class RemoteDevice(Device):
             self._reader_due.wait()
             self._reader_due.clear()
             with self._reading:
-                while self.lost is None and not self._closing and (self._unawaited or self._on_lost):
+                while self.lost is None and not self.closed and (self._unawaited or self._on_lost):
                     self._receive(None)
             self._promote()
         self._fail_pending()
@@ -343,14 +342,14 @@ class RemoteDevice(Device):
             pass
         self._reader_due.set()
         self._fail_pending()
-        if self._on_lost is not None and not self._closing:
+        if self._on_lost is not None and not self.closed:
             try:
                 self._on_lost(reason)
             except Exception:
                 log.exception("what was to be called when %s was lost failed", self.info)
 
     def _fail_pending(self) -> None:
-        status = -ECONNRESET if self._closing else -ESHUTDOWN  # our own end is not the loss of the device
+        status = -ECONNRESET if self.closed else -ESHUTDOWN  # our own end is not the loss of the device
         for urb, transfer in self._conn.take_pending():
             self._finish(transfer, unlinked(urb, status))
         self._promote()

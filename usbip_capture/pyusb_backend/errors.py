@@ -77,6 +77,12 @@ def no_device(what: str) -> USBError:
     return _error(_NO_DEVICE, what)
 
 
+def released(what: str) -> USBError:
+    """The error for a device that this program itself has released."""
+    code, number, _ = _NO_DEVICE
+    return USBError(f"No such device: {what}", code, number)
+
+
 def unreachable(error: Exception, *, in_use: bool = False) -> USBError:
     """The error for a server that is not there, or a device that it does not hand over: `error`'s sentence."""
     return _error(_BUSY if in_use else _NO_DEVICE, str(error))
