@@ -79,6 +79,7 @@ class Adapter:
             raise DeviceNotFound(f"device {device.info} of {self.where} cannot be read: {error}") from error
         if configuration is None:
             raise DeviceNotFound(f"device {device.info} of {self.where} has no configuration, and no serial port in it")
+        self.descriptor, self.configuration = descriptor, configuration
         self.ports = find_ports(descriptor, configuration, device.info.speed)
         if not self.ports:
             raise DeviceNotFound(f"device {device.info} of {self.where} has {no_ports(configuration)}")

@@ -27,6 +27,7 @@ from usbip_capture.tap import Tapped
 from usbip_capture.uart.driver import Driver
 from usbip_capture.uart.ports import Port
 from usbip_capture.uart.settings import LineErrors, LineSettings, ModemLines
+from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.urb import Buffer
 
@@ -97,6 +98,14 @@ class SerialPort(PortUser):
     def serial_number(self) -> str:
         """The device's, empty if it has none."""
         return self._adapter.serial if self._adapter is not None else ""
+
+    @property
+    def descriptors(self) -> tuple[DeviceDescriptor, ConfigurationDescriptor]:
+        """The device's, and those of its active configuration. Raises UsbipError while there is none."""
+        self._present()
+        adapter = self._adapter
+        assert adapter is not None
+        return adapter.descriptor, adapter.configuration
 
     @property
     def chip(self) -> str:
