@@ -18,6 +18,7 @@ from usbip_capture.probe.enumeration import Enumeration
 from usbip_capture.probe.listen import Listener
 from usbip_capture.probe.settings import ProbeEvents, ProbeSettings
 from usbip_capture.pyusb_backend.backend import UsbipBackend
+from usbip_capture.pyusb_backend.errors import sensible
 from usbip_capture.pyusb_backend.exported import ImportedSource
 from usbip_capture.pyusb_backend.handle import DeviceHandle
 from usbip_capture.tap import Tapped
@@ -152,14 +153,15 @@ class ProbeSession:
         handle = source.handle()
         channel.label = ENUMERATION_LABEL
         try:
-            enumeration = Enumeration(usb.core.find(backend=UsbipBackend(source)), handle, on_product)
-            if self._settings.descriptors:
-                enumeration.describe()
-            problem = enumeration.configure()
-            if problem:
-                channel.comment(f"usbip-capture: {problem}")
-            elif self._settings.descriptors:
-                enumeration.describe_hid()
+            with sensible(info):
+                enumeration = Enumeration(usb.core.find(backend=UsbipBackend(source)), handle, on_product)
+                if self._settings.descriptors:
+                    enumeration.describe()
+                problem = enumeration.configure()
+                if problem:
+                    channel.comment(f"usbip-capture: {problem}")
+                elif self._settings.descriptors:
+                    enumeration.describe_hid()
         finally:
             channel.label = None
             with self._lock:
