@@ -62,7 +62,10 @@ class ProbeSession:
         self._state("connecting")
         first = self._server.import_device(self._selector)
         with self._lock:
-            self._first = self._current = first  # until it is read, `stop` gives it back
+            self._first = self._current = first  # until it is read, `stop` closes it
+            stopping = self._stopping
+        if stopping:  # meanwhile, with nothing to close yet
+            first.close()
 
     def run(self, writer: PcapWriter) -> None:
         """Capture into `writer` until `stop`, or until the device is gone and is not to be waited for.
@@ -181,16 +184,18 @@ class ProbeSession:
         listener = Listener(tapped, list(handle.endpoints), note, on_gone)
         with self._lock:
             self._listener, chosen = listener, self._chosen
-        listener.listen_to(chosen)
-        self._state_of(listener)
-        while not self._stopping and device.lost is None and not self._gone_status:
-            self._wake.wait()
-            self._wake.clear()
-        if self._gone_status and device.lost is None and not self._stopping:
-            self._wake.wait(_GONE_GRACE)
-        with self._lock:
-            self._listener = None
-        listener.stop(RELEASE_TIMEOUT)
+        try:
+            listener.listen_to(chosen)
+            self._state_of(listener)
+            while not self._stopping and device.lost is None and not self._gone_status:
+                self._wake.wait()
+                self._wake.clear()
+            if self._gone_status and device.lost is None and not self._stopping:
+                self._wake.wait(_GONE_GRACE)
+        finally:
+            with self._lock:
+                self._listener = None
+            listener.stop(RELEASE_TIMEOUT)
         return f"device {device.info} of {self._server} is gone: {status_name(self._gone_status)}"
 
     def _wait_for(self, before: DeviceInfo) -> RemoteDevice | None:

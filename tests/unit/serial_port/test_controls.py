@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -74,7 +75,7 @@ def test_a_list_of_requests_has_one_time_out(descriptors: str, vendor: int, monk
     """Not one for each of its requests."""
     driver, counted = opened(descriptors, vendor), Counted(silent=True)
     now = [100.0]
-    monkeypatch.setattr(controls.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     requests = [*driver.open(), *driver.apply(None, LineSettings()), *driver.set_lines(True, True)]
 
     def wait(transfer: Transfer, timeout: float | None = None) -> bool:
