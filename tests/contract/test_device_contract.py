@@ -15,6 +15,7 @@ from tests.waiting import wait_until
 from usbip_capture import PcapWriter, demo, get_backend
 from usbip_capture.demo import BULK_IN, BULK_OUT, CDC_NOTIFY, ISO_IN, ISO_OUT, DemoDevice, DemoServer
 from usbip_capture.device import Device, Transfer
+from usbip_capture.devices import backend as backend_module
 from usbip_capture.devices.backend import BackendDevice
 from usbip_capture.devices.delayed import Delayed
 from usbip_capture.devices.remote import RemoteDevice, import_device
@@ -368,6 +369,31 @@ def test_what_a_backend_raises_of_its_own_is_a_protocol_error(device: Device, mo
         patched.setattr(device._backend, name, fails)
     device.close()  # never raises
     patched.undo()
+
+
+@pytest.mark.parametrize("opener", [OVER_BACKEND], indirect=True)
+def test_close_returns_although_a_backend_does_not(
+    device: Device, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert isinstance(device, BackendDevice)
+    monkeypatch.setattr(backend_module, "_CLOSE_PATIENCE", 0.05)
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def hangs(*_: object) -> int:
+        begun.set()
+        goes_on.wait(TIMEOUT)
+        return 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device._backend, "ctrl_transfer", hangs)
+        transfer = Transfer(control(requests.Setup(0xC0, 0x10, 0, 0, 4)))
+        device.submit(transfer)
+        assert begun.wait(TIMEOUT)
+        device.close()
+    assert transfer.completion is not None
+    assert transfer.completion.status == -ECONNRESET
+    assert "stays open" in caplog.text
+    goes_on.set()
 
 
 @pytest.mark.parametrize("failing", ["open_device", "get_device_descriptor", "ctrl_transfer", "get_configuration"])

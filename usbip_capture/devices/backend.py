@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from array import array
 from collections.abc import Callable
 from functools import partial
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 #: Seconds after which a transfer that was taken back is let go of, at most; a control transfer cannot be taken back.
 POLL_INTERVAL = 0.1
 _CONTROL_TIMEOUT_MS = 5000
+#: Seconds that `close` waits for the backend to return from what it does: longer than any time-out given to it.
+_CLOSE_PATIENCE = 6.0
 _METHODS = {
     TransferType.BULK: ("bulk_read", "bulk_write"),
     TransferType.INTERRUPT: ("intr_read", "intr_write"),
@@ -105,10 +108,15 @@ class BackendDevice(Device):
             self._lost = self._lost or f"device {self.info} was closed"
             workers = list(self._workers.values())
         self._fail_pending(-ECONNRESET)
-        for waiting, thread in workers:
+        for waiting, _ in workers:
             waiting.put(None)
+        deadline = time.monotonic() + _CLOSE_PATIENCE
+        for _, thread in workers:
             if thread is not threading.current_thread():
-                thread.join()
+                thread.join(max(deadline - time.monotonic(), 0.0))
+                if thread.is_alive():
+                    log.warning("%s stays open: its backend does not return from a transfer", self.info)
+                    return
         for number in self._claimed:
             self._quietly(partial(self._backend.release_interface, self._handle, number))
         self._quietly(partial(self._backend.close_device, self._handle))
