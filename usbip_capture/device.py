@@ -6,13 +6,17 @@ Device around a Device.
 
 from __future__ import annotations
 
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.usb.info import DeviceInfo
+from usbip_capture.usb.status import ECONNRESET, is_known
 from usbip_capture.usb.urb import Completion, Urb
+
+log = logging.getLogger(__name__)
 
 
 class Transfer:
@@ -46,25 +50,28 @@ class Transfer:
 
     def intercept(self, seen: Callable[[Completion], None]) -> None:
         """Have `seen` called with the completion before anybody else learns of it: for devices around devices."""
-        done = self._done
-        if done is None:
+        rest = self._done
+        if rest is None:
             self._done = seen
             return
 
         def first(completion: Completion) -> None:
-            seen(completion)
-            if done is not None:
-                done(completion)
+            try:
+                seen(completion)
+            finally:
+                rest(completion)
 
         self._done = first
 
     def finish(self, completion: Completion) -> None:
-        """Called by the device, once. Raises LocalProtocolError when called again."""
+        """Called by the device, once; a callback that raises is logged. Raises LocalProtocolError when called again."""
         if self.completion is not None:
             raise LocalProtocolError(f"{self.urb!r} was finished twice")
         try:
             if self._done is not None:
                 self._done(completion)
+        except Exception:
+            log.exception("the callback of %r failed", self.urb)
         finally:
             self._done = None  # which may refer to this transfer, and its data not stay for that
             self.completion = completion
@@ -104,6 +111,7 @@ class Device(ABC):
     """
 
     info: DeviceInfo
+    closed = False  # by us, while it was there
     on_unlink: Callable[[bytes, Transfer | None], None] | None = None
 
     @property
@@ -136,11 +144,17 @@ class Device(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give the device back and finish what is pending with -ESHUTDOWN. Never raises; may be called again."""
+        """Release the device: what is pending is unlinked (-ECONNRESET), what is submitted later gets -ESHUTDOWN.
+
+        Never raises; may be called again.
+        """
 
     @abstractmethod
     def abandon(self, transfer: Transfer) -> None:
-        """Finish a cancelled transfer with -ECONNRESET now: the peer never answered. No effect when finished."""
+        """Finish a cancelled transfer with -ECONNRESET now: the peer never answered. No effect when finished.
+
+        Its `into` is not written to any more when this returns, if its owner does not wait for it meanwhile.
+        """
 
     def run(self, urb: Urb, timeout: float | None = None, grace: float = 1.0) -> Completion:
         """Submit, wait, and cancel when `timeout` seconds are over; a reply that wins that race counts.
@@ -154,7 +168,21 @@ class Device(ABC):
             if not self.wait(transfer, grace):
                 self.abandon(transfer)
                 self.wait(transfer)
+            return after_unlink(transfer)
         completion = transfer.completion
         if completion is None:
             raise LocalProtocolError(f"{self!r} lost {urb!r}")
         return completion
+
+
+def after_unlink(transfer: Transfer) -> Completion:
+    """How a transfer ended that was cancelled, and is finished.
+
+    Some servers answer CMD_UNLINK with a RET_SUBMIT that has no data and a number of their own: -ECONNRESET as well.
+    """
+    completion = transfer.completion
+    if completion is None:
+        raise LocalProtocolError(f"{transfer.urb!r} was lost")
+    if completion.actual_length or is_known(completion.status):
+        return completion
+    return Completion(-ECONNRESET, packets=completion.packets)

@@ -19,6 +19,10 @@ class RemoteProtocolError(UsbipError):
     """The peer sent something that USB/IP does not allow: its connection cannot go on."""
 
 
+class StrayReply(RemoteProtocolError):
+    """A new connection began with the reply to a request of an earlier one: the next attempt may succeed."""
+
+
 class ServerUnreachable(UsbipError):
     """No connection to the server: its name, its port, or the way there."""
 

@@ -14,7 +14,7 @@ from usbip_capture import net
 from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
 from usbip_capture.configuration import named
 from usbip_capture.devices.devlist import list_devices
-from usbip_capture.errors import DeviceNotFound, ImportRefused, LocalProtocolError, UsbipError
+from usbip_capture.errors import DeviceNotFound, ImportRefused, LocalProtocolError, StrayReply, UsbipError
 from usbip_capture.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.structs import OpStatus, op_status_text
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from usbip_capture.devices.remote import RemoteDevice
 
 DEMO = "demo"
+#: Attempts, and seconds between them, when a server answers with what belongs to an earlier connection.
+_STRAY_ATTEMPTS, _STRAY_PAUSE = 8, 0.05
 #: Selections of more than one device, and of the only one.
 ALL_DEVICES, THE_ONLY_ONE = "all", "auto"
 #: What a device's serial number is written after.
@@ -171,13 +173,10 @@ class Server:
         """Take the device that is meant. Raises UsbipError: unreachable, not found, refused."""
         if selector.serial:
             return self._import_by_serial(selector)
-        # Imported here: a list does without.
-        from usbip_capture.devices.remote import import_device
-
         # By busid without a look at the list first: servers leave devices in use out of it, and "in use" is the answer.
         busid = selector.busid or self.find(selector).busid
         try:
-            return import_device(self.connect(), busid, str(self), self.timeout)
+            return self._imported(busid)
         except ImportRefused as error:
             reason = f"device {busid} of {self} cannot be imported: {op_status_text(error.status)}"
             raise ImportRefused(f"{reason}; {self._remedy(error.status)}", error.status) from error
@@ -209,6 +208,25 @@ class Server:
         deadline = time.monotonic() + _AWAY
         while all(info.busid != busid for info in self.devices()) and time.monotonic() < deadline:
             time.sleep(_RETRY_INTERVAL)
+
+    def _imported(self, busid: str) -> RemoteDevice:
+        """Tried again when a server begins with what it still had to answer on an earlier connection.
+
+        Ref: Linux drivers/usb/usbip/vudc_tx.c, whose queue of replies outlives its connection
+        """
+        # Imported here: a list does without.
+        from usbip_capture.devices.remote import import_device
+
+        attempts, stray = _STRAY_ATTEMPTS, False
+        while True:
+            attempts -= 1
+            try:
+                return import_device(self.connect(), busid, str(self), self.timeout)
+            except (StrayReply, ImportRefused) as error:
+                stray = stray or isinstance(error, StrayReply)
+                if not stray or not attempts:
+                    raise
+            time.sleep(_STRAY_PAUSE)
 
     def _remedy(self, status: int) -> str:
         if status == OpStatus.DEV_BUSY:

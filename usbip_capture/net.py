@@ -81,7 +81,7 @@ def exchange(sock: socket.socket, request: Exchange, where: str, timeout: float)
             try:
                 request.receive(_read(sock, request.wanted))
             except RemoteProtocolError as error:
-                raise RemoteProtocolError(f"{where}: {error}") from error
+                raise type(error)(f"{where}: {error}") from error
     except TimeoutError as error:
         raise ServerUnreachable(
             f"{where} accepts connections but does not answer within {timeout:g} s: is that a USB/IP server?"

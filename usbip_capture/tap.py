@@ -33,6 +33,7 @@ class Tapped(Device):
         self.info = device.info
         self._device = device
         self._tap = tap
+        self._closed = False
         device.on_unlink = self._unlink
 
     @property
@@ -40,10 +41,17 @@ class Tapped(Device):
         return self._device.alive
 
     @property
+    def closed(self) -> bool:  # type: ignore[override]
+        return self._device.closed
+
+    @property
     def loss(self) -> str:
         return self._device.loss
 
     def submit(self, transfer: Transfer) -> None:
+        if self._closed:  # never on any wire
+            self._device.submit(transfer)
+            return
         tap, urb = self._tap, transfer.urb
         transfer.tapped_as = urb_id = tap.submitted(urb)
         if transfer.into is None:
@@ -65,6 +73,7 @@ class Tapped(Device):
         self._device.watch(on_lost)
 
     def close(self) -> None:
+        self._closed = True
         self._device.close()
 
     def _unlink(self, message: bytes, transfer: Transfer | None) -> None:

@@ -9,12 +9,14 @@ Ref: serial-usbipclient 1.1.2, README
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from usbip_capture.errors import ImportRefused, ResponseTimeout, ServerLost, ServerUnreachable, UsbipError
 from usbip_capture.hosts import Server
 from usbip_capture.serial_client.client import SerialClient
 from usbip_capture.serial_client.connection import RESPONSE_TIMEOUT, SerialConnection
+from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.structs import OpStatus
 
@@ -23,7 +25,7 @@ _ENOENT, _ENODEV, _EBUSY = 2, 19, 16
 _RESTORE_WITHIN = 10.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class HardwareID:
     """Which devices are meant, all of them that have these ids."""
 
@@ -57,8 +59,9 @@ class USBIPConnectionError(USBIPError):
 class USBIPResponseTimeoutError(USBIPError):
     """Nothing came in time. timeout: in seconds; size: bytes, 0 for an answer up to the delimiter."""
 
-    def __init__(self, detail: str, timeout: float = 0.0, size: int = 0, request: bytes | None = None) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str = "", timeout: float = 0.0, size: int = 0, request: bytes | None = None) -> None:
+        wanted = f"{size} bytes" if size else "answer"
+        super().__init__(detail or f"no {wanted} within {timeout:g} s")
         self.timeout, self.size, self.request = timeout, size, request
 
 
@@ -98,11 +101,12 @@ class Published:
 
 
 class USBIP_Connection:  # noqa: N801  the name of the other package
-    """One attached device."""
+    """One attached device. line_timeout: seconds for an answer to `USBIPClient.readline`."""
 
-    def __init__(self, device: HardwareID, connection: SerialConnection) -> None:
+    def __init__(self, device: HardwareID, connection: SerialConnection, line_timeout: float = PAYLOAD_TIMEOUT) -> None:
         self.device = device
         self.connection = connection
+        self.line_timeout = line_timeout
 
     @property
     def busnum(self) -> int:
@@ -118,6 +122,22 @@ class USBIP_Connection:  # noqa: N801  the name of the other package
     def devid(self) -> int:
         """Both in one number."""
         return self.connection.info.devid
+
+    @property
+    def device_desc(self) -> DeviceDescriptor:
+        """Its device descriptor. Raises USBConnectionLostError."""
+        return self._descriptors()[0]
+
+    @property
+    def configuration(self) -> ConfigurationDescriptor:
+        """Its active configuration, with its interfaces. Raises USBConnectionLostError."""
+        return self._descriptors()[1]
+
+    def _descriptors(self) -> tuple[DeviceDescriptor, ConfigurationDescriptor]:
+        try:
+            return self.connection.port.descriptors
+        except ServerLost as error:
+            raise USBConnectionLostError(str(error), self) from error
 
     @property
     def delimiter(self) -> bytes:
@@ -138,15 +158,21 @@ class USBIP_Connection:  # noqa: N801  the name of the other package
             raise USBIPError(str(error)) from error
 
     def response_data(self, timeout: float = PAYLOAD_TIMEOUT, size: int = 0) -> bytes:
-        """The next `size` bytes, or up to the delimiter; what has come when the time is over.
+        """The next `size` bytes, or all there is once it ends with the delimiter, or when the time is over.
 
-        Raises USBIPResponseTimeoutError if nothing has, USBConnectionLostError.
+        Raises USBIPResponseTimeoutError if nothing has come, USBConnectionLostError.
         """
+        deadline = time.monotonic() + timeout
+        data = b""
         try:
-            return self.connection.response_data(size, timeout)
+            while True:
+                data += self.connection.response_data(size, max(deadline - time.monotonic(), 0.0))
+                if size or not self.connection.port.in_waiting:
+                    return data
         except ResponseTimeout as error:
-            if error.partial:
-                return error.partial
+            data += error.partial
+            if data:
+                return data
             raise USBIPResponseTimeoutError(str(error), timeout, size) from error
         except ServerLost as error:
             raise USBConnectionLostError(str(error), self) from error
@@ -188,7 +214,7 @@ class USBIPClient:
         for device in devices:
             for path in listed:
                 if (path.idVendor, path.idProduct) == (device.vid, device.pid):
-                    self._connections.append(USBIP_Connection(device, self._attached(path)))
+                    self._connections.append(USBIP_Connection(device, self._attached(path), self.command_timeout))
                     found += 1
         if not found:
             wanted = "; ".join(map(str, devices))
@@ -204,10 +230,15 @@ class USBIPClient:
         usb.sendall(raw)
         return len(raw)
 
-    def readline(self, usb: USBIP_Connection) -> str:
+    @staticmethod
+    def queue_urbs(usb: USBIP_Connection) -> None:
+        """Nothing to do: reads are always in flight."""
+
+    @staticmethod
+    def readline(usb: USBIP_Connection) -> str:
         """An answer up to the delimiter, as text without it; empty if none comes."""
         try:
-            answer = usb.response_data(self.command_timeout)
+            answer = usb.response_data(usb.line_timeout)
         except USBIPResponseTimeoutError:
             return ""
         return answer.removesuffix(usb.delimiter).decode()
@@ -240,9 +271,15 @@ class USBIPClient:
         try:
             return self._opened().attach(path.busid.decode())
         except ImportRefused as error:
-            numbers = {OpStatus.DEV_BUSY: _EBUSY, OpStatus.NODEV: _ENODEV}
-            raise USBAttachError(str(error), numbers.get(OpStatus(error.status), _ENOENT)) from error
+            raise USBAttachError(str(error), _errno(error.status)) from error
         except ServerUnreachable as error:
             raise USBIPConnectionError(str(error)) from error
         except UsbipError as error:
             raise USBIPValueError(str(error)) from error
+
+
+def _errno(status: int) -> int:
+    """Linux's number for the status of an OP reply; some servers send such a number themselves."""
+    if status <= max(OpStatus):
+        return {OpStatus.DEV_BUSY: _EBUSY, OpStatus.NODEV: _ENODEV}.get(OpStatus(status), _ENOENT)
+    return status if status < 1 << 31 else (1 << 32) - status

@@ -10,17 +10,30 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.scripted_server import INFO, ScriptedServer, answer_import, read_request, ret_submit, ret_unlink
+from tests.waiting import wait_until
 from usbip_capture import PcapWriter, demo, get_backend
 from usbip_capture.demo import BULK_IN, BULK_OUT, CDC_NOTIFY, ISO_IN, ISO_OUT, DemoDevice, DemoServer
 from usbip_capture.device import Device, Transfer
+from usbip_capture.devices import backend as backend_module
 from usbip_capture.devices.backend import BackendDevice
 from usbip_capture.devices.delayed import Delayed
 from usbip_capture.devices.remote import RemoteDevice, import_device
-from usbip_capture.errors import LocalProtocolError
+from usbip_capture.errors import DeviceNotFound, LocalProtocolError
 from usbip_capture.server import Server
 from usbip_capture.tap import Tapped
 from usbip_capture.usb import setup as requests
-from usbip_capture.usb.status import ECONNRESET, ENOENT, EOPNOTSUPP, EPIPE, EREMOTEIO, ESHUTDOWN, EXDEV
+from usbip_capture.usb.status import (
+    ECONNRESET,
+    ENOENT,
+    ENOMEM,
+    EOPNOTSUPP,
+    EPIPE,
+    EPROTO,
+    EREMOTEIO,
+    ESHUTDOWN,
+    EXDEV,
+)
 from usbip_capture.usb.urb import SHORT_NOT_OK, Completion, IsoPacket, TransferType, Urb
 
 TIMEOUT = 10.0
@@ -269,9 +282,195 @@ def test_close_gives_everything_back(device: Device, opener: Opener) -> None:
     device.submit(waiting)
     device.close()
     assert waiting.completion is not None
-    assert waiting.completion.status == -ESHUTDOWN
+    assert waiting.completion.status == -ECONNRESET  # our own end is not the loss of the device
     device.close()
     assert run(device, bulk_in(8)).status == -ESHUTDOWN
+
+
+def test_a_callback_that_raises_stops_nothing(device: Device) -> None:
+    called = threading.Event()
+
+    def raises(completion: Completion) -> None:
+        called.set()
+        raise ValueError("a fault of the program's")
+
+    for _ in range(3):
+        transfer = Transfer(control(requests.get_descriptor(requests.DT_DEVICE, 0, 0, 18)), raises)
+        device.submit(transfer)
+        assert called.wait(TIMEOUT)
+        called.clear()
+    assert bytes(run(device, control(requests.get_descriptor(requests.DT_DEVICE, 0, 0, 8))).data)
+    for _ in range(3):
+        device.submit(Transfer(bulk_in(8), raises))
+    device.close()
+    assert called.wait(TIMEOUT)
+
+
+def test_when_no_thread_can_be_started(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = opener.open()
+    start, refused = threading.Thread.start, []
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith(("usbip-reader", "pyusb-endpoint", "delay-")):
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    finished = threading.Event()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    transfer = Transfer(
+        control(requests.get_descriptor(requests.DT_DEVICE, 0, 0, 18)), lambda completion: finished.set()
+    )
+    device.submit(transfer)
+    assert finished.wait(TIMEOUT)
+    assert transfer.completion is not None
+    assert transfer.completion.status in ((-ENOMEM,) if refused and opener.kind != "delayed" else (0,))
+    monkeypatch.undo()
+    assert run(device, control(requests.set_configuration(1))).status == 0  # it goes on when there are threads again
+    device.close()
+
+
+def test_a_device_that_cannot_be_watched_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Opener("remote")
+    device = opened.open()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    lost: list[str] = []
+    device.watch(lost.append)
+    monkeypatch.undo()
+    assert not device.alive
+    assert len(lost) == 1
+    assert "thread" in lost[0]
+    opened.close()
+
+
+class Foreign(Exception):
+    """What a backend of somebody else's may raise."""
+
+
+@pytest.mark.parametrize("opener", [OVER_BACKEND], indirect=True)
+def test_what_a_backend_raises_of_its_own_is_a_protocol_error(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(device, BackendDevice)
+
+    def fails(*_: object) -> int:
+        raise Foreign
+
+    with monkeypatch.context() as patch:
+        for name in ("ctrl_transfer", "bulk_write"):
+            patch.setattr(device._backend, name, fails)
+        for urb in [control(requests.Setup(0xC0, 0x10, 0, 0, 4)), bulk_out(b"x")] * 2:
+            assert run(device, urb).status == -EPROTO
+    assert run(device, bulk_out(b"x")).status == 0
+    patched = pytest.MonkeyPatch()
+    for name in ("release_interface", "close_device"):
+        patched.setattr(device._backend, name, fails)
+    device.close()  # never raises
+    patched.undo()
+
+
+@pytest.mark.parametrize("opener", [OVER_BACKEND], indirect=True)
+def test_close_returns_although_a_backend_does_not(
+    device: Device, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert isinstance(device, BackendDevice)
+    monkeypatch.setattr(backend_module, "_CLOSE_PATIENCE", 0.05)
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def hangs(*_: object) -> int:
+        begun.set()
+        goes_on.wait(TIMEOUT)
+        return 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device._backend, "ctrl_transfer", hangs)
+        transfer = Transfer(control(requests.Setup(0xC0, 0x10, 0, 0, 4)))
+        device.submit(transfer)
+        assert begun.wait(TIMEOUT)
+        device.close()
+    assert transfer.completion is not None
+    assert transfer.completion.status == -ECONNRESET
+    assert "stays open" in caplog.text
+    goes_on.set()
+
+
+@pytest.mark.parametrize("failing", ["open_device", "get_device_descriptor", "ctrl_transfer", "get_configuration"])
+def test_a_backend_that_fails_when_it_is_opened(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with get_backend("demo") as backend:
+        dev = next(backend.enumerate_devices())
+
+        def fails(*_: object) -> object:
+            raise Foreign("no such thing")
+
+        monkeypatch.setattr(backend, failing, fails)
+        with pytest.raises(DeviceNotFound, match="Foreign no such thing"):
+            BackendDevice(backend, dev)
+
+
+STALL_AT = [0, 1, 20_000, 65_535]
+
+
+@pytest.mark.parametrize("sent", STALL_AT)
+@pytest.mark.parametrize("into", [False, True], ids=["", "in place"])
+def test_a_server_that_stops_inside_a_body(sent: int, into: bool) -> None:
+    """`abandon` finishes the transfer in bounded time, and its memory is not written to any more."""
+    go_on = threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        answer_import(sock)
+        _, seqnum, _, length = read_request(sock)
+        sock.sendall(ret_submit(seqnum, 0, length, b"x" * sent))
+        go_on.wait(TIMEOUT)
+        sock.sendall(b"x" * (length - sent))
+        while True:
+            command, seqnum, _, _ = read_request(sock)
+            sock.sendall(ret_submit(seqnum) if command == 1 else ret_unlink(seqnum, 0))
+
+    with ScriptedServer(script) as server:
+        sock = socket.create_connection(("127.0.0.1", server.port))
+        device = import_device(sock, INFO.busid, "the test's server", TIMEOUT)
+        memory = bytearray(65_536)
+        transfer = Transfer(bulk_in(65_536), into=memoryview(memory) if into else None)
+        device.submit(transfer)
+        assert not device.wait(transfer, 0.1)
+        device.cancel(transfer)
+        assert not device.wait(transfer, 0.01)
+        device.abandon(transfer)
+        assert transfer.completion is not None
+        assert transfer.completion.status == -ECONNRESET
+        memory[:] = bytes(65_536)
+        other = Transfer(bulk_in(8), lambda completion: None)
+        device.submit(other)  # read for by the device's own thread
+        go_on.set()
+        assert device.run(bulk_out(b""), TIMEOUT).status == 0
+        assert not any(memory)
+        device.close()
+
+
+def test_an_abandoned_transfer_wakes_the_thread_that_waits_for_it() -> None:
+    """Which may be the one that reads for all, in a system call that nothing comes to an end of."""
+
+    def script(sock: socket.socket) -> None:
+        answer_import(sock)
+        read_request(sock)
+        sock.recv(1000)
+        sock.recv(1000)
+
+    with ScriptedServer(script) as server:
+        sock = socket.create_connection(("127.0.0.1", server.port))
+        device = import_device(sock, INFO.busid, "the test's server", TIMEOUT)
+        transfer = Transfer(bulk_in(8))
+        device.submit(transfer)
+        waits = threading.Thread(target=device.wait, args=[transfer])
+        waits.start()
+        wait_until("it reads", device._reading.locked)
+        device.cancel(transfer)
+        device.abandon(transfer)
+        waits.join(TIMEOUT)
+        assert not waits.is_alive()
+        device.close()
 
 
 def test_local_devices_refuse_endpoints_that_are_not_there() -> None:

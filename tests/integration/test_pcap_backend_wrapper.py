@@ -15,7 +15,7 @@ from tests.pcapng_reader import CapturedRecord, read_capture
 from usbip_capture import PcapBackendWrapper, PcapWriter, get_backend
 from usbip_capture.demo import BULK_IN, BULK_OUT, DESCRIPTORS, ISO_IN, ISO_OUT
 from usbip_capture.pyusb_backend import UsbipBackend
-from usbip_capture.usb.status import ECONNRESET, EPIPE
+from usbip_capture.usb.status import ECONNRESET, EPIPE, EPROTO
 from usbip_capture.usb.urb import TransferType
 
 BULK, CONTROL, ISO = TransferType.BULK, TransferType.CONTROL, TransferType.ISOCHRONOUS
@@ -60,6 +60,28 @@ def test_transfers_are_captured_as_ours_are(inner: UsbipBackend, tmp_path: Path)
     assert ("C", CONTROL, 0x80, 0, DESCRIPTORS.configurations[0]) in shape
     (iso,) = [usb for usb in seen if usb.xfer_type == ISO and chr(usb.type) == "C" and usb.epnum == ISO_IN]
     assert [packet.length for packet in iso.packets] == [64, 36]
+
+
+@pytest.mark.parametrize(("error", "status"), [(OSError(5, "odd"), -EPROTO), (KeyboardInterrupt(), -ECONNRESET)])
+def test_whatever_a_backend_raises_ends_the_urb(
+    inner: UsbipBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int
+) -> None:
+    path = tmp_path / "wrapped.pcapng"
+
+    def fails(*_: object) -> int:
+        raise error
+
+    with PcapBackendWrapper(inner, path) as backend:
+        dev = usb.core.find(backend=backend)
+        with monkeypatch.context() as patch:
+            patch.setattr(inner, "ctrl_transfer", fails)
+            if isinstance(error, Exception):
+                dev.get_active_configuration()  # opened although its descriptors cannot be read then
+            with pytest.raises(type(error)):
+                dev.ctrl_transfer(0xC0, 0x10, 0, 0, 4)
+    ends = [record.usb for record in records(path) if record.usb and chr(record.usb.type) == "C"]
+    assert [end.status for end in ends] == [status] * len(ends)
+    assert ends
 
 
 def test_descriptors_at_the_start_are_marked(inner: UsbipBackend, tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_a_closed_backend_brings_nothing_back() -> None:
         dev.write(BULK_OUT, b"x")
         backend.close()
         for _ in range(2):
-            with pytest.raises(usb.core.USBError, match=r"1-1 .* was given back when its backend was closed") as caught:
+            with pytest.raises(usb.core.USBError, match=r"1-1 .* was released when its backend was closed") as caught:
                 dev.write(BULK_OUT, b"x")
             assert caught.value.errno == errno.ENODEV
         assert len(server.devices) == 1

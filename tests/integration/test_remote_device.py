@@ -169,6 +169,68 @@ def test_a_lost_connection_fails_all_that_waits(last_words: bytes) -> None:
         assert reasons == [device.lost]
 
 
+@pytest.mark.parametrize("stray", [ret_unlink(212, -104), structs.OP_COMMON.pack(0x0111, 3, 0) + bytes(312)])
+def test_a_server_that_answers_an_earlier_connection_is_asked_again(stray: bytes) -> None:
+    """As usbip-vudc does: its queue of replies outlives the connection; the device is in use for a moment then."""
+
+    def wrong(sock: socket.socket) -> None:
+        read_exactly(sock, 40)
+        sock.sendall(stray)
+
+    def busy(sock: socket.socket) -> None:
+        read_exactly(sock, 40)
+        sock.sendall(structs.OP_COMMON.pack(0x0111, structs.OP_REP_IMPORT, structs.OpStatus.DEV_BUSY))
+
+    with ScriptedServer(wrong, wrong, busy, answer_import) as server:
+        device = Server("127.0.0.1", server.port).import_device(Selector(busid="1-1"))
+        assert device.info.busid == "1-1"
+        device.close()
+    always = pytest.raises(RemoteProtocolError, match=r"earlier connection|handed over ''")
+    with ScriptedServer(wrong) as server, always:
+        Server("127.0.0.1", server.port).import_device(Selector(busid="1-1"))
+
+
+def test_close_awaits_the_answers_to_its_unlinks() -> None:
+    """So that none is left for the next connection; what was unlinked before is answered too."""
+    answered: list[int] = []
+    unlinks = threading.Semaphore(0)
+
+    def script(sock: socket.socket) -> None:
+        answer_import(sock)
+        wanted = []
+        while True:
+            command, seqnum, _, _ = read_request(sock)
+            if command == structs.USBIP_CMD_UNLINK:
+                wanted.append(seqnum)
+                if len(wanted) == 4:  # all at once, when there are no more to come
+                    sock.sendall(b"".join(ret_unlink(number, -104) for number in wanted))
+                    answered.extend(wanted)
+                    unlinks.release()
+
+    with ScriptedServer(script) as server:
+        device = attach(server)
+        waiting = Transfer(bulk_in())
+        finished: list[int] = []
+        device.watch(lambda reason: finished.append(0))
+        transfers = [Transfer(bulk_in(), lambda done: finished.append(done.status)) for _ in range(3)]
+        for transfer in (*transfers, waiting):
+            device.submit(transfer)
+        device.cancel(transfers[0])
+        messages: list[bytes] = []
+        device.on_unlink = lambda message, transfer: messages.append(message)
+        device.close()
+        assert unlinks.acquire(timeout=10)
+        assert len(answered) == 4
+        assert [int.from_bytes(message[:4], "big") for message in messages] == [2, 2, 2, 4, 4, 4, 4]
+        assert finished == [-ECONNRESET] * 3
+        assert waiting.completion is not None
+        assert waiting.completion.status == -ECONNRESET
+        late = Transfer(bulk_in())
+        device.submit(late)
+        assert late.completion is not None
+        assert late.completion.status == -ESHUTDOWN
+
+
 def test_close_finishes_all_and_leaves_no_thread() -> None:
     before = threading.active_count()
     with ScriptedServer(never_answer) as server:
@@ -180,10 +242,10 @@ def test_close_finishes_all_and_leaves_no_thread() -> None:
         closer.start()
         assert device.wait(waiting, 10)
         assert waiting.completion is not None
-        assert waiting.completion.status == -ESHUTDOWN
+        assert waiting.completion.status == -ECONNRESET
         closer.join(10)
         device.close()
-        assert "given back" in (device.lost or "")
+        assert "released" in (device.lost or "")
     assert threading.active_count() <= before + 2  # the scripted server's own
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,10 @@ from tests.pcapng_reader import read_capture
 from tests.scripted_server import ScriptedServer, answer_devlist, answer_import, read_exactly, ret_submit
 from usbip_capture.cli.main import main
 from usbip_capture.demo import DESCRIPTORS, DemoServer
+from usbip_capture.errors import ServerLost
+from usbip_capture.hosts import Server
+from usbip_capture.selftest.raw import RawSession
+from usbip_capture.selftest.wire_checks import get_device_descriptor
 from usbip_capture.wire.structs import USBIP_CMD_SUBMIT
 
 
@@ -110,3 +116,45 @@ def test_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["server"] == "demo"
     assert found["wrong"] == 0
     assert {check["verdict"] for check in found["checks"]} <= {"right", "note", "skipped"}
+
+
+def test_a_server_that_drips_has_one_time_out_for_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one for each byte."""
+    go_on = threading.Semaphore(0)
+
+    def drip(sock: socket.socket) -> None:
+        answer_import(sock)
+        read_exactly(sock, 48)
+        for byte in ret_submit(1, 0, 18, bytes(18)):
+            go_on.acquire(timeout=20)
+            sock.sendall(bytes([byte]))
+
+    with ScriptedServer(drip) as server:
+        session = RawSession(Server("127.0.0.1", server.port, 5.0), "1-1")
+        now = [100.0]
+        receive, asked = session._sock.recv, []
+
+        class Slow:
+            """The session's socket, each byte of which takes 4 s."""
+
+            def settimeout(self, seconds: float) -> None:
+                asked.append(seconds)
+
+            def recv(self, size: int) -> bytes:
+                now[0] += 4.0
+                if asked[-1] < 4.0:
+                    raise TimeoutError
+                go_on.release()
+                return receive(1)
+
+        session._sock.settimeout(20)
+        seqnum = session.submit(get_device_descriptor())
+        assert seqnum == 1
+        real, session._sock = session._sock, Slow()  # type: ignore[assignment]
+        monkeypatch.setattr(time, "monotonic", lambda: now[0])
+        with pytest.raises(ServerLost, match="stopped in the middle of a message"):
+            session.reply(5.0)
+        assert len(asked) < 5
+        session._sock = real
+        session._sent.clear()
+        session.close()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
 
+from tests.scripted_server import ScriptedServer, answer_devlist, read_exactly
 from tests.serial_server import SerialServer, serial_server
 from tests.waiting import wait_until
 from usbip_capture import SerialClient
@@ -23,6 +25,7 @@ from usbip_capture.usbip_client import (
     USBIPResponseTimeoutError,
     USBIPValueError,
 )
+from usbip_capture.wire import structs
 
 
 @pytest.fixture
@@ -143,6 +146,42 @@ def test_a_lost_connection_is_restored_under_the_old_names(server: SerialServer)
     client.shutdown()
 
 
+@pytest.mark.parametrize(("status", "errno"), [(1, 2), (2, 16), (4, 19), (19, 19), (-110, 110)])
+def test_a_refusal_with_any_status_is_an_attach_error(status: int, errno: int) -> None:
+    def refuse(sock: socket.socket) -> None:
+        read_exactly(sock, 40)
+        sock.sendall(structs.OP_COMMON.pack(0x0111, structs.OP_REP_IMPORT, status & 0xFFFFFFFF))
+
+    with ScriptedServer(answer_devlist, refuse) as scripted:
+        client = USBIPClient(("127.0.0.1", scripted.port))
+        with pytest.raises(USBAttachError) as caught:
+            client.attach([HardwareID(0x1209, 1)])
+        assert caught.value.errno == errno
+
+
+def test_what_programs_of_serial_usbipclient_do(server: SerialServer) -> None:
+    """Each as that package has it: mutable ids, static readline, data that ends with the delimiter, descriptors."""
+    target = HardwareID()
+    target.vid, target.pid = 0x1209, 1
+    client = USBIPClient(("127.0.0.1", server.port))
+    client.attach([target])
+    first, *_ = client.get_connection(target)
+    client.queue_urbs(first)
+    first.delimiter = b"\n"
+    first.sendall(b"one\ntwo\n")
+    wait_until("all is here", lambda: first.connection.port.in_waiting == 8)
+    assert first.response_data(timeout=10) == b"one\ntwo\n"
+    first.sendall(b"three\nfo")
+    assert first.response_data(timeout=0.2) in (b"three\n", b"three\nfo")
+    first.connection.discard()
+    first.sendall(b"line\n")
+    assert USBIPClient.readline(first) == "line"
+    assert (first.device_desc.idVendor, first.device_desc.bNumConfigurations) == (0x1209, 1)
+    assert first.configuration.bConfigurationValue == 1
+    assert first.configuration.interfaces
+    client.shutdown()
+
+
 def test_errors_have_the_old_names(server: SerialServer) -> None:
     client = USBIPClient(("127.0.0.1", server.port))
     with pytest.raises(USBIPValueError, match="vid: 0x0001"):
@@ -153,5 +192,6 @@ def test_errors_have_the_old_names(server: SerialServer) -> None:
         with pytest.raises(USBAttachError) as caught:
             client.attach([HardwareID(0x1209, 1)], published)
         assert caught.value.errno == 16
+    assert "no 9 bytes within 0.5 s" in str(USBIPResponseTimeoutError(timeout=0.5, request=b"?", size=9))
     with pytest.raises(USBIPConnectionError):
         USBIPClient(("127.0.0.1", 1)).connect_server()

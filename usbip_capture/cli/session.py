@@ -126,6 +126,7 @@ def imported(server: Server, selector: Selector, writer: PcapWriter | None) -> I
     import usb.core
 
     from usbip_capture.pyusb_backend.backend import UsbipBackend
+    from usbip_capture.pyusb_backend.errors import sensible
     from usbip_capture.pyusb_backend.exported import ImportedSource
     from usbip_capture.tap import Tapped
 
@@ -134,7 +135,8 @@ def imported(server: Server, selector: Selector, writer: PcapWriter | None) -> I
         device = remote if writer is None else Tapped(remote, writer.add_usb_interface(remote.info, server=str(server)))
         source = ImportedSource(device)
         dev = usb.core.find(backend=UsbipBackend(source))
-        yield Imported(server, remote, source.handle(), dev)
+        with sensible(remote.info):
+            yield Imported(server, remote, source.handle(), dev)
     except usb.core.USBError as error:
         raise _explained(error, remote) from error
     finally:

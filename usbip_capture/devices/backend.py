@@ -6,10 +6,13 @@ the other, and looks every POLL_INTERVAL whether it is still wanted. Isochronous
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
+import time
 from array import array
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from usb.backend import IBackend
@@ -17,16 +20,21 @@ from usb.core import USBError
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.devices.over_pyusb import device_info, filled_packets, status_of
-from usbip_capture.errors import DeviceNotFound, RemoteProtocolError
+from usbip_capture.durations import milliseconds
+from usbip_capture.errors import DeviceNotFound, UsbipError
 from usbip_capture.usb import setup as requests
 from usbip_capture.usb.descriptors import parse_configuration
 from usbip_capture.usb.endpoints import Endpoint, EndpointMap
-from usbip_capture.usb.status import ECONNRESET, ENOENT, EOPNOTSUPP, EREMOTEIO, ESHUTDOWN, EXDEV, GONE
+from usbip_capture.usb.status import ECONNRESET, ENOENT, ENOMEM, EOPNOTSUPP, EREMOTEIO, ESHUTDOWN, EXDEV, GONE
 from usbip_capture.usb.urb import DIR_IN, SHORT_NOT_OK, Completion, IsoPacket, TransferType, Urb
+
+log = logging.getLogger(__name__)
 
 #: Seconds after which a transfer that was taken back is let go of, at most; a control transfer cannot be taken back.
 POLL_INTERVAL = 0.1
 _CONTROL_TIMEOUT_MS = 5000
+#: Seconds that `close` waits for the backend to return from what it does: longer than any time-out given to it.
+_CLOSE_PATIENCE = 6.0
 _METHODS = {
     TransferType.BULK: ("bulk_read", "bulk_write"),
     TransferType.INTERRUPT: ("intr_read", "intr_write"),
@@ -45,8 +53,8 @@ class BackendDevice(Device):
         try:
             self.info = device_info(backend, dev)
             self._handle = backend.open_device(dev)
-        except USBError as error:
-            raise DeviceNotFound(f"the device cannot be opened: {error.strerror or error}") from error
+        except Exception as error:  # backends of others raise what their libraries do
+            raise DeviceNotFound(f"the device cannot be opened: {_reason(error)}") from error
         self.endpoints = EndpointMap(None, self.info.speed)
         self._claimed: set[int] = set()
         self._lost = ""
@@ -74,17 +82,15 @@ class BackendDevice(Device):
 
     def submit(self, transfer: Transfer) -> None:
         address = transfer.urb.endpoint if transfer.urb.transfer_type != TransferType.CONTROL else 0
+        status = -ESHUTDOWN
         with self._lock:
             if not self._lost:
-                self._pending[transfer] = None
-                if address not in self._workers:
-                    waiting: queue.SimpleQueue[Transfer | None] = queue.SimpleQueue()
-                    thread = threading.Thread(target=self._work, args=(waiting,), name="pyusb-endpoint", daemon=True)
-                    self._workers[address] = waiting, thread
-                    thread.start()
-                self._workers[address][0].put(transfer)
-                return
-        transfer.finish(_nothing(transfer.urb, -ESHUTDOWN))
+                if self._worker(address):
+                    self._pending[transfer] = None
+                    self._workers[address][0].put(transfer)
+                    return
+                status = -ENOMEM
+        transfer.finish(_nothing(transfer.urb, status))
 
     def cancel(self, transfer: Transfer) -> None:
         with self._lock:
@@ -101,25 +107,49 @@ class BackendDevice(Device):
             self._closed = True
             self._lost = self._lost or f"device {self.info} was closed"
             workers = list(self._workers.values())
-        self._fail_pending()
-        for waiting, thread in workers:
+        self._fail_pending(-ECONNRESET)
+        for waiting, _ in workers:
             waiting.put(None)
+        deadline = time.monotonic() + _CLOSE_PATIENCE
+        for _, thread in workers:
             if thread is not threading.current_thread():
-                thread.join()
+                thread.join(max(deadline - time.monotonic(), 0.0))
+                if thread.is_alive():
+                    log.warning("%s stays open: its backend does not return from a transfer", self.info)
+                    return
         for number in self._claimed:
-            try:
-                self._backend.release_interface(self._handle, number)
-            except USBError:  # it is gone
-                pass
-        self._backend.close_device(self._handle)
+            self._quietly(partial(self._backend.release_interface, self._handle, number))
+        self._quietly(partial(self._backend.close_device, self._handle))
+
+    def _quietly(self, call: Callable[[], object]) -> None:
+        """For what is done at the end, with a device that may be gone."""
+        try:
+            call()
+        except Exception as error:
+            log.debug("%s: %s", self.info, error)
 
     # -- one endpoint
+
+    def _worker(self, address: int) -> bool:
+        """Have a thread for this endpoint; False if there is none to be had. `_lock` is held."""
+        if address not in self._workers:
+            waiting: queue.SimpleQueue[Transfer | None] = queue.SimpleQueue()
+            thread = threading.Thread(target=self._work, args=(waiting,), name="pyusb-endpoint", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                log.warning("%s: no thread for endpoint %#04x: %s", self.info, address, error)
+                return False
+            self._workers[address] = waiting, thread
+        return True
 
     def _work(self, waiting: queue.SimpleQueue[Transfer | None]) -> None:
         while (transfer := waiting.get()) is not None:
             try:
                 completion = self._run(transfer)
-            except (USBError, NotImplementedError) as error:
+            except Exception as error:
+                if not isinstance(error, (USBError, NotImplementedError)):
+                    log.exception("%s: the backend failed in a way of its own", self.info)
                 completion = _nothing(transfer.urb, status_of(error))
             if completion.status in GONE:
                 self._lose()
@@ -154,7 +184,7 @@ class BackendDevice(Device):
             rest = buffer[moved:] if moved else buffer
             try:
                 moved += int(
-                    method(self._handle, endpoint.address, endpoint.bInterfaceNumber, rest, int(POLL_INTERVAL * 1000))
+                    method(self._handle, endpoint.address, endpoint.bInterfaceNumber, rest, milliseconds(POLL_INTERVAL))
                 )
             except USBError as error:
                 if status_of(error) != -ECONNRESET:
@@ -218,9 +248,9 @@ class BackendDevice(Device):
                 raw = self._read(requests.DT_CONFIGURATION, index, max(total, 9))
                 self.endpoints.add_configuration(parse_configuration(raw))
             self.endpoints.activate(self._backend.get_configuration(self._handle))
-        except (USBError, RemoteProtocolError, IndexError) as error:
-            self._backend.close_device(self._handle)
-            raise DeviceNotFound(f"the descriptors of device {self.info} cannot be read: {error}") from error
+        except Exception as error:
+            self._quietly(partial(self._backend.close_device, self._handle))
+            raise DeviceNotFound(f"the descriptors of device {self.info} cannot be read: {_reason(error)}") from error
 
     def _read(self, kind: int, index: int, length: int) -> bytes:
         buffer = array("B", bytes(length))
@@ -244,13 +274,16 @@ class BackendDevice(Device):
             if self._lost:
                 return
             self._lost = f"device {self.info} is gone"
-        self._fail_pending()
+        self._fail_pending(-ESHUTDOWN)
         if self._on_lost is not None:
-            self._on_lost(self._lost)
+            try:
+                self._on_lost(self._lost)
+            except Exception:
+                log.exception("what was to be called when %s was lost failed", self.info)
 
-    def _fail_pending(self) -> None:
+    def _fail_pending(self, status: int) -> None:
         for transfer in list(self._pending):
-            self._finish(transfer, _nothing(transfer.urb, -ESHUTDOWN))
+            self._finish(transfer, _nothing(transfer.urb, status))
 
 
 def _full_packets(urb: Urb, endpoint: Endpoint) -> bool:
@@ -261,6 +294,13 @@ def _full_packets(urb: Urb, endpoint: Endpoint) -> bool:
             return False
         at += packet.length
     return at == urb.length
+
+
+def _reason(error: Exception) -> str:
+    """A USBError's words; of other exceptions, which may have none, their name too."""
+    if isinstance(error, USBError):
+        return str(error.strerror or error)
+    return str(error) if isinstance(error, UsbipError) else f"{type(error).__name__} {error}".rstrip()
 
 
 def _nothing(urb: Urb, status: int) -> Completion:

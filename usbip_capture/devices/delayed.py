@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from functools import partial
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.devices.timetable import Timetable
-from usbip_capture.usb.status import ECONNRESET, ESHUTDOWN
+from usbip_capture.usb.status import ECONNRESET, EPROTO, ESHUTDOWN
 from usbip_capture.usb.urb import Completion
+
+log = logging.getLogger(__name__)
 
 
 class Delayed(Device):
@@ -37,13 +40,13 @@ class Delayed(Device):
         if closed:
             transfer.finish(Completion(-ESHUTDOWN))
             return
-        self._timetable.after(self._way, partial(self._inner.submit, ours))
+        self._later(partial(self._there, transfer, ours))
 
     def cancel(self, transfer: Transfer) -> None:
         with self._lock:
             ours = self._pending.get(transfer)
         if ours is not None:
-            self._timetable.after(self._way, partial(self._inner.cancel, ours))
+            self._later(partial(self._inner.cancel, ours))
 
     def abandon(self, transfer: Transfer) -> None:
         self._finish(transfer, Completion(-ECONNRESET))
@@ -59,10 +62,23 @@ class Delayed(Device):
         with self._lock:
             left = list(self._pending)
         for transfer in left:
-            self._finish(transfer, Completion(-ESHUTDOWN))
+            self._finish(transfer, Completion(-ECONNRESET))
+
+    def _there(self, transfer: Transfer, ours: Transfer) -> None:
+        try:
+            self._inner.submit(ours)
+        except Exception:
+            log.exception("%s: %r could not be submitted", self.info, transfer.urb)
+            self._finish(transfer, Completion(-EPROTO))
 
     def _back(self, transfer: Transfer, completion: Completion) -> None:
-        self._timetable.after(self._way, partial(self._finish, transfer, completion))
+        self._later(partial(self._finish, transfer, completion))
+
+    def _later(self, action: Callable[[], None]) -> None:
+        try:
+            self._timetable.after(self._way, action)
+        except RuntimeError:  # no thread to be had: rather too early than never
+            action()
 
     def _finish(self, transfer: Transfer, completion: Completion) -> None:
         with self._lock:

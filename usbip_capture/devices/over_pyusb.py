@@ -26,9 +26,11 @@ _STATUS = {
 }
 
 
-def status_of(error: Exception) -> int:
-    """The status of a URB that PyUSB has reported with `error`; a time-out is a URB that was taken back."""
+def status_of(error: BaseException) -> int:
+    """The status of a URB that ended with `error`: a time-out, or Ctrl-C, is a URB that was unlinked."""
     if isinstance(error, USBTimeoutError) or (isinstance(error, USBError) and error.errno == errno.ETIMEDOUT):
+        return -st.ECONNRESET
+    if not isinstance(error, Exception):
         return -st.ECONNRESET
     if isinstance(error, NotImplementedError):
         return -st.EOPNOTSUPP

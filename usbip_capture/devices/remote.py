@@ -20,7 +20,7 @@ from usbip_capture.errors import LocalProtocolError, RemoteProtocolError
 from usbip_capture.forks import disown_in_children
 from usbip_capture.net import Receiver, exchange, limit_sending, send
 from usbip_capture.usb.info import DeviceInfo
-from usbip_capture.usb.status import ESHUTDOWN
+from usbip_capture.usb.status import ECONNRESET, ENOMEM, ESHUTDOWN
 from usbip_capture.usb.urb import Buffer, Completion
 from usbip_capture.wire.client import ClientConnection, unlinked
 from usbip_capture.wire.operations import ImportExchange
@@ -28,6 +28,10 @@ from usbip_capture.wire.operations import ImportExchange
 log = logging.getLogger(__name__)
 
 _SCATTER = hasattr(socket.socket, "recvmsg_into")  # not on Windows
+#: Seconds after which a thread that reads for all looks whether its own transfer was finished otherwise.
+_LOOK_AGAIN = 1.0
+#: Seconds that `close` waits for the server to answer CMD_UNLINKs.
+_UNLINK_PATIENCE = 0.1
 
 
 def import_device(sock: socket.socket, busid: str, where: str, timeout: float) -> RemoteDevice:
@@ -50,7 +54,9 @@ class RemoteDevice(Device):
         self.info = info
         self.where = where
         self.lost: str | None = None
+        self._ended = False  # nothing is submitted any more: it is lost, or being closed
         self._closed = False
+        self._unlinked_at = 0.0
         self._conn: ClientConnection[Transfer] = ClientConnection(info.devid)
         self._conn.on_ret_unlink = self._ret_unlink
         # Two Python objects on one connection: a time-out may be a property of the object.
@@ -73,17 +79,20 @@ class RemoteDevice(Device):
 
     @property
     def alive(self) -> bool:
-        return self.lost is None
+        return not self._ended
 
     @property
     def loss(self) -> str:
         return self.lost or ""
 
     def submit(self, transfer: Transfer) -> None:
-        if self.lost is not None:
+        if self._ended:
             transfer.finish(unlinked(transfer.urb, -ESHUTDOWN))
             return
         if not transfer.awaited:
+            if self._reader is None and not self._start_reader():
+                transfer.finish(unlinked(transfer.urb, -ENOMEM))
+                return
             self._unawaited[transfer] = None
         try:
             _, parts = self._conn.submit(transfer.urb, transfer, transfer.into)
@@ -94,7 +103,7 @@ class RemoteDevice(Device):
         if self.lost is not None:
             self._fail_pending()  # it may have come too late for the one that found the loss
         elif not transfer.awaited:
-            self._start_reader()
+            self._reader_due.set()
 
     def cancel(self, transfer: Transfer) -> None:
         message = self._conn.unlink(transfer)
@@ -102,6 +111,7 @@ class RemoteDevice(Device):
             if self.on_unlink is not None:
                 self.on_unlink(message, transfer)
             self._send([message])
+            self._unlinked_at = time.monotonic()
 
     def abandon(self, transfer: Transfer) -> None:
         if self._conn.forget(transfer):
@@ -126,21 +136,31 @@ class RemoteDevice(Device):
     def watch(self, on_lost: Callable[[str], None]) -> None:
         """Read the connection even while nothing is pending; call `on_lost` with the reason when it ends."""
         self._on_lost = on_lost
-        self._start_reader()
-        if self.lost is not None:
+        if not self._start_reader():
+            self._lose(f"device {self.info} of {self.where} cannot be watched: this system starts no further thread")
+        elif self.lost is not None:
             on_lost(self.lost)
+        else:
+            self._reader_due.set()
 
     def forked(self) -> None:
         """In a child process: the connection stays its parent's."""
         self.lost = f"device {self.info} of {self.where} belongs to the process that this one was forked from"
-        self._closed = True
+        self._ended = self._closed = True
         self._sending, self._reading, self._starting = threading.Lock(), threading.Lock(), threading.Lock()
         self._reader = None
         self._conn.take_pending()  # no thread is left that waits for them
         self._release_sockets()
 
     def close(self) -> None:
-        self._lose(f"device {self.info} was given back to {self.where}", tell=False)
+        with self._starting:
+            ours, self._ended = not self._ended, True
+            self.closed = self.closed or ours
+        try:
+            if ours:
+                self._unlink_all()
+        finally:
+            self._lose(f"device {self.info} was released to {self.where}")
         self._closed = True
         reader = self._reader
         if reader is not None and reader is not threading.current_thread():
@@ -167,12 +187,14 @@ class RemoteDevice(Device):
         """Read for all until `transfer` is finished; `_reading` is held, and released here."""
         try:
             while transfer.completion is None and self.lost is None:
-                self._receive(timeout, transfer)
+                self._receive(timeout if timeout is not None and timeout < _LOOK_AGAIN else _LOOK_AGAIN, transfer)
                 if deadline is not None and transfer.completion is None:
                     timeout = deadline - time.monotonic()
                     if timeout <= 0:
                         break
         finally:
+            if self._conn.borrowed:  # from now on the memory is the caller's alone
+                self._conn.divert()
             self._reading.release()
             if self._followers:
                 self._promote()
@@ -194,15 +216,14 @@ class RemoteDevice(Device):
         try:
             if not self._receiver.ready(timeout):
                 return
-            # Nobody but its own thread gives up a transfer that is received in place here.
             apart = conn.scatter(waiting) if waiting is not None and waiting.into is not None and _SCATTER else None
             size = self._rx.recv_into(conn.buffer()) if apart is None else self._rx.recvmsg_into(apart)[0]
             if not size:
                 self._lose(self._end_of_stream())
             elif apart is None:
-                conn.received(size, self._finish)
-            else:
-                conn.scattered(apart, size, self._finish)
+                conn.received(size, self._finish, waiting)
+            elif waiting is not None:
+                conn.scattered(apart, size, self._finish, waiting)
         except (TimeoutError, BlockingIOError):
             return
         except RemoteProtocolError as error:
@@ -219,21 +240,26 @@ class RemoteDevice(Device):
             return f"{self.where} closed the connection in the middle of a message"
         return f"{self.where} closed the connection of device {self.info}"
 
-    def _start_reader(self) -> None:
-        if self._reader is None:
-            with self._starting:
-                if self._reader is None:
-                    name = f"usbip-reader-{self.info.busid}"
-                    self._reader = threading.Thread(target=self._read_for_all, name=name, daemon=True)
-                    self._reader.start()
-        self._reader_due.set()
+    def _start_reader(self) -> bool:
+        """Have a thread that reads while something is due; False if there is none to be had."""
+        with self._starting:
+            if self._reader is None:
+                name = f"usbip-reader-{self.info.busid}"
+                reader = threading.Thread(target=self._read_for_all, name=name, daemon=True)
+                try:
+                    reader.start()
+                except RuntimeError as error:
+                    log.warning("%s: no thread to read with: %s", self.info, error)
+                    return False
+                self._reader = reader
+        return True
 
     def _read_for_all(self) -> None:
         while self.lost is None:
             self._reader_due.wait()
             self._reader_due.clear()
             with self._reading:
-                while self.lost is None and (self._unawaited or self._on_lost):
+                while self.lost is None and not self.closed and (self._unawaited or self._on_lost):
                     self._receive(None)
             self._promote()
         self._fail_pending()
@@ -246,6 +272,43 @@ class RemoteDevice(Device):
 
     # -- ending
 
+    def _unlink_all(self) -> None:
+        """CMD_UNLINK for what is pending, and a moment for the answers.
+
+        A server that is left without having answered may do so in its next connection. Ref: Linux
+        drivers/usb/usbip/vudc_tx.c, whose queue outlives the connection
+        """
+        messages = []
+        for transfer in self._conn.not_unlinked():
+            message = self._conn.unlink(transfer)
+            if message is not None:
+                messages.append(message)
+                if self.on_unlink is not None:
+                    self.on_unlink(message, transfer)
+        if messages and self._sending.acquire(timeout=_UNLINK_PATIENCE):
+            try:
+                # A server that takes nothing now does not hold up the end of the connection.
+                self._tx.send(b"".join(messages), getattr(socket, "MSG_DONTWAIT", 0))
+            except OSError as error:
+                log.debug("%s: not unlinked: %s", self.info, error)
+            finally:
+                self._sending.release()
+            self._unlinked_at = time.monotonic()
+        if self._reader is not threading.current_thread():
+            self._await_unlinks(self._unlinked_at + _UNLINK_PATIENCE)
+
+    def _await_unlinks(self, deadline: float) -> None:
+        """Read until each CMD_UNLINK was answered; what is waited for by other threads is finished on the way."""
+        conn = self._conn
+        while conn.unanswered_unlinks and self.lost is None and (left := deadline - time.monotonic()) > 0:
+            if not self._reading.acquire(timeout=left):
+                return
+            try:
+                while conn.unanswered_unlinks and self.lost is None and (left := deadline - time.monotonic()) > 0:
+                    self._receive(left)
+            finally:
+                self._reading.release()
+
     def _release_sockets(self) -> None:
         """Close the descriptors once nobody is in a system call with them: whoever reads now does it afterwards."""
         if self._reading.acquire(blocking=False):
@@ -257,10 +320,7 @@ class RemoteDevice(Device):
     def _finish(self, transfer: Transfer, completion: Completion) -> None:
         if not transfer.awaited:
             self._unawaited.pop(transfer, None)
-        try:
-            transfer.finish(completion)
-        except Exception:
-            log.exception("the callback of %r failed", transfer.urb)
+        transfer.finish(completion)
 
     def _send(self, parts: list[Buffer]) -> None:
         try:
@@ -269,11 +329,12 @@ class RemoteDevice(Device):
         except OSError as error:
             self._lose(f"the connection to {self.where} broke: {error.strerror or error}")
 
-    def _lose(self, reason: str, tell: bool = True) -> None:
+    def _lose(self, reason: str) -> None:
         """The connection is over: wake whoever reads or sends, finish all that waits."""
         with self._starting:
             if self.lost is not None:
                 return
+            self._ended = True
             self.lost = reason
         try:
             self._rx.shutdown(socket.SHUT_RDWR)
@@ -281,10 +342,14 @@ class RemoteDevice(Device):
             pass
         self._reader_due.set()
         self._fail_pending()
-        if tell and self._on_lost is not None:
-            self._on_lost(reason)
+        if self._on_lost is not None and not self.closed:
+            try:
+                self._on_lost(reason)
+            except Exception:
+                log.exception("what was to be called when %s was lost failed", self.info)
 
     def _fail_pending(self) -> None:
+        status = -ECONNRESET if self.closed else -ESHUTDOWN  # our own end is not the loss of the device
         for urb, transfer in self._conn.take_pending():
-            self._finish(transfer, unlinked(urb, -ESHUTDOWN))
+            self._finish(transfer, unlinked(urb, status))
         self._promote()

@@ -87,7 +87,7 @@ class SimulatedDevice(Device):
 
     def unplug(self) -> None:
         """The device is pulled out."""
-        self._leave()
+        self._leave(-ESHUTDOWN)
         if self._on_lost is not None:
             self._on_lost(f"device {self.info} was unplugged")
 
@@ -134,11 +134,11 @@ class SimulatedDevice(Device):
         self.cancel(transfer)
 
     def close(self) -> None:
-        self._leave()
+        self._leave(-ECONNRESET)
 
     # -- how it works
 
-    def _leave(self) -> None:
+    def _leave(self, status: int) -> None:
         with self._lock:
             self._gone = True
             failed = [t for address in list(self._waiting) for t in self._take_waiting(address)]
@@ -146,7 +146,7 @@ class SimulatedDevice(Device):
             self._iso.clear()
         self.timetable.close()
         for transfer in failed:
-            transfer.finish(_nothing(transfer.urb, -ESHUTDOWN))
+            transfer.finish(_nothing(transfer.urb, status))
 
     def _take_waiting(self, address: int) -> list[Transfer]:
         return list(self._waiting.pop(address, ()))

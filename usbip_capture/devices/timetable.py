@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import threading
 import time
 from collections.abc import Callable
 from itertools import count
+
+log = logging.getLogger(__name__)
 
 #: What was dropped stays in the heap until there is so much of it, and more than of the rest.
 _TIDY_FROM = 64
@@ -38,15 +41,19 @@ class Timetable:
         return self.at(time.monotonic() + seconds, action)
 
     def at(self, moment: float, action: Callable[[], None]) -> Due:
-        """Run `action` once, at a time of `time.monotonic()`."""
+        """Run `action` once, at a time of `time.monotonic()`. Raises RuntimeError when no thread can be started.
+
+        An action that raises is logged; the others go on.
+        """
         due = Due(action)
         with self._changed:
             if self._closed:
                 return due
-            heapq.heappush(self._due, (moment, next(self._order), due))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread
+            heapq.heappush(self._due, (moment, next(self._order), due))
             self._changed.notify()
         return due
 
@@ -66,19 +73,21 @@ class Timetable:
         """Run `action` again and again, the first time after `seconds`."""
 
         def again() -> None:
-            action()
-            self.after(seconds, again)
+            try:
+                action()
+            finally:
+                self.after(seconds, again)
 
         self.after(seconds, again)
 
-    def close(self) -> None:
-        """Nothing runs any more when this returns, unless it is called by what runs."""
+    def close(self, *, wait: bool = True) -> None:
+        """Nothing runs any more when this returns, unless it is called by what runs, or not to wait for that."""
         with self._changed:
             self._closed = True
             self._due.clear()
             self._changed.notify()
             thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if wait and thread is not None and thread is not threading.current_thread():
             thread.join()
 
     def _run(self) -> None:
@@ -90,7 +99,10 @@ class Timetable:
                     return
                 action = self._next()
             if action is not None:
-                action()
+                try:
+                    action()
+                except Exception:
+                    log.exception("what was due on %s failed", self._name)
                 del action  # what it refers to must not be kept until the next one is due
 
     def _next(self) -> Callable[[], None] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 from usbip_capture.capture.writer import PcapWriter
@@ -9,6 +10,8 @@ from usbip_capture.errors import DeviceNotFound, UsbipError
 from usbip_capture.hosts import ALL, Selector, Server, parse_selection
 from usbip_capture.probe.session import ProbeSession
 from usbip_capture.probe.settings import ProbeEvents, ProbeSettings
+
+log = logging.getLogger(__name__)
 
 
 class ProbeGroup:
@@ -39,13 +42,13 @@ class ProbeGroup:
             with self._lock:
                 if self._stopping:
                     return
+                self._sessions.append(session)  # known before it connects, so that `stop` reaches it
             try:
                 session.connect()
             except UsbipError as error:
                 self.missing.append(error)
-                continue
-            with self._lock:
-                self._sessions.append(session)
+                with self._lock:
+                    self._sessions.remove(session)
         if not self._sessions and self.missing:
             raise self.missing[0]
 
@@ -55,15 +58,23 @@ class ProbeGroup:
             self.connect()
         for error in self.missing:
             writer.comment(f"usbip-capture: {error}")
-        for session in list(self._sessions):
+        with self._lock:
+            sessions = list(self._sessions)
+        for session in sessions:
             session.add_interface(writer)
-        threads = [
-            threading.Thread(target=self._run, args=(session, writer), name="usbip-session", daemon=True)
-            for session in self._sessions[1:]
-        ]
-        for thread in threads:
-            thread.start()
-        for session in self._sessions[:1]:
+        threads = []
+        for session in sessions[1:]:
+            thread = threading.Thread(target=self._run, args=(session, writer), name="usbip-session", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as refused:
+                session.stop()
+                self._errors.append(
+                    UsbipError(f"a device is not captured: this system starts no more threads: {refused}")
+                )
+            else:
+                threads.append(thread)
+        for session in sessions[:1]:
             self._run(session, writer)
         for thread in threads:
             thread.join()
@@ -80,7 +91,9 @@ class ProbeGroup:
 
     def listen_to(self, chosen: frozenset[int] | None) -> None:
         """Read these IN endpoints of each device from now on, None for all; from any thread."""
-        for session in list(self._sessions):
+        with self._lock:
+            sessions = list(self._sessions)
+        for session in sessions:
             session.listen_to(chosen)
 
     def _selected(self) -> list[Selector]:
@@ -96,3 +109,6 @@ class ProbeGroup:
             session.run(writer)
         except UsbipError as error:
             self._errors.append(error)
+        except Exception as error:  # nobody else hears of it
+            log.exception("the capture of a device ended by a fault of this program")
+            self._errors.append(UsbipError(f"the capture of a device ended by a fault of this program: {error!r}"))

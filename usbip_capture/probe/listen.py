@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Callable
 
 from usbip_capture.device import Device, Transfer
-from usbip_capture.probe.pacing import Pacer
+from usbip_capture.devices.timetable import Timetable
 from usbip_capture.pyusb_backend.transfers import in_urb
 from usbip_capture.usb.endpoints import Endpoint
 from usbip_capture.usb.setup import clear_halt
-from usbip_capture.usb.status import EPIPE, GONE, TIMED_OUT, TOO_LARGE, UNLINKED, status_name
+from usbip_capture.usb.status import EPIPE, EPROTO, GONE, TIMED_OUT, TOO_LARGE, UNLINKED, status_name
 from usbip_capture.usb.urb import DIR_IN, Completion, TransferType, Urb
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Listener:
         on_gone: Callable[[int], None] = lambda status: None,
     ) -> None:
         self.on_gone = on_gone
-        self.pacer = Pacer()
+        self.pauses = Timetable("usbip-pauses")
         self._device = device
         self._note = note
         self._lock = threading.Lock()
@@ -82,7 +82,7 @@ class Listener:
 
     def stop(self, timeout: float) -> None:
         """Take everything back; waits up to `timeout` seconds for the device to let go."""
-        self.pacer.close()
+        self.pauses.close(wait=False)
         with self._lock:
             self._stopping = True
             pending = list(self._pending)
@@ -117,11 +117,13 @@ class Listener:
 
     def _submit(self, reader: EndpointReader, urb: Urb, done: Callable[[Completion], None]) -> None:
         def finished(completion: Completion) -> None:
-            done(completion)
-            with self._lock:
-                self._pending.pop(transfer, None)
-                if not self._pending:
-                    self._idle.set()
+            try:
+                done(completion)
+            finally:
+                with self._lock:
+                    self._pending.pop(transfer, None)
+                    if not self._pending:
+                        self._idle.set()
 
         transfer = Transfer(urb, finished)
         with self._lock:
@@ -129,7 +131,11 @@ class Listener:
                 return
             self._pending[transfer] = reader
             self._idle.clear()
-        self._device.submit(transfer)
+        try:
+            self._device.submit(transfer)
+        except Exception:
+            log.exception("%s: %r could not be submitted", self._device.info, urb)
+            transfer.finish(Completion(-EPROTO))
 
     def give_up(self, endpoint: Endpoint, status: int) -> None:
         """Say that an endpoint is not read any more."""
@@ -151,7 +157,7 @@ class EndpointReader:
         self._errors = 0
         self._failing_since = 0.0
         self._quiet = 0
-        self._resting = False  # until the pacer calls `_resume`
+        self._resting = False  # until `_resume`
         self._clearing = False
         self._parked = 0
 
@@ -169,7 +175,7 @@ class EndpointReader:
             self._listener.cancel(self)
 
     def _fill(self) -> None:
-        with self._lock:  # the device's thread, the pacer's and the caller's may be here at once
+        with self._lock:  # the device's thread, that of the pauses and the caller's may be here at once
             missing = self._depth - self._in_flight - self._parked if self.wanted and not self._resting else 0
             self._in_flight += max(missing, 0)
         for _ in range(missing):
@@ -215,10 +221,14 @@ class EndpointReader:
             with self._lock:
                 resting, self._resting = self._resting, True
             if not resting:
-                self._listener.pacer.later(pause, self._resume)
+                try:
+                    self._listener.pauses.after(pause, self._resume)
+                except RuntimeError:  # no thread to be had: go on without the pause
+                    self._resume()
 
     def _resume(self) -> None:
-        self._resting = False
+        with self._lock:
+            self._resting = False
         self._fill()
 
     def _failed(self, completion: Completion) -> None:
@@ -229,17 +239,19 @@ class EndpointReader:
         if self._errors > MAX_ERRORS and now - self._failing_since >= ERROR_TIME:
             self._give_up(completion.status)
         elif completion.status == -EPIPE:
-            self._parked += 1
-            if not self._clearing:
-                self._clearing = True
+            with self._lock:
+                self._parked += 1
+                clearing, self._clearing = self._clearing, True
+            if not clearing:
                 setup = clear_halt(self.endpoint.address).pack()
                 self._listener.submit(self, Urb.control(setup), self._cleared)
         else:
             self._again(completion)
 
     def _cleared(self, completion: Completion) -> None:
-        self._clearing = False
-        self._parked = 0
+        with self._lock:
+            self._clearing = False
+            self._parked = 0
         if completion.status == 0:
             self._quiet += 1
             self._again(completion)

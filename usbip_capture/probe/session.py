@@ -19,6 +19,7 @@ from usbip_capture.probe.enumeration import Enumeration
 from usbip_capture.probe.listen import Listener
 from usbip_capture.probe.settings import ProbeEvents, ProbeSettings
 from usbip_capture.pyusb_backend.backend import UsbipBackend
+from usbip_capture.pyusb_backend.errors import sensible
 from usbip_capture.pyusb_backend.exported import ImportedSource
 from usbip_capture.pyusb_backend.handle import DeviceHandle
 from usbip_capture.tap import Tapped
@@ -62,7 +63,10 @@ class ProbeSession:
         self._state("connecting")
         first = self._server.import_device(self._selector)
         with self._lock:
-            self._first = self._current = first  # until it is read, `stop` gives it back
+            self._first = self._current = first  # until it is read, `stop` closes it
+            stopping = self._stopping
+        if stopping:  # meanwhile, with nothing to close yet
+            first.close()
 
     def run(self, writer: PcapWriter) -> None:
         """Capture into `writer` until `stop`, or until the device is gone and is not to be waited for.
@@ -158,14 +162,15 @@ class ProbeSession:
         handle = source.handle()
         channel.label = ENUMERATION_LABEL
         try:
-            enumeration = Enumeration(usb.core.find(backend=UsbipBackend(source)), handle, on_product)
-            if self._settings.descriptors:
-                enumeration.describe()
-            problem = enumeration.configure()
-            if problem:
-                channel.comment(f"usbip-capture: {problem}")
-            elif self._settings.descriptors:
-                enumeration.describe_hid()
+            with sensible(info):
+                enumeration = Enumeration(usb.core.find(backend=UsbipBackend(source)), handle, on_product)
+                if self._settings.descriptors:
+                    enumeration.describe()
+                problem = enumeration.configure()
+                if problem:
+                    channel.comment(f"usbip-capture: {problem}")
+                elif self._settings.descriptors:
+                    enumeration.describe_hid()
         finally:
             channel.label = None
             with self._lock:
@@ -185,16 +190,18 @@ class ProbeSession:
         listener = Listener(tapped, list(handle.endpoints), note, on_gone)
         with self._lock:
             self._listener, chosen = listener, self._chosen
-        listener.listen_to(chosen)
-        self._state_of(listener)
-        while not self._stopping and device.lost is None and not self._gone_status:
-            self._wake.wait()
-            self._wake.clear()
-        if self._gone_status and device.lost is None and not self._stopping:
-            self._wake.wait(_GONE_GRACE)
-        with self._lock:
-            self._listener = None
-        listener.stop(RELEASE_TIMEOUT)
+        try:
+            listener.listen_to(chosen)
+            self._state_of(listener)
+            while not self._stopping and device.lost is None and not self._gone_status:
+                self._wake.wait()
+                self._wake.clear()
+            if self._gone_status and device.lost is None and not self._stopping:
+                self._wake.wait(_GONE_GRACE)
+        finally:
+            with self._lock:
+                self._listener = None
+            listener.stop(RELEASE_TIMEOUT)
         return f"device {device.info} of {self._server} is gone: {status_name(self._gone_status)}"
 
     def _wait_for(self, before: DeviceInfo) -> RemoteDevice | None:

@@ -20,6 +20,7 @@ from usbip_capture.pyusb_backend.errors import invalid
 from usbip_capture.pyusb_backend.opened import OpenDevice
 from usbip_capture.pyusb_backend.transfers import in_urb, out_urb
 from usbip_capture.usb.setup import Setup, classify
+from usbip_capture.usb.status import ECONNRESET, ENOMEM, is_known
 from usbip_capture.usb.urb import DIR_IN, Buffer, Completion, IsoPacket, Urb
 from usbip_capture.wire.structs import MAX_ISO_PACKETS
 
@@ -43,6 +44,11 @@ class TransferFuture(Future[Completion]):
         if cancelled:
             self.take_back()
         return cancelled
+
+    @property
+    def taken_back(self) -> bool:
+        """Whether a CMD_UNLINK was sent for it."""
+        return self._take_back is None
 
     def take_back(self) -> None:
         """Unlink the transfer, once: servers answer only one CMD_UNLINK for each."""
@@ -112,7 +118,8 @@ class AsynchronousDevice:
         self._timetable.close()
 
     def __del__(self) -> None:
-        self._timetable.close()
+        # The garbage collector runs in any thread, perhaps in one that what is due waits for.
+        self._timetable.close(wait=False)
 
     def __enter__(self) -> AsynchronousDevice:
         return self
@@ -139,22 +146,31 @@ class AsynchronousDevice:
                 self._timetable.drop(due)
             if not future.set_running_or_notify_cancel():
                 return
-            if completion.status:
-                future.set_exception(unit.failed(completion.status, seconds, urb.endpoint))
+            status = completion.status
+            if status:
+                if future.taken_back and not completion.actual_length and not is_known(status):
+                    status = -ECONNRESET  # some servers' own number for it
+                future.set_exception(unit.failed(status, seconds, urb.endpoint))
             else:
                 future.set_result(completion)
 
         transfer = Transfer(urb, done)
         future = TransferFuture(lambda: self._take_back(device, transfer))
         if seconds is not None:
-            due = self._timetable.after(seconds, future.take_back)
+            try:
+                due = self._timetable.after(seconds, future.take_back)
+            except RuntimeError as error:  # no thread to be had
+                raise unit.failed(-ENOMEM, seconds, urb.endpoint) from error
         device.submit(transfer)
         return future
 
     def _take_back(self, device: Device, transfer: Transfer) -> None:
         if transfer.completion is None:
             device.cancel(transfer)
-            self._timetable.after(_GRACE, lambda: device.abandon(transfer))
+            try:
+                self._timetable.after(_GRACE, lambda: device.abandon(transfer))
+            except RuntimeError:  # no thread to wait in
+                device.abandon(transfer)
 
 
 class AsyncioDevice:

@@ -61,7 +61,7 @@ class UsbipBackend(IBackend):
     def get_parent(self, dev: Exported) -> None:
         """None: the hubs between are not exported."""
 
-    # -- descriptors: all indices are logical, and past the end is an IndexError
+    # -- descriptors: all indices are logical; past the end is an IndexError, for configurations a USBError as libusb's
 
     def get_device_descriptor(self, dev: Exported) -> SimpleNamespace:
         info = dev.info

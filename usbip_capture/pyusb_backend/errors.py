@@ -6,9 +6,12 @@ Ref: PyUSB 1.3 usb/backend/libusb1.py, _libusb_errno and _strerror; libusb.h, en
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from usb.core import USBError, USBTimeoutError
 
+from usbip_capture.errors import UsbipError
 from usbip_capture.usb import status as st
 
 # libusb's code, this platform's errno, libusb's words
@@ -36,6 +39,22 @@ _ERRORS = {
     **dict.fromkeys(st.TIMED_OUT, _TIMEOUT),
     **dict.fromkeys(st.TOO_LARGE, _INVALID),
 }
+
+
+class DescriptorError(USBError):
+    """A device whose descriptors make no sense to PyUSB."""
+
+
+@contextmanager
+def sensible(device: object) -> Iterator[None]:
+    """PyUSB raises ValueError, IndexError and KeyError too, when descriptors make no sense: DescriptorError instead."""
+    try:
+        yield
+    except UsbipError:  # some of which are ValueErrors
+        raise
+    except (ValueError, LookupError) as error:
+        code, number, _ = _INVALID
+        raise DescriptorError(f"the descriptors of device {device} make no sense: {error}", code, number) from error
 
 
 def usb_error(status: int, what: str, cause: str = "") -> Exception:
@@ -75,6 +94,12 @@ def busy(what: str) -> USBError:
 def no_device(what: str) -> USBError:
     """The error for a device that is gone."""
     return _error(_NO_DEVICE, what)
+
+
+def released(what: str) -> USBError:
+    """The error for a device that this program itself has released."""
+    code, number, _ = _NO_DEVICE
+    return USBError(f"No such device: {what}", code, number)
 
 
 def unreachable(error: Exception, *, in_use: bool = False) -> USBError:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from usb.core import USBError
 
-from usbip_capture.device import Device, Transfer
+from usbip_capture.device import Device, Transfer, after_unlink
 from usbip_capture.errors import RemoteProtocolError
-from usbip_capture.pyusb_backend.errors import invalid, not_found, timed_out, usb_error
+from usbip_capture.pyusb_backend.errors import invalid, not_found, released, timed_out, usb_error
 from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor, parse_configuration
 from usbip_capture.usb.endpoints import Endpoint, EndpointMap
 from usbip_capture.usb.setup import (
@@ -95,10 +95,10 @@ class DeviceHandle:
             return self._descriptor
 
     def configuration(self, index: int) -> ConfigurationDescriptor:
-        """Configuration by its index, 0 to bNumConfigurations - 1. Raises IndexError, USBError."""
+        """Configuration by its index, 0 to bNumConfigurations - 1. Raises USBError."""
         with self._lock:
             if not 0 <= index < self.device_descriptor().bNumConfigurations:
-                raise IndexError(f"device {self.device.info} has no configuration with index {index}")
+                raise not_found(f"device {self.device.info} has no configuration with index {index}")
             if index not in self._configurations:
                 head = self._read_descriptor(DT_CONFIGURATION, index, 9)
                 total = int.from_bytes(head[2:4], "little")
@@ -252,13 +252,14 @@ class DeviceHandle:
             raise self._failed(completion.status, timeout, f"control request {setup.hex(' ')} to {self._name}")
         action = classify(setup)
         if action is not None:
-            self.endpoints.follow(setup)
-            if isinstance(action, SetConfiguration):
-                self._value = action.value
-                self.alternates.clear()
-                self._configured = True
-            elif isinstance(action, SetInterface):
-                self.alternates[action.interface] = action.alternate
+            with self._lock:
+                self.endpoints.follow(setup)
+                if isinstance(action, SetConfiguration):
+                    self._value = action.value
+                    self.alternates.clear()
+                    self._configured = True
+                elif isinstance(action, SetInterface):
+                    self.alternates[action.interface] = action.alternate
         return completion
 
     def endpoint(self, address: int) -> Endpoint:
@@ -284,7 +285,7 @@ class DeviceHandle:
             device.abandon(transfer)
             raise
         if not done:
-            self.take_back(device, transfer)
+            return self.take_back(device, transfer)
         completion = transfer.completion
         assert completion is not None
         return completion
@@ -294,12 +295,13 @@ class DeviceHandle:
         device = self.device
         return self._revive() if self._reconnect and not device.alive else device
 
-    def take_back(self, device: Device, transfer: Transfer) -> None:
-        """Unlink a transfer, and give it up when the server does not say what became of it."""
+    def take_back(self, device: Device, transfer: Transfer) -> Completion:
+        """Unlink a transfer, and abandon it when the server does not say what became of it: how it ended."""
         device.cancel(transfer)
         if not device.wait(transfer, self._grace):
             device.abandon(transfer)
             device.wait(transfer)
+        return after_unlink(transfer)
 
     def failed(self, status: int, timeout: float | None, address: int) -> Exception:
         """What to raise for a URB on an endpoint that ended so."""
@@ -310,6 +312,8 @@ class DeviceHandle:
         return f"device {self.device.info}"
 
     def _failed(self, status: int, timeout: float | None, what: str) -> Exception:
+        if self.device.closed and (status in UNLINKED or status in GONE):
+            return released(f"{what}: this program has released the device")
         if status in UNLINKED and timeout is not None:
             return timed_out(timeout, what)
         return usb_error(status, what, self.device.loss if status in GONE else "")

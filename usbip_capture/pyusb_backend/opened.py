@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from usb.core import USBError
 
-from usbip_capture.pyusb_backend.errors import busy, invalid, no_device, not_found
+from usbip_capture.pyusb_backend.errors import busy, invalid, no_device, not_found, released
 from usbip_capture.pyusb_backend.handle import CONTROL_TIMEOUT, DeviceHandle
 from usbip_capture.usb.endpoints import Endpoint
 from usbip_capture.usb.setup import clear_halt, set_interface
@@ -36,7 +36,7 @@ class OpenDevice:
             return
         unit = self.unit
         if not unit.device.alive and not unit.reconnects:
-            raise no_device(f"{self}")
+            raise released(f"{self} was released") if unit.device.closed else no_device(f"{self}")
         unit.ensure_configured()
         if not unit.has_interface(number):
             raise not_found(f"{self} has no interface {number} in its current configuration")

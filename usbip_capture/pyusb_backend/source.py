@@ -15,7 +15,7 @@ from usbip_capture.device import Device
 from usbip_capture.devices.serial_number import read_serial_number
 from usbip_capture.errors import UsbipError
 from usbip_capture.hosts import Selector, Server
-from usbip_capture.pyusb_backend.errors import no_device
+from usbip_capture.pyusb_backend.errors import no_device, released
 from usbip_capture.pyusb_backend.exported import Exported, Source
 from usbip_capture.pyusb_backend.handle import DeviceHandle
 from usbip_capture.tap import Tapped
@@ -93,8 +93,10 @@ class ServerSource(Source):
         self._descriptors: dict[tuple[object, ...], DeviceDescriptor] = {}
         self._channels: dict[str, UsbChannel] = {}
         self._serials: dict[tuple[object, ...], str] = {}
+        self._closed = False
 
     def devices(self) -> Iterator[Exported]:
+        self._check_open()
         listed = {info.busid: info for info in self._listed() if self._selected(info)}
         with self._lock:
             # Servers leave out devices in use, and those that PyUSB still holds are in use by us.
@@ -106,12 +108,17 @@ class ServerSource(Source):
         yield from found.values()
 
     def close(self) -> None:
+        self._closed = True
         for key in list(self._opened):
             device = self._opened.pop(key, None)
             if device is not None:  # not given back meanwhile, by PyUSB in another thread
                 self._close(device)
         if self._owns_pcap and self._pcap is not None:
             self._pcap.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise released(f"the backend of {self._server} was closed: get another one with get_backend")
 
     def _selected(self, info: DeviceInfo) -> bool:
         return not self._selection or any(
@@ -153,6 +160,7 @@ class ServerSource(Source):
         return Exported(info, lambda: self._open(info), self._give_back, descriptor)
 
     def _open(self, info: DeviceInfo) -> DeviceHandle:
+        self._check_open()
         patience = _AWAY if _given_back.take(self._server, info.busid) else 0.0
         device = self._import([Selector(busid=info.busid)], patience)
         handle = DeviceHandle(
@@ -180,7 +188,7 @@ class ServerSource(Source):
         """The device at the same place, whatever it is now; or elsewhere by its VID:PID. Raises USBError."""
         before = handle.device
         info = before.info
-        given_back = no_device(f"device {info} was given back when its backend was closed")
+        given_back = released(f"device {info} was released when its backend was closed")
         if id(before) not in self._opened:
             raise given_back
         before.close()
@@ -216,6 +224,9 @@ class ServerSource(Source):
                 channel.device(info)
             device = Tapped(device, channel)
         self._opened[id(device)] = device
+        if self._closed and self._opened.pop(id(device), None) is not None:  # meanwhile, by another thread
+            self._close(device)
+            self._check_open()
         return device
 
 

@@ -149,9 +149,7 @@ def _isochronous(handle: DeviceHandle, endpoint: Endpoint, view: memoryview, tim
                 device.submit(waiting[-1])
             transfer = waiting[0]
             left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-            if not device.wait(transfer, left):
-                handle.take_back(device, transfer)
-            completion = transfer.completion
+            completion = transfer.completion if device.wait(transfer, left) else handle.take_back(device, transfer)
             assert completion is not None
             del waiting[0]
             failure = completion.status

@@ -8,12 +8,10 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from usb.backend import IBackend
-from usb.core import USBError
 
 from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.devices.over_pyusb import device_info, filled_packets, status_of
-from usbip_capture.errors import RemoteProtocolError
 from usbip_capture.pyusb_backend.transfers import iso_packets
 from usbip_capture.usb import setup as requests
 from usbip_capture.usb.descriptors import parse_configuration
@@ -123,7 +121,7 @@ class PcapBackendWrapper(IBackend):
         channel.label = _LABEL
         try:
             self._describe(handle)
-        except (USBError, NotImplementedError, RemoteProtocolError, IndexError) as error:
+        except Exception as error:  # backends of others raise what their libraries do
             channel.comment(f"usbip-capture: the descriptors cannot be read: {error}")
         finally:
             channel.label = None
@@ -229,7 +227,7 @@ def _captured(channel: UsbChannel, urb: Urb, view: memoryview, call: Callable[[]
     urb_id = channel.submitted(urb)
     try:
         moved = call()
-    except (USBError, NotImplementedError) as error:
+    except BaseException as error:  # Ctrl-C too: no URB stays open in the capture
         channel.completed(urb_id, urb, Completion(status_of(error), packets=filled_packets(urb.packets, 0)))
         raise
     data = bytes(view[:moved]) if urb.endpoint & DIR_IN else b""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import usb.core
 import usb.util
 
+from usbip_capture.pyusb_backend.errors import DescriptorError, sensible
 from usbip_capture.pyusb_backend.opened import OpenDevice
 from usbip_capture.selftest.results import Result, note, right, skipped, wrong
 from usbip_capture.usb.endpoints import Endpoint
@@ -28,12 +29,13 @@ class DeviceChecks:
         self.numbers: set[int] = set()
 
     def run(self) -> Iterator[Result]:
-        """All of them, one after the other."""
-        yield from self._descriptors()
-        yield from self._strings()
-        yield from self._control()
-        yield from self._reads()
-        yield from self._timeouts()
+        """All of them, one after the other. Raises USBError."""
+        for check in (self._descriptors, self._strings, self._control, self._reads, self._timeouts):
+            try:
+                with sensible(self._opened().unit.device.info):
+                    yield from check()
+            except DescriptorError as error:
+                yield wrong("descriptors", str(error.strerror))
 
     def _descriptors(self) -> Iterator[Result]:
         dev = self._dev
@@ -105,6 +107,14 @@ class DeviceChecks:
         worst = max(late, default=0.0)
         yield (right if worst <= _LATE_MS else note)("time-out", f"late by at most {worst:.1f} ms")
 
+    def configuration(self) -> int:
+        """bConfigurationValue of the active one. Raises USBError."""
+        return self._opened().unit.configuration_value()
+
     def _endpoints(self) -> list[Endpoint]:
+        return list(self._opened().unit.endpoints)
+
+    def _opened(self) -> OpenDevice:
         opened = self._dev._ctx.managed_open()
-        return list(opened.unit.endpoints) if isinstance(opened, OpenDevice) else []
+        assert isinstance(opened, OpenDevice)
+        return opened

@@ -18,6 +18,8 @@ from usbip_capture.wire import structs
 from usbip_capture.wire.operations import ImportExchange
 
 _NPK_AT = 32
+#: Seconds; 0 would mean not to wait at all, with another error.
+_SHORTEST = 0.001
 
 
 @dataclass(slots=True, frozen=True)
@@ -78,9 +80,8 @@ class RawSession:
 
     def reply(self, timeout: float) -> Reply | None:
         """The next reply; None after `timeout` seconds. Raises ServerLost."""
-        self._sock.settimeout(timeout)
         try:
-            header = self._read(structs.HEADER_SIZE)
+            header = self._read(structs.HEADER_SIZE, timeout)
         except TimeoutError:
             return None
         command, seqnum, devid, direction, endpoint, status, actual, _, packets, _ = structs.RET_SUBMIT.unpack(header)
@@ -89,8 +90,7 @@ class RawSession:
         if command == structs.USBIP_RET_SUBMIT and urb is not None and urb.endpoint & DIR_IN:
             if not 0 <= actual <= urb.length:
                 raise ServerLost(f"{self._server} answered with {actual} bytes where {urb.length} were asked for")
-            self._sock.settimeout(self._server.timeout)
-            data = self._read(actual)
+            data = self._read(actual, self._server.timeout)
         if command == structs.USBIP_RET_SUBMIT and urb is not None:
             self._done(seqnum, Completion(status, actual, data))
         return Reply(
@@ -139,10 +139,12 @@ class RawSession:
         except OSError as error:
             raise ServerLost(f"{self._server} closed the connection") from error
 
-    def _read(self, size: int) -> bytes:
-        """Raises TimeoutError only if nothing has come."""
+    def _read(self, size: int, timeout: float) -> bytes:
+        """Raises TimeoutError only if nothing has come within `timeout` seconds; the rest has the server's time-out."""
         data = b""
+        deadline = time.monotonic() + timeout
         while len(data) < size:
+            self._sock.settimeout(max(deadline - time.monotonic(), _SHORTEST))
             try:
                 chunk = self._sock.recv(size - len(data))
             except TimeoutError:
@@ -153,5 +155,7 @@ class RawSession:
                 raise ServerLost(f"{self._server} closed the connection: {error.strerror}") from error
             if not chunk:
                 raise ServerLost(f"{self._server} closed the connection")
+            if not data:
+                deadline = max(deadline, time.monotonic() + self._server.timeout)
             data += chunk
         return data

@@ -51,7 +51,7 @@ class Selftest:
             checks = DeviceChecks(dev)
             for result in checks.run():
                 self._tell(result)
-            return checks, dev.get_active_configuration().bConfigurationValue
+            return checks, checks.configuration()
 
     def _on_the_wire(self, info: DeviceInfo, seen: DeviceChecks, configuration: int) -> None:
         start = time.monotonic()

@@ -79,6 +79,7 @@ class Adapter:
             raise DeviceNotFound(f"device {device.info} of {self.where} cannot be read: {error}") from error
         if configuration is None:
             raise DeviceNotFound(f"device {device.info} of {self.where} has no configuration, and no serial port in it")
+        self.descriptor, self.configuration = descriptor, configuration
         self.ports = find_ports(descriptor, configuration, device.info.speed)
         if not self.ports:
             raise DeviceNotFound(f"device {device.info} of {self.where} has {no_ports(configuration)}")
@@ -110,7 +111,7 @@ class Adapter:
             reviving = self._reviving
         self._on_end(self)
         self.device.close()
-        if reviving is not None and reviving is not threading.current_thread():
+        if reviving is not None and reviving.is_alive() and reviving is not threading.current_thread():
             reviving.join()
 
     # -- a device that goes away
@@ -128,7 +129,10 @@ class Adapter:
         for user in users:
             (user.detached if self.reconnect else user.lost)(reason)
         if self._reviving is not None:
-            self._reviving.start()
+            try:
+                self._reviving.start()
+            except RuntimeError as error:
+                self._give_up(f"{reason}; it is not waited for: {error}")
 
     def _revive(self, reason: str) -> None:
         deadline = time.monotonic() + self.reconnect
@@ -137,7 +141,9 @@ class Adapter:
         while not self._closing.is_set():
             try:
                 self._bring_back()
-            except UsbipError as error:
+            except Exception as error:  # nobody else would end the wait of those that use it
+                if not isinstance(error, UsbipError):
+                    log.exception("%s could not be used again", before)
                 log.debug("%s is not back: %s", before, error)
                 if time.monotonic() > deadline:
                     self._give_up(f"{reason}; it did not come back within {self.reconnect:g} s: {error}")

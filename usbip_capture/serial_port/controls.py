@@ -1,8 +1,9 @@
-"""Control requests of a driver, run on a device: those of one list together in flight."""
+"""Control requests of a driver, run on a device: those of one list together in flight, if the driver does not mind."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 
 from usbip_capture.device import Device, Transfer
@@ -14,28 +15,28 @@ from usbip_capture.usb.urb import Completion, Urb
 
 log = logging.getLogger(__name__)
 
-#: Seconds for the answer to a control request, and for the server to take one back.
+#: Seconds for the answers to a list of control requests, and for the server to unlink one.
 TIMEOUT = 5.0
 _GRACE = 0.25
 
 
 def run(device: Device, driver: Driver, requests: Sequence[Request], *, quiet: bool = False) -> None:
-    """Send `requests`, wait for all of them, and let `driver` have the answers.
+    """Send `requests`, wait at most TIMEOUT seconds for all of them, and let `driver` have the answers.
 
     Raises ServerLost for the first that failed; a stall of an optional one is none. quiet: nothing is raised.
     """
-    transfers = [(request, Transfer(Urb.control(request.setup.pack(), request.data))) for request in requests]
-    for _, transfer in transfers:
-        device.submit(transfer)
+    deadline = time.monotonic() + TIMEOUT
+    batches = [[request] for request in requests] if driver.one_at_a_time else [requests]
     failed = ""
-    for request, transfer in transfers:
-        completion = _wait(device, transfer)
-        if completion is None:
-            failed = failed or f"no answer within {TIMEOUT:g} s to control request {request.setup.pack().hex(' ')}"
-        elif completion.status and not (request.optional and completion.status == -EPIPE):
-            failed = failed or f"control request {request.setup.pack().hex(' ')}: {status_name(completion.status)}"
-        elif request.reads and not completion.status:
-            driver.answered(request, bytes(completion.data))
+    for batch in batches:
+        transfers = [(request, Transfer(Urb.control(request.setup.pack(), request.data))) for request in batch]
+        for _, transfer in transfers:
+            device.submit(transfer)
+        for request, transfer in transfers:
+            wrong = _outcome(driver, request, _wait(device, transfer, deadline))
+            failed = failed or wrong
+        if failed:
+            break
     if failed and not quiet:
         raise ServerLost(f"device {device.info} does not do what its serial port should: {failed}")
 
@@ -58,8 +59,20 @@ def send_clear_halt(device: Device, endpoint: int) -> None:
     send(device, [Request(clear_halt(endpoint), optional=True)])
 
 
-def _wait(device: Device, transfer: Transfer) -> Completion | None:
-    if not device.wait(transfer, TIMEOUT):
+def _outcome(driver: Driver, request: Request, completion: Completion | None) -> str:
+    """What was wrong, if anything; else the driver has the answer."""
+    what = f"control request {request.setup.pack().hex(' ')}"
+    if completion is None:
+        return f"no answer within {TIMEOUT:g} s to {what}"
+    if completion.status and not (request.optional and completion.status == -EPIPE):
+        return f"{what}: {status_name(completion.status)}"
+    if request.reads and not completion.status:
+        driver.answered(request, bytes(completion.data))
+    return ""
+
+
+def _wait(device: Device, transfer: Transfer, deadline: float) -> Completion | None:
+    if not device.wait(transfer, max(deadline - time.monotonic(), 0.0)):
         device.cancel(transfer)
         if not device.wait(transfer, _GRACE):
             device.abandon(transfer)

@@ -41,7 +41,10 @@ class ControlLines:
             if len(self._changed) == 2:
                 self.flush()
             elif first:
-                self._timetable.after(MERGE_WINDOW, self.flush)
+                try:
+                    self._timetable.after(MERGE_WINDOW, self.flush)
+                except RuntimeError:  # no thread to be had: at once
+                    self.flush()
 
     def flush(self) -> None:
         """Send what was not sent yet."""

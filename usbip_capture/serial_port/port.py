@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from usbip_capture.device import Device
 from usbip_capture.errors import ServerLost, UsbipError
@@ -27,6 +28,7 @@ from usbip_capture.tap import Tapped
 from usbip_capture.uart.driver import Driver
 from usbip_capture.uart.ports import Port
 from usbip_capture.uart.settings import LineErrors, LineSettings, ModemLines
+from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.urb import Buffer
 
@@ -70,6 +72,7 @@ class SerialPort(PortUser):
         self._interface = 0
         self._error: UsbipError | None = None
         self._closed = False
+        self._closing = threading.Lock()
         self._lock = threading.RLock()  # settings and lines, in their order
         self._capture = SharedCapture.open(url.pcap) if url.pcap else None
         self._log: PortLog | None = None
@@ -97,6 +100,14 @@ class SerialPort(PortUser):
     def serial_number(self) -> str:
         """The device's, empty if it has none."""
         return self._adapter.serial if self._adapter is not None else ""
+
+    @property
+    def descriptors(self) -> tuple[DeviceDescriptor, ConfigurationDescriptor]:
+        """The device's, and those of its active configuration. Raises UsbipError while there is none."""
+        self._present()
+        adapter = self._adapter
+        assert adapter is not None
+        return adapter.descriptor, adapter.configuration
 
     @property
     def chip(self) -> str:
@@ -235,9 +246,20 @@ class SerialPort(PortUser):
 
         Raises CaptureError if the capture could not be written.
         """
-        if self._closed:
+        if not self._closing.acquire(blocking=False):
             return
         self._closed = True
+        with ExitStack() as rest:  # whatever a step raises, Ctrl-C too
+            for owned in (self._capture, self._log):
+                if owned is not None:
+                    rest.callback(owned.close)
+            if self._adapter is not None:
+                rest.callback(self._adapter.release, self)
+            rest.callback(self._inbox.close)
+            rest.callback(self._outbox.close)
+            self._switch_off()
+
+    def _switch_off(self) -> None:
         device, driver = self._device, self._driver
         if device is not None and driver is not None and self._error is None:
             try:
@@ -251,14 +273,6 @@ class SerialPort(PortUser):
                 stream.stop()
             self._outbox.close()
             controls.run(device, driver, driver.close(), quiet=True)
-        self._outbox.close()
-        self._inbox.close()
-        if self._adapter is not None:
-            self._adapter.release(self)
-        if self._log is not None:
-            self._log.close()
-        if self._capture is not None:
-            self._capture.close()
 
     # -- called by the adapter
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from usbip_capture.device import Device, Transfer
 from usbip_capture.serial_port.controls import send_clear_halt
 from usbip_capture.usb.endpoints import Endpoint
-from usbip_capture.usb.status import EPIPE, GONE, TIMED_OUT, TOO_LARGE, UNLINKED, status_name
+from usbip_capture.usb.status import EPIPE, EPROTO, GONE, TIMED_OUT, TOO_LARGE, UNLINKED, status_name
 from usbip_capture.usb.urb import FLAG_DIR_IN, Completion, Urb
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,11 @@ class InStream:
             if self._ended:
                 return
         status = completion.status
-        more = self._receive(bytes(completion.data)) if completion.data else True
+        try:
+            more = self._receive(bytes(completion.data)) if completion.data else True
+        except Exception:  # else the endpoint would be read by one transfer less
+            log.exception("%s: what endpoint %#04x sent", self._device.info, self._endpoint.address)
+            more, status = True, status or -EPROTO
         if status and not self._bear(status):
             return
         if not status:

@@ -2,8 +2,8 @@
 
 A driver does no transfers itself. Whoever owns the port sends the `Request`s of each list in their order, and hands
 the data of those that read to `answered`. Requests of one list do not depend on each other's answers: they may be in
-flight together. Opening a port is `identify`, `open`, `apply(None, settings)`, `set_lines`, `poll`, each answered
-before the next is asked for.
+flight together, unless the driver wants them `one_at_a_time`. Opening a port is `identify`, `open`, `apply(None,
+settings)`, `set_lines`, `poll`, each answered before the next is asked for.
 """
 
 from __future__ import annotations
@@ -63,11 +63,13 @@ class Driver(ABC):
 
     in_chip: which of rtscts, dsrdtr and xonxoff the chip does by itself since the last `apply`; the others are left
     to the port's owner.
+    one_at_a_time: requests wait for the answer to the one before.
     polls: modem lines come only as the answer to `poll`; else they come by themselves, after one `poll` at the start.
     """
 
     name = ""
     in_chip: frozenset[str] = frozenset()
+    one_at_a_time = False
     polls = False
 
     def __init__(self, pipes: Pipes) -> None:

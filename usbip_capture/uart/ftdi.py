@@ -53,6 +53,8 @@ class Ftdi(Driver):
     """Seven or eight data bits. The chip does one kind of flow control at a time: the first that is asked for."""
 
     name = "FTDI"
+    # As ftdi_sio sends them. Ref: Wireshark epan/dissectors/packet-ftdi-ft.c, which knows the last request only
+    one_at_a_time = True
 
     def __init__(self, pipes: Pipes) -> None:
         super().__init__(pipes)

@@ -83,7 +83,10 @@ def _acm(device: DeviceDescriptor, configuration: ConfigurationDescriptor, speed
     controls = [
         i
         for i in _in_order(configuration)
-        if (i.bInterfaceClass, i.bInterfaceSubClass) == (_COMMUNICATIONS, _ACM) and not i.bAlternateSetting
+        if (i.bInterfaceClass, i.bInterfaceSubClass) == (_COMMUNICATIONS, _ACM)
+        # Network adapters (RNDIS) call themselves so too. Ref: Linux drivers/usb/class/cdc-acm.c, acm_ids
+        and i.bInterfaceProtocol != _VENDOR
+        and not i.bAlternateSetting
     ]
     for index, control in enumerate(controls):
         data = _data_interface(configuration, control)

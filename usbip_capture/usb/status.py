@@ -65,6 +65,11 @@ TIMED_OUT = frozenset({-ETIMEDOUT, -NEWLIB_ETIMEDOUT})
 TOO_LARGE = frozenset({-EMSGSIZE, -NEWLIB_EMSGSIZE})
 
 
+def is_known(status: int) -> bool:
+    """Whether it is a status of Linux, or of newlib; else some server's own number."""
+    return not status or -status in _NAMES
+
+
 def status_name(status: int) -> str:
     """A status as a person reads it: `EPIPE (stall)`; 0 is `success`, an unknown one keeps its number."""
     if status == 0:

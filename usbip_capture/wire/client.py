@@ -67,7 +67,8 @@ def reply_body_length(urb: Urb, actual_length: int, packets: int) -> tuple[int, 
 class ClientConnection(Generic[T]):
     """Submits and unlinks to bytes, bytes to completions. T is what the caller wants back with a completion.
 
-    `submit`, `unlink` and `forget` may be called while another thread is in `received`.
+    `submit`, `unlink` and `forget` may be called while another thread is in `received`. `waiting` is the context whose
+    owner receives: its memory is used for its own data, nobody else's ever is. `divert` when that changes.
     on_ret_unlink: called with each RET_UNLINK before what it completes is delivered.
     """
 
@@ -83,12 +84,22 @@ class ClientConnection(Generic[T]):
         self._own: memoryview | None = None  # the body being received apart, and the header before it
         self._own_end = 0
         self._own_header = b""
-        self._own_seqnum = 0
+        self.borrowed = False  # `_own` is memory of the URB's owner
 
     @property
     def pending(self) -> int:
         """How many URBs wait for their reply."""
         return len(self._pending)
+
+    @property
+    def unanswered_unlinks(self) -> int:
+        """How many CMD_UNLINKs wait for their RET_UNLINK; some servers never send it."""
+        return len(self._unlinks)
+
+    def not_unlinked(self) -> list[T]:
+        """The contexts of all that is pending without a CMD_UNLINK under way."""
+        unlinking = set(self._unlinks.values())
+        return [entry[1] for seqnum, entry in list(self._pending.items()) if seqnum not in unlinking]
 
     def submit(self, urb: Urb, context: T, into: memoryview | None = None) -> tuple[int, list[Buffer]]:
         """The seqnum of a new CMD_SUBMIT and its bytes, in parts. Raises LocalProtocolError for what no peer takes.
@@ -121,19 +132,20 @@ class ClientConnection(Generic[T]):
     def forget(self, context: T) -> bool:
         """Stop waiting for the URB of `context`: its reply, if one comes, is read and dropped.
 
-        False if it is not pending, or if its data is just being received into memory of its owner.
+        False if it is not pending.
         """
         seqnum = self._seqnum(context)
-        if seqnum is None:
-            return False
-        entry = self._bury(seqnum)
-        if entry is None:
-            return False
-        # Looked at after it was taken off; `_receive_apart` does the same the other way round.
-        if entry[2] is not None and self._own_seqnum == seqnum:
-            self._pending[seqnum] = entry
-            return False
-        return True
+        return seqnum is not None and self._bury(seqnum) is not None
+
+    def divert(self) -> None:
+        """The owner of the memory that is being received into stops receiving: go on in a private buffer.
+
+        Not while another thread is in `received`.
+        """
+        if self.borrowed and self._own is not None:
+            private = memoryview(bytearray(len(self._own)))
+            private[: self._own_end] = self._own[: self._own_end]
+            self._own, self.borrowed = private, False
 
     def take_pending(self) -> list[tuple[Urb, T]]:
         """All that waits, in order of submission; nothing waits afterwards."""
@@ -162,28 +174,31 @@ class ClientConnection(Generic[T]):
                 return [self._view[:HEADER_SIZE], into[: BUFFER_SIZE - HEADER_SIZE]]
         return None
 
-    def scattered(self, buffers: list[memoryview], size: int, deliver: Callable[[T, Completion], None]) -> None:
-        """`size` bytes were put in the buffers of `scatter`; see `received`."""
+    def scattered(
+        self, buffers: list[memoryview], size: int, deliver: Callable[[T, Completion], None], waiting: T
+    ) -> None:
+        """`size` bytes were put in the buffers of `scatter` for `waiting`; see `received`."""
         header, into = buffers
         body = size - HEADER_SIZE
         if body > 0:
             command, seqnum, _, _, _, status, actual, *_ = RET_SUBMIT.unpack_from(header)
             entry = self._pending.get(seqnum)
-            whole = entry[2] if entry is not None and command == USBIP_RET_SUBMIT else None
+            mine = entry is not None and entry[1] is waiting and command == USBIP_RET_SUBMIT
+            whole = entry[2] if mine and entry is not None else None
             if entry is None or whole is None or not body <= actual <= len(whole):
-                # Something else came first.
+                # Something else came first, perhaps the reply to a URB submitted meanwhile by another thread.
                 self._view[HEADER_SIZE:size] = into[:body]
             elif body == actual:
                 if self._pending.pop(seqnum, None) is not None:
                     deliver(entry[1], Completion(status, actual, whole[:actual]))
                 return
             else:
-                self._own_header, self._own_seqnum = bytes(header), seqnum
+                self._own_header, self.borrowed = bytes(header), True
                 self._own, self._own_end = whole[:actual], body
                 return
-        self.received(size, deliver)
+        self.received(size, deliver, waiting)
 
-    def received(self, size: int, deliver: Callable[[T, Completion], None]) -> None:
+    def received(self, size: int, deliver: Callable[[T, Completion], None], waiting: T | None = None) -> None:
         """`size` bytes were put in `buffer()`: call `deliver` for each URB that they complete.
 
         Raises RemoteProtocolError when the stream cannot be followed; what was complete before is delivered.
@@ -192,15 +207,14 @@ class ClientConnection(Generic[T]):
             self._own_end += size
             if self._own_end < len(self._own):
                 return
-            body, self._own = self._own, None
+            body, self._own, self.borrowed = self._own, None, False
             self._start = self._end = 0
             self._finish_own(body, deliver)
-            self._own_seqnum = 0
             return
         self._end += size
         start, view = self._start, self._view
         while self._end - start >= HEADER_SIZE:
-            taken = self._message(view, start, self._end - start, deliver)
+            taken = self._message(view, start, self._end - start, deliver, waiting)
             if not taken:
                 break
             start = self._start = start + taken
@@ -222,7 +236,9 @@ class ClientConnection(Generic[T]):
         """Whether the bytes so far end in the middle of a message."""
         return self._own is not None or self._end > self._start
 
-    def _message(self, view: memoryview, at: int, size: int, deliver: Callable[[T, Completion], None]) -> int:
+    def _message(
+        self, view: memoryview, at: int, size: int, deliver: Callable[[T, Completion], None], waiting: T | None
+    ) -> int:
         """Handle the message at `at`; its length, or 0 if it is not all there."""
         command, seqnum, _, _, _, status, actual, start_frame, packets, errors = RET_SUBMIT.unpack_from(view, at)
         if command == USBIP_RET_UNLINK:
@@ -240,7 +256,7 @@ class ClientConnection(Generic[T]):
         total = HEADER_SIZE + data + iso
         if size < total:
             if total - HEADER_SIZE >= OWN_BUFFER:
-                self._receive_apart(view[at : at + size], seqnum, data, iso)
+                self._receive_apart(view[at : at + size], seqnum, data, iso, waiting)
             return 0
         body = view[at + HEADER_SIZE : at + total]
         # Made before the URB is taken off: one with a reply that cannot be is still pending, and fails with the rest.
@@ -253,11 +269,12 @@ class ClientConnection(Generic[T]):
         deliver(entry[1], completion)
         return total
 
-    def _receive_apart(self, so_far: memoryview, seqnum: int, data: int, iso: int) -> None:
+    def _receive_apart(self, so_far: memoryview, seqnum: int, data: int, iso: int, waiting: T | None) -> None:
         """Go on receiving this message's body in a buffer of its own, best in that of the one who waits for it."""
-        self._own_header, self._own_seqnum = bytes(so_far[:HEADER_SIZE]), seqnum
+        self._own_header = bytes(so_far[:HEADER_SIZE])
         entry = self._pending.get(seqnum)
-        into = entry[2] if entry is not None else None
+        into = entry[2] if entry is not None and entry[1] is waiting else None
+        self.borrowed = into is not None and not iso
         if into is None or iso:
             into = memoryview(bytearray(data + iso))
         body = so_far[HEADER_SIZE:]

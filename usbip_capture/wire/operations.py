@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from usbip_capture.errors import ImportRefused, RemoteProtocolError
+from usbip_capture.errors import ImportRefused, RemoteProtocolError, StrayReply
 from usbip_capture.usb.info import DeviceInfo, InterfaceInfo
 from usbip_capture.wire import structs
 
@@ -35,6 +35,8 @@ class Exchange(ABC):
 
     def _common(self, data: bytes) -> None:
         version, code, status = structs.OP_COMMON.unpack(data)
+        if version == 0 and code in (structs.USBIP_RET_SUBMIT, structs.USBIP_RET_UNLINK):
+            raise StrayReply("the server sent the reply to a request of an earlier connection")
         if code != self._reply_code or version >> 8 != structs.VERSION >> 8:
             raise RemoteProtocolError(f"this is not a USB/IP server: it answered {_quoted(data)}")
         structs.check_version(version)
@@ -112,6 +114,8 @@ class ImportExchange(Exchange):
 
     def _device(self, data: bytes) -> None:
         info = structs.unpack_device(data)
+        if not info.busid:
+            raise StrayReply(f"the server handed over {info.busid!r} when asked for {self.busid!r}")
         if info.busid != self.busid:
             raise RemoteProtocolError(f"the server handed over {info.busid!r} when asked for {self.busid!r}")
         self.info = info

@@ -61,6 +61,13 @@ def test_two_ports_of_the_class_beside_other_interfaces() -> None:
     assert [p.pipes.index for p in ports] == [0, 1]
 
 
+def test_a_network_adapter_is_not_a_serial_port() -> None:
+    """RNDIS: class 2, subclass 2, protocol 0xff."""
+    rndis = configuration(ACM.replace("02 02 01 00", "02 02 ff 00"))
+    assert any((i.bInterfaceClass, i.bInterfaceProtocol) == (2, 0xFF) for i in rndis.interfaces)
+    assert find_ports(device(0x0525, 0xA4A2), rndis, Speed.HIGH) == []
+
+
 @pytest.mark.parametrize(
     "descriptors",
     [

@@ -65,6 +65,46 @@ def test_what_is_given_up_keeps_no_memory_of_its_owner() -> None:
     assert not conn.in_message()
 
 
+def test_memory_of_an_owner_gets_its_own_data_only() -> None:
+    """Another URB was submitted, and answered first, while one waited with its memory lent."""
+    conn = connection()
+    mine, other = bytearray(OWN_BUFFER), bytearray(OWN_BUFFER)
+    conn.submit(bulk_in(OWN_BUFFER), "mine", memoryview(mine))
+    buffers = conn.scatter("mine")
+    assert buffers is not None
+    conn.submit(bulk_in(OWN_BUFFER), "other", memoryview(other))
+    reply = ret_submit(2, 0, OWN_BUFFER, 0, b"o" * OWN_BUFFER)
+    buffers[0][:], buffers[1][:OWN_BUFFER] = reply[:48], reply[48:]
+    got: list[tuple[str, bytes]] = []
+    conn.scattered(buffers, len(reply), lambda name, done: got.append((name, bytes(done.data))), "mine")
+    assert got == [("other", b"o" * OWN_BUFFER)]
+
+
+def test_divert_keeps_what_has_come() -> None:
+    conn = connection()
+    mine = bytearray(OWN_BUFFER)
+    conn.submit(bulk_in(OWN_BUFFER), "mine", memoryview(mine))
+    reply = ret_submit(1, 0, OWN_BUFFER, 0, b"m" * OWN_BUFFER)
+    conn.buffer()[:1000] = reply[:1000]
+    conn.received(1000, lambda name, done: None, "mine")
+    assert conn.borrowed
+    conn.divert()
+    mine[:] = bytes(OWN_BUFFER)
+    ((name, completion),) = conn.receive_data(reply[1000:])
+    assert (name, bytes(completion.data)) == ("mine", b"m" * OWN_BUFFER)
+    assert not any(mine)
+
+
+def test_what_close_has_to_unlink() -> None:
+    conn = connection()
+    for name in ("a", "b", "c"):
+        conn.submit(bulk_in(8), name)
+    conn.unlink("b")
+    assert (conn.not_unlinked(), conn.unanswered_unlinks) == (["a", "c"], 1)
+    conn.receive_data(ret_unlink(4, -ECONNRESET))
+    assert (conn.pending, conn.unanswered_unlinks) == (2, 0)
+
+
 def test_a_server_that_answers_no_unlink_costs_no_memory() -> None:
     conn = connection()
     for _ in range(3 * MAX_GHOSTS):
@@ -98,7 +138,7 @@ def test_iso_out_sends_descriptors_after_the_data() -> None:
 @pytest.mark.parametrize("npk", [0, -1, 12345], ids=["0", "-1", "junk"])
 def test_replies_in_any_order_and_dialect(base: tuple[int, ...], npk: int) -> None:
     conn = connection()
-    for name in "abc":
+    for name in ("a", "b", "c"):
         conn.submit(bulk_in(8), name)
     stream = ret_submit(3, 0, 2, npk, b"33", base=base) + ret_submit(1, -EPIPE, 0, npk, base=base)
     stream += ret_submit(2, 0, 8, npk, b"22222222", base=base)

@@ -1,0 +1,88 @@
+"""Control requests of a driver: how many at once, and for how long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.unit.uart.chips import ACM, device, only_port, vendor_port
+from usbip_capture.device import Device, Transfer
+from usbip_capture.errors import ServerLost
+from usbip_capture.serial_port import controls
+from usbip_capture.uart.driver import Driver
+from usbip_capture.uart.settings import LineSettings
+from usbip_capture.usb.info import DeviceInfo, Speed
+from usbip_capture.usb.status import ECONNRESET
+from usbip_capture.usb.urb import Completion
+
+
+class Counted(Device):
+    """Finishes what is waited for, unless silent; `most` were in flight together."""
+
+    def __init__(self, silent: bool = False) -> None:
+        self.info = DeviceInfo("1-1", 1, 2, Speed.FULL, 0x0403, 0x6001)
+        self.flying: list[Transfer] = []
+        self.most = self.count = 0
+        self.silent = silent
+        self.timeouts: list[float] = []
+
+    @property
+    def alive(self) -> bool:
+        return True
+
+    def submit(self, transfer: Transfer) -> None:
+        self.flying.append(transfer)
+        self.count += 1
+        self.most = max(self.most, len(self.flying))
+
+    def wait(self, transfer: Transfer, timeout: float | None = None) -> bool:
+        if not self.silent and transfer in self.flying:
+            self.flying.remove(transfer)
+            transfer.finish(Completion(0))
+        elif timeout:
+            self.timeouts.append(timeout)
+        return transfer.completion is not None
+
+    def cancel(self, transfer: Transfer) -> None:
+        pass
+
+    def abandon(self, transfer: Transfer) -> None:
+        transfer.finish(Completion(-ECONNRESET))
+
+    def watch(self, on_lost: Callable[[str], None]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def opened(descriptors: str, vendor: int) -> Driver:
+    return only_port(device(vendor, 0x6001, 0x0600), descriptors).driver()
+
+
+@pytest.mark.parametrize(("descriptors", "vendor", "most"), [(vendor_port(0), 0x0403, 1), (ACM, 0x1209, 2)])
+def test_an_ftdi_chip_is_asked_one_thing_at_a_time(descriptors: str, vendor: int, most: int) -> None:
+    driver, counted = opened(descriptors, vendor), Counted()
+    requests = [*driver.open(), *driver.apply(None, LineSettings()), *driver.set_lines(True, True)]
+    controls.run(counted, driver, requests)
+    assert (counted.count, counted.most) == (len(requests), most)
+
+
+@pytest.mark.parametrize(("descriptors", "vendor"), [(vendor_port(0), 0x0403), (ACM, 0x1209)])
+def test_a_list_of_requests_has_one_time_out(descriptors: str, vendor: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one for each of its requests."""
+    driver, counted = opened(descriptors, vendor), Counted(silent=True)
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    requests = [*driver.open(), *driver.apply(None, LineSettings()), *driver.set_lines(True, True)]
+
+    def wait(transfer: Transfer, timeout: float | None = None) -> bool:
+        now[0] += timeout or 0.0
+        return Counted.wait(counted, transfer, timeout)
+
+    monkeypatch.setattr(counted, "wait", wait)
+    with pytest.raises(ServerLost, match="no answer within 5 s"):
+        controls.run(counted, driver, requests)
+    assert now[0] - 100.0 <= controls.TIMEOUT + len(requests) * controls._GRACE
