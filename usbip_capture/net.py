@@ -8,8 +8,10 @@ import select
 import socket
 import struct
 from collections.abc import Iterable
+from typing import Protocol
 
 from usbip_capture.address import format_address
+from usbip_capture.durations import milliseconds
 from usbip_capture.errors import RemoteProtocolError, ServerUnreachable
 from usbip_capture.usb.urb import Buffer
 from usbip_capture.wire.operations import Exchange
@@ -51,6 +53,15 @@ def connect(host: str, port: int, timeout: float, service: str = "a USB/IP serve
         raise ServerUnreachable(f"no connection to {where}: {error.strerror or error}") from error
     set_options(sock)
     return sock
+
+
+def readable(sock: HasFileno, timeout: float) -> bool:
+    """Whether `sock` has something to read, or its end, within `timeout` seconds."""
+    if not hasattr(select, "poll"):  # Windows, where `select` takes every socket; elsewhere none from number 1024 on
+        return bool(select.select([sock], [], [], timeout)[0])
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return bool(poller.poll(milliseconds(timeout)))
 
 
 def set_options(sock: socket.socket) -> None:
@@ -109,6 +120,12 @@ def limit_sending(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_TIMEOUT))
     else:
         sock.settimeout(SEND_TIMEOUT)
+
+
+class HasFileno(Protocol):
+    """A socket, or something that is waited for like one."""
+
+    def fileno(self) -> int: ...
 
 
 class Receiver:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 
+from usbip_capture import net
 from usbip_capture.capture.sinks import ReaderGone, Sink
 from usbip_capture.errors import CaptureError, RemoteProtocolError, ServerLost, UsbipError
 from usbip_capture.live import messages
@@ -21,7 +22,7 @@ _TIMEOUT = 5.0
 _RECEIVE_SIZE = 256 << 10
 #: Seconds between two looks, while nothing comes, whether there is still a reader.
 _READER_CHECK = 0.1
-#: Bytes on their way to the sink at the end, when the other end says no more.
+#: Seconds for what is on its way to the sink at the end, when the other end sends no more.
 _END_TIMEOUT = 2.0
 
 
@@ -58,8 +59,16 @@ def _connected(address: str) -> socket.socket:
     return sock
 
 
+def _start(thread: threading.Thread, sock: socket.socket) -> None:
+    try:
+        thread.start()
+    except RuntimeError as error:
+        sock.close()
+        raise CaptureError(f"what runs cannot be joined: {error}: end other programs") from error
+
+
 def stop(entry: Entry) -> None:
-    """End it; returns when it has let go of its channel. Raises UsbipError."""
+    """End it; returns when it has released its channel, or does not end in time. Raises UsbipError."""
     sock, _, _ = connect(entry, "stop")
     with sock:
         try:
@@ -71,7 +80,9 @@ def stop(entry: Entry) -> None:
 
 def _answer(sock: socket.socket, entry: Entry) -> tuple[Message, bytes]:
     lines = Lines()
+    deadline = time.monotonic() + _TIMEOUT
     while True:
+        sock.settimeout(max(deadline - time.monotonic(), 0.001))
         data = sock.recv(_RECEIVE_SIZE)
         if not data:
             raise ServerLost(f"{entry.display} has just ended: start it again")
@@ -81,6 +92,7 @@ def _answer(sock: socket.socket, entry: Entry) -> tuple[Message, bytes]:
             continue
         if "error" in answer:
             raise RemoteProtocolError(f"{entry.display} refuses: {messages.text(answer, 'error')}")
+        sock.settimeout(_TIMEOUT)
         return answer, rest
 
 
@@ -96,7 +108,7 @@ class JoinedState:
         self._sock.settimeout(None)
         self._lines = Lines()
         self._thread = threading.Thread(target=self._read, args=(rest,), name="usbip-joined-state", daemon=True)
-        self._thread.start()
+        _start(self._thread, self._sock)
 
     def drop(self, number: int) -> None:
         """Have it break off a client."""
@@ -122,8 +134,9 @@ class JoinedState:
                     break
         except (OSError, RemoteProtocolError):
             pass
-        self._sock.close()
-        self._on_end()
+        finally:
+            self._sock.close()
+            self._on_end()
 
 
 class JoinedCapture:
@@ -162,7 +175,7 @@ class JoinedCapture:
         self._closing = False
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(rest,), name="usbip-joined-capture", daemon=True)
-        self._thread.start()
+        _start(self._thread, self._sock)
 
     def comment(self, text: str) -> None:
         """Say something at this moment of the capture."""
@@ -254,7 +267,7 @@ class JoinedCapture:
         while True:
             if data:
                 self._sink.write([data])
-            while not select.select([self._sock], [], [], _READER_CHECK)[0]:
+            while not net.readable(self._sock, _READER_CHECK):
                 if self._sink.reader_gone():
                     raise ReaderGone(f"the reader of {self._sink.name} is gone")
             data = self._sock.recv(_RECEIVE_SIZE)

@@ -67,6 +67,10 @@ class UnlinkRequested(NamedTuple):
 
 Event: TypeAlias = "DevlistRequested | ImportRequested | UrbSubmitted | UnlinkRequested"
 
+#: Bytes that the pending URBs of a client may take: their data, and what we need to remember each URB and packet.
+MAX_PENDING = 64 << 20
+_URB_COST, _PACKET_COST = 1 << 10, 128
+
 #: Says what kind of endpoint a bEndpointAddress is now; None if there is no such endpoint.
 EndpointLookup: TypeAlias = Callable[[int], "TransferType | None"]
 
@@ -80,6 +84,8 @@ class ServerConnection:
         self._devid = 0
         self._lookup: EndpointLookup = lambda address: None
         self._pending: dict[int, tuple[Urb, int]] = {}
+        # Two counts, each with one writer: who reads requests is not who answers them.
+        self._taken_bytes = self._answered_bytes = 0
         self._unlinks: dict[int, int] = {}  # target -> seqnum of the UNLINK
 
     def receive_data(self, data: Buffer) -> list[Event]:
@@ -119,6 +125,7 @@ class ServerConnection:
     def complete(self, seqnum: int, completion: Completion) -> list[Buffer]:
         """The device finished a URB: the bytes that answer its SUBMIT, its UNLINK, or both; in parts."""
         urb, count = self._pending.pop(seqnum)
+        self._answered_bytes += _cost(urb)
         unlink = self._unlinks.pop(seqnum, None)
         if unlink is not None and completion.status == -ECONNRESET:
             return [structs.RET_UNLINK.pack(structs.USBIP_RET_UNLINK, unlink, 0, 0, 0, -ECONNRESET)]
@@ -220,8 +227,15 @@ class ServerConnection:
             raise RemoteProtocolError(f"request {seqnum} has isochronous packets beyond its {length} bytes")
         urb = Urb(kind, address, length, payload, setup, flags, interval, start_frame, packets)
         self._pending[seqnum] = (urb, count)
+        self._taken_bytes += _cost(urb)
+        if self._taken_bytes - self._answered_bytes > MAX_PENDING:
+            raise RemoteProtocolError(f"{len(self._pending)} requests are pending, more than can be kept")
         events.append(UrbSubmitted(seqnum, urb))
         return True
+
+
+def _cost(urb: Urb) -> int:
+    return _URB_COST + len(urb.data) + _PACKET_COST * len(urb.packets)
 
 
 def _iso_count(kind: TransferType | None, seqnum: int, count: int) -> int:
