@@ -124,7 +124,7 @@ class Server:
         try:
             session = self._operation(sock)
             if session is not None:
-                while data := sock.recv(_RECEIVE_SIZE):
+                while data := _received(sock):
                     session.receive(data)
         except RemoteProtocolError as error:
             log.warning("a client was disconnected: %s", error)
@@ -216,6 +216,14 @@ def _removed(export: _Export | None) -> Session | None:
         return None
     export.removed = True
     return export.user
+
+
+def _received(sock: socket.socket) -> bytes:
+    while True:
+        try:
+            return sock.recv(_RECEIVE_SIZE)
+        except TimeoutError:  # where the limit for sending is the socket's: who only waits for its device may do so
+            pass
 
 
 def _shut_down(sock: socket.socket) -> None:
