@@ -67,10 +67,10 @@ def serve(listen: str, log_listen: str | None, lsusb: str | None) -> int:
     print(f"  usbip --tcp-port {port} list -r {address}")
     print(f"  usbip-extcap --capture --extcap-interface usbip-remote --host {address} --port {port}"
           f" --device {BUSID} --fifo demo.pcapng")  # fmt: skip
-    for line in added:
-        print(f"  also {line}")
     if log_port:
         print(f"  usbip-capture syslog {address} --port {log_port}")
+    for line in added:
+        print(f"Serving {line} there as well.")
     if not (address.startswith("127.") or address == "::1"):
         if address in ("0.0.0.0", "::"):
             print("From another machine: this one's name or address instead.")
@@ -102,7 +102,7 @@ def _offer_log(server: DemoServer, address: str, listen: str | None) -> int:
     except CaptureError as error:
         if listen:
             raise
-        print(f"usbip-capture: its log is not offered: {error}", file=sys.stderr)
+        print(f"usbip-capture: {error}; the device is served without its log", file=sys.stderr)
         return 0
 
 

@@ -80,6 +80,15 @@ def _lock() -> int:
     return fd
 
 
+def _rename(temporary: str, path: str) -> None:
+    lock = _lock() if os.name != "nt" else -1
+    try:
+        os.replace(temporary, path)
+    finally:
+        if lock >= 0:
+            os.close(lock)
+
+
 def _is_left(name: str) -> bool:
     try:
         fd = os.open(os.path.join(folder(), name), os.O_RDONLY)
@@ -133,12 +142,13 @@ class Registration:
             import fcntl
 
             fcntl.flock(self._fd, fcntl.LOCK_EX)
-        lock = _lock() if os.name != "nt" else -1
         try:
-            os.replace(temporary, self.path)
-        finally:
-            if lock >= 0:
-                os.close(lock)
+            _rename(temporary, self.path)
+        except OSError:
+            os.unlink(temporary)
+            if self._fd >= 0:
+                os.close(self._fd)
+            raise
 
     def withdraw(self) -> None:
         """Take it off the list. May be called again."""
