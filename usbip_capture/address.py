@@ -13,12 +13,14 @@ def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int
     if host.startswith("["):
         host, closed, port = host[1:].partition("]")
         if not closed or (port and not port.startswith(":")):
-            raise LocalProtocolError(f"{text!r} is no address: write [IPv6]:PORT")
+            raise LocalProtocolError(f"{text!r} is not an address: write [IPv6]:PORT")
         port = port[1:]
     elif host.count(":") == 1:
         host, _, port = host.partition(":")
-    if not host or (port and not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) < 65536)):
-        raise LocalProtocolError(f"{text!r} is no address: write HOST, HOST:PORT or [IPv6]:PORT")
+    if not host or (port and not (port.isascii() and port.isdigit())):
+        raise LocalProtocolError(f"{text!r} is not an address: write HOST, HOST:PORT or [IPv6]:PORT")
+    if len(port) > 5 or int(port or "0") > 65535:
+        raise LocalProtocolError(f"{text!r} is not an address: {port[:20]} is not a TCP port (1 to 65535)")
     return host, int(port) if port else default_port
 
 

@@ -49,7 +49,7 @@ class ConfiguredServer:
         self.name = _one_line(name)
         self.host, self.port, self.problem = "", 0, ""
         if not isinstance(address, str):
-            self.problem = 'it is no text: write NAME = "HOST" or NAME = "HOST:PORT"'
+            self.problem = 'it must be a string: write NAME = "HOST" or NAME = "HOST:PORT"'
         elif self.name.lower() == _RESERVED:
             self.problem = "demo is the simulated device: choose another name"
         else:
@@ -61,7 +61,7 @@ class ConfiguredServer:
         except LocalProtocolError:
             host, port = "", 0
         if not port or not all(c.isalnum() or c in _HOST for c in host):
-            self.problem = "it is no address: write HOST, HOST:PORT or [IPv6]:PORT"
+            self.problem = "it is not an address: write HOST, HOST:PORT or [IPv6]:PORT"
         else:
             self.host, self.port = host, max(port, 0)
 
@@ -138,7 +138,7 @@ def _of_configuration() -> list[ConfiguredServer]:
     except ImportError:
         problem = "Python 3.10 needs the package tomli for it: pip install tomli"
     except ValueError as error:
-        problem = f"it is no TOML: {error}"
+        problem = f"it is not valid TOML: {error}"
     else:
         return [ConfiguredServer(f"{name} = {entry!r}", CONFIGURATION, name, entry) for name, entry in entries.items()]
     wrong = ConfiguredServer("the whole file", CONFIGURATION)
@@ -153,7 +153,7 @@ def _read_toml(text: str) -> dict[str, object]:
     toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     table = toml.loads(text.replace("\r\n", "\n")).get(SERVERS_TABLE, {})
     if not isinstance(table, dict):
-        raise ValueError(f"{SERVERS_TABLE} is no table: write [{SERVERS_TABLE}] on a line of its own")
+        raise ValueError(f"{SERVERS_TABLE} is not a table: write [{SERVERS_TABLE}] on a line of its own")
     return table
 
 

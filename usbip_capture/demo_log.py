@@ -22,7 +22,7 @@ _MAX_UNSENT = 32 << 10
 
 
 class DemoLog:
-    """Takes lines and hands them to all clients, without ever waiting for one."""
+    """Sends lines to all clients, without ever waiting for one."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()

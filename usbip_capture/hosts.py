@@ -44,7 +44,7 @@ class Selector:
                 return cls(vid_pid=(_hex16(vid), _hex16(pid)))
             except ValueError:
                 raise LocalProtocolError(
-                    f"{text!r} is no device: write a busid such as 1-1.2, or VID:PID in hexadecimal such as 303a:4004"
+                    f"{text!r} is not a device: write a busid such as 1-1.2, or VID:PID in hexadecimal, 303a:4004"
                 ) from None
         return cls(busid=text)
 
@@ -68,7 +68,9 @@ def parse_selection(text: str) -> list[Selector]:
         return ALL
     parts = [part.strip() for part in text.split(",")]
     if len(parts) > 1 and not {ALL_DEVICES, THE_ONLY_ONE, ""}.isdisjoint(parts):
-        raise LocalProtocolError(f"{text!r} is no list of devices: give all, auto, or busids and VID:PIDs with commas")
+        raise LocalProtocolError(
+            f"{text!r} is not a list of devices: give all, auto, or busids and VID:PIDs with commas"
+        )
     return [Selector.parse(part) for part in parts]
 
 
@@ -89,15 +91,17 @@ class Server:
         if not isinstance(host, str) or not host.strip():
             raise LocalProtocolError("no server given: give its name or address, such as 192.0.2.10")
         if not isinstance(port, int) or not 0 < port < 65536:
-            raise LocalProtocolError(f"{port!r} is no port: give a number from 1 to 65535")
+            raise LocalProtocolError(f"{port!r} is not a TCP port (1 to 65535)")
         if not isinstance(timeout, (int, float)) or not 0 < timeout < 1e6:
-            raise LocalProtocolError(f"{timeout!r} is no time to wait: give seconds, more than 0")
+            raise LocalProtocolError(
+                f"{timeout!r} is not a time to wait: give seconds, more than 0 and less than a million"
+            )
         if (configured := named(host)) is not None:
             name, own = configured
             return cls(name, own if own and port == DEFAULT_PORT else port, timeout)
         name, port = parse_address(host, port)
         if not port:
-            raise LocalProtocolError("0 is no port: give a number from 1 to 65535")
+            raise LocalProtocolError("0 is not a TCP port (1 to 65535)")
         if (configured := named(name)) is not None:
             name = configured[0]
         return cls(DEMO if name.lower() == DEMO else name, port, timeout)

@@ -47,12 +47,20 @@ class Acceptor:
     """Accepts on `listener`, which is its own from now on, until closed. Raises CaptureError if no thread can be had.
 
     serve: called with each connection on the acceptor's thread; must not wait, and owns the socket if it returns.
-    Whatever it raises (no thread, no memory, a client that has left) costs that client only.
+    Whatever it raises (no thread, no memory, a client that has left) costs that client only. make_room: called after
+    a failure, to give up those that only hold descriptors and threads.
     """
 
-    def __init__(self, listener: socket.socket, serve: Callable[[socket.socket], None], name: str) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        serve: Callable[[socket.socket], None],
+        name: str,
+        make_room: Callable[[], None] = lambda: None,
+    ) -> None:
         self._listener = listener
         self._serve = serve
+        self._make_room = make_room
         self._closing = threading.Event()
         self._troubled = False
         listener.setblocking(False)
@@ -108,6 +116,7 @@ class Acceptor:
             if not self._troubled:  # once, not ten times a second
                 log.warning("a client was turned away: %s", getattr(error, "strerror", None) or error)
             self._troubled = True
+            self._make_room()
             self._closing.wait(_PAUSE)
 
     def _release(self) -> None:

@@ -32,7 +32,7 @@ ON_THE_DEMO = {
     "probe demo --vid 0x1209 --pid 2": (4, "demo exports no device 1209:0002"),
     "probe demo --vid 1": (2, "--vid and --pid belong together"),
     "probe demo --device 1-1 --vid 1 --pid 1": (2, "--device says it all"),
-    "probe demo --device x:y": (2, "is no device: write a busid"),
+    "probe demo --device x:y": (2, "is not a device: write a busid"),
     "probe": (2, "no server given"),
     "probe nohost.invalid": (3, "the name 'nohost.invalid' is not known"),
     "list 127.0.0.1:1": (3, "nothing listens on 127.0.0.1 port 1"),
@@ -246,7 +246,7 @@ def test_a_server_by_its_name(server: tuple[Server, str], tmp_path: Path) -> Non
     assert shown.stdout == f"file: {folder}/config.toml\n  bench  {server[1]}\n"
     (folder / "config.toml").write_text("[servers]\nbench = 7\n")
     broken = run_line("usbip-capture config", tmp_path)
-    assert (broken.returncode, "it is no text" in broken.stderr) == (1, True)
+    assert (broken.returncode, "it must be a string" in broken.stderr) == (1, True)
 
 
 def test_a_transfer_of_all_kinds(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ WRONG_ARGUMENTS = {
     "misspelt option": (["--host", "demo", "--listen-inn", "off"], "--listen-inn"),
     "no option": (["--host", "demo", "extra"], "extra"),
     "value missing": (["--host", "demo", "--port"], "--port"),
-    "port of the host": (["--host", "demo:0"], "0 is no port"),
+    "port of the host": (["--host", "demo:0"], "0 is not a TCP port"),
     "all and one more": (["--host", "demo", "--device", "1-1,all"], "give all, auto, or busids"),
     "help": (["--help"], "leave --capture and --fifo out"),
     "two jobs": (["--host", "demo", "--install"], "--install"),

@@ -146,6 +146,27 @@ def test_idle_connections_shut_nobody_out(server: Host, monkeypatch: pytest.Monk
         sock.close()
 
 
+def test_descriptors_that_idle_connections_hold_are_taken_from_them(
+    server: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """accept fails as long as there are more than two others: as with few file descriptors."""
+    accept = socket.socket.accept
+    open_now: list[socket.socket] = []
+
+    def accepting(self: socket.socket) -> tuple[socket.socket, Any]:
+        if sum(sock.fileno() >= 0 for sock in open_now) > 2:
+            raise OSError(24, "Too many open files")
+        sock, address = accept(self)
+        open_now.append(sock)
+        return sock, address
+
+    monkeypatch.setattr(socket.socket, "accept", accepting)
+    idle = [server.connect() for _ in range(6)]
+    assert [info.busid for info in server.devices()] == ["1-1"]
+    for sock in idle:
+        sock.close()
+
+
 def test_a_request_that_drips_in_is_given_up(server: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporter, "_REQUEST_TIMEOUT", 0.2)
     stop = threading.Event()

@@ -153,7 +153,7 @@ def test_who_reads_the_output_goes_away(device: Device) -> None:
         (["--listen", "--certificate", "x.pem"], 2, "add --listen tls:"),
         (["--listen", "192.0.2.1:0"], 1, "no such address"),
         (["pi", "--pcap", "/no/such/folder/x"], 1, "no such folder"),
-        (["pi:99999"], 2, "no address"),
+        (["pi:99999"], 2, "not an address"),
     ],
 )
 def test_what_cannot_be(arguments: list[str], code: int, words: str) -> None:

@@ -118,7 +118,7 @@ def test_what_cannot_be(server: LoopbackServer, tmp_path: Path) -> None:
         (1, ("--pcap", ".", "--", "program.py"), "it is a folder"),
         (1, ("--pcap", "-", "--", "program.py"), "standard output is not for the capture here"),
         (1, ("--", "no-such-program"), "there is no program 'no-such-program'"),
-        (2, ("--device", "zzzz:1", "--", "program.py"), "is no device"),
+        (2, ("--device", "zzzz:1", "--", "program.py"), "is not a device"),
         (2, ("--timeout", "-1", "--", "program.py"), "is no time in seconds"),
         (2, ("--reconnect", "-1", "--", "program.py"), "is no time in seconds"),
     ):

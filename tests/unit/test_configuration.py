@@ -60,14 +60,14 @@ def test_all_of_toml() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("[servers\n", "it is no TOML"),
-        ("servers = 1\n", "servers is no table"),
-        ('[servers]\na = "b"\na = "c"\n', "it is no TOML"),
-        ("[servers]\na = 1\n", "it is no text"),
-        ('[servers]\na = "pi:port"\n', "it is no address"),
-        ('[servers]\na = "two words"\n', "it is no address"),
-        ('[servers]\na = "pi:0"\n', "it is no address"),
-        ('[servers]\na = "<pi>"\n', "it is no address"),
+        ("[servers\n", "it is not valid TOML"),
+        ("servers = 1\n", "servers is not a table"),
+        ('[servers]\na = "b"\na = "c"\n', "it is not valid TOML"),
+        ("[servers]\na = 1\n", "it must be a string"),
+        ('[servers]\na = "pi:port"\n', "it is not an address"),
+        ('[servers]\na = "two words"\n', "it is not an address"),
+        ('[servers]\na = "pi:0"\n', "it is not an address"),
+        ('[servers]\na = "<pi>"\n', "it is not an address"),
         ('[servers]\nDemo = "pi"\n', "choose another name"),
     ],
 )
@@ -81,7 +81,7 @@ def test_what_cannot_be_used(text: str, problem: str) -> None:
 def test_bytes_that_are_no_text() -> None:
     configure("")
     Path(configuration_path()).write_bytes(b"\xff\xfe")
-    assert "it is no TOML" in configured()[0].problem
+    assert "it is not valid TOML" in configured()[0].problem
 
 
 def test_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """A USB device made of descriptors and a few methods, behaving as on a Linux host.
 
-Subclasses say what it does: `control` answers class and vendor requests, `received` takes OUT data, `feed` gives data
-to IN endpoints. An IN transfer waits while there is no data (NAK), an OUT transfer while its endpoint is on `hold`.
+Subclasses define what it does: `control` answers class and vendor requests, `received` takes OUT data, `feed` gives
+data to IN endpoints. An IN transfer waits while there is no data (NAK), an OUT transfer while its endpoint is held.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class SimulatedDevice(Device):
         self._gone = False
         self._on_lost: Callable[[str], None] | None = None
 
-    # -- what a kind of device says for itself
+    # -- what a kind of device does
 
     def control(self, setup: Setup, data: bytes) -> bytes | None:
         """Answer a class or vendor request: the data of an IN stage, b"" for OUT; None to stall."""

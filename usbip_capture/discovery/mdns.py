@@ -58,7 +58,7 @@ def discover_usbip_servers(timeout: float = 3.0) -> list[DiscoveredServer]:
 def browsing(
     on_found: Callable[[DiscoveredServer], None], on_gone: Callable[[str], None] = lambda name: None
 ) -> Iterator[None]:
-    """Look for servers during the block; each is told as soon as it has answered, and again when it has changed.
+    """Look for servers during the block; each is reported as soon as it has answered, and again when it has changed.
 
     The callbacks run on a thread of zeroconf. Raises ServerUnreachable where there is no network for it.
     """

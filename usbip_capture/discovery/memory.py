@@ -55,7 +55,7 @@ def remember_server(host: str, port: int, name: str = "", source: str = "used") 
 def remember_devices(host: str, port: int, devices: Sequence[KnownDevice]) -> None:
     """A server has listed its devices; names that are known from before are kept.
 
-    So are devices that have told their name within a day and are not listed: who uses one takes it off the list.
+    So are devices whose name was read within a day and are not listed: who uses one takes it off the list.
     """
 
     def change(cache: Cache) -> None:

@@ -1,7 +1,7 @@
 """`usbip-extcap --doctor`: everything between Wireshark and a server that may be wrong, each with its remedy.
 
-Whatever is broken becomes a finding: each part is looked at with a time limit, and a check that fails itself is told
-as one.
+Whatever is broken becomes a finding: each part is looked at with a time limit, and a check that fails itself is
+reported as one.
 """
 
 from __future__ import annotations

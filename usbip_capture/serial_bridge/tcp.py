@@ -170,7 +170,7 @@ class Rfc2217Connection(RawConnection):
         data = super().receive()
         if data is None:
             return None
-        # pyserial trusts its peer: struct.error, KeyError, TypeError for what is no RFC 2217. A SerialException may be
+        # pyserial trusts its peer: struct.error, KeyError, TypeError for what is not RFC 2217. A SerialException may be
         # a setting that the device refuses; if the device is gone, whoever uses the port next finds that too.
         try:
             passed = b"".join(self._manager.filter(data))

@@ -71,7 +71,7 @@ class Server:
         """Accept connections; the address and port that are really used (port 0 chooses one). Raises CaptureError."""
         listener = listening.listen(address, port)
         host, bound = listener.getsockname()[:2]
-        acceptor = listening.Acceptor(listener, self.serve_socket, "usbip-server")
+        acceptor = listening.Acceptor(listener, self.serve_socket, "usbip-server", self._give_up_oldest)
         with self._lock:
             self._acceptors.append(acceptor)
         return host, bound
@@ -82,17 +82,14 @@ class Server:
         Raises UsbipError if no thread can be had, OSError if the client has left; the socket is closed then.
         """
         thread = threading.Thread(target=self._serve, args=(sock,), name="usbip-connection", daemon=True)
-        oldest: socket.socket | None = None
         try:
             set_options(sock)
+            if len(self._waiting) >= _MAX_WAITING:
+                self._give_up_oldest()
             with self._lock:
                 if self._closing.is_set():
                     sock.close()
                     return
-                if len(self._waiting) >= _MAX_WAITING:
-                    oldest = next(iter(self._waiting))
-                    del self._waiting[oldest]
-                    _shut_down(oldest)  # under the lock: its thread cannot have closed it
                 thread.start()
                 self._connections[sock] = thread
                 self._waiting[sock] = None
@@ -102,6 +99,14 @@ class Server:
         except BaseException:
             sock.close()
             raise
+
+    def _give_up_oldest(self) -> None:
+        """End the connection that has been without a device for longest."""
+        with self._lock:  # so that its thread cannot have closed it
+            oldest = next(iter(self._waiting), None)
+            if oldest is not None:
+                del self._waiting[oldest]
+                _shut_down(oldest)
 
     def close(self) -> None:
         """End all connections; their devices are closed when this returns."""
@@ -173,7 +178,7 @@ class Server:
             return [export.info for export in self._exports.values() if not export.reserved]
 
     def _import(self, sock: socket.socket, conn: ServerConnection, busid: str) -> Session | None:
-        """The device handed over; None if it was refused, which was the answer to the client."""
+        """A session with the device; None if the import was refused, which was the answer to the client."""
         with self._lock:
             export = self._exports.get(busid)
             status = OpStatus.NODEV if export is None else OpStatus.DEV_BUSY if export.reserved else OpStatus.OK
@@ -196,9 +201,9 @@ class Server:
         try:
             session = Session(sock, conn, export.open_device())
         except UsbipError as error:
-            log.warning("device %s is not handed over: %s", export.info.busid, error)
+            log.warning("device %s cannot be imported: %s", export.info.busid, error)
         except Exception:
-            log.exception("device %s is not handed over: opening it failed", export.info.busid)
+            log.exception("device %s cannot be imported: opening it failed", export.info.busid)
         with self._lock:
             if session is not None and not export.removed:
                 export.user = session

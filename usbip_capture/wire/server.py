@@ -3,9 +3,9 @@
 A connection begins with OP requests. After a granted import it carries URBs only.
 
 The race between UNLINK and completion, and who wins: the device decides. It finishes each URB once, either with what
-came of it or with -ECONNRESET because it let go of it. `complete` answers for both parties at that moment:
+came of it or with -ECONNRESET because it was cancelled. `complete` answers for both parties at that moment:
   - not unlinked: RET_SUBMIT.
-  - unlinked, and the device let go: RET_UNLINK -ECONNRESET, and no RET_SUBMIT ever.
+  - unlinked, and the device cancelled it: RET_UNLINK -ECONNRESET, and no RET_SUBMIT ever.
   - unlinked, but done all the same: RET_SUBMIT, then RET_UNLINK 0.
 An UNLINK of what is not pending (any more) is answered at once: RET_UNLINK 0.
 
@@ -60,7 +60,7 @@ class UrbSubmitted(NamedTuple):
 
 
 class UnlinkRequested(NamedTuple):
-    """Take the pending URB `target` back; `complete` answers this request as well."""
+    """Cancel the pending URB `target`; `complete` answers this request as well."""
 
     target: int
 
@@ -119,7 +119,7 @@ class ServerConnection:
         return structs.OP_COMMON.pack(structs.VERSION, structs.OP_REP_IMPORT, 0) + structs.pack_device(info)
 
     def import_refused(self, status: structs.OpStatus) -> bytes:
-        """OP_REP_IMPORT of a device that is not handed over."""
+        """OP_REP_IMPORT of an import that is refused."""
         return structs.OP_COMMON.pack(structs.VERSION, structs.OP_REP_IMPORT, status)
 
     def complete(self, seqnum: int, completion: Completion) -> list[Buffer]:

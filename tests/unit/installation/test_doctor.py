@@ -384,7 +384,7 @@ def test_a_list_of_servers_that_cannot_be_read(
 ) -> None:
     monkeypatch.setenv("USBIP_CAPTURE_SERVERS", "pi:none")
     (warning,) = remedied(diagnosis(capsys)[1], WARNING)
-    assert "'pi:none' in USBIP_CAPTURE_SERVERS cannot be used: it is no address" in warning
+    assert "'pi:none' in USBIP_CAPTURE_SERVERS cannot be used: it is not an address" in warning
     Path(configuration_path()).mkdir(parents=True)
     warnings = remedied(diagnosis(capsys)[1], WARNING)
     assert any("config.toml cannot be used: it cannot be read (Is a directory)" in warning for warning in warnings)

@@ -52,7 +52,7 @@ def test_the_command(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["pi:none"], "no address"),
+        (["pi:none"], "not an address"),
         (["a", "b", "c"], "--wireshark pi 1-1.2"),
         ([], "expected at least one argument"),
         (["pi", "no device {}"], "--device cannot be"),
