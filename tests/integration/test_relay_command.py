@@ -152,7 +152,7 @@ def test_standard_error_that_nobody_reads_cuts_nobody_off(server: str) -> None:
     [
         (["127.0.0.1:1", "--listen", "0.0.0.0:0"], 2, "no authentication"),
         (["127.0.0.1:1", "--listen", "0.0.0.0:0", "--allow", "everybody"], 2, "'everybody' is no network"),
-        (["127.0.0.1:1", "--listen", "192.0.2.1:0", "--allow", "192.0.2.0/24"], 1, "does not have that address"),
+        (["127.0.0.1:1", "--listen", "192.0.2.1:0", "--allow", "192.0.2.0/24"], 1, "has no such address"),
         (["127.0.0.1:1", "--listen", "127.0.0.1:99999"], 2, "99999 is not a TCP port"),
         (["--stop", "--listen", "127.0.0.1:99999"], 2, "99999 is not a TCP port"),
         (["127.0.0.1:1", "--listen", "127.0.0.1:0", "-o", "/nowhere/x.pcapng"], 1, "cannot be written"),
