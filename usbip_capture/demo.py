@@ -93,7 +93,7 @@ class DemoDevice(SimulatedDevice):
     def __init__(self, info: DeviceInfo = INFO, log: DemoLog | None = None) -> None:
         super().__init__(info, DESCRIPTORS)
         self._log = log or DemoLog()
-        self._log.say("I", "usb", "a host has taken the device")
+        self._log.say("I", "usb", "imported by a host")
         self._started = time.monotonic()
         self._line_coding = bytes.fromhex("00c20100 00 00 08")  # 115200 8N1
         self._stored = b""
@@ -105,7 +105,7 @@ class DemoDevice(SimulatedDevice):
 
     def close(self) -> None:
         super().close()
-        self._log.say("I", "usb", "the host has given the device back")
+        self._log.say("I", "usb", "released by the host")
 
     def _control(self, urb: Urb) -> Completion:
         completion = super()._control(urb)
@@ -132,7 +132,7 @@ class DemoDevice(SimulatedDevice):
 
     def received(self, address: int, data: bytes) -> None:
         back = {CDC_OUT: CDC_IN, BULK_OUT: BULK_IN, ISO_OUT: ISO_IN}[address]
-        self.feed(back, data)
+        self.loop_back(address, back, data)
 
     def _serial(self, setup: Setup, data: bytes) -> bytes | None:
         if setup.bRequest == _GET_LINE_CODING:
@@ -183,9 +183,13 @@ class DemoServer(Server):
         self.add(INFO, lambda: DemoDevice(log=self.log))
 
     def connect(self) -> socket.socket:
-        """A connection within this process."""
+        """A connection within this process. Raises UsbipError if no thread can be had."""
         ours, theirs = socket.socketpair()
-        self.serve_socket(theirs)
+        try:
+            self.serve_socket(theirs)
+        except BaseException:
+            ours.close()
+            raise
         return ours
 
     def connect_log(self) -> socket.socket:

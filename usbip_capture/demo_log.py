@@ -6,14 +6,11 @@ Ref: RFC 5424, 6; RFC 6587, 3.4.1
 
 from __future__ import annotations
 
-import errno
-import select
 import socket
 import threading
 import time
 
-from usbip_capture import net
-from usbip_capture.errors import CaptureError
+from usbip_capture import listening, net
 
 DEFAULT_PORT = 1514
 #: As many as the bridges have; a further one is closed at once.
@@ -22,19 +19,18 @@ _SEVERITIES = {"E": 3, "W": 4, "I": 6, "D": 7}
 _USER = 1
 #: Bytes that wait for a client that reads slowly; further lines are left out.
 _MAX_UNSENT = 32 << 10
-#: Seconds for a thread to end; where shutting a listener down does not wake it, it is left behind.
-_END_TIMEOUT = 1.0
 
 
 class DemoLog:
-    """Takes lines and hands them to all clients, without ever waiting for one."""
+    """Sends lines to all clients, without ever waiting for one."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._lock = threading.Lock()
         self._clients: dict[socket.socket, bytes] = {}  # what is not sent yet
+        self._closed = False
         self._listeners: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
+        self._acceptors: list[listening.Acceptor] = []
 
     def say(self, letter: str, tag: str, text: str) -> None:
         """One line, `letter` being ESP-IDF's: E, W, I or D."""
@@ -66,65 +62,46 @@ class DemoLog:
 
     def listen(self, address: str, port: int) -> tuple[str, int]:
         """Accept clients; the address and port that are really used. Raises CaptureError."""
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        try:
-            listener = socket.create_server((address, port), family=family, backlog=2)
-        except OSError as error:
-            reason = "it is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-            raise CaptureError(f"cannot offer the log on {address} port {port}: {reason}: choose another") from error
-        listener.setblocking(False)
+        listener = listening.listen(address, port, "the demo's log", backlog=2)
+        host, bound = listener.getsockname()[:2]
+        acceptor = listening.Acceptor(listener, self.serve_socket, "usbip-demo-log")
         with self._lock:
             self._listeners.append(listener)
-        thread = threading.Thread(target=self._accept, args=(listener,), name="usbip-demo-log", daemon=True)
-        self._threads.append(thread)
-        thread.start()
-        host, bound = listener.getsockname()[:2]
+            self._acceptors.append(acceptor)
         return host, bound
 
     def close(self) -> None:
         """End all connections."""
         with self._lock:
-            sockets = [*self._listeners, *self._clients]
+            self._closed = True
             self._listeners.clear()
+            acceptors, self._acceptors = self._acceptors, []
+        for acceptor in acceptors:
+            acceptor.close()
+        with self._lock:
+            clients = list(self._clients)
             self._clients.clear()
-        for sock in sockets:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:  # the other side was quicker
-                pass
-        # Their sockets' numbers must not belong to others while they still wait for them.
-        for thread in self._threads:
-            thread.join(_END_TIMEOUT)
-        for sock in sockets:
-            sock.close()
+        for client in clients:
+            client.close()
 
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                select.select([listener], [], [])
-            except (OSError, ValueError):  # closed
-                return
-            with self._lock:
-                if not self._take_waiting(listener):
-                    return
-
-    def _take_waiting(self, listener: socket.socket) -> bool:
-        """Accept all who have connected; False if it can accept nobody any more. The lock is held."""
+    def _take_waiting(self, listener: socket.socket) -> None:
+        """Accept all who have connected. The lock is held."""
         try:
-            while listener in self._listeners:
+            while True:
                 self._serve(listener.accept()[0])
-        except BlockingIOError:
-            return True
-        except OSError:  # closed, or no descriptor is left: then no log for others
+        except OSError:  # nobody else waits, or no descriptor is left: then no log for others
             pass
-        return False
 
     def _serve(self, client: socket.socket) -> None:
-        if len(self._clients) >= MAX_CLIENTS:
+        if self._closed or len(self._clients) >= MAX_CLIENTS:
             client.close()
             return
-        net.set_options(client)
-        client.setblocking(False)
+        try:
+            net.set_options(client)
+            client.setblocking(False)
+        except OSError:  # it has left
+            client.close()
+            return
         self._clients[client] = b""
 
     def _send(self, client: socket.socket, frame: bytes) -> None:

@@ -43,7 +43,7 @@ class EchoDevice(SimulatedDevice):
         for endpoint in endpoints:
             bulk_in = endpoint.transfer_type == TransferType.BULK and endpoint.address & DIR_IN
             if bulk_in and endpoint.bInterfaceNumber == interface:
-                self.feed(endpoint.address, data)
+                self.loop_back(address, endpoint.address, data)
                 return
 
 

@@ -7,12 +7,34 @@ import os
 import select
 import socket
 import struct
+import time
 from collections.abc import Iterable
+from typing import Protocol
 
 from usbip_capture.address import format_address
+from usbip_capture.durations import milliseconds
 from usbip_capture.errors import RemoteProtocolError, ServerUnreachable
 from usbip_capture.usb.urb import Buffer
 from usbip_capture.wire.operations import Exchange
+
+
+def _timeval_format() -> str:
+    """The format of a struct timeval as this kernel takes it for SO_RCVTIMEO; empty where that cannot be said.
+
+    Ref: Linux include/uapi/asm-generic/socket.h: SO_RCVTIMEO is one of two options, by the size of time_t
+    """
+    for form in ("@ll", "@qq") if os.name == "posix" else ():
+        # One that is too short is refused; one of another meaning does not come back as it was given.
+        value = struct.pack(form, 7, 0)
+        try:
+            with socket.socket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+                if sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 64) == value:
+                    return form
+        except OSError:
+            pass
+    return ""
+
 
 #: A peer that takes nothing for this long is lost, in seconds.
 SEND_TIMEOUT = 30.0
@@ -24,21 +46,25 @@ _TIMEOUTS = (
     ("TCP_KEEPCNT", 3),
     ("TCP_USER_TIMEOUT", 25_000),
 )
+#: An exchange that goes on gets more time: for each so many bytes a second, up to so many times its time-out.
+_SLOWEST, _LONGEST = 1024, 4
 #: Parts from this size on are sent as they are; below it joining them costs less than a longer system call.
 _JOIN_BELOW = 16 << 10
 #: A time-out that the kernel keeps costs no system call of its own, but may be so many seconds late.
 _KERNEL_LATE = 0.02
-_KERNEL_TIMEOUTS = os.name == "posix"
+#: A struct timeval, which has another size where a 32-bit system counts time in 64 bits.
+_TIMEVAL = _timeval_format()
+_KERNEL_TIMEOUTS = bool(_TIMEVAL)
 
 
 def connect(host: str, port: int, timeout: float, service: str = "a USB/IP server") -> socket.socket:
     """A connection to `service`. Raises ServerUnreachable with the reason and what to try.
 
-    timeout: seconds for each address that the name has.
+    timeout: seconds for each address that the name has; for all of them together four times as long.
     """
     where = format_address(host, port)
     try:
-        sock = socket.create_connection((host, port), timeout)
+        sock = _connected(host, port, timeout)
     except (socket.gaierror, UnicodeError) as error:
         raise ServerUnreachable(f"the name {host!r} is not known: check the spelling, or use the IP address") from error
     except TimeoutError as error:
@@ -49,8 +75,41 @@ def connect(host: str, port: int, timeout: float, service: str = "a USB/IP serve
         raise ServerUnreachable(f"nothing listens on {host} port {port}: does {service} run there?") from error
     except OSError as error:
         raise ServerUnreachable(f"no connection to {where}: {error.strerror or error}") from error
-    set_options(sock)
+    try:
+        set_options(sock)
+    except OSError as error:
+        sock.close()
+        raise ServerUnreachable(f"{where} broke off the connection ({error.strerror or error})") from error
     return sock
+
+
+def _connected(host: str, port: int, timeout: float) -> socket.socket:
+    """A connection to the first address of `host` that accepts one. Raises what the last one raised."""
+    deadline = time.monotonic() + _LONGEST * timeout
+    last: OSError = TimeoutError()
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
+        left = min(timeout, deadline - time.monotonic())
+        if left <= 0:
+            break
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(left)
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            last = error
+        else:
+            return sock
+    raise last
+
+
+def readable(sock: HasFileno, timeout: float) -> bool:
+    """Whether `sock` has something to read, or its end, within `timeout` seconds."""
+    if not hasattr(select, "poll"):  # Windows, where `select` takes every socket; elsewhere none from number 1024 on
+        return bool(select.select([sock], [], [], timeout)[0])
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return bool(poller.poll(milliseconds(timeout)))
 
 
 def set_options(sock: socket.socket) -> None:
@@ -72,25 +131,63 @@ def set_options(sock: socket.socket) -> None:
 def exchange(sock: socket.socket, request: Exchange, where: str, timeout: float) -> None:
     """Send an OP request and read its whole reply. Errors name `where`.
 
-    Raises RemoteProtocolError, ImportRefused or ServerUnreachable; the socket has no timeout afterwards.
+    timeout: seconds for all of it, not for each part; a long reply gets a second more for each KiB that has come, up
+    to four times the time-out. Raises RemoteProtocolError, ImportRefused or ServerUnreachable; the socket has no
+    timeout afterwards.
     """
-    sock.settimeout(timeout)
+    wait = _Patience(sock, timeout)
     try:
+        wait.limit()
         sock.sendall(request.request)
         while request.wanted:
             try:
-                request.receive(_read(sock, request.wanted))
+                request.receive(wait.read(request.wanted))
             except RemoteProtocolError as error:
                 raise type(error)(f"{where}: {error}") from error
     except TimeoutError as error:
+        did = "has not finished its answer" if wait.received else "does not answer"
         raise ServerUnreachable(
-            f"{where} accepts connections but does not answer within {timeout:g} s: is that a USB/IP server?"
+            f"{where} accepts connections but {did} within {wait.allowed:.3g} s: is that a USB/IP server?"
         ) from error
     except OSError as error:
         raise ServerUnreachable(
             f"{where} broke off the connection ({error.strerror or error}): is that a USB/IP server?"
         ) from error
     sock.settimeout(None)
+
+
+class _Patience:
+    """How long the reply of one exchange is waited for. received: bytes of it so far."""
+
+    def __init__(self, sock: socket.socket, timeout: float) -> None:
+        self.received = 0
+        self._sock = sock
+        self._timeout = timeout
+        self._started = time.monotonic()
+
+    @property
+    def allowed(self) -> float:
+        """Seconds for the exchange, as far as it has come."""
+        return min(self._timeout + self.received / _SLOWEST, self._timeout * _LONGEST)
+
+    def limit(self) -> None:
+        """Have the next call of the socket wait no longer than that. Raises TimeoutError."""
+        left = self._started + self.allowed - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left)
+
+    def read(self, size: int) -> bytes:
+        """`size` bytes, fewer at the end of the stream. Raises OSError."""
+        data = b""
+        while len(data) < size:
+            self.limit()
+            chunk = self._sock.recv(size - len(data))
+            if not chunk:
+                break
+            data += chunk
+            self.received += len(chunk)
+        return data
 
 
 def send(sock: socket.socket, parts: list[Buffer]) -> None:
@@ -109,6 +206,12 @@ def limit_sending(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_TIMEOUT))
     else:
         sock.settimeout(SEND_TIMEOUT)
+
+
+class HasFileno(Protocol):
+    """A socket, or something that is waited for like one."""
+
+    def fileno(self) -> int: ...
 
 
 class Receiver:
@@ -139,7 +242,7 @@ class Receiver:
 
 
 def _timeval(seconds: float) -> bytes:
-    return struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
+    return struct.pack(_TIMEVAL, int(seconds), int(seconds % 1 * 1e6))
 
 
 def _send_rest(sock: socket.socket, parts: Iterable[Buffer], sent: int) -> None:
@@ -149,14 +252,3 @@ def _send_rest(sock: socket.socket, parts: Iterable[Buffer], sent: int) -> None:
             sent = 0
         else:
             sent -= len(part)
-
-
-def _read(sock: socket.socket, size: int) -> bytes:
-    """`size` bytes, fewer at the end of the stream."""
-    data = b""
-    while len(data) < size:
-        chunk = sock.recv(size - len(data))
-        if not chunk:
-            break
-        data += chunk
-    return data

@@ -188,6 +188,24 @@ def test_a_file_is_not_touched_before_there_is_a_device(extcap: Path, tmp_path: 
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.parametrize(
+    "words", [b"", structs.OP_COMMON.pack(0x0111, structs.OP_REP_IMPORT, 0)], ids=["silent", "cut"]
+)
+def test_a_duration_is_kept_while_a_device_is_imported(extcap: Path, tmp_path: Path, words: bytes) -> None:
+    """A server that never ends its answer, and more time to wait for it than the test has."""
+    ended = threading.Event()
+
+    def never_done(sock: socket.socket) -> None:
+        read_exactly(sock, 40)
+        sock.sendall(words)
+        ended.wait(60)
+
+    with ScriptedServer(never_done) as server:
+        where = ["--host", "127.0.0.1", "--port", str(server.port), "--device", "1-1", "--duration", "0.5"]
+        assert "within the 0.5 s of --duration" in failing(extcap, tmp_path, *where)
+        ended.set()
+
+
 def test_a_duration_does_not_hide_that_nothing_was_captured(extcap: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = str(silent.getsockname()[1])

@@ -54,7 +54,7 @@ def test_from_an_empty_home_and_back(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert "strings:    usbip_capture, Demo device, DEMO0001" in done.stdout
         assert "keys typed: u s b i p" in done.stdout
-        assert re.search(r"its log:    I \(\d+\) usb: a host has taken the device; ", done.stdout)
+        assert re.search(r"its log:    I \(\d+\) usb: imported by a host; ", done.stdout)
         assert done.stdout.strip().splitlines()[-3:][0] == f"The capture is {capture}"
 
         done = install(home, "--doctor")

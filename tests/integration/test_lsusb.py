@@ -261,9 +261,10 @@ def test_the_demo_serves_them(folder: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            lines = [process.stdout.readline() for _ in range(6)]
+            lines = [process.stdout.readline() for _ in range(7)]
             port = int(lines[0].split(",")[0].rpartition(":")[2])
-            assert [line.split()[1] for line in lines if "also" in line] == ["1-2", "2-1.4", "99-99"]
+            assert [line.split()[1] for line in lines if line.endswith("there as well.\n")] == ["1-2", "2-1.4", "99-99"]
+            assert [line for line in lines[1:4] if not line.startswith("  ")] == []  # hints in one piece
             listed = {info.busid for info in Remote("127.0.0.1", port).devices()}
             assert listed == {demo.BUSID, "1-2", "2-1.4", "99-99"}
         finally:

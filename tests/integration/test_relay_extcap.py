@@ -144,7 +144,7 @@ def test_in_other_modes_there_is_nobody_to_drop(extcap: Path, tmp_path: Path) ->
 def test_a_busy_port_is_a_sentence_and_a_valid_capture(extcap: Path, relay_options: list[str], tmp_path: Path) -> None:
     port = relay_options[relay_options.index("--port") + 1]
     said = failing(extcap, tmp_path, *relay_options, "--relay-listen", f"127.0.0.1:{port}")
-    assert_sentence(said, "another program has that port")
+    assert_sentence(said, "the port is in use: choose another port")
 
 
 @pytest.mark.parametrize(

@@ -304,7 +304,7 @@ def test_a_relay_on_ipv6_is_listed_with_its_address(demo: Server) -> None:
 
 
 def test_a_port_that_is_taken_is_a_sentence(demo: Server) -> None:
-    with pytest.raises(CaptureError, match=f"cannot listen on 127.0.0.1:{demo.port}: another program has that port"):
+    with pytest.raises(CaptureError, match=f"cannot listen on 127.0.0.1 port {demo.port}: the port is in use"):
         background.start(demo, "127.0.0.1", demo.port, "")
 
 

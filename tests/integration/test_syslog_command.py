@@ -183,4 +183,4 @@ def test_the_log_port_of_the_demo_is_taken(device: Device) -> None:
     with command("demo", "--listen", "127.0.0.1:0", "--syslog-listen", f"127.0.0.1:{device.port}") as demo:
         _, err = demo.communicate(timeout=20)
     assert demo.returncode == 1
-    assert "cannot offer the log" in err
+    assert "the demo's log cannot listen" in err

@@ -188,7 +188,7 @@ dev = usb.core.find(backend=backend, idVendor=0x1209, idProduct=0x0001)
     interfaces = [item for item in items if isinstance(item, CapturedInterface)]
     records = [item for item in items if isinstance(item, CapturedRecord)]
     assert {record.interface.name for record in records} == {"usbip0", "syslog0"}
-    assert any(record.data.endswith(b"a host has taken the device") for record in records)
+    assert any(record.data.endswith(b"imported by a host") for record in records)
     assert sum(interface.received or 0 for interface in interfaces) == len(records)  # the statistics at its end
 
 

@@ -70,7 +70,7 @@ def test_what_is_missing_is_said_and_not_that_the_protocol_is_unknown(tmp_path: 
 def test_without_pyserial_the_handler_says_so(tmp_path: Path) -> None:
     (tmp_path / "serial.py").write_text("raise ImportError('no pyserial')\n")
     code = "try:\n    import usbip_capture.urlhandler.protocol_usbip\nexcept ImportError as error:\n    print(error)"
-    assert "pip install 'usbip-capture[serial]'" in python(code, environment(tmp_path))
+    assert "pipx inject usbip-capture pyserial" in python(code, environment(tmp_path))
     done = subprocess.run(
         [sys.executable, "-m", "usbip_capture.cli.main", "serial", "demo", "--tcp", "0"],
         env=environment(tmp_path), capture_output=True, text=True, check=False,
@@ -79,13 +79,17 @@ def test_without_pyserial_the_handler_says_so(tmp_path: Path) -> None:
     assert "pyserial is missing" in done.stderr
 
 
-@pytest.mark.parametrize("gone", [True, False], ids=["without the package", "with a broken one"])
-def test_python_starts_in_silence_whatever_has_become_of_the_package(tmp_path: Path, gone: bool) -> None:
+@pytest.mark.parametrize(
+    "code",
+    [None, "this is no Python\n", "raise SystemExit(3)\n", "raise KeyboardInterrupt\n"],
+    ids=["without the package", "with a broken one", "with one that exits", "with one that is interrupted"],
+)
+def test_python_starts_in_silence_whatever_has_become_of_the_package(tmp_path: Path, code: str | None) -> None:
     env = environment(tmp_path)
     env["PYTHONPATH"] = str(tmp_path)
-    if not gone:
+    if code is not None:
         (tmp_path / "usbip_capture").mkdir()
-        (tmp_path / "usbip_capture" / "__init__.py").write_text("this is no Python\n")
+        (tmp_path / "usbip_capture" / "__init__.py").write_text(code)
     done = subprocess.run(
         [sys.executable, "-S", "-c", "import sitecustomize; print('well')"],    # -S: not the one that is installed
         env=env, capture_output=True, text=True, check=True,

@@ -29,6 +29,7 @@ LINES = {
     "forks": 3,
     "tap": 4,
     "net": 5,
+    "listening": 5,
     "capture": 5,
     "report": 5,
     "devices": 6,

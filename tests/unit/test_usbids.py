@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from usbip_capture import usbids
+from usbip_capture.describe.naming import class_names
+from usbip_capture.usb.info import DeviceInfo, InterfaceInfo, Speed
 
 TEXT = (Path(usbids.__file__).parent / "usb.ids").read_text(encoding="utf-8")
 
@@ -46,3 +51,50 @@ def test_classes_languages_countries() -> None:
     assert usbids.language_name(0x0409) == "English (US)"
     assert usbids.country_name(9) == "German"
     assert usbids.list_version() == "2025.07.26"
+
+
+def test_vendors_that_are_not_listed_are_not_found() -> None:
+    known = vendors()
+    for vendor in range(0, 0x10000, 7):
+        assert usbids.vendor_name(vendor) == (known[vendor][0] if vendor in known else ""), hex(vendor)
+
+
+def test_a_name_is_looked_up_without_reading_the_whole_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that are looked at are counted: for a vendor those near the way of a bisection, for a class the end."""
+
+    class Counting(bytes):
+        looked_at = 0
+
+        def find(self, *args: Any) -> int:
+            start = args[1] if len(args) > 1 else 0
+            found = bytes.find(self, *args)
+            Counting.looked_at += (found if found >= 0 else args[2] if len(args) > 2 else len(self)) - max(start, 0)
+            return found
+
+    data = Counting(usbids._list())
+    monkeypatch.setattr(usbids, "_list", lambda: data)
+    for number in (0x0001, 0x1209, 0x303A, 0x9999, 0xFFEE, 0xFFFF):
+        Counting.looked_at = 0
+        usbids._vendor(number)
+        assert Counting.looked_at < len(data) / 4
+    for code in (0x03, 0x77, 0xFF):
+        Counting.looked_at = 0
+        usbids._block(f"C {code:02x}")
+        assert Counting.looked_at < len(data) / 8
+
+
+def test_names_are_remembered_and_each_class_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    block = usbids._block
+
+    def counting(key: str) -> bytes:
+        asked.append(key)
+        return block(key)
+
+    monkeypatch.setattr(usbids, "_block", counting)
+    usbids.class_name.cache_clear()
+    interfaces = tuple(InterfaceInfo(3 if n % 2 else 8, 0, 0) for n in range(255))
+    info = DeviceInfo("1-1", 1, 2, Speed.HIGH, 0x1209, 1, bNumInterfaces=255, interfaces=interfaces)
+    for _ in range(100):
+        assert class_names(info) == ["Mass Storage", "Human Interface Device"]
+    assert len(asked) == 2

@@ -67,10 +67,10 @@ def serve(listen: str, log_listen: str | None, lsusb: str | None) -> int:
     print(f"Serving the demo device at {where}, until Ctrl-C. Look at it with:")
     print(f"  usbip --tcp-port {port} list -r {address}")
     print(f"  usbip-capture capture {where} {BUSID} -o demo.pcapng")
-    for line in added:
-        say([f"  also {line}"])
     if log_port:
         print(f"  usbip-capture syslog {format_address(address, log_port)}")
+    for line in added:
+        say([f"Serving {line} there as well."])
     if not (address.startswith("127.") or address == "::1"):
         if address in ("0.0.0.0", "::"):
             print("From another machine: this one's name or address instead.")
@@ -102,7 +102,7 @@ def _offer_log(server: DemoServer, address: str, listen: str | None) -> int:
     except CaptureError as error:
         if listen:
             raise
-        tell(f"its log is not offered: {error}")
+        tell(f"{error}; the device is served without its log")
         return 0
 
 

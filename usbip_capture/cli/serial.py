@@ -80,7 +80,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         import serial
     except ImportError as error:
-        raise UsbipError("pyserial is missing: pip install 'usbip-capture[serial]'") from error
+        raise UsbipError(
+            "pyserial is missing: pip install pyserial; or, where pipx has installed this, "
+            "pipx inject usbip-capture pyserial"
+        ) from error
     from usbip_capture.serial_port.url import PortUrl
     from usbip_capture.urlhandler.registration import register
 

@@ -5,7 +5,6 @@ Ref: RFC 5425, RFC 5426, RFC 6587
 
 from __future__ import annotations
 
-import errno
 import logging
 import selectors
 import socket
@@ -15,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+from usbip_capture import listening
 from usbip_capture.collector.connecting import DRAIN_TIME, GAP, RECEIVE_SIZE
 from usbip_capture.collector.delivery import Delivery
 from usbip_capture.collector.places import TLS, UDP, Place
@@ -96,7 +96,9 @@ class ListeningCollector:
             sock = _listen(place)
         except OSError as error:
             where = f"{place.address or '*'} port {place.port}"
-            raise CaptureError(f"cannot listen for logs on {place.transport} {where}: {_reason(error)}") from error
+            raise CaptureError(
+                f"cannot listen for logs on {place.transport} {where}: {listening.reason(error)}"
+            ) from error
         sock.setblocking(False)
         self._listeners.append(sock)
         self.bound.append(Place(place.transport, place.address, sock.getsockname()[1]))
@@ -255,15 +257,3 @@ def _listen(place: Place) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, socket.gaierror):
-        return "the address is not known: give an address of this machine, or *"
-    if error.errno == errno.EADDRINUSE:
-        return "it is in use: choose another port"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return "this machine has no such address: give one that it has, or *"
-    if error.errno == errno.EACCES:
-        return "ports below 1024 are for root: choose another port"
-    return error.strerror or str(error)

@@ -26,7 +26,8 @@ def class_names(info: DeviceInfo) -> list[str]:
     codes = [info.bDeviceClass]
     if info.bDeviceClass in _PER_INTERFACE and info.interfaces:
         codes = [interface.bInterfaceClass for interface in info.interfaces]
-    return list(dict.fromkeys(class_name(code) for code in codes if code or not info.interfaces))
+    # Doubles are dropped first: a stranger may list hundreds of interfaces.
+    return list(dict.fromkeys(class_name(code) for code in dict.fromkeys(codes) if code or not info.interfaces))
 
 
 def class_name(code: int) -> str:

@@ -1,14 +1,14 @@
 """A USB device made of descriptors and a few methods, behaving as on a Linux host.
 
-Subclasses say what it does: `control` answers class and vendor requests, `received` takes OUT data, `feed` gives data
-to IN endpoints. An IN transfer waits while there is no data (NAK), an OUT transfer while its endpoint is on `hold`.
+Subclasses define what it does: `control` answers class and vendor requests, `received` takes OUT data, `feed` gives
+data to IN endpoints. An IN transfer waits while there is no data (NAK), an OUT transfer while its endpoint is held.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from usbip_capture.device import Device, Transfer
@@ -18,9 +18,36 @@ from usbip_capture.usb.endpoints import Endpoint
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.setup import Setup
 from usbip_capture.usb.status import ECONNRESET, ENOENT, EOVERFLOW, EPIPE, EREMOTEIO, ESHUTDOWN, EXDEV
-from usbip_capture.usb.urb import DIR_IN, SHORT_NOT_OK, Completion, IsoPacket, TransferType, Urb
+from usbip_capture.usb.urb import DIR_IN, SHORT_NOT_OK, Buffer, Completion, IsoPacket, TransferType, Urb
 
 _STANDARD = 0x60  # bmRequestType, type bits
+#: Bytes that an IN endpoint keeps for its host. A device with more to say loses it; a loopback takes no more (NAK).
+MAX_QUEUED = 1 << 20
+#: What a message costs besides its bytes.
+_MESSAGE_COST = 64
+
+
+class _Queue:
+    """The messages that wait at an IN endpoint. size: what they cost, in bytes."""
+
+    __slots__ = ("messages", "size")
+
+    def __init__(self) -> None:
+        self.messages: deque[Buffer] = deque()
+        self.size = 0
+
+    def append(self, message: Buffer) -> None:
+        self.messages.append(message)
+        self.size += _MESSAGE_COST + len(message)
+
+    def pop(self) -> Buffer:
+        message = self.messages.popleft()
+        self.size -= _MESSAGE_COST + len(message)
+        return message
+
+    def put_back(self, rest: Buffer) -> None:
+        self.messages.appendleft(rest)
+        self.size += _MESSAGE_COST + len(rest)
 
 
 class SimulatedDevice(Device):
@@ -31,15 +58,16 @@ class SimulatedDevice(Device):
         self.timetable = Timetable(f"usb-{info.busid}")
         self._standard = StandardRequests(descriptors, info.speed)
         self._lock = threading.RLock()
-        self._queues: dict[int, deque[bytes]] = {}
-        self._waiting: dict[int, deque[Transfer]] = {}
+        self._queues: dict[int, _Queue] = {}
+        self._waiting: dict[int, OrderedDict[Transfer, None]] = {}
         self._held: set[int] = set()
+        self._full: dict[int, int] = {}  # IN endpoint -> the OUT endpoint that is on hold until it is read
         self._iso: dict[Transfer, None] = {}
         self._iso_free: dict[int, float] = {}  # endpoint -> when its last URB is over
         self._gone = False
         self._on_lost: Callable[[str], None] | None = None
 
-    # -- what a kind of device says for itself
+    # -- what a kind of device does
 
     def control(self, setup: Setup, data: bytes) -> bytes | None:
         """Answer a class or vendor request: the data of an IN stage, b"" for OUT; None to stall."""
@@ -49,10 +77,34 @@ class SimulatedDevice(Device):
         """An OUT transfer brought `data`."""
 
     def feed(self, address: int, data: bytes) -> None:
-        """Let an IN endpoint have `data`, as one message."""
+        """Let an IN endpoint have `data`, as one message; lost if its host has left MAX_QUEUED bytes unread."""
         with self._lock:
-            self._queues.setdefault(address, deque()).append(data)
+            queue = self._queues.setdefault(address, _Queue())
+            if not self._gone and queue.size < MAX_QUEUED:
+                queue.append(data)
         self._pump(address)
+
+    def loop_back(self, source: int, address: int, data: bytes) -> None:
+        """Let an IN endpoint have what came to OUT endpoint `source`, which takes no more while the other is full.
+
+        For `received`. Nothing is lost but isochronous data, which cannot wait.
+        """
+        with self._lock:
+            queue = self._queues.setdefault(address, _Queue())
+            endpoint = self._standard.endpoints.find(source)
+            waits = endpoint is not None and endpoint.transfer_type != TransferType.ISOCHRONOUS
+            if not self._gone and (waits or queue.size < MAX_QUEUED):
+                queue.append(data)
+        self._pump(address)
+        if waits:
+            self.wait_for_room(source, address)
+
+    def wait_for_room(self, source: int, address: int) -> None:
+        """NAK at OUT endpoint `source` while the host leaves MAX_QUEUED bytes unread at `address`."""
+        with self._lock:
+            queue = self._queues.get(address)
+            if queue is not None and queue.size >= MAX_QUEUED:
+                self._full[address] = source
 
     def waits_for_data(self, address: int) -> bool:
         """Whether a host reads this IN endpoint now, and nothing is there for it."""
@@ -66,14 +118,21 @@ class SimulatedDevice(Device):
                 self._held.add(address)
                 return
             self._held.discard(address)
+        self._take_out(address)
+
+    def _take_out(self, address: int) -> None:
+        """Take the OUT transfers that wait, unless they have to go on waiting."""
         while True:
             with self._lock:
                 waiting = self._waiting.get(address)
-                if address in self._held or not waiting:
+                if self._is_held(address) or not waiting:
                     return
-                transfer = waiting.popleft()
+                transfer, _ = waiting.popitem(last=False)
             transfer.finish(Completion(0, transfer.urb.length))
             self.received(address, bytes(transfer.urb.data))
+
+    def _is_held(self, address: int) -> bool:
+        return address in self._held or address in self._full.values()
 
     # -- faults
 
@@ -123,7 +182,7 @@ class SimulatedDevice(Device):
         with self._lock:
             waiting = self._waiting.get(transfer.urb.endpoint)
             if waiting and transfer in waiting:
-                waiting.remove(transfer)
+                del waiting[transfer]
             elif transfer in self._iso:
                 del self._iso[transfer]
             else:
@@ -144,6 +203,8 @@ class SimulatedDevice(Device):
             failed = [t for address in list(self._waiting) for t in self._take_waiting(address)]
             failed += self._iso
             self._iso.clear()
+            # At once, not when the cycle collector comes by: a client may have left a megabyte in each.
+            self._queues.clear()
         self.timetable.close()
         for transfer in failed:
             transfer.finish(_nothing(transfer.urb, status))
@@ -173,8 +234,8 @@ class SimulatedDevice(Device):
         if urb.transfer_type == TransferType.ISOCHRONOUS:
             self._start_iso(transfer, endpoint)
             return None
-        if urb.endpoint & DIR_IN or urb.endpoint in self._held or self._waiting.get(urb.endpoint):
-            self._waiting.setdefault(urb.endpoint, deque()).append(transfer)
+        if urb.endpoint & DIR_IN or self._is_held(urb.endpoint) or self._waiting.get(urb.endpoint):
+            self._waiting.setdefault(urb.endpoint, OrderedDict())[transfer] = None
             return None
         return Completion(0, urb.length)
 
@@ -183,11 +244,15 @@ class SimulatedDevice(Device):
         while True:
             with self._lock:
                 waiting, queue = self._waiting.get(address), self._queues.get(address)
-                if not waiting or not queue:
+                if not waiting or queue is None or not queue.messages:
                     return
-                transfer = waiting.popleft()
+                transfer, _ = waiting.popitem(last=False)
                 completion = _filled(transfer.urb, queue)
+                # Half of it is to be read first, or each read would wake a writer.
+                source = self._full.pop(address, None) if queue.size <= MAX_QUEUED // 2 else None
             transfer.finish(completion)
+            if source is not None:
+                self._take_out(source)
 
     # -- isochronous: paced by the clock, never waiting for data
 
@@ -212,10 +277,10 @@ class SimulatedDevice(Device):
                 self.received(urb.endpoint, bytes(urb.data[packet.offset : packet.offset + packet.length]))
 
     def _iso_in(self, urb: Urb, frame: int) -> Completion:
-        queue = self._queues.get(urb.endpoint, deque())
+        queue = self._queues.get(urb.endpoint) or _Queue()
         packets, data = [], b""
         for packet in urb.packets:
-            piece = queue.popleft()[: packet.length] if queue else b""
+            piece = queue.pop()[: packet.length] if queue.messages else b""
             packets.append(IsoPacket(packet.offset, packet.length, len(piece), 0))
             data += piece
         return Completion(0, len(data), data, frame, packets=packets)
@@ -226,15 +291,16 @@ def _iso_out(urb: Urb, frame: int) -> Completion:
     return Completion(0, urb.length, start_frame=frame, packets=packets)
 
 
-def _filled(urb: Urb, queue: deque[bytes]) -> Completion:
+def _filled(urb: Urb, queue: _Queue) -> Completion:
     """What an IN transfer gets from the messages that are there."""
-    message = queue.popleft()
+    message = queue.pop()
     if len(message) <= urb.length:
-        return _short(urb, Completion(0, len(message), message))
-    head, rest = message[: urb.length], message[urb.length :]
+        return _short(urb, Completion(0, len(message), bytes(message)))
+    # A view, for a message may be long and read in small pieces.
+    head, rest = bytes(message[: urb.length]), memoryview(message)[urb.length :]
     if urb.transfer_type == TransferType.INTERRUPT:
         return Completion(-EOVERFLOW, len(head), head)  # a report is one packet: what does not fit is babble
-    queue.appendleft(rest)
+    queue.put_back(rest)
     return Completion(0, len(head), head)
 
 

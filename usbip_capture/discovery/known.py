@@ -17,8 +17,8 @@ CACHE_FILE = "servers"
 #: Of the refresher: touched when it is started; locked while it runs.
 STAMP_FILE = "refreshed"
 REFRESHER_LOCK_FILE = "refresher.lock"
-#: No file of ours is ever longer.
-_MAX_BYTES = 256 << 10
+#: No file of ours is ever longer: no more is read, and no more is written.
+MAX_BYTES = 256 << 10
 _MAX_DIGITS = 12
 _SLUG = "abcdefghijklmnopqrstuvwxyz0123456789.-"
 _SLUG_LENGTH = 40
@@ -131,7 +131,7 @@ def _lines(path: str) -> list[str]:
     try:
         # Not blocking: who puts a named pipe there must not stop Wireshark.
         with open(path, "rb", opener=_without_blocking) as file:
-            return (file.read(_MAX_BYTES) or b"").decode("utf-8-sig", "replace").splitlines()
+            return (file.read(MAX_BYTES) or b"").decode("utf-8-sig", "replace").splitlines()
     except OSError:
         return []
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SERVICE_TYPE = "_usbip._tcp.local."
 #: Milliseconds for what an announcement has left out, such as the address: it is asked for again meanwhile.
 _DETAILS_TIMEOUT = 3000
+#: Incomplete announcements that are asked about at a time, and servers that are kept: anybody may announce any number.
+_ASKED_AT_ONCE, _MAX_FOUND = 16, 256
 
 
 @dataclass(slots=True, frozen=True)
@@ -39,7 +41,8 @@ def discover_usbip_servers(timeout: float = 3.0) -> list[DiscoveredServer]:
 
     def on_found(server: DiscoveredServer) -> None:
         with lock:
-            found[server.name] = server
+            if server.name in found or len(found) < _MAX_FOUND:
+                found[server.name] = server
 
     def on_gone(name: str) -> None:
         with lock:
@@ -55,7 +58,7 @@ def discover_usbip_servers(timeout: float = 3.0) -> list[DiscoveredServer]:
 def browsing(
     on_found: Callable[[DiscoveredServer], None], on_gone: Callable[[str], None] = lambda name: None
 ) -> Iterator[None]:
-    """Look for servers during the block; each is told as soon as it has answered, and again when it has changed.
+    """Look for servers during the block; each is reported as soon as it has answered, and again when it has changed.
 
     The callbacks run on a thread of zeroconf. Raises ServerUnreachable where there is no network for it.
     """
@@ -88,11 +91,15 @@ def _browse(
         if server is not None:
             on_found(server)
 
+    room = threading.BoundedSemaphore(_ASKED_AT_ONCE)
+
     def ask(zc: Zeroconf, name: str, info: ServiceInfo) -> None:
         try:
             info.request(zc, _DETAILS_TIMEOUT)
         except Exception:  # it was closed meanwhile, which zeroconf says in several ways
             return
+        finally:
+            room.release()
         tell(name, info)
 
     class Listener(ServiceListener):
@@ -100,8 +107,13 @@ def _browse(
             info = ServiceInfo(type_, name)
             if info.load_from_cache(zc):
                 tell(name, info)
-            else:  # on a thread: others must not wait for one that never completes its announcement
-                threading.Thread(target=ask, args=(zc, name, info), name="usbip-mdns", daemon=True).start()
+            elif room.acquire(blocking=False):
+                # On a thread: others must not wait for one that never completes its announcement.
+                thread = threading.Thread(target=ask, args=(zc, name, info), name="usbip-mdns", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # no thread is left
+                    room.release()
 
         update_service = add_service
 

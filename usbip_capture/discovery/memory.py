@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from usbip_capture.discovery.known import (
     CACHE_FILE,
+    MAX_BYTES,
     REFRESHER_LOCK_FILE,
     STAMP_FILE,
     Cache,
@@ -19,7 +20,10 @@ from usbip_capture.discovery.known import (
 )
 from usbip_capture.folders import cache_folder
 
-MAX_SERVERS = 16
+#: Servers that are remembered, and devices of each; a server that lists more has its first ones remembered.
+MAX_SERVERS, MAX_DEVICES = 16, 64
+#: Characters of a name: longer than any string of a device.
+_MAX_NAME = 255
 #: Seconds after which a server that was not seen again is forgotten.
 MAX_AGE = 30 * 24 * 3600
 _LOCK_FILE, _TEMPORARY = "lock", ".servers-new"
@@ -51,12 +55,13 @@ def remember_server(host: str, port: int, name: str = "", source: str = "used") 
 def remember_devices(host: str, port: int, devices: Sequence[KnownDevice]) -> None:
     """A server has listed its devices; names that are known from before are kept.
 
-    So are devices that have told their name within a day and are not listed: who uses one takes it off the list.
+    So are devices whose name was read within a day and are not listed: who uses one takes it off the list.
     """
 
     def change(cache: Cache) -> None:
         before = {(d.busid, d.vid_pid): d for d in cache.devices.get((host, port), [])}
-        for device in devices:
+        kept = list(devices[:MAX_DEVICES])
+        for device in kept:
             known = before.get((device.busid, device.vid_pid), device)
             device.name = clean(device.name or known.name)
             device.serial = clean(device.serial or known.serial)
@@ -67,7 +72,7 @@ def remember_devices(host: str, port: int, devices: Sequence[KnownDevice]) -> No
             for device in cache.devices.get((host, port), [])
             if device.name and device.busid not in listed and time.time() - device.seen < _AWAY
         ]
-        cache.devices[host, port] = [*devices, *away[:_MAX_AWAY]]
+        cache.devices[host, port] = [*kept, *away[:_MAX_AWAY]][:MAX_DEVICES]
 
     _change(change)
 
@@ -83,6 +88,7 @@ def remember_product(host: str, port: int, busid: str, vid_pid: str, name: str =
         same = before if before is not None and before.vid_pid == vid_pid else KnownDevice(busid, vid_pid)
         kept = clean(name) or same.name, int(time.time()), clean(serial) or same.serial
         devices.append(KnownDevice(busid, vid_pid, *kept))
+        del devices[:-MAX_DEVICES]
 
     _change(change)
 
@@ -147,16 +153,20 @@ def _write(cache: Cache) -> None:
     now = int(time.time())
     for server in cache.servers.values():
         server.seen = min(server.seen, now)  # a clock that was wrong once would keep it for ever
-    servers = [server for server in cache.servers.values() if server.seen >= now - MAX_AGE]
-    servers = sorted(servers, key=lambda server: server.seen, reverse=True)[:MAX_SERVERS]
+    servers = _remembered([server for server in cache.servers.values() if server.seen >= now - MAX_AGE])
     lines = ["# usbip-capture: servers and devices that were seen; may be deleted"]
+    lines += [_line("server", s.host, s.port, s.source, s.name, s.seen) for s in servers]
+    size = sum(len(line.encode()) + 1 for line in lines)
+    # After all servers: whatever one has listed, no other one is forgotten for it.
     for server in servers:
-        lines.append(_line("server", server.host, server.port, server.source, server.name, server.seen))
         for device in cache.devices.get((server.host, server.port), []):
             first = f"{clean(device.busid).replace(' ', '-')} {clean(device.vid_pid)}"
-            lines.append(_line("device", server.host, server.port, first, device.name, device.seen))
+            known = [_line("device", server.host, server.port, first, device.name, device.seen)]
             if device.serial:
-                lines.append(_line("serial", server.host, server.port, first, device.serial, device.seen))
+                known.append(_line("serial", server.host, server.port, first, device.serial, device.seen))
+            size += sum(len(line.encode()) + 1 for line in known)
+            if size <= MAX_BYTES:
+                lines += known
     # We hold the lock; what another one has left behind when it was killed is written over.
     temporary = os.path.join(cache_folder(), _TEMPORARY)
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -169,6 +179,16 @@ def _write(cache: Cache) -> None:
         raise
 
 
+def _remembered(servers: list[KnownServer]) -> list[KnownServer]:
+    """The last ones that were there. Announcements, which anybody may send, never push out more than half."""
+    servers = sorted(servers, key=lambda server: server.seen, reverse=True)
+    used = [server for server in servers if server.source != "mdns"]
+    announced = [server for server in servers if server.source == "mdns"]
+    del announced[max(MAX_SERVERS // 2, MAX_SERVERS - len(used)) :]
+    kept = {id(server) for server in [*announced, *used[: MAX_SERVERS - len(announced)]]}
+    return [server for server in servers if id(server) in kept]
+
+
 def _log(text: str, error: OSError) -> None:
     """To whoever listens; `logging` takes as long to import as all else here, and is hardly ever needed."""
     import logging
@@ -177,4 +197,4 @@ def _log(text: str, error: OSError) -> None:
 
 
 def _line(kind: str, host: str, port: int, first: str, second: str, seen: int) -> str:
-    return "\t".join([kind, clean(host), str(port), first, second, str(seen)])
+    return "\t".join([kind, clean(host)[:_MAX_NAME], str(port), first, second[:_MAX_NAME], str(seen)])

@@ -41,7 +41,7 @@ _FLUSH_AT_MOST = 0.1
 _LOOK_EVERY = 0.2 if os.name == "nt" else None
 
 # Messages to the main thread
-_STARTED, _STOP, _ENDED = "started", "stop", "ended"
+_IMPORTING, _STARTED, _STOP, _ENDED = "importing", "started", "stop", "ended"
 
 
 class CaptureProcess:
@@ -62,6 +62,7 @@ class CaptureProcess:
         self._lock = threading.Lock()
         self._early: list[str] = []
         self._duration = 0.0
+        self._where = ""
         self._sentence = ""
 
     def run(self) -> str:
@@ -106,7 +107,7 @@ class CaptureProcess:
 
     def _wait(self) -> None:
         """Until the capture is to end."""
-        deadline = None
+        deadline, started = None, False
         while True:
             left = None if deadline is None else max(deadline - time.monotonic(), 0)
             try:
@@ -114,9 +115,13 @@ class CaptureProcess:
             except Empty:
                 if deadline is None or time.monotonic() < deadline:
                     continue
+                if not started:
+                    self._sentence = f"{self._where} does not answer within the {self._duration:g} s of --duration"
+                    return
                 message = _STOP
-            if message == _STARTED and self._duration and deadline is None:
+            if message in (_IMPORTING, _STARTED) and self._duration and not started:
                 deadline = time.monotonic() + self._duration
+                started = message == _STARTED
             elif message == _STOP:
                 self.stopped = True
                 return
@@ -182,6 +187,7 @@ class CaptureProcess:
         group = self._group = self._session(choices)
         if self._listen is not None:
             group.listen_to(self._listen)
+        self._messages.put(_IMPORTING)
         group.connect()
         if self.writer is None:
             self._open(open_sink(fifo), choices)
@@ -277,7 +283,7 @@ class CaptureProcess:
         server = Server.parse(choices.host.strip(), choices.port)
         settings = ProbeSettings(choices.descriptors, choices.listen_in, choices.reconnect)
         log.info("capturing %s %s, %s", server, choices.device, settings)
-        self._duration = choices.duration
+        self._duration, self._where = choices.duration, str(server)
         events = CaptureEvents(server, self._toolbar.state, lambda: self._messages.put(_STARTED))
         return ProbeGroup(server, choices.device, settings, events)
 

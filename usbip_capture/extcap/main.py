@@ -91,9 +91,12 @@ def _job(argv: list[str]) -> int:
         return 0
     given = parse(argv)
     if given.doctor:
+        from usbip_capture.extcap.arguments import given as chosen
         from usbip_capture.installation import doctor
+        from usbip_capture.options import Choices
 
-        return doctor.run()
+        choices = Choices(chosen(given))
+        return doctor.run(choices.host.strip(), choices.port)
     if given.wireshark:
         from usbip_capture.installation import start
 

@@ -1,7 +1,7 @@
 """`usbip-extcap --doctor`: everything between Wireshark and a server that may be wrong, each with its remedy.
 
-Whatever is broken becomes a finding: each part is looked at with a time limit, and a check that fails itself is told
-as one.
+Whatever is broken becomes a finding: each part is looked at with a time limit, and a check that fails itself is
+reported as one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ParamSpec
 
-from usbip_capture import __version__
+from usbip_capture import __version__, shown
+from usbip_capture.address import DEFAULT_PORT
 from usbip_capture.configuration import (
     CONFIGURATION,
     ENVIRONMENT,
@@ -28,7 +29,6 @@ from usbip_capture.configuration import (
 )
 from usbip_capture.discovery.known import (
     CACHE_FILE,
-    KnownServer,
     known_servers,
 )
 from usbip_capture.errors import UsbipError
@@ -55,13 +55,16 @@ _ALL_SERVERS_LIMIT = 6.0
 P = ParamSpec("P")
 
 
-def run() -> int:
-    """Print all findings as they come. Returns the exit code: 1 if there is a failure."""
+def run(host: str = "", port: int = DEFAULT_PORT) -> int:
+    """Print all findings as they come. Returns the exit code: 1 if there is a failure.
+
+    host, port: a server that is meant in particular, which is a failure if it does not answer; none if `host` is empty.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     marks = []
     try:
-        for finding in findings():
+        for finding in findings(host, port):
             print(finding.lines(), flush=True)
             marks.append(finding.mark)
         print(_verdict(marks.count(FAILURE), marks.count(WARNING)), flush=True)
@@ -72,7 +75,7 @@ def run() -> int:
     return 1 if FAILURE in marks else 0
 
 
-def findings() -> Iterator[Finding]:
+def findings(host: str = "", port: int = DEFAULT_PORT) -> Iterator[Finding]:
     """Every finding, from the inside out: Python, Wireshark, the launcher, what Wireshark says of it, servers."""
     yield from _guarded(_ourselves)
     found: list[Installation] = []
@@ -92,6 +95,8 @@ def findings() -> Iterator[Finding]:
         for each in group if well else []:
             yield from _guarded(_listed, each)
     yield from _guarded(_servers)
+    if host:
+        yield from _guarded(_one_server, host, port)
 
 
 def _guarded(check: Callable[P, Iterator[Finding]], *args: P.args, **kwargs: P.kwargs) -> Iterator[Finding]:
@@ -117,8 +122,21 @@ def _ourselves() -> Iterator[Finding]:
         try:
             yield Finding(OK, f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
-            remedy = f"run install.py again, or '{sys.executable} -m pip install {package}'"
+            remedy = f"run install.py again, or '{_installing(package)}'"
             yield Finding(FAILURE, f"{package} is not installed", remedy)
+    try:
+        yield Finding(OK, f"pyserial {importlib.metadata.version('pyserial')}")
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding(
+            WARNING, "pyserial is not installed: there are no serial ports", f"run '{_installing('pyserial')}'"
+        )
+
+
+def _installing(package: str) -> str:
+    """The command that installs a package where we are: pipx keeps environments that pip does not find."""
+    if "pipx" in Path(sys.prefix).parts:
+        return f"pipx inject usbip-capture {package}"
+    return f"{sys.executable} -m pip install {package}"
 
 
 def _wiresharks(found: list[Installation]) -> Iterator[Finding]:
@@ -199,8 +217,11 @@ def _servers() -> Iterator[Finding]:
     threads = []
     for known in known_servers():
         server = Server(known.host, known.port, _SERVER_LIMIT)
+        forget = f", or forget it: it is known from {_WHERE.get(known.source, 'the cache')}"
         # A daemon, because a lookup of a name may take for ever.
-        thread = threading.Thread(target=lambda s=server, k=known: found.update({s: _server(s, k)}), daemon=True)
+        thread = threading.Thread(
+            target=lambda s=server, f=forget: found.update({s: _server(s, WARNING, f)}), daemon=True
+        )
         thread.start()
         threads.append((server, thread))
     deadline = time.monotonic() + _ALL_SERVERS_LIMIT
@@ -210,10 +231,25 @@ def _servers() -> Iterator[Finding]:
         yield found.get(server, late)
 
 
-def _server(server: Server, known: KnownServer) -> Finding:
+def _one_server(host: str, port: int) -> Iterator[Finding]:
+    """The server that is meant in particular."""
+    try:
+        server = Server.parse(host, port, _SERVER_LIMIT)
+    except UsbipError as error:
+        yield Finding(FAILURE, f"server {shown.one_line(host)}: {error}", "name it as --host HOST, and --port PORT")
+        return
+    found: list[Finding] = []
+    # A daemon, because a lookup of a name may take for ever.
+    thread = threading.Thread(target=lambda: found.append(_server(server, FAILURE, "")), daemon=True)
+    thread.start()
+    thread.join(_ALL_SERVERS_LIMIT)
+    late = Finding(FAILURE, f"server {server} does not answer in time", "look at the network and the name server")
+    yield found[0] if found else late
+
+
+def _server(server: Server, mark: str, forget: str) -> Finding:
     try:
         count = len(server.devices())
     except (UsbipError, OSError) as error:
-        remedy = f"start a USB/IP server there, or forget it: it is known from {_WHERE.get(known.source, 'the cache')}"
-        return Finding(WARNING, f"server {server}: {error}", remedy)
+        return Finding(mark, f"server {server}: {shown.one_line(str(error))}", f"start a USB/IP server there{forget}")
     return Finding(OK, f"server {server} exports {count} device{'' if count == 1 else 's'}")

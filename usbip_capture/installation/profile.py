@@ -91,13 +91,15 @@ def remove(folder: Path) -> list[str]:
     for name in (*FILES, *_PASSING):
         if name not in changed:
             (folder / name).unlink(missing_ok=True)
+    removed = len(there) > len(changed)
     others = sorted(path.name for path in folder.iterdir() if path.name != MARKS)
     if not others:
         (folder / MARKS).unlink()
         folder.rmdir()
         return [f"Removed the profile {folder}."]
     # The marks stay with them, so that a new --profile is not refused.
-    return [f"Kept in {folder} what you or Wireshark changed or added: {', '.join(others)}; the rest is removed."]
+    kept = f"Kept in {folder} what you or Wireshark changed or added: {', '.join(others)}"
+    return [f"{kept}; the rest is removed." if removed else f"{kept}."]
 
 
 def read_marks(folder: Path) -> dict[str, str] | None:

@@ -23,8 +23,8 @@ class Installation:
     """One Wireshark: the programs of a folder, and what they tell of themselves.
 
     programs: paths by name (tshark, wireshark, dumpcap).
-    version: such as 4.0.17; empty when it is not told, then `problem` says why.
-    personal, shared: extcap folders; `shared` is None when it is not told.
+    version: such as 4.0.17; empty when unknown, then `problem` says why.
+    personal, shared: extcap folders; `shared` is None when unknown.
     configuration: the user's configuration folder.
     """
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 
+from usbip_capture import net
 from usbip_capture.capture.sinks import ReaderGone, Sink
 from usbip_capture.errors import CaptureError, RemoteProtocolError, ServerLost, UsbipError
 from usbip_capture.live import messages
@@ -23,7 +24,7 @@ _STOP_TIMEOUT = 30.0
 _RECEIVE_SIZE = 256 << 10
 #: Seconds between two looks, while nothing comes, whether there is still a reader.
 _READER_CHECK = 0.1
-#: Bytes on their way to the sink at the end, when the other end says no more.
+#: Seconds for what is on its way to the sink at the end, when the other end sends no more.
 _END_TIMEOUT = 2.0
 
 
@@ -60,6 +61,14 @@ def _connected(address: str) -> socket.socket:
     return sock
 
 
+def _start(thread: threading.Thread, sock: socket.socket) -> None:
+    try:
+        thread.start()
+    except RuntimeError as error:
+        sock.close()
+        raise CaptureError(f"what runs cannot be joined: {error}: end other programs") from error
+
+
 def stop(entry: Entry) -> None:
     """End it; returns when it has ended. Raises UsbipError, also if it has not within _STOP_TIMEOUT."""
     sock, _, _ = connect(entry, "stop")
@@ -78,7 +87,9 @@ def stop(entry: Entry) -> None:
 
 def _answer(sock: socket.socket, entry: Entry) -> tuple[Message, bytes]:
     lines = Lines()
+    deadline = time.monotonic() + _TIMEOUT
     while True:
+        sock.settimeout(max(deadline - time.monotonic(), 0.001))
         data = sock.recv(_RECEIVE_SIZE)
         if not data:
             raise ServerLost(f"{entry.display} has just ended: start it again")
@@ -88,6 +99,7 @@ def _answer(sock: socket.socket, entry: Entry) -> tuple[Message, bytes]:
             continue
         if "error" in answer:
             raise RemoteProtocolError(f"{entry.display} refuses: {messages.text(answer, 'error')}")
+        sock.settimeout(_TIMEOUT)
         return answer, rest
 
 
@@ -103,7 +115,7 @@ class JoinedState:
         self._sock.settimeout(None)
         self._lines = Lines()
         self._thread = threading.Thread(target=self._read, args=(rest,), name="usbip-joined-state", daemon=True)
-        self._thread.start()
+        _start(self._thread, self._sock)
 
     def drop(self, number: int) -> None:
         """Have it break off a client."""
@@ -129,8 +141,9 @@ class JoinedState:
                     break
         except (OSError, RemoteProtocolError):
             pass
-        self._sock.close()
-        self._on_end()
+        finally:
+            self._sock.close()
+            self._on_end()
 
 
 class JoinedCapture:
@@ -169,7 +182,7 @@ class JoinedCapture:
         self._closing = False
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(rest,), name="usbip-joined-capture", daemon=True)
-        self._thread.start()
+        _start(self._thread, self._sock)
 
     def comment(self, text: str) -> None:
         """Say something at this moment of the capture."""
@@ -261,7 +274,7 @@ class JoinedCapture:
         while True:
             if data:
                 self._sink.write([data])
-            while not select.select([self._sock], [], [], _READER_CHECK)[0]:
+            while not net.readable(self._sock, _READER_CHECK):
                 if self._sink.reader_gone():
                     raise ReaderGone(f"the reader of {self._sink.name} is gone")
             data = self._sock.recv(_RECEIVE_SIZE)

@@ -1,4 +1,4 @@
-"""What is said on the channel beside captures: lines of JSON, each with a bound.
+"""What is sent on the channel beside captures: lines of JSON, each with a bound.
 
 The one who joins speaks first and shows the token: {"version": 1, "token": ..., "want": "capture" | "state" | "stop"}.
 The answer is {"ok": true, ...} or {"error": SENTENCE}. Then
@@ -56,9 +56,11 @@ def parse(line: bytes) -> Message:
     try:
         message = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise RemoteProtocolError(f"the other end of the channel says {line[:40]!r}, which is not a message") from error
+        raise RemoteProtocolError(
+            f"the other end of the channel sends {line[:40]!r}, which is not a message"
+        ) from error
     if not isinstance(message, dict):
-        raise RemoteProtocolError(f"the other end of the channel says {line[:40]!r}, which is not a message")
+        raise RemoteProtocolError(f"the other end of the channel sends {line[:40]!r}, which is not a message")
     return message
 
 

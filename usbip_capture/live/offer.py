@@ -6,7 +6,6 @@ token is asked for, which stands in a file that only the user can read.
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import socket
@@ -14,18 +13,15 @@ import tempfile
 import threading
 
 from usbip_capture.errors import CaptureError
+from usbip_capture.listening import Acceptor
 from usbip_capture.live import registry
 from usbip_capture.live.registry import Entry, Registration
 from usbip_capture.live.serving import Guests, Source
-
-log = logging.getLogger(__name__)
 
 #: Connections at a time.
 _MAX_CONNECTIONS = 32
 #: Longest path of a Unix socket. Ref: Linux unix(7), sun_path
 _MAX_PATH = 100
-#: Seconds without accepting anybody, when that has failed.
-_ACCEPT_PAUSE = 0.2
 _BACKLOG = 16
 
 
@@ -44,20 +40,26 @@ class Offer:
         self.name = registry.free_name(name)
         self._path = ""
         self._own_folder = ""
-        self._closing = threading.Event()
+        self._closing = threading.Lock()
+        self._closed = False
+        self._listener: socket.socket | None = None
+        self._registration: Registration | None = None
         if loopback is None:
             loopback = not hasattr(socket, "AF_UNIX")
         try:
             registry.make_folder()
             registry.sweep()
-            address = self._listen_on_port() if loopback else self._listen_on_path()
+            listener, address = self._listen_on_port() if loopback else self._listen_on_path()
             self._registration = Registration(Entry(self.name, display, address, token, os.getpid(), server, listen))
+            self._acceptor = Acceptor(listener, self._serve, "usbip-offer")
         except OSError as error:
+            self._withdraw()
             raise CaptureError(
                 f"captures cannot be offered to Wireshark: {error.strerror or error}: is {registry.folder()} yours?"
             ) from error
-        self._thread = threading.Thread(target=self._accept, name="usbip-offer", daemon=True)
-        self._thread.start()
+        except BaseException:
+            self._withdraw()
+            raise
 
     @property
     def captures(self) -> int:
@@ -66,17 +68,22 @@ class Offer:
 
     def close(self) -> None:
         """Complete the captures that run, and offer nothing more. May be called again."""
-        if self._closing.is_set():
+        with self._closing:
+            closed, self._closed = self._closed, True
+        if closed:
             return
-        self._closing.set()
-        self._registration.withdraw()
-        try:
-            self._listener.shutdown(socket.SHUT_RDWR)
-        except OSError:  # not on every system can a listener be shut down
-            pass
-        self._listener.close()
-        self._thread.join()
+        if self._registration is not None:
+            self._registration.withdraw()
+        self._acceptor.close()
         self.guests.leave()
+        self._withdraw()
+
+    def _withdraw(self) -> None:
+        """Leave nothing behind: no entry, no listener, no path."""
+        if self._registration is not None:
+            self._registration.withdraw()
+        if self._listener is not None:
+            self._listener.close()
         for step, path in ((os.unlink, self._path), (os.rmdir, self._own_folder), (os.rmdir, registry.folder())):
             try:
                 if path:
@@ -84,31 +91,24 @@ class Offer:
             except OSError:  # not empty: others run
                 pass
 
-    def _listen_on_path(self) -> str:
+    def _listen_on_path(self) -> tuple[socket.socket, str]:
         path = os.path.join(registry.folder(), f".{self.name}.{os.getpid()}")
         if len(os.fsencode(path)) > _MAX_PATH:
             self._own_folder = tempfile.mkdtemp(prefix="usbip-capture-")
             path = os.path.join(self._own_folder, "channel")
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(path)
+        listener = self._listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
         self._path = path
         os.chmod(path, 0o600)
-        self._listener.listen(_BACKLOG)
-        return f"unix:{path}"
+        listener.listen(_BACKLOG)
+        return listener, f"unix:{path}"
 
-    def _listen_on_port(self) -> str:
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
-        return "tcp:{}:{}".format(*self._listener.getsockname())
+    def _listen_on_port(self) -> tuple[socket.socket, str]:
+        listener = self._listener = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+        return listener, "tcp:{}:{}".format(*listener.getsockname())
 
-    def _accept(self) -> None:
-        while not self._closing.is_set():
-            try:
-                sock, _ = self._listener.accept()
-            except OSError as error:
-                if not self._closing.wait(_ACCEPT_PAUSE):
-                    log.warning("nobody can join: %s", error.strerror or error)
-                continue
-            if len(self.guests) >= _MAX_CONNECTIONS:
-                sock.close()
-                continue
+    def _serve(self, sock: socket.socket) -> None:
+        if len(self.guests) < _MAX_CONNECTIONS:
             self.guests.serve(sock)
+        else:
+            sock.close()

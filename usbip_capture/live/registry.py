@@ -57,14 +57,36 @@ def sweep() -> None:
         names = os.listdir(folder())
     except OSError:
         return
-    for name in names:
-        pid = name.removesuffix(".new").rpartition(".")[2]
-        left = pid.isdigit() and not _lives(int(pid)) if name.startswith(".") else _is_left(name)
-        if left:
-            try:
-                os.unlink(os.path.join(folder(), name))
-            except OSError:  # somebody was quicker
-                pass
+    lock = _lock()
+    try:
+        for name in names:
+            pid = name.removesuffix(".new").rpartition(".")[2]
+            left = pid.isdigit() and not _lives(int(pid)) if name.startswith(".") else _is_left(name)
+            if left:
+                try:
+                    os.unlink(os.path.join(folder(), name))
+                except OSError:  # somebody was quicker
+                    pass
+    finally:
+        os.close(lock)
+
+
+def _lock() -> int:
+    """A file descriptor that holds the folder until it is closed: nobody takes a name that is just being swept."""
+    import fcntl
+
+    fd = os.open(folder(), os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
+
+
+def _rename(temporary: str, path: str) -> None:
+    lock = _lock() if os.name != "nt" else -1
+    try:
+        os.replace(temporary, path)
+    finally:
+        if lock >= 0:
+            os.close(lock)
 
 
 def _is_left(name: str) -> bool:
@@ -120,7 +142,13 @@ class Registration:
             import fcntl
 
             fcntl.flock(self._fd, fcntl.LOCK_EX)
-        os.replace(temporary, self.path)
+        try:
+            _rename(temporary, self.path)
+        except OSError:
+            os.unlink(temporary)
+            if self._fd >= 0:
+                os.close(self._fd)
+            raise
 
     def withdraw(self) -> None:
         """Take it off the list. May be called again."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hmac
 import logging
-import select
 import socket
 import threading
 import time
 from abc import ABC, abstractmethod
 
+from usbip_capture import net
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CaptureError, RemoteProtocolError, UsbipError
 from usbip_capture.filters.language import parse
@@ -67,11 +67,11 @@ class Guests:
         return len(self._threads)
 
     def serve(self, sock: socket.socket) -> None:
-        """Serve one on a thread of its own; the socket is ours from now on."""
+        """Serve one on a thread of its own; the socket is ours if this returns. Raises RuntimeError: no thread."""
         thread = threading.Thread(target=self._serve, args=(sock,), name="usbip-guest", daemon=True)
         with self._lock:
+            thread.start()
             self._threads[thread] = sock
-        thread.start()
 
     def leave(self) -> None:
         """Complete all captures, end all connections."""
@@ -87,7 +87,6 @@ class Guests:
 
     def _serve(self, sock: socket.socket) -> None:
         try:
-            sock.settimeout(_GREETING_TIMEOUT)
             lines = Lines()
             request = self._greeting(sock, lines)
             want = request.get("want")
@@ -109,19 +108,24 @@ class Guests:
             self._refuse(sock, str(error))
         except OSError as error:
             log.info("one who joined is gone: %s", error)
+        except Exception:
+            log.exception("one who joined was disconnected by an internal error")
         finally:
             sock.close()
             with self._lock:
                 self._threads.pop(threading.current_thread(), None)
 
     def _greeting(self, sock: socket.socket, lines: Lines) -> Message:
+        deadline = time.monotonic() + _GREETING_TIMEOUT
         while True:
+            sock.settimeout(max(deadline - time.monotonic(), 0.001))
             data = sock.recv(_RECEIVE_SIZE)
             if not data:
                 raise RemoteProtocolError("it left without a word")
             found = lines.feed(data)
             if found:
                 request, *lines.early = found
+                sock.settimeout(_GREETING_TIMEOUT)
                 if not hmac.compare_digest(messages.text(request, "token").encode(), self._token.encode()):
                     raise RemoteProtocolError("the token is wrong: join what is listed for this user")
                 return request
@@ -209,7 +213,7 @@ def _receive(sock: socket.socket, lines: Lines) -> list[Message] | None:
     if lines.early:
         found, lines.early = lines.early, []
         return found
-    if not select.select([sock], [], [], _LOOK)[0]:
+    if not net.readable(sock, _LOOK):
         return []
     try:
         data = sock.recv(_RECEIVE_SIZE)

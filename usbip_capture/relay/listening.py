@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import ipaddress
-import os
 import socket
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from usbip_capture import listening
 from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
-from usbip_capture.errors import CaptureError, LocalProtocolError
+from usbip_capture.errors import LocalProtocolError
 from usbip_capture.shown import shell_word
 
 Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
@@ -82,13 +81,7 @@ def open_listener(address: str, port: int, allow: Sequence[Network]) -> socket.s
     Raises LocalProtocolError where others could connect and nobody is said to be allowed, CaptureError if it cannot be.
     """
     check_allowed(address, port, allow)
-    where = format_address(address, port)
-    address = _ANY.get(address, address) or "127.0.0.1"
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        listener = socket.create_server((address, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise CaptureError(f"the relay cannot listen on {where}: {_reason(error)}") from error
+    listener = listening.listen(_ANY.get(address, address) or "127.0.0.1", port, "the relay", _BACKLOG)
     listener.setblocking(False)
     return listener
 
@@ -120,13 +113,3 @@ def is_own_address(sock: socket.socket, peer: str) -> bool:
     except OSError:  # it is gone already
         return False
     return bool(own == peer)
-
-
-def _reason(error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return "another program has that port (a USB/IP server of this machine?): choose another one, or 0 for any"
-    if error.errno == errno.EACCES:
-        return "that port needs more rights: choose one from 1024 on"
-    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
-        return "this machine does not have that address: choose one that it has, or 127.0.0.1"
-    return f"{os.strerror(error.errno) if error.errno else error}: choose another address or port"

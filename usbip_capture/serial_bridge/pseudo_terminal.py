@@ -21,7 +21,7 @@ _CHUNK = 4096
 
 
 def serve(port: Serial, link: str, announce: Callable[[str], None]) -> None:
-    """Serve `port` until it fails. link: a symbolic link to the terminal, none if empty; announce: told its path.
+    """Serve `port` until it fails. link: a symbolic link to the terminal, or empty; announce: called with its path.
 
     Raises LocalProtocolError where there are no pseudo-terminals, or when the link cannot be made.
     """

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from usbip_capture import listening
 from usbip_capture.device import Device
-from usbip_capture.errors import CaptureError, RemoteProtocolError, UsbipError
-from usbip_capture.net import set_options
+from usbip_capture.errors import RemoteProtocolError, UsbipError
+from usbip_capture.net import limit_sending, set_options
 from usbip_capture.server.session import Session
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.server import DevlistRequested, ImportRequested, ServerConnection
@@ -21,132 +21,156 @@ from usbip_capture.wire.structs import OpStatus
 log = logging.getLogger(__name__)
 
 _RECEIVE_SIZE = 64 << 10
-#: Seconds without accepting anybody, when that has failed.
-_ACCEPT_PAUSE = 0.1
+#: Seconds for a client's request, and to take the answer: all of it, not each part.
+_REQUEST_TIMEOUT = 10.0
+#: Connections without a device at a time; for a further one the oldest of them is closed.
+_MAX_WAITING = 128
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Export:
     info: DeviceInfo
     open_device: Callable[[], Device]
     user: Session | None = None
     reserved: bool = False
+    removed: bool = False
 
 
 class Server:
     """Exports devices. Each import opens its device anew, as after the reset that Linux does between two clients.
 
-    A device whose opening raises UsbipError is refused, as being in error.
+    A device whose opening raises is refused, as being in error. A client has 10 s for its request.
     """
 
     def __init__(self) -> None:
         self._exports: dict[str, _Export] = {}
         self._lock = threading.Lock()
-        self._listeners: list[socket.socket] = []
+        self._acceptors: list[listening.Acceptor] = []
         self._connections: dict[socket.socket, threading.Thread] = {}
-        self._accepting: list[threading.Thread] = []
+        self._waiting: dict[socket.socket, None] = {}  # those without a device, the oldest first
+        self._sessions: dict[socket.socket, tuple[_Export, Session] | tuple[None, None]] = {}
         self._closing = threading.Event()
 
     def add(self, info: DeviceInfo, open_device: Callable[[], Device]) -> None:
-        """Export a device under `info.busid`."""
+        """Export a device under `info.busid`; it replaces the one that has this busid."""
         with self._lock:
+            replaced = self._exports.pop(info.busid, None)
             self._exports[info.busid] = _Export(info, open_device)
+            user = _removed(replaced)
+        if user is not None:
+            user.end()
 
     def remove(self, busid: str) -> None:
-        """Stop exporting a device; who has it loses it."""
+        """Stop exporting a device; who has it, or is just getting it, loses it."""
         with self._lock:
-            export = self._exports.pop(busid, None)
-            user = export.user if export else None
+            user = _removed(self._exports.pop(busid, None))
         if user is not None:
             user.end()
 
     def listen(self, address: str, port: int) -> tuple[str, int]:
         """Accept connections; the address and port that are really used (port 0 chooses one). Raises CaptureError."""
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        try:
-            listener = socket.create_server((address, port), family=family, backlog=64)
-        except OSError as error:
-            raise CaptureError(f"cannot listen on {address} port {port}: {_reason(error)}") from error
-        thread = threading.Thread(target=self._accept, args=(listener,), name="usbip-server", daemon=True)
-        with self._lock:
-            self._listeners.append(listener)
-            self._accepting.append(thread)
-        thread.start()
+        listener = listening.listen(address, port)
         host, bound = listener.getsockname()[:2]
+        acceptor = listening.Acceptor(listener, self.serve_socket, "usbip-server", self._give_up_oldest)
+        with self._lock:
+            self._acceptors.append(acceptor)
         return host, bound
 
     def serve_socket(self, sock: socket.socket) -> None:
-        """Serve one connection on a thread of its own; the socket is the server's from now on."""
-        set_options(sock)
+        """Serve one connection on a thread of its own; the socket is the server's from now on.
+
+        Raises UsbipError if no thread can be had, OSError if the client has left; the socket is closed then.
+        """
         thread = threading.Thread(target=self._serve, args=(sock,), name="usbip-connection", daemon=True)
-        with self._lock:
-            if self._closing.is_set():
-                sock.close()
-                return
-            self._connections[sock] = thread
-            thread.start()
+        try:
+            set_options(sock)
+            if len(self._waiting) >= _MAX_WAITING:
+                self._give_up_oldest()
+            with self._lock:
+                if self._closing.is_set():
+                    sock.close()
+                    return
+                thread.start()
+                self._connections[sock] = thread
+                self._waiting[sock] = None
+        except RuntimeError as error:
+            sock.close()
+            raise UsbipError(f"no connection can be served: {error}: end other programs") from error
+        except BaseException:
+            sock.close()
+            raise
+
+    def _give_up_oldest(self) -> None:
+        """End the connection that has been without a device for longest."""
+        with self._lock:  # so that its thread cannot have closed it
+            oldest = next(iter(self._waiting), None)
+            if oldest is not None:
+                del self._waiting[oldest]
+                _shut_down(oldest)
 
     def close(self) -> None:
         """End all connections; their devices are closed when this returns."""
         with self._lock:
             self._closing.set()
-            listeners, self._listeners = self._listeners, []
+            acceptors, self._acceptors = self._acceptors, []
+        for acceptor in acceptors:
+            acceptor.close()
+        with self._lock:
             connections = dict(self._connections)
-        for listener in listeners:
-            _shut_down(listener)
-            listener.close()
-        for sock in connections:
-            _shut_down(sock)
-        for thread in [*self._accepting, *connections.values()]:
+            for sock in connections:
+                _shut_down(sock)
+        for thread in connections.values():
             if thread is not threading.current_thread():
                 thread.join()
 
     # -- one connection
 
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                sock, _ = listener.accept()
-                self.serve_socket(sock)
-            except OSError as error:
-                if self._closing.wait(_ACCEPT_PAUSE):
-                    return
-                log.warning("a client was turned away: %s", error.strerror or error)  # too many open files, mostly
-
     def _serve(self, sock: socket.socket) -> None:
-        session: Session | None = None
-        conn = ServerConnection()
         try:
-            while data := sock.recv(_RECEIVE_SIZE):
-                for event in conn.receive_data(data):
-                    if isinstance(event, DevlistRequested):
-                        sock.sendall(conn.devlist(self._listed()))
-                        return
-                    if isinstance(event, ImportRequested):
-                        session = self._import(sock, conn, event.busid)
-                        if session is None:
-                            return
-                        session.start(replace(session.info, interfaces=()))
-                    elif session is not None:
-                        session.handle(event)
+            session = self._operation(sock)
+            if session is not None:
+                while data := _received(sock):
+                    session.receive(data)
         except RemoteProtocolError as error:
-            log.warning("a client is cut off: %s", error)
+            log.warning("a client was disconnected: %s", error)
         except OSError as error:
-            log.info("a client's connection ended: %s", error)
+            log.info("the connection of a client ended: %s", error)
+        except Exception:
+            log.exception("a client was disconnected by an internal error")
         finally:
-            self._end(sock, session)
+            self._end(sock)
 
-    def _end(self, sock: socket.socket, session: Session | None) -> None:
+    def _operation(self, sock: socket.socket) -> Session | None:
+        """The client's OP request and its answer, in bounded time; the session of a device that was imported."""
+        conn = ServerConnection()
+        deadline = time.monotonic() + _REQUEST_TIMEOUT
+        while True:
+            sock.settimeout(max(deadline - time.monotonic(), 0.001))
+            data = sock.recv(_RECEIVE_SIZE)
+            if not data:
+                return None
+            for event in conn.receive_data(data):
+                sock.settimeout(_REQUEST_TIMEOUT)
+                if isinstance(event, DevlistRequested):
+                    sock.sendall(conn.devlist(self._listed()))
+                    return None
+                if isinstance(event, ImportRequested):
+                    return self._import(sock, conn, event.busid)
+
+    def _end(self, sock: socket.socket) -> None:
         _shut_down(sock)
-        if session is not None:
-            session.close()
-            with self._lock:
-                for export in self._exports.values():
-                    if export.user is session:
-                        export.user, export.reserved = None, False
         with self._lock:
-            self._connections.pop(sock, None)
-        sock.close()
+            export, session = self._sessions.pop(sock, (None, None))
+        try:
+            if session is not None:
+                session.close()
+        finally:
+            with self._lock:
+                if export is not None:
+                    export.user, export.reserved = None, False
+                self._connections.pop(sock, None)
+                self._waiting.pop(sock, None)
+                sock.close()
 
     def _listed(self) -> list[DeviceInfo]:
         """Linux leaves out devices in use."""
@@ -154,34 +178,57 @@ class Server:
             return [export.info for export in self._exports.values() if not export.reserved]
 
     def _import(self, sock: socket.socket, conn: ServerConnection, busid: str) -> Session | None:
+        """A session with the device; None if the import was refused, which was the answer to the client."""
         with self._lock:
             export = self._exports.get(busid)
             status = OpStatus.NODEV if export is None else OpStatus.DEV_BUSY if export.reserved else OpStatus.OK
-            if export is None or status:
-                sock.sendall(conn.import_refused(status))
-                return None
-            export.reserved = True
+            if export is not None and not status:
+                export.reserved = True
+        session = self._opened(sock, conn, export) if export is not None and not status else None
+        if session is None:
+            sock.sendall(conn.import_refused(status or OpStatus.DEV_ERR))
+            return None
+        session.start(replace(session.info, interfaces=()))
+        sock.settimeout(None)
+        limit_sending(sock)
+        with self._lock:
+            self._waiting.pop(sock, None)
+        return session
+
+    def _opened(self, sock: socket.socket, conn: ServerConnection, export: _Export) -> Session | None:
+        """A session with the reserved device, opened anew; None if it cannot be."""
+        session: Session | None = None
         try:
             session = Session(sock, conn, export.open_device())
         except UsbipError as error:
-            log.warning("device %s is not handed over: %s", busid, error)
-            with self._lock:
-                export.reserved = False
-            sock.sendall(conn.import_refused(OpStatus.DEV_ERR))
-            return None
+            log.warning("device %s cannot be imported: %s", export.info.busid, error)
+        except Exception:
+            log.exception("device %s cannot be imported: opening it failed", export.info.busid)
         with self._lock:
-            export.user = session
-        return session
+            if session is not None and not export.removed:
+                export.user = session
+                self._sessions[sock] = export, session
+                return session
+            export.reserved = False
+        if session is not None:
+            session.close()
+        return None
 
 
-def _reason(error: OSError) -> str:
-    if isinstance(error, socket.gaierror) or (error.errno or 0) < 0:  # create_server makes a plain error of it
-        return "the address is not known: give an address of this machine"
-    if error.errno == errno.EADDRINUSE:
-        return "it is in use: choose another port"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return "this machine has no such address: give one that it has, such as 127.0.0.1 or 0.0.0.0"
-    return os.strerror(error.errno) if error.errno else str(error)
+def _removed(export: _Export | None) -> Session | None:
+    """Take a device off the list; who has it now. Its server's lock is held."""
+    if export is None:
+        return None
+    export.removed = True
+    return export.user
+
+
+def _received(sock: socket.socket) -> bytes:
+    while True:
+        try:
+            return sock.recv(_RECEIVE_SIZE)
+        except TimeoutError:  # where the limit for sending is the socket's: who only waits for its device may do so
+            pass
 
 
 def _shut_down(sock: socket.socket) -> None:

@@ -20,7 +20,7 @@ _DESCRIPTOR_TIMEOUT = 5.0
 
 
 class Session:
-    """Runs the client's URBs on `device`. `handle` is called by the connection's thread only."""
+    """Runs the client's URBs on `device`. `receive` is called by the connection's thread only."""
 
     def __init__(self, sock: socket.socket, conn: ServerConnection, device: Device) -> None:
         self._sock = sock
@@ -38,8 +38,12 @@ class Session:
         self._device.watch(lambda reason: self.end())
         self._sock.sendall(self._conn.import_reply(info, self._type_of))
 
-    def handle(self, event: Event) -> None:
-        """Run or take back a URB."""
+    def receive(self, data: bytes) -> None:
+        """What the client has sent: run or unlink its URBs. Raises RemoteProtocolError, OSError."""
+        for event in self._conn.receive_data(data):
+            self._handle(event)
+
+    def _handle(self, event: Event) -> None:
         if isinstance(event, UrbSubmitted):
             seqnum, urb = event.seqnum, event.urb
             transfer = Transfer(urb, lambda completion: self._completed(seqnum, urb, completion))
@@ -62,8 +66,9 @@ class Session:
             pass
 
     def close(self) -> None:
-        """Take the device back; what is pending is not answered any more."""
+        """Close the device; what is pending is not answered any more."""
         self._device.close()
+        self._transfers.clear()
 
     def _completed(self, seqnum: int, urb: Urb, completion: Completion) -> None:
         if urb.transfer_type == TransferType.CONTROL and not completion.status:
@@ -73,8 +78,8 @@ class Session:
             parts = self._conn.complete(seqnum, completion)
             try:
                 send(self._sock, parts)
-            except OSError:  # the client is gone, which the connection's thread sees as well
-                pass
+            except OSError:  # gone, or it reads nothing: a message may be cut, so that no other one can follow
+                self.end()
 
     def _type_of(self, address: int) -> TransferType | None:
         endpoint = self._endpoints.find(address)

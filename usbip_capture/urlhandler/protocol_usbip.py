@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 try:
     from serial.serialutil import LF, PortNotOpenError, SerialBase, SerialException, SerialTimeoutException
 except ImportError as error:
-    raise ImportError("usbip:// ports need pyserial, which is missing: pip install 'usbip-capture[serial]'") from error
+    raise ImportError(
+        "usbip:// ports need pyserial, which is missing: pip install pyserial; or, where pipx has installed this, "
+        "pipx inject usbip-capture pyserial"
+    ) from error
 
 if TYPE_CHECKING:
     from usbip_capture.serial_port.port import SerialPort
@@ -261,7 +264,8 @@ def _sentences() -> Iterator[None]:
         yield
     except ImportError as error:
         raise SerialException(
-            f"usbip:// ports need the package {error.name}, which is missing: pip install 'usbip-capture[serial]'"
+            f"usbip:// ports need the package {error.name}, which is missing: "
+            "install usbip-capture again, in its folder: pip install '.[serial]'"
         ) from error
     except OSError:
         raise

@@ -13,8 +13,8 @@ from usbip_capture.errors import ImportRefused, RemoteProtocolError, StrayReply
 from usbip_capture.usb.info import DeviceInfo, InterfaceInfo
 from usbip_capture.wire import structs
 
-#: More than any host controller has; a count from the wire above this is a lie.
-MAX_DEVICES = 4096
+#: More than any machine has: counts from the wire above these are lies.
+MAX_DEVICES, MAX_INTERFACES = 4096, 8 * 4096
 
 
 class Exchange(ABC):
@@ -60,6 +60,7 @@ class DevlistExchange(Exchange):
         super().__init__()
         self.devices: list[DeviceInfo] = []
         self._left = 0
+        self._interfaces_left = MAX_INTERFACES
         self._raw = b""
 
     def _begin(self, status: int) -> None:
@@ -81,6 +82,9 @@ class DevlistExchange(Exchange):
     def _device(self, data: bytes) -> None:
         self._left -= 1
         info = structs.unpack_device(data)
+        self._interfaces_left -= info.bNumInterfaces
+        if self._interfaces_left < 0:
+            raise RemoteProtocolError(f"the server claims to export more than {MAX_INTERFACES} interfaces")
         if info.bNumInterfaces:
             self._raw = data
             self._step = self._interfaces

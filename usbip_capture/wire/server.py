@@ -3,9 +3,9 @@
 A connection begins with OP requests. After a granted import it carries URBs only.
 
 The race between UNLINK and completion, and who wins: the device decides. It finishes each URB once, either with what
-came of it or with -ECONNRESET because it let go of it. `complete` answers for both parties at that moment:
+came of it or with -ECONNRESET because it was cancelled. `complete` answers for both parties at that moment:
   - not unlinked: RET_SUBMIT.
-  - unlinked, and the device let go: RET_UNLINK -ECONNRESET, and no RET_SUBMIT ever.
+  - unlinked, and the device cancelled it: RET_UNLINK -ECONNRESET, and no RET_SUBMIT ever.
   - unlinked, but done all the same: RET_SUBMIT, then RET_UNLINK 0.
 An UNLINK of what is not pending (any more) is answered at once: RET_UNLINK 0.
 
@@ -60,12 +60,16 @@ class UrbSubmitted(NamedTuple):
 
 
 class UnlinkRequested(NamedTuple):
-    """Take the pending URB `target` back; `complete` answers this request as well."""
+    """Cancel the pending URB `target`; `complete` answers this request as well."""
 
     target: int
 
 
 Event: TypeAlias = "DevlistRequested | ImportRequested | UrbSubmitted | UnlinkRequested"
+
+#: Bytes that the pending URBs of a client may take: their data, and what we need to remember each URB and packet.
+MAX_PENDING = 64 << 20
+_URB_COST, _PACKET_COST = 1 << 10, 128
 
 #: Says what kind of endpoint a bEndpointAddress is now; None if there is no such endpoint.
 EndpointLookup: TypeAlias = Callable[[int], "TransferType | None"]
@@ -80,6 +84,8 @@ class ServerConnection:
         self._devid = 0
         self._lookup: EndpointLookup = lambda address: None
         self._pending: dict[int, tuple[Urb, int]] = {}
+        # Two counts, each with one writer: who reads requests is not who answers them.
+        self._taken_bytes = self._answered_bytes = 0
         self._unlinks: dict[int, int] = {}  # target -> seqnum of the UNLINK
 
     def receive_data(self, data: Buffer) -> list[Event]:
@@ -113,12 +119,13 @@ class ServerConnection:
         return structs.OP_COMMON.pack(structs.VERSION, structs.OP_REP_IMPORT, 0) + structs.pack_device(info)
 
     def import_refused(self, status: structs.OpStatus) -> bytes:
-        """OP_REP_IMPORT of a device that is not handed over."""
+        """OP_REP_IMPORT of an import that is refused."""
         return structs.OP_COMMON.pack(structs.VERSION, structs.OP_REP_IMPORT, status)
 
     def complete(self, seqnum: int, completion: Completion) -> list[Buffer]:
         """The device finished a URB: the bytes that answer its SUBMIT, its UNLINK, or both; in parts."""
         urb, count = self._pending.pop(seqnum)
+        self._answered_bytes += _cost(urb)
         unlink = self._unlinks.pop(seqnum, None)
         if unlink is not None and completion.status == -ECONNRESET:
             return [structs.RET_UNLINK.pack(structs.USBIP_RET_UNLINK, unlink, 0, 0, 0, -ECONNRESET)]
@@ -220,8 +227,15 @@ class ServerConnection:
             raise RemoteProtocolError(f"request {seqnum} has isochronous packets beyond its {length} bytes")
         urb = Urb(kind, address, length, payload, setup, flags, interval, start_frame, packets)
         self._pending[seqnum] = (urb, count)
+        self._taken_bytes += _cost(urb)
+        if self._taken_bytes - self._answered_bytes > MAX_PENDING:
+            raise RemoteProtocolError(f"{len(self._pending)} requests are pending, more than can be kept")
         events.append(UrbSubmitted(seqnum, urb))
         return True
+
+
+def _cost(urb: Urb) -> int:
+    return _URB_COST + len(urb.data) + _PACKET_COST * len(urb.packets)
 
 
 def _iso_count(kind: TransferType | None, seqnum: int, count: int) -> int:

@@ -175,3 +175,47 @@ def test_a_device_in_use_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(memory, "_AWAY", 0)
     memory.remember_devices("pi", 3240, [])
     assert not read_cache().devices.get(("pi", 3240))
+
+
+def test_one_hostile_list_makes_no_other_server_forgotten() -> None:
+    for number in range(15):
+        memory.remember_server(f"10.0.0.{number}", 3240, f"server {number}")
+        memory.remember_devices(f"10.0.0.{number}", 3240, [KnownDevice("1-1", "1209:0001", "Thing")])
+    memory.remember_server("10.9.9.9", 3240)
+    memory.remember_devices(
+        "10.9.9.9", 3240, [KnownDevice(f"evil-{n:026d}", "1209:0001", "x" * 500) for n in range(4096)]
+    )
+    memory.remember_server("10.0.0.0", 3240, "server 0")
+    cache = read_cache()
+    assert len(cache.servers) == 16
+    assert all(cache.devices[f"10.0.0.{number}", 3240][0].name == "Thing" for number in range(15))
+    assert len(cache.devices["10.9.9.9", 3240]) == memory.MAX_DEVICES
+
+
+def test_no_more_is_written_than_is_read() -> None:
+    for number in range(16):
+        host = f"10.0.0.{number}"
+        memory.remember_server(host, 3240, "\u6f22" * 1000)
+        busids = [f"evil-{number}-{n}" for n in range(memory.MAX_DEVICES)]
+        memory.remember_devices(host, 3240, [KnownDevice(busid, "1209:0001", "\u6f22" * 1000) for busid in busids])
+        memory.remember_product(host, 3240, "1-1", "1209:0001", "\u6f22" * 1000)
+    path = Path(cache_folder()) / known.CACHE_FILE
+    assert known.MAX_BYTES // 2 < path.stat().st_size <= known.MAX_BYTES
+    assert len(read_cache().servers) == 16
+
+
+def test_imports_of_ever_other_devices_are_bounded() -> None:
+    memory.remember_server("10.0.0.1", 3240)
+    for number in range(memory.MAX_DEVICES + 10):
+        memory.remember_product("10.0.0.1", 3240, f"1-{number}", "1209:0001")
+    devices = read_cache().devices["10.0.0.1", 3240]
+    assert [device.busid for device in devices] == [f"1-{n}" for n in range(10, memory.MAX_DEVICES + 10)]
+
+
+def test_announcements_push_out_no_more_than_half() -> None:
+    for number in range(16):
+        memory.remember_server(f"10.0.0.{number}", 3240)
+    for number in range(100):
+        memory.remember_server(f"10.6.6.{number}", 3240, f"evil {number}", "mdns")
+    sources = [server.source for server in read_cache().servers.values()]
+    assert (sources.count("used"), sources.count("mdns")) == (8, 8)

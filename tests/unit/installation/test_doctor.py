@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import socket
@@ -24,9 +25,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(tmp_path, monkeypatch)
 
 
-def diagnosis(capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+def diagnosis(capsys: pytest.CaptureFixture[str], host: str = "", port: int = 3240) -> tuple[int, str]:
     """The exit code, and what was printed."""
-    code = doctor.run()
+    code = doctor.run(host, port)
     printed = capsys.readouterr()
     assert printed.err == ""
     return code, printed.out
@@ -318,6 +319,55 @@ def test_servers(
     assert text.count("ok       server demo exports 1 device\n") == 1
     (warning,) = remedied(text, WARNING)
     assert f"nothing listens on 127.0.0.1 port {closed_port}" in warning
+
+
+def test_the_server_that_was_named_is_looked_at(
+    closed_port: int, machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.wireshark("4.0")
+    place(machine.old_folder)
+    code, text = diagnosis(capsys, "127.0.0.1", closed_port)
+    (failure,) = remedied(text, FAILURE)
+    assert (code, f"nothing listens on 127.0.0.1 port {closed_port}" in failure) == (1, True)
+    code, text = diagnosis(capsys, "demo")
+    assert (code, "ok       server demo exports 1 device\n" in text) == (0, True)
+    code, text = diagnosis(capsys, "no such host")
+    assert (code, len(remedied(text, FAILURE))) == (1, 1)
+
+
+def test_host_and_port_of_the_command_line_are_used(closed_port: int, tmp_path: Path) -> None:
+    code = "import sys; from usbip_capture.extcap.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "--doctor", "--host", "127.0.0.1"]
+    env = {**os.environ, "HOME": str(tmp_path), "PATH": str(tmp_path)}
+    done = subprocess.run([*command, "--port", str(closed_port)], env=env, capture_output=True, text=True, check=False)
+    assert f"nothing listens on 127.0.0.1 port {closed_port}" in done.stdout
+    done = subprocess.run([*command, "--port", "99999"], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, "99999" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "command"),
+    [
+        ("/home/me/.local/pipx/venvs/usbip-capture", "pipx inject usbip-capture pyserial"),
+        ("/usr", "pip install pyserial"),
+    ],
+    ids=["pipx", "pip"],
+)
+def test_missing_pyserial_is_reported_with_the_command_that_installs_it(
+    prefix: str, command: str, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = importlib.metadata.version
+
+    def version(package: str) -> str:
+        if package == "pyserial":
+            raise importlib.metadata.PackageNotFoundError
+        return found(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(sys, "prefix", prefix)
+    (warning,) = remedied(diagnosis(capsys)[1], WARNING)
+    assert "no serial ports" in warning
+    assert command in warning
 
 
 def test_a_server_that_says_nothing(

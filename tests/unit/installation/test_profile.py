@@ -113,6 +113,14 @@ def test_files_of_others_in_our_profile_stay(tmp_path: Path) -> None:
     assert names(tmp_path) == {"hosts", profile.MARKS}
 
 
+def test_a_second_removal_does_not_say_again_that_something_is_removed(tmp_path: Path) -> None:
+    profile.install(tmp_path)
+    (tmp_path / "preferences").write_text("mine")
+    (first,), (second,) = profile.remove(tmp_path), profile.remove(tmp_path)
+    assert first.endswith("; the rest is removed.")
+    assert second == f"Kept in {tmp_path} what you or Wireshark changed or added: preferences."
+
+
 def test_a_folder_that_cannot_be_made(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
     (machine.home / ".config").write_text("a file")
     assert main(["--profile"]) == 1

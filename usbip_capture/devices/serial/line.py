@@ -28,6 +28,9 @@ class Adapter(Protocol):
     def report(self, line: Line, errors: LineErrors) -> None:
         """Errors of the wire."""
 
+    def wait_for_room(self, source: int, address: int) -> None:
+        """NAK at OUT endpoint `source` while the host leaves too much unread at `address`."""
+
 
 class Peer:
     """What is at the far end. Methods are called one after the other, from any thread, with no lock held."""
@@ -68,6 +71,10 @@ class Line:
     def send(self, data: bytes) -> None:
         """Let the host read this."""
         self.adapter.send(self, data)
+
+    def wait_for_room(self) -> None:
+        """Take no more from the host until it has read what there is for it, if that is a lot."""
+        self.adapter.wait_for_room(self.out_address, self.in_address)
 
     def set_modem(self, **lines: bool) -> None:
         """Drive cts, dsr, ri and cd; those that are not named stay."""
@@ -116,6 +123,7 @@ class Loopback(Peer):
 
     def received(self, data: bytes) -> None:
         self.line.send(data)
+        self.line.wait_for_room()
 
     def lines_changed(self) -> None:
         line = self.line
