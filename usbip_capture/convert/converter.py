@@ -109,7 +109,7 @@ class Converter:
             self.packets += 1
             if data is not portion:
                 portion, view = data, memoryview(data)
-                self._portion(now_ns)
+                self._portion(now_ns, len(data))
             if link_type == ETHERNET and end - start > 14 and data[start + 12] == 8 and not data[start + 13]:
                 at = start + 14  # IPv4, as most are
             else:
@@ -149,8 +149,9 @@ class Converter:
             return -1
         return finder(data, start, end)
 
-    def _portion(self, now_ns: int) -> None:
-        self._hindsight.portion(now_ns)
+    def _portion(self, now_ns: int, size: int) -> None:
+        self._hindsight.portion(now_ns, size)
+        self._table.portion(now_ns, size)
         if self._on_portion is not None:
             self._on_portion()
 

@@ -54,6 +54,17 @@ class Follower(ABC):
         """`size` bytes that the server has sent were not recorded."""
         return self._gap(self._server, self._reply, size, timestamp_ns)
 
+    @property
+    def held(self) -> int:
+        """Bytes of messages that are not complete."""
+        return sum(stream.have for stream in (self._client, self._server) if stream.parts)
+
+    def own(self) -> None:
+        """Copy what is held of them, so that it does not keep larger buffers in memory."""
+        for stream in (self._client, self._server):
+            if stream.parts:
+                stream.parts = [b"".join(stream.parts)]
+
     @abstractmethod
     def _command(self, stream: Stream, data: Buffer, at: int, size: int, timestamp_ns: int) -> int:
         """Read a message of the client."""

@@ -100,6 +100,15 @@ class Observer(Follower):
         """How many URBs wait for their reply."""
         return len(self._pending)
 
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that what is remembered takes, about."""
+        urbs = [*self._pending.values(), *self._ghosts.values()]
+        packets = sum(len(urb.packets) for urb in urbs)
+        numbers = len(self._unlinks) + len(self._unlinking) + len(self._doubtful)
+        learnt = self._learner.endpoints.descriptor_bytes
+        return self.held + 400 * len(urbs) + 150 * packets + 100 * numbers + 30 * learnt
+
     def closed(self, timestamp_ns: int, reason: str = "the connection ended") -> list[Event]:
         """The connection is over, or one side has said that it sends no more."""
         if self.ended:

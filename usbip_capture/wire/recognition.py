@@ -141,10 +141,10 @@ def operation_reply_length(data: Buffer, at: int, size: int) -> int:
     (count,) = DEVLIST_COUNT.unpack_from(data, at + OP_COMMON.size)
     if count > MAX_DEVICES:
         return 0
-    for _ in range(count):
+    for left in range(count, 0, -1):
+        if size < need + DEVICE.size:
+            return need + left * DEVICE.size  # so much at least: not a new attempt for each device
         need += DEVICE.size
-        if size < need:
-            break
         need += INTERFACE.size * data[at + need - 1]  # bNumInterfaces, the last field of a device
     return need
 
