@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Container
 
 from usbip_capture.convert.fragments import Fragments
@@ -14,13 +14,17 @@ from usbip_capture.convert.sessions import Session, SessionTable
 from usbip_capture.convert.source import Source
 from usbip_capture.errors import CaptureError
 from usbip_capture.records.unlinks import unlink_comment
+from usbip_capture.shown import one_line
 from usbip_capture.usb.urb import Buffer
 from usbip_capture.wire.observed import Completed, Ended, Event, Imported, Noted, Submitted, Unlink, UnlinkReply
 
 #: Payloads from this size on are not copied out of the portion that was read.
 _OWN_COPY = 4096
-#: Remarks on one record; what is more is only counted.
+#: Remarks on one record, and on a device; what is more is only counted.
 _MAX_REMARKS = 4
+_MAX_REMARKS_OF_DEVICE = 64
+#: Devices of the output: each takes memory until the end. URBs of others are counted.
+MAX_DEVICES = 4096
 
 
 class Converter:
@@ -49,7 +53,9 @@ class Converter:
         self._cut = 0  # packets that were not recorded as a whole
         self._fragments = Fragments()
         self._interfaces: dict[tuple[str, str], UsbInterface] = {}
-        self._places: dict[tuple[str, int], tuple[UsbInterface, bool]] = {}  # by server and devid; import seen
+        # By server and devid; import seen. Ordered: the first of a dict is behind all that were deleted.
+        self._places: OrderedDict[tuple[str, int], tuple[UsbInterface, bool]] = OrderedDict()
+        self._other_urbs = 0  # URBs of devices that are too many
         self._of_session: dict[Session, UsbInterface] = {}
         self._notes: dict[Session, list[str]] = {}
         self._hindsight = Hindsight(self._write)
@@ -81,6 +87,8 @@ class Converter:
         said = [f"link type {kind} cannot be read: {count} packets" for kind, count in sorted(self.unread.items())]
         if self._cut:
             said.append(f"packets of which only the beginning was recorded (tcpdump -s 0 records all): {self._cut}")
+        if self._other_urbs:
+            said.append(f"URBs of more than {MAX_DEVICES} devices, which are left out: {self._other_urbs}")
         if self._fragments.incomplete:
             said.append(f"IP packets with a fragment missing: {self._fragments.incomplete}")
         return said
@@ -164,20 +172,23 @@ class Converter:
 
     def _write(self, session: Session, event: Event) -> None:
         if type(event) is Submitted:
+            interface = self._of_session.get(session)
+            if interface is None:
+                self._other_urbs += 1
+                return
             timestamp_ns, seqnum, urb, data = event
             self.urbs += 1
             comments = self._notes.pop(session, []) if self._notes else ()
-            self._output.submitted(
-                self._of_session[session], timestamp_ns, session.number << 32 | seqnum, urb, data, comments
-            )
+            self._output.submitted(interface, timestamp_ns, session.number << 32 | seqnum, urb, data, comments)
         elif type(event) is Completed:
+            interface = self._of_session.get(session)
+            if interface is None:
+                return
             timestamp_ns, seqnum, urb, completion, unlink = event
             comments = self._notes.pop(session, []) if self._notes else ()
             if unlink:
                 comments = (*comments, unlink_comment(unlink))
-            self._output.completed(
-                self._of_session[session], timestamp_ns, session.number << 32 | seqnum, urb, completion, comments
-            )
+            self._output.completed(interface, timestamp_ns, session.number << 32 | seqnum, urb, completion, comments)
         else:
             self._write_rare(session, event)
 
@@ -196,7 +207,7 @@ class Converter:
             interface = self._of_session.pop(session, None)
             notes = self._notes.pop(session, [])
             if interface is not None:
-                interface.remarks += notes
+                interface.remarks += notes[: _MAX_REMARKS_OF_DEVICE - len(interface.remarks)]
                 self._over(session, interface)
 
     def _over(self, session: Session, interface: UsbInterface) -> None:
@@ -209,15 +220,20 @@ class Converter:
         name = info.busid if event.seen else f"device {info.devnum} of bus {info.busnum}"
         key = session.server, name
         interface = self._interfaces.get(key) or self._same_place(session, event)
+        if interface is None and len(self._output.devices) >= MAX_DEVICES:
+            self._of_session.pop(session, None)
+            return
         if interface is None:
             seen = f" {info.idVendor:04x}:{info.idProduct:04x}"
             what = seen if event.seen else ", whose import is not in the recording"
-            description = f"USB/IP {session.server} {name}{what}"
+            description = f"USB/IP {session.server} {one_line(name)}{what}"
             interface = self._output.device(info, description, event.timestamp_ns)
         else:
             self._output.again(interface, info)
         self._interfaces[key] = interface
         self._places[session.server, info.devid] = interface, event.seen
+        if len(self._places) > 4 * MAX_DEVICES:
+            self._places.popitem(last=False)
         self._of_session[session] = interface
 
     def _same_place(self, session: Session, event: Imported) -> UsbInterface | None:

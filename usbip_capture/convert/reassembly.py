@@ -125,6 +125,12 @@ class Direction:
             self._pass_on()
         self._flushing = False
 
+    def stop(self) -> None:
+        """Nothing more is passed on, and nothing is held: whoever wanted it is free to go."""
+        self._held.clear()
+        self._held_bytes = 0
+        self.deliver = self.gap = self.closed = _nothing
+
     def release(self, timestamp_ns: int) -> None:
         """Pass on what waits no longer."""
         while self._held:
@@ -223,6 +229,10 @@ class Direction:
         """Whether the sender has seen more of the peer than was passed on."""
         following = self.peer.following
         return following is not None and bool((following - ack) & _HALF)
+
+
+def _nothing(*_: object) -> None:
+    """Of a direction that was stopped."""
 
 
 def connect(one: Direction, other: Direction) -> None:

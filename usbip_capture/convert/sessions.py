@@ -77,6 +77,13 @@ class Session:
         self.client.flush()
         self.peer.flush()
 
+    def stop(self) -> None:
+        """Let go of what is held. What refers to this session in a circle would stay in memory for a while."""
+        self.client.stop()
+        self.peer.stop()
+        if self.number:
+            self.observer.drop()
+
     def _client(self, payload: Buffer, timestamp_ns: int) -> None:
         if not self.number:
             self._begin += bytes(payload)
@@ -211,12 +218,14 @@ class SessionTable:
     def ended(self, session: Session) -> None:
         """Of this session nothing more is wanted, but its stray packets are not to be taken for a new one."""
         self._count(session)
+        session.stop()
         if self._follows_no_longer(session):
             self._ended[session.keys[0]] = session.keys[1]
             self.directions.update(dict.fromkeys(session.keys, _SILENT))
 
     def forget(self, session: Session) -> None:
-        """This connection is not one of USB/IP."""
+        """This connection is not followed any longer."""
+        session.stop()
         self._follows_no_longer(session)
         self._candidates.pop(session.keys[0], None)
 
