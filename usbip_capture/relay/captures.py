@@ -10,7 +10,17 @@ from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.records.unlinks import unlink_comment
 from usbip_capture.relay.observation import Observation
 from usbip_capture.usb.info import DeviceInfo
-from usbip_capture.wire.observed import Completed, Ended, Event, Imported, Noted, Submitted, Unlink, UnlinkReply
+from usbip_capture.wire.observed import (
+    Completed,
+    Ended,
+    Event,
+    Imported,
+    Noted,
+    Submitted,
+    Unanswered,
+    Unlink,
+    UnlinkReply,
+)
 
 #: Comments on what a capture is told of first.
 DESCRIPTORS = "usbip-capture: descriptors and settings, seen by the relay before this capture began"
@@ -62,6 +72,8 @@ class RelayCapture:
             unlinks = self._of[observation][0].unlinks
             if unlinks is not None:
                 unlinks.message(event.message, event.timestamp_ns)
+        elif isinstance(event, Unanswered):
+            self._of[observation][1].pop(event.seqnum, None)
         elif isinstance(event, Imported):
             self._channel(observation, event.info)
         elif isinstance(event, Noted) and observation in self._of:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from usbip_capture import net
+from usbip_capture.durations import milliseconds
 from usbip_capture.relay.readiness import BROKEN, HUNG_UP, READABLE, WRITABLE, Poller
 from usbip_capture.usb.urb import Buffer
 
@@ -132,7 +133,8 @@ class End:
         except OSError:
             connection.refused(way)
             return 0
-        connection.chunks.append((connection.observation, way.from_client, data, time.time_ns()))
+        connection.active_ns = now_ns = time.time_ns()
+        connection.chunks.append((connection.observation, way.from_client, data, now_ns))
         size = len(data)
         way.forwarded += size
         if sent != size:
@@ -160,7 +162,10 @@ class End:
 
 
 class Connection:
-    """A client and its connection to the server. `chunks` gets what was forwarded, `on_over` is told of the end."""
+    """A client and its connection to the server. `chunks` gets what was forwarded, `on_over` is called at the end.
+
+    active_ns: when something was forwarded last, or when it began.
+    """
 
     def __init__(
         self,
@@ -174,6 +179,7 @@ class Connection:
         self.observation = observation
         self.chunks = chunks
         self.over = self._breaking = False
+        self.active_ns = time.time_ns()
         self._on_over = on_over
         self._client, self._server = client, server
         self._up, self._down = Direction(client, server, True), Direction(server, client, False)
@@ -181,7 +187,12 @@ class Connection:
         for end, outgoing, incoming in zip(self.ends, (self._up, self._down), (self._down, self._up), strict=True):
             end.sock.setblocking(False)
             end.outgoing, end.incoming = outgoing, incoming
-        self.rewatch()
+        try:
+            self.rewatch()
+        except BaseException:
+            for end in self.ends:
+                end.leave()
+            raise
 
     @property
     def forwarded(self) -> tuple[int, int]:
@@ -232,8 +243,8 @@ class Connection:
     def hasten(self, gone: End) -> None:
         """One side is gone: the other has not all the time it wants for what is left."""
         for end in self.ends:
-            if end is not gone and hasattr(socket, "TCP_USER_TIMEOUT"):
-                end.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(_LAST_PATIENCE * 1000))
+            if end is not gone:
+                _limit_unacknowledged(end.sock, milliseconds(_LAST_PATIENCE))
 
     def reset(self) -> None:
         """One side has broken the connection off, or we do: both are told in the same way."""
@@ -244,9 +255,14 @@ class Connection:
     def _close(self) -> None:
         if self.over:
             return
-        self.over = True
         for end in self.ends:
             end.leave()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Its sockets are closed, whatever the poller thinks of them."""
+        self.over = True
+        for end in self.ends:
             end.sock.close()
         self._on_over(self)
 
@@ -254,9 +270,17 @@ class Connection:
 def set_options(sock: socket.socket) -> None:
     """No delay; keepalive, so that a peer that vanished is noticed. A slow one has all the time it wants."""
     net.set_options(sock)
+    # It would also end connections whose receiver has been too busy to take anything for a while.
+    _limit_unacknowledged(sock, 0)
+
+
+def _limit_unacknowledged(sock: socket.socket, limit_ms: int) -> None:
+    """How long what was sent may stay unacknowledged, 0: the system's limit. Only TCP has that."""
     if sock.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_USER_TIMEOUT"):
-        # It would also end connections whose receiver has been too busy to take anything for a while.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit_ms)
+        except OSError:
+            pass  # it is gone already: the next read or write says so
 
 
 def reset_on_close(sock: socket.socket) -> None:

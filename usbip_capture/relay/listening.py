@@ -11,24 +11,27 @@ from typing import TypeAlias
 
 from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
 from usbip_capture.errors import CaptureError, LocalProtocolError
+from usbip_capture.shown import shell_word
 
 Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 
 WARNING = "USB/IP has no authentication: whoever may connect can use the devices"
 _BACKLOG = 1024
+#: Busids that a hint names beside the first.
+_MAX_OTHERS = 8
 _LOOPBACK_NAMES = ("localhost", "")
 _ANY = {"*": "0.0.0.0"}
 
 
 def parse_networks(text: str) -> list[Network]:
-    """`192.0.2.0/24`, several with commas or blanks. Raises LocalProtocolError."""
+    """`192.0.2.0/24`, or several of these, separated by commas or blanks. Raises LocalProtocolError."""
     found: list[Network] = []
     for part in text.replace(",", " ").split():
         try:
             found.append(ipaddress.ip_network(part, strict=False))
         except ValueError:
             raise LocalProtocolError(
-                f"{part!r} is no network: write an address such as 192.0.2.7, or a network such as 192.0.2.0/24"
+                f"{part!r} is not a network: write an address such as 192.0.2.7, or a network such as 192.0.2.0/24"
             ) from None
     return found
 
@@ -44,7 +47,7 @@ def listen_address(text: str) -> tuple[str, int]:
         return "127.0.0.1", DEFAULT_PORT
     address, port = parse_address(text)
     if ":" in address and not _is_address(address):
-        raise LocalProtocolError(f"{text!r} is no address to listen on: write ADDRESS:PORT or [IPv6]:PORT")
+        raise LocalProtocolError(f"{text!r} is not an address to listen on: write ADDRESS:PORT or [IPv6]:PORT")
     return address, port
 
 
@@ -96,6 +99,27 @@ def may_connect(peer: str, allow: Sequence[Network]) -> bool:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return address.is_loopback or any(address.version == net.version and address in net for net in allow)
+
+
+def attach_hint(address: str, port: int, busids: Sequence[str]) -> str:
+    """How to attach one of these devices at this address.
+
+    A person types it, and the server chose the busids: those that a shell would not take as they are, are left out.
+    """
+    address = {"0.0.0.0": "ADDRESS", "::": "ADDRESS"}.get(address, address)
+    option = "" if port == DEFAULT_PORT else f"--tcp-port {port} "
+    busid, *others = [busid for busid in busids if shell_word(busid) == busid] or ["BUSID"]
+    also = ", ".join(others[:_MAX_OTHERS]) + (", ..." if len(others) > _MAX_OTHERS else "")
+    return f"attach with: usbip {option}attach -r {address} -b {busid}{f' (or {also})' if also else ''}"
+
+
+def is_own_address(sock: socket.socket, peer: str) -> bool:
+    """Whether the client of this connection is this machine, by the address at which it was reached."""
+    try:
+        own = sock.getsockname()[0]
+    except OSError:  # it is gone already
+        return False
+    return bool(own == peer)
 
 
 def _reason(error: OSError) -> str:

@@ -1,13 +1,15 @@
 """The relay itself: accepts clients, connects each to the server, forwards, and observes what went through.
 
 One thread does it all, so that a message is passed on by whoever wakes up for it; only connecting to the server, which
-may take long, has threads of its own. What is ready is forwarded first, then observed.
+may take long, has threads of its own. What is ready is forwarded first, then observed. What fails for one connection
+ends that one only.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+import os
 import socket
 import threading
 import time
@@ -20,16 +22,23 @@ from usbip_capture.errors import UsbipError
 from usbip_capture.hosts import Server
 from usbip_capture.relay.captures import RelayCapture
 from usbip_capture.relay.forwarding import Chunk, Connection, reset_on_close, set_options
-from usbip_capture.relay.hindsight import Hindsight
-from usbip_capture.relay.listening import Network, may_connect, open_listener
+from usbip_capture.relay.listening import Network, attach_hint, is_own_address, may_connect, open_listener
 from usbip_capture.relay.observation import Observation
 from usbip_capture.relay.readiness import READABLE, make_poller
-from usbip_capture.wire.observed import Event, Imported
+from usbip_capture.shown import one_line
+from usbip_capture.wire.hindsight import Hindsight
+from usbip_capture.wire.observed import Event
 
 log = logging.getLogger(__name__)
 
-#: Clients at a time; more are turned away.
-MAX_CONNECTIONS = 256
+#: Clients at a time; more are turned away. Two sockets each: Windows' select takes 512.
+MAX_CONNECTIONS = 256 if os.name == "posix" else 240
+#: Seconds without a byte after which a client that has imported nothing makes room, when there are too many.
+IDLE_LIMIT = 5.0
+#: How long a CMD_UNLINK may be on its way from a client to the relay, in nanoseconds.
+WINDOW_NS = 100_000_000
+#: Events that are held for that, and bytes in them.
+_MAX_HELD, _MAX_HELD_BYTES = 4096, 1 << 20
 #: Seconds between two looks at events that are held back.
 _TICK = 0.05
 #: Seconds without accepting anybody, when that has failed.
@@ -61,7 +70,9 @@ class Relay:
         self._poller = make_poller()
         self._ready: dict[int, Callable[[int], None]] = {}  # by file descriptor
         self._chunks: list[Chunk] = []
-        self._hindsight = Hindsight(self._event)
+        self._hindsight: Hindsight[Observation] = Hindsight(
+            self._event, WINDOW_NS, max_events=_MAX_HELD, max_bytes=_MAX_HELD_BYTES
+        )
         self._captures: list[RelayCapture] = []
         self._connections: dict[Observation, Connection] = {}
         self._connecting = self._last = 0
@@ -82,16 +93,17 @@ class Relay:
     @property
     def hint(self) -> str:
         """How to attach a device through it."""
-        address = {"0.0.0.0": "ADDRESS", "::": "ADDRESS"}.get(self.address, self.address)
-        port = "" if self.port == DEFAULT_PORT else f"--tcp-port {self.port} "
-        busid = self.busids[0] if self.busids else "BUSID"
-        others = f" (or {', '.join(self.busids[1:])})" if self.busids[1:] else ""
-        return f"attach with: usbip {port}attach -r {address} -b {busid}{others}"
+        return attach_hint(self.address, self.port, self.busids)
 
     @property
     def clients(self) -> list[Observation]:
         """Who is connected."""
         return list(self._connections)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it forwards no more."""
+        return self._ended
 
     @property
     def busy(self) -> bool:
@@ -138,10 +150,8 @@ class Relay:
     def close(self) -> None:
         """Break off all connections, stop listening. May be called again."""
 
-        def end() -> None:
-            self._ending = True
-
-        self._call(end)
+        self._ending = True
+        self._call(_nothing)
         self._thread.join()
 
     # -- calls from other threads
@@ -193,14 +203,14 @@ class Relay:
         except Exception:
             log.exception("the relay ended because of our own fault")
         for connection in list(self._connections.values()):
-            connection.reset()
-        self._hindsight.flush()
+            self._guarded(connection.reset)
+        self._guarded(self._hindsight.flush)
         self._listener.close()
         with self._lock:
             self._ended = True
             calls = list(self._calls)
         for call in calls:
-            call()
+            self._guarded(call)
         for sock in (self._wake_read, self._wake_write):
             sock.close()
         if hasattr(self._poller, "close"):
@@ -212,13 +222,32 @@ class Relay:
         for fd, mask in self._poller.poll(_TICK if held else -1):
             handler = ready.get(fd)
             if handler is not None:
-                handler(mask)
+                try:
+                    handler(mask)
+                except Exception:
+                    self._failed(handler)
         if chunks:
             now_ns = chunks[-1][3]
             self._observe()
             self._hindsight.release(now_ns)
         elif held:
             self._hindsight.release(time.time_ns())
+
+    def _failed(self, handler: Callable[[int], None]) -> None:
+        """A handler has raised: if it is that of a connection, this one ends, and the others never notice."""
+        log.exception("the relay goes on after a fault of our own")
+        for connection in list(self._connections.values()):
+            if any(end is getattr(handler, "__self__", None) for end in connection.ends):
+                self._guarded(connection.reset)
+                if not connection.over:
+                    self._guarded(connection.abandon)
+
+    def _guarded(self, step: Callable[[], object]) -> None:
+        """The next one is taken whether this fails or not."""
+        try:
+            step()
+        except Exception:
+            log.exception("the relay goes on after a fault of our own")
 
     def _observe(self) -> None:
         for observation, from_client, data, timestamp_ns in self._chunks:
@@ -227,15 +256,13 @@ class Relay:
 
     def _event(self, observation: Observation, event: Event) -> None:
         """An event that is old enough."""
-        observation.passes(event)
+        self._guarded(functools.partial(observation.passes, event))
         for capture in list(self._captures):
             try:
                 capture.event(observation, event)
             except Exception:  # nobody is cut off for it
                 log.exception("a capture ends because of our own fault")
                 self._captures.remove(capture)
-        if type(event) is Imported:
-            log.info("client %d, %s, has imported %s", observation.number, observation.peer, observation.device)
 
     def _watch(self, sock: socket.socket, handler: Callable[[int], None]) -> None:
         self._poller.register(sock.fileno(), READABLE)
@@ -253,11 +280,11 @@ class Relay:
                 self._pause(error)
                 return
             peer = format_address(address[0], address[1])
-            full = len(self._connections) + self._connecting >= MAX_CONNECTIONS
-            if full or not may_connect(address[0], self._allow):
-                log.warning("%s is turned away: %s", peer, "too many clients" if full else "it is not allowed here")
-                self.turned_away += 1
-                _break_off(sock)
+            if not (may_connect(address[0], self._allow) or is_own_address(sock, address[0])):
+                self._turn_away(sock, peer, "it is not allowed here")
+                continue
+            if not self._has_room():
+                self._turn_away(sock, peer, "too many clients")
                 continue
             self._connecting += 1
             try:
@@ -265,10 +292,26 @@ class Relay:
                     target=self._connect, args=(sock, peer), name="usbip-relay-connect", daemon=True
                 ).start()
             except RuntimeError as error:  # this system has no thread left
-                log.warning("%s is turned away: %s", peer, error)
                 self._connecting -= 1
-                self.turned_away += 1
-                _break_off(sock)
+                self._turn_away(sock, peer, str(error))
+
+    def _turn_away(self, sock: socket.socket, peer: str, reason: str) -> None:
+        log.warning("%s is turned away: %s", peer, reason)
+        self.turned_away += 1
+        _break_off(sock)
+
+    def _has_room(self) -> bool:
+        """Whether one more client may come; the longest idle one that has imported nothing may have to go for it."""
+        if len(self._connections) + self._connecting < MAX_CONNECTIONS:
+            return True
+        idle = [c for c in self._connections.values() if not c.observation.imported]
+        longest = min(idle, key=lambda connection: connection.active_ns, default=None)
+        if longest is None or time.time_ns() - longest.active_ns < IDLE_LIMIT * 1e9:
+            return False
+        log.warning("client %d, %s, is dropped: too many clients, and it has been idle longest without a device",
+                    longest.observation.number, longest.observation.peer)  # fmt: skip
+        longest.reset()
+        return True
 
     def _pause(self, error: OSError) -> None:
         """Too many open files, mostly: the others go on, and a client waits."""
@@ -288,8 +331,9 @@ class Relay:
         """On a thread of its own: to the server, for this client."""
         try:
             server = self.server.connect()
-        except (UsbipError, OSError) as error:
-            log.warning("client %s: %s", peer, error)
+        except Exception as error:
+            expected = isinstance(error, (UsbipError, OSError))
+            log.warning("client %s: %s", peer, one_line(str(error)), exc_info=None if expected else error)
             _break_off(client)
             self._call(self._not_connected)
             return
@@ -311,9 +355,15 @@ class Relay:
             _break_off(client)
             _break_off(server)
             return
+        observation = Observation(self._last + 1, peer, self._hindsight.add)
+        try:
+            connection = Connection(client, server, observation, self._poller, self._chunks, self._over)
+        except Exception as error:  # no memory or room in the poller, mostly
+            log.warning("client %s cannot be served: %s", peer, error)
+            _break_off(client)
+            _break_off(server)
+            return
         self._last += 1
-        observation = Observation(self._last, peer, self._hindsight.add)
-        connection = Connection(client, server, observation, self._poller, self._chunks, self._over)
         self._connections[observation] = connection
         for end in connection.ends:
             self._ready[end.fd] = end.ready
@@ -323,11 +373,15 @@ class Relay:
         observation = connection.observation
         for end in connection.ends:
             self._ready.pop(end.fd, None)
+        del self._connections[observation]
         self._observe()  # what it has said belongs before its end
         observation.ended(time.time_ns())
-        del self._connections[observation]
         log.info("client %d, %s, is gone: %d bytes from it, %d to it", observation.number, observation.peer,
                  *connection.forwarded)  # fmt: skip
+
+
+def _nothing() -> None:
+    """For the relay's thread to wake up."""
 
 
 def _break_off(sock: socket.socket) -> None:

@@ -56,7 +56,7 @@ class RelayService(Source):
     def wait_unused(self, stopping: threading.Event | None = None) -> None:
         """Until nobody has been connected and nothing captured for LINGER seconds, or it is stopped."""
         unused_since = time.monotonic()
-        while not self._stopping.wait(_LOOK) and not (stopping is not None and stopping.is_set()):
+        while not self._waited() and not (stopping is not None and stopping.is_set()):
             if self.relay.busy or self.offer.captures:
                 unused_since = time.monotonic()
             elif time.monotonic() - unused_since >= LINGER:
@@ -65,12 +65,17 @@ class RelayService(Source):
     @property
     def stopped(self) -> bool:
         """Whether it is to end."""
-        return self._stopping.is_set()
+        return self._stopping.is_set() or self.relay.ended
 
     def wait_stopped(self) -> None:
         """Until it is to end."""
-        while not self._stopping.wait(_LOOK):  # a signal handler runs only between two waits
+        while not self._waited():  # a signal handler runs only between two waits
             pass
+
+    def _waited(self) -> bool:
+        """A moment later, or sooner: whether it is to end."""
+        self._stopping.wait(_LOOK)
+        return self.stopped
 
     # -- as the channel asks
 

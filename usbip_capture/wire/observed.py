@@ -26,7 +26,7 @@ class Submitted(NamedTuple):
 
 
 class Completed(NamedTuple):
-    """A URB is given back. unlink: seqnum of the CMD_UNLINK that asked for it, 0 if none did.
+    """A URB is completed. unlink: seqnum of the CMD_UNLINK that asked for it, 0 if none did.
 
     The completion's data is shorter than its `actual_length` if the recording has a gap.
     """
@@ -38,8 +38,16 @@ class Completed(NamedTuple):
     unlink: int
 
 
+class Unanswered(NamedTuple):
+    """A URB that is waited for no longer, because too many others are: no Completed follows for it."""
+
+    timestamp_ns: int
+    seqnum: int
+    urb: Urb
+
+
 class Unlink(NamedTuple):
-    """CMD_UNLINK: the client wants its URB `target` back. If that is completed already, the two have crossed."""
+    """CMD_UNLINK: the client unlinks its URB `target`. If that is completed already, the two have crossed."""
 
     timestamp_ns: int
     seqnum: int
@@ -71,7 +79,7 @@ class Ended(NamedTuple):
     reason: str
 
 
-Event: TypeAlias = "Imported | Submitted | Completed | Unlink | UnlinkReply | Noted | Ended"
+Event: TypeAlias = "Imported | Submitted | Completed | Unanswered | Unlink | UnlinkReply | Noted | Ended"
 
 
 class Stream:

@@ -5,6 +5,7 @@ The events are those that usbmon would have on the bus of the client:
   - RET_SUBMIT: Completed. With -ECONNRESET if its CMD_UNLINK was on the way, for the client's kernel says so too.
   - RET_UNLINK, whatever its status, of a URB that still waits: Completed with -ECONNRESET and nothing moved.
   - end of the connection: Completed with -ESHUTDOWN for each URB that still waits.
+  - more URBs that wait than are kept: Unanswered for the oldest.
 
 Nothing that a peer sends makes it raise. Where it cannot follow, it looks for the next message, notes why, and counts
 that in `counts`; after GIVE_UP bytes without a message it gives up.
@@ -14,7 +15,10 @@ Ref: Linux Documentation/usb/usbip_protocol.rst; drivers/usb/usbip/vhci_rx.c
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Sequence
+from itertools import islice
+from typing import TypeVar
 
 from usbip_capture.errors import RemoteProtocolError
 from usbip_capture.usb.info import DeviceInfo, Speed
@@ -31,15 +35,19 @@ from usbip_capture.wire.observed import (
     Noted,
     Stream,
     Submitted,
+    Unanswered,
     Unlink,
     UnlinkReply,
 )
+from usbip_capture.wire.operations import MAX_DEVICES
 from usbip_capture.wire.recognition import (
     MAX_OBSERVED,
     find_command,
     find_reply,
     imports_device,
     is_first_packet,
+    listed_device_length,
+    listed_devices,
     operation_reply_length,
     operation_request_length,
 )
@@ -63,6 +71,14 @@ from usbip_capture.wire.structs import (
 MAX_PENDING = 65_536
 #: URBs whose late reply can still be told from nonsense.
 _MAX_GHOSTS = 4096
+#: Isochronous packets of all URBs that are kept: many times what any client has.
+_MAX_PACKETS = 1 << 17
+#: A table that is full lets go of one in so many at once: to find the oldest costs a walk over what has left it.
+_SHARE = 16
+#: Half of the seqnums: the other half is "before".
+_HALF = 1 << 31
+
+T = TypeVar("T")
 
 _CONTROL = TransferType.CONTROL
 _BULK = TransferType.BULK
@@ -79,11 +95,14 @@ class Observer(Follower):
     over must not change afterwards, for events hold parts of it.
 
     from_start: False if the first bytes need not be the beginning of a message.
+    max_pending: URBs that are waited for at a time.
     info: the imported device; as far as it is known if the session was seen from its middle. None before.
     """
 
-    def __init__(self, *, from_start: bool = True) -> None:
+    def __init__(self, *, from_start: bool = True, max_pending: int = MAX_PENDING) -> None:
         super().__init__(from_start)
+        self._max_pending = max_pending
+        self._packets = 0  # isochronous ones of URBs that are kept
         self.info: DeviceInfo | None = None
         self._devid: int | None = None
         self._learner = EndpointLearner(DeviceInfo("", 0, 0, Speed.UNKNOWN, 0, 0))
@@ -91,9 +110,12 @@ class Observer(Follower):
         self._unknown: set[int] = set()  # endpoints of which nothing was learnt, until then
         self._pending: dict[int, Urb] = {}
         self._ghosts: dict[int, Urb] = {}
-        self._unlinks: dict[int, int] = {}  # seqnum of a CMD_UNLINK -> what it takes back
+        self._answerable = ChainMap(self._pending, self._ghosts)
+        self._unlinks: dict[int, int] = {}  # seqnum of a CMD_UNLINK -> what it unlinks
         self._unlinking: dict[int, int] = {}  # the other way round, while that is pending
-        self._doubtful: set[int] = set()  # URBs whose reply may have been missed
+        self._newest = 0  # seqnum of the last CMD_SUBMIT
+        self._doubtful: int | None = None  # replies to CMD_SUBMITs up to this one may have been missed
+        self._listing = 0  # devices of a list that are still to come
 
     @property
     def pending(self) -> int:
@@ -103,11 +125,10 @@ class Observer(Follower):
     @property
     def memory(self) -> int:
         """Bytes of memory that what is remembered takes, about."""
-        urbs = [*self._pending.values(), *self._ghosts.values()]
-        packets = sum(len(urb.packets) for urb in urbs)
-        numbers = len(self._unlinks) + len(self._unlinking) + len(self._doubtful)
+        urbs = len(self._pending) + len(self._ghosts)
+        unlinks = len(self._unlinks) + len(self._unlinking)
         learnt = self._learner.endpoints.descriptor_bytes
-        return self.held + 400 * len(urbs) + 150 * packets + 100 * numbers + 30 * learnt
+        return self.held + 400 * urbs + 150 * self._packets + 100 * unlinks + 30 * learnt
 
     def closed(self, timestamp_ns: int, reason: str = "the connection ended") -> list[Event]:
         """The connection is over, or one side has said that it sends no more."""
@@ -118,8 +139,8 @@ class Observer(Follower):
         for seqnum, urb in self._pending.items():
             unlink = self._unlinking.get(seqnum, 0)
             completion = unlinked(urb, -ECONNRESET if unlink else -ESHUTDOWN)
-            if seqnum in self._doubtful:
-                text = f"the reply to CMD_SUBMIT {seqnum} may be in what is missing; it is given back with the others"
+            if self._doubtful is not None and (self._doubtful - seqnum) & 0xFFFFFFFF < _HALF:
+                text = f"the reply to CMD_SUBMIT {seqnum} may be in what is missing; it ends here with the others"
                 events.append(Noted(timestamp_ns, text))
             events.append(Completed(timestamp_ns, seqnum, urb, completion, unlink))
         self._pending.clear()
@@ -158,9 +179,12 @@ class Observer(Follower):
         if devid != self._devid:
             self._joined(devid, timestamp_ns)
         urb = Urb(kind or _ISO, address, length, b"", setup, flags, interval, start_frame, packets)
-        if len(self._pending) >= MAX_PENDING:
-            self._forget_oldest()
+        if len(self._pending) >= self._max_pending or self._packets > _MAX_PACKETS:
+            self._make_room(timestamp_ns)
+        if packets:
+            self._packets += len(packets)
         self._pending[seqnum] = urb
+        self._newest = seqnum
         end = at + (stream.hole if 0 < stream.hole < body else body)
         self._events.append(Submitted(timestamp_ns, seqnum, urb, data[at + HEADER_SIZE : end]))
         return total
@@ -198,7 +222,7 @@ class Observer(Follower):
             self._joined(devid, timestamp_ns)
         self._unlinks[seqnum] = target
         if len(self._unlinks) > MAX_PENDING:
-            self._unlinks.pop(next(iter(self._unlinks)))
+            _pop_oldest(self._unlinks)
         if target in self._pending:
             self._unlinking[target] = seqnum
         self._events.append(Unlink(timestamp_ns, seqnum, target, bytes(data[at : at + HEADER_SIZE])))
@@ -226,22 +250,29 @@ class Observer(Follower):
     def _find(self, stream: Stream, data: Buffer, at: int) -> int:
         if stream is self._client:
             return find_command(data, at, self._devid)
-        return find_reply(data, at, self._pending.keys() | self._ghosts.keys(), self._unlinks)
+        return find_reply(data, at, self._answerable, self._unlinks)
 
     def _doubt(self, stream: Stream) -> None:
         if stream is self._server:
-            self._doubtful = set(self._pending)
+            self._doubtful = self._newest  # clients count their messages
+            self._listing = 0
 
-    def _forget_oldest(self) -> None:
-        oldest = next(iter(self._pending))
-        self._pending.pop(oldest)
-        self._unlinking.pop(oldest, None)
-        self._count("URB that was never answered")
+    def _make_room(self, timestamp_ns: int) -> None:
+        if self._packets > _MAX_PACKETS:
+            self._ghosts.clear()
+            self._packets = sum(len(urb.packets) for urb in self._pending.values())
+            if len(self._pending) < self._max_pending and self._packets <= _MAX_PACKETS:
+                return
+        for seqnum, urb in _pop_oldest(self._pending):
+            self._unlinking.pop(seqnum, None)
+            self._count("URB that was never answered")
+            self._packets -= len(urb.packets)
+            self._events.append(Unanswered(timestamp_ns, seqnum, urb))
 
     # -- what the server sends
 
     def _reply(self, stream: Stream, data: Buffer, at: int, size: int, timestamp_ns: int) -> int:
-        if size < HEADER_SIZE or data[at]:
+        if size < HEADER_SIZE or data[at] or self._listing:
             return self._operation_reply(stream, data, at, size, timestamp_ns)
         command, seqnum, _, _, _, status, actual, start_frame, count, errors = RET_SUBMIT.unpack_from(data, at)
         if command != USBIP_RET_SUBMIT:
@@ -264,9 +295,11 @@ class Observer(Follower):
             stream.need = total
             return 0
         if self._pending.pop(seqnum, None) is None:
-            del self._ghosts[seqnum]
-            self._count("RET_SUBMIT after the URB was taken back")
+            self._packets -= len(self._ghosts.pop(seqnum).packets)
+            self._count("RET_SUBMIT after its URB was unlinked")
             return total
+        if urb.packets:
+            self._packets -= len(urb.packets)
         unlink = self._unlinking.pop(seqnum, 0) if self._unlinking else 0
         if unlink:
             status = -ECONNRESET
@@ -305,12 +338,18 @@ class Observer(Follower):
             self._unlinking.pop(target, None)
             self._ghosts[target] = urb
             if len(self._ghosts) > _MAX_GHOSTS:
-                self._ghosts.pop(next(iter(self._ghosts)))
+                self._packets -= sum(len(ghost.packets) for _, ghost in _pop_oldest(self._ghosts))
             self._events.append(Completed(timestamp_ns, target, urb, unlinked(urb), seqnum))
         return HEADER_SIZE
 
     def _operation_reply(self, stream: Stream, data: Buffer, at: int, size: int, timestamp_ns: int) -> int:
-        """An OP reply, or less than a header."""
+        """An OP reply, a device in a list of these, or less than a header."""
+        if self._listing:
+            stream.need = need = listed_device_length(data, at, size)
+            if size < need:
+                return 0
+            self._listing -= 1
+            return need
         if not data[at]:
             stream.need = HEADER_SIZE
             return 0
@@ -319,6 +358,9 @@ class Observer(Follower):
             return self._lose(stream, _UNKNOWN.format(stream.name), timestamp_ns)
         if size < need:
             return 0
+        self._listing = listed_devices(data, at, need)
+        if self._listing > MAX_DEVICES:
+            return self._lose(stream, _UNKNOWN.format(stream.name), timestamp_ns)
         if imports_device(data, at, need):
             self.info = info = unpack_device(data[at + OP_COMMON.size : at + need])
             self._devid = info.devid
@@ -326,3 +368,11 @@ class Observer(Follower):
             self._forget_kinds()
             self._events.append(Imported(timestamp_ns, info, seen=True))
         return need
+
+
+def _pop_oldest(table: dict[int, T]) -> list[tuple[int, T]]:
+    """Take out a share of what has been there longest."""
+    oldest = list(islice(table.items(), max(len(table) // _SHARE, 1)))
+    for seqnum, _ in oldest:
+        del table[seqnum]
+    return oldest

@@ -1,17 +1,21 @@
 """USB/IP messages found by their content: which TCP connection is a session, and where its next message begins.
 
-Nothing marks the beginning of a message. A header is taken for one when every field of it has a value that peers
-send, and when the message after it, as far as it is there, looks like one too.
+Nothing marks the beginning of a message. A header is taken for one when every field that says something has a value
+that peers send, and when the message after it, as far as it is there, looks like one too. Fields that say nothing of
+this URB hold anything with some peers, so they only make up for what else is missing: number_of_packets, interval and
+start_frame where it is not isochronous, the flags, devid in what some clients send (0), the padding of replies.
 
 Ref: Linux Documentation/usb/usbip_protocol.rst; drivers/usb/usbip/stub_rx.c, valid_request
 """
 
 from __future__ import annotations
 
-from collections.abc import Container
+import re
+from collections.abc import Container, Mapping
 
-from usbip_capture.usb.urb import Buffer
-from usbip_capture.wire.operations import MAX_DEVICES
+from usbip_capture.errors import RemoteProtocolError
+from usbip_capture.usb.urb import Buffer, Urb
+from usbip_capture.wire.client import reply_body_length
 from usbip_capture.wire.structs import (
     BUSID_SIZE,
     CMD_SUBMIT,
@@ -32,7 +36,6 @@ from usbip_capture.wire.structs import (
     RET_SUBMIT,
     USBIP_CMD_SUBMIT,
     USBIP_CMD_UNLINK,
-    USBIP_RET_SUBMIT,
     USBIP_RET_UNLINK,
     VERSIONS,
 )
@@ -43,10 +46,14 @@ MAX_OBSERVED = 16 << 20
 _MAX_INTERVAL = 1 << 15
 _NOTHING = bytes(24)
 _RET_PADDING = bytes(8)
-_SUBMIT_START = USBIP_CMD_SUBMIT.to_bytes(4, "big")
-_UNLINK_START = USBIP_CMD_UNLINK.to_bytes(4, "big")
-_RET_SUBMIT_START = USBIP_RET_SUBMIT.to_bytes(4, "big")
-_RET_UNLINK_START = USBIP_RET_UNLINK.to_bytes(4, "big")
+_NO_SETUP = bytes(8)
+#: Status values are errno numbers: negative, but positive ones of some servers are not nonsense.
+_MAX_ERRNO = 4096
+# Both kinds at once, so that one that is rare does not have all of the rest looked through again for each other one.
+_COMMAND_START = re.compile(rb"\0\0\0[\1\2]")
+_REPLY_START = re.compile(rb"\0\0\0[\3\4]")
+#: Where a header may begin, there are so many bytes less than there are bytes.
+_START_SIZE = 4
 
 
 def is_operation_request(data: Buffer) -> bool:
@@ -65,40 +72,45 @@ def command_length(data: Buffer, at: int, devid: int | None) -> int:
     command, seqnum, device, direction, ep, flags, length, _, packets, interval, setup = CMD_SUBMIT.unpack_from(
         data, at
     )
-    if not seqnum or not device or (devid is not None and device != devid):
+    if not seqnum or (device and devid is not None and device != devid):
         return 0
     if command == USBIP_CMD_UNLINK:
         target = CMD_UNLINK.unpack_from(data, at)[5]
-        return HEADER_SIZE if target and bytes(data[at + 24 : at + HEADER_SIZE]) == _NOTHING else 0
+        return HEADER_SIZE if target and (device or devid == 0) and data[at + 24 : at + HEADER_SIZE] == _NOTHING else 0
     if command != USBIP_CMD_SUBMIT or direction > 1 or ep > 15 or not 0 <= length <= MAX_OBSERVED:
         return 0
-    if not NOT_ISO <= packets <= MAX_ISO_PACKETS or not 0 <= interval <= _MAX_INTERVAL or flags >> 24:
-        return 0
-    if not ep and setup[6] | setup[7] << 8 != length:
+    if ep:
+        # One of the two has to be as it is meant: a client that leaves both to chance is not known.
+        if setup != _NO_SETUP and not _usual(packets, interval, flags):
+            return 0
+    elif setup[6] | setup[7] << 8 != length or not (device or any(setup)):
         return 0
     return HEADER_SIZE + (0 if direction else length)
 
 
+def _usual(packets: int, interval: int, flags: int) -> bool:
+    """Whether fields that mean something in some URBs only are as they would have to be there."""
+    return NOT_ISO <= packets <= MAX_ISO_PACKETS and 0 <= interval <= _MAX_INTERVAL and not flags >> 24
+
+
 def find_command(data: Buffer, at: int, devid: int | None) -> int:
     """Where the first CMD_SUBMIT or CMD_UNLINK begins, from `at` on; -1 if there is none."""
-    raw = bytes(data)
-    while (at := _earliest(raw, at, _SUBMIT_START, _UNLINK_START)) >= 0:
-        if len(raw) - at < HEADER_SIZE:
-            return -1
-        length = command_length(raw, at, devid)
-        if length and _command_follows(raw, at + length, at, devid):
+    end = len(data) - HEADER_SIZE + _START_SIZE
+    while (start := _COMMAND_START.search(data, at, end)) is not None:
+        at = start.start()
+        length = command_length(data, at, devid)
+        if length and _command_follows(data, at + length, at, devid):
             return at
         at += 1
     return -1
 
 
-def find_reply(data: Buffer, at: int, submits: Container[int], unlinks: Container[int]) -> int:
+def find_reply(data: Buffer, at: int, submits: Mapping[int, Urb], unlinks: Container[int]) -> int:
     """Where the first RET_SUBMIT or RET_UNLINK begins that answers one of these seqnums; -1 if there is none."""
-    raw = bytes(data)
-    while (at := _earliest(raw, at, _RET_SUBMIT_START, _RET_UNLINK_START)) >= 0:
-        if len(raw) - at < HEADER_SIZE:
-            return -1
-        if _is_reply(raw, at, submits, unlinks):
+    end = len(data) - HEADER_SIZE + _START_SIZE
+    while (start := _REPLY_START.search(data, at, end)) is not None:
+        at = start.start()
+        if _is_reply(data, at, submits, unlinks):
             return at
         at += 1
     return -1
@@ -124,7 +136,10 @@ def operation_request_length(data: Buffer, at: int, size: int) -> int:
 
 
 def operation_reply_length(data: Buffer, at: int, size: int) -> int:
-    """Bytes of the OP reply at `at`, as far as `size` bytes tell; 0 if it is none."""
+    """Bytes of the OP reply at `at`, as far as `size` bytes tell; 0 if it is none.
+
+    Of a list of devices only what comes before the first one: see `listed_devices`.
+    """
     need = OP_COMMON.size
     if size < need:
         return need
@@ -135,18 +150,21 @@ def operation_reply_length(data: Buffer, at: int, size: int) -> int:
         return need
     if code == OP_REP_IMPORT:
         return need + DEVICE.size
-    need += DEVLIST_COUNT.size
-    if size < need:
-        return need
-    (count,) = DEVLIST_COUNT.unpack_from(data, at + OP_COMMON.size)
-    if count > MAX_DEVICES:
+    return need + DEVLIST_COUNT.size
+
+
+def listed_devices(data: Buffer, at: int, length: int) -> int:
+    """How many devices follow the OP reply at `at`, of `length` bytes; more than MAX_DEVICES is nonsense."""
+    if length != OP_COMMON.size + DEVLIST_COUNT.size:
         return 0
-    for left in range(count, 0, -1):
-        if size < need + DEVICE.size:
-            return need + left * DEVICE.size  # so much at least: not a new attempt for each device
-        need += DEVICE.size
-        need += INTERFACE.size * data[at + need - 1]  # bNumInterfaces, the last field of a device
-    return need
+    return int(DEVLIST_COUNT.unpack_from(data, at + OP_COMMON.size)[0])
+
+
+def listed_device_length(data: Buffer, at: int, size: int) -> int:
+    """Bytes of the device at `at` in a list of devices, as far as `size` bytes tell."""
+    if size < DEVICE.size:
+        return DEVICE.size
+    return DEVICE.size + INTERFACE.size * data[at + DEVICE.size - 1]  # bNumInterfaces, the last field of a device
 
 
 def imports_device(data: Buffer, at: int, length: int) -> bool:
@@ -155,24 +173,35 @@ def imports_device(data: Buffer, at: int, length: int) -> bool:
     return bool(length == OP_COMMON.size + DEVICE.size and code == OP_REP_IMPORT and not status)
 
 
-def _earliest(raw: bytes, at: int, one: bytes, other: bytes) -> int:
-    first = raw.find(one, at)
-    second = raw.find(other, at, None if first < 0 else first + len(other))
-    return second if first < 0 or 0 <= second < first else first
-
-
-def _command_follows(raw: bytes, end: int, start: int, devid: int | None) -> bool:
+def _command_follows(data: Buffer, end: int, start: int, devid: int | None) -> bool:
     """Whether a message can begin at `end`, right behind the one at `start` or behind its packet descriptors."""
-    packets = int.from_bytes(raw[start + 32 : start + 36], "big")
+    if devid is None:
+        devid = int.from_bytes(data[start + 8 : start + 12], "big")
+    packets = int.from_bytes(data[start + 32 : start + 36], "big")
     places = [end, end + packets * ISO_PACKET_SIZE] if 0 < packets <= MAX_ISO_PACKETS else [end]
-    return any(len(raw) - place < HEADER_SIZE or command_length(raw, place, devid) for place in places)
+    return any(len(data) - place < HEADER_SIZE or command_length(data, place, devid) for place in places)
 
 
-def _is_reply(raw: bytes, at: int, submits: Container[int], unlinks: Container[int]) -> bool:
-    command, seqnum, _, direction, ep, status, actual, _, _, _ = RET_SUBMIT.unpack_from(raw, at)
-    if direction > 1 or ep > 15 or not -4096 < status <= 0:
+def _is_reply(data: Buffer, at: int, submits: Mapping[int, Urb], unlinks: Container[int]) -> bool:
+    command, seqnum, _, direction, ep, status, actual, _, packets, _ = RET_SUBMIT.unpack_from(data, at)
+    if direction > 1 or ep > 15 or not -_MAX_ERRNO < status < _MAX_ERRNO:
         return False
     if command == USBIP_RET_UNLINK:
-        return seqnum in unlinks and raw[at + 24 : at + HEADER_SIZE] == _NOTHING
-    padding = raw[at + 40 : at + HEADER_SIZE]
-    return seqnum in submits and 0 <= actual <= MAX_OBSERVED and padding == _RET_PADDING
+        if seqnum not in unlinks:
+            return False
+        usual, length = data[at + 24 : at + HEADER_SIZE] == _NOTHING, HEADER_SIZE
+    else:
+        urb = submits.get(seqnum)
+        if urb is None:
+            return False
+        try:
+            length = HEADER_SIZE + sum(reply_body_length(urb, actual, packets))
+        except RemoteProtocolError:
+            return False
+        usual = data[at + 40 : at + HEADER_SIZE] == _RET_PADDING
+    return usual or _reply_follows(data, at + length)
+
+
+def _reply_follows(data: Buffer, at: int) -> bool:
+    """Whether a reply can begin at `at`, as far as that is there."""
+    return len(data) - at < HEADER_SIZE or _REPLY_START.match(data, at) is not None

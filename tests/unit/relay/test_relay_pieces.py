@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 from usbip_capture.errors import LocalProtocolError, RemoteProtocolError
 from usbip_capture.live import messages
 from usbip_capture.live.messages import Lines
-from usbip_capture.relay.hindsight import WINDOW_NS, Hindsight
 from usbip_capture.relay.listening import listen_address, may_connect, parse_networks
 from usbip_capture.relay.observation import Observation
 from usbip_capture.relay.readiness import READABLE, WRITABLE, Poller, PollPoller, SelectPoller
+from usbip_capture.relay.relay import WINDOW_NS
 from usbip_capture.relay.seen import SeenRequests
 from usbip_capture.usb.setup import get_descriptor, set_configuration, set_interface
 from usbip_capture.usb.status import ECONNRESET
 from usbip_capture.usb.urb import Completion, TransferType, Urb
-from usbip_capture.wire.observed import Completed, Event, Unlink
+from usbip_capture.wire.hindsight import Hindsight
+from usbip_capture.wire.observed import Completed, Event, Submitted, Unlink
 
 READ = Urb(TransferType.BULK, 0x81, 64)
 
@@ -34,7 +35,9 @@ class Held:
 
     def __init__(self) -> None:
         self.out: list[Event] = []
-        self.hindsight = Hindsight(lambda _, event: self.out.append(event))
+        self.hindsight: Hindsight[Observation] = Hindsight(
+            lambda _, event: self.out.append(event), WINDOW_NS, max_events=4096, max_bytes=1 << 20
+        )
         self.one, self.other = (Observation(n, "", self.hindsight.add) for n in (1, 2))
 
 
@@ -67,6 +70,10 @@ def test_what_is_held_is_bounded() -> None:
     for number in range(100):
         held.hindsight.add(held.one, [completed(0, number, bytes(100_000))])
     assert len(held.out) >= 88
+    held.hindsight.flush()
+    write = Urb(TransferType.BULK, 0x02, 100_000)
+    held.hindsight.add(held.one, [Submitted(0, number, write, bytes(100_000)) for number in range(100)])
+    assert len(held.hindsight.items) <= 11
     held.hindsight.flush()
     for number in range(10_000):
         held.hindsight.add(held.one, [completed(0, number, b"")])
@@ -126,7 +133,7 @@ def test_where_to_listen(text: str, address: tuple[str, int]) -> None:
 
 
 def test_what_is_no_address_to_listen_on_is_a_sentence() -> None:
-    with pytest.raises(LocalProtocolError, match=r"'localhost:0:1' is no address to listen on"):
+    with pytest.raises(LocalProtocolError, match=r"'localhost:0:1' is not an address to listen on"):
         listen_address("localhost:0:1")
 
 
@@ -136,7 +143,7 @@ def test_who_may_connect() -> None:
         assert may_connect(peer, allow) == (not peer.startswith("fe80")), peer
     for peer in ("192.0.3.1", "198.51.100.8", "2001:db9::1", "::ffff:10.0.0.1"):
         assert not may_connect(peer, allow), peer
-    with pytest.raises(LocalProtocolError, match="no network"):
+    with pytest.raises(LocalProtocolError, match="not a network"):
         parse_networks("192.0.2.0/24, here")
 
 

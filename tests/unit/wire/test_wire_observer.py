@@ -35,7 +35,17 @@ from usbip_capture.usb.status import ECONNRESET, ESHUTDOWN, EXDEV
 from usbip_capture.usb.urb import Completion, IsoPacket, TransferType, Urb
 from usbip_capture.wire import structs
 from usbip_capture.wire.following import GIVE_UP
-from usbip_capture.wire.observed import Completed, Ended, Event, Imported, Noted, Submitted, Unlink, UnlinkReply
+from usbip_capture.wire.observed import (
+    Completed,
+    Ended,
+    Event,
+    Imported,
+    Noted,
+    Submitted,
+    Unanswered,
+    Unlink,
+    UnlinkReply,
+)
 from usbip_capture.wire.observer import MAX_PENDING, Observer
 
 GOLDEN = sorted((Path(__file__).parents[2] / "golden").glob("*/usbip.pcap"))
@@ -181,7 +191,7 @@ def test_reply_after_its_urb_was_taken_back_is_left_out() -> None:
     events = watch([*imported(), *late, *run(3, READ, b"next")], observer)
     assert bytes(completions(events)[3].completion.data) == b"next"
     assert len([e for e in events if isinstance(e, Completed)]) == 2
-    assert observer.counts == {"RET_SUBMIT after the URB was taken back": 1}
+    assert observer.counts == {"RET_SUBMIT after its URB was unlinked": 1}
 
 
 def test_second_answer_to_an_unlink_is_counted() -> None:
@@ -363,10 +373,35 @@ def test_gives_up_with_a_reason() -> None:
 def test_urbs_that_are_never_answered_are_bounded() -> None:
     observer = Observer()
     watch(imported(), observer)
+    waiting: dict[int, Urb] = {}
     for seqnum in range(1, MAX_PENDING + 11):
-        observer.client(submit(seqnum, READ)[1], seqnum)
-    assert observer.pending == MAX_PENDING
-    assert observer.counts == {"URB that was never answered": 10}
+        for event in observer.client(submit(seqnum, READ)[1], seqnum):
+            if isinstance(event, Submitted):
+                waiting[event.seqnum] = event.urb
+            elif isinstance(event, Unanswered):
+                assert waiting.pop(event.seqnum) is event.urb
+        assert observer.pending == len(waiting) <= MAX_PENDING
+    forgotten = observer.counts["URB that was never answered"]
+    assert forgotten + observer.pending == MAX_PENDING + 10
+    assert list(waiting) == list(range(forgotten + 1, MAX_PENDING + 11))  # the oldest ones went
+    assert observer.pending > MAX_PENDING * 9 // 10
+
+
+def test_packets_of_urbs_that_are_never_answered_are_bounded() -> None:
+    observer = Observer()
+    watch([*imported(), *described()], observer)
+    urb = iso_in(1024)
+    held = 0
+    for seqnum in range(3, 600):
+        events = watch([submit(seqnum, urb), unlink(10_000 + seqnum, seqnum)][: 1 + seqnum % 2], observer)
+        if seqnum % 2:
+            events += watch([unlink_reply(10_000 + seqnum, 0)], observer)
+        held += sum(isinstance(e, Submitted) for e in events)
+        held -= sum(isinstance(e, (Completed, Unanswered)) for e in events)
+        assert observer.pending == held
+        assert len(observer._ghosts) + observer.pending <= 130
+    done = Completion(0, 0, packets=[IsoPacket(p.offset, p.length, 0, 0) for p in urb.packets])
+    assert 9000 in completions(watch([submit(9000, urb), reply(9000, urb, done)], observer))
 
 
 @given(
