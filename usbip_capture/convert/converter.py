@@ -7,13 +7,14 @@ from collections.abc import Callable, Container
 
 from usbip_capture.convert.fragments import Fragments
 from usbip_capture.convert.hindsight import Hindsight
-from usbip_capture.convert.link import ETHERNET, SYN, Segment, ip_finder, tcp_segment
+from usbip_capture.convert.link import ETHERNET, SYN, Segment, hidden_in, ip_finder, tcp_segment, tunnel_in
 from usbip_capture.convert.output import Output, UsbInterface
 from usbip_capture.convert.pcap import read_packets
 from usbip_capture.convert.sessions import Session, SessionTable
 from usbip_capture.convert.source import Source
 from usbip_capture.errors import CaptureError
 from usbip_capture.records.unlinks import unlink_comment
+from usbip_capture.report.link_types import link_type_label
 from usbip_capture.shown import one_line
 from usbip_capture.usb.urb import Buffer
 from usbip_capture.wire.observed import Completed, Ended, Event, Imported, Noted, Submitted, Unlink, UnlinkReply
@@ -47,6 +48,7 @@ class Converter:
         self.packets = self.urbs = 0
         self.unread: Counter[int] = Counter()  # packets by link types that cannot be read
         self.error: CaptureError | None = None
+        self._hidden: Counter[str] = Counter()  # packets that can hold TCP where it is not looked for
         self._source = source
         self._output = output
         self._on_portion = on_portion
@@ -84,7 +86,9 @@ class Converter:
 
     def _of_all(self) -> list[str]:
         """Remarks that are of no session."""
-        said = [f"link type {kind} cannot be read: {count} packets" for kind, count in sorted(self.unread.items())]
+        said = [f"{link_type_label(kind)} cannot be read: {n} packets" for kind, n in sorted(self.unread.items())]
+        if not self.sessions:
+            said += [f"{what} is not looked into: {n} packets" for what, n in self._hidden.most_common(_MAX_REMARKS)]
         if self._cut:
             said.append(f"packets of which only the beginning was recorded (tcpdump -s 0 records all): {self._cut}")
         if self._other_urbs:
@@ -147,6 +151,8 @@ class Converter:
         """What is no TCP segment as it is: the whole packet, and the segment in it, if this completes one."""
         if missing:
             self._cut += 1
+        if tunnel := tunnel_in(data, at, end):
+            self._hidden[tunnel] += 1
         whole = self._fragments.add(now_ns, data, at, end)
         return (data, None) if whole is None else (whole, tcp_segment(whole, 0, len(whole)))
 
@@ -155,7 +161,10 @@ class Converter:
         if finder is None:
             self.unread[link_type] += 1
             return -1
-        return finder(data, start, end)
+        found = finder(data, start, end)
+        if found < 0 and (hidden := hidden_in(link_type, data, start, end)):
+            self._hidden[hidden] += 1
+        return found
 
     def _portion(self, now_ns: int, size: int) -> None:
         self._hindsight.portion(now_ns, size)

@@ -12,6 +12,7 @@ from struct import Struct
 from typing import TypeAlias
 
 from usbip_capture.errors import CaptureError
+from usbip_capture.records.packed import packed_with
 
 # time stamp (ns), link type, portion, where the packet begins and ends in it, bytes of the packet that are missing
 Packet: TypeAlias = "tuple[int, int, bytes, int, int, int]"
@@ -56,7 +57,17 @@ def read_packets(read: Callable[[], bytes], name: str) -> Iterator[Packet]:
                 # The upper bits tell of checksums at the end of a frame.
                 yield from _classic(read, data, order, _MAGIC[magic], link_type & 0xFFFF, name)
                 return
-    raise CaptureError(f"{name} is no recording of packets: pcap or pcapng is needed, gzip'ed or not")
+    raise CaptureError(not_a_recording(name, data))
+
+
+def not_a_recording(name: str, data: bytes) -> str:
+    """What to say of a file that begins with `data`."""
+    packed = packed_with(name, data)
+    if packed is not None:
+        return packed
+    if not data:
+        return f"{name} is empty"
+    return f"{name} is not a recording of packets: pcap or pcapng is needed, gzip'ed or not"
 
 
 def _at_least(read: Callable[[], bytes], data: bytes, size: int) -> bytes:

@@ -11,16 +11,13 @@ from io import BufferedReader
 from typing import cast
 
 from usbip_capture.errors import CaptureError
+from usbip_capture.records.packed import packed_with
 from usbip_capture.report.packets import CutOff, Damaged
 
 _CHUNK = 1 << 20
 _MAGIC = 4
 _GZIP = b"\x1f\x8b"
 _WITH_GZIP_HEADER = 16 + zlib.MAX_WBITS
-# What other programs pack with, by how it begins: named, so that one knows what to do.
-_PACKED = {
-    b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4", b"BZh": "bzip2", b"\xfd7zX": "xz", b"PK\x03\x04": "zip",
-}  # fmt: skip
 
 
 def printable(text: str) -> str:
@@ -107,9 +104,9 @@ def _reads_of(file: BufferedReader) -> Callable[[], bytes]:
 def _checked(source: Source) -> Source:
     if not source.first:
         raise CaptureError(f"{source.name} is empty")
-    for magic, program in _PACKED.items():
-        if source.first.startswith(magic):
-            raise CaptureError(f"{source.name} is packed with {program}: unpack it first (gzip is read as it is)")
+    packed = packed_with(source.name, source.first)
+    if packed is not None:
+        raise CaptureError(packed)
     return source
 
 
