@@ -52,7 +52,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=HelpFormatter,
     )
     parser.add_argument("input", metavar="IN", help="the recording of TCP; - is standard input")
-    parser.add_argument("output", metavar="OUT", help="the capture of USB; - is standard output")
+    parser.add_argument(
+        "output",
+        metavar="OUT",
+        help="the capture of USB, replaced when it is complete if it exists; - is standard output",
+    )
     parser.add_argument(
         "--port",
         type=_port,
@@ -84,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from usbip_capture.convert.target import Target
 
     if args.record_unlinks and args.format != "pcapng":
-        args.parser.error(f"--record-unlinks needs --format pcapng: {args.format} has but one interface")
+        args.parser.error(f"--record-unlinks needs --format pcapng: {args.format} has only one interface")
     source = Source(args.input)
     target: Target | None = None
     begun = False

@@ -108,7 +108,7 @@ def _classic(
                 break
         seconds, ticks, captured, original = header(data, at)
         if captured > _MAX_PACKET:
-            raise CaptureError(f"{name} is damaged: a packet of {captured} bytes cannot be")
+            raise CaptureError(f"{name} is damaged: it has a packet that claims {captured} bytes")
         if end - at < 16 + captured:
             data, at = _at_least(read, data[at:], 16 + captured), 0
             end = len(data)
@@ -163,7 +163,7 @@ def _pcapng(read: Callable[[], bytes], data: bytes, name: str) -> Iterator[Packe
             head, packet = Struct(order + "II"), Struct(order + "IIIII")
         kind, length = head.unpack_from(data, at)
         if length < 12 or length & 3 or (length > _MAX_WHOLE_BLOCK and (kind in _READ or length > MAX_BLOCK)):
-            raise CaptureError(f"{name} is damaged: a block of {length} bytes cannot be")
+            raise CaptureError(f"{name} is damaged: it has a block that claims {length} bytes")
         if end - at < length:
             more = _refilled(read, data[at:], length, leave_out=kind not in _READ)
             if more is None:

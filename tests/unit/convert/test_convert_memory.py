@@ -81,14 +81,14 @@ def small_parts_of_large_portions() -> Iterator[bytes]:
 def urbs_that_are_never_answered() -> Iterator[bytes]:
     yield PCAP
     for number in range(40):
-        yield connection(number, [*imported(), (CLIENT, b"".join(submit(1 + i, 8) for i in range(30_000)))])
+        yield connection(number, [*imported(), (CLIENT, b"".join(submit(1 + i, 8) for i in range(20_000)))])
 
 
 def isochronous_urbs_that_are_never_answered() -> Iterator[bytes]:
     yield PCAP
     descriptors = structs.ISO_PACKET.pack(0, 8, 0, 0) * 1024
     for number in range(20):
-        data = b"".join(submit(1 + i, 8 * 1024, packets=1024) + descriptors for i in range(400))
+        data = b"".join(submit(1 + i, 8 * 1024, packets=1024) + descriptors for i in range(200))
         yield connection(number, [*imported(), (CLIENT, data)])
 
 
