@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from usbip_capture.convert.converter import Converter
     from usbip_capture.convert.output import Output
     from usbip_capture.convert.source import Source
+    from usbip_capture.convert.target import Target
 
 #: Link types of captures that are of USB already.
 _USB = {189: " (USB as usbmon has it)", 220: " (USB as usbmon has it)", 249: " (USB as USBPcap has it)"}
@@ -54,7 +55,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=HelpFormatter,
     )
     parser.add_argument("input", metavar="IN", help="the recording of TCP; - is standard input")
-    parser.add_argument("output", metavar="OUT", help="the capture of USB; - is standard output")
+    parser.add_argument(
+        "output",
+        metavar="OUT",
+        help="the capture of USB, replaced when it is complete if it exists; - is standard output",
+    )
     parser.add_argument(
         "--port",
         type=port,
@@ -82,33 +87,39 @@ def run(args: argparse.Namespace) -> int:
     from usbip_capture.capture.sinks import ReaderGone
     from usbip_capture.convert.converter import Converter
     from usbip_capture.convert.source import Source
+    from usbip_capture.convert.target import Target
 
     if args.format is None:
         args.format = "pcap" if args.output.lower().endswith((".pcap", ".cap")) else "pcapng"
     if args.record_unlinks and args.format != "pcapng":
-        args.parser.error(f"--record-unlinks needs --format pcapng: {args.format} has but one interface")
+        args.parser.error(f"--record-unlinks needs --format pcapng: {args.format} has only one interface")
     source = Source(args.input)
-    sink: Sink | None = None
+    target: Target | None = None
+    begun = False
     try:
-        if args.output != "-" and source.same_file(args.output):
-            raise CaptureError(f"{args.output} is what is read: name another file for the output")
         source.check()
         kind = source.link_type()
         if kind in _USB:
             raise _no_tcp(source, [kind])  # IN and OUT swapped, perhaps: nothing is written over
-        sink = _sink(args)
+        target = Target(args.output, source, text=args.format == "text")
         progress = _Progress(source)
-        converter = Converter(source, _output(args, sink), ports=args.port, on_portion=progress.portion)
+        converter = Converter(source, _output(args, target.sink), ports=args.port, on_portion=progress.portion)
         progress.converter = converter
+        begun = True
         with _interrupted(source.stop):
             converter.run()
         progress.clear()
+        if converter.sessions:
+            kept, target = target, None
+            kept.keep()
     except ReaderGone:
         return 0
+    except MemoryError:
+        raise CaptureError(f"{source.name} needs more memory to convert than there is: split it (editcap -c)") from None
     finally:
         source.close()
-        if sink is not None:
-            sink.close()
+        if target is not None:
+            target.discard(failed=begun and bool(converter.urbs))
     return _report(converter, source)
 
 
@@ -130,14 +141,6 @@ def _interrupted(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _sink(args: argparse.Namespace) -> Sink:
-    from usbip_capture.capture.sinks import StreamSink, open_sink
-
-    if args.output == "-" and args.format == "text" and sys.stdout.isatty():
-        return StreamSink(sys.stdout.buffer, "standard output")
-    return open_sink(args.output)
 
 
 def _output(args: argparse.Namespace, sink: Sink) -> Output:
@@ -173,7 +176,11 @@ def _report(converter: Converter, source: Source) -> int:
 
 
 def _no_tcp(source: Source, link_types: list[int]) -> CaptureError:
-    kinds = " and ".join(f"link type {kind}{_USB.get(kind, '')}" for kind in link_types)
+    from usbip_capture.report.link_types import link_type_label
+
+    kinds = " and ".join(
+        f"link type {kind}{_USB[kind]}" if kind in _USB else link_type_label(kind) for kind in link_types
+    )
     return CaptureError(f"{source.name} holds only packets of {kinds}: a recording of TCP is needed")
 
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Container
 
 from usbip_capture.convert.fragments import Fragments
 from usbip_capture.convert.hindsight import Hindsight
-from usbip_capture.convert.link import ETHERNET, SYN, Segment, ip_finder, tcp_segment
+from usbip_capture.convert.link import ETHERNET, SYN, Segment, hidden_in, ip_finder, tcp_segment, tunnel_in
 from usbip_capture.convert.output import Output, UsbInterface
 from usbip_capture.convert.pcap import read_packets
 from usbip_capture.convert.sessions import Session, SessionTable
 from usbip_capture.convert.source import Source
 from usbip_capture.errors import CaptureError
 from usbip_capture.records.unlinks import unlink_comment
+from usbip_capture.report.link_types import link_type_label
+from usbip_capture.shown import one_line
 from usbip_capture.usb.urb import Buffer
 from usbip_capture.wire.observed import Completed, Ended, Event, Imported, Noted, Submitted, Unlink, UnlinkReply
 
 #: Payloads from this size on are not copied out of the portion that was read.
 _OWN_COPY = 4096
-#: Remarks on one record; what is more is only counted.
+#: Remarks on one record, and on a device; what is more is only counted.
 _MAX_REMARKS = 4
+_MAX_REMARKS_OF_DEVICE = 64
+#: Devices of the output: each takes memory until the end. URBs of others are counted.
+MAX_DEVICES = 4096
 
 
 class Converter:
@@ -43,13 +48,16 @@ class Converter:
         self.packets = self.urbs = 0
         self.unread: Counter[int] = Counter()  # packets by link types that cannot be read
         self.error: CaptureError | None = None
+        self._hidden: Counter[str] = Counter()  # packets that can hold TCP where it is not looked for
         self._source = source
         self._output = output
         self._on_portion = on_portion
         self._cut = 0  # packets that were not recorded as a whole
         self._fragments = Fragments()
         self._interfaces: dict[tuple[str, str], UsbInterface] = {}
-        self._places: dict[tuple[str, int], tuple[UsbInterface, bool]] = {}  # by server and devid; import seen
+        # By server and devid; import seen. Ordered: the first of a dict is behind all that were deleted.
+        self._places: OrderedDict[tuple[str, int], tuple[UsbInterface, bool]] = OrderedDict()
+        self._other_urbs = 0  # URBs of devices that are too many
         self._of_session: dict[Session, UsbInterface] = {}
         self._notes: dict[Session, list[str]] = {}
         self._hindsight = Hindsight(self._write)
@@ -78,9 +86,13 @@ class Converter:
 
     def _of_all(self) -> list[str]:
         """Remarks that are of no session."""
-        said = [f"link type {kind} cannot be read: {count} packets" for kind, count in sorted(self.unread.items())]
+        said = [f"{link_type_label(kind)} cannot be read: {n} packets" for kind, n in sorted(self.unread.items())]
+        if not self.sessions:
+            said += [f"{what} is not looked into: {n} packets" for what, n in self._hidden.most_common(_MAX_REMARKS)]
         if self._cut:
             said.append(f"packets of which only the beginning was recorded (tcpdump -s 0 records all): {self._cut}")
+        if self._other_urbs:
+            said.append(f"URBs of more than {MAX_DEVICES} devices, which are left out: {self._other_urbs}")
         if self._fragments.incomplete:
             said.append(f"IP packets with a fragment missing: {self._fragments.incomplete}")
         return said
@@ -109,7 +121,7 @@ class Converter:
             self.packets += 1
             if data is not portion:
                 portion, view = data, memoryview(data)
-                self._portion(now_ns)
+                self._portion(now_ns, len(data))
             if link_type == ETHERNET and end - start > 14 and data[start + 12] == 8 and not data[start + 13]:
                 at = start + 14  # IPv4, as most are
             else:
@@ -139,6 +151,8 @@ class Converter:
         """What is no TCP segment as it is: the whole packet, and the segment in it, if this completes one."""
         if missing:
             self._cut += 1
+        if tunnel := tunnel_in(data, at, end):
+            self._hidden[tunnel] += 1
         whole = self._fragments.add(now_ns, data, at, end)
         return (data, None) if whole is None else (whole, tcp_segment(whole, 0, len(whole)))
 
@@ -147,10 +161,14 @@ class Converter:
         if finder is None:
             self.unread[link_type] += 1
             return -1
-        return finder(data, start, end)
+        found = finder(data, start, end)
+        if found < 0 and (hidden := hidden_in(link_type, data, start, end)):
+            self._hidden[hidden] += 1
+        return found
 
-    def _portion(self, now_ns: int) -> None:
-        self._hindsight.portion(now_ns)
+    def _portion(self, now_ns: int, size: int) -> None:
+        self._hindsight.portion(now_ns, size)
+        self._table.portion(now_ns, size)
         if self._on_portion is not None:
             self._on_portion()
 
@@ -163,20 +181,23 @@ class Converter:
 
     def _write(self, session: Session, event: Event) -> None:
         if type(event) is Submitted:
+            interface = self._of_session.get(session)
+            if interface is None:
+                self._other_urbs += 1
+                return
             timestamp_ns, seqnum, urb, data = event
             self.urbs += 1
             comments = self._notes.pop(session, []) if self._notes else ()
-            self._output.submitted(
-                self._of_session[session], timestamp_ns, session.number << 32 | seqnum, urb, data, comments
-            )
+            self._output.submitted(interface, timestamp_ns, session.number << 32 | seqnum, urb, data, comments)
         elif type(event) is Completed:
+            interface = self._of_session.get(session)
+            if interface is None:
+                return
             timestamp_ns, seqnum, urb, completion, unlink = event
             comments = self._notes.pop(session, []) if self._notes else ()
             if unlink:
                 comments = (*comments, unlink_comment(unlink))
-            self._output.completed(
-                self._of_session[session], timestamp_ns, session.number << 32 | seqnum, urb, completion, comments
-            )
+            self._output.completed(interface, timestamp_ns, session.number << 32 | seqnum, urb, completion, comments)
         else:
             self._write_rare(session, event)
 
@@ -195,7 +216,7 @@ class Converter:
             interface = self._of_session.pop(session, None)
             notes = self._notes.pop(session, [])
             if interface is not None:
-                interface.remarks += notes
+                interface.remarks += notes[: _MAX_REMARKS_OF_DEVICE - len(interface.remarks)]
                 self._over(session, interface)
 
     def _over(self, session: Session, interface: UsbInterface) -> None:
@@ -208,15 +229,20 @@ class Converter:
         name = info.busid if event.seen else f"device {info.devnum} of bus {info.busnum}"
         key = session.server, name
         interface = self._interfaces.get(key) or self._same_place(session, event)
+        if interface is None and len(self._output.devices) >= MAX_DEVICES:
+            self._of_session.pop(session, None)
+            return
         if interface is None:
             seen = f" {info.idVendor:04x}:{info.idProduct:04x}"
             what = seen if event.seen else ", whose import is not in the recording"
-            description = f"USB/IP {session.server} {name}{what}"
+            description = f"USB/IP {session.server} {one_line(name)}{what}"
             interface = self._output.device(info, description, event.timestamp_ns)
         else:
             self._output.again(interface, info)
         self._interfaces[key] = interface
         self._places[session.server, info.devid] = interface, event.seen
+        if len(self._places) > 4 * MAX_DEVICES:
+            self._places.popitem(last=False)
         self._of_session[session] = interface
 
     def _same_place(self, session: Session, event: Imported) -> UsbInterface | None:

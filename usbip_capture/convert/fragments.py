@@ -7,6 +7,7 @@ Ref: RFC 791, 3.2; RFC 8200, 4.5
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from struct import Struct
 
@@ -30,31 +31,40 @@ _IPV6_FRAGMENT = Struct(">BxHI").unpack_from
 
 @dataclass(slots=True)
 class _Waiting:
-    """pieces: by their offset. size: of all of it, 0 until its last fragment is there. header: that of the first."""
+    """body: as far as the last piece. covered: a bit for each 8 bytes that are there. size: of all of it.
+
+    size is 0 until the last fragment is there. header: that of the first.
+    """
 
     since_ns: int
-    pieces: dict[int, bytes] = field(default_factory=dict)
+    body: bytearray = field(default_factory=bytearray)
+    covered: int = 0
     size: int = 0
     header: bytes = b""
 
-    def body(self) -> bytes | None:
+    def add(self, offset: int, piece: bytes) -> None:
+        """Put a piece in its place; one that is there already is left out."""
+        blocks = (1 << -(-len(piece) // 8)) - 1 << offset // 8
+        if blocks & ~self.covered:
+            self.covered |= blocks
+            end = offset + len(piece)
+            self.body.extend(bytes(max(end - len(self.body), 0)))
+            self.body[offset:end] = piece
+
+    def whole(self) -> bytes | None:
         """What the pieces make up, None while one is missing."""
-        if not self.size or not self.header:
+        if not self.size or not self.header or self.covered != (1 << -(-self.size // 8)) - 1:
             return None
-        body = bytearray()
-        for place in sorted(self.pieces):
-            if place > len(body):
-                return None
-            body += self.pieces[place][len(body) - place :]
-        return bytes(body[: self.size]) if len(body) >= self.size else None
+        return bytes(self.body[: self.size])
 
 
 class Fragments:
     """Fragments in, whole IP packets out. incomplete: packets of which a fragment never came."""
 
     def __init__(self) -> None:
-        self._waiting: dict[bytes, _Waiting] = {}
-        self._whole: dict[bytes, set[int]] = {}  # hashes of the pieces of the last ones, which may come again
+        # Ordered: the first of a dict is behind all that were deleted.
+        self._waiting: OrderedDict[bytes, _Waiting] = OrderedDict()
+        self._whole: OrderedDict[bytes, bytes] = OrderedDict()  # the last ones, of which pieces may come again
         self._given_up = 0
         self._now_ns = 0
 
@@ -106,25 +116,29 @@ class Fragments:
 
     def _piece(self, key: bytes, offset: int, piece: bytes, header: bytes, *, more: bool) -> tuple[bytes, bytes] | None:
         """Header and body of the packet if this makes it whole."""
-        if offset + len(piece) > _LONGEST:
+        end = offset + len(piece)
+        if end > _LONGEST or not piece or (more and len(piece) % 8):
             return None
-        if key in self._whole and hash((offset, piece)) in self._whole[key]:
+        if key in self._whole and self._whole[key][offset:end] == piece:
             return None  # it came twice
         waiting = self._waiting.get(key)
         if waiting is None or self._now_ns - waiting.since_ns > MAX_AGE_NS:
-            if waiting is not None or len(self._waiting) >= MAX_WAITING:
-                self._waiting.pop(key if waiting is not None else next(iter(self._waiting)))
+            if waiting is not None:
+                del self._waiting[key]
+                self._given_up += 1
+            elif len(self._waiting) >= MAX_WAITING:
+                self._waiting.popitem(last=False)
                 self._given_up += 1
             waiting = self._waiting[key] = _Waiting(self._now_ns)
-        waiting.pieces.setdefault(offset, piece)
+        waiting.add(offset, piece)
         waiting.header = waiting.header or header
         if not more:
-            waiting.size = offset + len(piece)
-        body = waiting.body()
+            waiting.size = end
+        body = waiting.whole()
         if body is None:
             return None
         del self._waiting[key]
-        self._whole[key] = {hash(found) for found in waiting.pieces.items()}
+        self._whole[key] = body
         if len(self._whole) > MAX_WAITING:
-            self._whole.pop(next(iter(self._whole)))
+            self._whole.popitem(last=False)
         return waiting.header, body

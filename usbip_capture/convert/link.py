@@ -21,6 +21,14 @@ Segment: TypeAlias = "tuple[bytes, int, int, int, int, int, int]"
 
 _VLAN = {0x8100, 0x88A8, 0x9100}
 _IP_TYPES = {0x0800, 0x86DD}
+#: Below it the field is a length. Ref: IEEE 802.3, 3.2.6
+_SMALLEST_TYPE = 0x0600
+# Ref: https://www.iana.org/assignments/ieee-802-numbers, protocol-numbers
+_TYPE_NAMES = {
+    0x0806: "ARP", 0x8847: "MPLS", 0x8848: "MPLS", 0x8863: "PPPoE", 0x8864: "PPPoE", 0x888E: "802.1X", 0x88CC: "LLDP",
+    0x88E5: "MACsec", 0x88E7: "802.1ah", 0x8926: "VN-Tag", 0x894F: "NSH",
+}  # fmt: skip
+_TUNNELS = {4: "IPv4 in IP", 41: "IPv6 in IP", 47: "GRE", 50: "ESP", 115: "L2TP", 137: "MPLS in IP"}
 _TCP = 6
 # Hop-by-hop options, routing, destination options: next header, length. Fragments and authentication have their own.
 _EXTENSIONS = {0, 43, 60}
@@ -59,6 +67,28 @@ def tcp_segment(data: bytes, at: int, end: int) -> Segment | None:
     if end - at >= 20 and data[at] >> 4 == 4:
         return _ipv4_with_options(data, at, end)
     return None
+
+
+def hidden_in(link_type: int, data: bytes, at: int, end: int) -> str:
+    """What the packet at `at`, in which no IP header was found, is of, for people; empty if that says nothing."""
+    if link_type != ETHERNET or end - at < 14:
+        return ""
+    at += 12
+    while end - at >= 6 and _TYPE(data, at)[0] in _VLAN:
+        at += 4
+    (kind,) = _TYPE(data, at)
+    if kind < _SMALLEST_TYPE:
+        return "802.3 with LLC"
+    name = _TYPE_NAMES.get(kind)
+    return f"Ethernet type {kind:#06x}{f' ({name})' if name else ''}"
+
+
+def tunnel_in(data: bytes, at: int, end: int) -> str:
+    """The tunnel in the IP packet at `at`, for people; empty if it is none."""
+    if end - at < 20:
+        return ""
+    name = _TUNNELS.get(data[at + 9] if data[at] >> 4 == 4 else data[at + 6])
+    return "" if name is None else f"IP tunnel ({name})"
 
 
 def reverse_key(key: bytes) -> bytes:

@@ -103,7 +103,9 @@ class Output(ABC):
             self._sink.write(buffers)
 
     def _packet(self, timestamp_ns: int, block: list[Buffer], urb: Urb) -> None:
-        packed = self._encode(timestamp_ns, block, urb)
+        self._append(self._encode(timestamp_ns, block, urb))
+
+    def _append(self, packed: bytes) -> None:
         self._buffers.append(packed)
         self._size += len(packed)
         if self._size >= _WRITE_SIZE:
@@ -152,7 +154,7 @@ class PcapngOutput(Output):
         number, block = self._section.interface(
             name=f"usbip{name}", description=description, snaplen=MAX_BLOCK, speed=info.speed.bits_per_second
         )
-        self._buffers.append(block)
+        self._append(block)
         interface = UsbInterface(number, UsbmonPacker(number, MAX_BLOCK, info.busnum, info.devnum), timestamp_ns)
         self.devices.append(interface)
         if self._record_unlinks:
@@ -162,7 +164,7 @@ class PcapngOutput(Output):
                 snaplen=MAX_BLOCK,
                 link_type=LINKTYPE_RAW,
             )
-            self._buffers.append(block)
+            self._append(block)
             interface.unlinks = UnlinkInterface(number)
         return interface
 
@@ -191,9 +193,7 @@ class PcapngOutput(Output):
         packet = unlinks.packets.packet(message)
         unlinks.count += 1
         unlinks.last_ns = timestamp_ns
-        block = pack_packet(unlinks.number, timestamp_ns, packet)
-        self._buffers.append(block)
-        self._size += len(block)
+        self._append(pack_packet(unlinks.number, timestamp_ns, packet))
 
     def finish(self, remarks: Sequence[str]) -> None:
         if not self.devices:  # without an interface the file is not valid
@@ -207,7 +207,7 @@ class PcapngOutput(Output):
         self.flush()
 
     def _statistics(self, number: int, packets: int, first_ns: int, last_ns: int, said: Sequence[str]) -> None:
-        self._buffers.append(
+        self._append(
             self._section.statistics(
                 number, start_ns=first_ns, end_ns=last_ns or first_ns, received=packets, dropped=0, comments=said
             )

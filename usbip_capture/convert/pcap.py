@@ -12,13 +12,18 @@ from struct import Struct
 from typing import TypeAlias
 
 from usbip_capture.errors import CaptureError
+from usbip_capture.records.packed import packed_with
 
 # time stamp (ns), link type, portion, where the packet begins and ends in it, bytes of the packet that are missing
 Packet: TypeAlias = "tuple[int, int, bytes, int, int, int]"
 
-#: A block or packet longer than this is a sign of damage. A pcapng block of a capture may hold name lists or secrets.
-MAX_BLOCK = 64 << 20
+#: A packet longer than this, or a block that must be read as a whole, is a sign of damage: both are held in memory.
 _MAX_PACKET = 16 << 20
+_MAX_WHOLE_BLOCK = _MAX_PACKET + (1 << 20)
+#: Other blocks, such as name lists or secrets, are left out piece by piece.
+MAX_BLOCK = 1 << 30
+#: What an obsolete packet block could name; each takes memory until its section ends.
+_MAX_INTERFACES = 1 << 16
 #: Nanoseconds that no clock shows: such a time stamp is damaged.
 _END_OF_TIME = 1 << 63
 
@@ -29,6 +34,7 @@ _INTERFACE = 1
 _OLD_PACKET = 2
 _SIMPLE_PACKET = 3
 _ENHANCED_PACKET = 6
+_READ = (_SECTION_HEADER, _INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _ENHANCED_PACKET)
 _TSRESOL, _TSOFFSET = 9, 14
 # magic -> nanoseconds of a tick of the second time field
 _MAGIC = {0xA1B2C3D4: 1000, 0xA1B23C4D: 1}
@@ -51,7 +57,17 @@ def read_packets(read: Callable[[], bytes], name: str) -> Iterator[Packet]:
                 # The upper bits tell of checksums at the end of a frame.
                 yield from _classic(read, data, order, _MAGIC[magic], link_type & 0xFFFF, name)
                 return
-    raise CaptureError(f"{name} is no recording of packets: pcap or pcapng is needed, gzip'ed or not")
+    raise CaptureError(not_a_recording(name, data))
+
+
+def not_a_recording(name: str, data: bytes) -> str:
+    """What to say of a file that begins with `data`."""
+    packed = packed_with(name, data)
+    if packed is not None:
+        return packed
+    if not data:
+        return f"{name} is empty"
+    return f"{name} is not a recording of packets: pcap or pcapng is needed, gzip'ed or not"
 
 
 def _at_least(read: Callable[[], bytes], data: bytes, size: int) -> bytes:
@@ -61,6 +77,22 @@ def _at_least(read: Callable[[], bytes], data: bytes, size: int) -> bytes:
         parts.append(more)
         have += len(more)
     return b"".join(parts)
+
+
+def _refilled(read: Callable[[], bytes], data: bytes, length: int, *, leave_out: bool) -> bytes | None:
+    """`data`, which begins with a block of that length, so that it holds all of it; or what follows the block.
+
+    None if the recording ends in it.
+    """
+    if not leave_out:
+        data = _at_least(read, data, length)
+        return None if len(data) < length else data
+    missing = length - len(data)
+    while data := read():
+        if len(data) >= missing:
+            return data[missing:]
+        missing -= len(data)
+    return None
 
 
 def _classic(
@@ -76,7 +108,7 @@ def _classic(
                 break
         seconds, ticks, captured, original = header(data, at)
         if captured > _MAX_PACKET:
-            raise CaptureError(f"{name} is damaged: a packet of {captured} bytes cannot be")
+            raise CaptureError(f"{name} is damaged: it has a packet that claims {captured} bytes")
         if end - at < 16 + captured:
             data, at = _at_least(read, data[at:], 16 + captured), 0
             end = len(data)
@@ -117,11 +149,9 @@ class _Interface:
 
 
 def _pcapng(read: Callable[[], bytes], data: bytes, name: str) -> Iterator[Packet]:
-    order = "<"
+    order, head, packet = "<", Struct("<II"), Struct("<IIIII")
     interfaces: list[_Interface] = []
-    head, packet = Struct("<II"), Struct("<IIIII")
-    at, end = 0, len(data)
-    last_ns = 0
+    at, end, last_ns = 0, len(data), 0
     while True:
         if end - at < 12:
             data, at = _at_least(read, data[at:], 12), 0
@@ -132,13 +162,15 @@ def _pcapng(read: Callable[[], bytes], data: bytes, name: str) -> Iterator[Packe
             order = _byte_order(data, at, name)
             head, packet = Struct(order + "II"), Struct(order + "IIIII")
         kind, length = head.unpack_from(data, at)
-        if length < 12 or length & 3 or length > MAX_BLOCK:
-            raise CaptureError(f"{name} is damaged: a block of {length} bytes cannot be")
+        if length < 12 or length & 3 or (length > _MAX_WHOLE_BLOCK and (kind in _READ or length > MAX_BLOCK)):
+            raise CaptureError(f"{name} is damaged: it has a block that claims {length} bytes")
         if end - at < length:
-            data, at = _at_least(read, data[at:], length), 0
-            end = len(data)
-            if end < length:
+            more = _refilled(read, data[at:], length, leave_out=kind not in _READ)
+            if more is None:
                 break
+            data, at, end = more, 0, len(more)
+            if kind not in _READ:
+                continue
         if kind == _ENHANCED_PACKET and length >= 32:
             number, high, low, captured, original = packet.unpack_from(data, at + 8)
             if number >= len(interfaces) or captured > length - 32:
@@ -150,7 +182,7 @@ def _pcapng(read: Callable[[], bytes], data: bytes, name: str) -> Iterator[Packe
         elif kind == _SECTION_HEADER:
             interfaces = []
         elif kind == _INTERFACE and length >= 20:
-            interfaces.append(_Interface(order, data[at + 8 : at + length - 4]))
+            _add_interface(interfaces, _Interface(order, data[at + 8 : at + length - 4]), name)
         elif kind in (_SIMPLE_PACKET, _OLD_PACKET):
             last_ns, found = _rare_packet(order, kind, data, at, length, interfaces, last_ns)
             if found is not None:
@@ -158,6 +190,12 @@ def _pcapng(read: Callable[[], bytes], data: bytes, name: str) -> Iterator[Packe
         at += length
     if end:
         raise CaptureError(f"{name} is cut off in the middle of a block")
+
+
+def _add_interface(interfaces: list[_Interface], interface: _Interface, name: str) -> None:
+    if len(interfaces) >= _MAX_INTERFACES:
+        raise CaptureError(f"{name} is damaged: it has more than {_MAX_INTERFACES} interfaces")
+    interfaces.append(interface)
 
 
 def _byte_order(data: bytes, at: int, name: str) -> str:

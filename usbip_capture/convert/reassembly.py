@@ -12,6 +12,7 @@ Ref: RFC 9293, 3.4 and 3.10
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from usbip_capture.convert.link import ACK, FIN, RST, SYN
@@ -20,15 +21,22 @@ from usbip_capture.usb.urb import Buffer
 #: Nanoseconds, in the time of the recording, that it is believed to have swapped packets over.
 PATIENCE_NS = 200_000_000
 #: More than is ever on its way: the largest receive buffers that systems have by default are 6 MiB.
-MAX_HELD = 16 << 20
+MAX_HELD = 8 << 20
 _MAX_HELD_SEGMENTS = 16_384
+#: Bytes of memory that a held segment takes beside its payload, about.
+_HELD_OVERHEAD = 300
 _MASK = 0xFFFFFFFF
 _HALF = 0x80000000
 
 
 class _Held(NamedTuple):
-    """A segment that waits. `size` counts its bytes, those too that were not recorded."""
+    """A segment that waits. `size` counts its bytes, those too that were not recorded.
 
+    place, order: what sorts them: where in the stream they begin, then as they came.
+    """
+
+    place: int
+    order: int
     seq: int
     ack: int
     payload: Buffer
@@ -48,8 +56,11 @@ class Direction:
     """
 
     __slots__ = (
+        "_advanced",
+        "_flushing",
         "_held",
         "_held_bytes",
+        "_order",
         "acked",
         "clock_ns",
         "closed",
@@ -75,8 +86,16 @@ class Direction:
         self.acked: int | None = None  # what this side has acknowledged last
         self.retransmitted = 0
         self.clock_ns = 0
-        self._held: list[_Held] = []
+        self._held: list[_Held] = []  # a heap
         self._held_bytes = 0
+        self._order = 0
+        self._advanced = 0  # how far `following` went while segments are held: places are counted from there
+        self._flushing = False
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that what waits takes, about."""
+        return sum(len(held.payload) for held in self._held) + _HELD_OVERHEAD * len(self._held)
 
     def segment(self, timestamp_ns: int, seq: int, ack: int, flags: int, payload: Buffer, missing: int) -> None:
         """A segment of this direction; `missing` bytes at its end were not recorded."""
@@ -99,8 +118,18 @@ class Direction:
 
     def flush(self) -> None:
         """Pass on all that waits: nothing comes any more that could fill the holes."""
+        if self._flushing:
+            return  # the end of the peer, which was among it
+        self._flushing = True
         while self._held:
             self._pass_on()
+        self._flushing = False
+
+    def stop(self) -> None:
+        """Nothing more is passed on, and nothing is held: whoever wanted it is free to go."""
+        self._held.clear()
+        self._held_bytes = 0
+        self.deliver = self.gap = self.closed = _nothing
 
     def release(self, timestamp_ns: int) -> None:
         """Pass on what waits no longer."""
@@ -146,20 +175,18 @@ class Direction:
         if behind >= size + fin and behind > 0:
             self.retransmitted += size
             return
-        held = _Held(seq, ack, payload if len(payload) > 4096 else bytes(payload), size, fin, timestamp_ns)
-        self._insert(held)
+        if not self._held:
+            self._advanced = 0
+        self._order += 1
+        place = self._advanced - behind
+        # A copy: the payload can be a small part of a large portion, which it would keep in memory.
+        heappush(self._held, _Held(place, self._order, seq, ack, bytes(payload), size, fin, timestamp_ns))
+        self._held_bytes += size
         self.release(timestamp_ns)
-
-    def _insert(self, new: _Held) -> None:
-        at = len(self._held)
-        while at and (new.seq - self._held[at - 1].seq) & _HALF:
-            at -= 1
-        self._held.insert(at, new)
-        self._held_bytes += new.size
 
     def _pass_on(self) -> None:
         """The first segment that waits, and the hole before it."""
-        head = self._held.pop(0)
+        head = heappop(self._held)
         self.clock_ns = timestamp_ns = max(head.since_ns, self.clock_ns, self.peer.clock_ns)
         self._held_bytes -= head.size
         if self.following is None:
@@ -167,12 +194,14 @@ class Direction:
         distance = self._distance(head.seq)
         if distance > 0:
             self.following = head.seq
+            self._advanced += distance
             self.gap(distance, timestamp_ns)
             distance = 0
         known = -distance
         self.retransmitted += min(known, head.size)
         if known < head.size:
             self.following = (head.seq + head.size) & _MASK
+            self._advanced += head.size - known
             fresh = memoryview(head.payload)[known:]
             if fresh:
                 self.deliver(bytes(fresh) if len(fresh) <= 4096 else fresh, timestamp_ns)
@@ -181,6 +210,7 @@ class Direction:
                 self.gap(missing, timestamp_ns)
         if head.fin and known <= head.size:
             self.following = (self.following + 1) & _MASK
+            self._advanced += 1
             self.peer.flush()  # it was there before the end
             self.closed(timestamp_ns)
 
@@ -199,6 +229,10 @@ class Direction:
         """Whether the sender has seen more of the peer than was passed on."""
         following = self.peer.following
         return following is not None and bool((following - ack) & _HALF)
+
+
+def _nothing(*_: object) -> None:
+    """Of a direction that was stopped."""
 
 
 def connect(one: Direction, other: Direction) -> None:

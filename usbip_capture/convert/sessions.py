@@ -6,20 +6,28 @@ with a CMD_SUBMIT or CMD_UNLINK. Of others nothing is kept.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Container
 
 from usbip_capture.address import format_address
 from usbip_capture.convert.link import ACK, SYN, addresses, reverse_key
 from usbip_capture.convert.reassembly import Direction, connect
 from usbip_capture.usb.urb import Buffer
-from usbip_capture.wire.observed import Event
+from usbip_capture.wire.observed import Event, Noted
 from usbip_capture.wire.observer import Observer
 from usbip_capture.wire.recognition import command_length, is_operation_request
 from usbip_capture.wire.structs import HEADER_SIZE, OP_COMMON
 
-#: Connections that are followed at the same time; from then on the one that began first is given up.
+#: Connections that are followed at the same time; from then on the oldest is given up.
 MAX_CONNECTIONS = 65_536
+#: Bytes of memory that all connections may take together, about; from then on those that take most are given up.
+MAX_MEMORY = 64 << 20
+#: Bytes of the recording after which that is looked at: it costs time for each connection.
+_CHECK_AFTER = 4 << 20
+# Bytes of memory that a connection takes with nothing held: one that may become a session, and a session.
+_CANDIDATE_SIZE, _SESSION_SIZE = 1500, 6000
+_TOO_MANY = "given up: more than {} connections at the same time"
+_TOO_MUCH = "given up: what waits for its rest, of all connections, takes more than {} MiB"
 
 _COMMAND_STARTS = (b"\0\0\0\x01", b"\0\0\0\x02")
 
@@ -27,15 +35,16 @@ _COMMAND_STARTS = (b"\0\0\0\x01", b"\0\0\0\x02")
 class Session:
     """One connection. number: counts from 1 when it is known to be USB/IP, 0 before.
 
-    server: address of the server, for people. first: number of the first byte of the client.
+    first: number of the first byte of the client. observer: there when the connection has its number.
     """
+
+    __slots__ = ("_begin", "_from_start", "_table", "client", "first", "keys", "number", "observer", "peer")
+
+    observer: Observer
 
     def __init__(self, table: SessionTable, key: bytes, first: int, *, from_start: bool, forced: bool) -> None:
         self.number = 0
         self.first = first
-        _, _, host, port = addresses(key)
-        self.server = format_address(host, port)
-        self.observer = Observer(from_start=from_start)
         self.client = Direction(self._client, self._client_gap, self._closed)
         self.client.following = first
         self.peer = Direction(self._server, self._server_gap, self._closed)
@@ -43,13 +52,37 @@ class Session:
         self.keys = (key, reverse_key(key))
         self._table = table
         self._begin = b""
+        self._from_start = from_start
         if forced or not from_start:
-            table.begins(self)
+            self._begins()
+
+    @property
+    def server(self) -> str:
+        """Address of the server, for people."""
+        _, _, host, port = addresses(self.keys[0])
+        return format_address(host, port)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that it takes, about."""
+        waiting = self.client.memory + self.peer.memory
+        return waiting + (_SESSION_SIZE + self.observer.memory if self.number else _CANDIDATE_SIZE)
+
+    def _begins(self) -> None:
+        self.observer = Observer(from_start=self._from_start)
+        self._table.begins(self)
 
     def flush(self) -> None:
         """Hand on what still waits: nothing more comes."""
         self.client.flush()
         self.peer.flush()
+
+    def stop(self) -> None:
+        """Let go of what is held. What refers to this session in a circle would stay in memory for a while."""
+        self.client.stop()
+        self.peer.stop()
+        if self.number:
+            self.observer.drop()
 
     def _client(self, payload: Buffer, timestamp_ns: int) -> None:
         if not self.number:
@@ -60,7 +93,7 @@ class Session:
                 self._table.forget(self)
                 return
             payload, self._begin = self._begin, b""
-            self._table.begins(self)
+            self._begins()
         events = self.observer.client(payload, timestamp_ns)
         if events:
             self._table.emit(self, events)
@@ -107,7 +140,11 @@ class SessionTable:
         self.counts: Counter[str] = Counter()
         self._ports = ports
         self.directions: dict[bytes, Direction] = {}
-        self._sessions: dict[bytes, Session] = {}  # by the client's key
+        # By the client's key, the oldest first. Ordered: the first of a dict is behind all that were deleted.
+        self._candidates: OrderedDict[bytes, Session] = OrderedDict()  # not known to be USB/IP
+        self._sessions: OrderedDict[bytes, Session] = OrderedDict()
+        self._ended: OrderedDict[bytes, bytes] = OrderedDict()  # to the server's key
+        self._unchecked = 0  # bytes of the recording
 
     def opened(
         self, timestamp_ns: int, key: bytes, seq: int, ack: int, flags: int, payload: Buffer
@@ -123,68 +160,104 @@ class SessionTable:
         forced = self._ports is not None
         if not (payload or opening) or (self._ports is not None and int.from_bytes(key[-2:], "big") not in self._ports):
             return None
-        if opening and key in self._sessions:
-            session = self._sessions[key]
-            if session.first == (seq + 1) & 0xFFFFFFFF:
-                return session.client  # the same one, sent again, or late
-            self._abandon(session, timestamp_ns)
+        before = self._sessions.get(key) or self._candidates.get(key) if opening else None
+        if before is not None:
+            if before.first == (seq + 1) & 0xFFFFFFFF:
+                return before.client  # the same one, sent again, or late
+            self._give_up(before, timestamp_ns, "the client has begun a new connection")
         from_start = opening or is_operation_request(payload[:8])
         if not (from_start or forced or _is_command(payload)):
             return None
-        if len(self.directions) >= 2 * MAX_CONNECTIONS:
-            self._give_up_oldest()
+        if len(self._candidates) + len(self._sessions) + len(self._ended) >= MAX_CONNECTIONS:
+            self._give_up_oldest(timestamp_ns)
+        self._ended.pop(key, None)
         session = Session(self, key, (seq + opening) & 0xFFFFFFFF, from_start=from_start, forced=forced)
         if flags & ACK:
             session.peer.following = ack
-        self._sessions[key] = session
+        if not session.number:
+            self._candidates[key] = session
         self.directions[key] = session.client
         self.directions[session.keys[1]] = session.peer
         return session.client
 
+    def portion(self, timestamp_ns: int, size: int) -> None:
+        """A portion of the recording begins, of `size` bytes: connections that take too much memory are given up."""
+        self._unchecked += size
+        if self._unchecked < _CHECK_AFTER:
+            return
+        self._unchecked = 0
+        for session in self._sessions.values():
+            session.observer.own()
+        memory = {session: session.memory for session in (*self._candidates.values(), *self._sessions.values())}
+        total = sum(memory.values())
+        if total <= MAX_MEMORY:
+            return
+        for session in sorted(memory, key=lambda session: (session.number > 0, -memory[session])):
+            self._give_up(session, timestamp_ns, _TOO_MUCH.format(MAX_MEMORY >> 20), fault=True)
+            total -= memory[session]
+            if total <= MAX_MEMORY // 2:
+                break
+
     def finish(self) -> None:
         """The recording ends here."""
-        for session in list(self._sessions.values()):
+        for session in (*self._candidates.values(), *self._sessions.values()):
             session.flush()
             self._count(session)
+        self._candidates.clear()
         self._sessions.clear()
+        self._ended.clear()
         self.directions.clear()
 
     def begins(self, session: Session) -> None:
         """This connection is a session."""
         self.sessions += 1
         session.number = self.sessions
+        self._candidates.pop(session.keys[0], None)
+        self._sessions[session.keys[0]] = session
 
     def ended(self, session: Session) -> None:
         """Of this session nothing more is wanted, but its stray packets are not to be taken for a new one."""
         self._count(session)
-        silent = _Silent()
-        for key in session.keys:
-            self.directions[key] = silent
+        session.stop()
+        if self._follows_no_longer(session):
+            self._ended[session.keys[0]] = session.keys[1]
+            self.directions.update(dict.fromkeys(session.keys, _SILENT))
 
     def forget(self, session: Session) -> None:
-        """This connection is none of USB/IP."""
+        """This connection is not followed any longer."""
+        session.stop()
+        self._follows_no_longer(session)
+        self._candidates.pop(session.keys[0], None)
+
+    def _follows_no_longer(self, session: Session) -> bool:
+        """Whether it was followed; another connection can have taken its place."""
+        if self.directions.get(session.keys[0]) is not session.client:
+            return False
         for key in session.keys:
             self.directions.pop(key, None)
-        self._sessions.pop(session.keys[0], None)
+        return True
 
-    def _abandon(self, session: Session, timestamp_ns: int) -> None:
-        """The client has opened a new connection in its place."""
+    def _give_up(self, session: Session, timestamp_ns: int, reason: str, *, fault: bool = False) -> None:
+        """It is over for us: its URBs are completed as at the end of a connection."""
         session.flush()
-        if session.number:
-            self.emit(session, session.observer.closed(timestamp_ns, "the client has begun a new connection"))
-            self._count(session)
+        if session.number and not session.observer.ended:
+            noted: list[Event] = []
+            if fault:
+                session.observer.counts[reason] += 1
+                noted.append(Noted(timestamp_ns, reason))
+            self.emit(session, noted + session.observer.closed(timestamp_ns, reason))
+        self._count(session)
         self.forget(session)
 
-    def _give_up_oldest(self) -> None:
-        key = next(iter(self.directions))
-        session = self._sessions.get(key) or self._sessions.get(reverse_key(key))
-        if session is None:
-            del self.directions[key]
+    def _give_up_oldest(self, timestamp_ns: int) -> None:
+        """One that may never become a session, else one that is over, else a session."""
+        if not self._candidates and self._ended:
+            for key in self._ended.popitem(last=False):
+                if self.directions.get(key) is _SILENT:
+                    del self.directions[key]
             return
-        session.flush()
-        if session.number:
-            self._count(session)
-        self.forget(session)
+        session = next(iter((self._candidates or self._sessions).values()))
+        self._give_up(session, timestamp_ns, _TOO_MANY.format(MAX_CONNECTIONS), fault=True)
 
     def _count(self, session: Session) -> None:
         """The session is over. It may have been so already: what waited can hold its end."""
@@ -206,6 +279,9 @@ class _Silent(Direction):
 
     def segment(self, timestamp_ns: int, seq: int, ack: int, flags: int, payload: Buffer, missing: int) -> None:
         pass
+
+
+_SILENT = _Silent()
 
 
 def _is_command(payload: Buffer) -> bool:

@@ -9,8 +9,9 @@ import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from usbip_capture.convert.pcap import read_packets
+from usbip_capture.convert.pcap import not_a_recording, read_packets
 from usbip_capture.errors import CaptureError
+from usbip_capture.shown import one_line
 
 if TYPE_CHECKING:
     from zlib import _Decompress as Inflater
@@ -42,7 +43,7 @@ class Source:
     """
 
     def __init__(self, path: str) -> None:
-        self.name = "standard input" if path == "-" else path
+        self.name = "standard input" if path == "-" else one_line(path)
         self.taken = 0
         self.stopped = False
         self.on_idle: Callable[[], None] | None = None
@@ -51,6 +52,8 @@ class Source:
             status = os.fstat(self._fd)
         except OSError as error:
             raise self._error(error) from error
+        if path == "-" and os.isatty(self._fd):
+            raise CaptureError("standard input is a terminal: pipe a recording of TCP in, or name a file")
         if stat.S_ISDIR(status.st_mode):
             os.close(self._fd)
             raise CaptureError(f"{self.name} is a folder: name a file of TCP packets")
@@ -70,7 +73,7 @@ class Source:
     def check(self) -> None:
         """Raises CaptureError if this begins like no recording at all: before anything is written over."""
         if self._inflater is None and not self._first.startswith(_BEGINNINGS):
-            raise CaptureError(f"{self.name} is no recording of packets: pcap or pcapng is needed, gzip'ed or not")
+            raise CaptureError(not_a_recording(self.name, self._first))
 
     def link_type(self) -> int | None:
         """That of the first packet, as far as it is at hand already."""
@@ -91,9 +94,10 @@ class Source:
             os.close(fd)
 
     def same_file(self, path: str) -> bool:
-        """Whether `path` is the file that is read here."""
+        """Whether `path`, `-` being standard output, is the file that is read here."""
         try:
-            return os.path.samestat(os.fstat(self._fd), os.stat(path))
+            read, written = os.fstat(self._fd), os.fstat(1) if path == "-" else os.stat(path)
+            return stat.S_ISREG(read.st_mode) and os.path.samestat(read, written)
         except OSError:
             return False
 

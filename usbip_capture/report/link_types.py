@@ -13,19 +13,39 @@ UPPER_PDU = 252
 _NAMES = {
     0: "BSD loopback",
     1: "Ethernet",
+    3: "AX.25",
+    6: "Token Ring",
+    8: "SLIP",
+    9: "PPP",
+    10: "FDDI",
+    50: "PPP in HDLC framing",
+    51: "PPPoE",
+    100: "ATM",
     101: "raw IP",
+    104: "Cisco HDLC",
     105: "802.11",
+    107: "Frame Relay",
     113: "Linux cooked",
+    117: "pflog of OpenBSD",
+    119: "802.11 with Prism header",
     127: "802.11 with radiotap",
+    138: "IP over IEEE 1394",
+    143: "DOCSIS",
     147: "user 0",
+    163: "802.11 with AVS header",
+    166: "PPP with direction",
     186: "USB of FreeBSD",
     187: "Bluetooth HCI",
+    192: "PPI",
     195: "802.15.4",
     201: "Bluetooth HCI",
+    204: "PPP with direction",
     227: "CAN",
     228: "IPv4",
     229: "IPv6",
+    230: "802.15.4",
     239: "NFLOG",
+    247: "IP over InfiniBand",
     251: "Bluetooth LE",
     UPPER_PDU: "log lines and exported PDUs",
     253: "netlink",
@@ -52,8 +72,13 @@ def may_hold_tcp(link_type: int) -> bool:
     return link_type in _IP
 
 
+def link_type_label(link_type: int) -> str:
+    """For people: `link type 1 (Ethernet)`."""
+    name = _NAMES.get(link_type)
+    return f"link type {link_type}{f' ({name})' if name else ''}"
+
+
 def link_type_name(link_type: int) -> str:
     """As it is said to people: `link type 1 (Ethernet): not USB`."""
-    name = _NAMES.get(link_type)
-    verdict = "not URBs of a host" if name is not None and "USB" in name else "not USB"
-    return f"link type {link_type}{f' ({name})' if name else ''}: {verdict}"
+    verdict = "not URBs of a host" if "USB" in _NAMES.get(link_type, "") else "not USB"
+    return f"{link_type_label(link_type)}: {verdict}"

@@ -11,6 +11,7 @@ from io import BufferedReader
 from typing import cast
 
 from usbip_capture.errors import CaptureError
+from usbip_capture.records.packed import packed_with
 from usbip_capture.report.packets import CutOff, Damaged
 from usbip_capture.shown import one_line
 
@@ -18,10 +19,6 @@ _CHUNK = 1 << 20
 _MAGIC = 4
 _GZIP = b"\x1f\x8b"
 _WITH_GZIP_HEADER = 16 + zlib.MAX_WBITS
-# What other programs pack with, by how it begins: named, so that one knows what to do.
-_PACKED = {
-    b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4", b"BZh": "bzip2", b"\xfd7zX": "xz", b"PK\x03\x04": "zip",
-}  # fmt: skip
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -101,9 +98,9 @@ def _reads_of(file: BufferedReader) -> Callable[[], bytes]:
 def _checked(source: Source) -> Source:
     if not source.first:
         raise CaptureError(f"{source.name} is empty")
-    for magic, program in _PACKED.items():
-        if source.first.startswith(magic):
-            raise CaptureError(f"{source.name} is packed with {program}: unpack it first (gzip is read as it is)")
+    packed = packed_with(source.name, source.first)
+    if packed is not None:
+        raise CaptureError(packed)
     return source
 
 

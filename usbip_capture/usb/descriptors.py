@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from struct import Struct
+from typing import TypeAlias
 
 from usbip_capture.errors import RemoteProtocolError
 from usbip_capture.usb import class_descriptors as classes
@@ -136,6 +137,9 @@ class ConfigurationDescriptor:
     extra_descriptors: bytes = b""
 
 
+_Owner: TypeAlias = "ConfigurationDescriptor | InterfaceDescriptor | EndpointDescriptor"
+
+
 def parse_configuration(raw: Buffer) -> ConfigurationDescriptor:
     """A configuration descriptor and what follows it, up to wTotalLength or the end of the data.
 
@@ -150,9 +154,18 @@ def parse_configuration(raw: Buffer) -> ConfigurationDescriptor:
     end = min(len(data), max(configuration.wTotalLength, _CONFIGURATION.size))
     # A header longer than the standard one is kept whole, its tail as extra bytes.
     start = min(max(data[0], _CONFIGURATION.size), end)
-    configuration.extra_descriptors = data[_CONFIGURATION.size : start]
+    # Joined once for each owner: a configuration can hold 32 767 descriptors of two bytes.
+    owner: _Owner = configuration
+    extra = [data[_CONFIGURATION.size : start]]
     for piece in split_descriptors(data[start:end]):
-        _add(configuration, piece)
+        of = _add(configuration, piece)
+        if of is None:
+            continue
+        if of is not owner:
+            owner.extra_descriptors += b"".join(extra)
+            owner, extra = of, []
+        extra.append(piece)
+    owner.extra_descriptors += b"".join(extra)
     return configuration
 
 
@@ -168,8 +181,8 @@ def split_descriptors(data: bytes) -> Iterator[bytes]:
         at += length
 
 
-def _add(configuration: ConfigurationDescriptor, piece: bytes) -> None:
-    """Put one descriptor where it belongs."""
+def _add(configuration: ConfigurationDescriptor, piece: bytes) -> _Owner | None:
+    """Put one descriptor where it belongs; the one whose `extra_descriptors` it extends, None for a standard one."""
     kind = piece[1] if len(piece) > 1 else -1
     whole = len(piece) >= 2 and piece[0] == len(piece)
     interface = configuration.interfaces[-1] if configuration.interfaces else None
@@ -177,29 +190,27 @@ def _add(configuration: ConfigurationDescriptor, piece: bytes) -> None:
         added = InterfaceDescriptor(*_INTERFACE.unpack_from(piece))
         added.extra_descriptors = piece[_INTERFACE.size :]
         configuration.interfaces.append(added)
-        return
+        return None
     if whole and kind == DT_ENDPOINT and len(piece) >= _ENDPOINT.size and interface is not None:
         interface.endpoints.append(_endpoint(piece))
-        return
+        return None
     if whole and kind == DT_INTERFACE_ASSOCIATION and len(piece) >= _ASSOCIATION.size:
         configuration.associations.append(InterfaceAssociation(*_ASSOCIATION.unpack_from(piece)))
     if interface is None:
-        configuration.extra_descriptors += piece
-        return
+        return configuration
     # Of other classes the same type means something else: a card reader's, firmware upgrade's.
     is_hid = interface.bInterfaceClass == _HID
     if not interface.endpoints:
         if whole and kind == DT_HID and is_hid and interface.hid is None:
             interface.hid = classes.HidDescriptor.parse(piece)
-        interface.extra_descriptors += piece
-        return
+        return interface
     endpoint = interface.endpoints[-1]
     if whole and kind == DT_SS_ENDPOINT_COMPANION:
         endpoint.companion = classes.SuperSpeedCompanion.parse(piece)
     elif whole and kind == DT_HID and is_hid and interface.hid is None:
         # Early HID 1.0 devices put it after the endpoint.
         interface.hid = classes.HidDescriptor.parse(piece)
-    endpoint.extra_descriptors += piece
+    return endpoint
 
 
 def _endpoint(piece: bytes) -> EndpointDescriptor:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from usbip_capture.usb.descriptors import ConfigurationDescriptor, EndpointDescriptor, InterfaceDescriptor
 from usbip_capture.usb.info import Speed
 from usbip_capture.usb.setup import SetConfiguration, SetInterface, classify
 from usbip_capture.usb.urb import TransferType
+
+#: Configurations that are remembered: more than devices have; a map must not grow with what a device claims.
+MAX_CONFIGURATIONS = 32
 
 # bmAttributes, bits 1..0. Ref: USB 2.0, table 9-13
 _TRANSFER_TYPES = (TransferType.CONTROL, TransferType.ISOCHRONOUS, TransferType.BULK, TransferType.INTERRUPT)
@@ -87,20 +91,32 @@ def _packet_size(endpoint: EndpointDescriptor, kind: TransferType, speed: Speed)
 
 
 class EndpointMap:
-    """Endpoints by address. `configuration` is the active one, None while the device is unconfigured."""
+    """Endpoints by address, as the active configuration and the alternate settings have them."""
 
     def __init__(self, configuration: ConfigurationDescriptor | None, speed: Speed) -> None:
         self._speed = speed
-        self._known: dict[int, ConfigurationDescriptor] = {}
+        self._known: dict[int, _Settings] = {}  # by bConfigurationValue
         self._endpoints: dict[int, Endpoint] = {}
-        self.configuration: ConfigurationDescriptor | None = None
+        self._active: _Settings | None = None
         if configuration is not None:
             self.add_configuration(configuration)
             self.activate(configuration.bConfigurationValue)
 
     def add_configuration(self, configuration: ConfigurationDescriptor) -> None:
         """Make a configuration known, so that SET_CONFIGURATION of it can be followed."""
-        self._known[configuration.bConfigurationValue] = configuration
+        self._known[configuration.bConfigurationValue] = _Settings(configuration, self._speed)
+        if len(self._known) > MAX_CONFIGURATIONS:
+            self._known.pop(next(iter(self._known)))
+
+    @property
+    def configuration(self) -> ConfigurationDescriptor | None:
+        """The active one, None while the device is unconfigured."""
+        return None if self._active is None else self._active.descriptor
+
+    @property
+    def descriptor_bytes(self) -> int:
+        """Bytes of the descriptors of all known configurations."""
+        return sum(settings.descriptor.wTotalLength for settings in self._known.values())
 
     def follow(self, setup: bytes) -> None:
         """Take note of a control request that has succeeded."""
@@ -119,12 +135,11 @@ class EndpointMap:
         found = self._endpoints.get(address)
         if found is not None:
             return found
-        known = [self.configuration] if self.configuration is not None else list(self._known.values())
-        for configuration in known:
-            for interface in configuration.interfaces:
-                for endpoint in interface.endpoints:
-                    if endpoint.bEndpointAddress == address:
-                        return Endpoint.of(endpoint, interface, self._speed)
+        known = list(self._known.values()) if self._active is None else [self._active]
+        for settings in known:
+            found = settings.likely(address)
+            if found is not None:
+                return found
         return None
 
     def __iter__(self) -> Iterator[Endpoint]:
@@ -132,20 +147,62 @@ class EndpointMap:
 
     def activate(self, value: int) -> None:
         """The configuration with this bConfigurationValue is the active one now; none if it is not known."""
-        self.configuration = self._known.get(value)
-        self._endpoints = {}
-        for interface in self.configuration.interfaces if self.configuration else ():
-            if not interface.bAlternateSetting:
-                self._add(interface)
+        self._active = self._known.get(value)
+        self._endpoints = {} if self._active is None else dict(self._active.default)
 
     def _select(self, number: int, alternate: int) -> None:
-        for interface in self.configuration.interfaces if self.configuration else ():
-            if (interface.bInterfaceNumber, interface.bAlternateSetting) == (number, alternate):
-                kept = {a: e for a, e in self._endpoints.items() if e.bInterfaceNumber != number}
-                self._endpoints = kept
-                self._add(interface)
-                return
+        selected = None if self._active is None else self._active.setting(number, alternate)
+        if selected is not None:
+            kept = {a: e for a, e in self._endpoints.items() if e.bInterfaceNumber != number}
+            self._endpoints = {**kept, **selected}
 
-    def _add(self, interface: InterfaceDescriptor) -> None:
-        for endpoint in interface.endpoints:
-            self._endpoints[endpoint.bEndpointAddress] = Endpoint.of(endpoint, interface, self._speed)
+
+class _Settings:
+    """The endpoints of a configuration, looked up: a descriptor can have thousands of alternate settings."""
+
+    def __init__(self, descriptor: ConfigurationDescriptor, speed: Speed) -> None:
+        self.descriptor = descriptor
+        self._speed = speed
+        self._found: dict[tuple[int, int], dict[int, Endpoint]] = {}
+
+    @cached_property
+    def default(self) -> dict[int, Endpoint]:
+        """Those of all alternate settings 0, by address."""
+        found: dict[int, Endpoint] = {}
+        for interface in self.descriptor.interfaces:
+            if not interface.bAlternateSetting:
+                found.update(self._endpoints(interface))
+        return found
+
+    def setting(self, number: int, alternate: int) -> dict[int, Endpoint] | None:
+        """Those of an alternate setting, by address; None if there is no such one."""
+        interface = self._interfaces.get((number, alternate))
+        if interface is None:
+            return None
+        if (number, alternate) not in self._found:
+            self._found[number, alternate] = self._endpoints(interface)
+        return self._found[number, alternate]
+
+    def likely(self, address: int) -> Endpoint | None:
+        """The first one with this address in any setting."""
+        found = self._first.get(address)
+        return None if found is None else Endpoint.of(*found, self._speed)
+
+    @cached_property
+    def _interfaces(self) -> dict[tuple[int, int], InterfaceDescriptor]:
+        found: dict[tuple[int, int], InterfaceDescriptor] = {}
+        for interface in self.descriptor.interfaces:
+            found.setdefault((interface.bInterfaceNumber, interface.bAlternateSetting), interface)
+        return found
+
+    @cached_property
+    def _first(self) -> dict[int, tuple[EndpointDescriptor, InterfaceDescriptor]]:
+        found: dict[int, tuple[EndpointDescriptor, InterfaceDescriptor]] = {}
+        for interface in self.descriptor.interfaces:
+            for endpoint in interface.endpoints:
+                found.setdefault(endpoint.bEndpointAddress, (endpoint, interface))
+        return found
+
+    def _endpoints(self, interface: InterfaceDescriptor) -> dict[int, Endpoint]:
+        last = {endpoint.bEndpointAddress: endpoint for endpoint in interface.endpoints}
+        return {address: Endpoint.of(endpoint, interface, self._speed) for address, endpoint in last.items()}

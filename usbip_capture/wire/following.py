@@ -59,6 +59,19 @@ class Follower(ABC):
         """`size` bytes that the server has sent were not recorded."""
         return self._gap(self._server, self._reply, size, timestamp_ns)
 
+    def own(self) -> None:
+        """Copy what is held of them, so that it does not keep larger buffers in memory; nor do the last events."""
+        self._events = []
+        for stream in (self._client, self._server):
+            if stream.parts:
+                stream.parts = [b"".join(stream.parts)]
+
+    def drop(self) -> None:
+        """Forget what is held of them: the connection is over."""
+        self._events = []
+        self._client.parts = []
+        self._server.parts = []
+
     @abstractmethod
     def _command(self, stream: Stream, data: Buffer, at: int, size: int, timestamp_ns: int) -> int:
         """Read a message of the client."""

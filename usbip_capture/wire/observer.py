@@ -122,6 +122,14 @@ class Observer(Follower):
         """How many URBs wait for their reply."""
         return len(self._pending)
 
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that what is remembered takes, about."""
+        urbs = len(self._pending) + len(self._ghosts)
+        unlinks = len(self._unlinks) + len(self._unlinking)
+        learnt = self._learner.endpoints.descriptor_bytes
+        return self.held + 400 * urbs + 150 * self._packets + 100 * unlinks + 30 * learnt
+
     def closed(self, timestamp_ns: int, reason: str = "the connection ended") -> list[Event]:
         """The connection is over, or one side has said that it sends no more."""
         if self.ended:

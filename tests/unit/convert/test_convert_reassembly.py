@@ -27,6 +27,7 @@ from tests.tcp_recording import (
     segments,
 )
 from tests.usbip_sessions import INFO, session
+from usbip_capture.convert import sessions
 from usbip_capture.convert.fragments import MAX_AGE_NS, Fragments
 from usbip_capture.convert.link import ACK, FIN, RST, SYN
 
@@ -331,6 +332,60 @@ def test_reply_recorded_before_its_request() -> None:
     got = convert(recording(restamped(mixed)))
     assert got.urbs() == PLAIN.urbs()
     assert not got.counts
+
+
+# -- connections that are given up
+
+
+def many(count: int) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
+    """The packets of so many sessions at once, each with a URB that waits; and those with which they go on."""
+    packets: tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]] = ([], [])
+    for number in range(count):
+        sent = segments(session(info=replace(INFO, busid=f"1-{number}", devnum=number + 1)), closed=False)
+        for part, piece in zip(packets, (sent[:40], sent[40:]), strict=True):
+            part += [(START_NS, packet(s, hosts=Hosts(client_port=40000 + number))) for s in piece]
+    return packets
+
+
+def completions(got: Converted, name: str) -> list[int]:
+    return [r.usb.status for r in got.records if r.usb and r.usb.type == ord("C") and r.interface.name == name]
+
+
+def test_a_session_that_is_given_up_completes_its_urbs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "MAX_CONNECTIONS", 2)
+    begin, rest = many(3)
+    got = convert(pcap(begin))
+    assert completions(got, "usbip0")[-1] == -108
+    assert -108 not in completions(got, "usbip2")
+    assert got.counts["given up: more than 2 connections at the same time"] == 1
+    assert any("given up" in comment for record in got.records for comment in record.comments)
+    assert "given up: more than 2 connections at the same time: once" in got.interfaces[0].comments
+    got = convert(pcap(begin + rest))  # it is followed again from its middle, on the same interface
+    assert got.converter.sessions >= 4
+
+
+def test_connections_that_are_no_sessions_are_given_up_before_one_that_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "MAX_CONNECTIONS", 3)
+    sent = segments(SESSION)
+    scan = [packet(sent[0], hosts=Hosts(client_port=n)) for n in range(1, 100)]
+    ended = [packet(s, hosts=Hosts(client_port=n)) for n in range(200, 220) for s in sent]
+    mixed = [packet(s) for s in sent[:40]] + scan + ended + [packet(s) for s in sent[40:]]
+    got = convert(pcap((START_NS + n, raw) for n, raw in enumerate(mixed)))
+    assert got.converter.sessions == 21
+    assert not any(reason.startswith("given up") for reason in got.counts)
+
+
+def test_a_session_that_takes_too_much_memory_completes_its_urbs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "MAX_MEMORY", 1 << 20)
+    monkeypatch.setattr(sessions, "_CHECK_AFTER", 1)
+    sent = segments(SESSION[:-1], closed=False)  # a URB waits for its reply
+    last = sent[-1]
+    client = (last.seq, last.ack) if last.side == CLIENT else (last.ack, last.seq)
+    held = [Segment(CLIENT, client[0] + 5 + 60_000 * n, client[1], bytes(60_000), ACK, START_NS) for n in range(40)]
+    quiet = [(START_NS, packet(s, hosts=Hosts(client_port=1))) for s in segments(SESSION, closed=False)]
+    got = convert(pcap(quiet + [(START_NS, packet(s)) for s in [*sent, *held]]))
+    assert got.counts["given up: what waits for its rest, of all connections, takes more than 1 MiB"] == 1
+    assert [e[6] for e in got.urbs() if e[0] == "C"].count(-108) == 1
 
 
 # -- what is no USB/IP

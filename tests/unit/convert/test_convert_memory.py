@@ -1,0 +1,191 @@
+"""Memory is bounded in bytes, for all connections together, whatever a recording unpacks to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from struct import Struct, pack
+
+import pytest
+
+from tests.tcp_recording import CLIENT, SERVER, START_NS, Hosts, Saying, packet, segments
+from tests.usbip_sessions import INFO, imported
+from usbip_capture.wire import structs
+
+#: MiB. What was promised.
+LIMIT = 300
+PCAP = pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 1 << 20, 1)
+RECORD = Struct("<IIII")
+# Runs the command with the peak of its memory as the last line.
+PROGRAM = """
+import resource, sys
+from usbip_capture.cli.main import main
+code = main(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def connection(number: int, sayings: list[Saying], *, size: int = 60_000) -> bytes:
+    """The packets of one connection, which stays open."""
+    hosts = Hosts(client=f"10.1.{number >> 8}.{number & 255}")
+    out = []
+    for segment in segments(sayings, size=size, closed=False):
+        raw = packet(segment, hosts=hosts)
+        out.append(RECORD.pack(*divmod(START_NS, 10**9), len(raw), len(raw)) + raw)
+    return b"".join(out)
+
+
+def block(kind: int, body: bytes) -> bytes:
+    size = 12 + len(body)
+    return pack("<II", kind, size) + body + pack("<I", size)
+
+
+SECTION = block(0x0A0D0D0A, pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+ETHERNET = block(1, pack("<HHI", 1, 0, 0))
+
+
+def submit(seqnum: int, length: int, *, out: bool = False, packets: int = 0) -> bytes:
+    return structs.CMD_SUBMIT.pack(1, seqnum, INFO.devid, not out, 1, 0, length, 0, packets, packets, bytes(8))
+
+
+def behind_a_hole() -> Iterator[bytes]:
+    yield PCAP
+    for number in range(60):
+        sent = segments([*imported(), (CLIENT, bytes(7_000_000))], size=60_000, closed=False)
+        lost = next(n for n, s in enumerate(sent) if len(s.payload) == 60_000)
+        hosts = Hosts(client=f"10.1.0.{number}")
+        for segment in sent[:lost] + sent[lost + 1 :]:
+            raw = packet(segment, hosts=hosts)
+            yield RECORD.pack(*divmod(START_NS, 10**9), len(raw), len(raw)) + raw
+
+
+def messages_that_never_end() -> Iterator[bytes]:
+    yield PCAP
+    for number in range(60):
+        yield connection(number, [*imported(), (CLIENT, submit(1, 16 << 20, out=True) + bytes(8 << 20))])
+
+
+def small_parts_of_large_portions() -> Iterator[bytes]:
+    """The beginning of a message at the end of each large packet, which another connection is in."""
+    yield PCAP
+    for number in range(6000):
+        data = submit(1, 60_000, out=True) + bytes(60_000) + submit(2, 60_000, out=True)[:40]
+        yield connection(number, [*imported(), (CLIENT, data)], size=64_000)
+
+
+def urbs_that_are_never_answered() -> Iterator[bytes]:
+    yield PCAP
+    for number in range(40):
+        yield connection(number, [*imported(), (CLIENT, b"".join(submit(1 + i, 8) for i in range(20_000)))])
+
+
+def isochronous_urbs_that_are_never_answered() -> Iterator[bytes]:
+    yield PCAP
+    descriptors = structs.ISO_PACKET.pack(0, 8, 0, 0) * 1024
+    for number in range(20):
+        data = b"".join(submit(1 + i, 8 * 1024, packets=1024) + descriptors for i in range(200))
+        yield connection(number, [*imported(), (CLIENT, data)])
+
+
+def configurations() -> Iterator[bytes]:
+    yield PCAP
+    body = b"\x07\x05\x81\x02\0\x02\0" * 9361
+    for number in range(30):
+        sayings = imported()
+        for value in range(40):
+            setup = bytes((0x80, 6, value, 2, 0, 0, 0xFF, 0xFF))
+            head = bytes((9, 2, 0xFF, 0xFF, 1, value, 0, 0xC0, 50))
+            answer = (head + body).ljust(65535, b"\0")
+            asked = structs.CMD_SUBMIT.pack(1, 1 + value, INFO.devid, 1, 0, 0, 65535, 0, 0, 0, setup)
+            done = structs.RET_SUBMIT.pack(3, 1 + value, 0, 0, 0, 0, 65535, 0, 0, 0)
+            sayings += [(CLIENT, asked), (SERVER, done + answer)]
+        yield connection(number, sayings)
+
+
+def connections() -> Iterator[bytes]:
+    """More than are followed, each a session."""
+    yield PCAP
+    (request, _) = imported()
+    for number in range(70_000):
+        hosts = Hosts(client=f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+        for segment in segments([request], closed=False)[:4:3]:
+            raw = packet(segment, hosts=hosts)
+            yield RECORD.pack(*divmod(START_NS, 10**9), len(raw), len(raw)) + raw
+
+
+def devices() -> Iterator[bytes]:
+    yield PCAP
+    for number in range(30):
+        sayings: list[Saying] = []
+        for n in range(1000):
+            sayings += imported(replace(INFO, busid=f"{number}-{n}", devnum=n + 1000 * number))
+        yield connection(number, sayings)
+
+
+def fragments() -> Iterator[bytes]:
+    """Every second piece of many packets."""
+    yield PCAP
+    for ident in range(100):
+        for place in range(0, 8000, 2):
+            ip = pack(">BBHHHBBH4s4s", 0x45, 0, 28, ident, 0x2000 | place, 64, 6, 0, bytes(4), bytes(4)) + bytes(8)
+            raw = bytes(12) + b"\x08\x00" + ip
+            yield RECORD.pack(1, 0, len(raw), len(raw)) + raw
+
+
+def interfaces() -> Iterator[bytes]:
+    yield SECTION
+    for _ in range(100):
+        yield ETHERNET * 10_000
+
+
+def blocks_of_no_interest() -> Iterator[bytes]:
+    yield SECTION + ETHERNET
+    for _ in range(8):
+        yield block(0xBAD, bytes(64 << 20))
+
+
+def packets_with_much_beside_them() -> Iterator[bytes]:
+    """Blocks of nearly 16 MiB, of which some kilobytes are a packet that waits."""
+    yield SECTION + ETHERNET
+    sent = segments([*imported(), (CLIENT, bytes(500_000))], size=5000, closed=False)
+    lost = next(n for n, s in enumerate(sent) if len(s.payload) == 5000)
+    for segment in sent[:lost] + sent[lost + 1 :]:
+        raw = packet(segment)
+        raw += bytes(-len(raw) % 4)
+        yield block(6, pack("<IIIII", 0, 0, 0, len(raw), len(raw)) + raw + bytes(15 << 20))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        behind_a_hole,
+        messages_that_never_end,
+        small_parts_of_large_portions,
+        urbs_that_are_never_answered,
+        isochronous_urbs_that_are_never_answered,
+        configurations,
+        connections,
+        devices,
+        fragments,
+        interfaces,
+        blocks_of_no_interest,
+        packets_with_much_beside_them,
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux only")
+def test_memory_is_bounded(parts: Callable[[], Iterator[bytes]], tmp_path: Path) -> None:
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+    tcp = tmp_path / "tcp.pcap.gz"
+    with tcp.open("wb") as file:
+        for part in parts():
+            file.write(packer.compress(part))
+        file.write(packer.flush())
+    command = [sys.executable, "-c", PROGRAM, "convert", str(tcp), str(tmp_path / "usb.pcapng"), "--record-unlinks"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert "Traceback" not in done.stderr
+    assert int(done.stderr.split()[-1]) < LIMIT
