@@ -12,16 +12,17 @@ import time
 from collections.abc import Callable
 
 from usbip_capture.capture.channel import Event, Item, UsbChannel
+from usbip_capture.capture.descriptions import describe, describe_notes
 from usbip_capture.capture.event_queue import EventQueue
 from usbip_capture.capture.log_channel import LogBatch, LogChannel
-from usbip_capture.capture.remarks import NOTES, Notes, Remark
+from usbip_capture.capture.remarks import Notes, Remark
 from usbip_capture.capture.sinks import ReaderGone, Sink, SinkAborted
 from usbip_capture.capture.trailer import Part, Trailer
 from usbip_capture.capture.unlinks import UnlinkChannel
 from usbip_capture.errors import CaptureError
 from usbip_capture.filters.language import Filter
 from usbip_capture.forks import disown_in_children
-from usbip_capture.records.pcapng import LINKTYPE_USB_LINUX_MMAPPED, LINKTYPE_WIRESHARK_UPPER_PDU, Section, pack_packet
+from usbip_capture.records.pcapng import Section, pack_packet
 from usbip_capture.records.upper_pdu import pack_remark
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.urb import Buffer
@@ -83,8 +84,15 @@ class Recorder:
         self._hurry = threading.Event()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="usbip-capture writer", daemon=True)
-        self._thread.start()
         disown_in_children(self)
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._finish(lost=True)
+            self._close_sink()
+            raise CaptureError(
+                f"the capture to {sink.name} cannot begin: {error}: end other programs, or raise the limit of threads"
+            ) from error
 
     @property
     def everything(self) -> list[UsbChannel | LogChannel]:
@@ -165,7 +173,7 @@ class Recorder:
         self._queue.disown()
         self._done = threading.Event()
         self._done.set()
-        self._close_sink()
+        self._sink.forget()
 
     def _wait_done(self, patience: float, at_most: float | None) -> bool:
         progress = -1
@@ -197,10 +205,21 @@ class Recorder:
             log.info("%s: the end of the capture is lost", error)
         except CaptureError as error:
             reason, lost, self.error = "error", True, error
-        except Exception as error:
-            log.exception("the writer of the capture failed")
+        except MemoryError:
             reason, lost = "error", True
-            self.error = CaptureError(f"the capture to {self._sink.name} ended because of our own fault: {error!r}")
+            self.error = CaptureError(f"the capture to {self._sink.name} ended: memory has run out; what came before"
+                                      " is kept")  # fmt: skip
+        except Exception as error:
+            reason, lost = "error", True
+            self.error = CaptureError(f"internal error: the capture to {self._sink.name} ended: {error!r}")
+            log.exception("the writer of the capture failed")
+        finally:
+            try:
+                self._end(reason, lost)
+            finally:
+                self._done.set()
+
+    def _end(self, reason: str, lost: bool) -> None:
         self._finish(lost)
         self._close_sink()
         if reason and self._on_end is not None:
@@ -208,7 +227,6 @@ class Recorder:
                 self._on_end(reason)
             except Exception:
                 log.exception("on_end failed")
-        self._done.set()
 
     def _record(self) -> str:
         """Write until closed, or until there are enough packets: `count`."""
@@ -300,9 +318,9 @@ class Recorder:
                 if enough or size >= _WRITE_SIZE:
                     break
             elif isinstance(item, (UsbChannel, LogChannel)):
-                out.append(self._interface(item))
+                out.append(describe(self._section, item, self._snaplen, self._filter))
             elif isinstance(item, Notes):
-                out.append(self._notes_interface())
+                out.append(describe_notes(self._section))
             elif isinstance(item, Remark):
                 out.append(self._note(item))
             elif isinstance(item, threading.Event):
@@ -327,24 +345,6 @@ class Recorder:
         batch.channel.packed += len(blocks)
         self._packed += len(blocks)
         return len(blocks) == left
-
-    def _interface(self, channel: UsbChannel | LogChannel) -> bytes:
-        """The description of an interface, its number being the count of those before."""
-        channel.described = True
-        usb = isinstance(channel, UsbChannel)
-        return self._section.interface(
-            name=channel.name,
-            description=channel.description,
-            snaplen=self._snaplen,
-            speed=channel.speed.bits_per_second if isinstance(channel, UsbChannel) else 0,
-            capture_filter=self._filter.text if self._filter and usb else "",
-            link_type=LINKTYPE_USB_LINUX_MMAPPED if isinstance(channel, UsbChannel) else channel.link_type,
-        )[1]
-
-    def _notes_interface(self) -> bytes:
-        description = "usbip-capture: remarks that no packet could carry"
-        link_type = LINKTYPE_WIRESHARK_UPPER_PDU
-        return self._section.interface(name=NOTES, description=description, snaplen=0, link_type=link_type)[1]
 
     def _note(self, remark: Remark) -> bytes:
         number = self._notes.interface_id if self._notes is not None else 0
@@ -379,6 +379,8 @@ class Recorder:
             pass
         except CaptureError as error:
             self.error = self.error or error
+        except Exception as error:
+            self.error = self.error or CaptureError(f"internal error: {self._sink.name} cannot be closed: {error!r}")
 
 
 def _pack(out: list[Buffer], event: Event) -> int:
