@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import stat
 import sys
 import threading
@@ -52,7 +51,6 @@ class Capturing:
 
     def run(self) -> int:
         """Capture until Ctrl-C, or its end; the exit code. Raises UsbipError."""
-        signal.signal(signal.SIGTERM, _interrupt)
         # A file may be a capture that is worth something, and is not touched before there is a device.
         late = not self._args.wireshark and _is_file(self._args.output)
         sink = None if late else self._open()
@@ -201,7 +199,3 @@ def _is_file(path: str) -> bool:
         return stat.S_ISREG(os.stat(path).st_mode)
     except (OSError, ValueError):
         return True
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

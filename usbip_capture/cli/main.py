@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import argparse
 
 #: Ctrl-C is how they are meant to end.
-_UNTIL_STOPPED = ("capture", "demo", "syslog", "relay")
+_UNTIL_STOPPED = ("capture", "demo", "syslog", "relay", "serial")
 #: Their failures have one code only: others are those of the program, or of the tests.
 _ONE_FAILURE = ("use", "selftest")
 
@@ -68,7 +68,8 @@ def _run(command: str, args: argparse.Namespace) -> int:
     if reconfigure is not None and command != "stats":
         reconfigure(errors="backslashreplace")
     try:
-        return int(args.run(args))
+        with console.ending_in_order():
+            return int(args.run(args))
     except KeyboardInterrupt:
         if command not in _UNTIL_STOPPED:
             raise
@@ -79,10 +80,6 @@ def _run(command: str, args: argparse.Namespace) -> int:
         print(f"usbip-capture: {exits.sentence(error)}", file=sys.stderr)
         code = exits.exit_code(error)
         return min(code, exits.FAILED) if command in _ONE_FAILURE and code != exits.USAGE else code
-
-
-if __name__ == "__main__":
-    sys.exit(main())
 
 
 if __name__ == "__main__":

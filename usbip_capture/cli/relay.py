@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from usbip_capture import console
 from usbip_capture.address import DEFAULT_PORT, parse_address
 from usbip_capture.cli.groups import add_command
 from usbip_capture.errors import CaptureError, UsbipError
@@ -94,8 +95,7 @@ def _relay(args: argparse.Namespace) -> int:
 
     try:
         service.listed.wait(LIST_TIMEOUT)
-        for name in ("SIGTERM", "SIGINT"):
-            signal.signal(getattr(signal, name), lambda *_: service.stop())
+        console.on_request_to_end(lambda number: service.stop(), signal.SIGINT)
         if args.wireshark:
             _open_wireshark(service.offer.name)
         _capture(service, args.output, ready, record_unlinks=args.record_unlinks)

@@ -6,7 +6,6 @@ import argparse
 import json
 import logging
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING, TextIO
 
@@ -86,10 +85,10 @@ def run(args: argparse.Namespace) -> int:
         certificate=args.certificate,
         min_severity=args.level,
         align_clock=args.align,
+        ends_with_capture=True,
     )
     output = sys.stderr if args.pcap == "-" else sys.stdout
     coloured = args.colour == "always" or (args.colour == "auto" and _is_colourful(output))
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         with receiver:
             for place in receiver.bound:
@@ -101,8 +100,6 @@ def run(args: argparse.Namespace) -> int:
                     colour = _COLOURS.get(message.severity, "") if coloured else ""
                     shown = f"{colour}{line(message, with_source=host is None)}{_RESET if colour else ''}"
                 print(shown, file=output, flush=True)
-                if receiver.capture_failed:  # told by the end of `with`
-                    break
     except KeyboardInterrupt:  # its ordinary end
         pass
     finally:
@@ -151,7 +148,3 @@ def _tell_of_connections() -> None:
     logger = logging.getLogger("usbip_capture.collector")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
