@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from usbip_capture.capture.channel import Event, Item, UsbChannel
+from usbip_capture.capture.channel import Item, UsbChannel, pack_event
 from usbip_capture.capture.descriptions import describe, describe_notes
 from usbip_capture.capture.event_queue import EventQueue
 from usbip_capture.capture.log_channel import LogBatch, LogChannel
@@ -19,6 +19,7 @@ from usbip_capture.capture.remarks import Notes, Remark
 from usbip_capture.capture.sinks import ReaderGone, Sink, SinkAborted
 from usbip_capture.capture.trailer import Part, Trailer
 from usbip_capture.capture.unlinks import UnlinkChannel
+from usbip_capture.capture.wall_clock import WallClock
 from usbip_capture.errors import CaptureError
 from usbip_capture.filters.language import Filter
 from usbip_capture.forks import disown_in_children
@@ -77,6 +78,7 @@ class Recorder:
         self._filter = capture_filter
         self._record_unlinks = record_unlinks
         self._notes: Notes | None = None
+        self._clock = WallClock()
         self._packed = 0
         self._on_end = on_end
         self._closing = False
@@ -135,7 +137,7 @@ class Recorder:
     def comment(self, text: str) -> None:
         """Say something at this moment: on the next event of any channel, or by itself if there is none soon."""
         with self._queue.lock:
-            self._queue.remarks.append(Remark(text))
+            self._queue.remark(self._queue.remarks, text)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was captured so far is written; False after `timeout` seconds or the end."""
@@ -159,6 +161,9 @@ class Recorder:
         """
         for channel in self.channels:
             channel.settle()
+        with self._queue.lock:
+            if lost := self._queue.remarks_lost:
+                self._queue.remarks.append(Remark(f"usbip-capture: {lost} further remarks found no room"))
         self._queue_remarks(0)
         with self._queue.lock:
             self._queue.ended = self._closing = True
@@ -245,14 +250,20 @@ class Recorder:
         """Until something is queued, and then a little longer for more."""
         with self._queue.lock:
             self._queue.idle = not self._queue.items
+        self._check_clock()
         if self._queue.idle:
             while not self._queue.wake.wait(READER_CHECK):
+                self._check_clock()
                 if self._sink.reader_gone():
                     raise ReaderGone(f"the reader of {self._sink.name} is gone")
                 self._queue_remarks(REMARK_TIMEOUT)
         self._queue.wake.clear()
         self._hurry.wait(COALESCE)
         self._hurry.clear()
+
+    def _check_clock(self) -> None:
+        if jump := self._clock.jump():
+            self.comment(jump)
 
     def _queue_remarks(self, age: float) -> None:
         """Let remarks that have waited for `age` seconds go into the capture by themselves."""
@@ -300,12 +311,12 @@ class Recorder:
     def _write_some(self, batch: list[Item]) -> bool:
         out: list[Buffer] = []
         flushed: list[threading.Event] = []
-        size = cost = log_cost = 0
+        size = cost = log_cost = remark_cost = 0
         enough = False
         for _ in range(min(len(batch), _WRITE_EVENTS)):
             item = batch.pop()
             if isinstance(item, tuple):
-                size += _pack(out, item)
+                size += pack_event(out, item)
                 cost += item[2]
                 self._packed += 1
                 enough = self._packed == self._max_packets
@@ -323,6 +334,7 @@ class Recorder:
                 out.append(describe_notes(self._section))
             elif isinstance(item, Remark):
                 out.append(self._note(item))
+                remark_cost += item.cost
             elif isinstance(item, threading.Event):
                 flushed.append(item)
             else:
@@ -333,6 +345,7 @@ class Recorder:
         with self._queue.lock:
             self._queue.used -= cost + log_cost
             self._queue.log_used -= log_cost
+            self._queue.remark_used -= remark_cost
         for event in flushed:
             event.set()
         return enough
@@ -381,11 +394,3 @@ class Recorder:
             self.error = self.error or error
         except Exception as error:
             self.error = self.error or CaptureError(f"internal error: {self._sink.name} cannot be closed: {error!r}")
-
-
-def _pack(out: list[Buffer], event: Event) -> int:
-    channel, packer, _, timestamp_ns, urb_id, urb, data, completion, comments = event
-    channel.packed += 1
-    if completion is None:
-        return packer.submit(out, timestamp_ns, urb_id, urb, data, comments)
-    return packer.complete(out, timestamp_ns, urb_id, urb, completion, comments)

@@ -98,6 +98,7 @@ class ConnectingCollector:
             got = False
             try:
                 sender = Sender(flow_of(sock))
+                self._delivery.counts.connections += 1
                 log.info("reading the log of %s", self._host)
                 self._tried.set()
                 while data := sock.recv(RECEIVE_SIZE):

@@ -26,7 +26,7 @@ class SyslogReceiver:
     pcap: where messages are captured, on the interface `syslog0`: a PcapWriter, which stays yours to close, or a path
     or a stream, for a capture that `stop` completes.
     callback: called with each Message, on the receiver's thread. Without one, iterate over the receiver: messages wait
-    for you then, at most 4096 of them.
+    for you then, at most 4096 of them, and 16 MiB.
     listen: instead of reading from `host`, wait at these places for devices that send: see `places.parse_places`.
     certificate: PEM file with the certificate and its key, for places of TLS.
     min_severity: leave out what is less severe, such as `warning`.
