@@ -16,6 +16,7 @@ from tests.commands import command_environment
 from tests.pcapng_reader import read_capture
 from tests.syslog_senders import Device
 from tests.waiting import wait_until
+from usbip_capture.demo import DemoServer
 
 hangup = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="terminals do not hang up here")
 
@@ -156,3 +157,21 @@ def test_a_log_without_messages_ends_when_nobody_reads_it(tmp_path: Path) -> Non
         process.stdout.close()
         assert process.wait(30) == 0
     device.close()
+
+
+def test_a_device_that_is_lost_and_back_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "x.pcapng"
+    server = DemoServer()
+    address, port = server.listen("127.0.0.1", 0)
+    process = started(tmp_path, "capture", f"{address}:{port}", "-o", path.name)
+    wait_until("packets", lambda: path.exists() and path.stat().st_size > 1000)
+    server.close()
+    assert process.stderr is not None
+    lost = process.stderr.readline()
+    again = DemoServer()
+    again.listen(address, port)
+    back = process.stderr.readline()
+    ended(process, signal.SIGTERM)
+    again.close()
+    assert "the connection" in lost
+    assert "is back" in back

@@ -18,6 +18,7 @@ from usbip_capture.capture.sinks import Sink, open_sink
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.live import LiveView
+from usbip_capture.cli.said import reported
 from usbip_capture.cli.session import log_of
 from usbip_capture.cli.terminal import Waiting, is_terminal, tell
 from usbip_capture.device import Device
@@ -68,6 +69,8 @@ class Capturing:
         writer = self._writer(sink)
         try:
             with ExitStack() as stack:
+                if self._args.reconnect:  # else the capture ends, and says why
+                    stack.enter_context(reported("usbip_capture.probe.session"))
                 if self._args.syslog:
                     stack.enter_context(log_of(self._server, self._args.syslog_port, writer))
                 self._capture(writer)

@@ -1,9 +1,11 @@
-"""What becomes of a device's log while a command reads it: told to the person at standard error."""
+"""What becomes of a device, or of its log, while a command reads it: reported on standard error."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from usbip_capture.cli.terminal import tell
 
@@ -18,3 +20,18 @@ class Said(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         tell(record.getMessage())
         self.something.set()
+
+
+@contextmanager
+def reported(name: str) -> Iterator[Said]:
+    """Within the block, what the logger `name` reports goes to standard error."""
+    said = Said()
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.addHandler(said)
+    logger.setLevel(logging.INFO)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(said)
+        logger.setLevel(level)
