@@ -287,8 +287,10 @@ def open_sink(path: str | os.PathLike[str], stop: threading.Event | None = None)
     if name == "-":
         return StdoutSink()
     if name.lower().startswith(_NAMED_PIPE):
+        from usbip_capture.capture.named_pipe import NamedPipeSink
+
         try:
-            return _NamedPipeSink(name)
+            return NamedPipeSink(name)
         except OSError as error:
             raise _sentence(name, error) from error
     try:
@@ -308,20 +310,13 @@ def check_file(path: str) -> None:
     if os.path.exists(path) and not os.path.isdir(path):
         if not os.access(path, os.W_OK):
             raise _sentence(path, PermissionError(errno.EACCES, "permission denied"))
+        try:
+            check_owner(path)
+        except PermissionError as error:
+            raise _sentence(path, error) from error
     else:
         FileSink(path).close()
         os.remove(path)
-
-
-class _NamedPipeSink(StreamSink):
-    """A named pipe of Windows, as Wireshark makes it there."""
-
-    def __init__(self, path: str) -> None:
-        self._raw = io.FileIO(path, "wb")
-        super().__init__(self._raw, path)
-
-    def close(self) -> None:
-        self._raw.close()
 
 
 def _sentence(name: str, error: OSError | ValueError) -> CaptureError:
