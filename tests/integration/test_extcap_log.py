@@ -177,7 +177,7 @@ def _flood(sock: socket.socket) -> None:
         (["--mode", "syslog"], 2, "no server given"),
         (["--host", "demo", "--syslog", "perhaps"], 2, "--syslog cannot be 'perhaps'"),
         (["--host", "demo", "--syslog-port", "0"], 2, "--syslog-port cannot be '0'"),
-        (["--host", "demo", "--syslog", "listen", "--syslog-listen", "x:y"], 2, "no place to listen"),
+        (["--host", "demo", "--syslog", "listen", "--syslog-listen", "x:y"], 2, "not a place to listen"),
         (["--host", "demo", "--syslog", "listen", "--syslog-listen", "tls:*:0"], 2, "needs a certificate"),
         (["--mode", "syslog", "--syslog", "listen", "--syslog-listen", "192.0.2.1:0"], 1, "no such address"),
     ],

@@ -146,7 +146,7 @@ def test_who_reads_the_output_goes_away(device: Device) -> None:
     [
         ([], 2, "required"),
         (["pi", "--listen"], 2, "not allowed"),
-        (["--listen", "x:y"], 2, "is no place to listen"),
+        (["--listen", "x:y"], 2, "is not a place to listen"),
         (["--listen", "tls:127.0.0.1:0"], 2, "needs a certificate"),
         (["--listen", "name.invalid:0"], 1, "the address is not known"),
         (["pi", "--align"], 2, "add --pcap"),

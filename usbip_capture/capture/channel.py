@@ -102,7 +102,7 @@ class UsbChannel(Tap):
             self._queue.remark(self.remarks, text)
 
     def gone(self, reason: str) -> None:
-        """Say that the device is away, unless the completion of a URB has said it."""
+        """Note that the device is gone, unless the completion of a URB has."""
         with self._queue.lock:
             if not self._gone:
                 self._gone = True
@@ -122,7 +122,7 @@ class UsbChannel(Tap):
                     self._queue.used -= event[2]
 
     def submitted(self, urb: Urb, data: Buffer | None = None, timestamp_ns: int = 0) -> int:
-        """As a tap is told; or later, with the time when it was, and the data if the URB has none."""
+        """As `Tap.submitted`; or afterwards, with the time when it was, and the data if the URB has none."""
         queue = self._queue
         if queue.ended:
             return 0
@@ -168,7 +168,7 @@ class UsbChannel(Tap):
     def completed(
         self, urb_id: int, urb: Urb, completion: Completion, timestamp_ns: int = 0, comment: str = ""
     ) -> None:
-        """As a tap is told; or later, with the time when it was, and something to say about it."""
+        """As `Tap.completed`; or afterwards, with the time when it was, and a comment."""
         queue = self._queue
         if queue.ended:
             return

@@ -25,5 +25,5 @@ def describe(section: Section, channel: UsbChannel | LogChannel, snaplen: int, c
 
 def describe_notes(section: Section) -> bytes:
     """That of the remarks."""
-    description = "usbip-capture: remarks that no packet could carry"
+    description = "usbip-capture: marks and notes"
     return section.interface(name=NOTES, description=description, snaplen=0, link_type=LINKTYPE_WIRESHARK_UPPER_PDU)[1]

@@ -375,7 +375,7 @@ class Recorder:
             return self._statistics.blocks(self.everything, part, is_last=False)
 
     def _finish(self, lost: bool) -> None:
-        """Nothing is queued any more. What was counts as dropped if it is lost, else as not captured."""
+        """Stop the queue. Queued events count as dropped if `lost`, else they leave `received`."""
         with self._queue.lock:
             self._queue.ended = True
             self._queue.items = []

@@ -52,10 +52,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         nargs="?",
         const="",
         metavar="PLACES",
-        help="wait for devices at [tcp:|udp:|tls:]ADDRESS[:PORT], several with commas; alone: TCP and UDP, everywhere",
+        help="wait for devices at [tcp:|udp:|tls:]ADDRESS[:PORT], comma-separated; alone: TCP and UDP, everywhere",
     )
     parser.add_argument("--port", type=port, default=DEFAULT_PORT, help="unless one is named (default: %(default)s)")
-    parser.add_argument("--level", choices=SEVERITIES, default="debug", help="the least severe messages to show")
+    parser.add_argument("--level", choices=SEVERITIES, default="debug", help="minimum severity to show")
     colours = ("auto", "always", "never")
     parser.add_argument("--colour", "--color", choices=colours, default="auto", help="colours by severity")
     parser.add_argument(

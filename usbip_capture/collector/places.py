@@ -31,7 +31,7 @@ class Place:
 
 
 def parse_places(text: str, port: int = DEFAULT_PORT) -> list[Place]:
-    """`[tcp:|udp:|tls:]ADDRESS[:PORT]`, several with commas; TCP and UDP where neither is named.
+    """`[tcp:|udp:|tls:]ADDRESS[:PORT]`, or a comma-separated list; TCP and UDP where neither is named.
 
     ADDRESS may be `*`, and nothing at all is `*`: every address of this machine. Raises LocalProtocolError.
     """
@@ -51,8 +51,8 @@ def _parse(text: str, port: int) -> list[Place]:
             address, default = parse_address(where, default)
         except LocalProtocolError:
             raise LocalProtocolError(
-                f"{text!r} is no place to listen: write ADDRESS, ADDRESS:PORT, *:PORT, or one with tcp:, udp: or tls: "
-                "before it"
+                f"{text!r} is not a place to listen: write ADDRESS, ADDRESS:PORT, *:PORT, or one with tcp:, udp: or "
+                "tls: before it"
             ) from None
     address = "" if address in _EVERYWHERE else address
     return [Place(kind, address, default) for kind in ([transport] if named else [TCP, UDP])]

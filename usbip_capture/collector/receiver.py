@@ -59,7 +59,7 @@ class SyslogReceiver:
         if (host is None) == (listen is None):
             raise LocalProtocolError("a log comes from a host or by listening: give one of both")
         if min_severity not in SEVERITIES:
-            raise LocalProtocolError(f"{min_severity!r} is no severity: give one of {', '.join(SEVERITIES)}")
+            raise LocalProtocolError(f"{min_severity!r} is not a severity: give one of {', '.join(SEVERITIES)}")
         self._server = None if host is None else Server.parse(host, port, timeout)
         self._places = [] if listen is None else parse_places(listen, port)
         self._tls = _tls_context(certificate) if any(place.transport == TLS for place in self._places) else None

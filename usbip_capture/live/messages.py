@@ -56,9 +56,9 @@ def parse(line: bytes) -> Message:
     try:
         message = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise RemoteProtocolError(f"the other end of the channel says {line[:40]!r}, which is no message") from error
+        raise RemoteProtocolError(f"the other end of the channel says {line[:40]!r}, which is not a message") from error
     if not isinstance(message, dict):
-        raise RemoteProtocolError(f"the other end of the channel says {line[:40]!r}, which is no message")
+        raise RemoteProtocolError(f"the other end of the channel says {line[:40]!r}, which is not a message")
     return message
 
 
