@@ -8,6 +8,7 @@ from pathlib import Path
 
 import usbip_capture
 from usbip_capture import device, errors, tap
+from usbip_capture.collector.counts import Counts
 from usbip_capture.devices.backend import BackendDevice
 from usbip_capture.pyusb_backend.asynchronous import TransferFuture
 from usbip_capture.pyusb_backend.backend import UsbipBackend
@@ -21,6 +22,7 @@ from usbip_capture.usb import urb
 TARGET = Path(__file__).with_name("reference.md")
 PUBLIC: list[object] = [
     *(getattr(usbip_capture, name) for name in usbip_capture.__all__ if name[0] != "_"),
+    Counts,
     UsbipBackend,
     TransferFuture,
     SerialConnection,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from typing import Protocol
 from weakref import WeakSet
 
@@ -34,9 +35,11 @@ def disown_in_children(thing: Inherited) -> None:
 def _in_child() -> None:
     global _lock  # noqa: PLW0603  somebody may have held it
     _lock = threading.Lock()
-    for thing in list(_inherited):
-        thing.forked()
+    things = list(_inherited)
     _inherited.clear()
+    for thing in things:
+        with suppress(Exception):  # of one must not keep the others: nobody could handle it here
+            thing.forked()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks

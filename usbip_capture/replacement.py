@@ -10,20 +10,23 @@ import stat
 import tempfile
 from typing import BinaryIO
 
+from usbip_capture.private_files import check_owner
+
 
 class Replacement:
     """The new content of `path`: write to `file`, then `commit`, or `discard`. As a context: commits unless it raises.
 
-    What is no regular file (a pipe, a device) cannot be replaced: it is written in place. A link is followed. The new
-    file is for its owner only (0600). Raises OSError as `open` does.
+    What is not a regular file (a pipe, a device) cannot be replaced: it is written in place. A link is followed. The
+    new file is for its owner only (0600). Raises OSError as `open` does, and as `private_files.check_owner` does.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        check_owner(os.fspath(path))
         self.path = os.path.realpath(path)
         self.file: BinaryIO
         self._beside = ""
-        if _in_place(self.path):
-            self.file = open(self.path, "wb")  # noqa: SIM115 (this class is its context manager)
+        if _in_place(path):  # as it was named: /dev/stdout leads to what has no name of its own
+            self.file = open(path, "wb")  # noqa: SIM115 (this class is its context manager)
             return
         folder, name = os.path.split(self.path)
         descriptor, self._beside = tempfile.mkstemp(prefix=f".{name[:100]}.", suffix=".part", dir=folder)
@@ -63,7 +66,7 @@ class Replacement:
             self.discard()
 
 
-def _in_place(path: str) -> bool:
+def _in_place(path: str | os.PathLike[str]) -> bool:
     try:
         return not stat.S_ISREG(os.stat(path).st_mode)
     except OSError:

@@ -7,6 +7,8 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
+import tracemalloc
 from collections import deque
 from functools import partial
 from pathlib import Path
@@ -18,9 +20,11 @@ from tests.syslog_senders import Device, Messages, certificate, esp, port_of
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter, SyslogReceiver
 from usbip_capture.collector import connecting, listening
+from usbip_capture.collector.delivery import BACKLOG_BYTES, Delivery
 from usbip_capture.collector.places import Place, parse_places
+from usbip_capture.collector.sender import Sender
 from usbip_capture.errors import CaptureError, LocalProtocolError
-from usbip_capture.records.upper_pdu import TCP, UDP, parse_upper_pdu
+from usbip_capture.records.upper_pdu import TCP, UDP, Flow, parse_upper_pdu
 from usbip_capture.syslog.framing import INCOMPLETE, TOO_LONG
 
 LINES = [esp(1000, "I (1000) main: one"), esp(1100, "E (1100) wifi: two", 3), esp(1200, "W (1200) wifi: three", 4)]
@@ -413,3 +417,52 @@ def test_a_flood_of_senders_of_datagrams(monkeypatch: pytest.MonkeyPatch) -> Non
                 messages.wait(number + 1)
         assert receiver._collector is not None
         assert len(receiver._collector._datagram_senders) == 5  # type: ignore[union-attr]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what it has dropped")
+def test_datagrams_that_the_system_has_dropped_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "log.pcapng"
+    monkeypatch.setattr(listening, "_DATAGRAM_BUFFER", 4096)
+    held, go_on = threading.Event(), threading.Event()
+
+    def callback(message: object) -> None:
+        held.set()
+        assert go_on.wait(20)
+
+    with SyslogReceiver(listen="udp:127.0.0.1:0", pcap=target, callback=callback) as receiver:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.connect(("127.0.0.1", port_of(receiver, "udp")))
+            sock.send(b"<14>first")
+            assert held.wait(20)
+            for _ in range(200):
+                sock.send(b"<14>" + b"x" * 500)
+        go_on.set()
+    counts = receiver.counts
+    assert counts.dropped > 0
+    assert counts.messages + counts.dropped == 201
+    assert any(f"{counts.dropped} further ones dropped by the system" in flaw for flaw in counts.flaws())
+    interface, *records = read_items(target)
+    assert isinstance(interface, CapturedInterface)
+    assert (interface.received, interface.dropped, len(records)) == (201, counts.dropped, counts.messages)
+
+
+def test_connections_are_counted_and_what_cannot_be_called_is_refused(device: Device) -> None:
+    with SyslogReceiver("127.0.0.1", device.port) as receiver, device.accept():
+        wait_until("the connection", lambda: receiver.counts.connections == 1)
+    with pytest.raises(TypeError, match="callback must be a function"):
+        SyslogReceiver("127.0.0.1", callback=5)  # type: ignore[arg-type]
+
+
+def test_messages_that_nobody_reads_take_a_bounded_part_of_memory() -> None:
+    delivery = Delivery(None, 7, align_clock=False)
+    sender = Sender(Flow("192.0.2.1", 514, "192.0.2.2", 514, UDP))
+    tracemalloc.start()
+    try:
+        for _ in range(2000):
+            delivery.deliver(sender, sender.parse([(b"<14>" + "\N{GRINNING FACE}".encode() * 16000, "")], 0))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * BACKLOG_BYTES
+    delivery.end()
+    assert len(list(delivery)) + delivery.counts.missed == 2000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -24,6 +25,8 @@ from usbip_capture.usb.urb import DIR_IN, Buffer, Completion, Urb
 #: Bytes that a queued event takes beside its data, and those of each isochronous packet.
 EVENT_COST = 512
 PACKET_COST = 160
+#: CMD_UNLINKs that are remembered until they, or their URBs, come to their end.
+MAX_UNLINKS = 4096
 
 # channel, packer, cost, time stamp, URB id, URB, data of an outward URB, completion (None: submit), comments
 Event: TypeAlias = "tuple[UsbChannel, UsbmonPacker, int, int, int, Urb, Buffer, Completion | None, tuple[str, ...]]"
@@ -70,8 +73,10 @@ class UsbChannel(Tap):
         self._queue = queue
         self._snaplen = snaplen
         self._labels: dict[int, str] = {}  # of URBs that are out
-        self._unlinked: dict[int, str] = {}  # likewise, what is to be said of those that were taken back
-        self._unseen: set[int] = set()  # CMD_UNLINKs of URBs that the filter does not let pass
+        # What is to be said of those that were unlinked; and CMD_UNLINKs of URBs that the filter does not let pass. An
+        # end that never comes must not keep them for ever.
+        self._unlinked: OrderedDict[int, str] = OrderedDict()
+        self._unseen: OrderedDict[int, None] = OrderedDict()
         self._matcher = None if capture_filter is None else Matcher(capture_filter, info)
         self._held: dict[int, Event] = {}  # submits whose completion decides
         self._gone = False
@@ -95,15 +100,16 @@ class UsbChannel(Tap):
     def comment(self, text: str) -> None:
         """Say something at this moment: on the next event, or by itself if there is none soon."""
         with self._queue.lock:
-            self.remarks.append(Remark(text))
+            self._queue.remark(self.remarks, text)
 
     def gone(self, reason: str) -> None:
-        """Say that the device is away, unless the completion of a URB has said it."""
+        """Note that the device is gone, unless the completion of a URB has."""
         with self._queue.lock:
             if not self._gone:
                 self._gone = True
                 # No packet marks the moment itself: the next one may be much later.
-                self.remarks.append(Remark(f"usbip-capture: device gone at {time.strftime('%H:%M:%S')}: {reason}"))
+                at = time.strftime("%H:%M:%S")
+                self._queue.remark(self.remarks, f"usbip-capture: device gone at {at}: {reason}")
 
     def settle(self) -> None:
         """Decide on URBs that are still out at the end of the capture, as if they were asked for their status now."""
@@ -117,7 +123,7 @@ class UsbChannel(Tap):
                     self._queue.used -= event[2]
 
     def submitted(self, urb: Urb, data: Buffer | None = None, timestamp_ns: int = 0) -> int:
-        """As a tap is told; or later, with the time when it was, and the data if the URB has none."""
+        """As `Tap.submitted`; or afterwards, with the time when it was, and the data if the URB has none."""
         queue = self._queue
         if queue.ended:
             return 0
@@ -152,7 +158,8 @@ class UsbChannel(Tap):
                 self._held[urb_id] = (self, self._packer, cost, timestamp_ns, urb_id, urb, data, None, comments)
                 return urb_id
             if self.remarks or queue.remarks:
-                comments = self._comments(label)
+                comments, more_cost = self._comments(label)
+                cost += more_cost
             queue.items.append((self, self._packer, cost, timestamp_ns, urb_id, urb, data, None, comments))
             wake, queue.idle = queue.idle, False
         if wake:
@@ -162,7 +169,7 @@ class UsbChannel(Tap):
     def completed(
         self, urb_id: int, urb: Urb, completion: Completion, timestamp_ns: int = 0, comment: str = ""
     ) -> None:
-        """As a tap is told; or later, with the time when it was, and something to say about it."""
+        """As `Tap.completed`; or afterwards, with the time when it was, and a comment."""
         queue = self._queue
         if queue.ended:
             return
@@ -178,7 +185,7 @@ class UsbChannel(Tap):
             unlinked = self._unlinked.pop(urb_id, None) if self._unlinked else None
             if completion.status in GONE and not self._gone:
                 self._gone = True
-                self.remarks.append(Remark(f"usbip-capture: device gone: {status_name(completion.status)}"))
+                queue.remark(self.remarks, f"usbip-capture: device gone: {status_name(completion.status)}")
             if self._matcher is not None and not self._passes(urb_id, urb, completion, label):
                 return
             if not urb_id or queue.used + cost > queue.budget:
@@ -189,7 +196,8 @@ class UsbChannel(Tap):
             self.bytes += completion.actual_length
             comments: tuple[str, ...] = () if label is None else (label,)
             if self.remarks or queue.remarks:
-                comments = self._comments(label)
+                comments, more_cost = self._comments(label)
+                cost += more_cost
             for more in (unlinked, comment):
                 if more:
                     comments = (*comments, more)[:MAX_COMMENTS]
@@ -206,11 +214,15 @@ class UsbChannel(Tap):
             seqnum = int.from_bytes(message[4:8], "big")
             if urb_id > 0:
                 self._unlinked[urb_id] = unlink_comment(seqnum)
+                if len(self._unlinked) > MAX_UNLINKS:
+                    self._unlinked.popitem(last=False)
             if urb_id == _FILTERED:
-                self._unseen.add(seqnum)
+                self._unseen[seqnum] = None
+                if len(self._unseen) > MAX_UNLINKS:
+                    self._unseen.popitem(last=False)
                 return
             if seqnum in self._unseen:  # its reply
-                self._unseen.remove(seqnum)
+                del self._unseen[seqnum]
                 return
         if self.unlinks is not None:
             self.unlinks.message(message)
@@ -232,17 +244,21 @@ class UsbChannel(Tap):
         self._queue.used -= event[2]
         return False
 
-    def _comments(self, label: str | None) -> tuple[str, ...]:
-        """Remarks that wait, as many as a packet holds, and the label."""
+    def _comments(self, label: str | None) -> tuple[tuple[str, ...], int]:
+        """Remarks that wait, as many as a packet holds, and the label; and what they add to the cost of the event."""
         texts: list[str] = []
+        cost = 0
         sources: list[EventQueue[Item] | UsbChannel] = [self._queue, self]
         for source in sources:
             taken = source.remarks[: MAX_COMMENTS - 1 - len(texts)]
             source.remarks = source.remarks[len(taken) :]
             texts += [remark.text for remark in taken]
+            cost += sum(remark.cost for remark in taken)
+        self._queue.remark_used -= cost
+        self._queue.used += cost
         if label is not None:
             texts.append(label)
-        return tuple(texts)
+        return tuple(texts), cost
 
 
 def uncount(items: Sequence[Item]) -> None:
@@ -257,3 +273,12 @@ def _completion_cost(urb: Urb) -> int:
     """Room for what may come back."""
     data = urb.length if urb.endpoint & DIR_IN else 0
     return EVENT_COST + data + PACKET_COST * len(urb.packets)
+
+
+def pack_event(out: list[Buffer], event: Event) -> int:
+    """Append the block of an event, on the writer's thread; its size."""
+    channel, packer, _, timestamp_ns, urb_id, urb, data, completion, comments = event
+    channel.packed += 1
+    if completion is None:
+        return packer.submit(out, timestamp_ns, urb_id, urb, data, comments)
+    return packer.complete(out, timestamp_ns, urb_id, urb, completion, comments)

@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 from usbip_capture.capture.remarks import Remark
 
 ItemT = TypeVar("ItemT")
+#: Bytes that remarks may take until they are written; further ones are left out, and counted.
+REMARK_BYTES = 1 << 20
 
 
 class EventQueue(Generic[ItemT]):
@@ -15,6 +17,7 @@ class EventQueue(Generic[ItemT]):
 
     used: bytes taken by what is queued; log_used: by messages of logs. reserved: bytes for the completions of URBs
     that are out.
+    remark_used: bytes taken by remarks; remarks_lost: those that found no room.
     ended: nothing is captured any more. idle: the writer sleeps until `wake` is set.
     remarks: for the next event of any channel. interfaces: how many there are.
     """
@@ -30,8 +33,18 @@ class EventQueue(Generic[ItemT]):
         self.last_urb_id = 0
         self.interfaces = 0
         self.remarks: list[Remark] = []
+        self.remark_used = self.remarks_lost = 0
         self.idle = False
         self.ended = False
+
+    def remark(self, waiting: list[Remark], text: str) -> None:
+        """Add a remark to those that wait, if there is room. To be called under `lock`."""
+        remark = Remark(text)
+        if self.remark_used + remark.cost > REMARK_BYTES:
+            self.remarks_lost += 1
+            return
+        self.remark_used += remark.cost
+        waiting.append(remark)
 
     def disown(self) -> None:
         """In a child process, whose parent writes the capture: drop everything, and take no more."""

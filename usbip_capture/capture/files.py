@@ -47,7 +47,7 @@ class GzipSink(FileSink):
         """Take off what was begun and found no room: what came before can be read, and no end would fit to it."""
         self._failed = True
         with suppress(OSError):
-            os.ftruncate(self._fd, self.written)
+            os.ftruncate(self._fd, self._begin + self.written)
 
 
 def file_sink(path: str) -> FileSink:
@@ -97,6 +97,9 @@ class RotatingSink(Sink):
 
     def close(self) -> None:
         self._file.close()
+
+    def forget(self) -> None:
+        self._file.forget()
 
     def abort(self) -> None:
         super().abort()

@@ -70,6 +70,13 @@ class LogChannel:
         if wake:
             queue.wake.set()
 
+    def lost(self, count: int) -> None:
+        """So many messages were lost on their way to us: they count as received and dropped."""
+        with self._queue.lock:
+            if not self._queue.ended:
+                self.received += count
+                self.dropped += count
+
     def note(self, text: str) -> None:
         """Say something about the whole log, at the end of the capture."""
         with self._queue.lock:

@@ -21,7 +21,7 @@ class Count:
 
 
 class Meter(Tap):
-    """URBs by endpoint address, 0 for control in both directions. What was taken back counts as no error."""
+    """URBs by endpoint address, 0 for control in both directions. What was unlinked does not count as an error."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -11,17 +11,19 @@ import threading
 import time
 from collections.abc import Callable
 
-from usbip_capture.capture.channel import Event, Item, UsbChannel, uncount
+from usbip_capture.capture.channel import Item, UsbChannel, pack_event, uncount
+from usbip_capture.capture.descriptions import describe, describe_notes
 from usbip_capture.capture.event_queue import EventQueue
 from usbip_capture.capture.log_channel import LogBatch, LogChannel
-from usbip_capture.capture.remarks import NOTES, Notes, Remark
+from usbip_capture.capture.remarks import Notes, Remark
 from usbip_capture.capture.sinks import ReaderGone, Sink, SinkAborted
 from usbip_capture.capture.trailer import Part, Trailer
 from usbip_capture.capture.unlinks import UnlinkChannel
+from usbip_capture.capture.wall_clock import WallClock
 from usbip_capture.errors import CaptureError
 from usbip_capture.filters.language import Filter
 from usbip_capture.forks import disown_in_children
-from usbip_capture.records.pcapng import LINKTYPE_USB_LINUX_MMAPPED, LINKTYPE_WIRESHARK_UPPER_PDU, Section, pack_packet
+from usbip_capture.records.pcapng import Section, pack_packet
 from usbip_capture.records.upper_pdu import pack_remark
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.urb import Buffer
@@ -77,6 +79,7 @@ class Recorder:
         self._record_unlinks = record_unlinks
         self._notes: Notes | None = None
         self.noted = 0  # remarks that are packets of their own
+        self._clock = WallClock()
         self._packed = 0
         self._on_end = on_end
         self._closing = False
@@ -84,8 +87,15 @@ class Recorder:
         self._hurry = threading.Event()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="usbip-capture writer", daemon=True)
-        self._thread.start()
         disown_in_children(self)
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._finish(lost=True)
+            self._close_sink()
+            raise CaptureError(
+                f"the capture to {sink.name} cannot begin: {error}: end other programs, or raise the limit of threads"
+            ) from error
 
     @property
     def everything(self) -> list[UsbChannel | LogChannel]:
@@ -128,7 +138,7 @@ class Recorder:
     def comment(self, text: str) -> None:
         """Say something at this moment: on the next event of any channel, or by itself if there is none soon."""
         with self._queue.lock:
-            self._queue.remarks.append(Remark(text))
+            self._queue.remark(self._queue.remarks, text)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was captured so far is written; False after `timeout` seconds or the end."""
@@ -152,6 +162,9 @@ class Recorder:
         """
         for channel in self.channels:
             channel.settle()
+        with self._queue.lock:
+            if lost := self._queue.remarks_lost:
+                self._queue.remarks.append(Remark(f"usbip-capture: {lost} further remarks found no room"))
         self._queue_remarks(0)
         with self._queue.lock:
             self._queue.ended = self._closing = True
@@ -166,7 +179,7 @@ class Recorder:
         self._queue.disown()
         self._done = threading.Event()
         self._done.set()
-        self._close_sink()
+        self._sink.forget()
 
     def _wait_done(self, patience: float, at_most: float | None) -> bool:
         progress = -1
@@ -198,10 +211,21 @@ class Recorder:
             log.info("%s: the end of the capture is lost", error)
         except CaptureError as error:
             reason, lost, self.error = "error", True, error
-        except Exception as error:
-            log.exception("the writer of the capture failed")
+        except MemoryError:
             reason, lost = "error", True
-            self.error = CaptureError(f"the capture to {self._sink.name} ended because of our own fault: {error!r}")
+            self.error = CaptureError(f"the capture to {self._sink.name} ended: memory has run out; what came before"
+                                      " is kept")  # fmt: skip
+        except Exception as error:
+            reason, lost = "error", True
+            self.error = CaptureError(f"internal error: the capture to {self._sink.name} ended: {error!r}")
+            log.exception("the writer of the capture failed")
+        finally:
+            try:
+                self._end(reason, lost)
+            finally:
+                self._done.set()
+
+    def _end(self, reason: str, lost: bool) -> None:
         self._finish(lost)
         self._close_sink()
         if reason and self._on_end is not None:
@@ -209,7 +233,6 @@ class Recorder:
                 self._on_end(reason)
             except Exception:
                 log.exception("on_end failed")
-        self._done.set()
 
     def _record(self) -> str:
         """Write until closed, or until there are enough packets: `count`."""
@@ -228,14 +251,20 @@ class Recorder:
         """Until something is queued, and then a little longer for more."""
         with self._queue.lock:
             self._queue.idle = not self._queue.items
+        self._check_clock()
         if self._queue.idle:
             while not self._queue.wake.wait(READER_CHECK):
+                self._check_clock()
                 if self._sink.reader_gone():
                     raise ReaderGone(f"the reader of {self._sink.name} is gone")
                 self._queue_remarks(REMARK_TIMEOUT)
         self._queue.wake.clear()
         self._hurry.wait(COALESCE)
         self._hurry.clear()
+
+    def _check_clock(self) -> None:
+        if jump := self._clock.jump():
+            self.comment(jump)
 
     def _queue_remarks(self, age: float) -> None:
         """Let remarks that have waited for `age` seconds go into the capture by themselves."""
@@ -286,12 +315,12 @@ class Recorder:
     def _write_some(self, batch: list[Item]) -> bool:
         out: list[Buffer] = []
         flushed: list[threading.Event] = []
-        size = cost = log_cost = 0
+        size = cost = log_cost = remark_cost = 0
         enough = False
         for _ in range(min(len(batch), _WRITE_EVENTS)):
             item = batch.pop()
             if isinstance(item, tuple):
-                size += _pack(out, item)
+                size += pack_event(out, item)
                 cost += item[2]
                 self._packed += 1
                 enough = self._packed == self._max_packets
@@ -304,11 +333,12 @@ class Recorder:
                 if enough or size >= _WRITE_SIZE:
                     break
             elif isinstance(item, (UsbChannel, LogChannel)):
-                out.append(self._interface(item))
+                out.append(describe(self._section, item, self._snaplen, self._filter))
             elif isinstance(item, Notes):
-                out.append(self._notes_interface())
+                out.append(describe_notes(self._section))
             elif isinstance(item, Remark):
                 out.append(self._note(item))
+                remark_cost += item.cost
             elif isinstance(item, threading.Event):
                 flushed.append(item)
             else:
@@ -319,6 +349,7 @@ class Recorder:
         with self._queue.lock:
             self._queue.used -= cost + log_cost
             self._queue.log_used -= log_cost
+            self._queue.remark_used -= remark_cost
         for event in flushed:
             event.set()
         return enough
@@ -331,24 +362,6 @@ class Recorder:
         batch.channel.packed += len(blocks)
         self._packed += len(blocks)
         return len(blocks) == left
-
-    def _interface(self, channel: UsbChannel | LogChannel) -> bytes:
-        """The description of an interface, its number being the count of those before."""
-        channel.described = True
-        usb = isinstance(channel, UsbChannel)
-        return self._section.interface(
-            name=channel.name,
-            description=channel.description,
-            snaplen=self._snaplen,
-            speed=channel.speed.bits_per_second if isinstance(channel, UsbChannel) else 0,
-            capture_filter=self._filter.text if self._filter and usb else "",
-            link_type=LINKTYPE_USB_LINUX_MMAPPED if isinstance(channel, UsbChannel) else channel.link_type,
-        )[1]
-
-    def _notes_interface(self) -> bytes:
-        description = "usbip-capture: remarks that no packet could carry"
-        link_type = LINKTYPE_WIRESHARK_UPPER_PDU
-        return self._section.interface(name=NOTES, description=description, snaplen=0, link_type=link_type)[1]
 
     def _note(self, remark: Remark) -> bytes:
         self.noted += 1
@@ -367,7 +380,7 @@ class Recorder:
             return self._statistics.blocks(self.everything, part, is_last=False)
 
     def _finish(self, lost: bool) -> None:
-        """Nothing is queued any more. What was counts as dropped if it is lost, else as not captured."""
+        """Stop the queue. Queued events count as dropped if `lost`, else they leave `received`."""
         with self._queue.lock:
             self._queue.ended = True
             uncount(self._queue.items)
@@ -385,11 +398,5 @@ class Recorder:
             pass
         except CaptureError as error:
             self.error = self.error or error
-
-
-def _pack(out: list[Buffer], event: Event) -> int:
-    channel, packer, _, timestamp_ns, urb_id, urb, data, completion, comments = event
-    channel.packed += 1
-    if completion is None:
-        return packer.submit(out, timestamp_ns, urb_id, urb, data, comments)
-    return packer.complete(out, timestamp_ns, urb_id, urb, completion, comments)
+        except Exception as error:
+            self.error = self.error or CaptureError(f"internal error: {self._sink.name} cannot be closed: {error!r}")

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from usbip_capture.errors import CaptureError
+from usbip_capture.private_files import check_owner, open_private
 from usbip_capture.usb.urb import Buffer
 
 if TYPE_CHECKING:
@@ -88,6 +89,9 @@ class Sink(ABC):
     def close(self) -> None:
         """Let go of what the sink has opened. Raises CaptureError if the end could not be written."""
 
+    def forget(self) -> None:  # noqa: B027  not every sink has opened something
+        """In a forked child: close what was inherited; the output, and whoever reads it, sees nothing of that."""
+
     def reader_gone(self) -> bool:
         """Whether it is known, without writing, that nobody reads any more."""
         return False
@@ -103,17 +107,17 @@ class Sink(ABC):
 
 
 class FileSink(Sink):
-    """A file, emptied if it exists. A new one is for its owner's eyes only: captures can hold keystrokes."""
+    """A file for its owner's eyes only, as captures can hold keystrokes; emptied if it exists, unless `append`."""
 
     patience = 10.0  # a busy disk may pause for seconds
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, append: bool = False) -> None:
         super().__init__(path)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
         try:
-            self._fd = os.open(path, flags, 0o600)
-        except OSError as error:
+            self._fd = open_private(path, append=append)
+        except (OSError, ValueError) as error:
             raise _sentence(path, error) from error
+        self._begin = os.fstat(self._fd).st_size if append else 0
 
     def write(self, buffers: Sequence[Buffer]) -> None:
         try:
@@ -126,11 +130,12 @@ class FileSink(Sink):
         """Take off a block that was begun and found no room, so that what came before can be read."""
         raw = b"".join(buffers)
         try:
-            room = os.lseek(self._fd, 0, os.SEEK_CUR) - self.written
+            begun = self._begin + self.written
+            room = os.lseek(self._fd, 0, os.SEEK_CUR) - begun
             whole = at = 0
             while at + 8 <= room and (at := at + int.from_bytes(raw[at + 4 : at + 8], sys.byteorder)) <= room:
                 whole = at
-            os.ftruncate(self._fd, self.written + whole)
+            os.ftruncate(self._fd, begun + whole)
         except OSError:  # no file that could be cut, such as /dev/full
             pass
 
@@ -141,6 +146,11 @@ class FileSink(Sink):
                 os.close(fd)
             except OSError as error:
                 raise self._error(error) from error
+
+    def forget(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class PipeSink(Sink):
@@ -156,6 +166,7 @@ class PipeSink(Sink):
         """Wait until somebody reads the FIFO. Raises CaptureError when `stop` is set before, or it cannot be opened."""
         while True:
             try:
+                check_owner(path)
                 return cls(path, os.open(path, os.O_WRONLY | os.O_NONBLOCK))
             except OSError as error:
                 if error.errno != errno.ENXIO:  # that one says: no reader yet
@@ -185,6 +196,8 @@ class PipeSink(Sink):
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    forget = close  # its reader sees the end when the last descriptor is closed, which is the parent's
 
     def _wait(self) -> None:
         """Until the reader has made room."""
@@ -274,8 +287,10 @@ def open_sink(path: str | os.PathLike[str], stop: threading.Event | None = None)
     if name == "-":
         return StdoutSink()
     if name.lower().startswith(_NAMED_PIPE):
+        from usbip_capture.capture.named_pipe import NamedPipeSink
+
         try:
-            return _NamedPipeSink(name)
+            return NamedPipeSink(name)
         except OSError as error:
             raise _sentence(name, error) from error
     try:
@@ -295,20 +310,13 @@ def check_file(path: str) -> None:
     if os.path.exists(path) and not os.path.isdir(path):
         if not os.access(path, os.W_OK):
             raise _sentence(path, PermissionError(errno.EACCES, "permission denied"))
+        try:
+            check_owner(path)
+        except PermissionError as error:
+            raise _sentence(path, error) from error
     else:
         FileSink(path).close()
         os.remove(path)
-
-
-class _NamedPipeSink(StreamSink):
-    """A named pipe of Windows, as Wireshark makes it there."""
-
-    def __init__(self, path: str) -> None:
-        self._raw = io.FileIO(path, "wb")
-        super().__init__(self._raw, path)
-
-    def close(self) -> None:
-        self._raw.close()
 
 
 def _sentence(name: str, error: OSError | ValueError) -> CaptureError:

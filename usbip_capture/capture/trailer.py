@@ -24,16 +24,16 @@ class Part:
 
 
 class Trailer:
-    """Makes the statistics blocks. What one file has told of is not told again by the next.
+    """Makes the statistics blocks. Each counts what the files before have not.
 
-    is_filtered: whether there is a capture filter, and how much it let pass is told.
+    is_filtered: whether there is a capture filter; how much it let pass is counted then.
     """
 
     def __init__(self, section: Section, *, is_filtered: bool) -> None:
         self._section = section
         self._is_filtered = is_filtered
         self._started_ns = 0
-        self._told: dict[int, tuple[int, int]] = {}  # dropped and filtered, by interface
+        self._counted: dict[int, tuple[int, int]] = {}  # dropped and filtered, by interface
 
     def blocks(
         self, channels: Iterable[UsbChannel | LogChannel], part: Part | None, *, is_last: bool = True
@@ -47,8 +47,8 @@ class Trailer:
                 continue  # the last packet may have come before it
             dropped, filtered, received = channel.dropped, channel.filtered, channel.received
             if part is not None:
-                before = self._told.get(number, (0, 0))
-                self._told[number] = dropped, filtered
+                before = self._counted.get(number, (0, 0))
+                self._counted[number] = dropped, filtered
                 dropped, filtered = dropped - before[0], filtered - before[1]
                 received = part.packets.get(number, 0) + dropped + filtered
             blocks.append(

@@ -14,9 +14,10 @@ from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.log_channel import LogChannel
 from usbip_capture.capture.recorder import Recorder
 from usbip_capture.capture.sinks import Sink, StreamSink, open_sink
-from usbip_capture.errors import CaptureError
+from usbip_capture.errors import CaptureError, LocalProtocolError
 from usbip_capture.filters.language import parse
 from usbip_capture.records.pcapng import MAX_BLOCK, Section
+from usbip_capture.records.usbmon import HEADER_SIZE
 from usbip_capture.usb.info import DeviceInfo
 
 QUEUE_BYTES = 64 << 20
@@ -33,9 +34,10 @@ class PcapWriter:
     on_end: called once, from the writer's thread, when the capture ends by itself, with the reason: `reader` (nobody
     reads it any more), `error` (see `error`) or `count` (there are max_packets).
 
-    Raises TypeError for a target that is no such thing, CaptureError when it cannot be opened, FilterError when the
-    filter cannot be understood. Opening a FIFO waits for its reader. A stream stays open at the end; a path or a Sink
-    is closed. A writer that is not closed is when it is collected or when Python ends.
+    Raises TypeError for an argument of another type, LocalProtocolError for a snaplen that a header does not fit into,
+    CaptureError when the target cannot be opened, FilterError when the filter cannot be understood. Opening a FIFO
+    waits for its reader. A stream stays open at the end; a path or a Sink is closed. A writer that is not closed is
+    when it is collected or when Python ends.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class PcapWriter:
         record_unlinks: bool = False,
         on_end: Callable[[str], None] | None = None,
     ) -> None:
+        _check(snaplen, capture_filter, on_end)
         section = Section(
             application=f"usbip-capture {__version__}",
             hardware=platform.machine(),
@@ -148,6 +151,18 @@ class PcapWriter:
         except CaptureError:
             if kind is None:  # else it would hide what has gone wrong first
                 raise
+
+
+def _check(snaplen: int, capture_filter: str, on_end: Callable[[str], None] | None) -> None:
+    if not isinstance(capture_filter, str):
+        raise TypeError(f"capture_filter must be text such as 'bulk and ep == 0x81', not {capture_filter!r}")
+    if on_end is not None and not callable(on_end):
+        raise TypeError(f"on_end must be a function of the reason, not {on_end!r}")
+    if snaplen < 0 or 0 < snaplen < HEADER_SIZE:
+        raise LocalProtocolError(
+            f"snaplen must leave room for the header of each packet: give {HEADER_SIZE} or more, or 0 for all,"
+            f" not {snaplen}"
+        )
 
 
 def _sink(target: str | os.PathLike[str] | BinaryIO | Sink) -> Sink:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import stat
 import sys
 import threading
@@ -20,6 +19,7 @@ from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.live import LiveView
 from usbip_capture.cli.packets import PacketLines
+from usbip_capture.cli.said import reported
 from usbip_capture.cli.session import chosen_devices, log_of
 from usbip_capture.cli.terminal import Waiting, fresh_line, is_terminal, tell
 from usbip_capture.device import Device
@@ -55,7 +55,6 @@ class Capturing:
 
     def run(self) -> int:
         """Capture until Ctrl-C, or its end; the exit code. Raises UsbipError."""
-        signal.signal(signal.SIGTERM, _interrupt)
         # A file may be a capture that is worth something, and is not touched before there is a device.
         late = self._prints or (not self._args.wireshark and _is_file(self._args.output))
         sink = None if late else self._open()
@@ -75,6 +74,8 @@ class Capturing:
             with ExitStack() as stack:
                 if self._view is not None:
                     stack.enter_context(self._view)
+                if self._args.reconnect:  # else the capture ends, and says why
+                    stack.enter_context(reported("usbip_capture.probe.session"))
                 if self._args.syslog:
                     stack.enter_context(log_of(self._server, self._args.syslog_port, writer))
                 self._capture(writer)
@@ -216,7 +217,3 @@ def _is_file(path: str) -> bool:
         return stat.S_ISREG(os.stat(path).st_mode)
     except (OSError, ValueError):
         return True
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

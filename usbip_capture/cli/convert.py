@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from usbip_capture import console
 from usbip_capture.cli.groups import HelpFormatter
 from usbip_capture.cli.terminal import CLEAR_LINE, takes_escapes, tell
 from usbip_capture.cli.values import port
@@ -130,9 +131,10 @@ def _interrupted(stop: Callable[[], None]) -> Iterator[None]:
     def first(number: int, _: object) -> None:
         stop()
         signal.signal(number, before[signal.Signals(number)])
+        console.requested(number)
 
     # One that is ignored stays so: in the background of a script Ctrl-C is not meant for us.
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *console.REQUESTS)}
     before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
     for number in before:
         signal.signal(number, first)

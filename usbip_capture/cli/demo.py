@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import threading
 from pathlib import Path
@@ -77,7 +76,6 @@ def serve(listen: str, log_listen: str | None, lsusb: str | None) -> int:
         print("Anyone who reaches this machine can use it: USB/IP has no authentication.")
     sys.stdout.flush()
     done = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
     try:
         while not done.wait(1.0):
             pass
@@ -112,7 +110,3 @@ def _listen_address(text: str) -> tuple[str, int]:
     if port.isascii() and port.isdigit() and not address and (colon or "." not in port):
         return parse_address(f"127.0.0.1:{port}")
     return parse_address(text)
-
-
-def _interrupt() -> None:
-    raise KeyboardInterrupt

@@ -30,7 +30,8 @@ MEANINGS = {
     REFUSED: "the device is in use by another client, or is not handed over",
     TRANSFER: "the device refused a transfer (stall), or it failed in another way",
     TIMEOUT: "the device did not answer in time",
-    INTERRUPTED: "ended by Ctrl-C before it was done; 0 for commands that run until then",
+    INTERRUPTED: "ended by Ctrl-C before it was done (143: by SIGTERM, 129: as the terminal was closed); 0 for commands"
+    " that run until then",
 }
 _OF_ERRORS: tuple[tuple[type[UsbipError], int], ...] = (
     (LocalProtocolError, USAGE),

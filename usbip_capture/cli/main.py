@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import argparse
 
 #: Ctrl-C is how they are meant to end.
-_UNTIL_STOPPED = ("capture", "demo", "syslog", "relay")
+_UNTIL_STOPPED = ("capture", "demo", "syslog", "relay", "serial")
 #: Their failures have one code only: others are those of the program, or of the tests.
 _ONE_FAILURE = ("use", "selftest")
 
@@ -80,7 +80,7 @@ def _run(command: str, args: argparse.Namespace) -> int:
     if reconfigure is not None and command != "stats":
         reconfigure(errors="backslashreplace")
     try:
-        with text_beside_binary(args):
+        with console.ending_in_order(), text_beside_binary(args):
             return int(args.run(args))
     except KeyboardInterrupt:
         if command not in _UNTIL_STOPPED:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from usbip_capture import console
 from usbip_capture.address import DEFAULT_PORT, parse_address
 from usbip_capture.cli.groups import add_command, add_server
 from usbip_capture.cli.session import chosen_server
@@ -158,16 +159,14 @@ def _closed(writer: PcapWriter, output: str) -> CaptureError | None:
 
 
 def _stop_on_signals(service: RelayService) -> None:
-    """The first one ends the relay in good order, a second one at once."""
+    """The first one ends the relay in good order, a second Ctrl-C or SIGTERM at once."""
 
-    def stop(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
+    def stop(number: int) -> None:
+        if number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
         service.stop()
 
-    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
-            signal.signal(number, stop)
+    console.on_request_to_end(stop, signal.SIGINT)
 
 
 def _stop(listen: str | None) -> int:

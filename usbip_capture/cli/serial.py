@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -90,7 +89,6 @@ def run(args: argparse.Namespace) -> int:
     register(serial)
     url = _url(args)
     PortUrl.parse(url)
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         if args.pty is None and args.tcp is None and args.rfc2217 is None:
             return _terminal(args, url)
@@ -166,7 +164,3 @@ def _bridge(args: argparse.Namespace, port: Serial) -> None:
 
 def _announce(where: str) -> None:
     tell(f"the serial port is at {where}, until Ctrl-C")
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

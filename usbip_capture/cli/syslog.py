@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -98,10 +97,10 @@ def run(args: argparse.Namespace) -> int:
         certificate=args.certificate,
         min_severity=args.level,
         align_clock=args.align,
+        ends_with_capture=True,
     )
     output = sys.stderr if args.pcap == "-" else sys.stdout
     coloured = args.colour == "always" or (args.colour == "auto" and is_colourful(output))
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         with receiver:
             for place in receiver.bound:
@@ -113,8 +112,6 @@ def run(args: argparse.Namespace) -> int:
                     colour = _COLOURS.get(message.severity, "") if coloured else ""
                     shown = f"{colour}{line(message, with_source=host is None)}{_RESET if colour else ''}"
                 print(shown, file=output, flush=True)
-                if receiver.capture_failed:  # told by the end of `with`
-                    break
     except KeyboardInterrupt:  # its ordinary end
         fresh_line()
     finally:
@@ -158,7 +155,3 @@ def _tell_of_connections() -> None:
     logger = logging.getLogger("usbip_capture.collector")
     logger.addHandler(Said())
     logger.setLevel(logging.INFO)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

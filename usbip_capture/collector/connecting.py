@@ -33,7 +33,7 @@ DRAIN_TIME = 0.3
 class ConnectingCollector:
     """Reads from `host`, on a thread of its own; `demo` is the built-in device.
 
-    timeout: seconds for each attempt to connect. comment: is told, for the capture, when the log is missing, lost, and
+    timeout: seconds for each attempt to connect. comment: called, for the capture, when the log is missing, lost, and
     back.
     """
 
@@ -78,8 +78,8 @@ class ConnectingCollector:
             retry = FIRST_RETRY if got else retry
             if got or reason != said:
                 log.warning("no log of %s now, trying again until it is there: %s", self._host, reason)
-                state = "the log of {} is lost" if got else "cannot reach the log of {} yet, still trying"
-                self._comment(f"usbip-capture: {state.format(self._host)}: {reason}")
+                state = f"the log of {self._host} is lost" if got else f"cannot reach the log of {self._host} yet"
+                self._comment(f"usbip-capture: {state}, still trying: {reason}")
                 said, missing = reason, "back" if got or missing == "back" else "there"
             self._stopping.wait(retry)
             retry = min(2 * retry, LAST_RETRY)
@@ -98,6 +98,7 @@ class ConnectingCollector:
             got = False
             try:
                 sender = Sender(flow_of(sock))
+                self._delivery.counts.connections += 1
                 log.info("reading the log of %s", self._host)
                 self._tried.set()
                 while data := sock.recv(RECEIVE_SIZE):

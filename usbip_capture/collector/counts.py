@@ -13,7 +13,9 @@ class Counts:
 
     too_long, wrong_counts, incomplete: messages with such a flaw; discarded: bytes left out of those too long.
     missed: messages that the reader of the iterator was too slow for. callback_errors: those on which it failed.
-    connections, crowded_out, failed_handshakes: of a collector that listens. own_faults: what should not happen.
+    connections: that were accepted, or made to the device. crowded_out, failed_handshakes: of a collector that listens.
+    dropped: datagrams that the system dropped as they came faster than they were taken, as Linux tells.
+    own_faults: what should not happen.
     """
 
     messages: int = 0
@@ -27,6 +29,7 @@ class Counts:
     connections: int = 0
     crowded_out: int = 0
     failed_handshakes: int = 0
+    dropped: int = 0
     own_faults: int = 0
 
     def add(self, framer: Framer) -> None:
@@ -49,5 +52,6 @@ _SENTENCES = {
     "discarded": "bytes left out of messages that were too long",
     "crowded_out": "connections given up for newer ones",
     "failed_handshakes": "TLS handshakes that failed",
+    "dropped": "further ones dropped by the system: they came faster than they could be taken",
     "own_faults": "lost because of our own fault",
 }

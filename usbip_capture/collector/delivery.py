@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 
 #: Messages kept for an iterator that is not read, or slow.
 BACKLOG = 4096
+#: Their bytes, by a careful estimate: text takes up to four bytes for each of a message.
+BACKLOG_BYTES = 16 << 20
+_MESSAGE_COST, _BYTE_COST = 1024, 5
 #: So many are handed to the capture at a time: further ones must not wait for long.
 _BATCH = 256
 
@@ -34,6 +37,7 @@ class Delivery:
         self._min_severity = min_severity
         self._align = align_clock
         self._backlog: deque[Message] = deque()
+        self._backlog_bytes = 0
         self._changed = threading.Condition()
         self._ended = False
 
@@ -53,6 +57,12 @@ class Delivery:
         else:
             self._keep(messages)
 
+    def lost(self, count: int) -> None:
+        """So many datagrams were dropped by the system."""
+        self.counts.dropped += count
+        if self.channel is not None:
+            self.channel.lost(count)
+
     def end(self) -> None:
         """Nothing comes any more."""
         with self._changed:
@@ -67,7 +77,7 @@ class Delivery:
                     self._changed.wait(1.0)  # Windows cannot interrupt a wait without an end
                 if not self._backlog:
                     return
-                message = self._backlog.popleft()
+                message = self._oldest()
             yield message
 
     def _capture(self, channel: LogChannel, sender: Sender, messages: list[Message]) -> None:
@@ -98,8 +108,19 @@ class Delivery:
 
     def _keep(self, messages: list[Message]) -> None:
         with self._changed:
-            self._backlog.extend(messages)
-            while len(self._backlog) > BACKLOG:
-                self._backlog.popleft()
-                self.counts.missed += 1
+            for message in messages:
+                self._backlog.append(message)
+                self._backlog_bytes += _cost(message)
+                while len(self._backlog) > BACKLOG or self._backlog_bytes > BACKLOG_BYTES:
+                    self._oldest()
+                    self.counts.missed += 1
             self._changed.notify_all()
+
+    def _oldest(self) -> Message:
+        message = self._backlog.popleft()
+        self._backlog_bytes -= _cost(message)
+        return message
+
+
+def _cost(message: Message) -> int:
+    return _MESSAGE_COST + _BYTE_COST * len(message.raw)

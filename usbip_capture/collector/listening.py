@@ -17,6 +17,7 @@ from collections.abc import Callable
 from usbip_capture import listening
 from usbip_capture.collector.connecting import DRAIN_TIME, GAP, RECEIVE_SIZE
 from usbip_capture.collector.delivery import Delivery
+from usbip_capture.collector.drops import Drops
 from usbip_capture.collector.places import TLS, UDP, Place
 from usbip_capture.collector.sender import Sender, endpoint, flow_of
 from usbip_capture.errors import CaptureError
@@ -103,9 +104,12 @@ class ListeningCollector:
         self._listeners.append(sock)
         self.bound.append(Place(place.transport, place.address, sock.getsockname()[1]))
         secure = place.transport == TLS
+        drops = Drops(sock)
 
         def datagrams() -> None:
             self._datagrams(sock)
+            if count := drops.new():
+                self._delivery.lost(count)
 
         def accept() -> None:
             self._accept(sock, secure)

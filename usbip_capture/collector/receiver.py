@@ -26,13 +26,15 @@ class SyslogReceiver:
     pcap: where messages are captured, on the interface `syslog0`: a PcapWriter, which stays yours to close, or a path
     or a stream, for a capture that `stop` completes.
     callback: called with each Message, on the receiver's thread. Without one, iterate over the receiver: messages wait
-    for you then, at most 4096 of them.
+    for you then, at most 4096 of them, and 16 MiB.
     listen: instead of reading from `host`, wait at these places for devices that send: see `places.parse_places`.
     certificate: PEM file with the certificate and its key, for places of TLS.
     min_severity: leave out what is less severe, such as `warning`.
     align_clock: in the capture, a message has the time at which the device made it, as far as the smallest delay seen
     tells, and a comment says so; else the time of its arrival.
     timeout: seconds for each attempt to connect.
+    ends_with_capture: the iteration ends when the capture that this has opened does, as nobody reads it any more or it
+    cannot be written; else messages go on coming.
 
     A receiver that is not stopped is stopped when Python ends. Raises LocalProtocolError for what cannot be meant, and
     CaptureError when the capture cannot be written.
@@ -50,7 +52,10 @@ class SyslogReceiver:
         min_severity: str = "debug",
         align_clock: bool = False,
         timeout: float = 5.0,
+        ends_with_capture: bool = False,
     ) -> None:
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback must be a function of one message, not {callback!r}")
         if (host is None) == (listen is None):
             raise LocalProtocolError("a log comes from a host or by listening: give one of both")
         if min_severity not in SEVERITIES:
@@ -61,7 +66,10 @@ class SyslogReceiver:
         self._delivery = Delivery(callback, SEVERITIES.index(min_severity), align_clock)
         self._align = align_clock
         self._owned = pcap is not None and not isinstance(pcap, PcapWriter)
-        self._pcap = pcap if isinstance(pcap, PcapWriter) or pcap is None else PcapWriter(pcap)
+        self._ends_with_capture = ends_with_capture
+        self._pcap = (
+            pcap if isinstance(pcap, PcapWriter) or pcap is None else PcapWriter(pcap, on_end=self._capture_ended)
+        )
         self._collector: ConnectingCollector | ListeningCollector | None = None
         self._stopped = False
 
@@ -124,6 +132,10 @@ class SyslogReceiver:
     def __iter__(self) -> Iterator[Message]:
         """Messages as they come, until stopped."""
         return iter(self._delivery)
+
+    def _capture_ended(self, reason: str) -> None:
+        if self._ends_with_capture:
+            self._delivery.end()
 
     def _description(self) -> str:
         where = f"log of {self._server}" if self._server else f"listening on {', '.join(map(str, self._places))}"

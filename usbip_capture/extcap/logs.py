@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 from usbip_capture.errors import CaptureError
 from usbip_capture.options import Choices
+from usbip_capture.private_files import open_private
 from usbip_capture.shown import one_line
 
 log = logging.getLogger("usbip_capture.extcap")
@@ -25,14 +27,15 @@ _LINE = _Line(_FORMAT, "%H:%M:%S")
 
 def start(choices: Choices, window: logging.Handler) -> None:
     """Log into the window, and into the file if there is to be one. Raises CaptureError."""
-    handlers = [window]
+    handlers: list[logging.Handler] = [window]
     if choices.log_file:
         try:
-            handlers.append(logging.FileHandler(choices.log_file, encoding="utf-8"))
+            handlers.append(
+                logging.StreamHandler(os.fdopen(open_private(choices.log_file, append=True), "a", encoding="utf-8"))
+            )
         except OSError as error:
-            raise CaptureError(
-                f"the log file {choices.log_file} cannot be written: {error.strerror}: choose another place"
-            ) from error
+            reason = f"{error.strerror}: choose another place" if error.strerror else str(error)
+            raise CaptureError(f"the log file {choices.log_file} cannot be written: {reason}") from error
     root = logging.getLogger("usbip_capture")
     root.addHandler(_Terminal(logging.WARNING))
     for handler in handlers:

@@ -56,3 +56,6 @@ class SocketSink(Sink):
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # it is gone already
+
+    def forget(self) -> None:
+        self._sock.close()  # not shut down: that would end the parent's connection too

@@ -6,43 +6,75 @@ import os
 import threading
 
 from usbip_capture.capture.channel import UsbChannel
+from usbip_capture.capture.sinks import FileSink
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CaptureError
+from usbip_capture.forks import disown_in_children
 from usbip_capture.hosts import Server
 from usbip_capture.usb.info import DeviceInfo
 
-_lock = threading.Lock()
-_open: dict[str, SharedCapture] = {}
-#: Files that this process has written and closed. Programs open their port several times: what is added is a further
-#: section then, not a new file.
-_written: set[str] = set()
+
+class _File:
+    """A file that ports write to. `lock` is held while its writer is opened or closed: there is one at a time.
+
+    shared: its writer now. written: this process has written and closed it; programs open their port several times,
+    and what is added is a further section then, not a new file. of_parent: the process that this one was forked from
+    is writing it.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.shared: SharedCapture | None = None
+        self.written = self.of_parent = False
+
+
+class _Files:
+    """All of them, by path."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._files: dict[str, _File] = {}
+        disown_in_children(self)
+
+    def at(self, path: str) -> _File:
+        with self._lock:
+            return self._files.setdefault(path, _File())
+
+    def forked(self) -> None:
+        disown_in_children(self)  # in those of this process, in turn
+        self._lock = threading.Lock()
+        for file in self._files.values():
+            # A lock that is held: somebody in the parent opens or closes it just now.
+            file.of_parent = file.of_parent or file.shared is not None or file.lock.locked()
+            file.lock, file.shared = threading.Lock(), None
+
+
+_files = _Files()
 
 
 class SharedCapture:
     """A PcapWriter and how many ports use it. `channel` gives each device its interface, the same one each time."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, file: _File) -> None:
         self._path = path
+        self._file = file
         self._users = 0
         self._channels: dict[tuple[Server, str], UsbChannel] = {}
-        self._file = None
-        if path in _written:
-            try:
-                self._file = open(path, "ab")  # noqa: SIM115  closed with the writer
-            except OSError as error:
-                raise CaptureError(f"{path} cannot be written: {error.strerror or error}") from error
-        self.writer = PcapWriter(self._file or path)
+        self.writer = PcapWriter(FileSink(path, append=True) if file.written else path)
 
     @classmethod
     def open(cls, path: str) -> SharedCapture:
-        """The capture into this file. Raises CaptureError."""
-        whole = os.path.abspath(path)
-        with _lock:
-            shared = _open.get(whole)
-            if shared is None:
-                shared = _open[whole] = cls(whole)
-            shared._users += 1
-            return shared
+        """The capture into this file; waits while its last user is completing it. Raises CaptureError."""
+        if path == "-":
+            raise CaptureError("standard output is not for the capture of a port: give a file")
+        file = _files.at(os.path.realpath(path))
+        with file.lock:
+            if file.of_parent:
+                raise CaptureError(f"{path} is written by the process that started this one: give another file")
+            if file.shared is None:
+                file.shared = cls(os.path.abspath(path), file)
+            file.shared._users += 1
+            return file.shared
 
     def channel(self, server: Server, info: DeviceInfo) -> UsbChannel:
         """The tap for a device, which may be back from a reset as another one."""
@@ -56,15 +88,10 @@ class SharedCapture:
 
     def close(self) -> None:
         """One user less; the last one completes the file. Raises CaptureError if it could not be written."""
-        with _lock:
+        with self._file.lock:  # until the file is complete: who opens it again writes behind that
             self._users -= 1
-            if self._users:
+            if self._users or self._file.shared is not self:  # in a child, it is the parent's to complete
                 return
-            del _open[self._path]
-            if os.path.isfile(self._path):
-                _written.add(self._path)
-        try:
+            self._file.shared = None
+            self._file.written = os.path.isfile(self._path)
             self.writer.close()
-        finally:
-            if self._file is not None:
-                self._file.close()

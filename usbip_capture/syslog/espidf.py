@@ -11,7 +11,13 @@ import re
 from usbip_capture.syslog.severity import CRITICAL, DEBUG, ERROR, INFO, WARNING
 
 _LETTERS = {"E": ERROR, "W": WARNING, "I": INFO, "D": DEBUG, "V": DEBUG}
-_LINE = re.compile(r"([EWIDV]) \(([0-9]{1,12}|[0-9:. -]{1,32})\) ([^\s:][^:\n]{0,47}): ?")
+# The tag may be a module path of Rust, as in `esp_idf_svc::wifi`. Without a stamp (ESP_DRAM_LOGx, and all lines with
+# LOG_TIMESTAMP_SOURCE_NONE), it has no blank: `I am here: x` is a sentence.
+_TIMED = r"\(([0-9]{1,12}|[0-9:. -]{1,32})\) ([^\s:][^:\n]*(?:::[^\s:][^:\n]*)*)"
+_UNTIMED = r"([^\s:(]+(?:::[^\s:]+)*)"
+_LINE = re.compile(rf"([EWIDV]) (?:{_TIMED}|{_UNTIMED}):(?!:) ?")
+#: As much of a tag as fits the app-name of a header. Ref: RFC 5424, 6.2.5
+_MAX_TAG = 48
 _SPACE = re.compile(r"\s")
 # Colours and other control sequences of a terminal. Ref: ECMA-48, 5.4
 _ANSI = re.compile(r"\x1b\[[0-?]{0,32}[ -/]*[@-~]")
@@ -33,8 +39,9 @@ def recognize(text: str) -> tuple[int, str, int | None] | None:
     """
     line = _LINE.match(text)
     if line is not None:
-        letter, stamp, tag = line.groups()
-        return _LETTERS[letter], _SPACE.sub("_", tag), int(stamp) * 1_000_000 if stamp.isdigit() else None
+        letter, stamp, tag, untimed = line.groups()
+        uptime_ns = int(stamp) * 1_000_000 if stamp and stamp.isdigit() else None
+        return _LETTERS[letter], _SPACE.sub("_", (tag or untimed)[:_MAX_TAG]), uptime_ns
     untagged = _UNTAGGED.match(text)
     if untagged is None:
         return None

@@ -27,12 +27,18 @@ _ESCAPED = re.compile(r'\\(["\\\]])')
 # of one digit are what senders add or leave out.
 _CLOCK = r"[0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]{1,9})?"
 _YEAR = r"(?:19|20)[0-9]{2}"
+_ZONE = r"(?:UTC|GMT|[ECMP][SD]T|AE[SD]T|CES?T|EES?T|WES?T|BST|IST|JST|MSK|[+-][0-9]{4})"
+_HOST = r"[^\s\[]*[^\s\[:]"
 _STAMP = (
-    rf"[A-Z][a-z]{{2}} {{1,2}}[0-9]{{1,2}} (?:{_YEAR} )?{_CLOCK}(?: {_YEAR}(?= ))?"
+    rf"[A-Z][a-z]{{2}} {{1,2}}[0-9]{{1,2}} (?:{_YEAR} )?{_CLOCK}(?: {_YEAR}(?= ))?(?: {_ZONE}(?= {_HOST} \S))?"
     rf"|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[T ]{_CLOCK}(?:Z|[+-][0-9]{{2}}:?[0-9]{{2}})?"
 )
-_HOST = r"[^\s\[]*[^\s\[:]"
-_TAG = r"(?![0-9]{1,2}:[0-9]{2}:)([\w./@-]{1,48})(?:\[([^\]\s]{1,48})\])?: ?"
+# What stands after the tag, as `(pam_unix)`, belongs to it; a module path of Rust is one; and after a host, with a
+# process id, it may be of several words, as macOS has it.
+_WORD = r"[\w./@-]{1,128}"
+_NAME_TAG = rf"{_WORD}(?:::{_WORD})*(?:\({_WORD}\))?"
+_WORDS_TAG = rf"{_WORD}(?: {_WORD}){{1,3}}(?=\[[0-9]{{1,10}}\]: )"
+_TAG = rf"(?![0-9]{{1,2}}:[0-9]{{2}}:)({_NAME_TAG}|(?(2){_WORDS_TAG}|(?!)))(?:\[([^\]\s]{{1,48}})\])?:(?!:) ?"
 _RFC3164 = re.compile(rf"(?:({_STAMP}) (?:({_HOST}) (?=\S))?)?(?:{_TAG})?")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.pcapng_reader import CapturedRecord, read_capture, read_items
-from tests.recording import DONE, INFO, URB, HeldWriter, events, finish, run, statistics
+from tests.recording import DONE, INFO, URB, HeldSink, HeldWriter, events, finish, run, statistics
 from tests.waiting import wait_until
 from usbip_capture.capture.sinks import ReaderGone
 from usbip_capture.capture.writer import PcapWriter
@@ -92,7 +92,7 @@ def test_a_fault_of_ours_ends_the_capture_with_a_sentence(caplog: pytest.LogCapt
     with pytest.raises(CaptureError):
         writer.close()
     assert reasons == ["error"]
-    assert "our own fault" in str(writer.error)
+    assert "internal error" in str(writer.error)
     assert "the writer of the capture failed" in caplog.text
 
 
@@ -236,3 +236,30 @@ def test_remarks_without_a_packet_are_written_soon(target: Path) -> None:
     ]  # fmt: skip
     names = {item.name: item.link_type for item in read_items(target) if not isinstance(item, CapturedRecord)}
     assert names == {"usbip0": 220, "notes0": 252}
+
+
+def test_a_writer_that_finds_no_thread_says_so(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    sink = HeldSink()
+    with pytest.raises(CaptureError, match="cannot begin: can't start new thread: end other programs"):
+        PcapWriter(sink)
+    assert sink.closed == 1
+
+
+@pytest.mark.parametrize("where", ["write", "close"])
+def test_a_writer_without_memory_says_so(where: str) -> None:
+    class Sink(HeldSink):
+        def close(self) -> None:
+            super().close()
+            if where == "close":
+                raise MemoryError
+
+    sink = Sink(MemoryError() if where == "write" else None)
+    sink.go_on.set()
+    writer = PcapWriter(sink)
+    with pytest.raises(CaptureError, match=r"memory|MemoryError"):
+        writer.close(timeout=20)
+    assert sink.closed == 1

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import threading
 import time
+import tracemalloc
 from array import array
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from tests.recording import DONE, INFO, URB, HeldWriter, events, finish, run, st
 from tests.waiting import wait_until
 from usbip_capture.capture.channel import EVENT_COST
 from usbip_capture.capture.writer import PcapWriter
+from usbip_capture.errors import LocalProtocolError
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 
@@ -234,3 +237,65 @@ def test_a_device_that_goes_is_marked_once_each_time(target: Path, status: int) 
     assert marks == [[], [True], [], [], [], [], [True], []]
     assert comments(target)[6][0].endswith("its cable was pulled")
     assert [r.usb.devnum for r in read_capture(target) if r.usb] == [4] * 4 + [9] * 4
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"snaplen": 1}, {"snaplen": 63}, {"snaplen": -1}, {"capture_filter": 5}, {"on_end": 5}]
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_opened(arguments: dict[str, Any], target: Path) -> None:
+    with pytest.raises((LocalProtocolError, TypeError), match="must"):
+        PcapWriter(target, **arguments)
+    assert not target.exists()
+
+
+def test_a_clock_that_is_set_is_remarked_upon(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with PcapWriter(target) as writer:
+        channel = writer.add_usb_interface(INFO, server="pi")
+        run(channel)
+        assert writer.flush(20)
+        real = time.monotonic_ns
+        monkeypatch.setattr(time, "monotonic_ns", lambda: real() - 3600 * 10**9)
+        wait_until("the remark", lambda: channel._queue.remarks or channel._queue.items or writer._recorder._notes)
+        run(channel)
+    comments = [comment for record in read_capture(target) for comment in record.comments]
+    (comment,) = [comment for comment in comments if "clock" in comment]
+    assert comment.startswith("usbip-capture: this machine's clock jumped by +36")
+
+
+def test_remarks_and_unlinks_without_an_end_take_a_bounded_part_of_memory() -> None:
+    with HeldWriter(queue_bytes=4 << 20) as (writer, channel, sink):
+        tracemalloc.start()
+        try:
+            for number in range(20_000):
+                writer.comment(f"{number} " + "\N{GRINNING FACE}" * 10_000)
+                channel.comment(f"{number} " + "x" * 10_000)
+                channel.unlink(-1, number.to_bytes(8, "big"))
+                channel.unlink(number + 1, number.to_bytes(8, "big"))
+                if not number % 100:
+                    run(channel)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        raw = finish(writer, sink)
+    assert peak < 12 << 20
+    assert b"further remarks found no room" in raw
+
+
+@pytest.mark.parametrize("what", ["events", "remarks", "messages"])
+def test_the_work_for_what_is_captured_grows_as_its_number(what: str) -> None:
+    def seconds(count: int) -> float:
+        with HeldWriter() as (writer, channel, sink):
+            log = writer.add_log_interface("log")
+            begun = time.thread_time()
+            for number in range(count):
+                if what == "events":
+                    run(channel)
+                elif what == "remarks":
+                    channel.comment("x")
+                else:
+                    log.write([(number, b"x" * 20, ())])
+            spent = time.thread_time() - begun
+            finish(writer, sink)
+        return spent
+
+    assert min(seconds(16_000) for _ in range(3)) < 32 * max(min(seconds(1000) for _ in range(3)), 5e-4)  # 256: square

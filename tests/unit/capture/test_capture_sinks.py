@@ -12,9 +12,12 @@ from typing import BinaryIO, cast
 
 import pytest
 
+from tests.recording import INFO, run
+from usbip_capture.capture.named_pipe import NamedPipeSink
 from usbip_capture.capture.sinks import FileSink, PipeSink, ReaderGone, Sink, SinkAborted, StreamSink, open_sink
+from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CaptureError
-from usbip_capture.usb.urb import Buffer
+from usbip_capture.usb.urb import Buffer, Completion, TransferType, Urb
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
 
@@ -271,3 +274,24 @@ def test_a_terminal_is_refused() -> None:
     os.close(leader)
     os.close(follower)
     assert "standard output is a terminal: redirect it" in run.stderr
+
+
+def test_a_blocked_write_into_a_named_pipe_is_cancelled(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    cancelled: list[int] = []
+
+    def cancel(thread: int) -> None:  # stands for Windows, which makes the write fail
+        cancelled.append(thread)
+        os.close(reader)
+
+    writer = PcapWriter(NamedPipeSink(str(path), cancel))
+    channel = writer.add_usb_interface(INFO, server="pi")
+    big = Urb(TransferType.BULK, 0x82, 65536)
+    for _ in range(40):
+        run(channel, big, Completion(0, 65536, bytes(65536)))
+    writer.close(timeout=0.2)
+    assert len(cancelled) == 1
+    assert writer.error is None
+    assert writer.dropped > 0

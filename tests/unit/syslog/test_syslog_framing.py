@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 from hypothesis import given
@@ -204,3 +205,41 @@ def test_searching_for_an_end_is_not_repeated_for_every_byte() -> None:
 )
 def test_datagrams(data: bytes, expected: list[tuple[bytes, str]]) -> None:
     assert datagram_frames(data) == expected
+
+
+#: Right frames of each kind, whatever is in the messages: `counted` ones may hold line breaks and even other frames.
+BODIES = st.binary(max_size=30).map(lambda body: b"<14>" + body.replace(b"\0", b"?").strip(b"\r\n"))
+RIGHT = st.one_of(
+    BODIES.map(lambda body: counted(body.replace(b"\n", b" "))),
+    BODIES.map(lambda body: esp(body.replace(b"\n", b"\n  "))),
+    BODIES.map(lambda body: body.replace(b"\n", b" ") + b"\n"),
+    st.binary(max_size=30).map(lambda line: b"I (1) a: " + line.replace(b"\n", b" ").replace(b"\0", b"?") + b"\r\n"),
+)
+
+
+@given(st.lists(RIGHT, max_size=8), st.lists(st.integers(0, 300), max_size=12))
+def test_any_cut_of_a_stream_gives_the_same_messages(parts: list[bytes], cuts: list[int]) -> None:
+    stream = b"".join(parts)
+    places = sorted({min(cut, len(stream)) for cut in cuts})
+    whole, cut = Framer(), Framer()
+    expected = [*whole.feed(stream), *whole.end()]
+    pieces = [stream[a:b] for a, b in zip([0, *places], [*places, len(stream)], strict=True)]
+    assert [*(frame for piece in pieces for frame in cut.feed(piece)), *cut.end()] == expected
+
+
+@pytest.mark.parametrize("unit", [b"a", b"1 ", b"9 <1>", b"\n1", b"99999 <1>a\n", b"<1>a\n", b"\0", b"5 <1>ab"])
+def test_the_work_for_a_stream_grows_as_its_length(unit: bytes) -> None:
+    def seconds(size: int) -> float:
+        stream = unit * (size // len(unit))
+        best = float("inf")
+        for _ in range(3):
+            framer = Framer()
+            begun = time.thread_time()
+            for at in range(0, len(stream), 1000):
+                framer.feed(stream[at : at + 1000])
+            framer.end()
+            best = min(best, time.thread_time() - begun)
+        return best
+
+    small, large = 1 << 14, 1 << 18
+    assert seconds(large) < 64 * max(seconds(small), 5e-4)  # 256 if it grew by the square

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from usbip_capture.syslog.message import LINE, RFC3164, RFC5424, Message, MessageParser
+from usbip_capture.syslog.severity import DEBUG, ERROR, WARNING
 from usbip_capture.syslog.timestamps import parse_rfc3339
 
 
@@ -204,3 +207,63 @@ def test_hostile_structured_data_takes_no_long_time() -> None:
 )
 def test_time_stamps(text: str, expected: int | None) -> None:
     assert parse_rfc3339(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "severity", "app"),
+    [
+        ("E BOD: Brownout detector was triggered", ERROR, "BOD"),
+        ("\x1b[0;31mE BOD: Brownout detector was triggered\x1b[0m", ERROR, "BOD"),
+        ("W wifi: no stamp", WARNING, "wifi"),
+        ("E (543) esp_idf_svc::wifi: lost", ERROR, "esp_idf_svc::wifi"),
+        ("W esp_idf_svc::wifi::x:lost: again", WARNING, "esp_idf_svc::wifi::x"),
+        (f"E (541) {'a' * 70}: lost", ERROR, "a" * 48),
+        (f"E {'a' * 70000}: lost", ERROR, "a" * 48),
+        ("I am here: x", DEBUG, "before"),
+        ("E std::panic", DEBUG, "before"),
+        ("EE (5) x: y", DEBUG, "before"),
+    ],
+)
+def test_the_severity_of_a_line_hangs_neither_on_a_stamp_nor_on_its_tag(line: str, severity: int, app: str) -> None:
+    parser = MessageParser("192.0.2.1")
+    parser.parse(b"D (1) before: x", 0)
+    message = parser.parse(line.encode(), 0)
+    assert (message.severity, message.app_name) == (severity, app)
+
+
+@pytest.mark.parametrize(
+    ("raw", "host", "app", "pid"),
+    [
+        ("<86>Jun 14 15:16:01 combo sshd(pam_unix)[19939]: x", "combo", "sshd(pam_unix)", "19939"),
+        ("<78>Nov  9 12:01:01 src crond(pam_unix): x", "src", "crond(pam_unix)", ""),
+        ("<14>Jul  4 23:22:09 mac Microsoft Word[14463]: x", "mac", "Microsoft Word", "14463"),
+        ("<14>Oct 11 22:14:15 UTC host app: x", "host", "app", ""),
+        ("<14>Oct 11 22:14:15 HOST app: x", "HOST", "app", ""),
+        ("<14>Oct 11 22:14:15 host esp_idf_svc::wifi: x", "host", "esp_idf_svc::wifi", ""),
+        (f"<14>Oct 11 22:14:15 host {'a' * 100}: x", "host", "a" * 100, ""),
+        ("<14>user logged in[12]: x", "", "", ""),
+        ("<14>std::x y", "", "", ""),
+    ],
+)
+def test_tags_as_senders_have_them(raw: str, host: str, app: str, pid: str) -> None:
+    message = MessageParser("192.0.2.1").parse(raw.encode(), 0)
+    assert (message.hostname, message.app_name, message.procid) == (host, app, pid)
+    assert not app or message.text == "x"
+
+
+PIECES = ["E (1) a", "a::", "a ", "<13>a", "a(", "a[", "<13>Oct 11 22:14:15 a", "(a)", "I a", "\x1b[0", "1:", "<13>1 "]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_the_work_for_a_message_grows_as_its_length(piece: str) -> None:
+    def seconds(size: int) -> float:
+        raw = (piece * (size // len(piece))).encode()
+        best = float("inf")
+        for _ in range(5):
+            begun = time.thread_time()
+            MessageParser("192.0.2.1").parse(raw, 0)
+            best = min(best, time.thread_time() - begun)
+        return best
+
+    small, large = 1 << 13, 1 << 16
+    assert seconds(large) < 24 * max(seconds(small), 2e-4)  # 64 if it grew by the square
