@@ -129,8 +129,7 @@ class Server:
         try:
             session = self._operation(sock)
             if session is not None:
-                while data := _received(sock):
-                    session.receive(data)
+                self._urbs(sock, session)
         except RemoteProtocolError as error:
             log.warning("a client was disconnected: %s", error)
         except OSError as error:
@@ -139,6 +138,17 @@ class Server:
             log.exception("a client was disconnected by an internal error")
         finally:
             self._end(sock)
+
+    def _urbs(self, sock: socket.socket, session: Session) -> None:
+        receive, handle = sock.recv, session.receive
+        while True:
+            try:
+                data = receive(_RECEIVE_SIZE)
+            except TimeoutError:  # where the limit for sending is the socket's: who only waits for its device may do so
+                continue
+            if not data:
+                return
+            handle(data)
 
     def _operation(self, sock: socket.socket) -> Session | None:
         """The client's OP request and its answer, in bounded time; the session of a device that was imported."""
@@ -221,14 +231,6 @@ def _removed(export: _Export | None) -> Session | None:
         return None
     export.removed = True
     return export.user
-
-
-def _received(sock: socket.socket) -> bytes:
-    while True:
-        try:
-            return sock.recv(_RECEIVE_SIZE)
-        except TimeoutError:  # where the limit for sending is the socket's: who only waits for its device may do so
-            pass
 
 
 def _shut_down(sock: socket.socket) -> None:

@@ -83,7 +83,7 @@ class ServerConnection:
         self._data = bytearray()
         self._devid = 0
         self._lookup: EndpointLookup = lambda address: None
-        self._pending: dict[int, tuple[Urb, int]] = {}
+        self._pending: dict[int, tuple[Urb, int, int]] = {}  # with number_of_packets, and what it costs
         # Two counts, each with one writer: who reads requests is not who answers them.
         self._taken_bytes = self._answered_bytes = 0
         self._unlinks: dict[int, int] = {}  # target -> seqnum of the UNLINK
@@ -124,8 +124,8 @@ class ServerConnection:
 
     def complete(self, seqnum: int, completion: Completion) -> list[Buffer]:
         """The device finished a URB: the bytes that answer its SUBMIT, its UNLINK, or both; in parts."""
-        urb, count = self._pending.pop(seqnum)
-        self._answered_bytes += _cost(urb)
+        urb, count, cost = self._pending.pop(seqnum)
+        self._answered_bytes += cost
         unlink = self._unlinks.pop(seqnum, None)
         if unlink is not None and completion.status == -ECONNRESET:
             return [structs.RET_UNLINK.pack(structs.USBIP_RET_UNLINK, unlink, 0, 0, 0, -ECONNRESET)]
@@ -226,16 +226,13 @@ class ServerConnection:
         if any(p.offset + p.length > length for p in packets):
             raise RemoteProtocolError(f"request {seqnum} has isochronous packets beyond its {length} bytes")
         urb = Urb(kind, address, length, payload, setup, flags, interval, start_frame, packets)
-        self._pending[seqnum] = (urb, count)
-        self._taken_bytes += _cost(urb)
+        cost = _URB_COST + len(payload) + _PACKET_COST * len(packets)
+        self._pending[seqnum] = (urb, count, cost)
+        self._taken_bytes += cost
         if self._taken_bytes - self._answered_bytes > MAX_PENDING:
             raise RemoteProtocolError(f"{len(self._pending)} requests are pending, more than can be kept")
         events.append(UrbSubmitted(seqnum, urb))
         return True
-
-
-def _cost(urb: Urb) -> int:
-    return _URB_COST + len(urb.data) + _PACKET_COST * len(urb.packets)
 
 
 def _iso_count(kind: TransferType | None, seqnum: int, count: int) -> int:
