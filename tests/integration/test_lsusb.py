@@ -246,7 +246,7 @@ def test_folders_that_cannot_be_served(tmp_path: Path) -> None:
         with pytest.raises(LocalProtocolError, match=r"has no files BUSID.lsusb"):
             add_directory(Server(), directory)
     (tmp_path / "unnumbered.lsusb").write_text(GADGET)
-    with pytest.raises(LocalProtocolError, match="is no busid"):
+    with pytest.raises(LocalProtocolError, match="is not a busid"):
         read_lsusb(tmp_path / "unnumbered.lsusb")
     with pytest.raises(LocalProtocolError, match="cannot be read"):
         read_lsusb(tmp_path / "1-9.lsusb")

@@ -7,6 +7,7 @@ import sys
 from usbip_capture import console
 from usbip_capture.errors import (
     DeviceNotFound,
+    FileFormatError,
     ImportRefused,
     LocalProtocolError,
     ServerLost,
@@ -33,6 +34,7 @@ MEANINGS = {
     INTERRUPTED: "ended by Ctrl-C before it was done; 0 for commands that run until then",
 }
 _OF_ERRORS: tuple[tuple[type[UsbipError], int], ...] = (
+    (FileFormatError, FAILED),
     (LocalProtocolError, USAGE),
     (ServerUnreachable, SERVER),
     (ServerLost, SERVER),

@@ -18,14 +18,19 @@ from usbip_capture.usb.descriptors import (
     EndpointDescriptor,
     InterfaceAssociation,
     InterfaceDescriptor,
+    max_power_unit,
+    split_descriptors,
 )
+from usbip_capture.usb.setup import DT_DEVICE_QUALIFIER, DT_SS_ENDPOINT_COMPANION
 from usbip_capture.usb.urb import DIR_IN
 
 _TRANSFERS = ("Control", "Isochronous", "Bulk", "Interrupt")
 _SYNCS = ("None", "Asynchronous", "Adaptive", "Synchronous")
 _USAGES = ("Data", "Feedback", "Implicit feedback Data", "(reserved)")
-_SELF_POWERED, _REMOTE_WAKEUP = 0x40, 0x20
-_ISOCHRONOUS = 1
+_MUST_BE_SET, _SELF_POWERED, _REMOTE_WAKEUP, _BATTERY_POWERED = 0x80, 0x40, 0x20, 0x10
+_ISOCHRONOUS, _BULK = 1, 2
+_COMPANION, _SHORTEST_COMPANION = bytes([DT_SS_ENDPOINT_COMPANION]), 4
+_TIMES = ("1x", "2x", "3x", "(??)")
 _CAPABILITIES = {
     USB_2_0_EXTENSION: "USB 2.0 Extension",
     SUPERSPEED_USB: "SuperSpeed USB",
@@ -33,6 +38,7 @@ _CAPABILITIES = {
     PLATFORM: "Platform",
 }
 _SUPERSPEED_LENGTH = 7
+_QUALIFIER_LENGTH = 10
 _SPEEDS = ("Low Speed (1Mbps)", "Full Speed (12Mbps)", "High Speed (480Mbps)", "SuperSpeed (5Gbps)")
 _PLATFORMS = {WEBUSB: "WebUSB", MS_OS_2_0: "Microsoft OS 2.0"}
 
@@ -91,11 +97,14 @@ def _configuration(found: Description, c: ConfigurationDescriptor) -> Iterator[s
     yield number(4, "bConfigurationValue", c.bConfigurationValue)
     yield string(4, "iConfiguration", c.iConfiguration, found.strings)
     yield field(4, "bmAttributes", f"{c.bmAttributes:#04x}")
+    if not c.bmAttributes & _MUST_BE_SET:
+        yield "      (Missing must-be-set bit!)"
     yield "      Self Powered" if c.bmAttributes & _SELF_POWERED else "      (Bus Powered)"
     if c.bmAttributes & _REMOTE_WAKEUP:
         yield "      Remote Wakeup"
-    unit = 8 if found.device.bcdUSB >= 0x0300 else 2  # milliamperes
-    yield field(4, "MaxPower", str(c.bMaxPower * unit)) + "mA"
+    if c.bmAttributes & _BATTERY_POWERED:
+        yield "      Battery Powered"
+    yield field(4, "MaxPower", str(c.bMaxPower * max_power_unit(found.device.bcdUSB))) + "mA"
     associations = {a.bFirstInterface: a for a in c.associations}
     # Those of an association are printed there.
     plain = b"".join(piece for piece in _pieces(c.extra_descriptors) if piece[1] != 11)
@@ -108,8 +117,6 @@ def _configuration(found: Description, c: ConfigurationDescriptor) -> Iterator[s
 
 
 def _pieces(extra: bytes) -> Iterator[bytes]:
-    from usbip_capture.usb.descriptors import split_descriptors
-
     return (piece for piece in split_descriptors(extra) if len(piece) > 1)
 
 
@@ -147,23 +154,31 @@ def _endpoint(found: Description, i: InterfaceDescriptor, e: EndpointDescriptor)
     yield f"          Transfer Type            {_TRANSFERS[e.bmAttributes & 3]}"
     yield f"          Synch Type               {_SYNCS[e.bmAttributes >> 2 & 3]}"
     yield f"          Usage Type               {_USAGES[e.bmAttributes >> 4 & 3]}"
-    times = (e.wMaxPacketSize >> 11 & 3) + 1
+    times = _TIMES[e.wMaxPacketSize >> 11 & 3]
     size = field(8, "wMaxPacketSize", f"{e.wMaxPacketSize:#06x}")
-    yield f"{size}  {times}x {e.wMaxPacketSize & 0x7FF} bytes"
+    yield f"{size}  {times} {e.wMaxPacketSize & 0x7FF} bytes"
     yield number(8, "bInterval", e.bInterval)
     if e.bLength >= 9:
         yield number(8, "bRefresh", e.bRefresh)
         yield number(8, "bSynchAddress", e.bSynchAddress)
-    if e.companion is not None:
-        yield number(8, "bMaxBurst", e.companion.bMaxBurst)
-        if e.bmAttributes & 3 == _ISOCHRONOUS:
-            yield number(8, "Mult", e.companion.bmAttributes & 3)
-    else:
-        yield from extra_lines(8, i, e.extra_descriptors, found.strings)
+    for piece in split_descriptors(e.extra_descriptors):
+        if piece[1:2] == _COMPANION and len(piece) >= _SHORTEST_COMPANION:
+            yield from _companion(e.bmAttributes & 3, piece)
+        else:
+            yield from extra_lines(8, i, piece, found.strings)
+
+
+def _companion(transfer: int, piece: bytes) -> Iterator[str]:
+    """Of a SuperSpeed endpoint: its burst, and the streams of a bulk one or the bursts of an isochronous one."""
+    yield number(8, "bMaxBurst", piece[2])
+    if transfer == _BULK and piece[3] & 0x1F:
+        yield number(8, "MaxStreams", 1 << (piece[3] & 0x1F))
+    if transfer == _ISOCHRONOUS and piece[3] & 3:
+        yield number(8, "Mult", piece[3] & 3)
 
 
 def _qualifier(raw: bytes) -> list[str]:
-    if len(raw) < 10:
+    if len(raw) != _QUALIFIER_LENGTH or (raw[0], raw[1]) != (_QUALIFIER_LENGTH, DT_DEVICE_QUALIFIER):
         return []
     return [
         "Device Qualifier (for other device speed):",

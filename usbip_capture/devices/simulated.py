@@ -186,8 +186,12 @@ class SimulatedDevice(Device):
                 if not waiting or not queue:
                     return
                 transfer = waiting.popleft()
-                completion = _filled(transfer.urb, queue)
+                completion = _filled(transfer.urb, queue, self._packet_size(address))
             transfer.finish(completion)
+
+    def _packet_size(self, address: int) -> int:
+        endpoint = self._standard.endpoints.find(address)
+        return endpoint.wMaxPacketSize & 0x7FF if endpoint is not None else 0
 
     # -- isochronous: paced by the clock, never waiting for data
 
@@ -226,14 +230,14 @@ def _iso_out(urb: Urb, frame: int) -> Completion:
     return Completion(0, urb.length, start_frame=frame, packets=packets)
 
 
-def _filled(urb: Urb, queue: deque[bytes]) -> Completion:
-    """What an IN transfer gets from the messages that are there."""
+def _filled(urb: Urb, queue: deque[bytes], packet: int) -> Completion:
+    """What an IN transfer gets from the messages that are there, each sent in packets of so many bytes."""
     message = queue.popleft()
     if len(message) <= urb.length:
         return _short(urb, Completion(0, len(message), message))
     head, rest = message[: urb.length], message[urb.length :]
-    if urb.transfer_type == TransferType.INTERRUPT:
-        return Completion(-EOVERFLOW, len(head), head)  # a report is one packet: what does not fit is babble
+    if urb.transfer_type == TransferType.INTERRUPT and (not packet or urb.length % packet):
+        return Completion(-EOVERFLOW, len(head), head)  # the packet that does not fit is babble
     queue.appendleft(rest)
     return Completion(0, len(head), head)
 

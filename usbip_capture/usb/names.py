@@ -7,7 +7,7 @@ from usbip_capture.usb.info import DeviceInfo
 # Ref: USB-IF, Defined Class Codes
 _CLASSES = {
     0x01: "audio",
-    0x02: "serial (CDC)",
+    0x02: "CDC serial",
     0x03: "HID",
     0x05: "physical",
     0x06: "image",
@@ -25,7 +25,7 @@ _CLASSES = {
     0xE0: "wireless",
     0xEF: "miscellaneous",
     0xFE: "application",
-    0xFF: "vendor's own",
+    0xFF: "vendor-specific",
 }
 _BY_INTERFACE = (0x00, 0xEF)
 

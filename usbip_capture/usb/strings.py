@@ -22,7 +22,7 @@ def parse_string(raw: Buffer) -> str:
 
 def pack_string(text: str) -> bytes:
     """A string descriptor; text beyond the 126 UTF-16 units that fit is cut."""
-    body = text.encode("utf-16-le")[:252]
+    body = text.encode("utf-16-le", "replace")[:252]
     return bytes([2 + len(body), DT_STRING]) + body
 
 
