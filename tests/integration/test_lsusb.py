@@ -270,6 +270,24 @@ def test_the_demo_serves_them(folder: Path) -> None:
             process.terminate()
 
 
+def test_a_bad_file_ends_the_demo_with_one_sentence(folder: Path) -> None:
+    (folder / "7-1.lsusb").write_text(GADGET.replace("    bNumInterfaces          2\n", ""))
+    command = [
+        sys.executable,
+        "-m",
+        "usbip_capture.cli.main",
+        "demo",
+        "--listen",
+        "127.0.0.1:0",
+        "--lsusb",
+        str(folder),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "7-1.lsusb: line 22: " in result.stderr
+
+
 def test_the_demo_says_what_is_wrong(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "usbip_capture.cli.main", "demo", "--lsusb", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)

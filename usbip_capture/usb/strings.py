@@ -16,7 +16,7 @@ def parse_langids(raw: Buffer) -> list[int]:
 
 
 def parse_string(raw: Buffer) -> str:
-    """A string; what is no UTF-16 is replaced, trailing NULs go; empty if it is malformed."""
+    """A string; what is not UTF-16 is replaced, trailing NULs go; empty if it is malformed."""
     return _body(raw).decode("utf-16-le", "replace").rstrip("\0")
 
 
