@@ -63,6 +63,8 @@ def compared(descriptors: Descriptors, speed: Speed, folder: Path) -> None:
             descriptors.reports[interface.bInterfaceNumber]
         for interface in parse_configuration(configuration).interfaces if interface.hid is not None
     }  # fmt: skip
+    if descriptors.bos:
+        answers |= {Setup(0x80, 6, 0x0F00, 0, 5): BOS[:5], Setup(0x80, 6, 0x0F00, 0, len(BOS)): BOS, URL: NO_URL}
     if descriptors.qualifier:
         answers[real_lsusb.QUALIFIER] = descriptors.qualifier
     answers[real_lsusb.STATUS] = bytes([configuration[7] >> 6 & 1, 0])
@@ -105,6 +107,21 @@ def test_qualifiers_as_lsusb_prints_them(version: int, speed: Speed, tmp_path: P
     """Of devices of USB 2.0 at any speed: lsusb asks no others."""
     device = DEVICE[:2] + version.to_bytes(2, "little") + DEVICE[4:]
     compared(Descriptors(device, [CONFIGURATIONS["audio1"]], qualifier=QUALIFIER), speed, tmp_path)
+
+
+BOS = bytes.fromhex(
+    "05 0f 6900 06  07 10 02 1ef40000  0a 10 03 02 0e00 03 0a ff07"
+    "14 10 04 00 00112233445566778899aabbccddeeff  18 10 05 00 38b60834a909a0478bfda0768815b665 0001 21 00"
+    "1c 10 05 00 df60ddd88945c74c9cd2659d9e648a9f 0000030a 0a00 20 00  0b 10 66 0102030405060708"
+)
+# lsusb asks for the URL of the landing page of WebUSB; this one is empty.
+URL, NO_URL = Setup(0xC0, 0x21, 0, 2, 255), bytes([3, 3, 1])
+
+
+def test_a_binary_object_store(tmp_path: Path) -> None:
+    assert len(BOS) == BOS[2]
+    device = DEVICE[:2] + bytes([1, 2]) + DEVICE[4:]
+    compared(Descriptors(device, [CONFIGURATIONS["audio1"]], bos=BOS), Speed.HIGH, tmp_path)
 
 
 def test_bits_of_a_configuration(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from usbip_capture import usbids
+from usbip_capture.describe.capabilities import capability_lines
 from usbip_capture.describe.classes import extra_lines, hid_lines
 from usbip_capture.describe.layout import field, named, number, string
 from usbip_capture.describe.naming import listed_name, version
 from usbip_capture.describe.reading import Description
-from usbip_capture.usb.bos import CONTAINER_ID, MS_OS_2_0, PLATFORM, SUPERSPEED_USB, USB_2_0_EXTENSION, WEBUSB
 from usbip_capture.usb.descriptors import (
     ConfigurationDescriptor,
     EndpointDescriptor,
@@ -31,16 +31,7 @@ _MUST_BE_SET, _SELF_POWERED, _REMOTE_WAKEUP, _BATTERY_POWERED = 0x80, 0x40, 0x20
 _ISOCHRONOUS, _BULK = 1, 2
 _COMPANION, _SHORTEST_COMPANION = bytes([DT_SS_ENDPOINT_COMPANION]), 4
 _TIMES = ("1x", "2x", "3x", "(??)")
-_CAPABILITIES = {
-    USB_2_0_EXTENSION: "USB 2.0 Extension",
-    SUPERSPEED_USB: "SuperSpeed USB",
-    CONTAINER_ID: "Container ID",
-    PLATFORM: "Platform",
-}
-_SUPERSPEED_LENGTH = 7
 _QUALIFIER_LENGTH = 10
-_SPEEDS = ("Low Speed (1Mbps)", "Full Speed (12Mbps)", "High Speed (480Mbps)", "SuperSpeed (5Gbps)")
-_PLATFORMS = {WEBUSB: "WebUSB", MS_OS_2_0: "Microsoft OS 2.0"}
 
 
 def verbose(found: Description) -> list[str]:
@@ -52,7 +43,7 @@ def verbose(found: Description) -> list[str]:
     for configuration in found.configurations:
         lines += _configuration(found, configuration)
     lines += _qualifier(found.qualifier)
-    lines += _bos(found)
+    lines += capability_lines(found)
     if found.status is not None:
         lines.append(f"Device Status:     {found.status:#06x}")
         lines.append("  Self Powered" if found.status & 1 else "  (Bus Powered)")
@@ -189,57 +180,3 @@ def _qualifier(raw: bytes) -> list[str]:
         number(2, "bMaxPacketSize0", raw[7]),
         number(2, "bNumConfigurations", raw[8]),
     ]
-
-
-def _bos(found: Description) -> Iterator[str]:
-    raw = found.bos
-    if not raw:
-        return
-    yield "Binary Object Store Descriptor:"
-    yield number(2, "bLength", raw[0])
-    yield number(2, "bDescriptorType", raw[1])
-    yield field(2, "wTotalLength", f"{int.from_bytes(raw[2:4], 'little'):#06x}")
-    yield number(2, "bNumDeviceCaps", raw[4])
-    for capability in found.capabilities:
-        kind, data = capability.bDevCapabilityType, capability.data
-        name = _PLATFORMS.get(capability.uuid) if capability.uuid and kind == PLATFORM else None
-        yield f"  {name or _CAPABILITIES.get(kind, 'Unknown')} Device Capability:"
-        yield number(4, "bLength", len(data) + 3)
-        yield number(4, "bDescriptorType", 16)
-        yield number(4, "bDevCapabilityType", kind)
-        if kind == USB_2_0_EXTENSION and len(data) >= 4:
-            attributes = int.from_bytes(data[:4], "little")
-            yield field(4, "bmAttributes", f"{attributes:#010x}")
-            yield f"      {_link_power(attributes)}"
-        elif kind == SUPERSPEED_USB and len(data) == _SUPERSPEED_LENGTH:
-            yield from _superspeed(data)
-        elif capability.uuid is not None:
-            name = "ContainerID" if kind == CONTAINER_ID else "PlatformCapabilityUUID"
-            yield f"    {name:24}{{{capability.uuid}}}"
-            if data[17:]:
-                yield f"    CapabilityData          {data[17:].hex(' ')}"
-        else:
-            yield f"    data                    {data.hex(' ')}"
-
-
-def _superspeed(data: bytes) -> Iterator[str]:
-    """Ref: USB 3.2, 9.6.2.2."""
-    yield field(4, "bmAttributes", f"{data[0]:#04x}")
-    if data[0] & 2:
-        yield "      Latency Tolerance Messages (LTM) Supported"
-    speeds = data[1] | data[2] << 8
-    yield field(4, "wSpeedsSupported", f"{speeds:#06x}")
-    for bit, speed in enumerate(_SPEEDS):
-        if speeds >> bit & 1:
-            yield f"      Device can operate at {speed}"
-    yield number(4, "bFunctionalitySupport", data[3])
-    lowest = _SPEEDS[data[3]] if data[3] < len(_SPEEDS) else "at an unknown speed!"
-    yield f"      Lowest fully-functional device speed is {lowest}"
-    yield named(4, "bU1DevExitLat", str(data[4]), "micro seconds")
-    yield named(4, "bU2DevExitLat", str(data[5] | data[6] << 8), "micro seconds")
-
-
-def _link_power(attributes: int) -> str:
-    if not attributes & 2:
-        return "(Missing must-be-set LPM bit!)"
-    return f"{'BESL' if attributes & 4 else 'HIRD'} Link Power Management (LPM) Supported"
