@@ -15,6 +15,10 @@ class LocalProtocolError(UsbipError, ValueError):
     """Our caller asked for something that USB or USB/IP does not allow."""
 
 
+class FileFormatError(LocalProtocolError):
+    """A file does not hold what it should. Its name comes first, then the line if there is one."""
+
+
 class RemoteProtocolError(UsbipError):
     """The peer sent something that USB/IP does not allow: its connection cannot go on."""
 

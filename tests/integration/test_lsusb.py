@@ -246,7 +246,7 @@ def test_folders_that_cannot_be_served(tmp_path: Path) -> None:
         with pytest.raises(LocalProtocolError, match=r"has no files BUSID.lsusb"):
             add_directory(Server(), directory)
     (tmp_path / "unnumbered.lsusb").write_text(GADGET)
-    with pytest.raises(LocalProtocolError, match="is no busid"):
+    with pytest.raises(LocalProtocolError, match="is not a busid"):
         read_lsusb(tmp_path / "unnumbered.lsusb")
     with pytest.raises(LocalProtocolError, match="cannot be read"):
         read_lsusb(tmp_path / "1-9.lsusb")
@@ -269,6 +269,24 @@ def test_the_demo_serves_them(folder: Path) -> None:
             assert listed == {demo.BUSID, "1-2", "2-1.4", "99-99"}
         finally:
             process.terminate()
+
+
+def test_a_bad_file_ends_the_demo_with_one_sentence(folder: Path) -> None:
+    (folder / "7-1.lsusb").write_text(GADGET.replace("    bNumInterfaces          2\n", ""))
+    command = [
+        sys.executable,
+        "-m",
+        "usbip_capture.cli.main",
+        "demo",
+        "--listen",
+        "127.0.0.1:0",
+        "--lsusb",
+        str(folder),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "7-1.lsusb: line 22: " in result.stderr
 
 
 def test_the_demo_says_what_is_wrong(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,20 @@ from usbip_capture.describe.verbose import verbose
 from usbip_capture.hosts import Selector, Server
 from usbip_capture.pyusb_backend.exported import ImportedSource
 
+_REPORT = re.compile(r" +(Report Descriptor|Item\(|\*\* UNAVAILABLE)| {28}")
+
 
 @pytest.mark.parametrize(
     ("kind", "bus"),
-    [("serial", "uhci"), ("net", "xhci"), ("ccid", "xhci"), ("storage", "xhci"), ("storage", "xhci-ss")],
+    [
+        ("serial", "uhci"),
+        ("net", "xhci"),
+        ("ccid", "xhci"),
+        ("storage", "xhci"),
+        ("storage", "xhci-ss"),
+        ("kbd", "uhci"),
+        ("mouse", "xhci"),
+    ],
 )
 def test_as_lsusb_prints_it(guest: Guest, plug: Plug, disk: Path, kind: str, bus: str) -> None:
     busid = plug(kind, bus, file=disk if kind == "storage" else None)
@@ -31,4 +42,9 @@ def test_as_lsusb_prints_it(guest: Guest, plug: Plug, disk: Path, kind: str, bus
         device.close()
     # What classes are called: the guest has no list of USB ids.
     unnamed = [line.partition(" (Defined at")[0] for line in lines(ours)]
-    assert unnamed == lines(theirs)
+    assert without_reports(unnamed) == without_reports(lines(theirs))
+
+
+def without_reports(shown: list[str]) -> list[str]:
+    """The report descriptors are not compared: the guest's lsusb cannot claim an interface that is exported."""
+    return [line for line in shown if not _REPORT.match(line)]

@@ -44,12 +44,28 @@ def test_what_is_not_listed() -> None:
     assert usbids.language_name(0x03FF) == usbids.country_name(0xEE) == ""
 
 
+def test_the_section_in_decimal() -> None:
+    """Each of its entries, by the number that is printed there; none has a hexadecimal digit."""
+    entries = [line[4:].split("  ", 1) for line in TEXT.splitlines() if line.startswith("HCC ")]
+    assert len(entries) == 36
+    for number, name in entries:
+        assert usbids.country_name(int(number)) == name
+    # As HID 1.11, 6.2.1 have them.
+    assert [usbids.country_name(code) for code in (9, 10, 15, 16, 21, 32, 33, 35)] == [
+        "German", "Greek", "Japan (Katakana)", "Korean", "Poland", "UK", "US", "Turkish-F"
+    ]  # fmt: skip
+    assert usbids.country_name(36) == usbids.country_name(0x10 * 0x10) == ""
+
+
 def test_classes_languages_countries() -> None:
     assert usbids.class_name(0x03) == "Human Interface Device"
     assert usbids.subclass_name(0x08, 0x06) == "SCSI"
     assert usbids.protocol_name(0x08, 0x06, 0x50) == "Bulk-Only"
     assert usbids.language_name(0x0409) == "English (US)"
-    assert usbids.country_name(9) == "German"
+    assert usbids.subclass_name(0xEF, 2) == ""  # which the list calls "?"
+    assert usbids.report_tag_name(0xA0) == "Collection"
+    assert usbids.usage_page_name(0x0C) == "Consumer"
+    assert usbids.usage_name(0x01, 0x06) == "Keyboard"
     assert usbids.list_version() == "2025.07.26"
 
 

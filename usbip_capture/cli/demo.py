@@ -90,7 +90,11 @@ def _add_devices(server: DemoServer, directory: str) -> list[str]:
     """What was added, as lines to read."""
     from usbip_capture.demo_lsusb import add_directory
 
-    return [f"{info}" for info in add_directory(server, Path(directory))]
+    return [f"{info}" for info in add_directory(server, Path(directory), _note)]
+
+
+def _note(sentence: str) -> None:
+    print(f"usbip-capture: {sentence}", file=sys.stderr)
 
 
 def _offer_log(server: DemoServer, address: str, listen: str | None) -> int:

@@ -7,6 +7,7 @@ import sys
 from usbip_capture import console
 from usbip_capture.errors import (
     DeviceNotFound,
+    FileFormatError,
     ImportRefused,
     LocalProtocolError,
     ServerLost,
@@ -34,6 +35,7 @@ MEANINGS = {
     " that run until then",
 }
 _OF_ERRORS: tuple[tuple[type[UsbipError], int], ...] = (
+    (FileFormatError, FAILED),
     (LocalProtocolError, USAGE),
     (ServerUnreachable, SERVER),
     (ServerLost, SERVER),

@@ -14,9 +14,10 @@ from usbip_capture.describe import audio, functional
 from usbip_capture.describe.fields import table_lines
 from usbip_capture.describe.layout import field, named, number
 from usbip_capture.describe.naming import version
+from usbip_capture.describe.report_descriptor import report_lines
 from usbip_capture.usb.class_descriptors import CDC_ACM, CDC_CALL_MANAGEMENT, CDC_HEADER, CDC_UNION, HidDescriptor
 from usbip_capture.usb.descriptors import InterfaceDescriptor, split_descriptors
-from usbip_capture.usb.setup import DT_CS_INTERFACE, DT_HID, DT_INTERFACE_ASSOCIATION
+from usbip_capture.usb.setup import DT_CS_INTERFACE, DT_HID, DT_INTERFACE_ASSOCIATION, DT_REPORT
 
 _COMMUNICATIONS = 0x02
 _ETHERNET = 0x0F  # bDescriptorSubtype
@@ -29,7 +30,7 @@ _ACM = (
     (2, "line coding and serial state"),
     (1, "get/set/clear comm features"),
 )
-_BYTES_A_LINE = 16
+_UNKNOWN = "Unknown"  # as lsusb has it for a country
 
 
 def extra_lines(
@@ -119,20 +120,22 @@ def _capabilities(indent: int, value: int, bits: tuple[tuple[int, str], ...]) ->
 
 
 def hid_lines(hid: HidDescriptor, report: bytes) -> Iterator[str]:
-    """The HID descriptor of an interface, and its report descriptor as bytes if it could be read."""
+    """The HID descriptor of an interface, and its report descriptor if it could be read."""
     yield "        HID Device Descriptor:"
     yield number(10, "bLength", 6 + 3 * len(hid.descriptors))
     yield number(10, "bDescriptorType", DT_HID)
     yield field(10, "bcdHID", version(hid.bcdHID))
-    yield named(10, "bCountryCode", str(hid.bCountryCode), usbids.country_name(hid.bCountryCode))
+    yield named(10, "bCountryCode", str(hid.bCountryCode), usbids.country_name(hid.bCountryCode) or _UNKNOWN)
     yield number(10, "bNumDescriptors", len(hid.descriptors))
     for kind, length in hid.descriptors:
-        yield named(10, "bDescriptorType", str(kind), _HID_TYPES.get(kind, ""))
+        yield named(10, "bDescriptorType", str(kind), _HID_TYPES.get(kind, "(null)"))
         yield number(10, "wDescriptorLength", length)
     if not report:
         yield "         Report Descriptors:"
         yield "           ** UNAVAILABLE **"
         return
-    yield f"         Report Descriptor: (length is {len(report)})"
-    for at in range(0, len(report), _BYTES_A_LINE):
-        yield f"            {report[at : at + _BYTES_A_LINE].hex(' ')}"
+    for kind, length in hid.descriptors:
+        if kind == DT_REPORT:
+            if len(report) < length:
+                yield "          Warning: incomplete report descriptor"
+            yield from report_lines(report)

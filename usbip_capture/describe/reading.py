@@ -13,13 +13,15 @@ from usbip_capture.pyusb_backend.handle import DeviceHandle
 from usbip_capture.usb import setup as requests
 from usbip_capture.usb.bos import DeviceCapability, parse_bos
 from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor
-from usbip_capture.usb.info import DeviceInfo, Speed
+from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.setup import Setup
 from usbip_capture.usb.strings import parse_langids, parse_string
 
 _TIMEOUT = 1.0
 #: bcdUSB from which on a device may have a BOS descriptor.
 _BOS_SINCE = 0x0201
+#: bcdUSB of devices that are asked for a device qualifier, at any speed: those that lsusb asks.
+_QUALIFIER_OF = 0x0200
 #: A device that leaves so many optional requests unanswered is not asked for more of them.
 _PATIENCE = 2
 
@@ -57,7 +59,7 @@ def read_description(handle: DeviceHandle) -> Description:
             found.capabilities = parse_bos(found.bos) if found.bos else []
         except RemoteProtocolError:
             found.bos = b""
-    if info.speed == Speed.HIGH:
+    if device.bcdUSB == _QUALIFIER_OF:
         found.qualifier = reader.descriptor(requests.DT_DEVICE_QUALIFIER, 0, 0, 10)
     for configuration in found.configurations:
         if configuration.bConfigurationValue == found.active:

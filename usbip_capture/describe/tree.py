@@ -39,7 +39,7 @@ def tree(devices: Sequence[DeviceInfo], name: Callable[[DeviceInfo], str]) -> li
 
 
 def ports_of(busid: str) -> list[int] | None:
-    """Bus and ports of `1-1.2`: 1, 1, 2; None if it is no such path."""
+    """Bus and ports of `1-1.2`: 1, 1, 2; None if it is not such a path."""
     bus, dash, path = busid.partition("-")
     parts = [bus, *path.split(".")]
     if not dash or not all(part.isascii() and part.isdigit() and len(part) < 4 for part in parts):

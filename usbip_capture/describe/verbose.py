@@ -8,33 +8,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from usbip_capture import usbids
+from usbip_capture.describe.capabilities import capability_lines
 from usbip_capture.describe.classes import extra_lines, hid_lines
 from usbip_capture.describe.layout import field, named, number, string
 from usbip_capture.describe.naming import listed_name, version
 from usbip_capture.describe.reading import Description
-from usbip_capture.usb.bos import CONTAINER_ID, MS_OS_2_0, PLATFORM, SUPERSPEED_USB, USB_2_0_EXTENSION, WEBUSB
 from usbip_capture.usb.descriptors import (
     ConfigurationDescriptor,
     EndpointDescriptor,
     InterfaceAssociation,
     InterfaceDescriptor,
+    max_power_unit,
+    split_descriptors,
 )
+from usbip_capture.usb.setup import DT_DEVICE_QUALIFIER, DT_SS_ENDPOINT_COMPANION
 from usbip_capture.usb.urb import DIR_IN
 
 _TRANSFERS = ("Control", "Isochronous", "Bulk", "Interrupt")
 _SYNCS = ("None", "Asynchronous", "Adaptive", "Synchronous")
 _USAGES = ("Data", "Feedback", "Implicit feedback Data", "(reserved)")
-_SELF_POWERED, _REMOTE_WAKEUP = 0x40, 0x20
-_ISOCHRONOUS = 1
-_CAPABILITIES = {
-    USB_2_0_EXTENSION: "USB 2.0 Extension",
-    SUPERSPEED_USB: "SuperSpeed USB",
-    CONTAINER_ID: "Container ID",
-    PLATFORM: "Platform",
-}
-_SUPERSPEED_LENGTH = 7
-_SPEEDS = ("Low Speed (1Mbps)", "Full Speed (12Mbps)", "High Speed (480Mbps)", "SuperSpeed (5Gbps)")
-_PLATFORMS = {WEBUSB: "WebUSB", MS_OS_2_0: "Microsoft OS 2.0"}
+_MUST_BE_SET, _SELF_POWERED, _REMOTE_WAKEUP, _BATTERY_POWERED = 0x80, 0x40, 0x20, 0x10
+_ISOCHRONOUS, _BULK = 1, 2
+_COMPANION, _SHORTEST_COMPANION = bytes([DT_SS_ENDPOINT_COMPANION]), 4
+_TIMES = ("1x", "2x", "3x", "(??)")
+_QUALIFIER_LENGTH = 10
 
 
 def verbose(found: Description) -> list[str]:
@@ -46,7 +43,7 @@ def verbose(found: Description) -> list[str]:
     for configuration in found.configurations:
         lines += _configuration(found, configuration)
     lines += _qualifier(found.qualifier)
-    lines += _bos(found)
+    lines += capability_lines(found)
     if found.status is not None:
         lines.append(f"Device Status:     {found.status:#06x}")
         lines.append("  Self Powered" if found.status & 1 else "  (Bus Powered)")
@@ -91,11 +88,14 @@ def _configuration(found: Description, c: ConfigurationDescriptor) -> Iterator[s
     yield number(4, "bConfigurationValue", c.bConfigurationValue)
     yield string(4, "iConfiguration", c.iConfiguration, found.strings)
     yield field(4, "bmAttributes", f"{c.bmAttributes:#04x}")
+    if not c.bmAttributes & _MUST_BE_SET:
+        yield "      (Missing must-be-set bit!)"
     yield "      Self Powered" if c.bmAttributes & _SELF_POWERED else "      (Bus Powered)"
     if c.bmAttributes & _REMOTE_WAKEUP:
         yield "      Remote Wakeup"
-    unit = 8 if found.device.bcdUSB >= 0x0300 else 2  # milliamperes
-    yield field(4, "MaxPower", str(c.bMaxPower * unit)) + "mA"
+    if c.bmAttributes & _BATTERY_POWERED:
+        yield "      Battery Powered"
+    yield field(4, "MaxPower", str(c.bMaxPower * max_power_unit(found.device.bcdUSB))) + "mA"
     associations = {a.bFirstInterface: a for a in c.associations}
     # Those of an association are printed there.
     plain = b"".join(piece for piece in _pieces(c.extra_descriptors) if piece[1] != 11)
@@ -108,8 +108,6 @@ def _configuration(found: Description, c: ConfigurationDescriptor) -> Iterator[s
 
 
 def _pieces(extra: bytes) -> Iterator[bytes]:
-    from usbip_capture.usb.descriptors import split_descriptors
-
     return (piece for piece in split_descriptors(extra) if len(piece) > 1)
 
 
@@ -147,23 +145,31 @@ def _endpoint(found: Description, i: InterfaceDescriptor, e: EndpointDescriptor)
     yield f"          Transfer Type            {_TRANSFERS[e.bmAttributes & 3]}"
     yield f"          Synch Type               {_SYNCS[e.bmAttributes >> 2 & 3]}"
     yield f"          Usage Type               {_USAGES[e.bmAttributes >> 4 & 3]}"
-    times = (e.wMaxPacketSize >> 11 & 3) + 1
+    times = _TIMES[e.wMaxPacketSize >> 11 & 3]
     size = field(8, "wMaxPacketSize", f"{e.wMaxPacketSize:#06x}")
-    yield f"{size}  {times}x {e.wMaxPacketSize & 0x7FF} bytes"
+    yield f"{size}  {times} {e.wMaxPacketSize & 0x7FF} bytes"
     yield number(8, "bInterval", e.bInterval)
     if e.bLength >= 9:
         yield number(8, "bRefresh", e.bRefresh)
         yield number(8, "bSynchAddress", e.bSynchAddress)
-    if e.companion is not None:
-        yield number(8, "bMaxBurst", e.companion.bMaxBurst)
-        if e.bmAttributes & 3 == _ISOCHRONOUS:
-            yield number(8, "Mult", e.companion.bmAttributes & 3)
-    else:
-        yield from extra_lines(8, i, e.extra_descriptors, found.strings)
+    for piece in split_descriptors(e.extra_descriptors):
+        if piece[1:2] == _COMPANION and len(piece) >= _SHORTEST_COMPANION:
+            yield from _companion(e.bmAttributes & 3, piece)
+        else:
+            yield from extra_lines(8, i, piece, found.strings)
+
+
+def _companion(transfer: int, piece: bytes) -> Iterator[str]:
+    """Of a SuperSpeed endpoint: its burst, and the streams of a bulk one or the bursts of an isochronous one."""
+    yield number(8, "bMaxBurst", piece[2])
+    if transfer == _BULK and piece[3] & 0x1F:
+        yield number(8, "MaxStreams", 1 << (piece[3] & 0x1F))
+    if transfer == _ISOCHRONOUS and piece[3] & 3:
+        yield number(8, "Mult", piece[3] & 3)
 
 
 def _qualifier(raw: bytes) -> list[str]:
-    if len(raw) < 10:
+    if len(raw) != _QUALIFIER_LENGTH or (raw[0], raw[1]) != (_QUALIFIER_LENGTH, DT_DEVICE_QUALIFIER):
         return []
     return [
         "Device Qualifier (for other device speed):",
@@ -174,57 +180,3 @@ def _qualifier(raw: bytes) -> list[str]:
         number(2, "bMaxPacketSize0", raw[7]),
         number(2, "bNumConfigurations", raw[8]),
     ]
-
-
-def _bos(found: Description) -> Iterator[str]:
-    raw = found.bos
-    if not raw:
-        return
-    yield "Binary Object Store Descriptor:"
-    yield number(2, "bLength", raw[0])
-    yield number(2, "bDescriptorType", raw[1])
-    yield field(2, "wTotalLength", f"{int.from_bytes(raw[2:4], 'little'):#06x}")
-    yield number(2, "bNumDeviceCaps", raw[4])
-    for capability in found.capabilities:
-        kind, data = capability.bDevCapabilityType, capability.data
-        name = _PLATFORMS.get(capability.uuid) if capability.uuid and kind == PLATFORM else None
-        yield f"  {name or _CAPABILITIES.get(kind, 'Unknown')} Device Capability:"
-        yield number(4, "bLength", len(data) + 3)
-        yield number(4, "bDescriptorType", 16)
-        yield number(4, "bDevCapabilityType", kind)
-        if kind == USB_2_0_EXTENSION and len(data) >= 4:
-            attributes = int.from_bytes(data[:4], "little")
-            yield field(4, "bmAttributes", f"{attributes:#010x}")
-            yield f"      {_link_power(attributes)}"
-        elif kind == SUPERSPEED_USB and len(data) == _SUPERSPEED_LENGTH:
-            yield from _superspeed(data)
-        elif capability.uuid is not None:
-            name = "ContainerID" if kind == CONTAINER_ID else "PlatformCapabilityUUID"
-            yield f"    {name:24}{{{capability.uuid}}}"
-            if data[17:]:
-                yield f"    CapabilityData          {data[17:].hex(' ')}"
-        else:
-            yield f"    data                    {data.hex(' ')}"
-
-
-def _superspeed(data: bytes) -> Iterator[str]:
-    """Ref: USB 3.2, 9.6.2.2."""
-    yield field(4, "bmAttributes", f"{data[0]:#04x}")
-    if data[0] & 2:
-        yield "      Latency Tolerance Messages (LTM) Supported"
-    speeds = data[1] | data[2] << 8
-    yield field(4, "wSpeedsSupported", f"{speeds:#06x}")
-    for bit, speed in enumerate(_SPEEDS):
-        if speeds >> bit & 1:
-            yield f"      Device can operate at {speed}"
-    yield number(4, "bFunctionalitySupport", data[3])
-    lowest = _SPEEDS[data[3]] if data[3] < len(_SPEEDS) else "at an unknown speed!"
-    yield f"      Lowest fully-functional device speed is {lowest}"
-    yield named(4, "bU1DevExitLat", str(data[4]), "micro seconds")
-    yield named(4, "bU2DevExitLat", str(data[5] | data[6] << 8), "micro seconds")
-
-
-def _link_power(attributes: int) -> str:
-    if not attributes & 2:
-        return "(Missing must-be-set LPM bit!)"
-    return f"{'BESL' if attributes & 4 else 'HIRD'} Link Power Management (LPM) Supported"

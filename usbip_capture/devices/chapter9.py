@@ -22,13 +22,17 @@ _SELF_POWERED = 0x40
 
 @dataclass(frozen=True)
 class Descriptors:
-    """Everything GET_DESCRIPTOR can ask for. `strings` begins with string 1; `reports` is by interface."""
+    """Everything GET_DESCRIPTOR can ask for. `strings` begins with string 1; `reports` is by interface.
+
+    qualifier: of a device that has another speed too; empty if there is none.
+    """
 
     device: bytes
     configurations: Sequence[bytes]
     strings: Sequence[str] = ()
     bos: bytes = b""
     reports: Mapping[int, bytes] = field(default_factory=dict)
+    qualifier: bytes = b""
 
     def find(self, setup: Setup) -> bytes | None:
         """What a GET_DESCRIPTOR request names; None if the device has no such thing."""
@@ -41,6 +45,8 @@ class Descriptors:
             return self.configurations[index]
         if kind == requests.DT_BOS and self.bos:
             return self.bos
+        if kind == requests.DT_DEVICE_QUALIFIER and self.qualifier:
+            return self.qualifier
         if kind == requests.DT_STRING and self.strings:
             if index == 0:
                 return bytes([4, requests.DT_STRING]) + LANGID.to_bytes(2, "little")

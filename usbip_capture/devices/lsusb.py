@@ -1,7 +1,8 @@
 """Devices out of the text that `lsusb -v` prints: their descriptors rebuilt, line by line.
 
-What lsusb shows in full is rebuilt byte by byte: standard descriptors, those of CDC and HID, and what it does not know
-and prints as bytes. A class descriptor that cannot be rebuilt to its length is left out, and wTotalLength is counted.
+What lsusb shows in full is rebuilt byte by byte: standard descriptors, those of CDC and HID, report descriptors, and
+what it does not know and prints as bytes. A descriptor of another class that cannot be rebuilt to its length is left
+out, by name, and wTotalLength is counted. Whatever else is not understood is an error with its line.
 
 Ref: usbutils, lsusb(8) and the names of fields in its output, which are those of the USB specification
 """
@@ -9,136 +10,185 @@ Ref: usbutils, lsusb(8) and the names of fields in its output, which are those o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from usbip_capture.devices.chapter9 import Descriptors
-from usbip_capture.errors import LocalProtocolError
+from usbip_capture.devices.lsusb_blocks import CONFIGURATION, DEVICE, Block, Text, failed, read_blocks
+from usbip_capture.devices.lsusb_fields import ENDPOINT, HID, INTERFACE, QUALIFIER, pack_block
+from usbip_capture.devices.lsusb_reports import report_bytes, stand_in
+from usbip_capture.errors import FileFormatError
+from usbip_capture.shown import one_line
 from usbip_capture.usb.descriptors import DeviceDescriptor, parse_configuration
 from usbip_capture.usb.info import DeviceInfo, Speed
 
 _LONGEST_FILE = 1 << 20
-_FIELD = re.compile(r"(b\w*|w\w*|id?[A-Z]\w*|dw\w*|MaxPower)(?:\(\s*\d+\)|\[\s*\d+\])?\s+(\S+)\s?(.*)")
-_RAW = re.compile(r"\*\* UNRECOGNIZED:((?:\s+[0-9a-fA-F]{2})+)")
-_SPEED = re.compile(r"Negotiated speed:.*\(([\d.]+)([MG])bps\)", re.IGNORECASE)
-
-# Class descriptors that lsusb prints without their length and type.
-_CDC_SUBTYPES = {"CDC Header": 0, "CDC Call Management": 1, "CDC ACM": 2, "CDC Union": 6}
-_DEVICE, _CONFIGURATION = "Device Descriptor", "Configuration Descriptor"
+_LONGEST_CONFIGURATION = 0xFFFF  # which wTotalLength can say
+_LONGEST_STRING = 252  # bytes of UTF-16, ref: USB 2.0, 9.6.7
+_LONGEST_BUSID = 31
 # Blocks that are descriptors of their own, not part of a configuration.
-_OTHERS = ("Device Qualifier", "Binary Object Store", "Device Status", "Hub Descriptor", "Debug descriptor")
-_STANDARD = ("Interface Descriptor", "Interface Association", "Endpoint Descriptor")
+_OTHERS = (QUALIFIER, "Binary Object Store", "Device Status", "Hub Descriptor", "Debug descriptor")
+# Ref: usbutils, lsusb.c, dump_device; USB/IP has none that is faster than SuperSpeed+
+_SPEEDS = {
+    "low speed": Speed.LOW, "full speed": Speed.FULL, "high speed": Speed.HIGH, "superspeed": Speed.SUPER,
+    "superspeed+": Speed.SUPER_PLUS, "superspeed++": Speed.SUPER_PLUS,
+}  # fmt: skip
 
 
-@dataclass(slots=True)
-class _Block:
-    """The lines below one heading: (name, value) in their order."""
+@dataclass(frozen=True)
+class LsusbDescriptors(Descriptors):
+    """left_out: class descriptors that the text does not show in full, a sentence about each."""
 
-    title: str
-    fields: list[tuple[str, str]] = field(default_factory=list)
-    raw: list[bytes] = field(default_factory=list)  # unrecognized ones that follow it
-
-    def pack(self) -> bytes:
-        """The descriptor, and what follows; b"" for one that is left out."""
-        body = b"".join(_packed(name, value) for name, value in self.fields)
-        if self.title in _CDC_SUBTYPES:
-            body = bytes([len(body) + 3, 0x24, _CDC_SUBTYPES[self.title]]) + body
-        if len(body) < 2 or body[0] != len(body):
-            # Standard ones may have more lines, with what another descriptor says, such as a SuperSpeed companion.
-            body = body[: body[0]] if self.title in _STANDARD and body else b""
-        return body + b"".join(self.raw)
+    left_out: Sequence[str] = ()
 
 
-def parse_lsusb(text: str) -> tuple[Descriptors, Speed]:
-    """Descriptors of the first device in a text, and its speed. Raises LocalProtocolError if there is none."""
-    strings: dict[int, str] = {}
-    blocks = list(_blocks(text, strings))
-    device = next((block.pack() for block in blocks if block.title == _DEVICE), b"")
-    configurations: list[bytes] = []
-    inside = False
-    for block in blocks:
-        if block.title == _CONFIGURATION:
-            inside = True
-            configurations.append(block.pack())
-        elif block.title.startswith((_DEVICE, *_OTHERS)):
-            inside = False
-        elif inside:
-            configurations[-1] += block.pack()
-    if len(device) != 18 or not configurations or any(len(each) < 9 for each in configurations):
-        raise LocalProtocolError("no device and configuration descriptor in it: save what `lsusb -v -d VID:PID` prints")
-    whole = [each[:2] + len(each).to_bytes(2, "little") + each[4:] for each in configurations]
-    names = [strings.get(index, "") for index in range(1, max(strings, default=0) + 1)]
-    return Descriptors(device, whole, names), _speed(text, device, whole[0])
+def parse_lsusb(text: str) -> tuple[LsusbDescriptors, Speed]:
+    """Descriptors of the first device in a text, and its speed.
+
+    Raises FileFormatError if there is none, and for a line that cannot be packed, by its number.
+    """
+    found = read_blocks(text)
+    blocks = found.blocks
+    if not blocks:
+        raise FileFormatError("no device descriptor in it: save what `lsusb -v -d VID:PID` prints")
+    if blocks[0].title != DEVICE:
+        raise failed(blocks[0].line, f"a {blocks[0].title} comes before any {DEVICE}")
+    device = DeviceDescriptor.parse(pack_block(blocks[0]))
+    left_out: list[str] = []
+    configurations = [_packed(run, device.bcdUSB, left_out) for run in _runs(blocks)]
+    if not configurations:
+        raise FileFormatError(
+            f"line {blocks[0].line}: no {CONFIGURATION} follows: save what `lsusb -v -d VID:PID` prints, as root"
+        )
+    if device.bNumConfigurations != len(configurations):
+        number, followed = device.bNumConfigurations, len(configurations)
+        raise failed(
+            blocks[0].fields[-1].number, f"bNumConfigurations is {number}, but {followed} {CONFIGURATION} follow"
+        )
+    descriptors = LsusbDescriptors(
+        device.pack(),
+        configurations,
+        _strings(blocks),
+        reports=_reports(_runs(blocks)[0], configurations[0]),
+        qualifier=_qualifier(blocks, left_out),
+        left_out=left_out,
+    )
+    return descriptors, _speed(found, device, configurations[0])
 
 
-def read_lsusb(path: Path) -> tuple[DeviceInfo, Descriptors]:
-    """The device in a file, under the busid that is the file's name. Raises LocalProtocolError."""
+def read_lsusb(path: Path) -> tuple[DeviceInfo, LsusbDescriptors]:
+    """The device in a file, under the busid that is the file's name. Raises FileFormatError, which names the file."""
+    shown = one_line(str(path))
     busid = path.stem
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            descriptors, speed = parse_lsusb(file.read(_LONGEST_FILE))
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            text = file.read(_LONGEST_FILE + 1)
     except OSError as error:
-        raise LocalProtocolError(f"{path} cannot be read: {error.strerror}") from error
-    except LocalProtocolError as error:
-        raise LocalProtocolError(f"{path}: {error}") from error
-    numbers = [int(part) for part in re.findall(r"\d+", busid)]
-    if not numbers or len(busid) > 31:
-        raise LocalProtocolError(f"{path}: its name is no busid; call it 1-2.lsusb, for example")
-    return descriptors.info(busid, numbers[0] & 0x7FFF, numbers[-1] & 0xFFFF, speed), descriptors
-
-
-def _blocks(text: str, strings: dict[int, str]) -> Iterator[_Block]:
-    """The blocks of the first device; `strings` collects what its indices stand for."""
-    block: _Block | None = None
-    indent, devices = 0, 0
-    for line in text.splitlines():
-        content = line.strip()
-        depth = len(line) - len(line.lstrip())
-        if content.endswith(":") and "UNRECOGNIZED" not in content and not _FIELD.match(content):
-            title = content.rstrip(":")
-            devices += title == _DEVICE
-            if devices > 1:
-                break
-            if block is not None:
-                yield block
-            block, indent = _Block(title), 0
-        elif block is not None and (raw := _RAW.match(content)):
-            block.raw.append(bytes.fromhex(raw[1]))
-        elif block is not None and (found := _FIELD.match(content)):
-            name, value, rest = found.groups()
-            # Deeper lines explain the one above; only a report descriptor's own are as deep as fields.
-            indent = indent or depth
-            if depth == indent:
-                block.fields.append((name, value))
-                if name.startswith("i") and value.isdigit() and 0 < int(value) < 256:
-                    strings[int(value)] = "" if rest.strip() == "(error)" else rest.strip()
-    if block is not None:
-        yield block
-
-
-def _packed(name: str, value: str) -> bytes:
-    """A field as in its descriptor; its size is in its name."""
-    size = 4 if name.startswith("dw") else 2 if name.startswith(("w", "bcd", "id")) else 1
+        raise FileFormatError(f"{shown} cannot be read: {error.strerror}") from error
+    numbers = [int(part) for part in re.findall(r"[0-9]{1,9}", busid)]
+    if not numbers or not busid.isascii() or not busid.isprintable() or len(busid) > _LONGEST_BUSID:
+        raise FileFormatError(f"{shown}: its name is not a busid; call it 1-2.lsusb, for example")
+    if len(text) > _LONGEST_FILE:
+        raise FileFormatError(f"{shown} is longer than {_LONGEST_FILE >> 20} MiB: keep one device in it")
     try:
-        if name == "MaxPower":
-            number = int(value.removesuffix("mA")) // 2
-        elif name.startswith("bcd"):
-            number = int(value.replace(".", ""), 16)
-        else:
-            number = int(value, 0)
-        return number.to_bytes(size, "little")
-    except (ValueError, OverflowError):
-        return b""
+        descriptors, speed = parse_lsusb(text)
+        return descriptors.info(busid, numbers[0] & 0x7FFF, numbers[-1] & 0xFFFF, speed), descriptors
+    except FileFormatError as error:
+        raise FileFormatError(f"{shown}: {error}") from error
 
 
-def _speed(text: str, device: bytes, configuration: bytes) -> Speed:
+def _runs(blocks: Sequence[Block]) -> list[list[Block]]:
+    """The blocks of each configuration."""
+    runs: list[list[Block]] = []
+    inside = False
+    for block in blocks:
+        if block.title == CONFIGURATION:
+            inside = True
+            runs.append([])
+        elif block.title == DEVICE or block.title.startswith(_OTHERS):
+            inside = False
+        if inside:
+            runs[-1].append(block)
+    return runs
+
+
+def _packed(run: Sequence[Block], bcdUSB: int, left_out: list[str]) -> bytes:
+    """One configuration with all that follows it, its length counted."""
+    pieces: list[bytes] = []
+    interfaces = 0
+    for block in run:
+        interfaces += block.title == INTERFACE
+        if block.title == ENDPOINT and not interfaces:
+            raise failed(block.line, f"an {ENDPOINT} comes before any {INTERFACE}")
+        piece = pack_block(block, bcdUSB)
+        if not piece and block.fields:
+            left_out.append(f"line {block.line}: the {one_line(block.title)} is left out: its fields are not its bytes")
+        pieces.append(piece)
+        for line, raw in block.raw:
+            # Only at the very end: what follows would be taken for a part of it.
+            if raw[0] != len(raw) and (block is not run[-1] or raw is not block.raw[-1][1]):
+                raise failed(line, f"an unrecognized descriptor of {len(raw)} bytes says that it has {raw[0]}")
+            pieces.append(raw)
+    whole = b"".join(pieces)
+    if len(whole) > _LONGEST_CONFIGURATION:
+        raise failed(run[0].line, f"a configuration of {len(whole)} bytes is longer than {_LONGEST_CONFIGURATION}")
+    return whole[:2] + len(whole).to_bytes(2, "little") + whole[4:]
+
+
+def _qualifier(blocks: Sequence[Block], left_out: list[str]) -> bytes:
+    """The device qualifier; b"" if there is none, or less than one."""
+    for block in blocks:
+        if block.title == QUALIFIER:
+            try:
+                return pack_block(block)
+            except FileFormatError as error:
+                left_out.append(f"{error}: the {QUALIFIER.partition(' (')[0]} is left out")
+    return b""
+
+
+def _reports(run: Sequence[Block], configuration: bytes) -> dict[int, bytes]:
+    """Report descriptors by interface, as printed, else such that a driver accepts them."""
+    printed: dict[int, tuple[int, bytes]] = {}
+    number = -1
+    for block in run:
+        if block.title == INTERFACE:
+            number = pack_block(block)[2]
+        elif block.title == HID and block.report is not None:
+            printed.setdefault(number, (block.report.line, report_bytes(block.report)))
+    found: dict[int, bytes] = {}
+    for interface in parse_configuration(configuration).interfaces:
+        length = interface.hid.report_length if interface.hid is not None else 0
+        if length and interface.bInterfaceNumber not in found:
+            line, raw = printed.get(interface.bInterfaceNumber, (0, b""))
+            if len(raw) > length:
+                raise failed(line, f"the report descriptor has {len(raw)} bytes, but wDescriptorLength is {length}")
+            found[interface.bInterfaceNumber] = raw or stand_in(interface, length)
+    return found
+
+
+def _strings(blocks: Sequence[Block]) -> list[str]:
+    """The strings that indices stand for, from string 1 on."""
+    strings: dict[int, str] = {}
+    for block in blocks:
+        for line in block.fields:
+            if line.name.startswith("i") and re.fullmatch("[0-9]{1,3}", line.value) and 0 < int(line.value) < 256:
+                text = "" if line.rest.strip() == "(error)" else line.rest.strip()
+                if len(text.encode("utf-16-le", "replace")) > _LONGEST_STRING:
+                    raise failed(line.number, f"{line.name} is longer than a string of {_LONGEST_STRING // 2} units")
+                strings[int(line.value)] = text
+    return [strings.get(index, "") for index in range(1, max(strings, default=0) + 1)]
+
+
+def _speed(found: Text, device: DeviceDescriptor, configuration: bytes) -> Speed:
     """As lsusb says; older versions do not, then as the descriptors suggest."""
-    known = {"1.5M": Speed.LOW, "12M": Speed.FULL, "480M": Speed.HIGH, "5G": Speed.SUPER, "5000M": Speed.SUPER,
-             "10G": Speed.SUPER_PLUS, "10000M": Speed.SUPER_PLUS}  # fmt: skip
-    if found := _SPEED.search(text):
-        return known.get(found[1] + found[2].upper(), Speed.HIGH)
-    if DeviceDescriptor.parse(device).bcdUSB >= 0x0300:
+    number, text = found.speed
+    name = text.partition("(")[0].strip().lower()
+    if name in _SPEEDS:
+        return _SPEEDS[name]
+    if name not in ("", "unknown"):
+        raise failed(number, f"{text} is not a speed of USB")
+    if device.bcdUSB >= 0x0300:
         return Speed.SUPER
     sizes = [e.wMaxPacketSize for i in parse_configuration(configuration).interfaces for e in i.endpoints]
     return Speed.HIGH if any(size >= 512 for size in sizes) else Speed.FULL

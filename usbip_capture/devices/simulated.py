@@ -247,12 +247,16 @@ class SimulatedDevice(Device):
                 if not waiting or queue is None or not queue.messages:
                     return
                 transfer, _ = waiting.popitem(last=False)
-                completion = _filled(transfer.urb, queue)
+                completion = _filled(transfer.urb, queue, self._packet_size(address))
                 # Half of it is to be read first, or each read would wake a writer.
                 source = self._full.pop(address, None) if queue.size <= MAX_QUEUED // 2 else None
             transfer.finish(completion)
             if source is not None:
                 self._take_out(source)
+
+    def _packet_size(self, address: int) -> int:
+        endpoint = self._standard.endpoints.find(address)
+        return endpoint.wMaxPacketSize & 0x7FF if endpoint is not None else 0
 
     # -- isochronous: paced by the clock, never waiting for data
 
@@ -291,15 +295,15 @@ def _iso_out(urb: Urb, frame: int) -> Completion:
     return Completion(0, urb.length, start_frame=frame, packets=packets)
 
 
-def _filled(urb: Urb, queue: _Queue) -> Completion:
-    """What an IN transfer gets from the messages that are there."""
+def _filled(urb: Urb, queue: _Queue, packet: int) -> Completion:
+    """What an IN transfer gets from the messages that are there, each sent in packets of so many bytes."""
     message = queue.pop()
     if len(message) <= urb.length:
         return _short(urb, Completion(0, len(message), bytes(message)))
     # A view, for a message may be long and read in small pieces.
     head, rest = bytes(message[: urb.length]), memoryview(message)[urb.length :]
-    if urb.transfer_type == TransferType.INTERRUPT:
-        return Completion(-EOVERFLOW, len(head), head)  # a report is one packet: what does not fit is babble
+    if urb.transfer_type == TransferType.INTERRUPT and (not packet or urb.length % packet):
+        return Completion(-EOVERFLOW, len(head), head)  # the packet that does not fit is babble
     queue.put_back(rest)
     return Completion(0, len(head), head)
 

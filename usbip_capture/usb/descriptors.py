@@ -169,6 +169,11 @@ def parse_configuration(raw: Buffer) -> ConfigurationDescriptor:
     return configuration
 
 
+def max_power_unit(bcdUSB: int) -> int:
+    """Milliamperes that one of bMaxPower stands for. Ref: USB 2.0, table 9-10; USB 3.2, table 9-22."""
+    return 8 if bcdUSB >= 0x0300 else 2
+
+
 def split_descriptors(data: bytes) -> Iterator[bytes]:
     """The descriptors in `data`, one after the other; from a malformed one on, all the rest as one piece."""
     at = 0

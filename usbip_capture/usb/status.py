@@ -57,7 +57,7 @@ _NAMES = {
 
 #: Status of URBs whose device is not there any more.
 GONE = frozenset({-ENODEV, -ESHUTDOWN})
-#: Status of URBs that were taken back.
+#: Status of URBs that were unlinked.
 UNLINKED = frozenset({-ENOENT, -ECONNRESET})
 #: Status of URBs that ran out of time, in the server's own numbering.
 TIMED_OUT = frozenset({-ETIMEDOUT, -NEWLIB_ETIMEDOUT})

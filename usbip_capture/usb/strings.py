@@ -16,13 +16,13 @@ def parse_langids(raw: Buffer) -> list[int]:
 
 
 def parse_string(raw: Buffer) -> str:
-    """A string; what is no UTF-16 is replaced, trailing NULs go; empty if it is malformed."""
+    """A string; what is not UTF-16 is replaced, trailing NULs go; empty if it is malformed."""
     return _body(raw).decode("utf-16-le", "replace").rstrip("\0")
 
 
 def pack_string(text: str) -> bytes:
     """A string descriptor; text beyond the 126 UTF-16 units that fit is cut."""
-    body = text.encode("utf-16-le")[:252]
+    body = text.encode("utf-16-le", "replace")[:252]
     return bytes([2 + len(body), DT_STRING]) + body
 
 

@@ -55,12 +55,28 @@ def language_name(langid: int) -> str:
 
 def country_name(code: int) -> str:
     """The country of a HID's keys, bCountryCode; empty if the list does not know."""
-    return _entry(_block(f"HCC {code:02x}"))
+    # Unlike all the other sections, this one is numbered in decimal.
+    return _entry(_block(f"HCC {code:02d}"))
 
 
 def terminal_name(code: int) -> str:
     """What an audio terminal's wTerminalType stands for; empty if the list does not know."""
     return _entry(_block(f"AT {code:04x}"))
+
+
+def report_tag_name(tag: int) -> str:
+    """What an item of a HID report descriptor is, by its prefix without the size; empty if the list does not know."""
+    return _entry(_block(f"R {tag:02x}"))
+
+
+def usage_page_name(page: int) -> str:
+    """A usage page of HID; empty if the list does not know."""
+    return _entry(_block(f"HUT {page:02x}"))
+
+
+def usage_name(page: int, usage: int) -> str:
+    """A usage of such a page; empty if the list does not know."""
+    return _entry(_child(_block(f"HUT {page:02x}"), 1, f"{usage:03x}"))
 
 
 def list_version() -> str:
@@ -140,4 +156,5 @@ def _child(block: bytes, level: int, key: str) -> bytes:
 
 
 def _entry(block: bytes) -> str:
-    return block.partition(b"\n")[0].partition(b"  ")[2].decode("utf-8", "replace").strip()
+    name = block.partition(b"\n")[0].partition(b"  ")[2].decode("utf-8", "replace").strip()
+    return "" if name == "?" else name  # which stands for a name that nobody knows

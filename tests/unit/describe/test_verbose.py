@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import cProfile
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,7 @@ from usbip_capture.usb.bos import parse_bos
 from usbip_capture.usb.descriptors import DeviceDescriptor, parse_configuration
 from usbip_capture.usb.info import DeviceInfo, InterfaceInfo, Speed
 
+HID_AND_ENDPOINT = bytes.fromhex("09 21 1101 00 01 22 2000  07 05 81 03 0800 0a")
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -86,6 +89,28 @@ def test_the_report_descriptor_of_the_demo_is_read() -> None:
     assert len(found.reports[2]) == 63
     assert found.status == 1
     assert found.strings[2] == "Demo device"
+
+
+def test_the_work_grows_as_the_descriptors_do() -> None:
+    """Twice the interfaces and report items, twice the calls of whatever is called."""
+
+    def calls(count: int) -> int:
+        pieces = b"".join(bytes([9, 4, number, 0, 1, 3, 0, 0, 0]) + HID_AND_ENDPOINT for number in range(count))
+        found = of_class(bytes([9, 2, *(9 + len(pieces)).to_bytes(2, "little"), count, 1, 0, 0x80, 50]) + pieces)
+        found.reports = dict.fromkeys(range(count), bytes.fromhex("05 01 09 06 a1 01 c0") * count)
+        profile = cProfile.Profile()
+        profile.runcall(verbose, found)
+        return sum(entry.callcount for entry in profile.getstats())
+
+    calls(60)  # names are remembered
+    assert calls(60) < 4.2 * calls(30)
+    found = of_class(CONFIGURATIONS["audio1"])
+    found.reports = {0: b""}
+    tracemalloc.start()
+    verbose(found)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1 << 20
 
 
 def test_tree() -> None:

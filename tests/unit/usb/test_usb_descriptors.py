@@ -85,7 +85,7 @@ def test_superspeed_companions() -> None:
 @pytest.mark.parametrize(
     ("junk", "kept"),
     [("00", "00"), ("01ff", "01ff"), ("ff0412", "ff0412"), ("03ff2a", "03ff2a"), ("0304", "0304")],
-    ids=["length 0", "length 1", "longer than the data", "vendor's own", "cut interface"],
+    ids=["length 0", "length 1", "longer than the data", "of a vendor", "cut interface"],
 )
 def test_junk_at_the_end_is_kept(junk: str, kept: str) -> None:
     raw = bytearray(DISK + bytes.fromhex(junk))

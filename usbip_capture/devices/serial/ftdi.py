@@ -1,6 +1,6 @@
-"""A simulated FTDI chip: status bytes in each packet, a latency timer, one to four lines.
+"""A simulated FTDI chip: status bytes in each packet, a latency timer, one to four lines, bit-bang modes, an EEPROM.
 
-Ref: as `usbip_capture.uart.ftdi`
+Ref: as `usbip_capture.uart.ftdi`; libftdi 1.5, ftdi.h (the requests that no driver of a serial port sends)
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from usbip_capture.devices.chapter9 import Descriptors
 from usbip_capture.devices.serial.adapter import SimulatedAdapter
 from usbip_capture.devices.serial.exported import Adapter, describe, exported, vendor_interface
+from usbip_capture.devices.serial.ftdi_pins import ASYNCHRONOUS, CBUS, UART, Eeprom, Pins
 from usbip_capture.devices.serial.line import Line, Peer
 from usbip_capture.uart import ftdi as chip
 from usbip_capture.uart.settings import PARITIES, STOP_BITS, LineErrors
@@ -26,7 +27,12 @@ CHIPS = {
 }
 _FULL_SPEED = ("FT232R", "FT230X")
 _STATUS_READY, _EMPTY = 0x01, 0x60  # first byte's fixed bit; second byte: nothing left to transmit
-_GET_LATENCY_TIMER = 10
+_SET_EVENT_CHAR, _SET_ERROR_CHAR = 6, 7
+_GET_LATENCY_TIMER, _SET_BIT_MODE, _READ_PINS = 10, 11, 12
+_READ_EEPROM, _WRITE_EEPROM, _ERASE_EEPROM = 0x90, 0x91, 0x92
+_EVENT_ENABLED = 0x100
+_WIRED = (UART, CBUS)  # modes in which the UART works
+_NO_BIT_MODES = 0x0200  # bcdDevice of the oldest chip
 
 
 def ftdi(
@@ -51,11 +57,17 @@ class SimulatedFtdi(SimulatedAdapter):
         self._timer = [chip.LATENCY_MS] * len(peers)
         self._errors = [0] * len(peers)
         self._rest = [bytearray() for _ in peers]
+        self._pins = [Pins() for _ in peers]
+        self._event = [-1] * len(peers)
+        self._eeprom = Eeprom(descriptors)
+        self._bit_modes = DeviceDescriptor.parse(descriptors.device).bcdDevice != _NO_BIT_MODES
         super().__init__(info, descriptors, peers)
         for line in self.lines:
             self._tick(line)
 
     def control(self, setup: Setup, data: bytes) -> bytes | None:
+        if setup.bRequest >= _READ_EEPROM:
+            return self._memory(setup)
         channel = setup.wIndex & 0xFF
         if setup.bRequest == chip.SET_BAUD_RATE and not self._channels:
             channel = 0  # the divisor's highest bits are there
@@ -64,9 +76,7 @@ class SimulatedFtdi(SimulatedAdapter):
             return None
         line, value = self.lines[index], setup.wValue
         if setup.bmRequestType == 0xC0:
-            if setup.bRequest == chip.GET_MODEM_STATUS:
-                return self._status(line)
-            return bytes([self._timer[index]]) if setup.bRequest == _GET_LATENCY_TIMER else None
+            return self._answer(line, setup.bRequest)
         if setup.bRequest == chip.RESET:
             if value in (0, chip.PURGE_RX):
                 self._rest[index].clear()
@@ -85,11 +95,50 @@ class SimulatedFtdi(SimulatedAdapter):
         elif setup.bRequest == chip.SET_LATENCY_TIMER and 1 <= value <= 255:
             self._timer[index] = value
             self.host_sets(line, low_latency=value == chip.LOW_LATENCY_MS)
+        elif setup.bRequest == _SET_EVENT_CHAR:
+            self._event[index] = value & 0xFF if value & _EVENT_ENABLED else -1
+        elif setup.bRequest == _SET_BIT_MODE and self._bit_modes:
+            return b"" if self._pins[index].configure(value >> 8, value & 0xFF) else None
+        elif setup.bRequest != _SET_ERROR_CHAR:
+            return None
+        return b""
+
+    def _answer(self, line: Line, request: int) -> bytes | None:
+        if request == chip.GET_MODEM_STATUS:
+            return self._status(line)
+        if request == _GET_LATENCY_TIMER:
+            return bytes([self._timer[line.index]])
+        if request == _READ_PINS and self._bit_modes:
+            return bytes([self._pins[line.index].read(line)])
+        return None
+
+    def _memory(self, setup: Setup) -> bytes | None:
+        """Requests to the EEPROM: wIndex is the address of a word, not a channel."""
+        request = setup.bmRequestType, setup.bRequest
+        if request == (0xC0, _READ_EEPROM):
+            return self._eeprom.read(setup.wIndex)
+        if request == (0x40, _WRITE_EEPROM):
+            self._eeprom.write(setup.wIndex, setup.wValue)
+        elif request == (0x40, _ERASE_EEPROM):
+            self._eeprom.erase()
         else:
             return None
         return b""
 
+    def received(self, address: int, data: bytes) -> None:
+        line = self._by_out.get(address)
+        if line is None or self._pins[line.index].mode in _WIRED:
+            super().received(address, data)
+            return
+        self._to_host(line, self._pins[line.index].write(data))
+
     def send(self, line: Line, data: bytes) -> None:
+        if self._pins[line.index].mode in _WIRED:
+            self._to_host(line, data)
+            if self._event[line.index] >= 0 and self._event[line.index] in data:
+                self._short_packet(line)
+
+    def _to_host(self, line: Line, data: bytes) -> None:
         room = self._packet - chip.STATUS_LENGTH
         with self._lock:
             rest = self._rest[line.index]
@@ -127,6 +176,10 @@ class SimulatedFtdi(SimulatedAdapter):
         """The latency timer is over."""
         self.timetable.after(self._timer[line.index] / 1000, lambda: self._tick(line))
         if self.waits_for_data(line.in_address):
+            pins = self._pins[line.index]
+            if pins.mode == ASYNCHRONOUS:
+                with self._lock:
+                    self._rest[line.index].append(pins.read(line))
             self._short_packet(line)
 
     def _set_data(self, line: Line, value: int) -> bytes | None:
