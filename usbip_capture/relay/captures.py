@@ -22,7 +22,7 @@ from usbip_capture.wire.observed import (
     UnlinkReply,
 )
 
-#: Comments on what a capture is told of first.
+#: Comments on what a capture begins with.
 DESCRIPTORS = "usbip-capture: descriptors and settings, seen by the relay before this capture began"
 IN_FLIGHT = "usbip-capture: submitted before this capture began"
 #: Comments on what was not understood of a connection.

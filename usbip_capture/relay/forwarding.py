@@ -37,10 +37,10 @@ Chunk = tuple["Observation", bool, "bytes | memoryview | None", int]
 class Direction:
     """What one side sends, on its way to the other. rest: what the receiver has not taken yet.
 
-    ended: the sender sends no more. told: the receiver knows that.
+    ended: the sender sends no more. ended_on: that was passed on to the receiver.
     """
 
-    __slots__ = ("ended", "forwarded", "from_client", "receive", "rest", "send", "size", "told")
+    __slots__ = ("ended", "ended_on", "forwarded", "from_client", "receive", "rest", "send", "size")
 
     def __init__(self, source: socket.socket, target: socket.socket, from_client: bool) -> None:
         self.receive = source.recv
@@ -49,7 +49,7 @@ class Direction:
         self.rest: Buffer = b""
         self.size = _SMALL
         self.forwarded = 0
-        self.ended = self.told = False
+        self.ended = self.ended_on = False
 
 
 class End:
@@ -77,7 +77,7 @@ class End:
             self._read()
         elif mask & (BROKEN | HUNG_UP):
             if self.outgoing.rest:
-                self.leave()  # it would be told again and again; what it has sent goes out first
+                self.leave()  # it would be reported again and again; what it has sent goes out first
                 connection.half_gone()
             elif self.outgoing.ended:
                 connection.reset()
@@ -207,15 +207,15 @@ class Connection:
 
     def settle(self, way: Direction) -> None:
         """Nothing of this direction waits any more, or its sender has ended it: pass the end on."""
-        if way.ended and not way.rest and not way.told:
-            way.told = True
+        if way.ended and not way.rest and not way.ended_on:
+            way.ended_on = True
             target = self._server if way.from_client else self._client
             try:
                 target.shutdown(socket.SHUT_WR)
             except OSError:
                 self.refused(way)
                 return
-        if not (self._up.told and self._down.told):
+        if not (self._up.ended_on and self._down.ended_on):
             self.rewatch()
         elif self._breaking:
             self.reset()
@@ -223,12 +223,12 @@ class Connection:
             self._close()
 
     def refused(self, way: Direction) -> None:
-        """The receiver of this direction is gone: what it has said before goes out, then the other is told."""
+        """The receiver of this direction is gone: what it has sent before goes out, then the other is disconnected."""
         if self._breaking:
             self.reset()
             return
         self._breaking = True
-        way.ended = way.told = True
+        way.ended = way.ended_on = True
         way.rest = b""
         end = self.ends[way.from_client]
         back = end.outgoing
@@ -253,7 +253,7 @@ class Connection:
         return *self.forwarded, len(self._up.rest), len(self._down.rest)
 
     def reset(self) -> None:
-        """One side has broken the connection off, or we do: both are told in the same way."""
+        """One side has reset the connection, or we do: both see a reset."""
         for sock in (self._client, self._server):
             reset_on_close(sock)
         self._close()

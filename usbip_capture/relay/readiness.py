@@ -66,7 +66,7 @@ class SelectPoller:
         """What is ready."""
         reading = [fd for fd, mask in self._masks.items() if mask & READABLE]
         writing = [fd for fd, mask in self._masks.items() if mask & WRITABLE]
-        # A connection that failed is told as an exception there.
+        # A connection that failed is reported as an exception there.
         watched = list(self._masks)
         readable, writable, broken = select.select(reading, writing, watched, None if timeout < 0 else timeout)
         found = dict.fromkeys(readable, READABLE)

@@ -32,7 +32,7 @@ from usbip_capture.wire.observed import Event
 
 log = logging.getLogger(__name__)
 
-#: Clients at a time; more are turned away. Two sockets each: Windows' select takes 512.
+#: Clients at a time; more are refused. Two sockets each: Windows' select takes 512.
 MAX_CONNECTIONS = 256 if os.name == "posix" else 240
 #: Seconds without a byte after which a client that has imported nothing makes room, when there are too many.
 IDLE_LIMIT = 2.0
@@ -53,7 +53,7 @@ class Relay:
     """Relays connections to `address`:`port` (0 chooses one) to `server`. `address` and `port` are the real ones then.
 
     allow: who may connect, beside this machine; needed for any address but loopback.
-    busids: what the server exports, as far as somebody has told; for `hint`.
+    busids: what the server exports, as far as that is known; for `hint`.
     Raises LocalProtocolError, or CaptureError if it cannot listen there.
     """
 
@@ -256,7 +256,7 @@ class Relay:
                 self._turn_away(sock, peer, str(error))
 
     def _turn_away(self, sock: socket.socket, peer: str, reason: str) -> None:
-        log.warning("%s is turned away: %s", peer, reason)
+        log.warning("client %s is refused: %s", peer, reason)
         self.turned_away += 1
         _break_off(sock)
 

@@ -1,4 +1,4 @@
-"""What has been learnt of a device while it was in use: a capture that begins later is told of it first."""
+"""What has been learnt of a device while it was in use: a capture that begins later has it first."""
 
 from __future__ import annotations
 
