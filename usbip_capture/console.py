@@ -9,7 +9,6 @@ import os
 import signal
 import stat
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -34,6 +33,8 @@ class Terminated(KeyboardInterrupt):
 @contextmanager
 def ending_in_order() -> Iterator[None]:
     """Within the block, a request to end raises Terminated in the main thread, so that what is open is completed."""
+    import threading
+
     if threading.current_thread() is not threading.main_thread():
         yield
         return
