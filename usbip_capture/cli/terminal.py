@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import threading
-import unicodedata
 from collections.abc import Iterable
 from types import TracebackType
 from typing import TextIO, cast
@@ -76,6 +74,8 @@ def fresh_line() -> None:
 
 def cut(text: str, columns: int) -> str:
     """As much of `text` as fits: colours take no column, East Asian characters two."""
+    import unicodedata
+
     width = 0
     shown = []
     for part in _COLOURED.split(text):
@@ -96,10 +96,12 @@ class Waiting:
     """
 
     def __init__(self, text: str) -> None:
+        from threading import RLock  # not for commands that wait for nothing
+
         self._text = text
         self._terminal = takes_escapes(sys.stderr)
         self._stream = sys.stderr
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._standing = False
 
     def show(self, text: str = "") -> None:
