@@ -80,7 +80,9 @@ def test_ctrl_c_and_the_last_message_are_on_two_lines(tmp_path: Path) -> None:
 
         assert terminal.run(f"exec usbip-capture capture demo --syslog -o x.pcapng {options}", tmp_path, stop) == 0
         assert b"^C" in terminal.raw
-        assert re.fullmatch(r"usbip-capture: \d+ packets?, 0 dropped, in x.pcapng", terminal.text[-1])
+        summary = [line for line in terminal.text if "dropped, in x.pcapng" in line]
+        assert len(summary) == 1
+        assert re.fullmatch(r"usbip-capture: \d+ packets?, 0 dropped, in x.pcapng", summary[0])
 
 
 def test_what_is_printed_while_something_is_waited_for(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from usbip_capture.capture.meter import Count, Meter
 from usbip_capture.cli.standing import StandingLines
 from usbip_capture.cli.terminal import BOLD, RED, Paint, takes_escapes
+from usbip_capture.report.units import count
 from usbip_capture.shown import one_line
 from usbip_capture.usb.status import status_name
 
@@ -44,7 +45,7 @@ class LiveView:
     def show(self, seconds: float, elapsed: float, writer: PcapWriter) -> None:
         """What happened in the last `seconds`, `elapsed` seconds after the beginning."""
         rows = self.rows(seconds)
-        title = f"{elapsed:.0f} s, {writer.written} packets, {writer.dropped} dropped"
+        title = f"{elapsed:.0f} s, {count(writer.written, 'packet')}, {writer.dropped} dropped"
         if self._standing is not None:
             self._standing.show([f"{self._paint(BOLD, title)}; Ctrl-C stops", *([_TITLE] if rows else []), *rows])
         else:
@@ -56,10 +57,10 @@ class LiveView:
             meters = sorted(self._meters.items())
         rows = []
         for busid, meter in meters:
-            for address, count in meter.counts().items():
+            for address, now in meter.counts().items():
                 before = self._before.get((busid, address), Count())
-                self._before[busid, address] = count
-                rows.append(self._row(busid, address, count, before, max(seconds, 0.001)))
+                self._before[busid, address] = now
+                rows.append(self._row(busid, address, now, before, max(seconds, 0.001)))
         return rows
 
     def __enter__(self) -> LiveView:

@@ -8,6 +8,7 @@ import json
 
 from usbip_capture.cli.groups import HelpFormatter, add_device, add_json, add_recording, add_server
 from usbip_capture.errors import UsbipError
+from usbip_capture.report.units import count
 
 _EPILOG = """\
 examples:
@@ -68,5 +69,5 @@ def run(args: argparse.Namespace) -> int:
         checks = [{"name": r.name, "verdict": r.verdict.name.lower(), "detail": r.detail} for r in found]
         print(json.dumps({"server": str(server), "checks": checks, "wrong": bad}, indent=2))
     else:
-        print(f"{len(found)} checks, {bad} wrong")
+        print(f"{count(len(found), 'check')}, {bad} wrong")
     return 1 if bad else 0

@@ -111,12 +111,14 @@ def log_of(server: Server, port: int, writer: PcapWriter | None) -> Iterator[Non
     logger = logging.getLogger("usbip_capture.collector")
     logger.addHandler(said)
     logger.setLevel(logging.INFO)
+    receiver = SyslogReceiver(server.host, port, writer, callback=show, timeout=server.timeout)
     try:
-        with SyslogReceiver(server.host, port, writer, callback=show, timeout=server.timeout):
-            said.something.wait(server.timeout)
-            yield
-            threading.Event().wait(_LOG_LINGER)
+        receiver.start()  # within: Ctrl-C may come before it has returned
+        said.something.wait(server.timeout)
+        yield
+        threading.Event().wait(_LOG_LINGER)
     finally:
+        receiver.stop()
         logger.removeHandler(said)
 
 

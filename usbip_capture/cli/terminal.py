@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import threading
-import unicodedata
 from collections.abc import Iterable
 from types import TracebackType
 from typing import TextIO, cast
@@ -55,12 +53,17 @@ class Paint:
 
 def tell(text: str) -> None:
     """A sentence for the person at standard error, on one line whatever is in it."""
-    print(f"usbip-capture: {one_line(text)}", file=sys.stderr, flush=True)
+    _print_line(f"usbip-capture: {one_line(text)}")
 
 
 def print_log(text: str) -> None:
     """A message of a device's log, of several lines perhaps, which is printable already."""
-    print(f"[syslog] {text}", file=sys.stderr, flush=True)
+    _print_line(f"[syslog] {text}")
+
+
+def _print_line(text: str) -> None:
+    # With its end in one piece: print() writes it by itself, and another thread's text may come between.
+    print(f"{text}\n", end="", file=sys.stderr, flush=True)
 
 
 def say(lines: Iterable[str]) -> None:
@@ -76,6 +79,8 @@ def fresh_line() -> None:
 
 def cut(text: str, columns: int) -> str:
     """As much of `text` as fits: colours take no column, East Asian characters two."""
+    import unicodedata
+
     width = 0
     shown = []
     for part in _COLOURED.split(text):
@@ -96,10 +101,12 @@ class Waiting:
     """
 
     def __init__(self, text: str) -> None:
+        from threading import RLock  # not for commands that wait for nothing
+
         self._text = text
         self._terminal = takes_escapes(sys.stderr)
         self._stream = sys.stderr
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._standing = False
 
     def show(self, text: str = "") -> None:
@@ -152,11 +159,13 @@ class _Above:
     """In place of `sys.stderr` while a line stands."""
 
     def __init__(self, waiting: Waiting) -> None:
+        from threading import local
+
         self._waiting = waiting
-        self._text = ""  # of a line that is not complete: print() writes its end by itself
+        self._begun = local()  # each thread's line that is not complete: print() writes its end by itself
 
     def write(self, text: str) -> int:
-        whole, newline, self._text = (self._text + text).rpartition("\n")
+        whole, newline, self._begun.text = (getattr(self._begun, "text", "") + text).rpartition("\n")
         if newline:
             self._waiting.above(whole + newline)
         return len(text)

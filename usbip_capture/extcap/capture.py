@@ -29,6 +29,7 @@ from usbip_capture.live import registry
 from usbip_capture.live.joining import OVER, JoinedCapture
 from usbip_capture.options import INTERFACE, Choices
 from usbip_capture.probe import ProbeGroup, ProbeSettings
+from usbip_capture.report.units import count
 
 log = logs.log
 
@@ -144,7 +145,7 @@ class CaptureProcess:
         except CaptureError as error:
             return self._sentence or str(error)
         log.info("%d packets, %d dropped, %d filtered", writer.received, writer.dropped, writer.filtered)
-        logs.tell(f"{writer.written} packets, {writer.dropped} dropped, in {value_of(self._argv, '--fifo')}")
+        logs.tell(f"{count(writer.written, 'packet')}, {writer.dropped} dropped, in {value_of(self._argv, '--fifo')}")
         return ""
 
     # -- the session's thread

@@ -100,7 +100,7 @@ def _with_chosen(option: Option, devices: list[KnownDevice], chosen: list[str]) 
 
 
 def _display(device: KnownDevice) -> str:
-    return f"{device.busid}   {device.vid_pid}   {device.name}".rstrip()
+    return "   ".join(filter(None, (device.busid, device.vid_pid, device.name, device.serial)))
 
 
 def _reloaded(argv: list[str], name: str, server: KnownServer | None) -> list[str]:

@@ -6,7 +6,7 @@ import queue
 import threading
 
 from usbip_capture.address import DEFAULT_PORT
-from usbip_capture.discovery.known import KnownDevice
+from usbip_capture.discovery.known import KnownDevice, read_cache
 from usbip_capture.discovery.memory import remember_devices, remember_server
 from usbip_capture.errors import UsbipError
 from usbip_capture.hosts import DEMO, Server
@@ -36,7 +36,12 @@ def _ask(host: str, port: int, timeout: float) -> tuple[list[KnownDevice], str]:
         return [], str(error)
     except Exception as error:
         return [], f"{host} cannot be asked: {error}"
-    devices = [KnownDevice(info.busid, "{:04x}:{:04x}".format(*info.vid_pid), device_name(info)) for info in infos]
+    before = {(d.busid, d.vid_pid): d for d in read_cache().devices.get((server.host, server.port), [])}
+    devices = []
+    for info in infos:
+        vid_pid = "{:04x}:{:04x}".format(*info.vid_pid)
+        known = before.get((info.busid, vid_pid), KnownDevice(info.busid, vid_pid))
+        devices.append(KnownDevice(info.busid, vid_pid, known.name or device_name(info), serial=known.serial))
     if server.host != DEMO:
         remember_server(server.host, server.port)
         remember_devices(server.host, server.port, devices)

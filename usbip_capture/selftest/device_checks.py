@@ -10,6 +10,7 @@ import usb.util
 
 from usbip_capture.pyusb_backend.errors import DescriptorError, sensible
 from usbip_capture.pyusb_backend.opened import OpenDevice
+from usbip_capture.report.units import count
 from usbip_capture.selftest.results import Result, note, right, skipped, wrong
 from usbip_capture.usb.endpoints import Endpoint
 from usbip_capture.usb.urb import DIR_IN, TransferType
@@ -84,7 +85,7 @@ class DeviceChecks:
             size = endpoint.packet_size * (8 if endpoint.transfer_type == TransferType.ISOCHRONOUS else 1)
             try:
                 got = self._dev.read(endpoint.address, size, _TIMEOUT_MS)
-                yield right(name, f"{len(got)} bytes")
+                yield right(name, count(len(got), "byte"))
             except usb.core.USBTimeoutError:
                 yield right(name, "idle")
                 if endpoint.transfer_type != TransferType.ISOCHRONOUS:

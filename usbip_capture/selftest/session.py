@@ -11,6 +11,7 @@ from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import ServerLost, UsbipError
 from usbip_capture.hosts import Selector, Server
 from usbip_capture.pyusb_backend import backend_of
+from usbip_capture.report.units import count
 from usbip_capture.selftest.device_checks import DeviceChecks
 from usbip_capture.selftest.raw import RawSession
 from usbip_capture.selftest.results import Tell, note, right, wrong
@@ -38,7 +39,8 @@ class Selftest:
         """Raises UsbipError, USBError when the server cannot be reached, or the device not be imported or read."""
         start = time.monotonic()
         devices = self._server.devices()
-        self._tell(right("OP_REQ_DEVLIST", f"{len(devices)} devices in {(time.monotonic() - start) * 1000:.1f} ms"))
+        milliseconds = (time.monotonic() - start) * 1000
+        self._tell(right("OP_REQ_DEVLIST", f"{count(len(devices), 'device')} in {milliseconds:.1f} ms"))
         info = self._server.find(self._selector)
         checks, configuration = self._through_pyusb(info)
         self._on_the_wire(info, checks, configuration)

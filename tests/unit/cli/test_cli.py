@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
+import threading
 from importlib import import_module
 
 import pytest
@@ -16,7 +18,7 @@ from usbip_capture.cli.completion import _busids, _first_words, _servers
 from usbip_capture.cli.hexdump import hexdump
 from usbip_capture.cli.live import LiveView
 from usbip_capture.cli.main import main
-from usbip_capture.cli.terminal import Paint, cut, is_colourful, say, tell
+from usbip_capture.cli.terminal import Paint, Waiting, cut, is_colourful, say, tell
 from usbip_capture.demo import DemoDevice
 from usbip_capture.discovery import memory
 from usbip_capture.discovery.known import KnownDevice
@@ -228,3 +230,29 @@ def test_lines_are_cut_to_the_width_of_the_terminal() -> None:
     assert cut("\x1b[1mabcdef\x1b[0m", 4) == "\x1b[1mabcd\x1b[0m"  # colours take no room, and end
     assert cut("日本語x", 5) == "日本"
     assert cut("日本語x", 7) == "日本語x"
+
+
+def test_threads_that_print_at_once_while_something_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Screen()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", screen)
+    begun = threading.Barrier(2)
+
+    def print_in_two_pieces(name: str) -> None:
+        sys.stderr.write(name * 10)
+        begun.wait(10)
+        sys.stderr.write("\n")
+
+    with Waiting("waiting"):
+        threads = [threading.Thread(target=print_in_two_pieces, args=(name,)) for name in "ab"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sys.stderr is screen
+    shown = [part.rpartition("\x1b[K")[2] for part in screen.getvalue().split("\n")]
+    assert sorted(shown[:-1]) == ["a" * 10, "b" * 10]

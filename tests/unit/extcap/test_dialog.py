@@ -46,6 +46,20 @@ def test_the_last_listing_is_shown() -> None:
     assert any("{display=1-1.2   303a:4004   Bridge (x)}" in line for line in lines)
 
 
+def test_a_reload_keeps_what_devices_called_themselves() -> None:
+    server = DemoServer()
+    _, port = server.listen("127.0.0.1", 0)
+    try:
+        memory.remember_server("127.0.0.1", port)
+        memory.remember_product("127.0.0.1", port, "1-1", "1209:0001", "Thing", "SN-7")
+        lines = reload("--host", "127.0.0.1", "--port", str(port))
+    finally:
+        server.close()
+    assert any("{display=1-1   1209:0001   Thing   SN-7}" in line for line in lines), lines
+    (device,) = read_cache().devices["127.0.0.1", port]
+    assert (device.name, device.serial) == ("Thing", "SN-7")
+
+
 def test_what_is_stored_is_always_shown(home: Path) -> None:
     memory.remember_server("pi", 3240)
     memory.remember_devices("pi", 3240, [KnownDevice("1-1", "303a:4004")])
