@@ -47,12 +47,16 @@ def observed(capture: Path) -> Iterator[int]:
 
 
 def endings(capture: Path) -> list[tuple[int, int]]:
-    """Endpoint and status of each URB without a good end, sorted; no comment says that the device is gone."""
+    """Endpoint and status of each URB without a good end, sorted; no comment says that the device is gone.
+
+    Without those whose reply has crossed the CMD_UNLINK, which the client has and an observer calls unlinked.
+    """
     found = []
     for record in read_capture(capture):
         assert not [text for text in record.comments if "device gone" in text]
-        if record.usb is not None and chr(record.usb.type) == "C" and record.usb.status:
-            found.append((record.usb.epnum, record.usb.status))
+        usb = record.usb
+        if usb is not None and chr(usb.type) == "C" and usb.status and not usb.length:
+            found.append((usb.epnum, usb.status))
     return sorted(found)
 
 

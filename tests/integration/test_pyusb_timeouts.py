@@ -12,6 +12,7 @@ from tests.scripted_device import ScriptedDevice
 from tests.scripted_server import ScriptedServer, answer_devlist, read_exactly, ret_submit
 from usbip_capture import AsynchronousDevice, get_backend
 from usbip_capture.demo import BULK_IN
+from usbip_capture.pyusb_backend import asynchronous, handle
 from usbip_capture.usb.setup import Setup
 from usbip_capture.wire import structs
 
@@ -44,8 +45,13 @@ def read_asynchronously(dev: usb.core.Device) -> object:
 
 @pytest.mark.parametrize("call", [read, read_asynchronously])
 @pytest.mark.parametrize(("status", "error"), [(-3, usb.core.USBTimeoutError), (-32, usb.core.USBError)])
-def test_what_we_unlinked_has_timed_out(call: object, status: int, error: type[Exception]) -> None:
+def test_what_we_unlinked_has_timed_out(
+    call: object, status: int, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a status that is known, such as a stall, the transfer has won the race and failed."""
+    monkeypatch.setattr(handle, "_MIN_GRACE", 20.0)  # however busy this machine is
+    monkeypatch.setattr(handle, "_MAX_GRACE", 20.0)
+    monkeypatch.setattr(asynchronous, "_GRACE", 20.0)
     device = OwnNumber()
     device.status = status
     with ScriptedServer(answer_devlist, device) as server, get_backend("127.0.0.1", server.port) as backend:

@@ -19,12 +19,14 @@ from tests.scripted_server import (
     ret_submit,
     ret_unlink,
 )
+from usbip_capture import net
 from usbip_capture.device import Transfer
+from usbip_capture.devices import remote
 from usbip_capture.devices.remote import RemoteDevice
 from usbip_capture.errors import DeviceNotFound, ImportRefused, RemoteProtocolError, ServerUnreachable, UsbipError
 from usbip_capture.hosts import Selector, Server
 from usbip_capture.usb.status import ECONNRESET, ESHUTDOWN
-from usbip_capture.usb.urb import Completion, IsoPacket, TransferType, Urb
+from usbip_capture.usb.urb import Buffer, Completion, IsoPacket, TransferType, Urb
 from usbip_capture.wire import structs
 
 SETUP = bytes.fromhex("8006000100001200")
@@ -190,8 +192,9 @@ def test_a_server_that_answers_an_earlier_connection_is_asked_again(stray: bytes
         Server("127.0.0.1", server.port).import_device(Selector(busid="1-1"))
 
 
-def test_close_awaits_the_answers_to_its_unlinks() -> None:
+def test_close_awaits_the_answers_to_its_unlinks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that none is left for the next connection; what was unlinked before is answered too."""
+    monkeypatch.setattr(remote, "_UNLINK_PATIENCE", 20.0)  # however busy this machine is
     answered: list[int] = []
     unlinks = threading.Semaphore(0)
 
@@ -229,6 +232,44 @@ def test_close_awaits_the_answers_to_its_unlinks() -> None:
         device.submit(late)
         assert late.completion is not None
         assert late.completion.status == -ESHUTDOWN
+
+
+@pytest.mark.parametrize("end", ["cancel", "close"])
+def test_no_unlink_overtakes_what_it_unlinks(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[int] = []
+    enough, sending, goes_on = threading.Event(), threading.Event(), threading.Event()
+
+    def script(sock: socket.socket) -> None:
+        answer_import(sock)
+        while True:
+            command, seqnum, _, _ = read_request(sock)
+            commands.append(command)
+            if len(commands) == 2:
+                enough.set()
+            if command == structs.USBIP_CMD_UNLINK:
+                sock.sendall(ret_unlink(seqnum, -104))
+
+    def slow(sock: socket.socket, parts: list[Buffer]) -> None:
+        sending.set()
+        goes_on.wait(0.05)
+        net.send(sock, parts)
+
+    monkeypatch.setattr(remote, "_UNLINK_PATIENCE", 20.0)
+    with ScriptedServer(script) as server:
+        device = attach(server)
+        transfer = Transfer(bulk_in())
+        monkeypatch.setattr(remote, "send", slow)
+        submits = threading.Thread(target=device.submit, args=[transfer])
+        submits.start()
+        assert sending.wait(10)
+        if end == "cancel":
+            device.cancel(transfer)
+        else:
+            device.close()
+        submits.join(10)
+        assert enough.wait(10)
+        assert commands[:2] == [structs.USBIP_CMD_SUBMIT, structs.USBIP_CMD_UNLINK]
+        device.close()
 
 
 def test_close_finishes_all_and_leaves_no_thread() -> None:

@@ -95,18 +95,28 @@ class RemoteDevice(Device):
                 return
             self._unawaited[transfer] = None
         try:
-            _, parts = self._conn.submit(transfer.urb, transfer, transfer.into)
+            with self._sending:  # what is pending was sent: no CMD_UNLINK overtakes it
+                ended = self._ended
+                if not ended:
+                    _, parts = self._conn.submit(transfer.urb, transfer, transfer.into)
+                    send(self._tx, parts)
         except LocalProtocolError:
             self._unawaited.pop(transfer, None)
             raise
-        self._send(parts)
+        except OSError as error:
+            self._lose(f"the connection to {self.where} broke: {error.strerror or error}")
+        else:
+            if ended:  # meanwhile, by another thread
+                self._finish(transfer, unlinked(transfer.urb, -ESHUTDOWN))
+                return
         if self.lost is not None:
             self._fail_pending()  # it may have come too late for the one that found the loss
         elif not transfer.awaited:
             self._reader_due.set()
 
     def cancel(self, transfer: Transfer) -> None:
-        message = self._conn.unlink(transfer)
+        with self._sending:
+            message = self._conn.unlink(transfer)
         if message is not None and self.lost is None:
             if self.on_unlink is not None:
                 self.on_unlink(message, transfer)
@@ -278,22 +288,23 @@ class RemoteDevice(Device):
         A server that is left without having answered may do so in its next connection. Ref: Linux
         drivers/usb/usbip/vudc_tx.c, whose queue outlives the connection
         """
-        messages = []
-        for transfer in self._conn.not_unlinked():
-            message = self._conn.unlink(transfer)
-            if message is not None:
-                messages.append(message)
-                if self.on_unlink is not None:
-                    self.on_unlink(message, transfer)
-        if messages and self._sending.acquire(timeout=_UNLINK_PATIENCE):
+        if self._sending.acquire(timeout=_UNLINK_PATIENCE):
             try:
-                # A server that takes nothing now does not hold up the end of the connection.
-                self._tx.send(b"".join(messages), getattr(socket, "MSG_DONTWAIT", 0))
+                messages = []
+                for transfer in self._conn.not_unlinked():
+                    message = self._conn.unlink(transfer)
+                    if message is not None:
+                        messages.append(message)
+                        if self.on_unlink is not None:
+                            self.on_unlink(message, transfer)
+                if messages:
+                    # A server that takes nothing now does not hold up the end of the connection.
+                    self._tx.send(b"".join(messages), getattr(socket, "MSG_DONTWAIT", 0))
+                    self._unlinked_at = time.monotonic()
             except OSError as error:
                 log.debug("%s: not unlinked: %s", self.info, error)
             finally:
                 self._sending.release()
-            self._unlinked_at = time.monotonic()
         if self._reader is not threading.current_thread():
             self._await_unlinks(self._unlinked_at + _UNLINK_PATIENCE)
 
