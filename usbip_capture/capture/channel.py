@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import TypeAlias
 
 from usbip_capture.capture.event_queue import EventQueue
@@ -259,14 +258,6 @@ class UsbChannel(Tap):
         if label is not None:
             texts.append(label)
         return tuple(texts), cost
-
-
-def uncount(items: Sequence[Item]) -> None:
-    """Take back that URBs were captured whose completions are not written; the queue is locked."""
-    for item in items:
-        if isinstance(item, tuple) and (completion := item[7]) is not None:
-            item[0].urbs -= 1
-            item[0].bytes -= completion.actual_length
 
 
 def _completion_cost(urb: Urb) -> int:

@@ -11,8 +11,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from usbip_capture.capture.channel import Item, UsbChannel, pack_event, uncount
+from usbip_capture.capture.channel import Item, UsbChannel, pack_event
 from usbip_capture.capture.descriptions import describe, describe_notes
+from usbip_capture.capture.dropping import drop, uncount
 from usbip_capture.capture.event_queue import EventQueue
 from usbip_capture.capture.log_channel import LogBatch, LogChannel
 from usbip_capture.capture.remarks import Notes, Remark
@@ -293,24 +294,12 @@ class Recorder:
         batch.reverse()  # taken from the end, so that each event is freed when it is written
         while batch:
             if self._cut:
-                self._drop(batch)
+                drop(self._queue, batch)
             elif self._write_some(batch):
                 with self._queue.lock:
                     uncount(batch)
                 return True
         return False
-
-    def _drop(self, batch: list[Item]) -> None:
-        with self._queue.lock:
-            uncount(batch)
-            for item in batch:
-                if isinstance(item, tuple):
-                    item[0].dropped += 1
-                    self._queue.used -= item[2]
-                elif isinstance(item, LogBatch):
-                    item.channel.dropped += len(item.blocks)
-                    self._queue.used -= item.cost
-        batch.clear()
 
     def _write_some(self, batch: list[Item]) -> bool:
         out: list[Buffer] = []
