@@ -156,12 +156,16 @@ class AsynchronousDevice:
 
         transfer = Transfer(urb, done)
         future = TransferFuture(lambda: self._take_back(device, transfer))
+        device.submit(transfer)
         if seconds is not None:
+            # Not before: a time-out that is over at once would cancel what the device does not know yet.
             try:
                 due = self._timetable.after(seconds, future.take_back)
             except RuntimeError as error:  # no thread to be had
+                future.take_back()
                 raise unit.failed(-ENOMEM, seconds, urb.endpoint) from error
-        device.submit(transfer)
+            if transfer.completion is not None:  # `done` was quicker, and dropped nothing
+                self._timetable.drop(due)
         return future
 
     def _take_back(self, device: Device, transfer: Transfer) -> None:
