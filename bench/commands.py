@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from usbip_capture.demo import DemoServer
+from usbip_capture.demo.device import DemoServer
 
 _DELAY = 0.001
 _MDNS = ("224.0.0.251", 5353)

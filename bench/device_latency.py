@@ -21,7 +21,7 @@ from pathlib import Path
 from usbip_capture import PcapWriter
 from usbip_capture.device import Device
 from usbip_capture.devices.remote import RemoteDevice, import_device
-from usbip_capture.net import connect
+from usbip_capture.net.connecting import connect
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.urb import Urb
 

@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 
 import usbip_capture
-from usbip_capture.demo import DemoServer
-from usbip_capture.hosts import Server
+from usbip_capture.demo.device import DemoServer
 from usbip_capture.installation import placement
+from usbip_capture.servers.address import ServerAddress
 
 #: Bytes before the first packet: section header and interface description are shorter than this.
 FIRST_PACKET = 400
@@ -54,7 +54,7 @@ def one_round(extcap: Path, folder: Path, port: int, end: str) -> tuple[float, f
             cause = time.perf_counter()
         process.wait()
         ended = time.perf_counter() - cause
-        server = Server("127.0.0.1", port)
+        server = ServerAddress("127.0.0.1", port)
         while not server.devices():
             pass
         free = time.perf_counter() - cause

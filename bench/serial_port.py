@@ -24,9 +24,9 @@ sys.path.insert(0, str(ROOT))
 import serial
 
 from usbip_capture import SerialClient
-from usbip_capture.devices.serial.acm import acm
-from usbip_capture.devices.serial.line import Loopback, Peer
 from usbip_capture.server import Server
+from usbip_capture.simulated.serial.acm import acm
+from usbip_capture.simulated.serial.line import Loopback, Peer
 from usbip_capture.urlhandler.registration import register
 from usbip_capture.usb.info import Speed
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from usbip_capture import PcapWriter, SyslogReceiver
 from usbip_capture.capture.sinks import FileSink
 from usbip_capture.devices.remote import import_device
-from usbip_capture.net import connect
+from usbip_capture.net.connecting import connect
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.urb import Buffer, Urb
 

@@ -12,7 +12,7 @@ from usbip_capture.collector.counts import Counts
 from usbip_capture.devices.backend import BackendDevice
 from usbip_capture.pyusb_backend.asynchronous import TransferFuture
 from usbip_capture.pyusb_backend.backend import UsbipBackend
-from usbip_capture.serial_client import SerialConnection
+from usbip_capture.serial_port.client import SerialConnection
 from usbip_capture.serial_port.port import SerialPort
 from usbip_capture.serial_port.url import PortUrl
 from usbip_capture.server import Server

@@ -14,11 +14,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests import wireshark_window as places
-from tests.extcap_launcher import render_launcher
+from tests.programs import wireshark_window as places
+from tests.programs.extcap_launcher import render_launcher
+from tests.programs.wireshark_window import Window, wireshark
 from tests.waiting import wait_until
-from tests.wireshark_window import Window, wireshark
-from usbip_capture.demo import DemoServer
+from usbip_capture.demo.device import DemoServer
 from usbip_capture.installation import profile
 
 SERVER = {"USBIP_CAPTURE_SERVERS": "bench-pi=127.0.0.1"}

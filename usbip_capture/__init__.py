@@ -6,11 +6,11 @@ TYPE_CHECKING = False  # not from typing: that module alone doubles the time of 
 if TYPE_CHECKING:
     from usbip_capture.capture.writer import PcapWriter
     from usbip_capture.collector import SyslogReceiver
-    from usbip_capture.discovery.mdns import discover_usbip_servers
     from usbip_capture.pyusb_backend import get_backend
     from usbip_capture.pyusb_backend.asynchronous import AsynchronousDevice, AsyncioDevice
     from usbip_capture.pyusb_backend.wrapper import PcapBackendWrapper
-    from usbip_capture.serial_client import SerialClient
+    from usbip_capture.serial_port.client import SerialClient
+    from usbip_capture.servers.mdns import discover_usbip_servers
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,9 +31,9 @@ _HOMES = {
     "AsyncioDevice": "usbip_capture.pyusb_backend.asynchronous",
     "PcapBackendWrapper": "usbip_capture.pyusb_backend.wrapper",
     "PcapWriter": "usbip_capture.capture.writer",
-    "SerialClient": "usbip_capture.serial_client",
+    "SerialClient": "usbip_capture.serial_port.client",
     "SyslogReceiver": "usbip_capture.collector",
-    "discover_usbip_servers": "usbip_capture.discovery.mdns",
+    "discover_usbip_servers": "usbip_capture.servers.mdns",
     "get_backend": "usbip_capture.pyusb_backend",
 }
 

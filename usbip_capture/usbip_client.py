@@ -13,9 +13,9 @@ import time
 from dataclasses import dataclass
 
 from usbip_capture.errors import ImportRefused, ResponseTimeout, ServerLost, ServerUnreachable, UsbipError
-from usbip_capture.hosts import Server
-from usbip_capture.serial_client.client import SerialClient
-from usbip_capture.serial_client.connection import RESPONSE_TIMEOUT, SerialConnection
+from usbip_capture.serial_port.client.client import SerialClient
+from usbip_capture.serial_port.client.connection import RESPONSE_TIMEOUT, SerialConnection
+from usbip_capture.servers.address import ServerAddress
 from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.structs import OpStatus
@@ -264,7 +264,7 @@ class USBIPClient:
 
     def _opened(self) -> SerialClient:
         if self._client is None:
-            self._client = SerialClient(Server.parse(self._host, self._port).host, self._port)
+            self._client = SerialClient(ServerAddress.parse(self._host, self._port).host, self._port)
         return self._client
 
     def _attached(self, path: PublishedDevice) -> SerialConnection:

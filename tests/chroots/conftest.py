@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.extcap_launcher import ROOT
+from tests.programs.extcap_launcher import ROOT
 from usbip_capture.installation import placement
 
 CHROOTS = [Path(folder) for folder in os.environ.get("USBIP_CAPTURE_CHROOTS", "").split(os.pathsep) if folder]

@@ -10,17 +10,18 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.scripted_server import INFO, ScriptedServer, answer_import, read_request, ret_submit, ret_unlink
+from tests.fakes.scripted_server import INFO, ScriptedServer, answer_import, read_request, ret_submit, ret_unlink
 from tests.waiting import wait_until
-from usbip_capture import PcapWriter, demo, get_backend
-from usbip_capture.demo import BULK_IN, BULK_OUT, CDC_NOTIFY, ISO_IN, ISO_OUT, DemoDevice, DemoServer
+from usbip_capture import PcapWriter, get_backend
+from usbip_capture.demo import device as demo
+from usbip_capture.demo.device import BULK_IN, BULK_OUT, CDC_NOTIFY, ISO_IN, ISO_OUT, DemoDevice, DemoServer
 from usbip_capture.device import Device, Transfer
 from usbip_capture.devices import backend as backend_module
 from usbip_capture.devices.backend import BackendDevice
-from usbip_capture.devices.delayed import Delayed
 from usbip_capture.devices.remote import RemoteDevice, import_device
 from usbip_capture.errors import DeviceNotFound, LocalProtocolError
 from usbip_capture.server import Server
+from usbip_capture.simulated.delayed import Delayed
 from usbip_capture.tap import Tapped
 from usbip_capture.usb import setup as requests
 from usbip_capture.usb.status import (

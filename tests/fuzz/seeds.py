@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests import class_descriptors
-from tests.capture_files import Shown, classic, pcapng, read_classic
-from tests.tcp_recording import CLIENT, Saying, golden_sayings, recording, segments
-from tests.usbip_sessions import session
+from tests.builders import class_descriptors
+from tests.builders.capture_files import Shown, classic, pcapng, read_classic
+from tests.builders.tcp_recording import CLIENT, Saying, golden_sayings, recording, segments
+from tests.builders.usbip_sessions import session
 
 _GOLDEN = Path(__file__).parents[1] / "golden"
 _LARGEST = 20_000

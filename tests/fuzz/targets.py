@@ -13,25 +13,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from tests.conversion import convert as convert_recording
+from tests.builders.conversion import convert as convert_recording
 from tests.fuzz.choices import Choices
-from usbip_capture.address import parse_address
 from usbip_capture.collector.display import line
 from usbip_capture.collector.places import parse_places
 from usbip_capture.convert.fragments import Fragments
 from usbip_capture.convert.reassembly import Direction, connect
 from usbip_capture.describe.reading import Description
 from usbip_capture.describe.verbose import verbose
-from usbip_capture.devices.lsusb import parse_lsusb
 from usbip_capture.errors import UsbipError
 from usbip_capture.filters.language import Facts, FilterError, parse
-from usbip_capture.hosts import Selector, Server, parse_selection
+from usbip_capture.net.address import parse_address
 from usbip_capture.relay.listening import listen_address, parse_networks
 from usbip_capture.report.data import as_data
 from usbip_capture.report.html import html_page
 from usbip_capture.report.measure import measure
 from usbip_capture.report.text import text_report
 from usbip_capture.serial_port.url import PortUrl
+from usbip_capture.servers.address import Selector, ServerAddress, parse_selection
+from usbip_capture.simulated.lsusb import parse_lsusb
 from usbip_capture.syslog.framing import Framer, datagram_frames
 from usbip_capture.syslog.message import MessageParser
 from usbip_capture.usb.bos import parse_bos
@@ -245,7 +245,7 @@ def texts(data: bytes) -> None:
     """URLs, addresses, networks and selections that people type."""
     text = data.decode("utf-8", "replace")
     parsers: tuple[Callable[[str], object], ...] = (
-        PortUrl.parse, lambda t: PortUrl.parse("usbip://" + t), parse_address, Server.parse, Selector.parse,
+        PortUrl.parse, lambda t: PortUrl.parse("usbip://" + t), parse_address, ServerAddress.parse, Selector.parse,
         parse_selection, parse_places, parse_networks, listen_address,
     )  # fmt: skip
     for parser in parsers:

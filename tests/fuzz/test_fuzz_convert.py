@@ -15,9 +15,9 @@ from itertools import count
 from pathlib import Path
 from random import Random
 
-from tests.conversion import convert
-from tests.tcp_recording import CLIENT, SERVER, Saying, golden_sayings, packet, pcap, segments
-from tests.usbip_sessions import session
+from tests.builders.conversion import convert
+from tests.builders.tcp_recording import CLIENT, SERVER, Saying, golden_sayings, packet, pcap, segments
+from tests.builders.usbip_sessions import session
 from usbip_capture.errors import CaptureError
 from usbip_capture.wire.observed import Completed, Submitted
 from usbip_capture.wire.observer import Observer

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.extcap_launcher import render_launcher
-from tests.syslog_senders import Device
+from tests.fakes.syslog_senders import Device
+from tests.programs.extcap_launcher import render_launcher
 
 
 @pytest.fixture(scope="module")

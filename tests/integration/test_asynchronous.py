@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 import usb.core
 
-from tests.loopback_device import LoopbackServer, loopback_server
-from tests.scripted_server import ScriptedServer, answer_import
+from tests.fakes.loopback_device import LoopbackServer, loopback_server
+from tests.fakes.scripted_server import ScriptedServer, answer_import
 from tests.waiting import wait_until
 from usbip_capture import AsynchronousDevice, AsyncioDevice, PcapBackendWrapper, get_backend
-from usbip_capture.demo import BULK_IN, BULK_OUT, ISO_IN, ISO_OUT
+from usbip_capture.demo.device import BULK_IN, BULK_OUT, ISO_IN, ISO_OUT
 from usbip_capture.device import Device
-from usbip_capture.hosts import Selector, Server
-from usbip_capture.pyusb_backend.handle import DeviceHandle
-from usbip_capture.pyusb_backend.opened import OpenDevice
+from usbip_capture.host.handle import DeviceHandle
+from usbip_capture.host.opened import OpenDevice
+from usbip_capture.servers.address import Selector, ServerAddress
 
 TIMEOUT = 20.0
 
@@ -147,7 +147,7 @@ def test_cancelled_at_a_server_that_says_nothing() -> None:
             pass
 
     with ScriptedServer(never_answer) as server:
-        device = Server("127.0.0.1", server.port, 2.0).import_device(Selector("1-1"))
+        device = ServerAddress("127.0.0.1", server.port, 2.0).import_device(Selector("1-1"))
         with AsynchronousDevice(_opened(device)) as asynchronous:
             future = asynchronous.control(0x80, 6, 0x0100, 0, 18, timeout=1)
             assert future.cancel()

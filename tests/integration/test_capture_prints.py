@@ -10,10 +10,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tests.commands import command_environment, run_line
-from tests.pcapng_reader import CapturedInterface, read_capture, read_items
-from tests.terminal_emulator import Terminal
-from usbip_capture.demo import INFO, DemoDevice
+from tests.oracles.pcapng_reader import CapturedInterface, read_capture, read_items
+from tests.programs.commands import command_environment, run_line
+from tests.programs.terminal_emulator import Terminal
+from usbip_capture.demo.device import INFO, DemoDevice
 from usbip_capture.server import Server
 
 # Ref: Linux Documentation/admin-guide/usb/usbmon.rst, Raw text data format

@@ -13,16 +13,17 @@ from pathlib import Path
 import pytest
 import usb.core
 
-from tests.pcapng_reader import read_capture
-from tests.usbip_ports import environment
+from tests.oracles.pcapng_reader import read_capture
+from tests.programs.usbip_ports import environment
 from tests.waiting import wait_until
-from usbip_capture import PcapWriter, demo, get_backend
-from usbip_capture.demo import BULK_IN, DemoDevice, DemoServer
+from usbip_capture import PcapWriter, get_backend
+from usbip_capture.demo import device as demo
+from usbip_capture.demo.device import BULK_IN, DemoDevice, DemoServer
 from usbip_capture.devices.remote import RemoteDevice
-from usbip_capture.hosts import Server
-from usbip_capture.pyusb_backend.source import ServerSource
+from usbip_capture.host.source import ServerSource
 from usbip_capture.relay.relay import Relay
-from usbip_capture.serial_client import SerialClient
+from usbip_capture.serial_port.client import SerialClient
+from usbip_capture.servers.address import ServerAddress
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.status import ECONNRESET
 
@@ -35,7 +36,7 @@ def observed(capture: Path) -> Iterator[int]:
     """The port of a relay to the demo device; the capture is what the relay sees."""
     with closing(DemoServer()) as server:
         server.add(demo.INFO, DemoDevice)
-        relay = Relay(Server(*server.listen("127.0.0.1", 0)), port=0)
+        relay = Relay(ServerAddress(*server.listen("127.0.0.1", 0)), port=0)
         try:
             with PcapWriter(capture) as writer:
                 tap = relay.capture(writer)

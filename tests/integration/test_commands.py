@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import command_environment, run_line
-from tests.pcapng_reader import read_capture
-from tests.scripted_device import ScriptedDevice
-from tests.scripted_server import ScriptedServer
+from tests.fakes.scripted_device import ScriptedDevice
+from tests.fakes.scripted_server import ScriptedServer
+from tests.oracles.pcapng_reader import read_capture
+from tests.programs.commands import command_environment, run_line
 from tests.waiting import wait_until
-from usbip_capture.demo import INFO, DemoDevice
+from usbip_capture.demo.device import INFO, DemoDevice
 from usbip_capture.errors import CaptureError
 from usbip_capture.server import Server
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ROOT, run_line
+from tests.programs.commands import ROOT, run_line
 from usbip_capture.cli import exits
 from usbip_capture.cli.commands import COMMANDS
 

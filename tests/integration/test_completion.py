@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import run_line
+from tests.programs.commands import run_line
 
 BASH = """
 eval "$(usbip-capture completion bash)"

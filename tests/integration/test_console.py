@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.extcap_launcher import ROOT
+from tests.programs.extcap_launcher import ROOT
 from tests.waiting import wait_until
 
 EXTCAP = "from usbip_capture.extcap.main import main as start"

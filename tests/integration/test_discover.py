@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from zeroconf import ServiceInfo, Zeroconf
 
-from tests.commands import run_line
-from usbip_capture.demo import DemoServer
-from usbip_capture.discovery.mdns import SERVICE_TYPE, discover_usbip_servers
+from tests.programs.commands import run_line
+from usbip_capture.demo.device import DemoServer
+from usbip_capture.servers.mdns import SERVICE_TYPE, discover_usbip_servers
 
 NAME = f"Test bridge {os.getpid()}"
 

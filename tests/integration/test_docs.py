@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.extcap_launcher import ROOT, wireshark_environment
+from tests.programs.extcap_launcher import ROOT, wireshark_environment
 from usbip_capture.extcap import controls
 from usbip_capture.filters.language import parse
-from usbip_capture.options import OPTIONS
+from usbip_capture.options.table import OPTIONS
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 HELP = (ROOT / "usbip_capture/extcap/help.html").read_text()

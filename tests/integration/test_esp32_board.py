@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.serial_host import SerialHost
+from tests.fakes.serial_host import SerialHost
 from tests.waiting import wait_until
-from usbip_capture.devices.esp32.board import Esp32Board
-from usbip_capture.devices.esp32.flash import Flash, Registers
-from usbip_capture.devices.esp32.loader import Loader
-from usbip_capture.devices.esp32.slip import SlipDecoder, encode
-from usbip_capture.devices.serial.acm import USB_SERIAL_JTAG, acm
-from usbip_capture.devices.serial.cp210x import cp210x
+from usbip_capture.simulated.esp32.board import Esp32Board
+from usbip_capture.simulated.esp32.flash import Flash, Registers
+from usbip_capture.simulated.esp32.loader import Loader
+from usbip_capture.simulated.esp32.slip import SlipDecoder, encode
+from usbip_capture.simulated.serial.acm import USB_SERIAL_JTAG, acm
+from usbip_capture.simulated.serial.cp210x import cp210x
 from usbip_capture.uart.settings import LineSettings
 
 SYNC, READ_REG, CHANGE_BAUDRATE, MD5 = 0x08, 0x0A, 0x0F, 0x13

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.serial_server import SerialServer, serial_server
-from tests.usbip_ports import environment
-from usbip_capture.devices.esp32.board import Esp32Board
-from usbip_capture.devices.serial.acm import acm
-from usbip_capture.devices.serial.cp210x import cp210x
-from usbip_capture.devices.serial.exported import Adapter
+from tests.fakes.serial_server import SerialServer, serial_server
+from tests.programs.usbip_ports import environment
+from usbip_capture.simulated.esp32.board import Esp32Board
+from usbip_capture.simulated.serial.acm import acm
+from usbip_capture.simulated.serial.cp210x import cp210x
+from usbip_capture.simulated.serial.exported import Adapter
 
 pytest.importorskip("esptool", reason="esptool, of the dependency group `test`, is not installed")
 

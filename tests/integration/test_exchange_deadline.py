@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.scripted_server import ScriptedServer, answer_devlist, answer_import, read_exactly
-from usbip_capture import net
-from usbip_capture.demo import DemoServer
+from tests.fakes.scripted_server import ScriptedServer, answer_devlist, answer_import, read_exactly
+from usbip_capture.demo.device import DemoServer
 from usbip_capture.errors import RemoteProtocolError, ServerUnreachable
-from usbip_capture.hosts import Selector, Server
+from usbip_capture.net import connecting as net
+from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.urb import Urb
 from usbip_capture.wire import structs
@@ -112,7 +112,7 @@ def test_a_real_server_that_drips_is_given_up(kind: str) -> None:
                     return
 
     with ScriptedServer(drip) as scripted:
-        server = Server("127.0.0.1", scripted.port, 0.2)
+        server = ServerAddress("127.0.0.1", scripted.port, 0.2)
         with pytest.raises((ServerUnreachable, RemoteProtocolError)) as caught:
             _ = server.devices() if kind == "list" else server.import_device(Selector("1-1"))
         gone.set()
@@ -178,7 +178,7 @@ def test_without_kernel_time_outs_a_device_is_used_and_may_idle(monkeypatch: pyt
     monkeypatch.setattr(net, "_KERNEL_TIMEOUTS", False)
     monkeypatch.setattr(net, "SEND_TIMEOUT", 0.05)
     with contextlib.closing(DemoServer()) as serving:
-        server = Server("127.0.0.1", serving.listen("127.0.0.1", 0)[1], 5.0)
+        server = ServerAddress("127.0.0.1", serving.listen("127.0.0.1", 0)[1], 5.0)
         device = server.import_device(Selector("1-1"))
         for _ in range(3):
             assert device.run(Urb.control(GET_CONFIGURATION), 5).status == 0
@@ -219,6 +219,6 @@ def test_a_format_that_the_kernel_refuses_is_not_used(monkeypatch: pytest.Monkey
 
 def test_good_servers_are_served_as_before() -> None:
     with ScriptedServer(answer_devlist, answer_import) as scripted:
-        server = Server("127.0.0.1", scripted.port, 5.0)
+        server = ServerAddress("127.0.0.1", scripted.port, 5.0)
         assert [info.busid for info in server.devices()] == ["1-1"]
         server.import_device(Selector("1-1")).close()

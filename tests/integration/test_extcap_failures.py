@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.extcap_launcher import ROOT, render_launcher
-from tests.extcap_runs import Reader, assert_sentence, failing, run
-from tests.pcapng_reader import read_capture
-from tests.scripted_server import Script, ScriptedServer, answer_import, read_exactly, read_request, ret_submit
-from usbip_capture.demo import DemoServer
-from usbip_capture.hosts import Selector, Server
+from tests.fakes.scripted_server import Script, ScriptedServer, answer_import, read_exactly, read_request, ret_submit
+from tests.oracles.pcapng_reader import read_capture
+from tests.programs.extcap_launcher import ROOT, render_launcher
+from tests.programs.extcap_runs import Reader, assert_sentence, failing, run
+from usbip_capture.demo.device import DemoServer
+from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.wire import structs
 
 # -- failures: one sentence, a valid file, the fifo opened
@@ -71,7 +71,7 @@ def test_refused(extcap: Path, tmp_path: Path) -> None:
 def test_device_busy(extcap: Path, tmp_path: Path) -> None:
     server = DemoServer()
     _, port = server.listen("127.0.0.1", 0)
-    device = Server("127.0.0.1", port).import_device(Selector("1-1"))
+    device = ServerAddress("127.0.0.1", port).import_device(Selector("1-1"))
     options = ["--host", "127.0.0.1", "--port", str(port), "--device", "1-1"]
     assert "in use by another client" in failing(extcap, tmp_path, *options)
     device.close()

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.extcap_runs import Reader, assert_complete, assert_sentence, run, started
-from tests.pcapng_reader import CapturedInterface, CapturedRecord, read_capture, read_items
-from tests.syslog_senders import Device, esp
+from tests.fakes.syslog_senders import Device, esp
+from tests.oracles.pcapng_reader import CapturedInterface, CapturedRecord, read_capture, read_items
+from tests.programs.extcap_runs import Reader, assert_complete, assert_sentence, run, started
 from tests.waiting import wait_until
-from usbip_capture.demo import DemoServer
+from usbip_capture.demo.device import DemoServer
 from usbip_capture.records.upper_pdu import parse_upper_pdu
 
 MS = 1_000_000

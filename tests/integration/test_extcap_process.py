@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.extcap_runs import Reader, assert_complete, assert_sentence, run, started
-from tests.pcapng_reader import read_capture
+from tests.oracles.pcapng_reader import read_capture
+from tests.programs.extcap_runs import Reader, assert_complete, assert_sentence, run, started
 from tests.waiting import wait_until
-from usbip_capture import demo
 from usbip_capture import server as exporter
-from usbip_capture.demo import DemoServer
-from usbip_capture.hosts import Server
+from usbip_capture.demo import device as demo
+from usbip_capture.demo.device import DemoServer
+from usbip_capture.servers.address import ServerAddress
 
 # -- captures that end well
 
@@ -74,7 +74,7 @@ def test_a_signal_ends_it_and_gives_the_device_back(extcap: Path, tmp_path: Path
         assert process.stderr.read() == b""
     assert reader.ended.wait(10)
     assert_complete(reader.data, tmp_path)
-    wait_until("the device is free again", lambda: Server("127.0.0.1", port).devices())
+    wait_until("the device is free again", lambda: ServerAddress("127.0.0.1", port).devices())
     server.close()
 
 

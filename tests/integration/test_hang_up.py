@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import command_environment
-from tests.pcapng_reader import read_capture
-from tests.syslog_senders import Device
+from tests.fakes.syslog_senders import Device
+from tests.oracles.pcapng_reader import read_capture
+from tests.programs.commands import command_environment
 from tests.waiting import wait_until
-from usbip_capture.demo import DemoServer
+from usbip_capture.demo.device import DemoServer
 
 hangup = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="terminals do not hang up here")
 

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from tests.scripted_device import ScriptedDevice
-from tests.scripted_server import ScriptedServer, answer_devlist
+from tests.fakes.scripted_device import ScriptedDevice
+from tests.fakes.scripted_server import ScriptedServer, answer_devlist
 from usbip_capture.cli.main import main
 
 INTERFACE = bytes((9, 4, 0, 0, 2, 0xFF, 0, 0, 0))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.extcap_launcher import ROOT
+from tests.programs.extcap_launcher import ROOT
 
 PIP_FAILED = "pip could not install"
 

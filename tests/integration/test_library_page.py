@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.usbip_ports import environment
+from tests.programs.usbip_ports import environment
 
 ROOT = Path(__file__).parents[2]
 PAGES = {page: (ROOT / "docs" / page).read_text() for page in ("library.md", "serial.md")}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import command_environment, run_line
-from usbip_capture.demo import INFO, DemoDevice
+from tests.programs.commands import command_environment, run_line
+from usbip_capture.demo.device import INFO, DemoDevice
 from usbip_capture.server import Server
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.terminal_emulator import Terminal
+from tests.programs.terminal_emulator import Terminal
 
 #: Everything that writes to standard error in its own way, while three lines stand below.
 PROGRAM = """

@@ -11,20 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.serial_host import SerialHost
-from usbip_capture import demo
-from usbip_capture.demo_lsusb import add_directory
-from usbip_capture.devices.chapter9 import Descriptors
-from usbip_capture.devices.lsusb import parse_lsusb, read_lsusb
-from usbip_capture.devices.serial.acm import acm
-from usbip_capture.devices.serial.ch34x import ch34x
-from usbip_capture.devices.serial.cp210x import cp210x
-from usbip_capture.devices.serial.ftdi import ftdi
-from usbip_capture.devices.serial.line import Notebook
+from tests.fakes.serial_host import SerialHost
+from usbip_capture.demo import device as demo
+from usbip_capture.demo.lsusb import add_directory
 from usbip_capture.errors import ImportRefused, LocalProtocolError
-from usbip_capture.hosts import Selector
-from usbip_capture.hosts import Server as Remote
 from usbip_capture.server import Server
+from usbip_capture.servers.address import Selector
+from usbip_capture.servers.address import ServerAddress as Remote
+from usbip_capture.simulated.chapter9 import Descriptors
+from usbip_capture.simulated.lsusb import parse_lsusb, read_lsusb
+from usbip_capture.simulated.serial.acm import acm
+from usbip_capture.simulated.serial.ch34x import ch34x
+from usbip_capture.simulated.serial.cp210x import cp210x
+from usbip_capture.simulated.serial.ftdi import ftdi
+from usbip_capture.simulated.serial.line import Notebook
 from usbip_capture.uart.settings import LineSettings
 from usbip_capture.usb.info import Speed
 from usbip_capture.usb.setup import set_configuration

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tests import real_lsusb
-from tests.class_descriptors import CONFIGURATIONS
-from tests.real_lsusb import lsusb
-from usbip_capture.demo import DESCRIPTORS
+from tests.builders.class_descriptors import CONFIGURATIONS
+from tests.oracles import real_lsusb
+from tests.oracles.real_lsusb import lsusb
+from usbip_capture.demo.device import DESCRIPTORS
 from usbip_capture.describe.reading import Description, read_description
 from usbip_capture.describe.verbose import verbose
-from usbip_capture.devices.chapter9 import Descriptors
-from usbip_capture.devices.lsusb import parse_lsusb
-from usbip_capture.devices.simulated import SimulatedDevice
-from usbip_capture.pyusb_backend.handle import DeviceHandle
+from usbip_capture.host.handle import DeviceHandle
+from usbip_capture.simulated.chapter9 import Descriptors
+from usbip_capture.simulated.device import SimulatedDevice
+from usbip_capture.simulated.lsusb import parse_lsusb
 from usbip_capture.usb.descriptors import DeviceDescriptor, parse_configuration
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.setup import Setup

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 import usb.core
 
-from tests.scripted_server import ScriptedServer, answer_devlist, answer_import, read_exactly, ret_submit
+from tests.fakes.scripted_server import ScriptedServer, answer_devlist, answer_import, read_exactly, ret_submit
 from tests.waiting import wait_until
 from usbip_capture import get_backend
 from usbip_capture.cli.main import main
-from usbip_capture.demo import BULK_IN, DESCRIPTORS
+from usbip_capture.demo.device import BULK_IN, DESCRIPTORS
 from usbip_capture.errors import UsbipError
-from usbip_capture.hosts import Server
+from usbip_capture.servers.address import ServerAddress
 from usbip_capture.wire.structs import USBIP_CMD_SUBMIT
 
 # The example of the documentation of PyPI's `usbip`, on a port of its own.
@@ -59,7 +59,7 @@ def virtual(tmp_path: Path) -> Iterator[int]:
 
     def listed() -> bool:
         try:
-            return bool(Server("127.0.0.1", port).devices())
+            return bool(ServerAddress("127.0.0.1", port).devices())
         except UsbipError:
             return False
 

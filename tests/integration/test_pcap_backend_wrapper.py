@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import usb.core
 
-from tests.loopback_device import LoopbackServer, loopback_server
-from tests.pcapng_reader import CapturedRecord, read_capture
+from tests.fakes.loopback_device import LoopbackServer, loopback_server
+from tests.oracles.pcapng_reader import CapturedRecord, read_capture
 from usbip_capture import PcapBackendWrapper, PcapWriter, get_backend
-from usbip_capture.demo import BULK_IN, BULK_OUT, DESCRIPTORS, ISO_IN, ISO_OUT
+from usbip_capture.demo.device import BULK_IN, BULK_OUT, DESCRIPTORS, ISO_IN, ISO_OUT
 from usbip_capture.pyusb_backend import UsbipBackend
 from usbip_capture.usb.status import ECONNRESET, EPIPE, EPROTO
 from usbip_capture.usb.urb import TransferType

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.pcapng_reader import read_capture
-from tests.serial_server import SerialServer, serial_server
+from tests.fakes.serial_server import SerialServer, serial_server
+from tests.oracles.pcapng_reader import read_capture
 from tests.waiting import wait_until
 from usbip_capture.errors import ServerLost
-from usbip_capture.hosts import Selector, Server
 from usbip_capture.serial_port.port import SerialPort
 from usbip_capture.serial_port.url import PortUrl
+from usbip_capture.servers.address import Selector, ServerAddress
 
 TIMEOUT = 20.0
 
@@ -26,11 +26,11 @@ def server() -> Iterator[SerialServer]:
 
 
 def opened(server: SerialServer, pcap: str = "", reconnect: float = 0.0) -> SerialPort:
-    return SerialPort(PortUrl(Server("127.0.0.1", server.port), Selector("1-1"), pcap=pcap, reconnect=reconnect))
+    return SerialPort(PortUrl(ServerAddress("127.0.0.1", server.port), Selector("1-1"), pcap=pcap, reconnect=reconnect))
 
 
 def released(server: SerialServer) -> None:
-    wait_until("the device is back", lambda: Server("127.0.0.1", server.port).devices())
+    wait_until("the device is back", lambda: ServerAddress("127.0.0.1", server.port).devices())
 
 
 def test_a_driver_that_fails_costs_the_data_and_not_the_port(

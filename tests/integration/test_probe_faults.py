@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.scripted_device import ScriptedDevice, elsewhere
-from tests.scripted_server import ScriptedServer, ret_submit
+from tests.fakes.scripted_device import ScriptedDevice, elsewhere
+from tests.fakes.scripted_server import ScriptedServer, ret_submit
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter
 from usbip_capture.errors import ServerLost, UsbipError
-from usbip_capture.hosts import Selector, Server
 from usbip_capture.probe import ProbeEvents, ProbeSession, ProbeSettings
+from usbip_capture.servers.address import Selector, ServerAddress
 
 CONFIGURATIONS = 17  # of the device descriptor: bNumConfigurations
 
@@ -27,7 +27,7 @@ class Probe(ProbeEvents):
         self.stream = io.BytesIO()
         self.error: UsbipError | None = None
         self._server = ScriptedServer(device)
-        where = Server("127.0.0.1", self._server.port)
+        where = ServerAddress("127.0.0.1", self._server.port)
         self.session = ProbeSession(where, Selector("1-1"), ProbeSettings(**settings), self)
         self._thread = threading.Thread(target=self._run)
 

@@ -11,20 +11,22 @@ from typing import Any
 
 import pytest
 
-from tests.pcapng_reader import CapturedRecord, read_capture
-from tests.scripted_server import ScriptedServer, answer_import
+from tests.fakes.scripted_server import ScriptedServer, answer_import
+from tests.oracles.pcapng_reader import CapturedRecord, read_capture
 from tests.waiting import wait_until
-from usbip_capture import PcapWriter, demo, hosts
-from usbip_capture.demo import CDC_IN, KEYS_IN, DemoDevice
+from usbip_capture import PcapWriter
+from usbip_capture.demo import device as demo
+from usbip_capture.demo.device import CDC_IN, KEYS_IN, DemoDevice
 from usbip_capture.device import Transfer
-from usbip_capture.devices.chapter9 import Descriptors
-from usbip_capture.devices.simulated import SimulatedDevice
 from usbip_capture.errors import ServerLost, UsbipError
-from usbip_capture.hosts import Selector
 from usbip_capture.probe import ProbeSession, ProbeSettings
 from usbip_capture.probe.listen import MAX_ERRORS
 from usbip_capture.records.usbmon import UsbmonRecord
 from usbip_capture.server import Server
+from usbip_capture.servers import address as hosts
+from usbip_capture.servers.address import Selector
+from usbip_capture.simulated.chapter9 import Descriptors
+from usbip_capture.simulated.device import SimulatedDevice
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.status import ECONNRESET, EMSGSIZE, EPIPE, EPROTO
 from usbip_capture.usb.urb import Completion, TransferType
@@ -38,7 +40,7 @@ class Probe:
         self.writer = PcapWriter(self.stream)
         self.error: UsbipError | None = None
         selector = Selector.parse(settings.pop("device", ""))
-        server = hosts.Server("127.0.0.1", port, settings.pop("timeout", 5.0))
+        server = hosts.ServerAddress("127.0.0.1", port, settings.pop("timeout", 5.0))
         self.session = ProbeSession(server, selector, ProbeSettings(**settings))
         self.thread = threading.Thread(target=self._run)
         self.thread.start()

@@ -9,16 +9,17 @@ from dataclasses import replace
 
 import pytest
 
-from tests.scripted_server import ScriptedServer, answer_import
+from tests.fakes.scripted_server import ScriptedServer, answer_import
 from tests.waiting import wait_until
-from usbip_capture import PcapWriter, demo
-from usbip_capture.demo import DemoDevice, DemoServer
+from usbip_capture import PcapWriter
+from usbip_capture.demo import device as demo
+from usbip_capture.demo.device import DemoDevice, DemoServer
 from usbip_capture.device import Device, Transfer
 from usbip_capture.errors import UsbipError
-from usbip_capture.hosts import Server
 from usbip_capture.probe.group import ProbeGroup
 from usbip_capture.probe.listen import Listener
 from usbip_capture.probe.settings import ProbeSettings
+from usbip_capture.servers.address import ServerAddress
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.descriptors import parse_configuration
 from usbip_capture.usb.endpoints import EndpointMap
@@ -41,7 +42,7 @@ def test_stopped_while_it_connects() -> None:
         released.set()
 
     with ScriptedServer(script) as server:
-        group = ProbeGroup(Server("127.0.0.1", server.port), "1-1", ProbeSettings())
+        group = ProbeGroup(ServerAddress("127.0.0.1", server.port), "1-1", ProbeSettings())
         connects = threading.Thread(target=group.connect)
         connects.start()
         assert asked.wait(TIMEOUT)
@@ -64,7 +65,7 @@ def test_a_device_without_a_thread_is_an_error_and_the_others_are_captured(monke
 
     server.add(demo.INFO, DemoDevice)
     server.add(other, second)
-    group = ProbeGroup(Server(*server.listen("127.0.0.1", 0)), "all", ProbeSettings())
+    group = ProbeGroup(ServerAddress(*server.listen("127.0.0.1", 0)), "all", ProbeSettings())
     start, listening = threading.Thread.start, threading.Event()
 
     def refuse(thread: threading.Thread) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import simulated_programs as simulated
-from tests.commands import run_use
-from tests.pcapng_reader import read_capture
+from tests.fakes import simulated_programs as simulated
+from tests.oracles.pcapng_reader import read_capture
+from tests.programs.commands import run_use
 from usbip_capture.server import Server
 
 ROOT = Path(__file__).parents[2]

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.pcapng_reader import read_capture
-from tests.scripted_server import ScriptedServer, answer_import
-from tests.serial_server import SerialServer, open_port, serial_server
+from tests.fakes.scripted_server import ScriptedServer, answer_import
+from tests.fakes.serial_server import SerialServer, open_port, serial_server
+from tests.oracles.pcapng_reader import read_capture
 from tests.waiting import wait_until
-from usbip_capture.demo import DemoServer
-from usbip_capture.devices.serial.acm import acm
-from usbip_capture.devices.serial.cp210x import cp210x
-from usbip_capture.devices.serial.ftdi import ftdi
-from usbip_capture.devices.serial.line import Loopback, Notebook
+from usbip_capture.demo.device import DemoServer
+from usbip_capture.simulated.serial.acm import acm
+from usbip_capture.simulated.serial.cp210x import cp210x
+from usbip_capture.simulated.serial.ftdi import ftdi
+from usbip_capture.simulated.serial.line import Loopback, Notebook
 
 termios = pytest.importorskip("termios", reason="there are no terminals on Windows")
 serial = pytest.importorskip("serial", reason="pyserial, of the extra `serial`, is not installed")
@@ -68,7 +68,7 @@ def test_a_server_that_is_not_there_is_said() -> None:
 
 
 def test_a_device_that_is_not_serial_is_said() -> None:
-    from tests.pyusb_test_device import BUSID, pyusb_test_server
+    from tests.fakes.pyusb_test_device import BUSID, pyusb_test_server
 
     server = pyusb_test_server()
     try:

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.serial_server import SerialServer, open_port, serial_server
+from tests.fakes.serial_server import SerialServer, open_port, serial_server
 from tests.waiting import wait_until
-from usbip_capture.devices.serial.acm import acm
-from usbip_capture.devices.serial.ch34x import ch34x
-from usbip_capture.devices.serial.cp210x import cp210x
-from usbip_capture.devices.serial.ftdi import ftdi
-from usbip_capture.devices.serial.line import Loopback, Notebook
+from usbip_capture.simulated.serial.acm import acm
+from usbip_capture.simulated.serial.ch34x import ch34x
+from usbip_capture.simulated.serial.cp210x import cp210x
+from usbip_capture.simulated.serial.ftdi import ftdi
+from usbip_capture.simulated.serial.line import Loopback, Notebook
 from usbip_capture.uart.settings import LineErrors, LineSettings
 
 termios = pytest.importorskip("termios", reason="there are no terminals on Windows")

@@ -12,12 +12,12 @@ from typing import TypeAlias
 
 import pytest
 
-from tests.own_suites import own_suite
-from tests.serial_server import serial_server
-from tests.usbip_ports import environment
-from usbip_capture.devices.serial.acm import acm
-from usbip_capture.devices.serial.ftdi import ftdi
-from usbip_capture.devices.serial.line import Loopback
+from tests.fakes.serial_server import serial_server
+from tests.oracles.suites_of_others import own_suite
+from tests.programs.usbip_ports import environment
+from usbip_capture.simulated.serial.acm import acm
+from usbip_capture.simulated.serial.ftdi import ftdi
+from usbip_capture.simulated.serial.line import Loopback
 
 pytest.importorskip("serial", reason="pyserial, of the extra `serial`, is not installed")
 

@@ -15,12 +15,12 @@ import pytest
 import usb.core
 import usb.util
 
-from tests.loopback_device import LoopbackServer, loopback_server
-from tests.pcapng_reader import read_capture
-from tests.scripted_server import ScriptedServer, answer_devlist
+from tests.fakes.loopback_device import LoopbackServer, loopback_server
+from tests.fakes.scripted_server import ScriptedServer, answer_devlist
+from tests.oracles.pcapng_reader import read_capture
 from tests.waiting import wait_until
 from usbip_capture import get_backend
-from usbip_capture.demo import BULK_IN, BULK_OUT, ISO_IN
+from usbip_capture.demo.device import BULK_IN, BULK_OUT, ISO_IN
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.pyusb_backend import UsbipBackend
 from usbip_capture.usb.status import EPROTO

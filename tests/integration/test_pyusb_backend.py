@@ -13,12 +13,12 @@ import pytest
 import usb.core
 import usb.util
 
-from tests.pcapng_reader import read_capture
+from tests.oracles.pcapng_reader import read_capture
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter, get_backend
-from usbip_capture.demo import DemoServer
-from usbip_capture.hosts import Selector, Server
+from usbip_capture.demo.device import DemoServer
 from usbip_capture.pyusb_backend import UsbipBackend
+from usbip_capture.servers.address import Selector, ServerAddress
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_halt_is_cleared(dev: usb.core.Device) -> None:
 
 
 def test_a_device_in_use_elsewhere_can_still_be_found(port: int) -> None:
-    other = Server("127.0.0.1", port).import_device(Selector("1-1"))
+    other = ServerAddress("127.0.0.1", port).import_device(Selector("1-1"))
     with get_backend("127.0.0.1", port) as backend:
         assert usb.core.find(backend=backend) is None  # Linux servers do not list it
     other.close()
@@ -100,10 +100,10 @@ def test_dropping_the_device_gives_it_back(port: int) -> None:
     with get_backend("127.0.0.1", port) as backend:
         dev = usb.core.find(backend=backend)
         assert dev is not None
-        assert Server("127.0.0.1", port).devices() == []
+        assert ServerAddress("127.0.0.1", port).devices() == []
         del dev
         gc.collect()
-        wait_until("the device is listed again", lambda: Server("127.0.0.1", port).devices())
+        wait_until("the device is listed again", lambda: ServerAddress("127.0.0.1", port).devices())
 
 
 def test_an_unreachable_server_is_a_usb_error() -> None:

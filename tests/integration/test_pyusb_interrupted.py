@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.loopback_device import LoopbackServer, loopback_server
-from tests.pcapng_reader import read_capture
+from tests.fakes.loopback_device import LoopbackServer, loopback_server
+from tests.oracles.pcapng_reader import read_capture
 
 ROOT = Path(__file__).parents[2]
 BEGIN = """\

@@ -10,13 +10,13 @@ import pytest
 import usb.core
 import usb.util
 
-from tests.loopback_device import LoopbackDevice, loopback_server
+from tests.fakes.loopback_device import LoopbackDevice, loopback_server
 from tests.waiting import wait_until
 from usbip_capture import get_backend
-from usbip_capture.demo import BULK_IN, BULK_OUT
+from usbip_capture.demo.device import BULK_IN, BULK_OUT
 from usbip_capture.device import Transfer
 from usbip_capture.errors import LocalProtocolError
-from usbip_capture.hosts import Server
+from usbip_capture.servers.address import ServerAddress
 
 
 def test_reset_by_the_server_keeps_the_settings() -> None:
@@ -231,4 +231,4 @@ def test_ipv6() -> None:
         for host in ("::1", f"[::1]:{port}"):
             with get_backend(host, port) as backend:
                 assert usb.core.find(backend=backend).write(BULK_OUT, b"x") == 1
-        assert Server.parse("::1", port).devices()
+        assert ServerAddress.parse("::1", port).devices()

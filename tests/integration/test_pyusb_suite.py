@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.own_suites import own_suite
-from tests.pcapng_reader import read_capture
-from tests.pyusb_test_device import BUSID, pyusb_test_server
+from tests.fakes.pyusb_test_device import BUSID, pyusb_test_server
+from tests.oracles.pcapng_reader import read_capture
+from tests.oracles.suites_of_others import own_suite
 from tests.waiting import wait_until
-from usbip_capture.hosts import Server
+from usbip_capture.servers.address import ServerAddress
 from usbip_capture.usb.urb import TransferType
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +36,7 @@ def test_pyusb_s_own_tests_pass(suite: Path, tmp_path: Path, captured: bool) -> 
         done = subprocess.run(
             command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120, check=False
         )
-        exported = Server("127.0.0.1", port)
+        exported = ServerAddress("127.0.0.1", port)
         wait_until("the device is listed again", lambda: [info.busid for info in exported.devices()] == [BUSID])
     finally:
         server.close()

@@ -8,11 +8,12 @@ import struct
 import pytest
 import usb.core
 
-from tests.scripted_device import ScriptedDevice
-from tests.scripted_server import ScriptedServer, answer_devlist, read_exactly, ret_submit
+from tests.fakes.scripted_device import ScriptedDevice
+from tests.fakes.scripted_server import ScriptedServer, answer_devlist, read_exactly, ret_submit
 from usbip_capture import AsynchronousDevice, get_backend
-from usbip_capture.demo import BULK_IN
-from usbip_capture.pyusb_backend import asynchronous, handle
+from usbip_capture.demo.device import BULK_IN
+from usbip_capture.host import handle
+from usbip_capture.pyusb_backend import asynchronous
 from usbip_capture.usb.setup import Setup
 from usbip_capture.wire import structs
 

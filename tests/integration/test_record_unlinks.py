@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.pcapng_reader import CapturedInterface, CapturedRecord, read_items
-from tests.usbip_sessions import BULK_IN, unlink, unlink_reply
+from tests.builders.usbip_sessions import BULK_IN, unlink, unlink_reply
+from tests.oracles.pcapng_reader import CapturedInterface, CapturedRecord, read_items
 from usbip_capture import PcapWriter
-from usbip_capture.demo import CDC_NOTIFY, DemoServer
+from usbip_capture.demo.device import CDC_NOTIFY, DemoServer
 from usbip_capture.devices.remote import import_device
-from usbip_capture.net import connect
+from usbip_capture.net.connecting import connect
 from usbip_capture.records.usbmon import COMPLETE
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.info import DeviceInfo, Speed

@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 import usb.core
 
-from tests.pcapng_reader import read_capture
+from tests.oracles.pcapng_reader import read_capture
 from tests.waiting import wait_until
 from usbip_capture import get_backend
 from usbip_capture.cli.main import main
-from usbip_capture.demo import DemoServer
+from usbip_capture.demo.device import DemoServer
 from usbip_capture.live import registry
 
 CODE = "from usbip_capture.cli.main import main; import sys; sys.exit(main())"

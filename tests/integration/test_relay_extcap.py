@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import usb.core
 
-from tests.extcap_runs import Reader, assert_complete, assert_sentence, failing, started
-from tests.pcapng_reader import read_capture
-from tests.toolbar_pipes import Window
+from tests.oracles.pcapng_reader import read_capture
+from tests.programs.extcap_runs import Reader, assert_complete, assert_sentence, failing, started
+from tests.programs.toolbar_pipes import Window
 from tests.waiting import wait_until
 from usbip_capture import get_backend
 from usbip_capture.cli.main import main
-from usbip_capture.demo import DemoServer
+from usbip_capture.demo.device import DemoServer
 from usbip_capture.extcap.controls import (
     ADD,
     CLIENTS,

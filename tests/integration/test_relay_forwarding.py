@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.pcapng_reader import read_capture
-from tests.relayed_session import TIMEOUT, Ends, ends, play
-from tests.scripted_server import read_exactly
-from tests.tcp_recording import golden_sayings
-from tests.usbip_sessions import INFO, described, imported, session, traffic
-from tests.usbmon_comparison import compare
+from tests.builders.tcp_recording import golden_sayings
+from tests.builders.usbip_sessions import INFO, described, imported, session, traffic
+from tests.fakes.relayed_session import TIMEOUT, Ends, ends, play
+from tests.fakes.scripted_server import read_exactly
+from tests.oracles.pcapng_reader import read_capture
+from tests.oracles.usbmon_comparison import compare
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter
 from usbip_capture.relay import relay

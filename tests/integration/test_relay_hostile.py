@@ -12,19 +12,19 @@ from contextlib import closing
 
 import pytest
 
-import usbip_capture.demo
-from tests.relayed_session import TIMEOUT, ends, play
-from tests.scripted_server import read_exactly
-from tests.usbip_sessions import BULK_IN, INFO, described, imported, session, submit
+import usbip_capture.demo.device
+from tests.builders.usbip_sessions import BULK_IN, INFO, described, imported, session, submit
+from tests.fakes.relayed_session import TIMEOUT, ends, play
+from tests.fakes.scripted_server import read_exactly
 from tests.waiting import wait_until
 from usbip_capture.errors import ServerLost
-from usbip_capture.hosts import Server
 from usbip_capture.live import joining, registry
 from usbip_capture.relay import forwarding, observation, relay
 from usbip_capture.relay.listening import attach_hint, is_own_address, parse_networks
 from usbip_capture.relay.observation import Observation
 from usbip_capture.relay.relay import Relay
 from usbip_capture.relay.service import RelayService
+from usbip_capture.servers.address import ServerAddress
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.urb import TransferType, Urb
 from usbip_capture.wire.hindsight import Hindsight
@@ -54,9 +54,9 @@ def test_a_client_is_killed_while_a_server_that_is_no_tcp_takes_nothing(monkeypa
         far.append(end)
         return near
 
-    monkeypatch.setattr(usbip_capture.demo, "connect_demo", stuck)
+    monkeypatch.setattr(usbip_capture.demo.device, "connect_demo", stuck)
     monkeypatch.setattr(relay, "LAST_PATIENCE", 0.3)
-    with closing(Relay(Server("demo"), port=0)) as between:
+    with closing(Relay(ServerAddress("demo"), port=0)) as between:
         other, client = (socket.create_connection(("127.0.0.1", between.port), TIMEOUT) for _ in range(2))
         wait_until("both are there", lambda: len(between.clients) == 2)
         with other:
@@ -166,7 +166,7 @@ def test_a_fault_in_what_observes_cuts_nobody_off(owner: type, name: str, monkey
 
 
 def test_a_relay_that_has_ended_is_no_service_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    with closing(RelayService(Server("demo"), "127.0.0.1", 0)) as service:
+    with closing(RelayService(ServerAddress("demo"), "127.0.0.1", 0)) as service:
         assert not service.stopped
         monkeypatch.setattr(Relay, "_turn", fault)
         service.relay.drop(0)
@@ -199,7 +199,7 @@ def test_this_machine_may_connect_from_its_own_address() -> None:
         except OSError:
             pytest.skip("this machine has no address but loopback")
         own = probe.getsockname()[0]
-    with closing(Relay(Server("demo"), "0.0.0.0", 0, allow=parse_networks("192.0.2.0/24"))) as between:
+    with closing(Relay(ServerAddress("demo"), "0.0.0.0", 0, allow=parse_networks("192.0.2.0/24"))) as between:
         with socket.create_connection((own, between.port), TIMEOUT):
             wait_until("it is let in", lambda: between.clients)
         assert between.turned_away == 0
@@ -273,7 +273,7 @@ def stopping(service: RelayService) -> tuple[threading.Thread, list[BaseExceptio
 
 
 def test_a_relay_counts_as_stopped_when_it_is() -> None:
-    service = RelayService(Server("demo"), "127.0.0.1", 0)
+    service = RelayService(ServerAddress("demo"), "127.0.0.1", 0)
     thread, errors = stopping(service)
     service.wait_stopped()
     thread.join(0.5)
@@ -286,7 +286,7 @@ def test_a_relay_counts_as_stopped_when_it_is() -> None:
 
 def test_a_relay_that_does_not_stop_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joining, "_STOP_TIMEOUT", 0.3)
-    with closing(RelayService(Server("demo"), "127.0.0.1", 0)) as service:
+    with closing(RelayService(ServerAddress("demo"), "127.0.0.1", 0)) as service:
         thread, errors = stopping(service)
         thread.join(TIMEOUT)
         (error,) = errors
@@ -302,5 +302,5 @@ def test_the_hint_is_not_waited_for_where_there_is_no_thread(monkeypatch: pytest
         real(self)
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    with closing(RelayService(Server("demo"), "127.0.0.1", 0)) as service:
+    with closing(RelayService(ServerAddress("demo"), "127.0.0.1", 0)) as service:
         assert service.listed.is_set()

@@ -17,13 +17,12 @@ from pathlib import Path
 import pytest
 import usb.core
 
-from tests.pcapng_reader import read_capture
+from tests.oracles.pcapng_reader import read_capture
 from tests.waiting import wait_until
 from usbip_capture import get_backend
 from usbip_capture.capture.sinks import FileSink
-from usbip_capture.demo import BULK_IN, BULK_OUT, CDC_NOTIFY, DemoServer
+from usbip_capture.demo.device import BULK_IN, BULK_OUT, CDC_NOTIFY, DemoServer
 from usbip_capture.errors import CaptureError, LocalProtocolError, RemoteProtocolError, ServerLost
-from usbip_capture.hosts import Server
 from usbip_capture.live import joining, registry
 from usbip_capture.live.joining import JoinedCapture, JoinedState
 from usbip_capture.live.messages import Message
@@ -34,17 +33,18 @@ from usbip_capture.relay import background
 from usbip_capture.relay.captures import DESCRIPTORS
 from usbip_capture.relay.listening import parse_networks
 from usbip_capture.relay.service import RelayService
+from usbip_capture.servers.address import ServerAddress
 
 
 @pytest.fixture
-def demo() -> Iterator[Server]:
+def demo() -> Iterator[ServerAddress]:
     """A server on this machine."""
     with closing(DemoServer()) as server:
-        yield Server(*server.listen("127.0.0.1", 0))
+        yield ServerAddress(*server.listen("127.0.0.1", 0))
 
 
 @pytest.fixture
-def service(demo: Server) -> Iterator[RelayService]:
+def service(demo: ServerAddress) -> Iterator[RelayService]:
     with closing(RelayService(demo, "127.0.0.1", 0)) as found:
         yield found
 
@@ -241,7 +241,7 @@ def test_a_reader_that_never_reads_does_not_hold_up_the_device(service: RelaySer
     wait_until("the capture is over", lambda: not service.offer.captures)
 
 
-def test_a_long_path_is_no_obstacle(demo: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_path_is_no_obstacle(demo: ServerAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ("x" * 120)))
     with closing(RelayService(demo, "127.0.0.1", 0)) as service:
         joined = Joined(entry_of(service), tmp_path / "a.pcapng")
@@ -254,7 +254,7 @@ def test_a_long_path_is_no_obstacle(demo: Server, tmp_path: Path, monkeypatch: p
 # -- a process of its own
 
 
-def test_a_relay_in_the_background_lives_for_its_captures_and_clients(demo: Server, tmp_path: Path) -> None:
+def test_a_relay_in_the_background_lives_for_its_captures_and_clients(demo: ServerAddress, tmp_path: Path) -> None:
     entry = background.start(demo, "127.0.0.1", 0, "")
     joined = Joined(entry, tmp_path / "a.pcapng")
     backend = get_backend("127.0.0.1", int(entry.listen.rpartition(":")[2]))
@@ -271,7 +271,7 @@ def test_a_relay_in_the_background_lives_for_its_captures_and_clients(demo: Serv
         Joined(entry, tmp_path / "c.pcapng")
 
 
-def test_a_relay_that_is_killed_is_not_listed_any_more(demo: Server, tmp_path: Path) -> None:
+def test_a_relay_that_is_killed_is_not_listed_any_more(demo: ServerAddress, tmp_path: Path) -> None:
     entry = background.start(demo, "127.0.0.1", 0, "")
     joined = Joined(entry, tmp_path / "a.pcapng")
     os.kill(entry.pid, signal.SIGKILL)
@@ -282,7 +282,7 @@ def test_a_relay_that_is_killed_is_not_listed_any_more(demo: Server, tmp_path: P
         joining.stop(entry)
 
 
-def test_what_many_killed_relays_have_left_hides_no_other(demo: Server) -> None:
+def test_what_many_killed_relays_have_left_hides_no_other(demo: ServerAddress) -> None:
     registry.make_folder()
     folder = Path(registry.folder())
     dead = subprocess.Popen([sys.executable, "-c", ""])
@@ -298,17 +298,17 @@ def test_what_many_killed_relays_have_left_hides_no_other(demo: Server) -> None:
         used(first)
 
 
-def test_a_relay_on_ipv6_is_listed_with_its_address(demo: Server) -> None:
+def test_a_relay_on_ipv6_is_listed_with_its_address(demo: ServerAddress) -> None:
     with closing(RelayService(demo, "::1", 0)) as service:
         assert entry_of(service).display.endswith(f" at [::1]:{service.relay.port}")
 
 
-def test_a_port_that_is_taken_is_a_sentence(demo: Server) -> None:
+def test_a_port_that_is_taken_is_a_sentence(demo: ServerAddress) -> None:
     with pytest.raises(CaptureError, match=f"cannot listen on 127.0.0.1 port {demo.port}: the port is in use"):
         background.start(demo, "127.0.0.1", demo.port, "")
 
 
-def test_listening_to_others_needs_an_allow_list(demo: Server) -> None:
+def test_listening_to_others_needs_an_allow_list(demo: ServerAddress) -> None:
     with pytest.raises(LocalProtocolError, match="no authentication"):
         RelayService(demo, "0.0.0.0", 0)
     with closing(RelayService(demo, "0.0.0.0", 0, parse_networks("192.0.2.0/24"))) as service:

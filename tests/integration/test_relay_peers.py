@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 import usb.core
 
+from tests.fakes.simulated_programs import MODEM, Modem
 from tests.integration.test_other_servers import virtual
-from tests.pcapng_reader import read_capture
-from tests.simulated_programs import MODEM, Modem
+from tests.oracles.pcapng_reader import read_capture
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter, get_backend, server
-from usbip_capture.demo import BULK_IN, BULK_OUT, DemoServer
-from usbip_capture.hosts import Server
+from usbip_capture.demo.device import BULK_IN, BULK_OUT, DemoServer
 from usbip_capture.records.usbmon import COMPLETE, SUBMIT
 from usbip_capture.relay.relay import Relay
+from usbip_capture.servers.address import ServerAddress
 
 __all__ = ["virtual"]  # a fixture
 
@@ -50,7 +50,7 @@ client.shutdown()
 class Between:
     """A relay to a server, and its capture."""
 
-    def __init__(self, server: Server, path: Path) -> None:
+    def __init__(self, server: ServerAddress, path: Path) -> None:
         self._relay = Relay(server, port=0)
         self._writer = PcapWriter(path)
         self._tap = self._relay.capture(self._writer)
@@ -74,7 +74,7 @@ class Between:
 def between(tmp_path: Path) -> Iterator[Between]:
     with (
         closing(DemoServer()) as demo,
-        closing(Between(Server(*demo.listen("127.0.0.1", 0)), tmp_path / "out.pcapng")) as found,
+        closing(Between(ServerAddress(*demo.listen("127.0.0.1", 0)), tmp_path / "out.pcapng")) as found,
     ):
         yield found
 
@@ -100,7 +100,7 @@ def test_pyusb_usbip_backend(between: Between, tmp_path: Path) -> None:
 def test_serial_usbipclient(tmp_path: Path) -> None:
     with closing(server.Server()) as modems:
         modems.add(MODEM, Modem)
-        address = Server(*modems.listen("127.0.0.1", 0))
+        address = ServerAddress(*modems.listen("127.0.0.1", 0))
         with closing(Between(address, tmp_path / "out.pcapng")) as between:
             assert run("serial_usbipclient", SERIAL, between.port, tmp_path) == "once around\n"
             between.check(10)
@@ -116,7 +116,7 @@ def test_usbip_list(between: Between) -> None:
 
 
 def test_usbip_of_pypi_as_server(virtual: int, tmp_path: Path) -> None:
-    with closing(Between(Server("127.0.0.1", virtual), tmp_path / "out.pcapng")) as between:
+    with closing(Between(ServerAddress("127.0.0.1", virtual), tmp_path / "out.pcapng")) as between:
         with get_backend("127.0.0.1", between.port) as backend:
             device = usb.core.find(backend=backend)
             assert isinstance(device, usb.core.Device)

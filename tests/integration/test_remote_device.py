@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from tests.scripted_server import (
+from tests.fakes.scripted_server import (
     INFO,
     Script,
     ScriptedServer,
@@ -19,12 +19,12 @@ from tests.scripted_server import (
     ret_submit,
     ret_unlink,
 )
-from usbip_capture import net
 from usbip_capture.device import Transfer
 from usbip_capture.devices import remote
 from usbip_capture.devices.remote import RemoteDevice
 from usbip_capture.errors import DeviceNotFound, ImportRefused, RemoteProtocolError, ServerUnreachable, UsbipError
-from usbip_capture.hosts import Selector, Server
+from usbip_capture.net import connecting as net
+from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.usb.status import ECONNRESET, ESHUTDOWN
 from usbip_capture.usb.urb import Buffer, Completion, IsoPacket, TransferType, Urb
 from usbip_capture.wire import structs
@@ -37,7 +37,7 @@ def bulk_in(length: int = 64, endpoint: int = 0x81) -> Urb:
 
 
 def attach(server: ScriptedServer) -> RemoteDevice:
-    return Server("127.0.0.1", server.port, 2.0).import_device(Selector("1-1"))
+    return ServerAddress("127.0.0.1", server.port, 2.0).import_device(Selector("1-1"))
 
 
 def echo_lengths(sock: socket.socket) -> None:
@@ -184,12 +184,12 @@ def test_a_server_that_answers_an_earlier_connection_is_asked_again(stray: bytes
         sock.sendall(structs.OP_COMMON.pack(0x0111, structs.OP_REP_IMPORT, structs.OpStatus.DEV_BUSY))
 
     with ScriptedServer(wrong, wrong, busy, answer_import) as server:
-        device = Server("127.0.0.1", server.port).import_device(Selector(busid="1-1"))
+        device = ServerAddress("127.0.0.1", server.port).import_device(Selector(busid="1-1"))
         assert device.info.busid == "1-1"
         device.close()
     always = pytest.raises(RemoteProtocolError, match=r"earlier connection|handed over ''")
     with ScriptedServer(wrong) as server, always:
-        Server("127.0.0.1", server.port).import_device(Selector(busid="1-1"))
+        ServerAddress("127.0.0.1", server.port).import_device(Selector(busid="1-1"))
 
 
 def test_close_awaits_the_answers_to_its_unlinks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,17 +318,17 @@ BAD_SERVERS = {
 @pytest.mark.parametrize(("script", "words"), BAD_SERVERS.values(), ids=BAD_SERVERS.keys())
 def test_listing_bad_servers_gives_a_sentence_that_names_the_server(script: Script, words: str) -> None:
     with ScriptedServer(script) as server, pytest.raises(UsbipError, match=words) as caught:
-        Server("127.0.0.1", server.port, 0.3).devices()
+        ServerAddress("127.0.0.1", server.port, 0.3).devices()
     assert f"127.0.0.1:{server.port}" in str(caught.value)
 
 
 def test_unreachable_servers() -> None:
     with pytest.raises(ServerUnreachable, match="no-such-host"):
-        Server("no-such-host.invalid", timeout=5).devices()
+        ServerAddress("no-such-host.invalid", timeout=5).devices()
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(ServerUnreachable, match=f"port {port}"):
-        Server("127.0.0.1", port).devices()
+        ServerAddress("127.0.0.1", port).devices()
 
 
 def refuse(status: int) -> Script:
@@ -356,7 +356,7 @@ def test_unknown_busid_lists_what_there_is() -> None:
 
 def test_choosing_a_device() -> None:
     with ScriptedServer(answer_devlist) as server:
-        place = Server("127.0.0.1", server.port)
+        place = ServerAddress("127.0.0.1", server.port)
         assert place.find(Selector()) == INFO
         assert place.find(Selector.parse("1209:1")) == INFO
         with pytest.raises(DeviceNotFound, match=r"no device 303a:4004 .*1-1 \(1209:0001\)"):
@@ -410,14 +410,14 @@ def test_a_callback_that_raises_does_not_hold_up_who_waits() -> None:
     [("pi:3241", 3240, ("pi", 3241)), ("[::1]", 9, ("::1", 9)), (" DEMO ", 1, ("demo", 1)), ("::1", 7, ("::1", 7))],
 )
 def test_addresses_as_people_write_them(host: str, port: int, where: tuple[str, int]) -> None:
-    server = Server.parse(host, port)
+    server = ServerAddress.parse(host, port)
     assert (server.host, server.port) == where
 
 
 @pytest.mark.parametrize(("host", "port"), [("", 3240), ("pi", 0), ("pi", 65536), ("pi:port", 3240), ("[::1", 3240)])
 def test_addresses_that_are_none(host: str, port: int) -> None:
     with pytest.raises(ValueError, match=r"\w"):
-        Server.parse(host, port)
+        ServerAddress.parse(host, port)
 
 
 def test_interrupted_in_the_middle_of_a_reply_all_that_waits_fails() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import run_line
-from tests.pcapng_reader import read_capture
-from usbip_capture.demo import INFO, DemoDevice, DemoServer
+from tests.oracles.pcapng_reader import read_capture
+from tests.programs.commands import run_line
+from usbip_capture.demo.device import INFO, DemoDevice, DemoServer
 from usbip_capture.errors import CaptureError
 
 # Addresses of this machine on which the usual ports are free.

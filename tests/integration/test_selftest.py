@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.loopback_device import loopback_server
-from tests.pcapng_reader import read_capture
-from tests.scripted_server import ScriptedServer, answer_devlist, answer_import, read_exactly, ret_submit
+from tests.fakes.loopback_device import loopback_server
+from tests.fakes.scripted_server import ScriptedServer, answer_devlist, answer_import, read_exactly, ret_submit
+from tests.oracles.pcapng_reader import read_capture
 from usbip_capture.cli.main import main
-from usbip_capture.demo import DESCRIPTORS, DemoServer
+from usbip_capture.demo.device import DESCRIPTORS, DemoServer
 from usbip_capture.errors import ServerLost
-from usbip_capture.hosts import Server
 from usbip_capture.selftest.raw import RawSession
 from usbip_capture.selftest.wire_checks import get_device_descriptor
+from usbip_capture.servers.address import ServerAddress
 from usbip_capture.wire.structs import USBIP_CMD_SUBMIT
 
 
@@ -130,7 +130,7 @@ def test_a_server_that_drips_has_one_time_out_for_a_message(monkeypatch: pytest.
             sock.sendall(bytes([byte]))
 
     with ScriptedServer(drip) as server:
-        session = RawSession(Server("127.0.0.1", server.port, 5.0), "1-1")
+        session = RawSession(ServerAddress("127.0.0.1", server.port, 5.0), "1-1")
         now = [100.0]
         receive, asked = session._sock.recv, []
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.scripted_server import ScriptedServer, answer_devlist, read_exactly
-from tests.serial_server import SerialServer, serial_server
+from tests.fakes.scripted_server import ScriptedServer, answer_devlist, read_exactly
+from tests.fakes.serial_server import SerialServer, serial_server
 from tests.waiting import wait_until
 from usbip_capture import SerialClient
-from usbip_capture.devices.serial.acm import acm
-from usbip_capture.devices.serial.line import Loopback, Notebook
 from usbip_capture.errors import DeviceNotFound, ImportRefused, ResponseTimeout, ServerLost, ServerUnreachable
+from usbip_capture.simulated.serial.acm import acm
+from usbip_capture.simulated.serial.line import Loopback, Notebook
 from usbip_capture.uart.settings import LineSettings
 from usbip_capture.usbip_client import (
     HardwareID,

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.micropython_board import MicroPythonBoard
-from tests.pcapng_reader import read_capture
-from tests.serial_server import SerialServer, serial_server
-from tests.usbip_ports import environment
+from tests.fakes.micropython_board import MicroPythonBoard
+from tests.fakes.serial_server import SerialServer, serial_server
+from tests.oracles.pcapng_reader import read_capture
+from tests.programs.usbip_ports import environment
 from tests.waiting import wait_until
-from usbip_capture.devices.serial.acm import acm
-from usbip_capture.devices.serial.ftdi import ftdi
-from usbip_capture.devices.serial.line import Loopback
+from usbip_capture.simulated.serial.acm import acm
+from usbip_capture.simulated.serial.ftdi import ftdi
+from usbip_capture.simulated.serial.line import Loopback
 from usbip_capture.usb.urb import TransferType
 
 serial = pytest.importorskip("serial", reason="pyserial, of the extra `serial`, is not installed")

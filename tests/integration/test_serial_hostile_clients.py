@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.serial_server import SerialServer, serial_server
-from tests.usbip_ports import environment
+from tests.fakes.serial_server import SerialServer, serial_server
+from tests.programs.usbip_ports import environment
 
 serial = pytest.importorskip("serial", reason="pyserial, of the extra `serial`, is not installed")
 

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 import usb.core
 
-from tests.commands import run_line
-from tests.pcapng_reader import read_capture
+from tests.oracles.pcapng_reader import read_capture
+from tests.programs.commands import run_line
 from tests.waiting import wait_until
 from usbip_capture import get_backend
-from usbip_capture.demo import DESCRIPTORS, INFO, DemoDevice
-from usbip_capture.devices.chapter9 import StandardRequests
+from usbip_capture.demo.device import DESCRIPTORS, INFO, DemoDevice
 from usbip_capture.errors import DeviceNotFound
-from usbip_capture.hosts import Selector
-from usbip_capture.hosts import Server as RemoteServer
 from usbip_capture.server import Server
+from usbip_capture.servers.address import Selector
+from usbip_capture.servers.address import ServerAddress as RemoteServer
+from usbip_capture.simulated.chapter9 import StandardRequests
 from usbip_capture.usb.info import DeviceInfo
 
 NUMBERS = {"1-1": "A1", "1-2": "B 2,x", "1-3": ""}

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.scripted_server import read_exactly
+from tests.fakes.scripted_server import read_exactly
 from tests.waiting import wait_until
-from usbip_capture import demo
-from usbip_capture.demo import DemoServer
+from usbip_capture.demo import device as demo
+from usbip_capture.demo.device import DemoServer
 from usbip_capture.errors import CaptureError, ImportRefused
-from usbip_capture.hosts import Selector
-from usbip_capture.hosts import Server as Host
+from usbip_capture.servers.address import Selector
+from usbip_capture.servers.address import ServerAddress as Host
 from usbip_capture.usb.setup import get_descriptor
 from usbip_capture.usb.urb import Urb
 from usbip_capture.wire import structs
@@ -171,7 +171,7 @@ def test_debians_usbip_lists_the_demo(server: Host) -> None:
 def test_a_server_without_descriptors_listens_again_when_there_are_some() -> None:
     pytest.importorskip("resource", reason="this system has no limits for files")
     code = (
-        "import resource, sys; from usbip_capture.demo import DemoServer; import threading\n"
+        "import resource, sys; from usbip_capture.demo.device import DemoServer; import threading\n"
         "server = DemoServer(); print(server.listen('127.0.0.1', 0)[1], flush=True)\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24)); sys.stdin.read()"
     )

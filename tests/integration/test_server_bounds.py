@@ -13,16 +13,18 @@ from typing import Any
 
 import pytest
 
-from tests.scripted_server import read_exactly
+from tests.fakes.scripted_server import read_exactly
 from tests.waiting import wait_until
-from usbip_capture import demo, listening, net
-from usbip_capture.demo import BULK_IN, BULK_OUT, DemoDevice, DemoServer
+from usbip_capture.demo import device as demo
+from usbip_capture.demo.device import BULK_IN, BULK_OUT, DemoDevice, DemoServer
 from usbip_capture.device import Transfer
-from usbip_capture.devices.simulated import MAX_QUEUED
 from usbip_capture.errors import ImportRefused, UsbipError
-from usbip_capture.hosts import Selector
-from usbip_capture.hosts import Server as Host
+from usbip_capture.net import connecting as net
+from usbip_capture.net import listening
 from usbip_capture.server import Server, exporter
+from usbip_capture.servers.address import Selector
+from usbip_capture.servers.address import ServerAddress as Host
+from usbip_capture.simulated.device import MAX_QUEUED
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 from usbip_capture.wire import structs
 

@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.serial_host import SerialHost
+from tests.fakes.serial_host import SerialHost
 from tests.waiting import wait_until
 from usbip_capture.devices.devlist import list_devices
 from usbip_capture.devices.remote import import_device
-from usbip_capture.devices.serial.acm import USB_SERIAL_JTAG, acm
-from usbip_capture.devices.serial.ch34x import ch34x
-from usbip_capture.devices.serial.cp210x import cp210x
-from usbip_capture.devices.serial.exported import Adapter
-from usbip_capture.devices.serial.ftdi import ftdi
-from usbip_capture.devices.serial.line import Loopback, Notebook, NullModem, Peer
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.server import Server
+from usbip_capture.simulated.serial.acm import USB_SERIAL_JTAG, acm
+from usbip_capture.simulated.serial.ch34x import ch34x
+from usbip_capture.simulated.serial.cp210x import cp210x
+from usbip_capture.simulated.serial.exported import Adapter
+from usbip_capture.simulated.serial.ftdi import ftdi
+from usbip_capture.simulated.serial.line import Loopback, Notebook, NullModem, Peer
 from usbip_capture.uart.settings import LineErrors, LineSettings, ModemLines
 from usbip_capture.usb.status import EPIPE
 from usbip_capture.usb.urb import Urb

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import run_use
-from tests.serial_host import SerialHost
-from usbip_capture.demo_lsusb import add_directory
+from tests.fakes.serial_host import SerialHost
+from tests.programs.commands import run_use
+from usbip_capture.demo.lsusb import add_directory
 from usbip_capture.describe.reading import read_description
 from usbip_capture.describe.verbose import verbose
 from usbip_capture.device import Device
-from usbip_capture.devices.serial.ftdi import CHIPS, ftdi
-from usbip_capture.devices.serial.ftdi_pins import Eeprom
-from usbip_capture.devices.serial.line import Loopback, Notebook
-from usbip_capture.pyusb_backend.handle import DeviceHandle
+from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.server import Server
+from usbip_capture.simulated.serial.ftdi import CHIPS, ftdi
+from usbip_capture.simulated.serial.ftdi_pins import Eeprom
+from usbip_capture.simulated.serial.line import Loopback, Notebook
 from usbip_capture.usb.setup import Setup
 from usbip_capture.usb.status import EPIPE
 from usbip_capture.usb.urb import Completion, TransferType, Urb

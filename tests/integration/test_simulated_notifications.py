@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.serial_host import SerialHost
-from usbip_capture.devices.serial.acm import acm
-from usbip_capture.devices.serial.line import Loopback
-from usbip_capture.devices.simulated import SimulatedDevice
+from tests.fakes.serial_host import SerialHost
+from usbip_capture.simulated.device import SimulatedDevice
+from usbip_capture.simulated.serial.acm import acm
+from usbip_capture.simulated.serial.line import Loopback
 from usbip_capture.uart.settings import ModemLines
 from usbip_capture.usb.setup import Setup
 from usbip_capture.usb.status import EOVERFLOW

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import run_line
-from tests.pcapng_reader import read_capture
+from tests.oracles.pcapng_reader import read_capture
+from tests.programs.commands import run_line
 
 CONTROL = "control demo --bm-request-type 0x80 --b-request 6 --w-value 0x100 --length 18"
 TO_STANDARD_OUTPUT = {

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import command_environment, run_line
-from tests.evil_server import EVIL, EVIL_BUSIDS, GOOD, REFUSED, UNKNOWN_STATUS, EvilServer
-from tests.pcapng_reader import CapturedInterface, CapturedRecord, read_items
-from tests.tcp_recording import recording, segments
-from tests.usbip_sessions import BULK_IN, INFO, imported, reply, submit
+from tests.builders.tcp_recording import recording, segments
+from tests.builders.usbip_sessions import BULK_IN, INFO, imported, reply, submit
+from tests.fakes.evil_server import EVIL, EVIL_BUSIDS, GOOD, REFUSED, UNKNOWN_STATUS, EvilServer
+from tests.oracles.pcapng_reader import CapturedInterface, CapturedRecord, read_items
+from tests.programs.commands import command_environment, run_line
 from usbip_capture.cli.commands import COMMANDS
 from usbip_capture.cli.discover import lines
 from usbip_capture.cli.terminal import Paint
-from usbip_capture.discovery.mdns import DiscoveredServer
+from usbip_capture.servers.mdns import DiscoveredServer
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 
 DEVICES = (*EVIL_BUSIDS, GOOD, REFUSED, UNKNOWN_STATUS, "9-9")

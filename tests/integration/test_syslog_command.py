@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pcapng_reader import read_capture
-from tests.syslog_senders import Device, esp
+from tests.fakes.syslog_senders import Device, esp
+from tests.oracles.pcapng_reader import read_capture
 
 ROOT = Path(__file__).parents[2]
 CLOCK = r"\d\d:\d\d:\d\d\.\d{3}"

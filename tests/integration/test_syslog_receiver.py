@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pcapng_reader import CapturedInterface, CapturedRecord, read_capture, read_items
-from tests.syslog_senders import Device, Messages, certificate, esp, port_of
+from tests.fakes.syslog_senders import Device, Messages, certificate, esp, port_of
+from tests.oracles.pcapng_reader import CapturedInterface, CapturedRecord, read_capture, read_items
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter, SyslogReceiver
 from usbip_capture.collector import connecting, listening

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.syslog_senders import Messages, certificate, port_of
+from tests.fakes.syslog_senders import Messages, certificate, port_of
 from tests.waiting import wait_until
 from usbip_capture import SyslogReceiver
 from usbip_capture.syslog.message import RFC3164, RFC5424

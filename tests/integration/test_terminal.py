@@ -8,7 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from tests.commands import command_environment
+from tests.programs.commands import command_environment
 
 
 def on_a_terminal(line: str, folder: Path, **more: str) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.extcap_runs import started
-from tests.pcapng_reader import read_capture
-from tests.toolbar_pipes import Window
+from tests.oracles.pcapng_reader import read_capture
+from tests.programs.extcap_runs import started
+from tests.programs.toolbar_pipes import Window
 from tests.waiting import wait_until
 from usbip_capture.extcap.controls import (
     ADD,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.usbip_ports import ROOT, environment
+from tests.programs.usbip_ports import ROOT, environment
 
 pytest.importorskip("serial", reason="pyserial, of the extra `serial`, is not installed")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.loopback_device import LoopbackServer, loopback_server
-from tests.pcapng_reader import read_capture
+from tests.fakes.loopback_device import LoopbackServer, loopback_server
+from tests.oracles.pcapng_reader import read_capture
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.extcap_launcher import wireshark_environment
 from tests.kernel.conftest import Plug
 from tests.kernel.rig import Guest
+from tests.programs.extcap_launcher import wireshark_environment
 from usbip_capture.devices.remote import import_device
-from usbip_capture.net import connect
+from usbip_capture.net.connecting import connect
 
 pytestmark = [pytest.mark.kernel, pytest.mark.wireshark]
 

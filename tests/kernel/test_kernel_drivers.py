@@ -9,15 +9,15 @@ import pytest
 
 from tests.kernel.rig import Guest
 from tests.waiting import wait_until
-from usbip_capture.devices.chapter9 import Descriptors
-from usbip_capture.devices.serial.acm import acm
-from usbip_capture.devices.serial.adapter import SimulatedAdapter
-from usbip_capture.devices.serial.ch34x import ch34x
-from usbip_capture.devices.serial.cp210x import cp210x
-from usbip_capture.devices.serial.exported import Adapter
-from usbip_capture.devices.serial.ftdi import ftdi
-from usbip_capture.devices.serial.line import Notebook, Peer
 from usbip_capture.server import Server
+from usbip_capture.simulated.chapter9 import Descriptors
+from usbip_capture.simulated.serial.acm import acm
+from usbip_capture.simulated.serial.adapter import SimulatedAdapter
+from usbip_capture.simulated.serial.ch34x import ch34x
+from usbip_capture.simulated.serial.cp210x import cp210x
+from usbip_capture.simulated.serial.exported import Adapter
+from usbip_capture.simulated.serial.ftdi import ftdi
+from usbip_capture.simulated.serial.line import Notebook, Peer
 from usbip_capture.uart import cdc_acm as acm_chip
 from usbip_capture.uart import ch34x as ch_chip
 from usbip_capture.uart import cp210x as cp_chip

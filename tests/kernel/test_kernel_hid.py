@@ -9,11 +9,11 @@ import pytest
 from tests.integration.test_lsusb_verbose import GAMEPAD, KEYBOARD, hid
 from tests.kernel.rig import Guest
 from tests.waiting import wait_until
-from usbip_capture.demo_lsusb import add_directory
+from usbip_capture.demo.lsusb import add_directory
 from usbip_capture.describe.reading import Description
 from usbip_capture.describe.verbose import verbose
-from usbip_capture.devices.lsusb import parse_lsusb
 from usbip_capture.server import Server
+from usbip_capture.simulated.lsusb import parse_lsusb
 from usbip_capture.usb.descriptors import DeviceDescriptor, parse_configuration
 from usbip_capture.usb.info import DeviceInfo, Speed
 

@@ -12,8 +12,8 @@ from tests.kernel.conftest import Plug
 from tests.kernel.rig.guest import Guest
 from usbip_capture.describe.reading import read_description
 from usbip_capture.describe.verbose import verbose
-from usbip_capture.hosts import Selector, Server
-from usbip_capture.pyusb_backend.exported import ImportedSource
+from usbip_capture.host.exported import ImportedSource
+from usbip_capture.servers.address import Selector, ServerAddress
 
 _REPORT = re.compile(r" +(Report Descriptor|Item\(|\*\* UNAVAILABLE)| {28}")
 
@@ -32,7 +32,7 @@ _REPORT = re.compile(r" +(Report Descriptor|Item\(|\*\* UNAVAILABLE)| {28}")
 )
 def test_as_lsusb_prints_it(guest: Guest, plug: Plug, disk: Path, kind: str, bus: str) -> None:
     busid = plug(kind, bus, file=disk if kind == "storage" else None)
-    server = Server("127.0.0.1", guest.usbip_port)
+    server = ServerAddress("127.0.0.1", guest.usbip_port)
     info = server.find(Selector(busid))
     theirs = guest.run(f"lsusb -v -s {info.busnum}:{info.devnum}", check=False).text
     device = server.import_device(Selector(busid))

@@ -15,10 +15,10 @@ import pytest
 import usb.core
 import usb.util
 
-from tests.commands import run_use
 from tests.kernel.conftest import Plug
 from tests.kernel.rig import FakeDevice, Guest
 from tests.kernel.rig.fakedev import BULK_IN, BULK_OUT, INTERRUPT_IN, ISO_IN, SEND_REPORTS, STALL_BULK_IN
+from tests.programs.commands import run_use
 from usbip_capture import AsynchronousDevice, PcapWriter, get_backend
 from usbip_capture.cli.main import main
 from usbip_capture.pyusb_backend import UsbipBackend

@@ -14,13 +14,13 @@ import pytest
 from tests.kernel.conftest import Plug
 from tests.kernel.rig import FakeDevice, Guest, RigError
 from tests.kernel.rig.usbmon import recorded
-from tests.pcapng_reader import read_capture
-from tests.usbmon_comparison import compare
+from tests.oracles.pcapng_reader import read_capture
+from tests.oracles.usbmon_comparison import compare
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter
-from usbip_capture.hosts import Server
 from usbip_capture.relay.captures import DESCRIPTORS, IN_FLIGHT
 from usbip_capture.relay.relay import Relay
+from usbip_capture.servers.address import ServerAddress
 
 pytestmark = pytest.mark.kernel
 
@@ -47,7 +47,7 @@ class Relayed:
         self.client, self._guest, self._busid = client, guest, busid
         self.ours, self.reference = folder / "ours.pcapng", folder / "client.pcap"
         client.run("modprobe vhci-hcd")
-        self.relay = stack.enter_context(closing(Relay(Server("127.0.0.1", guest.usbip_port), port=0)))
+        self.relay = stack.enter_context(closing(Relay(ServerAddress("127.0.0.1", guest.usbip_port), port=0)))
         stack.enter_context(recorded(client, client.bus("vhci"), self.reference))
         self.writer = stack.enter_context(PcapWriter(self.ours))
         tap = self.relay.capture(self.writer)
@@ -198,7 +198,7 @@ def test_captures_come_and_go_while_the_disk_stays(
 
 
 def test_a_server_that_refuses_says_so_through_the_relay(guest: Guest, client: Guest) -> None:
-    with closing(Relay(Server("127.0.0.1", guest.usbip_port), port=0)) as relay:
+    with closing(Relay(ServerAddress("127.0.0.1", guest.usbip_port), port=0)) as relay:
         with pytest.raises(RigError, match="Attach Request"):
             client.attach(relay.port, "9-9")
         wait_until("the relay lets go", lambda: not relay.busy)

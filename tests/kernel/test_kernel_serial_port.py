@@ -12,7 +12,7 @@ import pytest
 
 from tests.kernel.conftest import Plug
 from tests.kernel.rig import Guest
-from tests.pcapng_reader import read_capture
+from tests.oracles.pcapng_reader import read_capture
 from tests.waiting import wait_until
 
 serial = pytest.importorskip("serial", reason="pyserial, of the extra `serial`, is not installed")

@@ -16,12 +16,12 @@ from tests.kernel.conftest import Plug
 from tests.kernel.rig import FakeDevice, Guest
 from tests.kernel.rig.fakedev import BULK_IN, BULK_OUT, FAIL_ISO_IN, INTERRUPT_IN, ISO_IN, SEND_REPORTS, STALL_BULK_IN
 from tests.kernel.rig.usbmon import recorded
-from tests.usbmon_comparison import Report, compare
+from tests.oracles.usbmon_comparison import Report, compare
 from usbip_capture import PcapWriter
 from usbip_capture.cli.main import main
 from usbip_capture.device import Transfer
 from usbip_capture.devices.remote import import_device
-from usbip_capture.net import connect
+from usbip_capture.net.connecting import connect
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.setup import clear_halt, get_descriptor, set_configuration, set_interface
 from usbip_capture.usb.urb import FLAG_DIR_IN, SHORT_NOT_OK, ZERO_PACKET, IsoPacket, TransferType, Urb

@@ -23,7 +23,7 @@ from tests.kernel.rig.fakedev import BULK_IN, BULK_OUT, FAIL_ISO_IN, INTERRUPT_I
 from usbip_capture.device import Transfer
 from usbip_capture.devices.devlist import list_devices
 from usbip_capture.devices.remote import RemoteDevice, import_device
-from usbip_capture.net import connect
+from usbip_capture.net.connecting import connect
 from usbip_capture.usb.status import EPIPE
 from usbip_capture.usb.urb import FLAG_DIR_IN, Completion, IsoPacket, TransferType, Urb
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import command_environment, run_line
-from tests.extcap_launcher import wireshark_environment
-from tests.virtual_screen import virtual_screen
+from tests.programs.commands import command_environment, run_line
+from tests.programs.extcap_launcher import wireshark_environment
+from tests.programs.virtual_screen import virtual_screen
 from tests.waiting import wait_until
 
 pytestmark = [

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.extcap_launcher import ROOT, wireshark_environment
-from tests.virtual_screen import virtual_screen
+from tests.programs.extcap_launcher import ROOT, wireshark_environment
+from tests.programs.virtual_screen import virtual_screen
 from tests.waiting import wait_until
 
 pytestmark = [

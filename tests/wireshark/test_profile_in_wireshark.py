@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.extcap_launcher import ROOT, wireshark_environment
+from tests.programs.extcap_launcher import ROOT, wireshark_environment
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.installation import profile
 from usbip_capture.usb.info import DeviceInfo, Speed

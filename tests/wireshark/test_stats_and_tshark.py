@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.capture_files import Shown, classic, read_classic, usbpcap, without_padding
+from tests.builders.capture_files import Shown, classic, read_classic, usbpcap, without_padding
 from usbip_capture.report.measure import measure
 from usbip_capture.report.text import text_report
 from usbip_capture.usb.urb import DIR_IN

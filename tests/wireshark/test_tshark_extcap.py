@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.extcap_launcher import ROOT, render_launcher, wireshark_environment
-from tests.scripted_server import ScriptedServer, answer_import
-from usbip_capture.demo import DemoServer
+from tests.fakes.scripted_server import ScriptedServer, answer_import
+from tests.programs.extcap_launcher import ROOT, render_launcher, wireshark_environment
+from usbip_capture.demo.device import DemoServer
 
 pytestmark = [
     pytest.mark.wireshark,

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.extcap_launcher import ROOT, wireshark_environment
-from tests.syslog_senders import Device, esp
+from tests.fakes.syslog_senders import Device, esp
+from tests.programs.extcap_launcher import ROOT, wireshark_environment
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter, SyslogReceiver
-from usbip_capture.demo import DemoServer
+from usbip_capture.demo.device import DemoServer
 
 pytestmark = [
     pytest.mark.wireshark,

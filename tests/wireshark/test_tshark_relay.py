@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import usb.core
 
-from tests.extcap_launcher import wireshark_environment
+from tests.programs.extcap_launcher import wireshark_environment
+from tests.programs.wireshark_window import DROP, Window, wireshark
 from tests.waiting import wait_until
-from tests.wireshark_window import DROP, Window, wireshark
 from usbip_capture import get_backend
 from usbip_capture.cli.main import main
-from usbip_capture.demo import DemoServer
+from usbip_capture.demo.device import DemoServer
 from usbip_capture.live import registry
 
 pytestmark = [

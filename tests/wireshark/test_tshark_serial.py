@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.serial_server import open_port, serial_server
-from usbip_capture.devices.serial.ftdi import ftdi
-from usbip_capture.devices.serial.line import Loopback
+from tests.fakes.serial_server import open_port, serial_server
+from usbip_capture.simulated.serial.ftdi import ftdi
+from usbip_capture.simulated.serial.line import Loopback
 
 pytest.importorskip("serial", reason="pyserial, of the extra `serial`, is not installed")
 pytestmark = [

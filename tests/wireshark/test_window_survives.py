@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.extcap_launcher import ROOT, render_launcher
+from tests.programs.extcap_launcher import ROOT, render_launcher
+from tests.programs.wireshark_window import Window, wireshark
 from tests.waiting import wait_until
-from tests.wireshark_window import Window, wireshark
 
 pytestmark = pytest.mark.wireshark
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import wireshark_window as places
+from tests.programs import wireshark_window as places
+from tests.programs.wireshark_window import Window, wireshark
 from tests.waiting import wait_until
-from tests.wireshark_window import Window, wireshark
-from usbip_capture.demo import DemoServer
+from usbip_capture.demo.device import DemoServer
 
 pytestmark = pytest.mark.wireshark
 

@@ -23,9 +23,9 @@ from usbip_capture.capture.unlinks import UnlinkChannel
 from usbip_capture.capture.wall_clock import WallClock
 from usbip_capture.errors import CaptureError
 from usbip_capture.filters.language import Filter
-from usbip_capture.forks import disown_in_children
 from usbip_capture.records.pcapng import Section, pack_packet
 from usbip_capture.records.upper_pdu import pack_remark
+from usbip_capture.system.forks import disown_in_children
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.urb import Buffer
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from usbip_capture.errors import CaptureError
-from usbip_capture.private_files import check_owner, open_private
+from usbip_capture.system.private_files import check_owner, open_private
 from usbip_capture.usb.urb import Buffer
 
 if TYPE_CHECKING:

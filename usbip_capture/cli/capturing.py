@@ -23,9 +23,9 @@ from usbip_capture.cli.said import reported
 from usbip_capture.cli.session import chosen_devices, log_of
 from usbip_capture.cli.terminal import Waiting, fresh_line, is_terminal, tell
 from usbip_capture.device import Device
-from usbip_capture.hosts import DEMO, Server
 from usbip_capture.probe import ProbeEvents, ProbeGroup, ProbeSettings
 from usbip_capture.report.units import count
+from usbip_capture.servers.address import DEMO, ServerAddress
 from usbip_capture.usb.info import DeviceInfo
 
 #: Seconds between two looks of the live view.
@@ -41,7 +41,7 @@ _IMPORTED, _ENDED = "imported", "ended"
 class Capturing:
     """One capture, as `args` of the command ask for it."""
 
-    def __init__(self, args: argparse.Namespace, server: Server, rotation: Rotation | None) -> None:
+    def __init__(self, args: argparse.Namespace, server: ServerAddress, rotation: Rotation | None) -> None:
         self._args = args
         self._server = server
         self._rotation = rotation
@@ -183,7 +183,7 @@ class Capturing:
 class _Events(ProbeEvents):
     """Starts the clock with the first device, and lets the view see the URBs."""
 
-    def __init__(self, server: Server, messages: SimpleQueue[str], view: LiveView | None) -> None:
+    def __init__(self, server: ServerAddress, messages: SimpleQueue[str], view: LiveView | None) -> None:
         self._server = server
         self._messages = messages
         self._view = view
@@ -194,7 +194,7 @@ class _Events(ProbeEvents):
     def product(self, info: DeviceInfo, name: str) -> None:
         if self._server.host == DEMO:
             return
-        from usbip_capture.discovery import memory
+        from usbip_capture.servers import memory
 
         server, vid_pid = self._server, "{:04x}:{:04x}".format(*info.vid_pid)
 

@@ -8,7 +8,7 @@ TYPE_CHECKING = False  # not from typing: that module alone takes as long to imp
 if TYPE_CHECKING:
     import argparse
 
-    from usbip_capture.cli.parsing import Parser
+    from usbip_capture.options.parsing import Parser
 
 #: Name -> what it is for, in the order of the help. The module `usbip_capture.cli.<name>` has it.
 COMMANDS = {
@@ -76,7 +76,7 @@ def parse(command: str, given: list[str]) -> argparse.Namespace:
 
 
 def _of_command(made: Parser, command: str) -> Parser:
-    from usbip_capture.cli.parsing import subparsers
+    from usbip_capture.options.parsing import subparsers
 
     return subparsers(made)[command]
 
@@ -84,7 +84,7 @@ def _of_command(made: Parser, command: str) -> Parser:
 def parser(command: str = "") -> Parser:
     """The parser of one command, or of the program's overview."""
     from usbip_capture.cli.groups import HelpFormatter
-    from usbip_capture.cli.parsing import Parser
+    from usbip_capture.options.parsing import Parser
 
     made = Parser(
         prog="usbip-capture",

@@ -78,8 +78,8 @@ def _actions(parser: argparse.ArgumentParser) -> Iterable[argparse.Action]:
 
 
 def _servers(**given: object) -> list[str]:
-    from usbip_capture.discovery.known import known_servers
-    from usbip_capture.hosts import DEMO
+    from usbip_capture.servers.address import DEMO
+    from usbip_capture.servers.known import known_servers
 
     return [DEMO, *dict.fromkeys(name for server in known_servers() for name in _names(server.name, server.address))]
 
@@ -99,17 +99,17 @@ def _names(name: str, address: str) -> list[str]:
 
 
 def _busids(parsed_args: argparse.Namespace, **given: object) -> list[str]:
-    from usbip_capture.discovery.known import read_cache
     from usbip_capture.errors import UsbipError
-    from usbip_capture.hosts import DEMO, Server
+    from usbip_capture.servers.address import DEMO, ServerAddress
+    from usbip_capture.servers.known import read_cache
 
     host = _host(parsed_args) or getattr(parsed_args, "server", None) or ""
     try:
-        server = Server.parse(host)
+        server = ServerAddress.parse(host)
     except UsbipError:
         return []
     if server.host == DEMO:
-        from usbip_capture.demo import BUSID
+        from usbip_capture.demo.device import BUSID
 
         return [BUSID]
     return [device.busid for device in read_cache().devices.get((server.host, server.port), [])]

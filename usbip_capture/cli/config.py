@@ -6,11 +6,12 @@ import argparse
 import json
 import os
 
-from usbip_capture.address import DEFAULT_PORT, format_address
 from usbip_capture.cli.exits import DONE, FAILED
 from usbip_capture.cli.groups import add_command, add_json
 from usbip_capture.cli.terminal import say, tell
-from usbip_capture.configuration import (
+from usbip_capture.errors import LocalProtocolError
+from usbip_capture.net.address import DEFAULT_PORT, format_address
+from usbip_capture.servers.configuration import (
     CONFIGURATION,
     ENVIRONMENT,
     SERVERS_VARIABLE,
@@ -18,8 +19,7 @@ from usbip_capture.configuration import (
     configuration_path,
     configured,
 )
-from usbip_capture.errors import LocalProtocolError
-from usbip_capture.shown import one_line
+from usbip_capture.system.shown import one_line
 
 _EXAMPLES = """\
   usbip-capture config                                what is configured, and where

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from usbip_capture.configuration import (
+from usbip_capture.errors import LocalProtocolError, UsbipError
+from usbip_capture.servers.configuration import (
     CONFIGURATION,
     MAX_BYTES,
     SERVERS_TABLE,
@@ -16,9 +17,8 @@ from usbip_capture.configuration import (
     split_key,
     split_string,
 )
-from usbip_capture.errors import LocalProtocolError, UsbipError
-from usbip_capture.replacement import Replacement
-from usbip_capture.shown import one_line
+from usbip_capture.system.replacement import Replacement
+from usbip_capture.system.shown import one_line
 
 
 def add_server(name: str, address: str) -> str:

@@ -18,9 +18,9 @@ from usbip_capture.cli.probe import add_control_timeout
 from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording
 from usbip_capture.cli.terminal import say
 from usbip_capture.cli.values import data_hex, number8, number16
-from usbip_capture.durations import milliseconds
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.report.units import count
+from usbip_capture.system.durations import milliseconds
 
 _EXAMPLES = """\
   usbip-capture control demo 80 06 0100 0 18         GET_DESCRIPTOR: the device descriptor, 18 bytes

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from usbip_capture import console
 from usbip_capture.cli.groups import HelpFormatter
 from usbip_capture.cli.terminal import CLEAR_LINE, takes_escapes, tell
 from usbip_capture.cli.values import port
-from usbip_capture.console import INTERRUPTED
 from usbip_capture.errors import CaptureError
 from usbip_capture.report.units import count
+from usbip_capture.system import console
+from usbip_capture.system.console import INTERRUPTED
 
 if TYPE_CHECKING:
     from usbip_capture.capture.sinks import Sink
@@ -178,7 +178,7 @@ def _report(converter: Converter, source: Source) -> int:
 
 
 def _no_tcp(source: Source, link_types: list[int]) -> CaptureError:
-    from usbip_capture.report.link_types import link_type_label
+    from usbip_capture.recordings.link_types import link_type_label
 
     kinds = " and ".join(
         f"link type {kind}{_USB[kind]}" if kind in _USB else link_type_label(kind) for kind in link_types

@@ -8,14 +8,14 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
 from usbip_capture.cli.groups import add_command
 from usbip_capture.cli.syslog import DEFAULT_PORT as LOG_PORT
 from usbip_capture.cli.terminal import say, tell
 from usbip_capture.errors import CaptureError
+from usbip_capture.net.address import DEFAULT_PORT, format_address, parse_address
 
 if TYPE_CHECKING:
-    from usbip_capture.demo import DemoServer
+    from usbip_capture.demo.device import DemoServer
 
 
 _EXAMPLES = """\
@@ -56,7 +56,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def serve(listen: str, log_listen: str | None, lsusb: str | None) -> int:
     """Serve until interrupted; the exit code. Raises UsbipError."""
-    from usbip_capture.demo import BUSID, DemoServer
+    from usbip_capture.demo.device import BUSID, DemoServer
 
     server = DemoServer()
     added = _add_devices(server, lsusb) if lsusb else []
@@ -88,7 +88,7 @@ def serve(listen: str, log_listen: str | None, lsusb: str | None) -> int:
 
 def _add_devices(server: DemoServer, directory: str) -> list[str]:
     """What was added, as lines to read."""
-    from usbip_capture.demo_lsusb import add_directory
+    from usbip_capture.demo.lsusb import add_directory
 
     return [f"{info}" for info in add_directory(server, Path(directory), _note)]
 

@@ -12,10 +12,10 @@ from usbip_capture.cli.exits import DONE, FAILED
 from usbip_capture.cli.groups import add_browsing, add_command, add_json, add_old_name
 from usbip_capture.cli.terminal import BOLD, DIM, Paint, Waiting, tell
 from usbip_capture.cli.values import wait
-from usbip_capture.shown import one_line
+from usbip_capture.system.shown import one_line
 
 if TYPE_CHECKING:
-    from usbip_capture.discovery.mdns import DiscoveredServer
+    from usbip_capture.servers.mdns import DiscoveredServer
 
 _EXAMPLES = """\
   usbip-capture discover                 look for three seconds
@@ -44,8 +44,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Print servers until the time is over; the exit code. Raises ServerUnreachable."""
-    from usbip_capture.discovery import memory
-    from usbip_capture.discovery.mdns import browsing
+    from usbip_capture.servers import memory
+    from usbip_capture.servers.mdns import browsing
 
     found: dict[str, DiscoveredServer] = {}
     lock = threading.Lock()
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 def lines(server: DiscoveredServer, paint: Paint) -> list[str]:
     """A server as people read it: address, name; other addresses and TXT data below."""
-    from usbip_capture.address import format_address
+    from usbip_capture.net.address import format_address
 
     where = one_line(format_address(server.host, server.port))
     shown = [f"{paint(BOLD, where)}  {one_line(server.name)}"]

@@ -53,7 +53,7 @@ def check_direction(address: int, inward: bool) -> None:
 
 def ready(device: Imported, address: int, alternate: int | None) -> Endpoint:
     """The endpoint in its alternate setting. Raises USBError if the device has none such, saying what it has."""
-    from usbip_capture.pyusb_backend.errors import not_found
+    from usbip_capture.host.errors import not_found
 
     handle = device.handle
     handle.ensure_configured()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from usbip_capture import console
 from usbip_capture.errors import (
     DeviceNotFound,
     FileFormatError,
@@ -14,6 +13,7 @@ from usbip_capture.errors import (
     ServerUnreachable,
     UsbipError,
 )
+from usbip_capture.system import console
 from usbip_capture.wire.structs import OpStatus
 
 #: Those that all our programs share have their numbers from `console`.

@@ -6,8 +6,8 @@ import argparse
 import os
 from collections.abc import Callable
 
-from usbip_capture.address import DEFAULT_PORT
 from usbip_capture.cli.values import capture_file, number16, port, seconds, wait
+from usbip_capture.net.address import DEFAULT_PORT
 
 #: Shared options with a value: before the command, too, they take the next word.
 VALUED = (

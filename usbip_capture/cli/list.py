@@ -15,7 +15,7 @@ from usbip_capture.cli.session import chosen_servers, recording
 from usbip_capture.cli.terminal import Waiting, say, tell
 from usbip_capture.cli.values import wait
 from usbip_capture.errors import LocalProtocolError, UsbipError
-from usbip_capture.hosts import Server
+from usbip_capture.servers.address import ServerAddress
 
 _EXAMPLES = """\
   usbip-capture list pi                  what the server `pi` exports
@@ -96,11 +96,11 @@ class _Asking:
     def __init__(self) -> None:
         self._room = threading.Semaphore(_AT_ONCE)
 
-    def ask(self, server: Server, answers: Answers) -> None:
+    def ask(self, server: ServerAddress, answers: Answers) -> None:
         """Begin; the answer comes, whatever happens."""
         threading.Thread(target=self._run, args=(server, answers), name="usbip-list", daemon=True).start()
 
-    def _run(self, server: Server, answers: Answers) -> None:
+    def _run(self, server: ServerAddress, answers: Answers) -> None:
         with self._room:
             try:
                 answers.put(_ask(server))
@@ -114,7 +114,7 @@ def _answer(answer: listing.Listed | BaseException) -> listing.Listed:
     return answer
 
 
-def answers(args: argparse.Namespace, servers: list[Server]) -> Iterator[listing.Listed]:
+def answers(args: argparse.Namespace, servers: list[ServerAddress]) -> Iterator[listing.Listed]:
     """All servers are asked at once: those that were named in their order, others as they answer."""
     asking = _Asking()
     if not servers:
@@ -145,11 +145,11 @@ class _Search:
             if (host, port) in self._asked:
                 return
             self._asked.add((host, port))
-        self._asking.ask(Server(host, port, self._timeout), self.answers)
+        self._asking.ask(ServerAddress(host, port, self._timeout), self.answers)
 
     def ask_known(self) -> None:
         """Ask those that are configured or were used; those that announce themselves do it again."""
-        from usbip_capture.discovery.known import known_servers
+        from usbip_capture.servers.known import known_servers
 
         for known in known_servers():
             if known.source == "mdns":
@@ -166,8 +166,8 @@ class _Search:
 
 def _found(args: argparse.Namespace, asking: _Asking) -> Iterator[listing.Listed]:
     """What is configured or was used before, and what announces itself while it is looked for, as they answer."""
-    from usbip_capture.discovery import memory
-    from usbip_capture.discovery.mdns import DiscoveredServer, browsing
+    from usbip_capture.servers import memory
+    from usbip_capture.servers.mdns import DiscoveredServer, browsing
 
     search = _Search(asking, args.connect_timeout)
 
@@ -196,7 +196,7 @@ def _found(args: argparse.Namespace, asking: _Asking) -> Iterator[listing.Listed
         tell(f"used before, and not there now: {', '.join(silent)}")
 
 
-def _ask(server: Server) -> listing.Listed:
+def _ask(server: ServerAddress) -> listing.Listed:
     try:
         listed = listing.Listed(server, server.devices())
     except UsbipError as error:

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from usbip_capture.describe.naming import class_names, listed_name, speed_name, version
-from usbip_capture.discovery.known import KnownDevice, known_servers, read_cache
 from usbip_capture.errors import UsbipError
-from usbip_capture.hosts import DEMO, Selector, Server
-from usbip_capture.shown import one_line
+from usbip_capture.servers.address import DEMO, Selector, ServerAddress
+from usbip_capture.servers.known import KnownDevice, known_servers, read_cache
+from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Listed:
     names, serials: what devices call themselves, and their serial numbers, by busid.
     """
 
-    server: Server
+    server: ServerAddress
     devices: list[DeviceInfo]
     error: UsbipError | None = None
     names: dict[str, str] = field(default_factory=dict)
@@ -39,11 +39,11 @@ class Listed:
 
 def name_devices(listed: Listed) -> None:
     """Names that the devices gave themselves when they were last read; and the list is remembered."""
-    from usbip_capture.discovery import memory
+    from usbip_capture.servers import memory
 
     server = listed.server
     if server.host == DEMO:
-        from usbip_capture import demo
+        from usbip_capture.demo import device as demo
 
         _, product, serial = demo.DESCRIPTORS.strings[:3]
         listed.names[demo.BUSID], listed.serials[demo.BUSID] = product, serial
@@ -105,7 +105,7 @@ def _row(listed: Listed, info: DeviceInfo, width: int) -> str:
     return f"  {one_line(info.busid):{width}}  {about}"
 
 
-def server_name(server: Server) -> str:
+def server_name(server: ServerAddress) -> str:
     """What the server is called in the configuration, or calls itself; empty if it is its host."""
     key = server.host, server.port
     name = next((known.name for known in known_servers() if (known.host, known.port) == key), "")

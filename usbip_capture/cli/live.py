@@ -11,7 +11,7 @@ from usbip_capture.capture.meter import Count, Meter
 from usbip_capture.cli.standing import StandingLines
 from usbip_capture.cli.terminal import BOLD, RED, Paint, takes_escapes
 from usbip_capture.report.units import count
-from usbip_capture.shown import one_line
+from usbip_capture.system.shown import one_line
 from usbip_capture.usb.status import status_name
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import sys
 
-from usbip_capture import __version__, console
+from usbip_capture import __version__
 from usbip_capture.cli.commands import COMMANDS, parse, parser, split
+from usbip_capture.system import console
 
 TYPE_CHECKING = False  # not from typing: that module alone takes as long to import as all that `--version` needs
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _command(given: list[str]) -> int:
 
 def _no_command(given: list[str], command: str) -> int:
     from usbip_capture.cli.groups import VALUED
-    from usbip_capture.cli.parsing import meant
+    from usbip_capture.options.parsing import meant
 
     if command:
         hint = meant(command, COMMANDS) or ": see usbip-capture --help"

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from usbip_capture.address import DEFAULT_PORT
 from usbip_capture.cli import exits, listing
 from usbip_capture.cli.groups import add_command, add_json, add_old_name, add_recording, add_servers
 from usbip_capture.cli.list import answers
 from usbip_capture.cli.session import chosen_servers, recording
 from usbip_capture.cli.terminal import say, tell
 from usbip_capture.cli.values import wait
-from usbip_capture.hosts import Server
+from usbip_capture.net.address import DEFAULT_PORT
+from usbip_capture.servers.address import ServerAddress
 
 if TYPE_CHECKING:
     from usbip_capture.describe.reading import Description
@@ -88,7 +88,7 @@ def _ports(listed: listing.Listed) -> Iterator[dict[str, object]]:
             }
 
 
-def url(server: Server, busid: str, interface: int | None) -> str:
+def url(server: ServerAddress, busid: str, interface: int | None) -> str:
     """As `usbip://192.168.1.20/1-2.3`; the interface is named where a device has several ports."""
     host = f"[{server.host}]" if ":" in server.host else server.host
     port = "" if server.port == DEFAULT_PORT else f":{server.port}"

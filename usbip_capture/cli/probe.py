@@ -20,7 +20,7 @@ from usbip_capture.cli.hexdump import hexdump
 from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording, remember
 from usbip_capture.cli.terminal import say
 from usbip_capture.cli.values import MAX_WAIT, number, wait
-from usbip_capture.durations import milliseconds
+from usbip_capture.system.durations import milliseconds
 
 if TYPE_CHECKING:
     from usbip_capture.cli.session import Imported

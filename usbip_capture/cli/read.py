@@ -14,7 +14,7 @@ from usbip_capture.cli.hexdump import NO_DATA, hexdump
 from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording
 from usbip_capture.cli.terminal import Waiting, say
 from usbip_capture.cli.values import count, whole
-from usbip_capture.durations import milliseconds
+from usbip_capture.system.durations import milliseconds
 from usbip_capture.wire.structs import MAX_TRANSFER
 
 _EXAMPLES = """\

@@ -10,13 +10,13 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from usbip_capture import console
-from usbip_capture.address import DEFAULT_PORT, parse_address
 from usbip_capture.cli.groups import add_command, add_server
 from usbip_capture.cli.session import chosen_server
 from usbip_capture.cli.terminal import tell
 from usbip_capture.cli.values import capture_file
 from usbip_capture.errors import CaptureError, UsbipError
+from usbip_capture.net.address import DEFAULT_PORT, parse_address
+from usbip_capture.system import console
 
 if TYPE_CHECKING:
     from usbip_capture.capture.writer import PcapWriter

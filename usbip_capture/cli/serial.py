@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from usbip_capture.address import DEFAULT_PORT, parse_address
 from usbip_capture.cli.groups import HelpFormatter, add_device, add_recording, add_server
 from usbip_capture.cli.session import chosen_device, chosen_server
 from usbip_capture.cli.terminal import tell
 from usbip_capture.cli.values import number8, seconds, whole
 from usbip_capture.errors import LocalProtocolError, UsbipError
+from usbip_capture.net.address import DEFAULT_PORT, parse_address
 from usbip_capture.uart.settings import MAX_BAUDRATE
 
 if TYPE_CHECKING:
@@ -148,11 +148,11 @@ def _terminal(args: argparse.Namespace, url: str) -> int:
 
 def _bridge(args: argparse.Namespace, port: Serial) -> None:
     if args.pty is not None:
-        from usbip_capture.serial_bridge import pseudo_terminal
+        from usbip_capture.serial_port.bridge import pseudo_terminal
 
         pseudo_terminal.serve(port, args.pty, _announce)
         return
-    from usbip_capture.serial_bridge import tcp
+    from usbip_capture.serial_port.bridge import tcp
 
     text = args.tcp if args.tcp is not None else args.rfc2217
     address, number = parse_address(f"127.0.0.1:{text}" if text.isdigit() else text, 0)

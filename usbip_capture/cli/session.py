@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from usbip_capture.cli.terminal import Waiting, print_log
 from usbip_capture.errors import LocalProtocolError
-from usbip_capture.hosts import DEMO, Selector, Server, parse_selection
+from usbip_capture.servers.address import DEMO, Selector, ServerAddress, parse_selection
 
 if TYPE_CHECKING:
     import usb.core
 
     from usbip_capture.capture.writer import PcapWriter
     from usbip_capture.devices.remote import RemoteDevice
-    from usbip_capture.pyusb_backend.handle import DeviceHandle
+    from usbip_capture.host.handle import DeviceHandle
     from usbip_capture.syslog.message import Message
 
 #: Seconds in which the device's log can still say something about the last transfer.
@@ -28,25 +28,25 @@ _LOG_LINGER = 0.2
 class Imported:
     """A device that is ours for now. dev: PyUSB's view of it; handle: ours; remote: the device itself."""
 
-    server: Server
+    server: ServerAddress
     remote: RemoteDevice
     handle: DeviceHandle
     dev: usb.core.Device
 
 
-def chosen_server(args: argparse.Namespace) -> Server:
+def chosen_server(args: argparse.Namespace) -> ServerAddress:
     """The one server of `groups.add_server`. Raises LocalProtocolError."""
     return _server(args, args.server)
 
 
-def chosen_servers(args: argparse.Namespace) -> list[Server]:
+def chosen_servers(args: argparse.Namespace) -> list[ServerAddress]:
     """The servers of `groups.add_servers`; none if none was named."""
     hosts = [*args.servers, *([args.host] if args.host else [])]
     return [_server(args, host) for host in hosts]
 
 
-def _server(args: argparse.Namespace, host: str) -> Server:
-    return Server.parse(host, args.port, args.connect_timeout)
+def _server(args: argparse.Namespace, host: str) -> ServerAddress:
+    return ServerAddress.parse(host, args.port, args.connect_timeout)
 
 
 def chosen_device(args: argparse.Namespace) -> Selector:
@@ -70,13 +70,13 @@ def chosen_devices(args: argparse.Namespace) -> list[Selector]:
     return [chosen_device(args)]
 
 
-def resolved(server: Server, selector: Selector) -> Selector:
+def resolved(server: ServerAddress, selector: Selector) -> Selector:
     """The device by its busid, where its serial number was given, for those who know none. Raises UsbipError."""
     return Selector(busid=server.find(selector).busid) if selector.serial else selector
 
 
 @contextmanager
-def recording(args: argparse.Namespace, servers: list[Server]) -> Iterator[PcapWriter | None]:
+def recording(args: argparse.Namespace, servers: list[ServerAddress]) -> Iterator[PcapWriter | None]:
     """The capture that --pcap asks for, if it does, and the logs that --syslog asks for, until the end of the block.
 
     Raises CaptureError, also at the end: nobody should believe in a capture that is lost.
@@ -95,7 +95,7 @@ def recording(args: argparse.Namespace, servers: list[Server]) -> Iterator[PcapW
 
 
 @contextmanager
-def log_of(server: Server, port: int, writer: PcapWriter | None) -> Iterator[None]:
+def log_of(server: ServerAddress, port: int, writer: PcapWriter | None) -> Iterator[None]:
     """The device's log onto standard error, and into the capture; begun when it is connected, or cannot be yet."""
     import logging
     import threading
@@ -123,13 +123,13 @@ def log_of(server: Server, port: int, writer: PcapWriter | None) -> Iterator[Non
 
 
 @contextmanager
-def imported(server: Server, selector: Selector, writer: PcapWriter | None) -> Iterator[Imported]:
+def imported(server: ServerAddress, selector: Selector, writer: PcapWriter | None) -> Iterator[Imported]:
     """The device of `server` that is meant, released at the end of the block. Raises UsbipError."""
     import usb.core
 
+    from usbip_capture.host.errors import sensible
+    from usbip_capture.host.exported import ImportedSource
     from usbip_capture.pyusb_backend.backend import UsbipBackend
-    from usbip_capture.pyusb_backend.errors import sensible
-    from usbip_capture.pyusb_backend.exported import ImportedSource
     from usbip_capture.tap import Tapped
 
     remote = server.import_device(selector)
@@ -145,10 +145,10 @@ def imported(server: Server, selector: Selector, writer: PcapWriter | None) -> I
         remote.close()
 
 
-def remember(server: Server, remote: RemoteDevice, product: str, serial: str = "") -> None:
+def remember(server: ServerAddress, remote: RemoteDevice, product: str, serial: str = "") -> None:
     """Have the next list show what the device calls itself, and its serial number."""
     if server.host != DEMO:
-        from usbip_capture.discovery import memory
+        from usbip_capture.servers import memory
 
         info = remote.info
         memory.remember_server(server.host, server.port)

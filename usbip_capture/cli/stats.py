@@ -51,8 +51,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def stats(path: str, capture_filter: str, page: str | None, *, as_json: bool = False) -> int:
     """Report on a capture; the exit code. Raises UsbipError, and OSError when the output cannot be written."""
+    from usbip_capture.recordings.source import shown
     from usbip_capture.report.measure import measure
-    from usbip_capture.report.source import shown
     from usbip_capture.report.text import text_report
 
     if page is not None:
@@ -112,8 +112,8 @@ def _check_page(page: str, path: str) -> None:
 
 
 def _write_page(page: str, text: str) -> None:
-    from usbip_capture.replacement import Replacement
-    from usbip_capture.report.source import shown
+    from usbip_capture.recordings.source import shown
+    from usbip_capture.system.replacement import Replacement
 
     if page == "-":  # sys.stdout is standard error meanwhile
         with open(1, "wb", closefd=False) as output:

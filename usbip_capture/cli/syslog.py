@@ -8,12 +8,12 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from usbip_capture.address import parse_address
 from usbip_capture.cli.groups import HelpFormatter, add_old_name
 from usbip_capture.cli.said import Said
 from usbip_capture.cli.terminal import fresh_line, is_colourful, tell
 from usbip_capture.cli.values import capture_file, port
 from usbip_capture.errors import LocalProtocolError
+from usbip_capture.net.address import parse_address
 from usbip_capture.report.units import count
 from usbip_capture.syslog.severity import CRITICAL, DEBUG, ERROR, NOTICE, SEVERITIES, WARNING
 

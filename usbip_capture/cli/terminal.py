@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TextIO, cast
 
-from usbip_capture.shown import one_line
+from usbip_capture.system.shown import one_line
 
 # Ref: ECMA-48, 8.3.117 (SGR), 8.3.41 (EL)
 _RESET = "\x1b[0m"

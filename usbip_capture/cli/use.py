@@ -15,14 +15,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from usbip_capture import injected
 from usbip_capture.cli.groups import HelpFormatter, add_device, add_old_name, add_recording, add_server
 from usbip_capture.cli.terminal import tell
 from usbip_capture.cli.values import seconds, wait
 from usbip_capture.errors import LocalProtocolError, UsbipError
+from usbip_capture.use import injected
 
 if TYPE_CHECKING:
-    from usbip_capture.hosts import Selector, Server
+    from usbip_capture.servers.address import Selector, ServerAddress
 
 NO_PROGRAM = "no program given: write it after --, as in `usbip-capture use pi -- program.py`"
 #: Seconds for which a device may be away after it was given back.
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the program; its exit status. Raises UsbipError when there is no such program or server."""
     from usbip_capture.capture.sinks import check_file
     from usbip_capture.cli.session import chosen_devices, chosen_server, log_of, resolved
-    from usbip_capture.hosts import Selector
+    from usbip_capture.servers.address import Selector
 
     if not args.program:
         raise LocalProtocolError(NO_PROGRAM)
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         return status
 
 
-def _look_for(server: Server, selection: list[Selector]) -> None:
+def _look_for(server: ServerAddress, selection: list[Selector]) -> None:
     """Say it when there is no such device. Raises UsbipError when there is no server.
 
     A device that another program has just given back is away for half a second on Linux: it is waited for.

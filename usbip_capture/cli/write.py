@@ -14,9 +14,9 @@ from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command, add_json, add_recording
 from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording
 from usbip_capture.cli.values import data_hex
-from usbip_capture.durations import milliseconds
 from usbip_capture.errors import UsbipError
 from usbip_capture.report.units import count
+from usbip_capture.system.durations import milliseconds
 
 _EXAMPLES = """\
   usbip-capture write demo --ep 0x04 --data-hex '01 02 03'

@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from usbip_capture import net
 from usbip_capture.collector.delivery import Delivery
 from usbip_capture.collector.sender import Sender, flow_of
 from usbip_capture.errors import UsbipError
-from usbip_capture.hosts import DEMO
+from usbip_capture.net import connecting as net
+from usbip_capture.servers.address import DEMO
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class ConnectingCollector:
 
     def _connect(self) -> socket.socket:
         if self._host == DEMO:
-            from usbip_capture.demo import connect_demo_log
+            from usbip_capture.demo.device import connect_demo_log
 
             return connect_demo_log()
         sock = net.connect(self._host, self._port, self._timeout, "a log server")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from usbip_capture.shown import one_line
 from usbip_capture.syslog.message import Message
+from usbip_capture.system.shown import one_line
 
 
 def line(message: Message, *, with_source: bool = False) -> str:

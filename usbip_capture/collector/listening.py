@@ -14,13 +14,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from usbip_capture import listening
 from usbip_capture.collector.connecting import DRAIN_TIME, GAP, RECEIVE_SIZE
 from usbip_capture.collector.delivery import Delivery
 from usbip_capture.collector.drops import Drops
 from usbip_capture.collector.places import TLS, UDP, Place
 from usbip_capture.collector.sender import Sender, endpoint, flow_of
 from usbip_capture.errors import CaptureError
+from usbip_capture.net import listening
 from usbip_capture.records import upper_pdu
 from usbip_capture.syslog.framing import datagram_frames
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from usbip_capture.address import parse_address
 from usbip_capture.errors import LocalProtocolError
+from usbip_capture.net.address import parse_address
 
 #: The port on which ESP32 bridges offer their log.
 DEFAULT_PORT = 1514

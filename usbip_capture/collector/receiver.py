@@ -15,7 +15,7 @@ from usbip_capture.collector.delivery import Delivery
 from usbip_capture.collector.listening import ListeningCollector
 from usbip_capture.collector.places import DEFAULT_PORT, TLS, Place, parse_places
 from usbip_capture.errors import LocalProtocolError
-from usbip_capture.hosts import Server
+from usbip_capture.servers.address import ServerAddress
 from usbip_capture.syslog.message import Message
 from usbip_capture.syslog.severity import SEVERITIES
 
@@ -60,7 +60,7 @@ class SyslogReceiver:
             raise LocalProtocolError("a log comes from a host or by listening: give one of both")
         if min_severity not in SEVERITIES:
             raise LocalProtocolError(f"{min_severity!r} is not a severity: give one of {', '.join(SEVERITIES)}")
-        self._server = None if host is None else Server.parse(host, port, timeout)
+        self._server = None if host is None else ServerAddress.parse(host, port, timeout)
         self._places = [] if listen is None else parse_places(listen, port)
         self._tls = _tls_context(certificate) if any(place.transport == TLS for place in self._places) else None
         self._delivery = Delivery(callback, SEVERITIES.index(min_severity), align_clock)

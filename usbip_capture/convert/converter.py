@@ -13,9 +13,9 @@ from usbip_capture.convert.pcap import read_packets
 from usbip_capture.convert.sessions import Session, SessionTable
 from usbip_capture.convert.source import Source
 from usbip_capture.errors import CaptureError
+from usbip_capture.recordings.link_types import link_type_label
 from usbip_capture.records.unlinks import unlink_comment
-from usbip_capture.report.link_types import link_type_label
-from usbip_capture.shown import one_line
+from usbip_capture.system.shown import one_line
 from usbip_capture.usb.urb import Buffer
 from usbip_capture.wire.observed import Completed, Ended, Event, Imported, Noted, Submitted, Unlink, UnlinkReply
 

@@ -12,7 +12,7 @@ from struct import Struct
 from typing import TypeAlias
 
 from usbip_capture.errors import CaptureError
-from usbip_capture.records.packed import packed_with
+from usbip_capture.recordings.packed import packed_with
 
 # time stamp (ns), link type, portion, where the packet begins and ends in it, bytes of the packet that are missing
 Packet: TypeAlias = "tuple[int, int, bytes, int, int, int]"

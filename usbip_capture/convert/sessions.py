@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Container
 
-from usbip_capture.address import format_address
 from usbip_capture.convert.link import ACK, SYN, addresses, reverse_key
 from usbip_capture.convert.reassembly import Direction, connect
+from usbip_capture.net.address import format_address
 from usbip_capture.usb.urb import Buffer
 from usbip_capture.wire.observed import Event, Noted
 from usbip_capture.wire.observer import Observer

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from usbip_capture.convert.pcap import not_a_recording, read_packets
 from usbip_capture.errors import CaptureError
-from usbip_capture.shown import one_line
+from usbip_capture.system.shown import one_line
 
 if TYPE_CHECKING:
     from zlib import _Decompress as Inflater

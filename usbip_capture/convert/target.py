@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from usbip_capture.capture.sinks import Sink, StdoutSink, StreamSink, open_sink
 from usbip_capture.errors import CaptureError
-from usbip_capture.replacement import Replacement
+from usbip_capture.system.replacement import Replacement
 
 if TYPE_CHECKING:
     from usbip_capture.convert.source import Source
@@ -65,7 +65,7 @@ class Target:
 
 def shown_name(path: str) -> str:
     """The name of a file or stream, for people."""
-    from usbip_capture.shown import one_line
+    from usbip_capture.system.shown import one_line
 
     return "standard output" if path == "-" else one_line(path)
 

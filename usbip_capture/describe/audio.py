@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from usbip_capture import usbids
+from usbip_capture.describe import usbids
 from usbip_capture.describe.fields import Field, table_lines
 from usbip_capture.describe.layout import number
 from usbip_capture.usb.descriptors import InterfaceDescriptor

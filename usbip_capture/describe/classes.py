@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from usbip_capture import usbids
-from usbip_capture.describe import audio, functional
+from usbip_capture.describe import audio, functional, usbids
 from usbip_capture.describe.fields import table_lines
 from usbip_capture.describe.layout import field, named, number
 from usbip_capture.describe.naming import version

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from usbip_capture import usbids
+from usbip_capture.describe import usbids
 from usbip_capture.usb.info import DeviceInfo, Speed
 
 _PER_INTERFACE = (0x00, 0xEF)

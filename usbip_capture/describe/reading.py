@@ -8,8 +8,8 @@ from usb.core import USBError, USBTimeoutError
 
 from usbip_capture.describe.classes import string_indices
 from usbip_capture.errors import RemoteProtocolError
-from usbip_capture.pyusb_backend.errors import is_gone
-from usbip_capture.pyusb_backend.handle import DeviceHandle
+from usbip_capture.host.errors import is_gone
+from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.usb import setup as requests
 from usbip_capture.usb.bos import DeviceCapability, parse_bos
 from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
-from usbip_capture import usbids
+from usbip_capture.describe import usbids
 from usbip_capture.usb import report_items as items
 from usbip_capture.usb.report_items import ReportItem
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from usbip_capture import usbids
+from usbip_capture.describe import usbids
 from usbip_capture.describe.capabilities import capability_lines
 from usbip_capture.describe.classes import extra_lines, hid_lines
 from usbip_capture.describe.layout import field, named, number, string

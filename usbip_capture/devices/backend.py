@@ -20,8 +20,8 @@ from usb.core import USBError
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.devices.over_pyusb import device_info, filled_packets, status_of
-from usbip_capture.durations import milliseconds
 from usbip_capture.errors import DeviceNotFound, UsbipError
+from usbip_capture.system.durations import milliseconds
 from usbip_capture.usb import setup as requests
 from usbip_capture.usb.descriptors import parse_configuration
 from usbip_capture.usb.endpoints import Endpoint, EndpointMap

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 
-from usbip_capture.net import exchange
+from usbip_capture.net.connecting import exchange
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.operations import DevlistExchange
 

@@ -17,8 +17,8 @@ from collections.abc import Callable
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.errors import LocalProtocolError, RemoteProtocolError
-from usbip_capture.forks import disown_in_children
-from usbip_capture.net import Receiver, exchange, limit_sending, send
+from usbip_capture.net.connecting import Receiver, exchange, limit_sending, send
+from usbip_capture.system.forks import disown_in_children
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.status import ECONNRESET, ENOMEM, ESHUTDOWN
 from usbip_capture.usb.urb import Buffer, Completion

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from usbip_capture.cli.parsing import Parser
 from usbip_capture.errors import LocalProtocolError
-from usbip_capture.option import BOOLEAN
-from usbip_capture.options import INTERFACE, OPTIONS
+from usbip_capture.options.option import BOOLEAN
+from usbip_capture.options.parsing import Parser
+from usbip_capture.options.table import INTERFACE, OPTIONS
 
 _EXAMPLES = f"""\
 examples:

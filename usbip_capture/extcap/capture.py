@@ -16,7 +16,6 @@ from queue import Empty, SimpleQueue
 
 from usbip_capture.capture.sinks import ReaderGone, Sink, open_sink
 from usbip_capture.capture.writer import PcapWriter
-from usbip_capture.discovery.known import find_interface
 from usbip_capture.errors import CaptureError, LocalProtocolError, UsbipError
 from usbip_capture.extcap import arguments, logs, queries
 from usbip_capture.extcap.argv import value_of
@@ -24,12 +23,13 @@ from usbip_capture.extcap.device_log import ALONE, LISTEN, OFF, DeviceLog
 from usbip_capture.extcap.followers import CaptureEvents
 from usbip_capture.extcap.relayed import RELAY, Relayed
 from usbip_capture.extcap.toolbar import Toolbar
-from usbip_capture.hosts import Server
 from usbip_capture.live import registry
 from usbip_capture.live.joining import OVER, JoinedCapture
-from usbip_capture.options import INTERFACE, Choices
+from usbip_capture.options.table import INTERFACE, Choices
 from usbip_capture.probe import ProbeGroup, ProbeSettings
 from usbip_capture.report.units import count
+from usbip_capture.servers.address import ServerAddress
+from usbip_capture.servers.known import find_interface
 
 log = logs.log
 
@@ -281,7 +281,7 @@ class CaptureProcess:
         return wrong, choices
 
     def _session(self, choices: Choices) -> ProbeGroup:
-        server = Server.parse(choices.host.strip(), choices.port)
+        server = ServerAddress.parse(choices.host.strip(), choices.port)
         settings = ProbeSettings(choices.descriptors, choices.listen_in, choices.reconnect)
         log.info("capturing %s %s, %s", server, choices.device, settings)
         self._duration, self._where = choices.duration, str(server)

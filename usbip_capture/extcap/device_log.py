@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from usbip_capture.capture.writer import PcapWriter
-from usbip_capture.hosts import Server
-from usbip_capture.options import Choices
+from usbip_capture.options.table import Choices
+from usbip_capture.servers.address import ServerAddress
 
 if TYPE_CHECKING:
     from usbip_capture.collector import SyslogReceiver
@@ -51,7 +51,7 @@ class DeviceLog:
         choices = self._choices
         connect = self._source == CONNECT
         self._receiver = SyslogReceiver(
-            Server.parse(choices.host.strip(), choices.port).host if connect else None,
+            ServerAddress.parse(choices.host.strip(), choices.port).host if connect else None,
             choices.syslog_port,
             writer,
             callback=self._line,

@@ -5,11 +5,11 @@ Ref: Wireshark 4.0, doc/extcap.adoc; extcap_parser.c, ui/qt/extcap_argument.cpp 
 
 from __future__ import annotations
 
-from usbip_capture.discovery.known import KnownDevice, KnownServer, find_interface, read_cache
 from usbip_capture.extcap.argv import value_of
 from usbip_capture.extcap.sentences import sentence
-from usbip_capture.option import BOOLEAN, FILESELECT, SELECTOR, Option
-from usbip_capture.options import INTERFACE, OPTIONS
+from usbip_capture.options.option import BOOLEAN, FILESELECT, SELECTOR, Option
+from usbip_capture.options.table import INTERFACE, OPTIONS
+from usbip_capture.servers.known import KnownDevice, KnownServer, find_interface, read_cache
 
 #: Options that a server's own interface does not have: they are fixed there.
 FIXED = ("host", "port")

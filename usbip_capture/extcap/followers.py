@@ -5,16 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from usbip_capture.discovery import memory
-from usbip_capture.hosts import DEMO, Server
 from usbip_capture.probe import ProbeEvents
+from usbip_capture.servers import memory
+from usbip_capture.servers.address import DEMO, ServerAddress
 from usbip_capture.usb.info import DeviceInfo
 
 
 class CaptureEvents(ProbeEvents):
     """on_state: gets a session and what it does. on_import: called for each device that was imported."""
 
-    def __init__(self, server: Server, on_state: Callable[[object, str], None], on_import: Callable[[], None]) -> None:
+    def __init__(
+        self, server: ServerAddress, on_state: Callable[[object, str], None], on_import: Callable[[], None]
+    ) -> None:
         self._server = server
         self._on_state = on_state
         self._on_import = on_import

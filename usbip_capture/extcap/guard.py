@@ -45,7 +45,7 @@ def capture(argv: list[str]) -> int:
         open_fifo(value_of(argv, "--fifo"))
         sentence = f"the capture cannot start: {type(error).__name__}: {error}; run install.py again"
     if sentence:
-        from usbip_capture.shown import one_line
+        from usbip_capture.system.shown import one_line
 
         os.write(stderr, (one_line(" ".join(sentence.split()))[:_SENTENCE_BYTES] + "\n").encode("utf-8", "replace"))
     if wait:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import queue
 import threading
 
-from usbip_capture.address import DEFAULT_PORT
-from usbip_capture.discovery.known import KnownDevice, read_cache
-from usbip_capture.discovery.memory import remember_devices, remember_server
 from usbip_capture.errors import UsbipError
-from usbip_capture.hosts import DEMO, Server
+from usbip_capture.net.address import DEFAULT_PORT
+from usbip_capture.servers.address import DEMO, ServerAddress
+from usbip_capture.servers.known import KnownDevice, read_cache
+from usbip_capture.servers.memory import remember_devices, remember_server
 from usbip_capture.usb.names import device_name
 
 
@@ -30,7 +30,7 @@ def list_devices(host: str, port: str, timeout: float) -> tuple[list[KnownDevice
 
 def _ask(host: str, port: int, timeout: float) -> tuple[list[KnownDevice], str]:
     try:
-        server = Server.parse(host, port, timeout)
+        server = ServerAddress.parse(host, port, timeout)
         infos = server.devices()
     except UsbipError as error:
         return [], str(error)

@@ -7,9 +7,9 @@ import os
 import sys
 
 from usbip_capture.errors import CaptureError
-from usbip_capture.options import Choices
-from usbip_capture.private_files import open_private
-from usbip_capture.shown import one_line
+from usbip_capture.options.table import Choices
+from usbip_capture.system.private_files import open_private
+from usbip_capture.system.shown import one_line
 
 log = logging.getLogger("usbip_capture.extcap")
 _FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"

@@ -9,7 +9,7 @@ import sys
 
 from usbip_capture import __version__
 from usbip_capture.extcap import queries
-from usbip_capture.options import INTERFACE
+from usbip_capture.options.table import INTERFACE
 
 _ABOUT = f"""\
 usbip-extcap {__version__}: Wireshark's USB/IP interface
@@ -51,7 +51,7 @@ def _print(text: str, error: str) -> int:
             sys.stdout.buffer.write(text.encode())
             sys.stdout.flush()
         if error:
-            from usbip_capture.shown import lines
+            from usbip_capture.system.shown import lines
 
             print(lines(error), file=sys.stderr)
     except OSError:  # who asked has gone, and Python would try once more at its end
@@ -70,7 +70,7 @@ def _for_people(argv: list[str]) -> int:
     from usbip_capture.extcap import guard
 
     guard.enable_site_packages()
-    from usbip_capture import console
+    from usbip_capture.system import console
 
     return console.run("usbip-extcap", lambda: _job(argv))
 
@@ -93,7 +93,7 @@ def _job(argv: list[str]) -> int:
     if given.doctor:
         from usbip_capture.extcap.arguments import given as chosen
         from usbip_capture.installation import doctor
-        from usbip_capture.options import Choices
+        from usbip_capture.options.table import Choices
 
         choices = Choices(chosen(given))
         return doctor.run(choices.host.strip(), choices.port)
@@ -108,7 +108,7 @@ def _job(argv: list[str]) -> int:
             return placement.install()
         if given.profile:
             return profile.run(given.profile)
-        from usbip_capture.discovery import memory
+        from usbip_capture.servers import memory
 
         memory.forget_everything()
         return placement.uninstall() | profile.uninstall()

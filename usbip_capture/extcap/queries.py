@@ -11,7 +11,7 @@ from __future__ import annotations
 from usbip_capture import __version__
 from usbip_capture.extcap.argv import value_of
 from usbip_capture.extcap.sentences import sentence
-from usbip_capture.options import INTERFACE
+from usbip_capture.options.table import INTERFACE
 
 INTERFACE_DISPLAY = "USB/IP remote"
 TITLE = "USB/IP"
@@ -69,8 +69,8 @@ def unknown_interface(name: str | None) -> str:
         return ""
     if not name:
         return f"no interface given: use --extcap-interface {INTERFACE}"
-    from usbip_capture.discovery.known import find_interface
     from usbip_capture.live import registry
+    from usbip_capture.servers.known import find_interface
 
     if find_interface(name) or registry.find(name):
         return ""
@@ -82,10 +82,10 @@ def _lines(sentences: list[str]) -> str:
 
 
 def _interfaces() -> str:
-    from usbip_capture.discovery import refresher
-    from usbip_capture.discovery.known import known_servers
     from usbip_capture.extcap import controls
     from usbip_capture.live import registry
+    from usbip_capture.servers import refresher
+    from usbip_capture.servers.known import known_servers
 
     lines = [
         sentence("extcap", version=__version__, help=_help(), display=TITLE),

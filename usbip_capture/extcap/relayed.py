@@ -8,12 +8,12 @@ from collections.abc import Callable
 from usbip_capture.capture.sinks import Sink
 from usbip_capture.errors import ServerLost, UsbipError
 from usbip_capture.extcap.clients import ClientList
-from usbip_capture.hosts import Server
 from usbip_capture.live import registry
 from usbip_capture.live.joining import JoinedCapture, JoinedState
 from usbip_capture.live.messages import Message
 from usbip_capture.live.registry import Entry
-from usbip_capture.options import Choices
+from usbip_capture.options.table import Choices
+from usbip_capture.servers.address import ServerAddress
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Relayed:
         from usbip_capture.relay.listening import WARNING, check_allowed, is_loopback, listen_address, parse_networks
 
         choices = self._choices
-        server = Server.parse(choices.host.strip(), choices.port)
+        server = ServerAddress.parse(choices.host.strip(), choices.port)
         address, port = listen_address(choices.relay_listen)
         check_allowed(address, port, parse_networks(choices.relay_allow))
         if not is_loopback(address):

@@ -5,7 +5,7 @@ Ref: Wireshark 4.0, doc/extcap.adoc; extcap_parser.c for what is really read
 
 from __future__ import annotations
 
-from usbip_capture.shown import one_line
+from usbip_capture.system.shown import one_line
 
 
 def sentence(keyword: str, **parts: object) -> str:

@@ -29,7 +29,7 @@ from usbip_capture.extcap.controls import (
     Message,
     Parser,
 )
-from usbip_capture.shown import lines
+from usbip_capture.system.shown import lines
 
 log = logging.getLogger(__name__)
 

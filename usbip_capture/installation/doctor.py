@@ -18,26 +18,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ParamSpec
 
-from usbip_capture import __version__, shown
-from usbip_capture.address import DEFAULT_PORT
-from usbip_capture.configuration import (
+from usbip_capture import __version__
+from usbip_capture.errors import UsbipError
+from usbip_capture.installation import launcher_check
+from usbip_capture.installation.health import FAILURE, OK, WARNING, Finding, ask, first_line
+from usbip_capture.installation.wiresharks import Installation, installations, sandboxed
+from usbip_capture.net.address import DEFAULT_PORT
+from usbip_capture.options.table import INTERFACE
+from usbip_capture.servers.address import ServerAddress
+from usbip_capture.servers.configuration import (
     CONFIGURATION,
     ENVIRONMENT,
     SERVERS_VARIABLE,
     configuration_path,
     configured,
 )
-from usbip_capture.discovery.known import (
+from usbip_capture.servers.known import (
     CACHE_FILE,
     known_servers,
 )
-from usbip_capture.errors import UsbipError
-from usbip_capture.folders import cache_folder
-from usbip_capture.hosts import Server
-from usbip_capture.installation import launcher_check
-from usbip_capture.installation.health import FAILURE, OK, WARNING, Finding, ask, first_line
-from usbip_capture.installation.wiresharks import Installation, installations, sandboxed
-from usbip_capture.options import INTERFACE
+from usbip_capture.system import shown
+from usbip_capture.system.folders import cache_folder
 
 PACKAGES = ("pyusb", "python-pcapng", "zeroconf", "plotille")
 #: Where a server is known from, as a person finds it.
@@ -213,10 +214,10 @@ def _servers() -> Iterator[Finding]:
             _, _, remedy = entry.problem.partition(": ")
             text = entry.complaint(_WHERE[entry.source]).removesuffix(f": {remedy}")
             yield Finding(WARNING, text, remedy or "look at it with 'usbip-capture config'")
-    found: dict[Server, Finding] = {}
+    found: dict[ServerAddress, Finding] = {}
     threads = []
     for known in known_servers():
-        server = Server(known.host, known.port, _SERVER_LIMIT)
+        server = ServerAddress(known.host, known.port, _SERVER_LIMIT)
         forget = f", or forget it: it is known from {_WHERE.get(known.source, 'the cache')}"
         # A daemon, because a lookup of a name may take for ever.
         thread = threading.Thread(
@@ -234,7 +235,7 @@ def _servers() -> Iterator[Finding]:
 def _one_server(host: str, port: int) -> Iterator[Finding]:
     """The server that is meant in particular."""
     try:
-        server = Server.parse(host, port, _SERVER_LIMIT)
+        server = ServerAddress.parse(host, port, _SERVER_LIMIT)
     except UsbipError as error:
         yield Finding(FAILURE, f"server {shown.one_line(host)}: {error}", "name it as --host HOST, and --port PORT")
         return
@@ -247,7 +248,7 @@ def _one_server(host: str, port: int) -> Iterator[Finding]:
     yield found[0] if found else late
 
 
-def _server(server: Server, mark: str, forget: str) -> Finding:
+def _server(server: ServerAddress, mark: str, forget: str) -> Finding:
     try:
         count = len(server.devices())
     except (UsbipError, OSError) as error:

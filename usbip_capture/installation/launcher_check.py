@@ -12,7 +12,7 @@ from pathlib import Path
 from usbip_capture import __version__
 from usbip_capture.installation import placement
 from usbip_capture.installation.health import FAILURE, OK, WARNING, Answer, Finding, ask, first_line, ourselves
-from usbip_capture.options import INTERFACE
+from usbip_capture.options.table import INTERFACE
 
 #: What Wireshark asks: name, arguments, what the answer must have in it. A filter that is refused is an answer too.
 QUERIES = (

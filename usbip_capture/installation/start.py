@@ -8,11 +8,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from usbip_capture.address import DEFAULT_PORT, parse_address
 from usbip_capture.errors import CaptureError, LocalProtocolError
 from usbip_capture.installation import launcher_check, placement, profile, wiresharks
 from usbip_capture.installation.health import first_line
-from usbip_capture.options import INTERFACE, OPTIONS
+from usbip_capture.net.address import DEFAULT_PORT, parse_address
+from usbip_capture.options.table import INTERFACE, OPTIONS
 
 #: What ends within this many seconds did not start.
 _PATIENCE = 1.5

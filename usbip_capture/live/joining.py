@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 
-from usbip_capture import net
 from usbip_capture.capture.sinks import ReaderGone, Sink
 from usbip_capture.errors import CaptureError, RemoteProtocolError, ServerLost, UsbipError
 from usbip_capture.live import messages
 from usbip_capture.live.messages import Lines, Message
 from usbip_capture.live.registry import Entry
+from usbip_capture.net import connecting as net
 from usbip_capture.usb.urb import Buffer
 
 #: Why a capture ended: what was captured has.

@@ -13,10 +13,10 @@ import tempfile
 import threading
 
 from usbip_capture.errors import CaptureError
-from usbip_capture.listening import Acceptor
 from usbip_capture.live import registry
 from usbip_capture.live.registry import Entry, Registration
 from usbip_capture.live.serving import Guests, Source
+from usbip_capture.net.listening import Acceptor
 
 #: Connections at a time.
 _MAX_CONNECTIONS = 32

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from usbip_capture.folders import cache_folder
+from usbip_capture.system.folders import cache_folder
 
 _FOLDER = "running"
 _VERSION = "1"

@@ -9,13 +9,13 @@ import threading
 import time
 from abc import ABC, abstractmethod
 
-from usbip_capture import net
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CaptureError, RemoteProtocolError, UsbipError
 from usbip_capture.filters.language import parse
 from usbip_capture.live import messages
 from usbip_capture.live.messages import Lines, Message
 from usbip_capture.live.socket_sink import SocketSink
+from usbip_capture.net import connecting as net
 
 log = logging.getLogger(__name__)
 

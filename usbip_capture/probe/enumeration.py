@@ -12,7 +12,7 @@ from collections.abc import Callable
 import usb.core
 import usb.util
 
-from usbip_capture.pyusb_backend.handle import DeviceHandle
+from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.usb import setup as requests
 from usbip_capture.usb.descriptors import ConfigurationDescriptor, InterfaceDescriptor
 from usbip_capture.usb.strings import parse_string

@@ -7,9 +7,9 @@ import threading
 
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import DeviceNotFound, UsbipError
-from usbip_capture.hosts import ALL, Selector, Server, parse_selection
 from usbip_capture.probe.session import ProbeSession
 from usbip_capture.probe.settings import ProbeEvents, ProbeSettings
+from usbip_capture.servers.address import ALL, Selector, ServerAddress, parse_selection
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ class ProbeGroup:
 
     def __init__(
         self,
-        server: Server,
+        server: ServerAddress,
         selection: str | list[Selector],
         settings: ProbeSettings,
         events: ProbeEvents | None = None,

@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable
 
 from usbip_capture.device import Device, Transfer
-from usbip_capture.devices.timetable import Timetable
-from usbip_capture.pyusb_backend.transfers import in_urb
+from usbip_capture.host.transfers import in_urb
+from usbip_capture.system.timetable import Timetable
 from usbip_capture.usb.endpoints import Endpoint
 from usbip_capture.usb.setup import clear_halt
 from usbip_capture.usb.status import EPIPE, EPROTO, GONE, TIMED_OUT, TOO_LARGE, UNLINKED, status_name

@@ -14,14 +14,14 @@ from usbip_capture.device import Device
 from usbip_capture.devices.remote import RemoteDevice
 from usbip_capture.errors import ServerLost, UsbipError
 from usbip_capture.filters.language import ENUMERATION_LABEL
-from usbip_capture.hosts import Selector, Server
+from usbip_capture.host.errors import sensible
+from usbip_capture.host.exported import ImportedSource
+from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.probe.enumeration import Enumeration
 from usbip_capture.probe.listen import Listener
 from usbip_capture.probe.settings import ProbeEvents, ProbeSettings
 from usbip_capture.pyusb_backend.backend import UsbipBackend
-from usbip_capture.pyusb_backend.errors import sensible
-from usbip_capture.pyusb_backend.exported import ImportedSource
-from usbip_capture.pyusb_backend.handle import DeviceHandle
+from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.status import status_name
@@ -42,7 +42,7 @@ class ProbeSession:
     """Captures one device of one server until stopped."""
 
     def __init__(
-        self, server: Server, selector: Selector, settings: ProbeSettings, events: ProbeEvents | None = None
+        self, server: ServerAddress, selector: Selector, settings: ProbeSettings, events: ProbeEvents | None = None
     ) -> None:
         self._server = server
         self._selector = selector

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import BinaryIO
 
-from usbip_capture.address import DEFAULT_PORT
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import LocalProtocolError
-from usbip_capture.hosts import ALL, Selector, Server, parse_selection
+from usbip_capture.host.source import ServerSource
+from usbip_capture.net.address import DEFAULT_PORT
 from usbip_capture.pyusb_backend.backend import UsbipBackend
-from usbip_capture.pyusb_backend.source import ServerSource
+from usbip_capture.servers.address import ALL, Selector, ServerAddress, parse_selection
 from usbip_capture.wire.structs import MAX_TRANSFER
 
 __all__ = ["UsbipBackend", "get_backend"]
@@ -42,7 +42,7 @@ def get_backend(
     Raises ValueError for a host, port, time or limit that cannot be, TypeError for a `pcap` that nothing can be
     written to, CaptureError when the capture cannot be written.
     """
-    server = Server.parse(host, port, timeout)
+    server = ServerAddress.parse(host, port, timeout)
     if not isinstance(max_transfer, int) or not 1 <= max_transfer <= MAX_TRANSFER:
         raise LocalProtocolError(f"max_transfer is {max_transfer!r}: give 1 to {MAX_TRANSFER} bytes")
     if not isinstance(reconnect, (int, float)) or not reconnect >= 0:
@@ -54,7 +54,7 @@ def get_backend(
 
 
 def backend_of(
-    server: Server,
+    server: ServerAddress,
     selection: list[Selector],
     pcap: PcapWriter | str | os.PathLike[str] | BinaryIO | None,
     *,

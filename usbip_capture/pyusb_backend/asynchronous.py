@@ -15,10 +15,10 @@ from types import TracebackType
 import usb.core
 
 from usbip_capture.device import Device, Transfer
-from usbip_capture.devices.timetable import Due, Timetable
-from usbip_capture.pyusb_backend.errors import invalid
-from usbip_capture.pyusb_backend.opened import OpenDevice
-from usbip_capture.pyusb_backend.transfers import in_urb, out_urb
+from usbip_capture.host.errors import invalid
+from usbip_capture.host.opened import OpenDevice
+from usbip_capture.host.transfers import in_urb, out_urb
+from usbip_capture.system.timetable import Due, Timetable
 from usbip_capture.usb.setup import Setup, classify
 from usbip_capture.usb.status import ECONNRESET, ENOMEM, is_known
 from usbip_capture.usb.urb import DIR_IN, Buffer, Completion, IsoPacket, Urb

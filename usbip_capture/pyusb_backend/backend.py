@@ -14,11 +14,11 @@ from types import SimpleNamespace
 from usb.backend import IBackend
 
 from usbip_capture.errors import UsbipError
-from usbip_capture.pyusb_backend.errors import invalid, unreachable
-from usbip_capture.pyusb_backend.exported import Exported, Source
-from usbip_capture.pyusb_backend.handle import DeviceHandle
-from usbip_capture.pyusb_backend.opened import OpenDevice
-from usbip_capture.pyusb_backend.transfers import read, write
+from usbip_capture.host.errors import invalid, unreachable
+from usbip_capture.host.exported import Exported, Source
+from usbip_capture.host.handle import DeviceHandle
+from usbip_capture.host.opened import OpenDevice
+from usbip_capture.host.transfers import read, write
 from usbip_capture.usb.descriptors import ConfigurationDescriptor, EndpointDescriptor, InterfaceDescriptor
 from usbip_capture.usb.urb import DIR_IN
 

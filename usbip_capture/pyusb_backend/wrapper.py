@@ -12,7 +12,7 @@ from usb.backend import IBackend
 from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.devices.over_pyusb import device_info, filled_packets, status_of
-from usbip_capture.pyusb_backend.transfers import iso_packets
+from usbip_capture.host.transfers import iso_packets
 from usbip_capture.usb import setup as requests
 from usbip_capture.usb.descriptors import parse_configuration
 from usbip_capture.usb.endpoints import EndpointMap

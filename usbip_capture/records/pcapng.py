@@ -14,7 +14,7 @@ from pcapng.blocks import InterfaceDescription as UntypedInterfaceDescription
 from pcapng.blocks import InterfaceStatistics, SectionHeader
 from pcapng.structs import OptionsField, StructField
 
-from usbip_capture.shown import lines, one_line
+from usbip_capture.system.shown import lines, one_line
 
 LINKTYPE_USB_LINUX_MMAPPED = 220
 LINKTYPE_WIRESHARK_UPPER_PDU = 252

@@ -14,11 +14,11 @@ import sys
 import threading
 
 from usbip_capture.errors import CaptureError, UsbipError
-from usbip_capture.hosts import Server
 from usbip_capture.live import registry
 from usbip_capture.live.registry import Entry
 from usbip_capture.relay.listening import parse_networks
 from usbip_capture.relay.service import RelayService
+from usbip_capture.servers.address import ServerAddress
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _START_TIMEOUT = 15.0
 
 
-def start(server: Server, address: str, port: int, allow: str) -> Entry:
+def start(server: ServerAddress, address: str, port: int, allow: str) -> Entry:
     """Start a relay and wait until it listens. It ends when nobody is connected and nothing captured.
 
     Raises CaptureError with the sentence of the child, such as that the port is taken.
@@ -68,7 +68,7 @@ def main(settings: str) -> None:
     """What the child runs."""
     host, port, address, listen_port, allow = json.loads(settings)
     try:
-        service = RelayService(Server(host, port), address, listen_port, parse_networks(allow))
+        service = RelayService(ServerAddress(host, port), address, listen_port, parse_networks(allow))
     except UsbipError as error:
         _say(f"sentence {error}")
         return

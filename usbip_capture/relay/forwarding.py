@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from usbip_capture import net
+from usbip_capture.net import connecting as net
 from usbip_capture.relay.readiness import BROKEN, HUNG_UP, READABLE, WRITABLE, Poller
 from usbip_capture.usb.urb import Buffer
 

@@ -7,10 +7,10 @@ import socket
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from usbip_capture import listening
-from usbip_capture.address import DEFAULT_PORT, format_address, parse_address
 from usbip_capture.errors import LocalProtocolError
-from usbip_capture.shown import shell_word
+from usbip_capture.net import listening
+from usbip_capture.net.address import DEFAULT_PORT, format_address, parse_address
+from usbip_capture.system.shown import shell_word
 
 Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from usbip_capture.relay.seen import SeenRequests
-from usbip_capture.shown import one_line
+from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.urb import Buffer, Urb
 from usbip_capture.wire.observed import Completed, Event, Imported, Submitted, Unanswered

@@ -15,10 +15,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from usbip_capture.address import DEFAULT_PORT, format_address
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import UsbipError
-from usbip_capture.hosts import Server
+from usbip_capture.net.address import DEFAULT_PORT, format_address
 from usbip_capture.relay.backlog import Backlog
 from usbip_capture.relay.calls import Calls, guarded
 from usbip_capture.relay.captures import RelayCapture
@@ -26,7 +25,8 @@ from usbip_capture.relay.forwarding import Connection, reset_on_close, set_optio
 from usbip_capture.relay.listening import Network, attach_hint, is_own_address, may_connect, open_listener
 from usbip_capture.relay.observation import Observation, Share
 from usbip_capture.relay.readiness import READABLE, make_poller
-from usbip_capture.shown import one_line
+from usbip_capture.servers.address import ServerAddress
+from usbip_capture.system.shown import one_line
 from usbip_capture.wire.hindsight import Hindsight
 from usbip_capture.wire.observed import Event
 
@@ -59,7 +59,7 @@ class Relay:
 
     def __init__(
         self,
-        server: Server,
+        server: ServerAddress,
         address: str = "127.0.0.1",
         port: int = DEFAULT_PORT,
         *,

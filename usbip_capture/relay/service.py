@@ -9,14 +9,14 @@ from collections.abc import Sequence
 
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import UsbipError
-from usbip_capture.hosts import Server
 from usbip_capture.live.messages import Message
 from usbip_capture.live.offer import Offer
 from usbip_capture.live.serving import Source
 from usbip_capture.relay.captures import RelayCapture
 from usbip_capture.relay.listening import Network
 from usbip_capture.relay.relay import Relay
-from usbip_capture.shown import one_line
+from usbip_capture.servers.address import ServerAddress
+from usbip_capture.system.shown import one_line
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _LOOK = 0.2
 class RelayService(Source):
     """A Relay and its Offer. Raises UsbipError as these do. listed: the server has said what it exports, or cannot."""
 
-    def __init__(self, server: Server, address: str, port: int, allow: Sequence[Network] = ()) -> None:
+    def __init__(self, server: ServerAddress, address: str, port: int, allow: Sequence[Network] = ()) -> None:
         self.listed = threading.Event()
         self._stopping = threading.Event()
         self.relay = Relay(server, address, port, allow=allow)

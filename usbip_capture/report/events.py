@@ -10,7 +10,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import TypeAlias
 
-from usbip_capture.report.link_types import USB_LINUX, USB_LINUX_MMAPPED, USBPCAP
+from usbip_capture.recordings.link_types import USB_LINUX, USB_LINUX_MMAPPED, USBPCAP
 from usbip_capture.usb import status as statuses
 from usbip_capture.usb.urb import DIR_IN, NO_SETUP, TransferType
 

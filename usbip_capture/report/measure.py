@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from usbip_capture.errors import CaptureError
 from usbip_capture.filters.language import parse
-from usbip_capture.report.link_types import UPPER_PDU, is_usb, link_type_name, may_hold_tcp
-from usbip_capture.report.reading import Capture, open_capture
+from usbip_capture.recordings.link_types import UPPER_PDU, is_usb, link_type_name, may_hold_tcp
+from usbip_capture.recordings.reading import Capture, open_capture
 from usbip_capture.report.statistics import Statistics
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from usbip_capture.report.statistics import EndpointTotals, Statistics, endpoint_name
 from usbip_capture.report.timeline import BYTES, Series, Timeline
 from usbip_capture.report.units import duration, rate
-from usbip_capture.shown import one_line
+from usbip_capture.system.shown import one_line
 
 MAX_PANELS = 6
 _ROWS = 3

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from usbip_capture.recordings.link_types import UPPER_PDU, USB_LINUX, USB_LINUX_MMAPPED, USBPCAP, is_usb, link_type_name
 from usbip_capture.report.devices import SeenDevice
-from usbip_capture.report.link_types import UPPER_PDU, USB_LINUX, USB_LINUX_MMAPPED, USBPCAP, is_usb, link_type_name
 from usbip_capture.report.statistics import EndpointTotals, InterfaceTotals, Statistics, endpoint_name
 from usbip_capture.report.units import count, duration
-from usbip_capture.shown import one_line
+from usbip_capture.system.shown import one_line
 from usbip_capture.usb.names import class_name
 from usbip_capture.usb.urb import DIR_IN, TransferType
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import usb.core
 import usb.util
 
-from usbip_capture.pyusb_backend.errors import DescriptorError, sensible
-from usbip_capture.pyusb_backend.opened import OpenDevice
+from usbip_capture.host.errors import DescriptorError, sensible
+from usbip_capture.host.opened import OpenDevice
 from usbip_capture.report.units import count
 from usbip_capture.selftest.results import Result, note, right, skipped, wrong
 from usbip_capture.usb.endpoints import Endpoint

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import count
 
 from usbip_capture.errors import RemoteProtocolError, ServerLost
-from usbip_capture.hosts import Server
-from usbip_capture.net import exchange
+from usbip_capture.net.connecting import exchange
+from usbip_capture.servers.address import ServerAddress
 from usbip_capture.tap import Tap
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.status import ECONNRESET
@@ -46,7 +46,7 @@ class Reply:
 class RawSession:
     """An imported device. All that is sent and received is shown to `tap`. Close it, or use it in a `with`."""
 
-    def __init__(self, server: Server, busid: str, tap: Tap | None = None) -> None:
+    def __init__(self, server: ServerAddress, busid: str, tap: Tap | None = None) -> None:
         self._sock = server.connect()
         self._server = server
         self._tap = tap

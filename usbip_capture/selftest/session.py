@@ -9,13 +9,13 @@ import usb.core
 from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import ServerLost, UsbipError
-from usbip_capture.hosts import Selector, Server
 from usbip_capture.pyusb_backend import backend_of
 from usbip_capture.report.units import count
 from usbip_capture.selftest.device_checks import DeviceChecks
 from usbip_capture.selftest.raw import RawSession
 from usbip_capture.selftest.results import Tell, note, right, wrong
 from usbip_capture.selftest.wire_checks import check_replies, check_rude, check_sizes, check_stall, check_unlink
+from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.setup import set_configuration
 from usbip_capture.usb.urb import DIR_IN, TransferType, Urb
@@ -28,7 +28,7 @@ _RETRY_INTERVAL = 0.05
 class Selftest:
     """Tests `server` and the device that is meant; `pcap` captures all of it."""
 
-    def __init__(self, server: Server, selector: Selector, tell: Tell, pcap: PcapWriter | None = None) -> None:
+    def __init__(self, server: ServerAddress, selector: Selector, tell: Tell, pcap: PcapWriter | None = None) -> None:
         self._server = server
         self._selector = selector
         self._tell = tell

@@ -12,7 +12,7 @@ from usb.core import USBError
 
 from usbip_capture.device import Device
 from usbip_capture.errors import DeviceNotFound, RemoteProtocolError, UsbipError
-from usbip_capture.pyusb_backend.handle import DeviceHandle
+from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.serial_port.serial_number import read_string
 from usbip_capture.uart.ports import Port, find_ports, no_ports
 

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from usbip_capture.device import Device
 from usbip_capture.errors import DeviceNotFound, ImportRefused, LocalProtocolError, UsbipError
-from usbip_capture.hosts import Selector, Server
 from usbip_capture.serial_port.adapter import Adapter
 from usbip_capture.serial_port.url import PortUrl
+from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.uart.ports import Port
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.structs import OpStatus
@@ -28,9 +28,9 @@ _AWAY = 2.0
 _RETRY_INTERVAL = 0.05
 
 _lock = threading.Lock()
-_server_locks: dict[Server, threading.Lock] = {}
-_adapters: dict[Server, list[Adapter]] = {}
-_given_back: dict[tuple[Server, str], tuple[float, DeviceInfo]] = {}
+_server_locks: dict[ServerAddress, threading.Lock] = {}
+_adapters: dict[ServerAddress, list[Adapter]] = {}
+_given_back: dict[tuple[ServerAddress, str], tuple[float, DeviceInfo]] = {}
 
 
 def take_port(url: PortUrl, wrap: Wrap, opened: Callable[[Adapter, Port], None]) -> None:
@@ -172,7 +172,7 @@ def _import_again(url: PortUrl, adapter: Adapter) -> Device:
         return url.server.import_device(Selector(busid=elsewhere[0]))
 
 
-def _forget(server: Server, adapter: Adapter) -> None:
+def _forget(server: ServerAddress, adapter: Adapter) -> None:
     with _lock:
         ours = _adapters.get(server, [])
         if adapter in ours:
@@ -180,7 +180,7 @@ def _forget(server: Server, adapter: Adapter) -> None:
     _note_given_back(server, adapter.device.info)
 
 
-def _note_given_back(server: Server, info: DeviceInfo) -> None:
+def _note_given_back(server: ServerAddress, info: DeviceInfo) -> None:
     with _lock:
         _given_back[server, info.busid] = time.monotonic(), info
 

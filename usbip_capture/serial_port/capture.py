@@ -9,8 +9,8 @@ from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.sinks import FileSink
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CaptureError
-from usbip_capture.forks import disown_in_children
-from usbip_capture.hosts import Server
+from usbip_capture.servers.address import ServerAddress
+from usbip_capture.system.forks import disown_in_children
 from usbip_capture.usb.info import DeviceInfo
 
 
@@ -59,7 +59,7 @@ class SharedCapture:
         self._path = path
         self._file = file
         self._users = 0
-        self._channels: dict[tuple[Server, str], UsbChannel] = {}
+        self._channels: dict[tuple[ServerAddress, str], UsbChannel] = {}
         self.writer = PcapWriter(FileSink(path, append=True) if file.written else path)
 
     @classmethod
@@ -76,7 +76,7 @@ class SharedCapture:
             file.shared._users += 1
             return file.shared
 
-    def channel(self, server: Server, info: DeviceInfo) -> UsbChannel:
+    def channel(self, server: ServerAddress, info: DeviceInfo) -> UsbChannel:
         """The tap for a device, which may be back from a reset as another one."""
         key = (server, info.busid)
         channel = self._channels.get(key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from usbip_capture.devices.timetable import Timetable
+from usbip_capture.system.timetable import Timetable
 
 #: Seconds within which edges of the two lines go out together. The circuit that resets an ESP32 looks at both lines,
 #: and with the latency of a network between the two edges it would see a state that nobody meant.

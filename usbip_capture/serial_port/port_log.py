@@ -7,7 +7,7 @@ import logging
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.collector import SyslogReceiver
 from usbip_capture.errors import UsbipError
-from usbip_capture.hosts import Server
+from usbip_capture.servers.address import ServerAddress
 from usbip_capture.syslog.message import Message
 from usbip_capture.syslog.severity import ERROR, INFO, WARNING
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 class PortLog:
     """Reads the log that `server` offers on its TCP `port` until closed; it is waited for. Raises UsbipError."""
 
-    def __init__(self, server: Server, port: int, pcap: PcapWriter | None) -> None:
+    def __init__(self, server: ServerAddress, port: int, pcap: PcapWriter | None) -> None:
         self._receiver = SyslogReceiver(server.host, port, pcap, callback=_say, timeout=server.timeout)
         try:
             self._receiver.start()

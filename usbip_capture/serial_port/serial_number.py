@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from usb.core import USBError
 
-from usbip_capture.pyusb_backend.handle import DeviceHandle
+from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.usb.setup import DT_STRING, get_descriptor
 from usbip_capture.usb.strings import parse_langids, parse_string
 

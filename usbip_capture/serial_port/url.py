@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import unquote, urlsplit
 
 from usbip_capture.errors import LocalProtocolError
-from usbip_capture.hosts import Selector, Server
+from usbip_capture.servers.address import Selector, ServerAddress
 
 SCHEME = "usbip"
 LOG_PORT = 1514
@@ -28,7 +28,7 @@ class PortUrl:
     device that is lost; 0 leaves it lost. logging: one of LOG_LEVELS, or nothing.
     """
 
-    server: Server
+    server: ServerAddress
     selector: Selector
     serial: str = ""
     interface: int | None = None
@@ -63,7 +63,7 @@ class PortUrl:
         if selector.busid and "instance" in given:
             raise LocalProtocolError(f"{selector.busid} in {text!r} means one device only: leave instance= out")
         return cls(
-            Server.parse(unquote(parts.netloc), timeout=_seconds("connect_timeout", given, _CONNECT_TIMEOUT)),
+            ServerAddress.parse(unquote(parts.netloc), timeout=_seconds("connect_timeout", given, _CONNECT_TIMEOUT)),
             selector,
             _filled("serial", given),
             _number("interface", given, 255),

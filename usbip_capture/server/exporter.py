@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from usbip_capture import listening
 from usbip_capture.device import Device
 from usbip_capture.errors import RemoteProtocolError, UsbipError
-from usbip_capture.net import limit_sending, set_options
+from usbip_capture.net import listening
+from usbip_capture.net.connecting import limit_sending, set_options
 from usbip_capture.server.session import Session
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.server import DevlistRequested, ImportRequested, ServerConnection

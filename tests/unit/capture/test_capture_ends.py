@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pcapng_reader import CapturedRecord, read_capture, read_items
-from tests.recording import DONE, INFO, URB, HeldSink, HeldWriter, events, finish, run, statistics
+from tests.builders.recording import DONE, INFO, URB, HeldSink, HeldWriter, events, finish, run, statistics
+from tests.oracles.pcapng_reader import CapturedRecord, read_capture, read_items
 from tests.waiting import wait_until
 from usbip_capture.capture.sinks import ReaderGone
 from usbip_capture.capture.writer import PcapWriter

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.pcapng_reader import read_capture
-from tests.recording import INFO, run
-from usbip_capture import forks
+from tests.builders.recording import INFO, run
+from tests.oracles.pcapng_reader import read_capture
 from usbip_capture.capture.files import RotatingSink, file_sink
 from usbip_capture.capture.rotation import Rotation
 from usbip_capture.capture.sinks import PipeSink, Sink, StreamSink
 from usbip_capture.capture.writer import PcapWriter
-from usbip_capture.hosts import Server
 from usbip_capture.live.socket_sink import SocketSink
 from usbip_capture.serial_port.capture import SharedCapture
+from usbip_capture.servers.address import ServerAddress
+from usbip_capture.system import forks
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 
@@ -144,7 +144,7 @@ def test_one_that_fails_in_the_child_does_not_keep_the_others(tmp_path: Path) ->
 def test_a_child_does_not_write_into_a_capture_of_its_parents_ports(tmp_path: Path) -> None:
     path = str(tmp_path / "port.pcapng")
     shared = SharedCapture.open(path)
-    run(shared.channel(Server("demo"), INFO))
+    run(shared.channel(ServerAddress("demo"), INFO))
 
     def child() -> None:
         for _ in range(2):
@@ -159,6 +159,6 @@ def test_a_child_does_not_write_into_a_capture_of_its_parents_ports(tmp_path: Pa
             SharedCapture.open(path)
 
     assert forked(child) == 0
-    run(shared.channel(Server("demo"), INFO))
+    run(shared.channel(ServerAddress("demo"), INFO))
     shared.close()
     assert packets(Path(path).read_bytes(), tmp_path) == 4

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pcapng_reader import CapturedInterface, CapturedRecord, read_capture, read_items
-from tests.recording import INFO, HeldWriter, finish, run
+from tests.builders.recording import INFO, HeldWriter, finish, run
+from tests.oracles.pcapng_reader import CapturedInterface, CapturedRecord, read_capture, read_items
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CaptureError
 from usbip_capture.records.pcapng import LINKTYPE_WIRESHARK_UPPER_PDU

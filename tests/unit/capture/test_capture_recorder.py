@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.pcapng_reader import CapturedRecord, read_capture, read_items
-from tests.recording import DONE, INFO, URB, HeldWriter, events, finish, run, statistics
+from tests.builders.recording import DONE, INFO, URB, HeldWriter, events, finish, run, statistics
+from tests.oracles.pcapng_reader import CapturedRecord, read_capture, read_items
 from tests.waiting import wait_until
 from usbip_capture.capture.channel import EVENT_COST
 from usbip_capture.capture.writer import PcapWriter

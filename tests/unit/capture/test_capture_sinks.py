@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 import pytest
 
-from tests.recording import INFO, run
+from tests.builders.recording import INFO, run
 from usbip_capture.capture.named_pipe import NamedPipeSink
 from usbip_capture.capture.sinks import FileSink, PipeSink, ReaderGone, Sink, SinkAborted, StreamSink, open_sink
 from usbip_capture.capture.writer import PcapWriter

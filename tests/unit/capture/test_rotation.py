@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.pcapng_reader import read_capture
+from tests.oracles.pcapng_reader import read_capture
 from usbip_capture.capture.files import GzipSink, RotatingSink, file_sink
 from usbip_capture.capture.rotation import Rotation, file_name
 from usbip_capture.capture.sinks import FileSink
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CaptureError, LocalProtocolError
-from usbip_capture.report.reading import open_capture
+from usbip_capture.recordings.reading import open_capture
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 

@@ -19,9 +19,7 @@ from usbip_capture.cli.hexdump import hexdump
 from usbip_capture.cli.live import LiveView
 from usbip_capture.cli.main import main
 from usbip_capture.cli.terminal import Paint, Waiting, cut, is_colourful, say, tell
-from usbip_capture.demo import DemoDevice
-from usbip_capture.discovery import memory
-from usbip_capture.discovery.known import KnownDevice
+from usbip_capture.demo.device import DemoDevice
 from usbip_capture.errors import (
     CaptureError,
     DeviceNotFound,
@@ -32,6 +30,8 @@ from usbip_capture.errors import (
     ServerUnreachable,
     UsbipError,
 )
+from usbip_capture.servers import memory
+from usbip_capture.servers.known import KnownDevice
 from usbip_capture.usb.setup import get_descriptor, set_configuration
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 

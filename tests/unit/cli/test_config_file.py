@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usbip_capture.cli.main import main
-from usbip_capture.configuration import configuration_path, named, read_table
+from usbip_capture.servers.configuration import configuration_path, named, read_table
 
 TOML = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 FILE = '# mine\n[servers]\nbench = "192.0.2.10:3241"  # the big one\n\n"Rack 1"="pi.local"\n# end\n'

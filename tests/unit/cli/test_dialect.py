@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usbip_capture.cli.commands import COMMANDS, parse, parser
-from usbip_capture.cli.parsing import Parser, subparsers
 from usbip_capture.cli.session import chosen_device, chosen_devices, chosen_server
 from usbip_capture.cli.values import capture_file
 from usbip_capture.errors import LocalProtocolError
-from usbip_capture.hosts import Selector
+from usbip_capture.options.parsing import Parser, subparsers
+from usbip_capture.servers.address import Selector
 
 ONE_SERVER = ("probe", "control", "read", "write", "capture", "serial", "use", "selftest")
 SERVERS = (*ONE_SERVER, "list", "ports", "relay")

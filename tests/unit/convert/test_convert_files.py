@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conversion import convert, event
-from tests.pcapng_reader import CapturedInterface, CapturedRecord, read_capture, read_items
-from tests.tcp_recording import START_NS, packet, recording, segments
-from tests.usbip_sessions import session
-from tests.usbmon_comparison import read_events
+from tests.builders.conversion import convert, event
+from tests.builders.tcp_recording import START_NS, packet, recording, segments
+from tests.builders.usbip_sessions import session
+from tests.oracles.pcapng_reader import CapturedInterface, CapturedRecord, read_capture, read_items
+from tests.oracles.usbmon_comparison import read_events
 from tests.waiting import wait_until
 from usbip_capture.cli import convert as progress
 from usbip_capture.cli.main import main

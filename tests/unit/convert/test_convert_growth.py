@@ -8,10 +8,10 @@ from struct import Struct
 
 import pytest
 
-from tests.conversion import convert
+from tests.builders.conversion import convert
+from tests.builders.tcp_recording import CLIENT, SERVER, START_NS, Segment, pcap, recording, segments
+from tests.builders.usbip_sessions import INFO, session
 from tests.growth import growth
-from tests.tcp_recording import CLIENT, SERVER, START_NS, Segment, pcap, recording, segments
-from tests.usbip_sessions import INFO, session
 from usbip_capture.convert.link import ACK, FIN
 from usbip_capture.usb.descriptors import parse_configuration
 from usbip_capture.wire import structs

@@ -12,8 +12,8 @@ from struct import Struct, pack
 
 import pytest
 
-from tests.tcp_recording import CLIENT, SERVER, START_NS, Hosts, Saying, packet, segments
-from tests.usbip_sessions import INFO, imported
+from tests.builders.tcp_recording import CLIENT, SERVER, START_NS, Hosts, Saying, packet, segments
+from tests.builders.usbip_sessions import INFO, imported
 from usbip_capture.wire import structs
 
 #: MiB. What was promised.

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conversion import Converted, convert, event
-from tests.tcp_recording import (
+from tests.builders.conversion import Converted, convert, event
+from tests.builders.tcp_recording import (
     CLIENT,
     LINK_TYPES,
     RAW,
@@ -26,7 +26,7 @@ from tests.tcp_recording import (
     restamped,
     segments,
 )
-from tests.usbip_sessions import INFO, session
+from tests.builders.usbip_sessions import INFO, session
 from usbip_capture.convert import sessions
 from usbip_capture.convert.fragments import MAX_AGE_NS, Fragments
 from usbip_capture.convert.link import ACK, FIN, RST, SYN

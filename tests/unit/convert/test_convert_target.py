@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conversion import convert
-from tests.pcapng_reader import read_capture
-from tests.tcp_recording import START_NS, packet, pcap, recording, segments
-from tests.usbip_sessions import session
+from tests.builders.conversion import convert
+from tests.builders.tcp_recording import START_NS, packet, pcap, recording, segments
+from tests.builders.usbip_sessions import session
+from tests.oracles.pcapng_reader import read_capture
 from usbip_capture.cli.main import main
 from usbip_capture.convert.converter import Converter
 

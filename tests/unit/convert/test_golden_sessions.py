@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.usbmon_comparison import compare
+from tests.oracles.usbmon_comparison import compare
 from usbip_capture.cli.main import main
 
 GOLDEN = Path(__file__).parents[2] / "golden"

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.class_descriptors import CONFIGURATIONS, DAMAGED
-from usbip_capture.demo import DemoDevice
+from tests.builders.class_descriptors import CONFIGURATIONS, DAMAGED
+from usbip_capture.demo.device import DemoDevice
 from usbip_capture.describe.classes import string_indices
 from usbip_capture.describe.naming import class_names, listed_name, speed_name
 from usbip_capture.describe.reading import Description, read_description
 from usbip_capture.describe.tree import ports_of, tree
 from usbip_capture.describe.verbose import verbose
-from usbip_capture.pyusb_backend.handle import DeviceHandle
+from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.usb.bos import parse_bos
 from usbip_capture.usb.descriptors import DeviceDescriptor, parse_configuration
 from usbip_capture.usb.info import DeviceInfo, InterfaceInfo, Speed

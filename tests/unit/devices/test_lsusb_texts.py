@@ -11,23 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.class_descriptors import CONFIGURATIONS
+from tests.builders.class_descriptors import CONFIGURATIONS
 from tests.integration.test_lsusb import GADGET
 from usbip_capture.cli.exits import exit_code
-from usbip_capture.demo import DESCRIPTORS, DemoDevice
-from usbip_capture.demo_lsusb import add_directory, open_device
+from usbip_capture.demo.device import DESCRIPTORS, DemoDevice
+from usbip_capture.demo.lsusb import add_directory, open_device
 from usbip_capture.describe.reading import Description, read_description
 from usbip_capture.describe.verbose import verbose
-from usbip_capture.devices.chapter9 import Descriptors
-from usbip_capture.devices.lsusb import parse_lsusb, read_lsusb
-from usbip_capture.devices.serial.cp210x import cp210x
-from usbip_capture.devices.serial.ftdi import ftdi
-from usbip_capture.devices.serial.line import Notebook
-from usbip_capture.devices.simulated import SimulatedDevice
 from usbip_capture.errors import FileFormatError
-from usbip_capture.hosts import Server as Remote
-from usbip_capture.pyusb_backend.handle import DeviceHandle
+from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.server import Server
+from usbip_capture.servers.address import ServerAddress as Remote
+from usbip_capture.simulated.chapter9 import Descriptors
+from usbip_capture.simulated.device import SimulatedDevice
+from usbip_capture.simulated.lsusb import parse_lsusb, read_lsusb
+from usbip_capture.simulated.serial.cp210x import cp210x
+from usbip_capture.simulated.serial.ftdi import ftdi
+from usbip_capture.simulated.serial.line import Notebook
 from usbip_capture.usb.descriptors import DeviceDescriptor, parse_configuration
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.report_items import COLLECTION, report_items

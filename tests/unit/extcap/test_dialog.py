@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from usbip_capture.demo import DemoServer
-from usbip_capture.discovery import memory
-from usbip_capture.discovery.known import KnownDevice, read_cache
+from usbip_capture.demo.device import DemoServer
 from usbip_capture.extcap import dialog
-from usbip_capture.options import OPTIONS
+from usbip_capture.options.table import OPTIONS
+from usbip_capture.servers import memory
+from usbip_capture.servers.known import KnownDevice, read_cache
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 
 from usbip_capture.extcap import queries
 from usbip_capture.extcap.sentences import sentence
-from usbip_capture.options import OPTIONS
+from usbip_capture.options.table import OPTIONS
 
 ROOT = Path(__file__).parents[3]
 QUERIES = {

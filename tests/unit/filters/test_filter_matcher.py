@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.pcapng_reader import CapturedInterface, read_capture, read_items
-from tests.recording import INFO, run
+from tests.builders.recording import INFO, run
+from tests.oracles.pcapng_reader import CapturedInterface, read_capture, read_items
 from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.writer import PcapWriter
-from usbip_capture.demo import DESCRIPTORS
+from usbip_capture.demo.device import DESCRIPTORS
 from usbip_capture.filters.language import FilterError
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 

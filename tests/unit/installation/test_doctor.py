@@ -15,9 +15,9 @@ from types import SimpleNamespace
 import pytest
 
 from tests.unit.installation.fake_wireshark import HANGS, LISTED, Machine, echo, place, program
-from usbip_capture.configuration import configuration_path
 from usbip_capture.installation import doctor, health, launcher_check, placement, wiresharks
 from usbip_capture.installation.health import FAILURE, OK, WARNING
+from usbip_capture.servers.configuration import configuration_path
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from struct import unpack_from
 import pytest
 from pcapng.blocks import InterfaceDescription, InterfaceStatistics, SectionHeader
 
-from tests.pcapng_reader import Scanner
+from tests.oracles.pcapng_reader import Scanner
 from usbip_capture.records.pcapng import (
     MAX_COMMENTS,
     MAX_TEXT,

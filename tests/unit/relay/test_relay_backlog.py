@@ -8,10 +8,10 @@ from random import Random
 
 import pytest
 
+from tests.builders.tcp_recording import CLIENT
+from tests.builders.usbip_sessions import BULK_OUT, imported, submit
 from tests.growth import growth
-from tests.pcapng_reader import read_capture
-from tests.tcp_recording import CLIENT
-from tests.usbip_sessions import BULK_OUT, imported, submit
+from tests.oracles.pcapng_reader import read_capture
 from usbip_capture import PcapWriter
 from usbip_capture.relay import backlog
 from usbip_capture.relay.backlog import Backlog

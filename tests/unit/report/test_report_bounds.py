@@ -11,11 +11,11 @@ from struct import pack
 
 import pytest
 
-from tests.capture_files import Shown, classic, option, pcapng
+from tests.builders.capture_files import Shown, classic, option, pcapng
 from usbip_capture.filters.language import Facts, parse
+from usbip_capture.recordings.packets import MAX_COMMENT_TEXT, MAX_TEXT, Interface
 from usbip_capture.report import statistics
 from usbip_capture.report.measure import measure
-from usbip_capture.report.packets import MAX_COMMENT_TEXT, MAX_TEXT, Interface
 from usbip_capture.report.text import text_report
 
 MOST_MIB = 300
@@ -172,7 +172,7 @@ def test_work_for_urbs_that_never_come_back_is_the_same_for_each(size: int, monk
 
 def test_simple_packets_are_as_long_as_the_interface_keeps(tmp_path: Path) -> None:
     # Ref: draft-ietf-opsawg-pcapng, 4.4: the captured length is the least of original length and snaplen.
-    from usbip_capture.report.reading import open_capture
+    from usbip_capture.recordings.reading import open_capture
 
     path = tmp_path / "simple.pcapng"
     description = block(1, pack("<HHI", 220, 0, 95))

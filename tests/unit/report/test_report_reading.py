@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.capture_files import (
+from tests.builders.capture_files import (
     Shown,
     big_endian,
     classic,
@@ -24,11 +24,11 @@ from tests.capture_files import (
     usbpcap_stages,
     without_padding,
 )
-from tests.pcapng_reader import read_capture
+from tests.oracles.pcapng_reader import read_capture
 from usbip_capture.errors import CaptureError
+from usbip_capture.recordings.packets import Packet
+from usbip_capture.recordings.reading import open_capture
 from usbip_capture.report.measure import Measured, measure
-from usbip_capture.report.packets import Packet
-from usbip_capture.report.reading import open_capture
 from usbip_capture.report.text import text_report
 
 GOLDEN = Path(__file__).parent / "golden"

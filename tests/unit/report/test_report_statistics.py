@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.capture_files import Shown, classic
+from tests.builders.capture_files import Shown, classic
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.filters.language import ENUMERATION_LABEL, FilterError
 from usbip_capture.records.pcapng import Section, pack_packet

@@ -9,12 +9,12 @@ import pytest
 
 from tests.waiting import wait_until
 from usbip_capture.device import Device, Transfer
-from usbip_capture.devices.serial.acm import acm
-from usbip_capture.devices.serial.line import Notebook
 from usbip_capture.errors import ServerLost
 from usbip_capture.serial_port import inbox as inbox_module
 from usbip_capture.serial_port.inbox import Inbox
 from usbip_capture.serial_port.outbox import CAPACITY, CHUNK, DEPTH, Outbox
+from usbip_capture.simulated.serial.acm import acm
+from usbip_capture.simulated.serial.line import Notebook
 from usbip_capture.usb.status import EMSGSIZE, EPIPE
 from usbip_capture.usb.urb import Completion
 

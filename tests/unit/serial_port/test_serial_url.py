@@ -7,28 +7,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usbip_capture.errors import LocalProtocolError
-from usbip_capture.hosts import Selector, Server
 from usbip_capture.serial_port.url import PortUrl
+from usbip_capture.servers.address import Selector, ServerAddress
 
 
 def test_the_shortest_url_names_the_only_device() -> None:
     url = PortUrl.parse("usbip://pi")
-    assert url == PortUrl(Server("pi"), Selector())
+    assert url == PortUrl(ServerAddress("pi"), Selector())
     assert PortUrl.parse("usbip://pi/") == url
 
 
 @pytest.mark.parametrize(
     ("text", "server", "selector"),
     [
-        ("usbip://192.168.1.20/1-2.3", Server("192.168.1.20"), Selector(busid="1-2.3")),
-        ("usbip://pi:3241/303a:1001", Server("pi", 3241), Selector(vid_pid=(0x303A, 0x1001))),
-        ("USBIP://[fe80::1]:99/1-1/", Server("fe80::1", 99), Selector(busid="1-1")),
-        ("usbip://[::1]/1-1", Server("::1"), Selector(busid="1-1")),
-        ("usbip://[fe80::1%25eth0]/1-1", Server("fe80::1%eth0"), Selector(busid="1-1")),
-        ("usbip://demo/1-1", Server("demo"), Selector(busid="1-1")),
+        ("usbip://192.168.1.20/1-2.3", ServerAddress("192.168.1.20"), Selector(busid="1-2.3")),
+        ("usbip://pi:3241/303a:1001", ServerAddress("pi", 3241), Selector(vid_pid=(0x303A, 0x1001))),
+        ("USBIP://[fe80::1]:99/1-1/", ServerAddress("fe80::1", 99), Selector(busid="1-1")),
+        ("usbip://[::1]/1-1", ServerAddress("::1"), Selector(busid="1-1")),
+        ("usbip://[fe80::1%25eth0]/1-1", ServerAddress("fe80::1%eth0"), Selector(busid="1-1")),
+        ("usbip://demo/1-1", ServerAddress("demo"), Selector(busid="1-1")),
     ],
 )
-def test_servers_and_devices(text: str, server: Server, selector: Selector) -> None:
+def test_servers_and_devices(text: str, server: ServerAddress, selector: Selector) -> None:
     url = PortUrl.parse(text)
     assert (url.server, url.selector) == (server, selector)
 

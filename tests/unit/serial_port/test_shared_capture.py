@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.pcapng_reader import read_capture
-from tests.recording import INFO, run
+from tests.builders.recording import INFO, run
+from tests.oracles.pcapng_reader import read_capture
 from tests.waiting import wait_until
 from usbip_capture.capture.sinks import FileSink
 from usbip_capture.errors import CaptureError
-from usbip_capture.hosts import Server
 from usbip_capture.serial_port import capture
 from usbip_capture.serial_port.capture import SharedCapture
+from usbip_capture.servers.address import ServerAddress
 
-DEMO = Server("demo")
+DEMO = ServerAddress("demo")
 
 
 def test_who_opens_it_again_waits_until_it_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usbip_capture.durations import milliseconds
+from usbip_capture.system.durations import milliseconds
 
 
 @given(st.floats(min_value=0, max_value=1e9, exclude_min=True))

@@ -13,9 +13,9 @@ import pytest
 from usbip_capture.capture.sinks import open_sink
 from usbip_capture.errors import CaptureError
 from usbip_capture.extcap import logs
-from usbip_capture.options import Choices
-from usbip_capture.private_files import check_owner, open_private
-from usbip_capture.replacement import Replacement
+from usbip_capture.options.table import Choices
+from usbip_capture.system.private_files import check_owner, open_private
+from usbip_capture.system.replacement import Replacement
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no such owners here")
 NOBODY = 65534

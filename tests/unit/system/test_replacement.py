@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from usbip_capture.replacement import Replacement
+from usbip_capture.system.replacement import Replacement
 
 
 def test_the_target_is_replaced_at_the_end_only(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import shlex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usbip_capture.shown import lines, one_line, shell_word
+from usbip_capture.system.shown import lines, one_line, shell_word
 
 HOSTILE = "1-1\x1b[31m\n\r\x07\u202e\u061c\x9b;touch /tmp/x"
 

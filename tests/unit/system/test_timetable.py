@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from usbip_capture.devices.timetable import Timetable
+from usbip_capture.system.timetable import Timetable
 
 TIMEOUT = 10.0
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usbip_capture import demo
+from usbip_capture.demo import device as demo
 from usbip_capture.errors import RemoteProtocolError
 from usbip_capture.usb import bos, class_descriptors, setup
 from usbip_capture.usb.descriptors import DeviceDescriptor, parse_configuration, split_descriptors

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.builders.tcp_recording import CLIENT
+from tests.builders.usbip_sessions import BULK_IN, INFO, imported, submit, unlink, unlink_reply
 from tests.growth import growth
-from tests.tcp_recording import CLIENT
-from tests.usbip_sessions import BULK_IN, INFO, imported, submit, unlink, unlink_reply
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 from usbip_capture.wire import structs
 from usbip_capture.wire.hindsight import Hindsight

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tcp_recording import CLIENT, SERVER, Saying, golden_sayings
-from tests.usbip_sessions import (
+from tests.builders.tcp_recording import CLIENT, SERVER, Saying, golden_sayings
+from tests.builders.usbip_sessions import (
     BULK_IN,
     BULK_OUT,
     CONFIGURATION,

@@ -9,9 +9,20 @@ from random import Random
 
 import pytest
 
-from tests.conversion import convert
-from tests.tcp_recording import CLIENT, Saying
-from tests.usbip_sessions import BULK_IN, INFO, described, imported, reply, run, submit, traffic, unlink, unlink_reply
+from tests.builders.conversion import convert
+from tests.builders.tcp_recording import CLIENT, Saying
+from tests.builders.usbip_sessions import (
+    BULK_IN,
+    INFO,
+    described,
+    imported,
+    reply,
+    run,
+    submit,
+    traffic,
+    unlink,
+    unlink_reply,
+)
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 from usbip_capture.wire import structs
 from usbip_capture.wire.observed import Completed, Event, Noted, Submitted

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usbip_capture import demo
+from usbip_capture.demo import device as demo
 from usbip_capture.errors import RemoteProtocolError
 from usbip_capture.usb.status import ECONNRESET, EPIPE
 from usbip_capture.usb.urb import Completion, IsoPacket, TransferType, Urb

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from usbip_capture import demo
+from usbip_capture.demo import device as demo
 from usbip_capture.errors import RemoteProtocolError
 from usbip_capture.usb.status import ECONNRESET
 from usbip_capture.usb.urb import Completion, TransferType

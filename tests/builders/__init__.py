@@ -1,0 +1,1 @@
+"""Input made for tests: captures, recordings, descriptors, sessions."""

@@ -1,0 +1,1 @@
+"""Peers and devices whose every answer a test decides."""

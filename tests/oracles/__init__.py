@@ -1,0 +1,1 @@
+"""What is not ours and says what is right."""

@@ -1,0 +1,1 @@
+"""Real programs, run as their users run them."""

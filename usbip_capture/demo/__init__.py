@@ -1,0 +1,1 @@
+"""The built-in simulated server, its log, and devices out of lsusb's text."""

@@ -1,1 +1,0 @@
-"""USB/IP servers that are known: configured, used before, or announced on the network."""

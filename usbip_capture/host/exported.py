@@ -1,0 +1,135 @@
+"""What PyUSB holds while it knows a device: imported when something is first asked of it, then given back."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+
+from usb.core import USBError
+
+from usbip_capture.device import Device
+from usbip_capture.errors import ImportRefused, UsbipError
+from usbip_capture.host.errors import unreachable
+from usbip_capture.host.handle import DeviceHandle
+from usbip_capture.host.opened import OpenDevice
+from usbip_capture.usb.descriptors import DeviceDescriptor
+from usbip_capture.usb.info import DeviceInfo
+
+
+class Source(ABC):
+    """Where a backend's devices come from."""
+
+    @abstractmethod
+    def devices(self) -> Iterator[Exported]:
+        """What there is now. Raises UsbipError."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what was imported."""
+
+
+class Exported:
+    """One device of a server's list, imported by its first use.
+
+    open_handle: imports it. give_back: takes what was imported; None if somebody else does that.
+    descriptor: its device descriptor, if that is known from an earlier import.
+    """
+
+    def __init__(
+        self,
+        info: DeviceInfo,
+        open_handle: Callable[[], DeviceHandle],
+        give_back: Callable[[DeviceHandle], None] | None = None,
+        descriptor: DeviceDescriptor | None = None,
+    ) -> None:
+        self.info = info
+        self.known_descriptor = descriptor
+        self._open_handle = open_handle
+        self._give_back = give_back
+        self._handle: DeviceHandle | None = None
+        self._lock = threading.Lock()
+
+    def handle(self) -> DeviceHandle:
+        """The imported device. Raises USBError when the server does not hand it over."""
+        with self._lock:
+            if self._handle is None:
+                try:
+                    self._handle = self._open_handle()
+                except UsbipError as error:
+                    raise unreachable(error, in_use=isinstance(error, ImportRefused)) from error
+            return self._handle
+
+    def open(self) -> OpenDevice:
+        """A new opening, of a device that has a configuration as a local one would. Raises USBError."""
+        handle = self.handle()
+        if self._give_back is not None:
+            handle.ensure_configured()
+        return OpenDevice(handle, self)
+
+    def descriptor(self) -> DeviceDescriptor:
+        """The device descriptor; of a device that is in use elsewhere, what the server's list says of it."""
+        if self.known_descriptor is None:
+            try:
+                self.known_descriptor = self.handle().device_descriptor()
+            except USBError as error:
+                if not isinstance(error.__cause__, ImportRefused):
+                    raise
+                return _listed(self.info)
+        return self.known_descriptor
+
+    @property
+    def imported(self) -> bool:
+        """Whether the device is ours, lost or not."""
+        return self._handle is not None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the device is imported, and not lost."""
+        return self._handle is not None and self._handle.device.alive
+
+    def close(self) -> None:
+        """Give the device back to the server."""
+        with self._lock:
+            handle, self._handle = self._handle, None
+        if handle is not None and self._give_back is not None:
+            self._give_back(handle)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class ImportedSource(Source):
+    """One device that is imported already; who imported it gives it back, and sets its configuration."""
+
+    def __init__(self, device: Device) -> None:
+        self._exported = Exported(device.info, lambda: DeviceHandle(device))
+
+    def handle(self) -> DeviceHandle:
+        """The host's side of the device."""
+        return self._exported.handle()
+
+    def devices(self) -> Iterator[Exported]:
+        yield self._exported
+
+    def close(self) -> None:
+        """Nothing was imported here."""
+
+
+def _listed(info: DeviceInfo) -> DeviceDescriptor:
+    return DeviceDescriptor(
+        18,
+        1,
+        0x0200,
+        info.bDeviceClass,
+        info.bDeviceSubClass,
+        info.bDeviceProtocol,
+        64,
+        info.idVendor,
+        info.idProduct,
+        info.bcdDevice,
+        0,
+        0,
+        0,
+        info.bNumConfigurations,
+    )

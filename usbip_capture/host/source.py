@@ -1,0 +1,245 @@
+"""The devices of one server, for a backend: listed anew each time, imported when used, captured, given back."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from queue import SimpleQueue
+from weakref import WeakValueDictionary
+
+from usbip_capture.capture.channel import UsbChannel
+from usbip_capture.capture.writer import PcapWriter
+from usbip_capture.device import Device
+from usbip_capture.devices.serial_number import read_serial_number
+from usbip_capture.errors import UsbipError
+from usbip_capture.host.errors import no_device, released
+from usbip_capture.host.exported import Exported, Source
+from usbip_capture.host.handle import DeviceHandle
+from usbip_capture.servers.address import Selector, ServerAddress
+from usbip_capture.tap import Tapped
+from usbip_capture.usb.descriptors import DeviceDescriptor
+from usbip_capture.usb.info import DeviceInfo
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which a device may be away after it was given back: Linux resets it then.
+_AWAY = 2.0
+_RETRY_INTERVAL = 0.05
+
+
+class _GivenBack:
+    """What this process gave back within the last _AWAY seconds, by whichever backend: host, port and busid."""
+
+    def __init__(self) -> None:
+        self._since: dict[tuple[str, int, str], float] = {}
+        self._new: SimpleQueue[tuple[tuple[str, int, str], float]] = SimpleQueue()
+        self._lock = threading.Lock()
+
+    def add(self, server: ServerAddress, busid: str) -> None:
+        # A device may be given back by the garbage collector, in a thread that has the lock: no lock here.
+        self._new.put(((server.host, server.port, busid), time.monotonic()))
+
+    def take(self, server: ServerAddress, busid: str) -> bool:
+        """Whether it is one of them; it is not any more."""
+        with self._lock:
+            self._learn()
+            return self._since.pop((server.host, server.port, busid), None) is not None
+
+    def of(self, server: ServerAddress) -> set[str]:
+        """The busids of a server's."""
+        now = time.monotonic()
+        with self._lock:
+            self._learn()
+            for key in [key for key, since in self._since.items() if now - since > _AWAY]:
+                del self._since[key]
+            return {busid for host, port, busid in self._since if (host, port) == (server.host, server.port)}
+
+    def _learn(self) -> None:
+        while not self._new.empty():
+            key, since = self._new.get()
+            self._since[key] = since
+
+
+_given_back = _GivenBack()
+
+
+class ServerSource(Source):
+    """The devices that a server exports, all or those of `selection`.
+
+    Each is captured in a pcapng interface of its own when there is a writer.
+    """
+
+    def __init__(
+        self,
+        server: ServerAddress,
+        selection: list[Selector],
+        pcap: PcapWriter | None,
+        *,
+        owns_pcap: bool,
+        max_transfer: int,
+        reconnect: float,
+    ) -> None:
+        self._server = server
+        self._selection = selection
+        self._pcap = pcap
+        self._owns_pcap = owns_pcap
+        self._max_transfer = max_transfer
+        self._reconnect = reconnect
+        self._lock = threading.Lock()
+        self._opened: dict[int, Device] = {}
+        self._known: WeakValueDictionary[str, Exported] = WeakValueDictionary()
+        self._descriptors: dict[tuple[object, ...], DeviceDescriptor] = {}
+        self._channels: dict[str, UsbChannel] = {}
+        self._serials: dict[tuple[object, ...], str] = {}
+        self._closed = False
+
+    def devices(self) -> Iterator[Exported]:
+        self._check_open()
+        listed = {info.busid: info for info in self._listed() if self._selected(info)}
+        with self._lock:
+            # Servers leave out devices in use, and those that PyUSB still holds are in use by us.
+            found = {busid: exported for busid, exported in self._known.items() if self._still_ours(exported)}
+            for busid, info in listed.items():
+                if busid not in found:
+                    found[busid] = self._exported(info)
+            self._known.update(found)
+        yield from found.values()
+
+    def close(self) -> None:
+        self._closed = True
+        for key in list(self._opened):
+            device = self._opened.pop(key, None)
+            if device is not None:  # not given back meanwhile, by PyUSB in another thread
+                self._close(device)
+        if self._owns_pcap and self._pcap is not None:
+            self._pcap.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise released(f"the backend of {self._server} was closed: get another one with get_backend")
+
+    def _selected(self, info: DeviceInfo) -> bool:
+        return not self._selection or any(
+            selector.matches(info) and selector.serial in ("", self._serial_number(info))
+            for selector in self._selection
+        )
+
+    def _serial_number(self, info: DeviceInfo) -> str:
+        """Read once, as long as it is the same device; of one that is not handed over, empty."""
+        identity = _identity(info)
+        if identity not in self._serials:
+            try:
+                device = self._server.import_device(Selector(busid=info.busid))
+            except UsbipError as error:
+                log.debug("its serial number cannot be read: %s", error)
+                return ""
+            self._serials[identity] = read_serial_number(device)
+            _given_back.add(self._server, info.busid)
+            device.close()
+        return self._serials[identity]
+
+    def _still_ours(self, exported: Exported) -> bool:
+        return exported.alive or (bool(self._reconnect) and exported.imported)
+
+    def _listed(self) -> list[DeviceInfo]:
+        """What the server exports, when what we gave back just now is back as well. Raises UsbipError."""
+        while True:
+            listed = self._server.devices()
+            if not _given_back.of(self._server) - {info.busid for info in listed}:
+                return listed
+            time.sleep(_RETRY_INTERVAL)
+
+    def _exported(self, info: DeviceInfo) -> Exported:
+        """The device that PyUSB knows already, as long as it is the same one."""
+        known = self._known.get(info.busid)
+        if known is not None and not known.imported and _identity(known.info) == _identity(info):
+            return known
+        descriptor = self._descriptors.get(_identity(info))
+        return Exported(info, lambda: self._open(info), self._give_back, descriptor)
+
+    def _open(self, info: DeviceInfo) -> DeviceHandle:
+        self._check_open()
+        patience = _AWAY if _given_back.take(self._server, info.busid) else 0.0
+        device = self._import([Selector(busid=info.busid)], patience)
+        handle = DeviceHandle(
+            device,
+            max_transfer=self._max_transfer,
+            reimport=lambda seconds: self._import_again(handle, seconds),
+            reconnect=self._reconnect,
+        )
+        self._descriptors[_identity(info)] = handle.device_descriptor()
+        return handle
+
+    def _give_back(self, handle: DeviceHandle) -> None:
+        self._give_up(handle.device)
+
+    def _give_up(self, device: Device) -> None:
+        self._opened.pop(id(device), None)
+        self._close(device)
+
+    def _close(self, device: Device) -> None:
+        if device.alive:
+            _given_back.add(self._server, device.info.busid)
+        device.close()
+
+    def _import_again(self, handle: DeviceHandle, patience: float) -> Device:
+        """The device at the same place, whatever it is now; or elsewhere by its VID:PID. Raises USBError."""
+        before = handle.device
+        info = before.info
+        given_back = released(f"device {info} was released when its backend was closed")
+        if id(before) not in self._opened:
+            raise given_back
+        before.close()
+        try:
+            device = self._import([Selector(busid=info.busid), Selector(vid_pid=info.vid_pid)], patience)
+        except UsbipError as error:
+            raise no_device(f"device {info} was lost, and could not be imported again: {error}") from error
+        if self._opened.pop(id(before), None) is None:  # closed meanwhile, by another thread
+            self._give_up(device)
+            raise given_back
+        return device
+
+    def _import(self, choices: list[Selector], patience: float) -> Device:
+        """Import the first of these that can be, within `patience` seconds. Raises UsbipError."""
+        deadline = time.monotonic() + patience
+        while True:
+            for choice in choices:
+                try:
+                    return self._captured(self._server.import_device(choice))
+                except UsbipError as error:
+                    log.debug("not imported: %s", error)
+                    if choice is choices[-1] and time.monotonic() > deadline:
+                        raise
+            time.sleep(_RETRY_INTERVAL)
+
+    def _captured(self, device: Device) -> Device:
+        if self._pcap is not None:
+            info = device.info
+            channel = self._channels.get(info.busid)
+            if channel is None:
+                channel = self._channels[info.busid] = self._pcap.add_usb_interface(info, server=str(self._server))
+            else:
+                channel.device(info)
+            device = Tapped(device, channel)
+        self._opened[id(device)] = device
+        if self._closed and self._opened.pop(id(device), None) is not None:  # meanwhile, by another thread
+            self._close(device)
+            self._check_open()
+        return device
+
+
+def _identity(info: DeviceInfo) -> tuple[object, ...]:
+    """What a list says of a device, without what its use changes."""
+    return (
+        info.busid,
+        info.busnum,
+        info.devnum,
+        info.vid_pid,
+        info.bcdDevice,
+        info.bDeviceClass,
+        info.bDeviceSubClass,
+        info.bDeviceProtocol,
+        info.bNumConfigurations,
+    )

@@ -1,0 +1,1 @@
+"""Each user option, declared once."""

@@ -1,0 +1,241 @@
+"""pcapng files, read block by block: a million packets a second matter here, so that it is not left to a library.
+
+Ref: IETF draft-ietf-opsawg-pcapng, sections 3 and 4
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+
+from usbip_capture.recordings.packets import (
+    MAX_COMMENT_TEXT,
+    MAX_INTERFACES,
+    MAX_PACKET,
+    MAX_TEXT,
+    NANOSECONDS,
+    CutOff,
+    Damaged,
+    Interface,
+    Packet,
+)
+from usbip_capture.recordings.source import Source
+
+SECTION = b"\x0a\x0d\x0d\x0a"
+_ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}
+
+_INTERFACE = 1
+_OLD_PACKET = 2
+_SIMPLE_PACKET = 3
+_STATISTICS = 5
+_PACKET = 6
+_SECTION = 0x0A0D0D0A
+# Bytes of a block without its body: type and length before, length after.
+_FRAME = 12
+# From the beginning of the block: where the data of a packet lies, or the options of another.
+_DATA_AT = 28
+_SIMPLE_DATA_AT = 12
+_INTERFACE_OPTIONS_AT = 16
+_STATISTICS_OPTIONS_AT = 20
+_MAX_BLOCK = MAX_PACKET + 65536
+_MAX_COMMENTS = 64
+
+_OPT_COMMENT = 1
+_IF_NAME = 2
+_IF_DESCRIPTION = 3
+_IF_TSRESOL = 9
+_IF_TSOFFSET = 14
+_ISB_IFRECV = 4
+_ISB_IFDROP = 5
+
+
+class _Layout:
+    """The fields of one byte order."""
+
+    def __init__(self, order: str) -> None:
+        self.order = order
+        self.head = Struct(order + "II").unpack_from
+        self.packet = Struct(order + "8xIIII").unpack_from  # interface, time high and low, captured
+        self.old_packet = Struct(order + "8xH2xIII").unpack_from  # interface, (drops,) time high and low, captured
+        self.number = Struct(order + "8xI").unpack_from  # original length, or interface
+        self.described = Struct(order + "8xH2xI").unpack_from  # link type, snaplen
+        self.option = Struct(order + "HH").unpack_from
+        self.signed = Struct(order + "q").unpack
+        self.unsigned = Struct(order + "Q").unpack
+
+
+_LAYOUTS = {order: _Layout(order) for order in "<>"}
+
+
+def read_blocks(source: Source, interfaces: list[Interface]) -> Iterator[Packet]:
+    """The packets of a file that begins with SECTION; its interfaces are added to `interfaces`, those of all sections.
+
+    Raises CaptureError where it cannot be read any further.
+    """
+    return _Reader(source, interfaces).packets()
+
+
+class _Reader:
+    """What the blocks so far tell of those that follow."""
+
+    def __init__(self, source: Source, interfaces: list[Interface]) -> None:
+        self._source = source
+        self._interfaces = interfaces
+        self._section: list[Interface] = []
+        self._layout = _LAYOUTS["<"]
+        self._comment_text = 0
+
+    def packets(self) -> Iterator[Packet]:
+        none: list[str] = []
+        for kind, buffer, at, end in self._blocks():
+            if kind != _PACKET:
+                packet = self._other(kind, buffer, at, end)
+                if packet is not None:
+                    yield packet
+                continue
+            if end - at < _DATA_AT + 4 + 4:
+                raise self._damaged(buffer, at, "a packet without its head")
+            number, high, low, captured = self._layout.packet(buffer, at)
+            start = at + _DATA_AT
+            stop = start + captured
+            options = stop + (-captured & 3)
+            if options + 4 > end:
+                raise self._damaged(buffer, at, "a packet longer than its block")
+            interface = self._numbered(number, buffer, at)
+            # Comments come after the data, and their end with them.
+            comments = self._comments(buffer, options, end - 4) if end - 4 - options > 4 else none
+            timestamp_ns = (high << 32 | low) * interface.multiplier // interface.divisor + interface.offset_ns
+            yield interface, timestamp_ns, buffer[start:stop], comments
+
+    def _blocks(self) -> Iterator[tuple[int, bytes, int, int]]:
+        """Type of each block, and where it begins and ends in what buffer."""
+        source, layout = self._source, self._layout
+        buffer, at = source.first, 0
+        while True:
+            if len(buffer) - at < _FRAME:
+                buffer, at = source.more(buffer[at:], _FRAME), 0
+                if not buffer:
+                    return
+                if len(buffer) < _FRAME:
+                    raise CutOff(f"{source.name} is cut off {source.at(0)}, in the middle of a block")
+            kind, size = layout.head(buffer, at)
+            if kind == _SECTION:
+                order = _ORDERS.get(buffer[at + 8 : at + 12])
+                if order is None:
+                    raise self._damaged(buffer, at, "a section without a byte order")
+                layout = self._layout = _LAYOUTS[order]
+                kind, size = layout.head(buffer, at)
+            if size < _FRAME or size & 3 or size > _MAX_BLOCK:
+                raise self._damaged(buffer, at, f"a block of {size} bytes")
+            end = at + size
+            if end > len(buffer):
+                buffer, at, end = source.more(buffer[at:], size), 0, size
+                if end > len(buffer):
+                    raise CutOff(f"{source.name} is cut off {source.at(0)}, in the middle of a block")
+            if buffer[end - 4 : end] != buffer[at + 4 : at + 8]:
+                raise self._damaged(buffer, at, "a block that ends otherwise than it begins")
+            yield kind, buffer, at, end
+            at = end
+
+    def _other(self, kind: int, buffer: bytes, at: int, end: int) -> Packet | None:
+        """Any block but an enhanced packet; those that nobody knows are passed over."""
+        if kind == _SECTION:
+            self._section = []
+        elif kind == _INTERFACE:
+            self._describe(buffer, at, end)
+        elif kind == _STATISTICS:
+            self._count(buffer, at, end)
+        elif kind == _OLD_PACKET:
+            return self._old_packet(buffer, at, end)
+        elif kind == _SIMPLE_PACKET:
+            return self._simple_packet(buffer, at, end)
+        return None
+
+    def _describe(self, buffer: bytes, at: int, end: int) -> None:
+        if end - at < _INTERFACE_OPTIONS_AT + 4 or len(self._interfaces) >= MAX_INTERFACES:
+            raise self._damaged(buffer, at, "an interface description that is too short, or one too many")
+        link_type, snaplen = self._layout.described(buffer, at)
+        found = Interface(link_type, self._layout.order, 1000, 1, snaplen=snaplen)
+        for code, value in self._options(buffer, at + _INTERFACE_OPTIONS_AT, end - 4):
+            if code == _IF_NAME:
+                found.name = _text(value)
+            elif code == _IF_DESCRIPTION:
+                found.description = _text(value)
+            elif code == _IF_TSRESOL and value:
+                exponent = value[0] & 0x7F
+                found.multiplier, found.divisor = NANOSECONDS, (2 if value[0] & 0x80 else 10) ** exponent
+            elif code == _IF_TSOFFSET and len(value) == 8:
+                found.offset_ns = self._layout.signed(value)[0] * NANOSECONDS
+        if found.multiplier % found.divisor == 0:
+            found.multiplier, found.divisor = found.multiplier // found.divisor, 1
+        self._section.append(found)
+        self._interfaces.append(found)
+
+    def _count(self, buffer: bytes, at: int, end: int) -> None:
+        if end - at < _STATISTICS_OPTIONS_AT + 4:
+            raise self._damaged(buffer, at, "an interface's counts that are too short")
+        (number,) = self._layout.number(buffer, at)
+        interface = self._numbered(number, buffer, at)
+        for code, value in self._options(buffer, at + _STATISTICS_OPTIONS_AT, end - 4):
+            if code == _OPT_COMMENT and len(interface.comments) < _MAX_COMMENTS:
+                comment = _text(value)
+                if self._comment_text + len(comment) <= MAX_COMMENT_TEXT:
+                    self._comment_text += len(comment)
+                    interface.comments.append(comment)
+            elif code == _ISB_IFRECV and len(value) == 8:
+                interface.received = self._layout.unsigned(value)[0]
+            elif code == _ISB_IFDROP and len(value) == 8:
+                interface.dropped = self._layout.unsigned(value)[0]
+
+    def _old_packet(self, buffer: bytes, at: int, end: int) -> Packet:
+        if end - at < _DATA_AT + 4:
+            raise self._damaged(buffer, at, "a packet without its head")
+        number, high, low, captured = self._layout.old_packet(buffer, at)
+        interface = self._numbered(number, buffer, at)
+        stop = at + _DATA_AT + captured
+        if stop > end - 4:
+            raise self._damaged(buffer, at, "a packet longer than its block")
+        timestamp_ns = (high << 32 | low) * interface.multiplier // interface.divisor + interface.offset_ns
+        return interface, timestamp_ns, buffer[at + _DATA_AT : stop], []
+
+    def _simple_packet(self, buffer: bytes, at: int, end: int) -> Packet:
+        """It has no time, which 0 says, and no captured length: that is the least of original, snaplen and block.
+
+        Ref: draft-ietf-opsawg-pcapng, 4.4
+        """
+        if end - at < _SIMPLE_DATA_AT + 4:
+            raise self._damaged(buffer, at, "a packet without its head")
+        (original,) = self._layout.number(buffer, at)
+        start = at + _SIMPLE_DATA_AT
+        interface = self._numbered(0, buffer, at)
+        captured = min(original, interface.snaplen or original)
+        return interface, 0, buffer[start : min(start + captured, end - 4)], []
+
+    def _numbered(self, number: int, buffer: bytes, at: int) -> Interface:
+        if number >= len(self._section):
+            raise self._damaged(buffer, at, f"a packet of interface {number}, which is not there")
+        return self._section[number]
+
+    def _comments(self, buffer: bytes, at: int, end: int) -> list[str]:
+        found: list[str] = []
+        for code, value in self._options(buffer, at, end):
+            if code == _OPT_COMMENT and len(found) < _MAX_COMMENTS:
+                found.append(_text(value))
+        return found
+
+    def _options(self, buffer: bytes, at: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """Code and value of each option, as far as they are well formed."""
+        while at + 4 <= end:
+            code, size = self._layout.option(buffer, at)
+            at += 4
+            if not code or at + size > end:
+                return
+            yield code, buffer[at : at + size]
+            at += size + (-size & 3)
+
+    def _damaged(self, buffer: bytes, at: int, what: str) -> Damaged:
+        return Damaged(f"{self._source.name} is damaged {self._source.at(len(buffer) - at)}: {what}")
+
+
+def _text(value: bytes) -> str:
+    return value[: 4 * MAX_TEXT].decode(errors="replace")[:MAX_TEXT]

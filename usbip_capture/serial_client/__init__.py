@@ -1,6 +1,0 @@
-"""Serial devices of a server, spoken to directly: for programs that know neither pyserial nor ports."""
-
-from usbip_capture.serial_client.client import SerialClient
-from usbip_capture.serial_client.connection import SerialConnection
-
-__all__ = ["SerialClient", "SerialConnection"]

@@ -1,0 +1,252 @@
+"""A server by its name: dial it, list what it exports, find the device that is meant, import it.
+
+The host name `demo` is the built-in simulated server, wherever a host is taken.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from usbip_capture.devices.devlist import list_devices
+from usbip_capture.errors import DeviceNotFound, ImportRefused, LocalProtocolError, StrayReply, UsbipError
+from usbip_capture.net import connecting as net
+from usbip_capture.net.address import DEFAULT_PORT, format_address, parse_address
+from usbip_capture.servers.configuration import named
+from usbip_capture.system.shown import one_line
+from usbip_capture.usb.info import DeviceInfo
+from usbip_capture.wire.structs import OpStatus, op_status_text
+
+if TYPE_CHECKING:
+    from usbip_capture.devices.remote import RemoteDevice
+
+DEMO = "demo"
+#: Attempts, and seconds between them, when a server answers with what belongs to an earlier connection.
+_STRAY_ATTEMPTS, _STRAY_PAUSE = 8, 0.05
+#: Selections of more than one device, and of the only one.
+ALL_DEVICES, THE_ONLY_ONE = "all", "auto"
+#: What a device's serial number is written after.
+SERIAL_NUMBER = "serial="
+#: Of what is waited for, in seconds.
+_MAX_TIMEOUT = 1e6
+#: Seconds for which a device may be away after it was released.
+_AWAY = 1.0
+_RETRY_INTERVAL = 0.05
+#: Devices that a sentence names.
+_MAX_LISTED = 8
+
+
+@dataclass(slots=True, frozen=True)
+class Selector:
+    """Which device is meant: a busid, or VID:PID, or the only one (both empty); serial: it has this serial number."""
+
+    busid: str = ""
+    vid_pid: tuple[int, int] | None = None
+    serial: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Selector:
+        """`1-1.2`, `303a:4004`, `serial=123456`; nothing or `auto`. Raises LocalProtocolError."""
+        text = text.strip()
+        if text == THE_ONLY_ONE:
+            return cls()
+        if text.startswith(SERIAL_NUMBER):
+            serial = text.removeprefix(SERIAL_NUMBER)
+            if not serial:
+                raise LocalProtocolError("serial= needs the device's serial number after it")
+            return cls(serial=serial)
+        vid, colon, pid = text.partition(":")
+        if colon:
+            try:
+                return cls(vid_pid=(_hex16(vid), _hex16(pid)))
+            except ValueError:
+                raise LocalProtocolError(
+                    f"{text!r} is not a device: write a busid such as 1-1.2, VID:PID in hexadecimal such as 303a:4004, "
+                    "or serial=NUMBER"
+                ) from None
+        return cls(busid=text)
+
+    def matches(self, info: DeviceInfo) -> bool:
+        """Whether `info` may be such a device: lists of devices do not have serial numbers."""
+        if self.vid_pid is not None:
+            return info.vid_pid == self.vid_pid
+        return not self.busid or info.busid == self.busid
+
+    def __str__(self) -> str:
+        shown = "{:04x}:{:04x}".format(*self.vid_pid) if self.vid_pid else self.busid
+        return f"{shown} {SERIAL_NUMBER}{self.serial}".strip() if self.serial else shown
+
+
+#: Every device that is exported.
+ALL: list[Selector] = []
+
+
+def parse_selection(text: str) -> list[Selector]:
+    """What `--device` names: `all` is ALL; else selectors, separated by commas. Raises LocalProtocolError."""
+    if text.strip() == ALL_DEVICES:
+        return ALL
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) > 1 and not {ALL_DEVICES, THE_ONLY_ONE, ""}.isdisjoint(parts):
+        raise LocalProtocolError(
+            f"{text!r} is not a list of devices: give all, auto, or busids and VID:PIDs separated by commas"
+        )
+    return [Selector.parse(part) for part in parts]
+
+
+@dataclass(slots=True, frozen=True)
+class ServerAddress:
+    """A USB/IP server. `timeout`, in seconds, bounds each connection and each OP reply."""
+
+    host: str
+    port: int = DEFAULT_PORT
+    timeout: float = 5.0
+
+    @classmethod
+    def parse(cls, host: str, port: int = DEFAULT_PORT, timeout: float = 5.0) -> ServerAddress:
+        """`host` as people write it: a name of theirs, or an address, perhaps with a port of its own.
+
+        The port that they have configured for a name counts where no other is given. Raises LocalProtocolError.
+        """
+        if not isinstance(host, str) or not host.strip():
+            raise LocalProtocolError("no server given: give its name or address, such as 192.0.2.10")
+        if not isinstance(port, int) or not 0 < port < 65536:
+            raise LocalProtocolError(f"{port!r} is not a TCP port (1 to 65535)")
+        if not isinstance(timeout, (int, float)) or not 0 < timeout <= _MAX_TIMEOUT:
+            raise LocalProtocolError(
+                f"{timeout!r} is not a time to wait: give more than 0 and at most {_MAX_TIMEOUT:.0f} seconds"
+            )
+        if (configured := named(host)) is not None:
+            name, own = configured
+            return cls(name, own if own and port == DEFAULT_PORT else port, timeout)
+        name, port = parse_address(host, port)
+        if not port:
+            raise LocalProtocolError("0 is not a TCP port (1 to 65535)")
+        if (configured := named(name)) is not None:
+            name = configured[0]
+        return cls(DEMO if name.lower() == DEMO else name, port, timeout)
+
+    def __str__(self) -> str:
+        return format_address(self.host, self.port)
+
+    def connect(self) -> socket.socket:
+        """A new connection. Raises ServerUnreachable."""
+        if self.host == DEMO:
+            # Imported here: only who wants the demo pays for it.
+            from usbip_capture.demo.device import connect_demo
+
+            return connect_demo()
+        return net.connect(self.host, self.port, self.timeout)
+
+    def devices(self) -> list[DeviceInfo]:
+        """What is exported now; many servers leave out devices in use. Raises UsbipError."""
+        return list_devices(self.connect(), str(self), self.timeout)
+
+    def find(self, selector: Selector) -> DeviceInfo:
+        """The one exported device that is meant. Raises DeviceNotFound, its sentence listing what there is.
+
+        For a serial number each that may be meant is imported, and released; this returns when it is listed again,
+        which takes half a second on Linux.
+        """
+        if selector.serial:
+            device = self._import_by_serial(selector)
+            device.close()
+            self._await(device.info.busid)
+            return device.info
+        devices = self.devices()
+        found = [info for info in devices if selector.matches(info)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            wanted = f" {selector}" if str(selector) else ""
+            raise DeviceNotFound(f"{self} exports several devices{wanted}: name one by its busid: {_listing(found)}")
+        if devices:
+            raise DeviceNotFound(
+                f"{self} exports no device {selector} (or it is in use): it exports {_listing(devices)}"
+            )
+        raise DeviceNotFound(
+            f"{self} exports no device now: end the client that uses it, or bind one there (usbip bind -b BUSID)"
+        )
+
+    def import_device(self, selector: Selector) -> RemoteDevice:
+        """Take the device that is meant. Raises UsbipError: unreachable, not found, refused."""
+        if selector.serial:
+            return self._import_by_serial(selector)
+        # By busid without a look at the list first: servers leave devices in use out of it, and "in use" is the answer.
+        busid = selector.busid or self.find(selector).busid
+        try:
+            return self._imported(busid)
+        except ImportRefused as error:
+            reason = f"device {busid} of {self} cannot be imported: {op_status_text(error.status)}"
+            raise ImportRefused(f"{reason}; {self._remedy(error.status)}", error.status) from error
+
+    def _import_by_serial(self, selector: Selector) -> RemoteDevice:
+        """The first that has the serial number; the others are released again. Raises UsbipError."""
+        from usbip_capture.devices.serial_number import read_serial_number
+
+        seen = []
+        for info in self.devices():
+            if not selector.matches(info):
+                continue
+            try:
+                device = self.import_device(Selector(busid=info.busid))
+            except ImportRefused as error:
+                seen.append(f"{info} is not handed over ({op_status_text(error.status)})")
+                continue
+            serial = read_serial_number(device)
+            if serial == selector.serial:
+                return device
+            device.close()
+            seen.append(f"{info} has {one_line(serial) if serial else 'none'}")
+        there = "; ".join(seen[:_MAX_LISTED]) or "it exports no device that could be meant"
+        raise DeviceNotFound(
+            f"no device of {self} has the serial number {one_line(selector.serial)} (or it is in use): {there}"
+        )
+
+    def _await(self, busid: str) -> None:
+        deadline = time.monotonic() + _AWAY
+        while all(info.busid != busid for info in self.devices()) and time.monotonic() < deadline:
+            time.sleep(_RETRY_INTERVAL)
+
+    def _imported(self, busid: str) -> RemoteDevice:
+        """Tried again when a server begins with what it still had to answer on an earlier connection.
+
+        Ref: Linux drivers/usb/usbip/vudc_tx.c, whose queue of replies outlives its connection
+        """
+        # Imported here: a list does without.
+        from usbip_capture.devices.remote import import_device
+
+        attempts, stray = _STRAY_ATTEMPTS, False
+        while True:
+            attempts -= 1
+            try:
+                return import_device(self.connect(), busid, str(self), self.timeout)
+            except (StrayReply, ImportRefused) as error:
+                stray = stray or isinstance(error, StrayReply)
+                if not stray or not attempts:
+                    raise
+            time.sleep(_STRAY_PAUSE)
+
+    def _remedy(self, status: int) -> str:
+        if status == OpStatus.DEV_BUSY:
+            return "end that client, or detach the device on the machine that has it (usbip detach)"
+        if status == OpStatus.NODEV:
+            try:
+                devices = self.devices()
+            except UsbipError:
+                return "look at its list of devices (usbip list -r)"
+            return f"it exports {_listing(devices)}" if devices else "it exports no device now"
+        return "look at its log, or bind the device again there (usbip unbind, usbip bind)"
+
+
+def _listing(devices: list[DeviceInfo]) -> str:
+    shown = ", ".join(str(info) for info in devices[:_MAX_LISTED])
+    return shown + (f" and {len(devices) - _MAX_LISTED} more" if len(devices) > _MAX_LISTED else "")
+
+
+def _hex16(text: str) -> int:
+    text = text.removeprefix("0x").removeprefix("0X")
+    if not 1 <= len(text) <= 4 or not all(c in "0123456789abcdefABCDEF" for c in text):
+        raise ValueError(text)
+    return int(text, 16)

@@ -1,0 +1,195 @@
+"""Servers that the user has named, in `config.toml` or in the environment.
+
+Wireshark waits for this at each of its starts, so that nothing is imported but `os`, and nothing here ever raises. The
+usual file, a table of names and addresses, is read line by line; one with more of TOML in it by a reader of TOML, which
+takes twice as long to import as Python itself takes to start.
+
+    [servers]
+    bench = "192.0.2.10:3241"
+    "Rack 1" = "pi.local"
+
+Ref: TOML 1.0
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from usbip_capture.errors import LocalProtocolError
+from usbip_capture.net.address import parse_address
+from usbip_capture.system.folders import configuration_folder
+
+#: Servers by environment: `HOST`, `HOST:PORT` or `NAME=HOST:PORT`, separated by commas.
+SERVERS_VARIABLE = "USBIP_CAPTURE_SERVERS"
+CONFIGURATION_FILE = "config.toml"
+SERVERS_TABLE = "servers"
+#: Where servers are configured, and the name of each place.
+ENVIRONMENT, CONFIGURATION = "environment", "configuration"
+#: No file of ours is ever longer.
+MAX_BYTES = 256 << 10
+_BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+_RESERVED = "demo"
+#: What a name or an address has besides letters and digits; `%` is in front of an IPv6 zone.
+_HOST = "-._:%"
+_NO_PORT = -1
+
+
+class ConfiguredServer:
+    """One entry. name: empty if it has none. host: empty if `problem` says why it cannot be used. port: 0 if not given.
+
+    source: ENVIRONMENT or CONFIGURATION. entry: as it is written, empty if it is the whole file.
+    """
+
+    __slots__ = ("entry", "host", "name", "port", "problem", "source")
+
+    def __init__(self, entry: str, source: str, name: str = "", address: object = "") -> None:
+        self.entry = entry
+        self.source = source
+        self.name = _one_line(name)
+        self.host, self.port, self.problem = "", 0, ""
+        if not isinstance(address, str):
+            self.problem = 'it must be a string: NAME = "HOST" or NAME = "HOST:PORT"'
+        elif self.name.lower() == _RESERVED:
+            self.problem = "demo is the simulated device: choose another name"
+        else:
+            self._parse(address)
+
+    def complaint(self, place: str) -> str:
+        """`problem` as a sentence; place: what the source is called there."""
+        if not self.entry:
+            return f"{place} {self.problem.removeprefix('it ')}"
+        return f"{_one_line(self.entry)!r} in {place} cannot be used: {self.problem}"
+
+    def _parse(self, address: str) -> None:
+        try:
+            host, port = parse_address(address, _NO_PORT)
+        except LocalProtocolError:
+            host, port = "", 0
+        if not port or not all(c.isalnum() or c in _HOST for c in host):
+            self.problem = "it is not an address: write HOST, HOST:PORT or [IPv6]:PORT"
+        else:
+            self.host, self.port = host, max(port, 0)
+
+
+def configured() -> list[ConfiguredServer]:
+    """All entries, in the order in which they are looked at; those that cannot be used too."""
+    found = [_of_line(entry, ENVIRONMENT) for entry in os.environ.get(SERVERS_VARIABLE, "").split(",") if entry.strip()]
+    return found + _of_configuration()
+
+
+def named(name: str) -> tuple[str, int] | None:
+    """Host and port (0 if not given) of the server that the user has called so; None if there is none."""
+    wanted = name.strip().lower()
+    for server in configured() if wanted else ():
+        if server.host and server.name.lower() == wanted:
+            return server.host, server.port
+    return None
+
+
+def configuration_path() -> str:
+    """The configuration file, whether it exists or not."""
+    return os.path.join(configuration_folder(), CONFIGURATION_FILE)
+
+
+def read_lines(text: str) -> list[tuple[str, str]] | None:
+    """Names and addresses in a file that is nothing but a table of servers; None if there is more in it."""
+    text = text.replace("\r\n", "\n")
+    if any((c < " " and c not in "\t\n") or c == "\x7f" for c in text):
+        return None
+    found: dict[str, str] = {}
+    table = False
+    for line in text.split("\n"):
+        line = line.strip(" \t")
+        if not line or line[0] == "#":
+            continue
+        if not table and line == f"[{SERVERS_TABLE}]":
+            table = True
+            continue
+        name, rest = split_key(line)
+        address, rest = split_string(rest)
+        rest = rest.lstrip(" \t")
+        if not table or name is None or address is None or name in found or (rest and rest[0] != "#"):
+            return None
+        found[name] = address
+    return list(found.items())
+
+
+def is_bare(name: str) -> bool:
+    """Whether TOML takes it for a key without quotes."""
+    return bool(name) and set(name) <= _BARE
+
+
+def split_key(line: str) -> tuple[str | None, str]:
+    """The name before the equals sign, None if it is not so simple; and what follows it. line: not empty."""
+    if line[0] == '"':
+        name, rest = split_string(line)
+    else:
+        end = next((at for at, c in enumerate(line) if c not in _BARE), len(line))
+        name, rest = line[:end] or None, line[end:]
+    rest = rest.lstrip(" \t")
+    return (name, rest[1:].lstrip(" \t")) if rest[:1] == "=" else (None, "")
+
+
+def split_string(text: str) -> tuple[str | None, str]:
+    """A basic string without escapes, None if it is not so simple; and what follows it."""
+    end = text.find('"', 1)
+    if text[:1] != '"' or end < 0 or text[:3] == '"""' or "\\" in text[:end]:
+        return None, ""
+    return text[1:end], text[end + 1 :]
+
+
+def _of_configuration() -> list[ConfiguredServer]:
+    try:
+        entries = read_table(read_bytes(configuration_path()).decode("utf-8-sig"))
+    except OSError as error:
+        problem = f"it cannot be read ({error.strerror or error}): make it a file that you may read, or move it away"
+    except ImportError:
+        problem = "it needs the package tomli on Python 3.10: pip install tomli"
+    except ValueError as error:
+        problem = f"it is not valid TOML: {error}"
+    else:
+        return [ConfiguredServer(f"{name} = {entry!r}", CONFIGURATION, name, entry) for name, entry in entries.items()]
+    wrong = ConfiguredServer("", CONFIGURATION)
+    wrong.problem = problem
+    return [wrong]
+
+
+def read_table(text: str) -> dict[str, object]:
+    """Names and addresses, those that cannot be used among them. Raises ValueError if it is not TOML, ImportError."""
+    table = read_lines(text)
+    return dict(table) if table is not None else _read_toml(text)
+
+
+def _read_toml(text: str) -> dict[str, object]:
+    """Raises ValueError, and ImportError on Python 3.10 without tomli."""
+    from importlib import import_module
+
+    toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    table = toml.loads(text.replace("\r\n", "\n")).get(SERVERS_TABLE, {})
+    if not isinstance(table, dict):
+        raise ValueError(f"{SERVERS_TABLE} is not a table: write [{SERVERS_TABLE}] on a line of its own")
+    return table
+
+
+def _of_line(entry: str, source: str) -> ConfiguredServer:
+    name, equals, address = entry.rpartition("=")
+    return ConfiguredServer(entry.strip(), source, name if equals else "", address)
+
+
+def read_bytes(path: str) -> bytes:
+    """The file, at most MAX_BYTES of it; empty if there is none. Raises OSError."""
+    try:
+        # Not blocking: who puts a named pipe there must not stop Wireshark.
+        with open(path, "rb", opener=_without_blocking) as file:
+            return file.read(MAX_BYTES) or b""
+    except FileNotFoundError:
+        return b""
+
+
+def _without_blocking(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -1,0 +1,167 @@
+"""Which servers are known, from the environment, the configuration file and the cache: read only, no network.
+
+Wireshark waits for this at each of its starts, so that nothing is imported but `os`, and nothing here ever raises.
+The files are read by people and by every version of this program: lines of text, and a line that means nothing is
+passed over.
+"""
+
+from __future__ import annotations
+
+import os
+
+from usbip_capture.net.address import DEFAULT_PORT, format_address
+from usbip_capture.servers.configuration import configured
+from usbip_capture.system.folders import cache_folder
+
+CACHE_FILE = "servers"
+#: Of the refresher: touched when it is started; locked while it runs.
+STAMP_FILE = "refreshed"
+REFRESHER_LOCK_FILE = "refresher.lock"
+#: No file of ours is ever longer: no more is read, and no more is written.
+MAX_BYTES = 256 << 10
+_MAX_DIGITS = 12
+_SLUG = "abcdefghijklmnopqrstuvwxyz0123456789.-"
+_SLUG_LENGTH = 40
+_INTERFACE_PREFIX = "usbip-"
+_TAKEN = "usbip_remote"
+
+
+class KnownServer:
+    """A server. source: that of `configuration`, or `used` or `mdns`. seen: when it last was there, epoch seconds.
+
+    interface: the name of its Wireshark interface, set by `known_servers`.
+    """
+
+    __slots__ = ("host", "interface", "name", "port", "seen", "source")
+
+    def __init__(self, host: str, port: int, name: str = "", source: str = "", seen: int = 0) -> None:
+        self.host = host
+        self.port = port
+        self.name = name
+        self.source = source
+        self.seen = seen
+        self.interface = ""
+
+    @property
+    def address(self) -> str:
+        """HOST, or HOST:PORT where it is not the usual one."""
+        return format_address(self.host, self.port)
+
+    @property
+    def display(self) -> str:
+        """As Wireshark lists it."""
+        where = f"{self.host}:{self.port}" if ":" not in self.host else f"[{self.host}]:{self.port}"
+        named = self.name and self.name != self.host
+        return f"USB/IP remote: {self.name} ({where})" if named else f"USB/IP remote: {where}"
+
+
+class KnownDevice:
+    """A device as it was last seen on a server; name and serial number are empty if nobody knows them."""
+
+    __slots__ = ("busid", "name", "seen", "serial", "vid_pid")
+
+    def __init__(self, busid: str, vid_pid: str, name: str = "", seen: int = 0, serial: str = "") -> None:
+        self.busid = busid
+        self.vid_pid = vid_pid
+        self.name = name
+        self.seen = seen
+        self.serial = serial
+
+
+class Cache:
+    """What was remembered: servers, and the last listing of each, by (host, port)."""
+
+    def __init__(self) -> None:
+        self.servers: dict[tuple[str, int], KnownServer] = {}
+        self.devices: dict[tuple[str, int], list[KnownDevice]] = {}
+
+
+def known_servers() -> list[KnownServer]:
+    """Each server once, the configured ones first; each has its interface name."""
+    found: dict[tuple[str, int], KnownServer] = {}
+    for server in [*_configured(), *read_cache().servers.values()]:
+        known = found.setdefault((server.host, server.port), server)
+        known.name = known.name or server.name
+    taken = {_TAKEN}
+    for server in found.values():
+        server.interface = _interface(server, taken)
+    return list(found.values())
+
+
+def find_interface(name: str) -> KnownServer | None:
+    """The server behind a Wireshark interface."""
+    return next((server for server in known_servers() if server.interface == name), None)
+
+
+def read_cache() -> Cache:
+    """What was remembered; nothing if it cannot be read."""
+    cache = Cache()
+    for line in _lines(os.path.join(cache_folder(), CACHE_FILE)):
+        fields = line.split("\t")
+        if len(fields) != 6 or not _is_number(fields[2]) or not _is_number(fields[5]):
+            continue
+        kind, host, port, first, second, seen = fields
+        key = host, int(port)
+        if not host or not 0 < key[1] < 65536:
+            continue
+        if kind == "server":
+            cache.servers[key] = KnownServer(*key, second, first, int(seen))
+        elif kind == "device":
+            busid, _, vid_pid = first.partition(" ")
+            cache.devices.setdefault(key, []).append(KnownDevice(busid, vid_pid, second, int(seen)))
+        elif kind == "serial" and cache.devices.get(key):  # of the device before it; older versions pass over it
+            cache.devices[key][-1].serial = second
+    return cache
+
+
+def clean(text: str) -> str:
+    """`text` on one line, without what separates fields."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _configured() -> list[KnownServer]:
+    return [
+        KnownServer(server.host, server.port or DEFAULT_PORT, server.name, server.source)
+        for server in configured()
+        if server.host
+    ]
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        # Not blocking: who puts a named pipe there must not stop Wireshark.
+        with open(path, "rb", opener=_without_blocking) as file:
+            return (file.read(MAX_BYTES) or b"").decode("utf-8-sig", "replace").splitlines()
+    except OSError:
+        return []
+
+
+def _without_blocking(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+
+
+def _interface(server: KnownServer, taken: set[str]) -> str:
+    """A name of few characters, so that no version of Wireshark stumbles, and no two have the same preferences."""
+    text = server.name or server.host
+    if server.port != DEFAULT_PORT and not server.name:
+        text += f"-{server.port}"
+    slug = "".join(c if c in _SLUG else "-" for c in text.lower()).removeprefix(_INTERFACE_PREFIX)
+    name = _INTERFACE_PREFIX + (slug[:_SLUG_LENGTH].strip("-.") or "server")
+    if _preference(name) in taken:
+        checksum = 0
+        for character in f"{server.host}:{server.port}":
+            checksum = (checksum * 31 + ord(character)) & 0xFFFF
+        name += f"-{checksum:04x}"
+    while _preference(name) in taken:
+        name += "x"
+    taken.add(_preference(name))
+    return name
+
+
+def _preference(name: str) -> str:
+    """As Wireshark makes a preference of an interface's name."""
+    return "".join(c if c.isalnum() else "_" for c in name)

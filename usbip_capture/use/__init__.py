@@ -1,0 +1,1 @@
+"""PyUSB programs run unchanged on the devices of a server."""
