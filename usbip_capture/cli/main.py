@@ -81,7 +81,7 @@ def _run(command: str, args: argparse.Namespace) -> int:
     if reconfigure is not None and command != "stats":
         reconfigure(errors="backslashreplace")
     try:
-        with console.ending_in_order(), text_beside_binary(args):
+        with console.EndingInOrder(), text_beside_binary(args):
             return int(args.run(args))
     except KeyboardInterrupt:
         if command not in _UNTIL_STOPPED:

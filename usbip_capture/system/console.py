@@ -9,8 +9,7 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.system.shown import one_line
@@ -30,25 +29,27 @@ class Terminated(KeyboardInterrupt):
         self.number = number
 
 
-@contextmanager
-def ending_in_order() -> Iterator[None]:
-    """Within the block, a request to end raises Terminated in the main thread, so that what is open is completed."""
-    import threading
+class EndingInOrder:
+    """Within the block, a request to end raises Terminated in the main thread, so that what is open is completed.
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in REQUESTS}
+    A class, for contextlib takes longer to import than all else that `--version` needs.
+    """
 
-    def terminate(number: int) -> None:
-        raise Terminated(number)
+    def __enter__(self) -> None:
+        import threading
 
-    on_request_to_end(terminate)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+        here = threading.current_thread() is threading.main_thread()
+        self._before = {number: signal.getsignal(number) for number in REQUESTS} if here else {}
+        if here:
+            on_request_to_end(self._terminate)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    @staticmethod
+    def _terminate(number: int) -> None:
+        raise Terminated(number)
 
 
 def on_request_to_end(act: Callable[[int], object], *more: int) -> None:
@@ -74,11 +75,13 @@ def requested(number: int) -> None:
     signal.signal(_HANGUP, signal.SIG_IGN)  # the system and the shell both send one, and some send one after SIGTERM
     if number == _HANGUP:
         for fd in (1, 2):  # a terminal that is closed fails each write
-            with suppress(OSError):
+            try:
                 if stat.S_ISCHR(os.fstat(fd).st_mode):
                     nowhere = os.open(os.devnull, os.O_WRONLY)
                     os.dup2(nowhere, fd)
                     os.close(nowhere)
+            except OSError:
+                pass
 
 
 def run(program: str, job: Callable[[], int]) -> int:
