@@ -53,6 +53,11 @@ class StandingLines:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """The lines stay where they are; what follows comes below."""
         sys.stderr.flush()
+        with self._lock:
+            gone = not self._write(CLEAR_LINE)
+        if gone:  # closed meanwhile: what is still to be said would fail
+            os.close(self._terminal)
+            self._terminal = os.open(os.devnull, os.O_WRONLY)
         os.dup2(self._terminal, _STDERR)  # and so the pipe is closed, unless a child process has it
         if self._reader is not None:
             self._reader.join(_DRAIN_TIMEOUT)
@@ -91,10 +96,12 @@ class StandingLines:
         self._drawn, self._drawn_columns = len(lines), columns
         return "".join(f"{cut(line, columns - 1)}{_END_OF_LINE}\n" for line in lines)
 
-    def _write(self, *parts: str | bytes) -> None:
+    def _write(self, *parts: str | bytes) -> bool:
+        """False if the terminal is gone, which is no reason to end a capture."""
         raw = b"".join(part.encode("utf-8", "replace") if isinstance(part, str) else part for part in parts)
         try:
             while raw:
                 raw = raw[os.write(self._terminal, raw) :]
-        except OSError:  # the terminal is gone, which is no reason to end a capture
-            pass
+        except OSError:
+            return False
+        return True
