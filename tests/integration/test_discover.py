@@ -59,4 +59,4 @@ def test_discover_for_scripts(port: int, tmp_path: Path) -> None:
 def test_list_without_a_host(port: int, tmp_path: Path) -> None:
     done = run_line("usbip-capture list --mdns-timeout 1.5", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"127.0.0.1:{port}:\n  1-1  1209:0001" in done.stdout
+    assert f"{NAME} (127.0.0.1:{port}):\n  1-1  1209:0001" in done.stdout

@@ -51,7 +51,7 @@ def wrong(url: str) -> str:
 def test_wrong_urls_and_devices_are_said(server: SerialServer) -> None:
     port = server.port
     assert "unknown parameter 'speed'" in wrong(server.url(query="speed=1"))
-    assert "not an address" in wrong("usbip://127.0.0.1:99999/1-1")
+    assert "99999 is not a TCP port" in wrong("usbip://127.0.0.1:99999/1-1")
     assert "VID:PID" in wrong(f"usbip://127.0.0.1:{port}/zz:11")
     assert "exports 1-1 (1209:0001)" in wrong(server.url("2-2"))
     assert "exports 1-1 (1209:0001)" in wrong(server.url("ffff:1"))

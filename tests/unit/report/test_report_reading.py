@@ -32,7 +32,7 @@ from usbip_capture.report.measure import Measured, measure
 from usbip_capture.report.text import text_report
 
 GOLDEN = Path(__file__).parent / "golden"
-CASES = sorted(GOLDEN.glob("*/capture.pcap*"))
+CASES = sorted(GOLDEN.glob("**/capture.pcap*"))  # those of others are not told as tshark tells them
 RAW = (GOLDEN / "serial" / "capture.pcap").read_bytes()
 PACKETS = read_classic(RAW)
 TSRESOL_NS = option("<", 9, b"\x09")
