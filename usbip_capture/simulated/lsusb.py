@@ -28,7 +28,8 @@ _LONGEST_CONFIGURATION = 0xFFFF  # which wTotalLength can say
 _LONGEST_STRING = 252  # bytes of UTF-16, ref: USB 2.0, 9.6.7
 _LONGEST_BUSID = 31
 # Blocks that are descriptors of their own, not part of a configuration.
-_OTHERS = (QUALIFIER, "Binary Object Store", "Device Status", "Hub Descriptor", "Debug descriptor")
+_STORE = "Binary Object Store"
+_OTHERS = (QUALIFIER, _STORE, "Device Status", "Hub Descriptor", "Debug descriptor")
 # Ref: usbutils, lsusb.c, dump_device; USB/IP has none that is faster than SuperSpeed+
 _SPEEDS = {
     "low speed": Speed.LOW, "full speed": Speed.FULL, "high speed": Speed.HIGH, "superspeed": Speed.SUPER,
@@ -66,6 +67,7 @@ def parse_lsusb(text: str) -> tuple[LsusbDescriptors, Speed]:
         raise failed(
             blocks[0].fields[-1].number, f"bNumConfigurations is {number}, but {followed} {CONFIGURATION} follow"
         )
+    left_out += [f"line {b.line}: the {b.title} is left out" for b in blocks if b.title.startswith(_STORE)]
     descriptors = LsusbDescriptors(
         device.pack(),
         configurations,

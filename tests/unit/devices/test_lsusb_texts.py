@@ -139,6 +139,11 @@ def test_class_descriptors_come_back_or_are_named(name: str) -> None:
     assert all(re.match(r"line \d+: the .+ is left out", each) for each in parsed.left_out)
 
 
+def test_a_binary_object_store_is_named_as_left_out() -> None:
+    parsed, _ = parse_lsusb(GADGET + "\nBinary Object Store Descriptor:\n  bLength                 5\n")
+    assert any("the Binary Object Store Descriptor is left out" in each for each in parsed.left_out)
+
+
 def test_the_qualifier_comes_back() -> None:
     qualifier = bytes.fromhex("0a 06 0002 ef 02 01 40 01 00")
     found = read_description(DeviceHandle(DemoDevice()))
