@@ -7,54 +7,22 @@ import re
 from pathlib import Path
 
 import usbip_capture
-from usbip_capture import device, errors, tap
-from usbip_capture.collector.counts import Counts
-from usbip_capture.devices.backend import BackendDevice
-from usbip_capture.pyusb_backend.asynchronous import TransferFuture
-from usbip_capture.pyusb_backend.backend import UsbipBackend
-from usbip_capture.serial_port.client import SerialConnection
-from usbip_capture.serial_port.port import SerialPort
-from usbip_capture.serial_port.url import PortUrl
-from usbip_capture.server import Server
-from usbip_capture.uart.settings import LineErrors, LineSettings, ModemLines
-from usbip_capture.usb import urb
 
 TARGET = Path(__file__).with_name("reference.md")
-PUBLIC: list[object] = [
-    *(getattr(usbip_capture, name) for name in usbip_capture.__all__ if name[0] != "_"),
-    Counts,
-    UsbipBackend,
-    TransferFuture,
-    SerialConnection,
-    SerialPort,
-    PortUrl,
-    LineSettings,
-    ModemLines,
-    LineErrors,
-    device.Device,
-    device.Transfer,
-    urb.Urb,
-    urb.Completion,
-    urb.IsoPacket,
-    tap.Tap,
-    tap.Tapped,
-    BackendDevice,
-    Server,
-    *(value for value in vars(errors).values() if inspect.isclass(value) and value.__module__ == errors.__name__),
-]
+_HEAD = "Each of these is imported from `usbip_capture`. Made from the docstrings by `docs/make_reference.py`."
+PUBLIC = list(usbip_capture._HOMES)
 
 
 def reference() -> str:
     """The page."""
-    parts = ["# Reference\n\nMade from the docstrings by `docs/make_reference.py`.\n"]
-    parts += [_described(thing) for thing in PUBLIC]
+    parts = [f"# Reference\n\n{_HEAD}\n"]
+    parts += [_described(name, getattr(usbip_capture, name)) for name in PUBLIC]
     return "\n".join(parts)
 
 
-def _described(thing: object) -> str:
-    name = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', '')}"
+def _described(name: str, thing: object) -> str:
     kind = "class " if inspect.isclass(thing) else ""
-    lines = [f"## {kind}{name}\n", f"```\n{_signature(thing)}\n```\n", _text(thing)]
+    lines = [f"## {kind}usbip_capture.{name}\n", f"```\n{_signature(thing)}\n```\n", _text(thing)]
     if inspect.isclass(thing):
         lines += [_method(key, value) for key, value in vars(thing).items() if not key.startswith("_")]
     return "\n".join(line for line in lines if line)

@@ -6,35 +6,120 @@ TYPE_CHECKING = False  # not from typing: that module alone doubles the time of 
 if TYPE_CHECKING:
     from usbip_capture.capture.writer import PcapWriter
     from usbip_capture.collector import SyslogReceiver
+    from usbip_capture.collector.counts import Counts
+    from usbip_capture.device import Device, Transfer
+    from usbip_capture.devices.backend import BackendDevice
+    from usbip_capture.errors import (
+        CaptureError,
+        DeviceNotFound,
+        FileFormatError,
+        ImportRefused,
+        LocalProtocolError,
+        RemoteProtocolError,
+        ResponseTimeout,
+        ServerLost,
+        ServerUnreachable,
+        StrayReply,
+        UsbipError,
+    )
     from usbip_capture.pyusb_backend import get_backend
-    from usbip_capture.pyusb_backend.asynchronous import AsynchronousDevice, AsyncioDevice
+    from usbip_capture.pyusb_backend.asynchronous import AsynchronousDevice, AsyncioDevice, TransferFuture
+    from usbip_capture.pyusb_backend.backend import UsbipBackend
     from usbip_capture.pyusb_backend.wrapper import PcapBackendWrapper
-    from usbip_capture.serial_port.client import SerialClient
+    from usbip_capture.serial_port.client import SerialClient, SerialConnection
+    from usbip_capture.serial_port.port import SerialPort
+    from usbip_capture.serial_port.url import PortUrl
+    from usbip_capture.server import Server
     from usbip_capture.servers.mdns import discover_usbip_servers
+    from usbip_capture.tap import Tap, Tapped
+    from usbip_capture.uart.settings import LineErrors, LineSettings, ModemLines
+    from usbip_capture.usb.info import DeviceInfo
+    from usbip_capture.usb.urb import Completion, IsoPacket, Urb
 
 __version__ = "0.1.0"
 __all__ = [
     "AsynchronousDevice",
     "AsyncioDevice",
+    "BackendDevice",
+    "CaptureError",
+    "Completion",
+    "Counts",
+    "Device",
+    "DeviceInfo",
+    "DeviceNotFound",
+    "FileFormatError",
+    "ImportRefused",
+    "IsoPacket",
+    "LineErrors",
+    "LineSettings",
+    "LocalProtocolError",
+    "ModemLines",
     "PcapBackendWrapper",
     "PcapWriter",
+    "PortUrl",
+    "RemoteProtocolError",
+    "ResponseTimeout",
     "SerialClient",
+    "SerialConnection",
+    "SerialPort",
+    "Server",
+    "ServerLost",
+    "ServerUnreachable",
+    "StrayReply",
     "SyslogReceiver",
+    "Tap",
+    "Tapped",
+    "Transfer",
+    "TransferFuture",
+    "Urb",
+    "UsbipBackend",
+    "UsbipError",
     "__version__",
     "discover_usbip_servers",
     "get_backend",
 ]
 
-# Name -> module. Nothing is imported before it is asked for: Wireshark's queries start this package too.
+# Each public name and its module, in the order of the reference. Nothing is imported before it is asked for:
+# Wireshark's queries start this package too.
 _HOMES = {
-    "AsynchronousDevice": "usbip_capture.pyusb_backend.asynchronous",
-    "AsyncioDevice": "usbip_capture.pyusb_backend.asynchronous",
-    "PcapBackendWrapper": "usbip_capture.pyusb_backend.wrapper",
-    "PcapWriter": "usbip_capture.capture.writer",
-    "SerialClient": "usbip_capture.serial_port.client",
-    "SyslogReceiver": "usbip_capture.collector",
-    "discover_usbip_servers": "usbip_capture.servers.mdns",
-    "get_backend": "usbip_capture.pyusb_backend",
+    "get_backend": "pyusb_backend",
+    "UsbipBackend": "pyusb_backend.backend",
+    "PcapWriter": "capture.writer",
+    "PcapBackendWrapper": "pyusb_backend.wrapper",
+    "AsynchronousDevice": "pyusb_backend.asynchronous",
+    "AsyncioDevice": "pyusb_backend.asynchronous",
+    "TransferFuture": "pyusb_backend.asynchronous",
+    "SerialClient": "serial_port.client",
+    "SerialConnection": "serial_port.client",
+    "SerialPort": "serial_port.port",
+    "PortUrl": "serial_port.url",
+    "LineSettings": "uart.settings",
+    "ModemLines": "uart.settings",
+    "LineErrors": "uart.settings",
+    "SyslogReceiver": "collector",
+    "Counts": "collector.counts",
+    "discover_usbip_servers": "servers.mdns",
+    "Server": "server",
+    "Device": "device",
+    "Transfer": "device",
+    "Urb": "usb.urb",
+    "Completion": "usb.urb",
+    "IsoPacket": "usb.urb",
+    "DeviceInfo": "usb.info",
+    "Tap": "tap",
+    "Tapped": "tap",
+    "BackendDevice": "devices.backend",
+    "UsbipError": "errors",
+    "LocalProtocolError": "errors",
+    "FileFormatError": "errors",
+    "RemoteProtocolError": "errors",
+    "StrayReply": "errors",
+    "ServerUnreachable": "errors",
+    "ServerLost": "errors",
+    "DeviceNotFound": "errors",
+    "ImportRefused": "errors",
+    "CaptureError": "errors",
+    "ResponseTimeout": "errors",
 }
 
 
@@ -43,6 +128,10 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(_HOMES[name]), name)
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -187,7 +187,7 @@ def test_a_server_that_answers_an_earlier_connection_is_asked_again(stray: bytes
         device = ServerAddress("127.0.0.1", server.port).import_device(Selector(busid="1-1"))
         assert device.info.busid == "1-1"
         device.close()
-    always = pytest.raises(RemoteProtocolError, match=r"earlier connection|handed over ''")
+    always = pytest.raises(RemoteProtocolError, match=r"earlier connection|sent device ''")
     with ScriptedServer(wrong) as server, always:
         ServerAddress("127.0.0.1", server.port).import_device(Selector(busid="1-1"))
 

@@ -28,7 +28,7 @@ MEANINGS = {
     USAGE: "wrong arguments",
     SERVER: "no server there, or the connection was lost",
     DEVICE: "no such device, or several match",
-    REFUSED: "the device is in use by another client, or is not handed over",
+    REFUSED: "the device is in use by another client, or the server refuses to export it",
     TRANSFER: "the device refused a transfer (stall), or it failed in another way",
     TIMEOUT: "the device did not answer in time",
     INTERRUPTED: "ended by Ctrl-C before it was done (143: by SIGTERM, 129: as the terminal was closed); 0 for commands"

@@ -217,7 +217,7 @@ class Toolbar:
             chosen = controls.parse_endpoints(text)
         except ValueError:
             self.send(LISTEN, SET, self._listening)
-            self.send(0, STATUSBAR, f"{text!r} are no IN endpoints: give 0x81 0x83, all or none")
+            self.send(0, STATUSBAR, f"{text!r} does not name IN endpoints: give 0x81 0x83, all or none")
             return
         self._listening = text.strip() or "all"
         log.info("listening to %s", self._listening)

@@ -391,5 +391,5 @@ class SerialPort(PortUser):
             raise self._error
         device, driver = self._device, self._driver
         if device is None or driver is None:
-            raise ServerLost(f"{self.url.device} of {self.url.server} is away; it is waited for")
+            raise ServerLost(f"{self.url.device} of {self.url.server} is disconnected; waiting for it to come back")
         return device, driver

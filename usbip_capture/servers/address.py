@@ -192,7 +192,7 @@ class ServerAddress:
             try:
                 device = self.import_device(Selector(busid=info.busid))
             except ImportRefused as error:
-                seen.append(f"{info} is not handed over ({op_status_text(error.status)})")
+                seen.append(f"{info} was refused ({op_status_text(error.status)})")
                 continue
             serial = read_serial_number(device)
             if serial == selector.serial:

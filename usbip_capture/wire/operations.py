@@ -119,9 +119,9 @@ class ImportExchange(Exchange):
     def _device(self, data: bytes) -> None:
         info = structs.unpack_device(data)
         if not info.busid:
-            raise StrayReply(f"the server handed over {info.busid!r} when asked for {self.busid!r}")
+            raise StrayReply(f"the server sent device {info.busid!r} when asked for {self.busid!r}")
         if info.busid != self.busid:
-            raise RemoteProtocolError(f"the server handed over {info.busid!r} when asked for {self.busid!r}")
+            raise RemoteProtocolError(f"the server sent device {info.busid!r} when asked for {self.busid!r}")
         self.info = info
         self._want(0)
 
