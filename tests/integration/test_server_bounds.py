@@ -92,7 +92,7 @@ def test_an_acceptor_survives_whatever_serving_raises(error: Exception) -> None:
     served = threading.Event()
     errors = iter([error])
 
-    def serve(sock: socket.socket) -> None:
+    def serve(sock: socket.socket, peer: listening.Peer) -> None:
         for each in errors:
             raise each
         sock.close()

@@ -68,15 +68,15 @@ class Server:
             user.end()
 
     def listen(self, address: str, port: int) -> tuple[str, int]:
-        """Accept connections; the address and port that are really used (port 0 chooses one). Raises CaptureError."""
+        """Accept connections; the address and port that are really used (port 0 chooses one). Raises CannotListen."""
         listener = listening.listen(address, port)
         host, bound = listener.getsockname()[:2]
-        acceptor = listening.Acceptor(listener, self.serve_socket, "usbip-server", self._give_up_oldest)
+        acceptor = listening.Acceptor(listener, self.serve_socket, "usbip-server", make_room=self._give_up_oldest)
         with self._lock:
             self._acceptors.append(acceptor)
         return host, bound
 
-    def serve_socket(self, sock: socket.socket) -> None:
+    def serve_socket(self, sock: socket.socket, peer: listening.Peer | None = None) -> None:
         """Serve one connection on a thread of its own; the socket is the server's from now on.
 
         Raises UsbipError if no thread can be had, OSError if the client has left; the socket is closed then.
