@@ -15,7 +15,7 @@ from usbip_capture.pyusb_backend.backend import UsbipBackend
 from usbip_capture.serial_port.client import SerialConnection
 from usbip_capture.serial_port.port import SerialPort
 from usbip_capture.serial_port.url import PortUrl
-from usbip_capture.server import Server
+from usbip_capture.server import Access, Client, Decision, Server
 from usbip_capture.uart.settings import LineErrors, LineSettings, ModemLines
 from usbip_capture.usb import urb
 
@@ -40,6 +40,9 @@ PUBLIC: list[object] = [
     tap.Tapped,
     BackendDevice,
     Server,
+    Access,
+    Decision,
+    Client,
     *(value for value in vars(errors).values() if inspect.isclass(value) and value.__module__ == errors.__name__),
 ]
 
