@@ -123,6 +123,7 @@ class Connection:
         status = OpStatus.NODEV if export is None or not self._sees(export.info) else self._reserve(export)
         session = self._opened(conn, export) if export is not None and not status else None
         if session is None or export is None:
+            self._release()  # before the answer: who gets it may try again at once
             removed = export is not None and export.removed
             self._sock.sendall(conn.import_refused(status or (OpStatus.NODEV if removed else OpStatus.DEV_ERR)))
             return None
@@ -194,6 +195,12 @@ class Connection:
                 return
             handle(data)
 
+    def _release(self) -> None:
+        """The next client may have the device."""
+        export, self._export = self._export, None
+        if export is not None:
+            self._exports.release(export)
+
     def _finish(self) -> None:
         self.end()
         try:
@@ -202,8 +209,7 @@ class Connection:
         except Exception:
             log.exception("the device of client %s cannot be closed", self._peer)
         finally:
-            if self._export is not None:
-                self._exports.release(self._export)
+            self._release()
             with self._closing:
                 self._closed = True
                 self._sock.close()
