@@ -188,7 +188,7 @@ def test_a_client_that_leaves_too_much_unread_is_disconnected(
 def test_a_client_that_takes_nothing_for_too_long_is_disconnected(
     served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(connecting, "SEND_TIMEOUT", 0.2)
+    monkeypatch.setattr(replies, "SEND_TIMEOUT", 0.2)
     with served.imported(buffer=4096) as (sock, device):
         for number in range(10):
             sock.sendall(submit(2 + number, 4 << 20))
@@ -367,7 +367,7 @@ def test_a_device_that_a_client_sees_but_may_not_have(guarded: Served, rules: Ru
     with pytest.raises(ImportRefused) as caught:
         guarded.named.import_device(Selector("1-1"))
     assert caught.value.status == OpStatus.NA
-    assert guarded.server.admission.refused == {NOT_ALLOWED: 1}
+    assert guarded.server.admission.refused == {f"1-1: {NOT_ALLOWED}": 1}
     assert not guarded.devices  # never opened
     rules.take = ALLOWED
     with guarded.imported():

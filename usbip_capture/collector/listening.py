@@ -234,11 +234,16 @@ class ListeningCollector:
             except OSError:  # none is left, or Windows tells of one of ours that did not arrive
                 return
             sender = self._sender(sock, endpoint(address))
+            if sender is None:
+                continue
             self._delivery.deliver(sender, sender.parse(datagram_frames(data), time.time_ns()))
 
-    def _sender(self, sock: socket.socket, source: tuple[str, int]) -> Sender:
+    def _sender(self, sock: socket.socket, source: tuple[str, int]) -> Sender | None:
+        """Who sends datagrams from there; None if it is not let in."""
         sender = self._datagram_senders.get(source)
         if sender is None:
+            if not self._admission.admits(listening.Peer(*source)):
+                return None
             flow = upper_pdu.Flow(*source, *endpoint(sock.getsockname()), upper_pdu.UDP)
             sender = self._datagram_senders[source] = Sender(flow)
             if len(self._datagram_senders) > _MAX_SENDERS:

@@ -26,6 +26,8 @@ PAUSE = 0.1
 #: Why a client is refused; in the log after "client ADDRESS is refused: ".
 TOO_MANY, NOT_ALLOWED = "too many clients", "it is not allowed here"
 _BACKLOG = 64
+#: Seconds, and how many addresses and reasons are remembered: a stranger must not fill the log.
+_LOG_EVERY, _MAX_LOGGED = 10.0, 256
 _MAPPED = "::ffff:"
 
 
@@ -63,6 +65,7 @@ class Admission:
 
     def __init__(self, policy: Policy | None = None, full: Callable[[], bool] = lambda: False) -> None:
         self.refused: Counter[str] = Counter()
+        self._logged: dict[tuple[str, str], float] = {}  # when the host and the reason were last logged
         self._policy = policy
         self._full = full
         self._troubled = False
@@ -74,9 +77,15 @@ class Admission:
             self.refuse(peer, reason)
         return not reason
 
-    def refuse(self, peer: Peer | str, reason: str) -> None:
-        """Log and count a refusal that was decided elsewhere."""
+    def refuse(self, peer: Peer, reason: str) -> None:
+        """Count a refusal, and log it: of each address and reason one in _LOG_EVERY seconds."""
         self.refused[reason] += 1
+        kind, now = (peer.host, reason), time.monotonic()
+        if now - self._logged.get(kind, -_LOG_EVERY) < _LOG_EVERY:
+            return
+        if len(self._logged) >= _MAX_LOGGED:
+            self._logged.clear()
+        self._logged[kind] = now
         log.warning("client %s is refused: %s", peer, reason)
 
     def failed(self, error: BaseException) -> None:

@@ -135,7 +135,7 @@ class Connection:
     def _reserve(self, export: Export) -> OpStatus:
         reason = self._refusal(export.info)
         if reason:
-            self._admission.refuse(f"{self._peer} that wants {export.info.busid}", reason)
+            self._admission.refuse(self._peer, f"{export.info.busid}: {reason}")
             return OpStatus.NA
         status = self._exports.reserve(export, self._removed)
         if not status:

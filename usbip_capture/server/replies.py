@@ -5,10 +5,12 @@ from __future__ import annotations
 import select
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
-from usbip_capture.net.connecting import SEND_TIMEOUT
+from usbip_capture.net.connecting import SEND_TIMEOUT, limit_sending
+from usbip_capture.system.durations import milliseconds
 from usbip_capture.usb.urb import Buffer
 
 #: Bytes that a client may leave unread. Nothing more is read from one that leaves more than the first of them; one that
@@ -16,12 +18,15 @@ from usbip_capture.usb.urb import Buffer
 CROWDED, MAX_UNSENT = 1 << 20, 64 << 20
 #: Parts from this size on are sent as they are; below it joining them costs less than a longer system call.
 _JOIN_BELOW = 16 << 10
+#: Seconds for which a long reply may hold up whoever adds it while the socket takes it: handing the rest to the writer
+#: costs a client that reads as much as that. Not if the client took longer than _QUICK for what was handed over last.
+_GRACE, _QUICK = 0.001, 0.005
 #: Bytes that the writer sends at a time, if no part is longer.
 _BATCH = 256 << 10
 
 
 class Replies:
-    """Sends replies on `sock`, whose time-out for sending is set. `lock` is held by whoever makes and adds a reply.
+    """Sends replies on `sock`, which is blocking. `lock` is held by whoever makes and adds a reply.
 
     What the socket takes at once is sent by whoever adds it, as a hand-over to another thread would double a round
     trip; the rest is for the writer, a thread that is started when it is first needed.
@@ -36,30 +41,34 @@ class Replies:
         self._parts: deque[Buffer] = deque()
         self._changed = threading.Condition(lock)
         self._failed = False
+        self._queued_at = 0.0  # when the first of what is unsent was
         self._writer: threading.Thread | None = None
-        # A socket with a time-out of Python's waits whatever the flags are.
+        limit_sending(sock, _GRACE)
+        # A socket with a time-out of Python's waits whatever the flags are, but never if it is asked before.
         self._asks_first = sock.gettimeout() is not None or not hasattr(socket, "MSG_DONTWAIT")
         self._flags: int = getattr(socket, "MSG_DONTWAIT", 0)
+        self._flags_of_long = self._flags if self._asks_first else 0
 
     def send(self, parts: list[Buffer]) -> None:
         """Add one reply. The lock is held."""
-        if self._failed:
-            return
         sent = 0
-        if not self.unsent:
+        if not self.unsent and (not self._asks_first or _writable(self._sock)):
+            size = sum(map(len, parts))
             try:
-                sent = self._send_now(parts)
+                if size < _JOIN_BELOW or not hasattr(self._sock, "sendmsg"):
+                    sent = self._sock.send(b"".join(parts), self._flags)
+                else:
+                    sent = self._sock.sendmsg(parts, (), self._flags_of_long)
             except BlockingIOError:
                 pass
             except OSError:
                 self._give_up("")
                 return
-            if sent < 0:
+            if sent == size:
                 return
-        elif self.unsent > MAX_UNSENT:
-            self._give_up(f"it leaves more than {MAX_UNSENT >> 20} MiB of replies unread")
-            return
-        self._queue(parts, sent)
+            parts = _after(parts, sent)
+            self._queued_at = time.monotonic()
+        self._queue(parts)
 
     def wait_for_room(self) -> None:
         """Wait until the client has read what it should have. For the thread that reads its requests."""
@@ -69,37 +78,20 @@ class Replies:
     def close(self) -> None:
         """Send nothing more; the writer has ended when this returns. The socket is shut down before."""
         with self._changed:
-            self._failed = True
-            self._parts.clear()
-            self._changed.notify_all()
+            self._stop()
         writer = self._writer
         if writer is not None and writer is not threading.current_thread():
             writer.join()
 
-    def _send_now(self, parts: list[Buffer]) -> int:
-        """What the socket takes now, in bytes; -1 for all. Raises BlockingIOError if nothing, OSError."""
-        if self._asks_first and not _writable(self._sock):
-            return 0
-        data: Buffer = parts[0]
-        size = len(data)
-        if len(parts) > 1:
-            size = sum(map(len, parts))
-            if size >= _JOIN_BELOW and hasattr(self._sock, "sendmsg"):
-                sent = self._sock.sendmsg(parts, (), self._flags)
-                return -1 if sent == size else sent
-            data = b"".join(parts)
-        sent = self._sock.send(data, self._flags)
-        return -1 if sent == size else sent
-
-    def _queue(self, parts: list[Buffer], sent: int) -> None:
-        for part in parts:
-            if sent < len(part):
-                rest = memoryview(part)[sent:] if sent else part
-                self._parts.append(rest)
-                self.unsent += len(rest)
-                sent = 0
-            else:
-                sent -= len(part)
+    def _queue(self, parts: list[Buffer]) -> None:
+        """Leave what is not sent of these to the writer."""
+        if self._failed:
+            return
+        if self.unsent > MAX_UNSENT:
+            self._give_up(f"it leaves more than {MAX_UNSENT >> 20} MiB of replies unread")
+            return
+        self._parts.extend(parts)
+        self.unsent += sum(map(len, parts))
         self._changed.notify_all()
         if self._writer is None:
             writer = threading.Thread(target=self._write, name="usbip-replies", daemon=True)
@@ -113,10 +105,15 @@ class Replies:
     def _give_up(self, reason: str) -> None:
         """A message may be cut, so that no other one can follow. The lock is held."""
         if not self._failed:
-            self._failed = True
-            self._parts.clear()
-            self._changed.notify_all()
+            self._stop()
             self._fail(reason)
+
+    def _stop(self) -> None:
+        """Send nothing more. The lock is held."""
+        self._failed = True
+        self._parts.clear()
+        self.unsent = max(self.unsent, 1)  # nothing is sent directly any more
+        self._changed.notify_all()
 
     # -- the writer
 
@@ -133,6 +130,9 @@ class Replies:
                     self._give_up(failure)
                     return
                 self.unsent -= len(batch)
+                if not self.unsent and not self._asks_first:
+                    quick = time.monotonic() - self._queued_at < _QUICK
+                    self._flags_of_long = 0 if quick else self._flags
                 self._changed.notify_all()
 
     def _batch(self) -> memoryview:
@@ -148,9 +148,9 @@ class Replies:
         """Send all of it: None; otherwise why that cannot be, empty if the client is gone."""
         try:
             while batch:
-                batch = batch[self._sock.send(batch) :]
-        except (BlockingIOError, TimeoutError):
-            return f"it has read nothing for {SEND_TIMEOUT:g} s"
+                if not _writable(self._sock, SEND_TIMEOUT):
+                    return f"it has read nothing for {SEND_TIMEOUT:g} s"
+                batch = batch[self._sock.send(batch, self._flags) :]
         except OSError:
             return ""
         except Exception as error:
@@ -158,9 +158,19 @@ class Replies:
         return None
 
 
-def _writable(sock: socket.socket) -> bool:
+def _after(parts: list[Buffer], sent: int) -> list[Buffer]:
+    """What is left of these when `sent` bytes have been sent."""
+    rest: list[Buffer] = []
+    for part in parts:
+        if sent < len(part):
+            rest.append(memoryview(part)[sent:] if sent else part)
+        sent = max(sent - len(part), 0)
+    return rest
+
+
+def _writable(sock: socket.socket, timeout: float = 0.0) -> bool:
     if not hasattr(select, "poll"):  # Windows, where `select` takes every socket
-        return bool(select.select([], [sock], [], 0)[1])
+        return bool(select.select([], [sock], [], timeout)[1])
     poller = select.poll()
     poller.register(sock, select.POLLOUT)
-    return bool(poller.poll(0))
+    return bool(poller.poll(milliseconds(timeout)))

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.errors import RemoteProtocolError
-from usbip_capture.net.connecting import limit_sending
 from usbip_capture.server.replies import CROWDED, Replies
 from usbip_capture.usb.descriptors import DeviceDescriptor, parse_configuration
 from usbip_capture.usb.endpoints import EndpointMap
@@ -37,7 +36,6 @@ class Session:
         self._transfers: dict[int, Transfer] = {}
         # Held while a reply is made and queued, so that replies leave in the order in which URBs finish.
         self._replying = threading.Lock()
-        limit_sending(sock)
         self._replies = Replies(sock, self._replying, end)
 
     def start(self, info: DeviceInfo) -> None:

@@ -79,6 +79,17 @@ def test_a_policy_decides_by_the_peer_and_refusals_are_logged_and_counted(caplog
     assert f"client {asked[1]} is refused: once is enough" in caplog.messages
 
 
+def test_a_stranger_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    admission = Admission(lambda peer: NOT_ALLOWED)
+    for number in range(2000):
+        admission.admits(Peer("192.0.2.1", number))
+    assert admission.refused[NOT_ALLOWED] == 2000
+    assert caplog.messages == ["client 192.0.2.1:0 is refused: it is not allowed here"]
+    for number in range(2000):
+        admission.admits(Peer(f"198.51.100.{number}", 5))
+    assert len(admission._logged) <= 256
+
+
 def test_a_policy_that_raises_lets_nobody_in(caplog: pytest.LogCaptureFixture) -> None:
     def broken(peer: Peer) -> str:
         raise ZeroDivisionError
