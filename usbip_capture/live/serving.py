@@ -73,6 +73,7 @@ class Guests:
         with self._lock:
             thread.start()
             self._threads[thread] = sock
+        log.debug("client %s joins", peer)
 
     def leave(self) -> None:
         """Complete all captures, end all connections."""
