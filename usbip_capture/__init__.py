@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from usbip_capture.device import Device, Transfer
     from usbip_capture.devices.backend import BackendDevice
     from usbip_capture.errors import (
+        CannotListen,
         CaptureError,
         DeviceNotFound,
         FileFormatError,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from usbip_capture.serial_port.client import SerialClient, SerialConnection
     from usbip_capture.serial_port.port import SerialPort
     from usbip_capture.serial_port.url import PortUrl
-    from usbip_capture.server import Server
+    from usbip_capture.server import Access, Client, Decision, Server
     from usbip_capture.servers.mdns import discover_usbip_servers
     from usbip_capture.tap import Tap, Tapped
     from usbip_capture.uart.settings import LineErrors, LineSettings, ModemLines
@@ -38,12 +39,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Access",
     "AsynchronousDevice",
     "AsyncioDevice",
     "BackendDevice",
+    "CannotListen",
     "CaptureError",
+    "Client",
     "Completion",
     "Counts",
+    "Decision",
     "Device",
     "DeviceInfo",
     "DeviceNotFound",
@@ -100,6 +105,9 @@ _HOMES = {
     "Counts": "collector.counts",
     "discover_usbip_servers": "servers.mdns",
     "Server": "server",
+    "Access": "server",
+    "Decision": "server",
+    "Client": "server",
     "Device": "device",
     "Transfer": "device",
     "Urb": "usb.urb",
@@ -119,6 +127,7 @@ _HOMES = {
     "DeviceNotFound": "errors",
     "ImportRefused": "errors",
     "CaptureError": "errors",
+    "CannotListen": "errors",
     "ResponseTimeout": "errors",
 }
 

@@ -51,6 +51,10 @@ class CaptureError(UsbipError):
     """The capture cannot be written where it was asked for."""
 
 
+class CannotListen(UsbipError):
+    """Nobody can connect to us there: the port is in use, the address is not ours, or the system has no more."""
+
+
 class ResponseTimeout(UsbipError):
     """A device has not answered in time. `partial` is what came of its answer."""
 

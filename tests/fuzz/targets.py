@@ -94,8 +94,8 @@ def server(data: bytes) -> None:
                     connection.import_reply(_INFO, _KINDS.get)
                 elif isinstance(event, UrbSubmitted) and choices.flag():
                     connection.complete(event.seqnum, Completion(0, 0, b"", packets=event.urb.packets))
-                elif isinstance(event, UnlinkRequested) and not connection.is_pending(event.target):
-                    connection.unlinked_nothing(event.target)
+                elif isinstance(event, UnlinkRequested):
+                    connection.unlinked(event.target)
                 elif isinstance(event, DevlistRequested):
                     connection.devlist([_INFO])
 

@@ -19,8 +19,9 @@ from tests.fakes.scripted_server import read_exactly
 from tests.waiting import wait_until
 from usbip_capture.errors import ServerLost
 from usbip_capture.live import joining, registry
+from usbip_capture.net.listening import Peer
 from usbip_capture.relay import forwarding, observation, relay
-from usbip_capture.relay.listening import attach_hint, is_own_address, parse_networks
+from usbip_capture.relay.listening import attach_hint, parse_networks, policy
 from usbip_capture.relay.observation import Observation
 from usbip_capture.relay.relay import Relay
 from usbip_capture.relay.service import RelayService
@@ -206,13 +207,11 @@ def test_this_machine_may_connect_from_its_own_address() -> None:
 
 
 def test_an_address_is_our_own_if_the_client_was_reached_there() -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        socket.create_connection(listener.getsockname()) as client,
-    ):
-        assert is_own_address(client, "127.0.0.1")
-        assert not is_own_address(client, "192.0.2.1")
-    assert not is_own_address(client, "127.0.0.1")  # closed
+    refusal = policy(parse_networks("198.51.100.0/24"))
+    assert not refusal(Peer("192.0.2.1", 5, "192.0.2.1"))
+    assert not refusal(Peer("198.51.100.9", 5, "192.0.2.1"))
+    assert refusal(Peer("192.0.2.2", 5, "192.0.2.1"))
+    assert refusal(Peer())
 
 
 EVIL = ["1-1;touch x", "1-1\nusbip-capture: all is well", "\x1b[8m1-1", "$(id)", "", "'", "-", "1-1\u202e"]

@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 from usbip_capture import get_backend
 from usbip_capture.capture.sinks import FileSink
 from usbip_capture.demo.device import BULK_IN, BULK_OUT, CDC_NOTIFY, DemoServer
-from usbip_capture.errors import CaptureError, LocalProtocolError, RemoteProtocolError, ServerLost
+from usbip_capture.errors import CannotListen, LocalProtocolError, RemoteProtocolError, ServerLost
 from usbip_capture.live import joining, registry
 from usbip_capture.live.joining import JoinedCapture, JoinedState
 from usbip_capture.live.messages import Message
@@ -304,7 +304,7 @@ def test_a_relay_on_ipv6_is_listed_with_its_address(demo: ServerAddress) -> None
 
 
 def test_a_port_that_is_taken_is_a_sentence(demo: ServerAddress) -> None:
-    with pytest.raises(CaptureError, match=f"cannot listen on 127.0.0.1 port {demo.port}: the port is in use"):
+    with pytest.raises(CannotListen, match=f"cannot listen on 127.0.0.1 port {demo.port}: the port is in use"):
         background.start(demo, "127.0.0.1", demo.port, "")
 
 

@@ -102,7 +102,7 @@ def test_a_second_client_is_refused_with_a_sentence(tmp_path: Path) -> None:
             with socket.create_connection((host, port), 10) as second:
                 assert b"in use by another client" in read_to_end(second)
             assert process.stderr is not None
-            assert "another client was refused" in process.stderr.readline()
+            assert "is refused: the serial port is in use by another client" in process.stderr.readline()
             first.sendall(b"y")
             assert first.recv(10) == b"y"
         assert echoed(host, port) == b"hello\n"

@@ -16,7 +16,7 @@ from tests.fakes.scripted_server import read_exactly
 from tests.waiting import wait_until
 from usbip_capture.demo import device as demo
 from usbip_capture.demo.device import DemoServer
-from usbip_capture.errors import CaptureError, ImportRefused
+from usbip_capture.errors import CannotListen, ImportRefused
 from usbip_capture.servers.address import Selector
 from usbip_capture.servers.address import ServerAddress as Host
 from usbip_capture.usb.setup import get_descriptor
@@ -142,7 +142,7 @@ def test_rounds_leave_no_thread_behind(server: Host) -> None:
 
 
 def test_a_busy_port_gives_a_sentence(server: Host) -> None:
-    with pytest.raises(CaptureError, match=f"port {server.port}.*choose another"):
+    with pytest.raises(CannotListen, match=f"port {server.port}.*choose another"):
         DemoServer().listen("127.0.0.1", server.port)
 
 
@@ -150,7 +150,7 @@ def test_ipv6() -> None:
     serving = DemoServer()
     try:
         _, port = serving.listen("::1", 0)
-    except CaptureError as error:
+    except CannotListen as error:
         pytest.skip(f"no IPv6 here: {error}")
     assert works(Host("::1", port, 5.0))
     serving.close()

@@ -21,7 +21,7 @@ from usbip_capture.device import Transfer
 from usbip_capture.errors import ImportRefused, UsbipError
 from usbip_capture.net import connecting as net
 from usbip_capture.net import listening
-from usbip_capture.server import Server, exporter
+from usbip_capture.server import Server, connection, exporter
 from usbip_capture.servers.address import Selector
 from usbip_capture.servers.address import ServerAddress as Host
 from usbip_capture.simulated.device import MAX_QUEUED
@@ -92,7 +92,7 @@ def test_an_acceptor_survives_whatever_serving_raises(error: Exception) -> None:
     served = threading.Event()
     errors = iter([error])
 
-    def serve(sock: socket.socket) -> None:
+    def serve(sock: socket.socket, peer: listening.Peer) -> None:
         for each in errors:
             raise each
         sock.close()
@@ -170,7 +170,7 @@ def test_descriptors_that_idle_connections_hold_are_taken_from_them(
 
 
 def test_a_request_that_drips_in_is_given_up(server: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporter, "_REQUEST_TIMEOUT", 0.2)
+    monkeypatch.setattr(connection, "_REQUEST_TIMEOUT", 0.2)
     stop = threading.Event()
     with server.connect() as slow:
 

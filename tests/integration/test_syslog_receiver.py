@@ -23,7 +23,7 @@ from usbip_capture.collector import connecting, listening
 from usbip_capture.collector.delivery import BACKLOG_BYTES, Delivery
 from usbip_capture.collector.places import Place, parse_places
 from usbip_capture.collector.sender import Sender
-from usbip_capture.errors import CaptureError, LocalProtocolError
+from usbip_capture.errors import CannotListen, LocalProtocolError
 from usbip_capture.records.upper_pdu import TCP, UDP, Flow, parse_upper_pdu
 from usbip_capture.syslog.framing import INCOMPLETE, TOO_LONG
 
@@ -285,10 +285,10 @@ def test_certificates_that_are_none(tmp_path: Path, content: str | None) -> None
 def test_a_port_in_use_and_no_such_address() -> None:
     with SyslogReceiver(listen="tcp:127.0.0.1:0") as receiver:
         second = SyslogReceiver(listen=f"tcp:127.0.0.1:{port_of(receiver, 'tcp')}")
-        with pytest.raises(CaptureError, match="in use: choose another port"):
+        with pytest.raises(CannotListen, match="in use: choose another port"):
             second.start()
         second.stop()
-    with pytest.raises(CaptureError, match="no such address"):
+    with pytest.raises(CannotListen, match="no such address"):
         SyslogReceiver(listen="192.0.2.1:0").start()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from usbip_capture.capture.writer import PcapWriter
-from usbip_capture.errors import CaptureError, RemoteProtocolError, UsbipError
+from usbip_capture.errors import CannotListen, CaptureError, RemoteProtocolError, UsbipError
 from usbip_capture.live import joining, messages, offer, registry, serving
 from usbip_capture.live.offer import Offer
 from usbip_capture.live.serving import Source
@@ -95,7 +95,7 @@ def test_what_cannot_be_offered_leaves_nothing_behind(
     else:
         fails_once(monkeypatch, "usbip-offer")
     before = descriptors()
-    with pytest.raises(CaptureError):
+    with pytest.raises(CannotListen):
         offered(loopback=loopback)
     assert descriptors() == before
     folder = Path(registry.folder())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from usbip_capture.cli.groups import add_command
 from usbip_capture.cli.syslog import DEFAULT_PORT as LOG_PORT
 from usbip_capture.cli.terminal import say, tell
-from usbip_capture.errors import CaptureError
+from usbip_capture.errors import CannotListen
 from usbip_capture.net.address import DEFAULT_PORT, format_address, parse_address
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _offer_log(server: DemoServer, address: str, listen: str | None) -> int:
     """The port of its log; 0 if nobody asked for one, and the usual port cannot be had."""
     try:
         return server.listen_log(*(_listen_address(listen) if listen else (address, LOG_PORT)))[1]
-    except CaptureError as error:
+    except CannotListen as error:
         if listen:
             raise
         tell(f"{error}; the device is served without its log")

@@ -23,8 +23,8 @@ DONE, SERVER, DEVICE, REFUSED, TRANSFER, TIMEOUT = 0, 3, 4, 5, 6, 7
 #: Code -> what it means, as the documentation has it.
 MEANINGS = {
     DONE: "all is well",
-    FAILED: "it failed in another way than below (the output cannot be written, the peer breaks the rules), or there is"
-    " nothing to show",
+    FAILED: "it failed in another way than below (the output cannot be written, a port cannot be listened on, the"
+    " peer breaks the rules), or there is nothing to show",
     USAGE: "wrong arguments",
     SERVER: "no server there, or the connection was lost",
     DEVICE: "no such device, or several match",

@@ -19,7 +19,7 @@ from usbip_capture.collector.delivery import Delivery
 from usbip_capture.collector.drops import Drops
 from usbip_capture.collector.places import TLS, UDP, Place
 from usbip_capture.collector.sender import Sender, endpoint, flow_of
-from usbip_capture.errors import CaptureError
+from usbip_capture.errors import CannotListen
 from usbip_capture.net import listening
 from usbip_capture.records import upper_pdu
 from usbip_capture.syslog.framing import datagram_frames
@@ -35,10 +35,10 @@ _BACKLOG = 1024
 #: Datagrams, and new connections, that are taken before others have their turn.
 _DATAGRAMS, _ACCEPTS = 512, 32
 _MAX_DATAGRAM = 65536
+#: As it is called in sentences.
+_WHAT = "the receiver of logs"
 #: What the system may keep of datagrams that nobody has read yet.
 _DATAGRAM_BUFFER = 4 << 20
-#: Seconds without accepting anybody, when that has failed.
-_ACCEPT_PAUSE = 0.1
 
 
 class _Connection:
@@ -53,11 +53,18 @@ class _Connection:
 class ListeningCollector:
     """Listens at `places`, with `tls` for those of TLS; opened at once. `bound`: where that really is.
 
-    Raises CaptureError if an address cannot be had.
+    policy: which senders are let in, all by default. Raises CannotListen if an address cannot be had.
     """
 
-    def __init__(self, places: list[Place], tls: ssl.SSLContext | None, delivery: Delivery) -> None:
+    def __init__(
+        self,
+        places: list[Place],
+        tls: ssl.SSLContext | None,
+        delivery: Delivery,
+        policy: listening.Policy | None = None,
+    ) -> None:
         self._tls = tls
+        self._admission = listening.Admission(policy)
         self._delivery = delivery
         self._counts = delivery.counts
         self._selector = selectors.DefaultSelector()
@@ -72,7 +79,7 @@ class ListeningCollector:
         try:
             for place in places:
                 self._open(place)
-        except CaptureError:
+        except CannotListen:
             self._close()
             raise
         self._thread = threading.Thread(target=self._run, name="usbip-log", daemon=True)
@@ -93,13 +100,7 @@ class ListeningCollector:
             self._thread.join()
 
     def _open(self, place: Place) -> None:
-        try:
-            sock = _listen(place)
-        except OSError as error:
-            where = f"{place.address or '*'} port {place.port}"
-            raise CaptureError(
-                f"cannot listen for logs on {place.transport} {where}: {listening.reason(error)}"
-            ) from error
+        sock = _listen(place)
         sock.setblocking(False)
         self._listeners.append(sock)
         self.bound.append(Place(place.transport, place.address, sock.getsockname()[1]))
@@ -154,19 +155,28 @@ class ListeningCollector:
     def _accept(self, listener: socket.socket, secure: bool) -> None:
         for _ in range(_ACCEPTS):
             try:
-                sock, _ = listener.accept()
+                sock, address = listener.accept()
             except BlockingIOError:
                 return
             except OSError as error:
-                self._say(f"a sender of logs was turned away: {error.strerror or error}")  # too many open files
-                self._stopping.wait(_ACCEPT_PAUSE)
+                self._admission.failed(error)  # too many open files
+                self._stopping.wait(listening.PAUSE)
                 return
+            if not self._admitted(sock, address):
+                sock.close()
+                continue
             self._counts.connections += 1
             while len(self._connections) >= MAX_CONNECTIONS:
                 self._counts.crowded_out += 1
                 self._say(f"more than {MAX_CONNECTIONS} senders of logs: those that were silent longest are cut off")
                 self._drop(next(iter(self._connections.values())))
             self._take(sock, secure)
+
+    def _admitted(self, sock: socket.socket, address: object) -> bool:
+        try:
+            return self._admission.admits(listening.Peer.of(sock, address))
+        except OSError:  # gone again
+            return False
 
     def _take(self, sock: socket.socket, secure: bool) -> None:
         try:
@@ -177,6 +187,7 @@ class ListeningCollector:
         except OSError:  # gone again
             sock.close()
             return
+        self._admission.succeeded()
         self._connections[sock] = connection
         self._selector.register(sock, selectors.EVENT_READ, lambda: self._read(connection))
 
@@ -223,11 +234,16 @@ class ListeningCollector:
             except OSError:  # none is left, or Windows tells of one of ours that did not arrive
                 return
             sender = self._sender(sock, endpoint(address))
+            if sender is None:
+                continue
             self._delivery.deliver(sender, sender.parse(datagram_frames(data), time.time_ns()))
 
-    def _sender(self, sock: socket.socket, source: tuple[str, int]) -> Sender:
+    def _sender(self, sock: socket.socket, source: tuple[str, int]) -> Sender | None:
+        """Who sends datagrams from there; None if it is not let in."""
         sender = self._datagram_senders.get(source)
         if sender is None:
+            if not self._admission.admits(listening.Peer(*source)):
+                return None
             flow = upper_pdu.Flow(*source, *endpoint(sock.getsockname()), upper_pdu.UDP)
             sender = self._datagram_senders[source] = Sender(flow)
             if len(self._datagram_senders) > _MAX_SENDERS:
@@ -243,20 +259,26 @@ class ListeningCollector:
 
 
 def _listen(place: Place) -> socket.socket:
-    """A socket at this place. Raises OSError."""
+    """A socket at this place. Raises CannotListen."""
+    address, port, transport = place.address, place.port, place.transport
+    if transport != UDP:
+        return listening.listen(address, port, _WHAT, _BACKLOG, transport=transport, dual_stack=True)
+    try:
+        return _bind(place)
+    except OSError as error:
+        raise listening.cannot_listen(_WHAT, transport, address, port, error) from error
+
+
+def _bind(place: Place) -> socket.socket:
+    """For datagrams. Raises OSError."""
     everywhere = not place.address and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if everywhere or ":" in place.address else socket.AF_INET
-    address: tuple[str, int] = (place.address, place.port)
-    if place.address:  # here, for what a socket says of a name it does not know is no gaierror
-        socket.getaddrinfo(*address, family)
-    if place.transport != UDP:
-        return socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=everywhere)
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         if everywhere:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _DATAGRAM_BUFFER)
-        sock.bind(address)
+        sock.bind((place.address, place.port))
     except OSError:
         sock.close()
         raise

@@ -89,7 +89,7 @@ class SyslogReceiver:
         return self._pcap is not None and self._pcap.error is not None
 
     def start(self) -> None:
-        """Begin. Raises CaptureError if it cannot listen; a device that cannot be reached yet is waited for."""
+        """Begin. Raises CannotListen if it cannot listen; a device that cannot be reached yet is waited for."""
         if self._collector is not None or self._stopped:
             return
         server = self._server

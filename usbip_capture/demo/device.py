@@ -198,7 +198,7 @@ class DemoServer(Server):
         return self.log.connect()
 
     def listen_log(self, address: str, port: int) -> tuple[str, int]:
-        """Offer the device's log; the address and port that are really used. Raises CaptureError."""
+        """Offer the device's log; the address and port that are really used. Raises CannotListen."""
         self._start_pulse()
         return self.log.listen(address, port)
 

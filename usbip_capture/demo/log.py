@@ -32,6 +32,7 @@ class DemoLog:
         self._closed = False
         self._listeners: list[socket.socket] = []
         self._acceptors: list[listening.Acceptor] = []
+        self.admission = listening.Admission(full=lambda: len(self._clients) >= MAX_CLIENTS)
 
     def say(self, letter: str, tag: str, text: str) -> None:
         """One line, `letter` being ESP-IDF's: E, W, I or D."""
@@ -51,9 +52,8 @@ class DemoLog:
                 self._send(client, frame)
 
     def serve_socket(self, client: socket.socket) -> None:
-        """Send the lines to this one too; the socket is the log's from now on."""
-        with self._lock:
-            self._serve(client)
+        """Send the lines to this one too, if there is room for it; the socket is the log's from now on."""
+        self._accepted(client, listening.Peer.of(client))
 
     def connect(self) -> socket.socket:
         """A connection within this process."""
@@ -62,10 +62,10 @@ class DemoLog:
         return ours
 
     def listen(self, address: str, port: int) -> tuple[str, int]:
-        """Accept clients; the address and port that are really used. Raises CaptureError."""
+        """Accept clients; the address and port that are really used. Raises CannotListen."""
         listener = listening.listen(address, port, "the demo's log", backlog=2)
         host, bound = listener.getsockname()[:2]
-        acceptor = listening.Acceptor(listener, self.serve_socket, "usbip-demo-log")
+        acceptor = listening.Acceptor(listener, self._accepted, "usbip-demo-log")
         with self._lock:
             self._listeners.append(listener)
             self._acceptors.append(acceptor)
@@ -89,12 +89,17 @@ class DemoLog:
         """Accept all who have connected. The lock is held."""
         try:
             while True:
-                self._serve(listener.accept()[0])
+                client, address = listener.accept()
+                self._serve(client, listening.Peer.of(client, address))
         except OSError:  # nobody else waits, or no descriptor is left: then no log for others
             pass
 
-    def _serve(self, client: socket.socket) -> None:
-        if self._closed or len(self._clients) >= MAX_CLIENTS:
+    def _accepted(self, client: socket.socket, peer: listening.Peer) -> None:
+        with self._lock:
+            self._serve(client, peer)
+
+    def _serve(self, client: socket.socket, peer: listening.Peer) -> None:
+        if self._closed or not self.admission.admits(peer):
             client.close()
             return
         try:

@@ -12,11 +12,11 @@ import socket
 import tempfile
 import threading
 
-from usbip_capture.errors import CaptureError
+from usbip_capture.errors import CannotListen
 from usbip_capture.live import registry
 from usbip_capture.live.registry import Entry, Registration
 from usbip_capture.live.serving import Guests, Source
-from usbip_capture.net.listening import Acceptor
+from usbip_capture.net.listening import Acceptor, Admission
 
 #: Connections at a time.
 _MAX_CONNECTIONS = 32
@@ -26,7 +26,7 @@ _BACKLOG = 16
 
 
 class Offer:
-    """Offers `source` under `name` (`self.name` if that is taken) until closed. Raises CaptureError if it cannot.
+    """Offers `source` under `name` (`self.name` if that is taken) until closed. Raises CannotListen.
 
     display: as Wireshark lists it. server, listen: HOST:PORT, for people.
     loopback: a port instead of a Unix socket; None: where there are no such sockets.
@@ -51,10 +51,11 @@ class Offer:
             registry.sweep()
             listener, address = self._listen_on_port() if loopback else self._listen_on_path()
             self._registration = Registration(Entry(self.name, display, address, token, os.getpid(), server, listen))
-            self._acceptor = Acceptor(listener, self._serve, "usbip-offer")
+            admission = Admission(full=lambda: len(self.guests) >= _MAX_CONNECTIONS)
+            self._acceptor = Acceptor(listener, self.guests.serve, "usbip-offer", admission)
         except OSError as error:
             self._withdraw()
-            raise CaptureError(
+            raise CannotListen(
                 f"captures cannot be offered to Wireshark: {error.strerror or error}: is {registry.folder()} yours?"
             ) from error
         except BaseException:
@@ -106,9 +107,3 @@ class Offer:
     def _listen_on_port(self) -> tuple[socket.socket, str]:
         listener = self._listener = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
         return listener, "tcp:{}:{}".format(*listener.getsockname())
-
-    def _serve(self, sock: socket.socket) -> None:
-        if len(self.guests) < _MAX_CONNECTIONS:
-            self.guests.serve(sock)
-        else:
-            sock.close()

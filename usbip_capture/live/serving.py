@@ -16,6 +16,7 @@ from usbip_capture.live import messages
 from usbip_capture.live.messages import Lines, Message
 from usbip_capture.live.socket_sink import SocketSink
 from usbip_capture.net import connecting as net
+from usbip_capture.net.listening import Peer, receive_by
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +67,13 @@ class Guests:
     def __len__(self) -> int:
         return len(self._threads)
 
-    def serve(self, sock: socket.socket) -> None:
+    def serve(self, sock: socket.socket, peer: Peer) -> None:
         """Serve one on a thread of its own; the socket is ours if this returns. Raises RuntimeError: no thread."""
         thread = threading.Thread(target=self._serve, args=(sock,), name="usbip-guest", daemon=True)
         with self._lock:
             thread.start()
             self._threads[thread] = sock
+        log.debug("client %s joins", peer)
 
     def leave(self) -> None:
         """Complete all captures, end all connections."""
@@ -118,8 +120,7 @@ class Guests:
     def _greeting(self, sock: socket.socket, lines: Lines) -> Message:
         deadline = time.monotonic() + _GREETING_TIMEOUT
         while True:
-            sock.settimeout(max(deadline - time.monotonic(), 0.001))
-            data = sock.recv(_RECEIVE_SIZE)
+            data = receive_by(sock, deadline, _RECEIVE_SIZE)
             if not data:
                 raise RemoteProtocolError("it left without a word")
             found = lines.feed(data)

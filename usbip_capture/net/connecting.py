@@ -200,10 +200,13 @@ def send(sock: socket.socket, parts: list[Buffer]) -> None:
         _send_rest(sock, parts, sock.sendmsg(parts))
 
 
-def limit_sending(sock: socket.socket) -> None:
-    """Sending raises OSError when the peer takes nothing for SEND_TIMEOUT seconds."""
+def limit_sending(sock: socket.socket, timeout: float = SEND_TIMEOUT) -> None:
+    """Sending raises OSError when the peer takes nothing for `timeout` seconds.
+
+    Where the kernel keeps no such limit it is Python's, which is one for receiving as well: SEND_TIMEOUT then.
+    """
     if _KERNEL_TIMEOUTS:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_TIMEOUT))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout))
     else:
         sock.settimeout(SEND_TIMEOUT)
 

@@ -1,4 +1,7 @@
-"""Listening sockets and the threads that accept on them: what one client costs, no other one pays for."""
+"""Listening sockets, who may connect to them, and the threads that accept: a client's cost is no other client's.
+
+Rooms with a loop of their own (relay, collector) take the listener, the `Admission` and the words from here.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +11,122 @@ import os
 import selectors
 import socket
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
-from usbip_capture.errors import CaptureError
+from usbip_capture.errors import CannotListen
+from usbip_capture.net.address import format_address
 
 log = logging.getLogger(__name__)
 
 #: Seconds without accepting, when that has failed: mostly no file descriptor or thread is left.
-_PAUSE = 0.1
+PAUSE = 0.1
+#: Why a client is refused; in the log after "client ADDRESS is refused: ".
+TOO_MANY, NOT_ALLOWED = "too many clients", "it is not allowed here"
 _BACKLOG = 64
+#: Seconds, and how many addresses and reasons are remembered: a stranger must not fill the log.
+_LOG_EVERY, _MAX_LOGGED = 10.0, 256
+_MAPPED = "::ffff:"
 
 
-def listen(address: str, port: int, what: str = "", backlog: int = _BACKLOG) -> socket.socket:
-    """A listening TCP socket; port 0 chooses one. what: for the sentence, as `the relay`. Raises CaptureError."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+class Peer(NamedTuple):
+    """Who connects. host: its address, of IPv4 also where the listener is of IPv6; empty within this machine.
+
+    local_host: the address of ours at which it did.
+    """
+
+    host: str = ""
+    port: int = 0
+    local_host: str = ""
+
+    @classmethod
+    def of(cls, sock: socket.socket, address: object = None) -> Peer:
+        """The peer of a connected socket. address: from `accept`. Raises OSError if it has left."""
+        if sock.family not in (socket.AF_INET, socket.AF_INET6):
+            return cls()
+        host, port = (address if isinstance(address, tuple) else sock.getpeername())[:2]
+        return cls(_unmapped(host), port, _unmapped(sock.getsockname()[0]))
+
+    def __str__(self) -> str:
+        return format_address(self.host, self.port) if self.host else "of this machine"
+
+
+#: Says why a peer may not connect; None or "" if it may. Called before anything is read, from any thread.
+Policy: TypeAlias = "Callable[[Peer], str | None]"
+
+
+class Admission:
+    """Who is let in: `policy` decides, then `full`, which says whether there are as many clients as can be.
+
+    A policy that raises refuses. Refusals are logged and counted: `refused`, by reason. Threads may share it.
+    """
+
+    def __init__(self, policy: Policy | None = None, full: Callable[[], bool] = lambda: False) -> None:
+        self.refused: Counter[str] = Counter()
+        self._logged: dict[tuple[str, str], float] = {}  # when the host and the reason were last logged
+        self._policy = policy
+        self._full = full
+        self._troubled = False
+
+    def admits(self, peer: Peer) -> bool:
+        """Whether this client may come in; who calls closes the connection if not."""
+        reason = self._reason(peer)
+        if reason:
+            self.refuse(peer, reason)
+        return not reason
+
+    def refuse(self, peer: Peer, reason: str) -> None:
+        """Count a refusal, and log it: of each address and reason one in _LOG_EVERY seconds."""
+        self.refused[reason] += 1
+        kind, now = (peer.host, reason), time.monotonic()
+        if now - self._logged.get(kind, -_LOG_EVERY) < _LOG_EVERY:
+            return
+        if len(self._logged) >= _MAX_LOGGED:
+            self._logged.clear()
+        self._logged[kind] = now
+        log.warning("client %s is refused: %s", peer, reason)
+
+    def failed(self, error: BaseException) -> None:
+        """Accepting or serving a client has failed: log it once, not ten times a second."""
+        if not self._troubled:
+            log.warning("no client can be accepted: %s", getattr(error, "strerror", None) or error)
+        self._troubled = True
+
+    def succeeded(self) -> None:
+        """A client is served: the next failure is logged again."""
+        self._troubled = False
+
+    def _reason(self, peer: Peer) -> str:
+        try:
+            reason = self._policy(peer) if self._policy is not None else ""
+        except Exception:
+            log.exception("whether client %s may connect cannot be decided", peer)
+            reason = NOT_ALLOWED
+        return reason or (TOO_MANY if self._full() else "")
+
+
+def listen(
+    address: str, port: int, what: str = "", backlog: int = _BACKLOG, *, transport: str = "", dual_stack: bool = False
+) -> socket.socket:
+    """A listening TCP socket, blocking; port 0 chooses one. Raises CannotListen.
+
+    what, transport: for its sentence, as `the relay`, `tcp`. dual_stack: an empty address is all of this machine, of
+    IPv6 as well; otherwise of IPv4 only.
+    """
+    everywhere = dual_stack and not address and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if everywhere or ":" in address else socket.AF_INET
     try:
-        return socket.create_server((address, port), family=family, backlog=backlog)
+        return socket.create_server((address, port), family=family, backlog=backlog, dualstack_ipv6=everywhere)
     except OSError as error:
-        where = f"{address or '*'} port {port}"
-        raise CaptureError(f"{what} cannot listen on {where}: {reason(error)}".lstrip()) from error
+        raise cannot_listen(what, transport, address, port, error) from error
+
+
+def cannot_listen(what: str, transport: str, address: str, port: int, error: OSError) -> CannotListen:
+    """The error for `error`: `WHAT cannot listen on TRANSPORT ADDRESS port PORT: REASON`."""
+    where = f"{transport} {address or '*'} port {port}".lstrip()
+    return CannotListen(f"{what} cannot listen on {where}: {reason(error)}".lstrip())
 
 
 def reason(error: OSError) -> str:
@@ -43,26 +143,39 @@ def reason(error: OSError) -> str:
     return f"{text}: choose another address or port"
 
 
-class Acceptor:
-    """Accepts on `listener`, which is its own from now on, until closed. Raises CaptureError if no thread can be had.
+def receive_by(sock: socket.socket, deadline: float, size: int) -> bytes:
+    """What comes next; empty at the end of the stream. deadline: of the whole request, on the monotonic clock.
 
-    serve: called with each connection on the acceptor's thread; must not wait, and owns the socket if it returns.
-    Whatever it raises (no thread, no memory, a client that has left) costs that client only. make_room: called after
-    a failure, to give up those that only hold descriptors and threads.
+    Raises TimeoutError when it has passed, OSError. Leaves a time-out on the socket.
+    """
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("no request came in time")
+    sock.settimeout(left)
+    return sock.recv(size)
+
+
+class Acceptor:
+    """Accepts on `listener`, which is its own from now on, until closed. Raises CannotListen if no thread can be had.
+
+    serve: called with each connection that `admission` lets in, on the acceptor's thread; must not wait, and owns the
+    socket if it returns. Whatever it raises (no thread, no memory, a client that has left) costs that client only.
+    make_room: called after a failure, to give up those that only hold descriptors and threads.
     """
 
     def __init__(
         self,
         listener: socket.socket,
-        serve: Callable[[socket.socket], None],
+        serve: Callable[[socket.socket, Peer], None],
         name: str,
+        admission: Admission | None = None,
         make_room: Callable[[], None] = lambda: None,
     ) -> None:
         self._listener = listener
         self._serve = serve
+        self._admission = admission or Admission()
         self._make_room = make_room
         self._closing = threading.Event()
-        self._troubled = False
         listener.setblocking(False)
         self._selector = selectors.DefaultSelector()
         # Not on every system does shutting a listener down wake the one who waits for it.
@@ -74,7 +187,7 @@ class Acceptor:
             self._thread.start()
         except RuntimeError as error:
             self._release()
-            raise CaptureError(f"cannot listen: {error}: end other programs") from error
+            raise CannotListen(f"cannot listen: {error}: end other programs") from error
 
     @property
     def alive(self) -> bool:
@@ -104,22 +217,29 @@ class Acceptor:
     def _accept(self) -> None:
         sock: socket.socket | None = None
         try:
-            sock, _ = self._listener.accept()
+            sock, address = self._listener.accept()
             sock.setblocking(True)
-            self._serve(sock)
-            self._troubled = False
+            peer = Peer.of(sock, address)
+            if self._admission.admits(peer):
+                self._serve(sock, peer)
+                self._admission.succeeded()
+            else:
+                sock.close()
         except (BlockingIOError, ConnectionAbortedError):  # it has left again
             pass
         except Exception as error:
             if sock is not None:
                 sock.close()
-            if not self._troubled:  # once, not ten times a second
-                log.warning("a client was turned away: %s", getattr(error, "strerror", None) or error)
-            self._troubled = True
+            self._admission.failed(error)
             self._make_room()
-            self._closing.wait(_PAUSE)
+            self._closing.wait(PAUSE)
 
     def _release(self) -> None:
         self._selector.close()
         for sock in (self._listener, self._wake, self._woken):
             sock.close()
+
+
+def _unmapped(host: str) -> str:
+    """Of `::ffff:192.0.2.1` the address of IPv4. Ref: RFC 4291, 2.5.5.2"""
+    return host[len(_MAPPED) :] if host.lower().startswith(_MAPPED) and "." in host else host

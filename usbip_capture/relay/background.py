@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 
-from usbip_capture.errors import CaptureError, UsbipError
+from usbip_capture.errors import CannotListen, UsbipError
 from usbip_capture.live import registry
 from usbip_capture.live.registry import Entry
 from usbip_capture.relay.listening import parse_networks
@@ -29,7 +29,7 @@ _START_TIMEOUT = 15.0
 def start(server: ServerAddress, address: str, port: int, allow: str) -> Entry:
     """Start a relay and wait until it listens. It ends when nobody is connected and nothing captured.
 
-    Raises CaptureError with the sentence of the child, such as that the port is taken.
+    Raises CannotListen with the sentence of the child, such as that the port is taken.
     """
     library = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     settings = json.dumps([server.host, server.port, address, port, allow])
@@ -56,10 +56,10 @@ def start(server: ServerAddress, address: str, port: int, allow: str) -> Entry:
     kind, _, text = answer.partition(" ")
     if kind == "sentence":
         process.wait()
-        raise CaptureError(text)
+        raise CannotListen(text)
     entry = registry.find(text) if kind == "listed" else None
     if entry is None:
-        raise CaptureError("the relay's process did not start: run usbip-capture relay to see why")
+        raise CannotListen("the relay's process did not start: run usbip-capture relay to see why")
     process.returncode = 0  # it is on its own now, and no child that is forgotten
     return entry
 

@@ -78,7 +78,7 @@ def check_allowed(address: str, port: int, allow: Sequence[Network]) -> None:
 def open_listener(address: str, port: int, allow: Sequence[Network]) -> socket.socket:
     """A listening socket, not blocking; port 0 chooses one.
 
-    Raises LocalProtocolError where others could connect and nobody is said to be allowed, CaptureError if it cannot be.
+    Raises LocalProtocolError where others could connect and nobody is said to be allowed, CannotListen.
     """
     check_allowed(address, port, allow)
     listener = listening.listen(_ANY.get(address, address) or "127.0.0.1", port, "the relay", _BACKLOG)
@@ -86,9 +86,23 @@ def open_listener(address: str, port: int, allow: Sequence[Network]) -> socket.s
     return listener
 
 
+def policy(allow: Sequence[Network]) -> listening.Policy:
+    """Lets in this machine, by whichever of its addresses, and the networks that are allowed."""
+    networks = list(allow)
+
+    def refusal(peer: listening.Peer) -> str:
+        known = may_connect(peer.host, networks) or peer.host == peer.local_host != ""
+        return "" if known else listening.NOT_ALLOWED
+
+    return refusal
+
+
 def may_connect(peer: str, allow: Sequence[Network]) -> bool:
     """Whether a client of this address is let in: this machine, and the networks that are allowed."""
-    address = ipaddress.ip_address(peer.partition("%")[0])
+    try:
+        address = ipaddress.ip_address(peer.partition("%")[0])
+    except ValueError:  # it has none: nobody here listens for such
+        return False
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return address.is_loopback or any(address.version == net.version and address in net for net in allow)
@@ -104,12 +118,3 @@ def attach_hint(address: str, port: int, busids: Sequence[str]) -> str:
     busid, *others = [busid for busid in busids if shell_word(busid) == busid] or ["BUSID"]
     also = ", ".join(others[:_MAX_OTHERS]) + (", ..." if len(others) > _MAX_OTHERS else "")
     return f"attach with: usbip {option}attach -r {address} -b {busid}{f' (or {also})' if also else ''}"
-
-
-def is_own_address(sock: socket.socket, peer: str) -> bool:
-    """Whether the client of this connection is this machine, by the address at which it was reached."""
-    try:
-        own = sock.getsockname()[0]
-    except OSError:  # it is gone already
-        return False
-    return bool(own == peer)

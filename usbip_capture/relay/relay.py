@@ -18,11 +18,12 @@ from collections.abc import Callable, Sequence
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
+from usbip_capture.net.listening import PAUSE, TOO_MANY, Admission, Peer
 from usbip_capture.relay.backlog import Backlog
 from usbip_capture.relay.calls import Calls, guarded
 from usbip_capture.relay.captures import RelayCapture
 from usbip_capture.relay.forwarding import Connection, reset_on_close, set_options
-from usbip_capture.relay.listening import Network, attach_hint, is_own_address, may_connect, open_listener
+from usbip_capture.relay.listening import Network, attach_hint, open_listener, policy
 from usbip_capture.relay.observation import Observation, Share
 from usbip_capture.relay.readiness import READABLE, make_poller
 from usbip_capture.servers.address import ServerAddress
@@ -45,8 +46,6 @@ _TICK = 0.05
 #: Seconds in which a receiver must take something, when its sender is gone already.
 LAST_PATIENCE = 30.0
 _ACCEPT_AT_ONCE = 16
-#: Seconds without accepting anybody, when that has failed.
-_ACCEPT_PAUSE = 0.2
 
 
 class Relay:
@@ -54,7 +53,7 @@ class Relay:
 
     allow: who may connect, beside this machine; needed for any address but loopback.
     busids: what the server exports, as far as that is known; for `hint`.
-    Raises LocalProtocolError, or CaptureError if it cannot listen there.
+    Raises LocalProtocolError, or CannotListen.
     """
 
     def __init__(
@@ -67,8 +66,7 @@ class Relay:
     ) -> None:
         self.server = server
         self.busids: list[str] = []
-        self.turned_away = 0
-        self._allow = list(allow)
+        self._admission = Admission(policy(allow))
         self._listener = open_listener(address, port, allow)
         self.address, self.port = self._listener.getsockname()[:2]
         self._poller = make_poller()
@@ -96,6 +94,11 @@ class Relay:
     def hint(self) -> str:
         """How to attach a device through it."""
         return attach_hint(self.address, self.port, self.busids)
+
+    @property
+    def turned_away(self) -> int:
+        """Clients that were refused."""
+        return sum(self._admission.refused.values())
 
     @property
     def clients(self) -> list[Observation]:
@@ -239,25 +242,30 @@ class Relay:
             except OSError as error:
                 self._pause(error)
                 return
-            peer = format_address(address[0], address[1])
-            if not (may_connect(address[0], self._allow) or is_own_address(sock, address[0])):
-                self._turn_away(sock, peer, "it is not allowed here")
+            try:
+                peer = Peer.of(sock, address)
+            except OSError:  # it has left again
+                sock.close()
+                continue
+            if not self._admission.admits(peer):
+                _break_off(sock)
                 continue
             if not self._has_room():
-                self._turn_away(sock, peer, "too many clients")
+                self._turn_away(sock, peer, TOO_MANY)
                 continue
             self._connecting += 1
             try:
                 threading.Thread(
-                    target=self._connect, args=(sock, peer), name="usbip-relay-connect", daemon=True
+                    target=self._connect, args=(sock, str(peer)), name="usbip-relay-connect", daemon=True
                 ).start()
             except RuntimeError as error:  # this system has no thread left
                 self._connecting -= 1
                 self._turn_away(sock, peer, str(error))
+            else:
+                self._admission.succeeded()
 
-    def _turn_away(self, sock: socket.socket, peer: str, reason: str) -> None:
-        log.warning("client %s is refused: %s", peer, reason)
-        self.turned_away += 1
+    def _turn_away(self, sock: socket.socket, peer: Peer, reason: str) -> None:
+        self._admission.refuse(peer, reason)
         _break_off(sock)
 
     def _has_room(self) -> bool:
@@ -275,7 +283,7 @@ class Relay:
 
     def _pause(self, error: OSError) -> None:
         """Too many open files, mostly: the others go on, and a client waits."""
-        log.warning("no client can be accepted: %s", error.strerror or error)
+        self._admission.failed(error)
         fd = self._listener.fileno()
         self._poller.unregister(fd)
 
@@ -283,7 +291,7 @@ class Relay:
             if not self._ending:
                 self._poller.register(fd, READABLE)
 
-        self._calls.later(_ACCEPT_PAUSE, again)
+        self._calls.later(PAUSE, again)
 
     def _connect(self, client: socket.socket, peer: str) -> None:
         """On a thread of its own: to the server, for this client."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.errors import RemoteProtocolError
-from usbip_capture.net.connecting import send
+from usbip_capture.server.replies import CROWDED, Replies
 from usbip_capture.usb.descriptors import DeviceDescriptor, parse_configuration
 from usbip_capture.usb.endpoints import EndpointMap
 from usbip_capture.usb.info import DeviceInfo
@@ -20,28 +21,39 @@ _DESCRIPTOR_TIMEOUT = 5.0
 
 
 class Session:
-    """Runs the client's URBs on `device`. `receive` is called by the connection's thread only."""
+    """Runs the client's URBs on `device`. `receive` is called by the connection's thread only.
 
-    def __init__(self, sock: socket.socket, conn: ServerConnection, device: Device) -> None:
-        self._sock = sock
+    sock: not used by anybody else for sending from now on; without a time-out. end: disconnects the client, with the
+    reason; called from any thread, must not wait.
+    """
+
+    def __init__(self, sock: socket.socket, conn: ServerConnection, device: Device, end: Callable[[str], None]) -> None:
         self._conn = conn
         self._device = device
         self.info = device.info
         self._endpoints = EndpointMap(None, device.info.speed)
+        self._end = end
         self._transfers: dict[int, Transfer] = {}
-        # Held while a reply is made and sent, so that replies leave in the order in which URBs finish.
+        # Held while a reply is made and queued, so that replies leave in the order in which URBs finish.
         self._replying = threading.Lock()
+        self._replies = Replies(sock, self._replying, end)
 
     def start(self, info: DeviceInfo) -> None:
-        """Hand the device over."""
+        """Hand the device over. Raises what asking it for its descriptors does."""
         self._learn()
-        self._device.watch(lambda reason: self.end())
-        self._sock.sendall(self._conn.import_reply(info, self._type_of))
+        self._device.watch(lambda reason: self._end(reason or "its device is gone"))
+        with self._replying:
+            self._replies.send([self._conn.import_reply(info, self._type_of)])
 
     def receive(self, data: bytes) -> None:
-        """What the client has sent: run or unlink its URBs. Raises RemoteProtocolError, OSError."""
+        """What the client has sent: run or unlink its URBs. Raises RemoteProtocolError.
+
+        Waits while the client reads nothing, for its replies would pile up.
+        """
         for event in self._conn.receive_data(data):
             self._handle(event)
+        if self._replies.unsent > CROWDED:
+            self._replies.wait_for_room()
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, UrbSubmitted):
@@ -51,35 +63,27 @@ class Session:
             self._device.submit(transfer)
         elif isinstance(event, UnlinkRequested):
             with self._replying:
-                transfer_there = self._conn.is_pending(event.target)
-                if not transfer_there:
-                    self._sock.sendall(self._conn.unlinked_nothing(event.target))
+                reply = self._conn.unlinked(event.target)
+                if reply:
+                    self._replies.send([reply])
             pending = self._transfers.get(event.target)
-            if transfer_there and pending is not None:
+            if pending is not None:
                 self._device.cancel(pending)
 
-    def end(self) -> None:
-        """Cut the client off; its connection's thread does the rest."""
-        try:
-            self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-
     def close(self) -> None:
-        """Close the device; what is pending is not answered any more."""
-        self._device.close()
-        self._transfers.clear()
+        """Close the device; what is pending is not answered any more. The socket is shut down before."""
+        try:
+            self._device.close()
+        finally:
+            self._replies.close()
+            self._transfers.clear()
 
     def _completed(self, seqnum: int, urb: Urb, completion: Completion) -> None:
         if urb.transfer_type == TransferType.CONTROL and not completion.status:
             self._endpoints.follow(urb.setup)
         self._transfers.pop(seqnum, None)
         with self._replying:
-            parts = self._conn.complete(seqnum, completion)
-            try:
-                send(self._sock, parts)
-            except OSError:  # gone, or it reads nothing: a message may be cut, so that no other one can follow
-                self.end()
+            self._replies.send(self._conn.complete(seqnum, completion))
 
     def _type_of(self, address: int) -> TransferType | None:
         endpoint = self._endpoints.find(address)

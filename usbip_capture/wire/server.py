@@ -67,9 +67,10 @@ class UnlinkRequested(NamedTuple):
 
 Event: TypeAlias = "DevlistRequested | ImportRequested | UrbSubmitted | UnlinkRequested"
 
-#: Bytes that the pending URBs of a client may take: their data, and what we need to remember each URB and packet.
-MAX_PENDING = 64 << 20
-_URB_COST, _PACKET_COST = 1 << 10, 128
+#: Bytes that the pending URBs of a client may take: their buffers, and what each URB and packet needs with us and in a
+#: device. No more than 32768 URBs.
+MAX_PENDING = 128 << 20
+_URB_COST, _PACKET_COST = 4 << 10, 128
 
 #: Says what kind of endpoint a bEndpointAddress is now; None if there is no such endpoint.
 EndpointLookup: TypeAlias = Callable[[int], "TransferType | None"]
@@ -134,16 +135,13 @@ class ServerConnection:
             parts.append(structs.RET_UNLINK.pack(structs.USBIP_RET_UNLINK, unlink, 0, 0, 0, 0))
         return parts
 
-    def unlinked_nothing(self, target: int) -> bytes:
-        """The answer to an UNLINK whose target is not pending (`is_pending`); empty if `complete` gave it meanwhile."""
-        unlink = self._unlinks.pop(target, None)
+    def unlinked(self, target: int) -> bytes:
+        """The answer to an UNLINK whose target is not pending (any more). Empty if it is, or was until just now:
+        `complete` answers then, or has answered."""
+        unlink = None if target in self._pending else self._unlinks.pop(target, None)
         if unlink is None:
             return b""
         return structs.RET_UNLINK.pack(structs.USBIP_RET_UNLINK, unlink, 0, 0, 0, 0)
-
-    def is_pending(self, seqnum: int) -> bool:
-        """Whether a URB still waits for `complete`."""
-        return seqnum in self._pending
 
     # -- reading
 
@@ -226,7 +224,7 @@ class ServerConnection:
         if any(p.offset + p.length > length for p in packets):
             raise RemoteProtocolError(f"request {seqnum} has isochronous packets beyond its {length} bytes")
         urb = Urb(kind, address, length, payload, setup, flags, interval, start_frame, packets)
-        cost = _URB_COST + len(payload) + _PACKET_COST * len(packets)
+        cost = _URB_COST + length + _PACKET_COST * len(packets)
         self._pending[seqnum] = (urb, count, cost)
         self._taken_bytes += cost
         if self._taken_bytes - self._answered_bytes > MAX_PENDING:

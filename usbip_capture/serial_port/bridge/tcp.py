@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _CHUNK = 4096
 #: Bytes: the longest option of Telnet that is kept until its end; answers that wait for a client to read them.
 _MAX_SUBOPTION, _MAX_UNREAD = 1 << 10, 256 << 10
-_IN_USE = b"usbip-capture: the serial port is in use by another client\r\n"
+_IN_USE = "the serial port is in use by another client"
 #: Seconds: between two looks for Ctrl-C; of silence that shows that nothing more of the last client's comes; at most.
 _LOOK, _SILENCE, _FORGET_AT_MOST = 0.5, 0.05, 1.0
 _MODEM_INTERVAL = 0.25
@@ -36,7 +36,7 @@ class Connect(Protocol):
 
 
 def serve(port: Serial, address: str, tcp_port: int, connect: Connect, announce: Callable[[str], None]) -> None:
-    """Serve `port` until it fails. announce: called with where it is served. Raises CaptureError, SerialException.
+    """Serve `port` until it fails. announce: called with where it is served. Raises CannotListen, SerialException.
 
     Each client finds the port with the settings that it had at first, and nothing of what the one before has left.
     While there is one, others are refused.
@@ -45,7 +45,7 @@ def serve(port: Serial, address: str, tcp_port: int, connect: Connect, announce:
     listener = listening.listen(address, tcp_port, "the serial port")
     where = format_address(*listener.getsockname()[:2])
     entrance = _Entrance()
-    acceptor = listening.Acceptor(listener, entrance.arrived, "usbip-serial-tcp")
+    acceptor = listening.Acceptor(listener, entrance.arrived, "usbip-serial-tcp", entrance.admission)
     try:
         announce(where)
         while True:
@@ -70,8 +70,9 @@ class _Entrance:
         self._changed = threading.Condition()
         self._inside: socket.socket | None = None
         self._next: socket.socket | None = None
+        self.admission = listening.Admission()
 
-    def arrived(self, sock: socket.socket) -> None:
+    def arrived(self, sock: socket.socket, peer: listening.Peer) -> None:
         """A client has connected; on the acceptor's thread."""
         set_options(sock)
         sock.setblocking(False)
@@ -80,9 +81,9 @@ class _Entrance:
                 self._next = sock
                 self._changed.notify()
                 return
-        log.warning("another client was refused: the serial port is in use")
+        self.admission.refuse(peer, _IN_USE)
         with sock:
-            sock.send(_IN_USE)
+            sock.send(f"usbip-capture: {_IN_USE}\r\n".encode())
 
     def next_client(self) -> socket.socket:
         """Wait for one."""

@@ -1,0 +1,374 @@
+"""`server` and clients that do not read, may not, or are to go: no device and no other client waits for them."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.fakes.scripted_server import read_exactly
+from tests.waiting import wait_until
+from usbip_capture.demo import device as demo
+from usbip_capture.device import Device, Transfer
+from usbip_capture.errors import ImportRefused, UsbipError
+from usbip_capture.net import connecting
+from usbip_capture.net.listening import NOT_ALLOWED, Peer
+from usbip_capture.server import ALLOWED, Access, Decision, Server, replies
+from usbip_capture.servers.address import Selector, ServerAddress
+from usbip_capture.usb.info import DeviceInfo
+from usbip_capture.usb.status import ECONNRESET, ESHUTDOWN
+from usbip_capture.usb.urb import Completion, TransferType
+from usbip_capture.wire import structs
+from usbip_capture.wire.structs import OpStatus
+
+DEVID = demo.INFO.devid
+REQ_IMPORT = structs.OP_COMMON.pack(0x111, structs.OP_REQ_IMPORT, 0) + structs.pack_busid("1-1")
+BULK_IN = demo.BULK_IN & 15
+
+
+class HeldDevice(Device):
+    """Control transfers as the demo's; others finish when the test says so, on the test's thread."""
+
+    def __init__(self) -> None:
+        self._inner = demo.DemoDevice()
+        self.info = self._inner.info
+        self.held: list[Transfer] = []
+        self.came = threading.Condition()
+        self.lost: Callable[[str], None] = lambda reason: None
+
+    @property
+    def alive(self) -> bool:
+        return self._inner.alive
+
+    def submit(self, transfer: Transfer) -> None:
+        if transfer.urb.transfer_type == TransferType.CONTROL:
+            self._inner.submit(transfer)
+        elif not self.alive:
+            transfer.finish(Completion(-ESHUTDOWN))
+        else:
+            with self.came:
+                self.held.append(transfer)
+                self.came.notify_all()
+
+    def wait_for(self, count: int) -> None:
+        with self.came:
+            assert self.came.wait_for(lambda: len(self.held) >= count, 30)
+
+    def complete(self, number: int, data: bytes = b"") -> None:
+        self.held[number].finish(Completion(0, len(data), data))
+
+    def cancel(self, transfer: Transfer) -> None:
+        if transfer.completion is None:
+            transfer.finish(Completion(-ECONNRESET))
+
+    abandon = cancel
+
+    def watch(self, on_lost: Callable[[str], None]) -> None:
+        self.lost = on_lost
+
+    def close(self) -> None:
+        self._inner.close()
+        for transfer in self.held:
+            self.cancel(transfer)
+
+
+class Served:
+    """A server with one HeldDevice, anew for each import."""
+
+    def __init__(self, access: Access | None = None) -> None:
+        self.server = Server(access)
+        self.devices: list[HeldDevice] = []
+        self.server.add(demo.INFO, self._open)
+        self.address = self.server.listen("127.0.0.1", 0)
+        self.named = ServerAddress("127.0.0.1", self.address[1], 20.0)
+
+    def _open(self) -> HeldDevice:
+        self.devices.append(HeldDevice())
+        return self.devices[-1]
+
+    @contextlib.contextmanager
+    def imported(self, buffer: int = 0) -> Iterator[tuple[socket.socket, HeldDevice]]:
+        """A client that has the device, configured. buffer: of its socket, bytes."""
+        with socket.socket() as sock:
+            sock.settimeout(30)
+            if buffer:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+            sock.connect(self.address)
+            sock.sendall(REQ_IMPORT)
+            read_exactly(sock, 320)
+            sock.sendall(structs.CMD_SUBMIT.pack(1, 1, DEVID, 0, 0, 0, 0, 0, 0, 0, bytes.fromhex("0009010000000000")))
+            read_exactly(sock, 48)
+            yield sock, self.devices[-1]
+
+    def is_free(self) -> bool:
+        return [info.busid for info in self.named.devices()] == ["1-1"]
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    made = Served()
+    yield made
+    made.server.close()
+
+
+def submit(seqnum: int, length: int) -> bytes:
+    return structs.CMD_SUBMIT.pack(1, seqnum, DEVID, 1, BULK_IN, 0, length, 0, 0, 0, bytes(8))
+
+
+def unlink(seqnum: int, target: int) -> bytes:
+    return structs.CMD_UNLINK.pack(2, seqnum, DEVID, 0, 0, target)
+
+
+def reply(sock: socket.socket) -> tuple[int, int, int, bytes]:
+    """Command, seqnum, status, data."""
+    header = read_exactly(sock, 48)
+    command, seqnum = struct.unpack_from(">II", header)
+    status, length = struct.unpack_from(">iI", header, 20)
+    return command, seqnum, status, read_exactly(sock, length) if command == structs.USBIP_RET_SUBMIT else b""
+
+
+def data_of(number: int, size: int) -> bytes:
+    return number.to_bytes(4, "big") * (size // 4)
+
+
+SIZES = [64, 1 << 20, 4, 300_000, 20_000, 8, 1 << 21, 16, 16, 16]
+
+
+def test_a_device_never_waits_for_a_client_that_reads_nothing_and_it_gets_all_in_order(served: Served) -> None:
+    """Much more than sockets take is completed on this thread, before anything is read."""
+    with served.imported(buffer=4096) as (sock, device):
+        count = 3 * len(SIZES)
+        for number in range(count):
+            sock.sendall(submit(2 + number, 4 << 20 >> 1))
+        device.wait_for(count)
+        for number in range(count):
+            device.complete(number, data_of(number, SIZES[number % len(SIZES)]))
+        for number in range(count):
+            assert reply(sock) == (3, 2 + number, 0, data_of(number, SIZES[number % len(SIZES)]))
+        sock.sendall(submit(100, 64))  # and directly again
+        device.wait_for(count + 1)
+        device.complete(count, b"last")
+        assert reply(sock) == (3, 100, 0, b"last")
+
+
+def test_unlinks_are_answered_in_order_behind_what_is_queued(served: Served) -> None:
+    with served.imported(buffer=4096) as (sock, device):
+        for number in range(10):
+            sock.sendall(submit(2 + number, 1 << 20))
+        device.wait_for(10)
+        for number in range(8):
+            device.complete(number, data_of(number, 1 << 20))
+        got = [reply(sock) for _ in range(8)]
+        assert [seqnum for _, seqnum, _, _ in got] == list(range(2, 10))
+        sock.sendall(unlink(50, 10) + unlink(51, 2))
+        assert {reply(sock)[:3] for _ in range(2)} == {(4, 50, -ECONNRESET), (4, 51, 0)}
+        device.complete(9, b"done")
+        assert reply(sock) == (3, 11, 0, b"done")
+
+
+def test_a_client_that_leaves_too_much_unread_is_disconnected(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(replies, "MAX_UNSENT", 8 << 20)
+    with served.imported(buffer=4096) as (sock, device):
+        for number in range(40):
+            sock.sendall(submit(2 + number, 1 << 20))
+        device.wait_for(40)
+        for number in range(40):
+            if device.held[number].completion is None:
+                device.complete(number, bytes(1 << 20))
+        wait_until("the device is free again", served.is_free)
+    assert any("MiB of replies unread" in text for text in caplog.messages)
+
+
+def test_a_client_that_takes_nothing_for_too_long_is_disconnected(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(replies, "SEND_TIMEOUT", 0.2)
+    with served.imported(buffer=4096) as (sock, device):
+        for number in range(10):
+            sock.sendall(submit(2 + number, 4 << 20))
+        device.wait_for(10)
+        for number in range(10):
+            device.complete(number, bytes(4 << 20))
+        wait_until("the device is free again", served.is_free)
+        sock.settimeout(20)
+    assert any("it has read nothing for" in text for text in caplog.messages)
+
+
+def test_no_thread_for_the_writer_costs_that_client_only(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def failing(self: threading.Thread) -> None:
+        if self.name == "usbip-replies":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", failing)
+    with served.imported(buffer=4096) as (sock, device):
+        for number in range(10):
+            sock.sendall(submit(2 + number, 4 << 20))
+        device.wait_for(10)
+        for number in range(10):
+            if device.held[number].completion is None:
+                device.complete(number, bytes(4 << 20))
+        wait_until("the device is free again", served.is_free)
+
+
+def test_a_server_that_is_closed_does_not_wait_for_a_client_that_reads_nothing(served: Served) -> None:
+    with served.imported(buffer=4096) as (sock, device):
+        for number in range(10):
+            sock.sendall(submit(2 + number, 4 << 20))
+        device.wait_for(10)
+        for number in range(10):
+            device.complete(number, bytes(4 << 20))
+        served.server.close()
+        assert not device.alive
+    assert not [thread for thread in threading.enumerate() if thread.name == "usbip-replies"]
+
+
+def test_buffers_of_both_directions_count_as_pending(served: Served) -> None:
+    with served.imported() as (sock, device):
+        with contextlib.suppress(OSError):
+            for number in range(40):
+                sock.sendall(submit(2 + number, 4 << 20))
+        wait_until("the device is free again", served.is_free)
+        assert not device.alive
+
+
+@pytest.mark.parametrize("size", [0, 100, 8000])
+def test_the_writer_is_not_needed_by_a_client_that_reads(served: Served, size: int) -> None:
+    """A hand-over doubles a round trip: what the socket takes is sent by the thread that completes it."""
+    with served.imported() as (sock, device):
+        for number in range(50):
+            sock.sendall(submit(2 + number, 1 << 17))
+            device.wait_for(number + 1)
+            device.complete(number, bytes(size))
+            assert reply(sock) == (3, 2 + number, 0, bytes(size))
+        assert "usbip-replies" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_where_a_socket_has_a_time_out_sending_does_not_wait_either(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the system keeps no limit for sending, such as on Windows."""
+    monkeypatch.setattr(connecting, "_KERNEL_TIMEOUTS", False)
+    test_a_device_never_waits_for_a_client_that_reads_nothing_and_it_gets_all_in_order(served)
+
+
+# -- who is there, and ending them
+
+
+def test_who_has_which_device(served: Served) -> None:
+    with socket.create_connection(served.address, 20), served.imported() as (sock, _):
+        wait_until("the device is noted", lambda: any(client.busid for client in served.server.clients))
+        waiting, user = served.server.clients
+        assert (waiting.busid, waiting.imported) == ("", 0)
+        assert user.peer == Peer("127.0.0.1", sock.getsockname()[1], "127.0.0.1")
+        assert user.busid == "1-1"
+        assert user.imported >= user.since >= waiting.since > 1e9
+    wait_until("nobody is connected", lambda: not served.server.clients)
+
+
+def test_one_client_is_ended_by_its_device(served: Served) -> None:
+    assert not served.server.disconnect("1-1")
+    with served.imported() as (sock, device):
+        wait_until("the device is noted", lambda: served.server.disconnect("1-1"))
+        assert sock.recv(1) == b""
+        wait_until("the device is free again", served.is_free)
+        assert not device.alive
+    with served.imported():  # it is still exported
+        pass
+    assert not served.server.disconnect("")
+
+
+def test_a_device_that_is_removed_or_lost_ends_its_client(served: Served) -> None:
+    with served.imported() as (sock, device):
+        device.lost("unplugged")
+        assert sock.recv(1) == b""
+    wait_until("the device is free again", served.is_free)
+    with served.imported() as (sock, device):
+        served.server.remove("1-1")
+        assert sock.recv(1) == b""
+        assert served.named.devices() == []
+    wait_until("it is closed", lambda: not device.alive)
+
+
+# -- who may do what
+
+
+class Rules(Access):
+    """Each answer can be set; keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.connect = self.take = ALLOWED
+        self.sees: bool | Exception = True
+        self.asked: list[str] = []
+
+    def may_connect(self, peer: Peer) -> Decision:
+        assert peer.host == "127.0.0.1"
+        return self.connect
+
+    def visible(self, peer: Peer, info: DeviceInfo) -> bool:
+        self.asked.append(f"see {info.busid}")
+        if isinstance(self.sees, Exception):
+            raise self.sees
+        return self.sees
+
+    def may_import(self, peer: Peer, info: DeviceInfo) -> Decision:
+        self.asked.append(f"import {info.busid}")
+        return self.take
+
+
+@pytest.fixture
+def rules() -> Rules:
+    return Rules()
+
+
+@pytest.fixture
+def guarded(rules: Rules) -> Iterator[Served]:
+    made = Served(rules)
+    yield made
+    made.server.close()
+
+
+def test_whoever_is_allowed_is_asked_about_and_served(guarded: Served, rules: Rules) -> None:
+    assert guarded.is_free()
+    with guarded.imported():
+        assert rules.asked == ["see 1-1", "see 1-1", "import 1-1"]
+
+
+def test_a_client_that_may_not_connect(guarded: Served, rules: Rules, caplog: pytest.LogCaptureFixture) -> None:
+    rules.connect = Decision(allowed=False, reason="not on Sundays")
+    with pytest.raises(UsbipError):
+        guarded.named.devices()
+    assert guarded.server.admission.refused == {"not on Sundays": 1}
+    assert any(text.endswith("is refused: not on Sundays") for text in caplog.messages)
+
+
+@pytest.mark.parametrize("sees", [False, ZeroDivisionError("a bug")], ids=repr)
+def test_a_device_that_a_client_cannot_see_is_not_there(guarded: Served, rules: Rules, sees: bool | Exception) -> None:
+    rules.sees = sees
+    assert guarded.named.devices() == []
+    with pytest.raises(ImportRefused) as caught:
+        guarded.named.import_device(Selector("1-1"))
+    assert caught.value.status == OpStatus.NODEV
+    assert "import 1-1" not in rules.asked
+    assert not guarded.devices
+
+
+def test_a_device_that_a_client_sees_but_may_not_have(guarded: Served, rules: Rules) -> None:
+    rules.take = Decision(allowed=False)
+    assert guarded.is_free()
+    with pytest.raises(ImportRefused) as caught:
+        guarded.named.import_device(Selector("1-1"))
+    assert caught.value.status == OpStatus.NA
+    assert guarded.server.admission.refused == {f"1-1: {NOT_ALLOWED}": 1}
+    assert not guarded.devices  # never opened
+    rules.take = ALLOWED
+    with guarded.imported():
+        pass

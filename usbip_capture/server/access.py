@@ -1,0 +1,37 @@
+"""Where it is decided what a client may do. The default lets everybody do everything; subclasses have rules."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from usbip_capture.net.listening import NOT_ALLOWED, Peer
+from usbip_capture.usb.info import DeviceInfo
+
+
+class Decision(NamedTuple):
+    """True if allowed. reason: why not, for the log and people; the client does not get it."""
+
+    allowed: bool
+    reason: str = NOT_ALLOWED
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+
+ALLOWED = Decision(allowed=True, reason="")
+
+
+class Access:
+    """Asked on the threads of connections: must not wait, and may be asked by several at once. Who raises, refuses."""
+
+    def may_connect(self, peer: Peer) -> Decision:
+        """Before anything is read."""
+        return ALLOWED
+
+    def visible(self, peer: Peer, info: DeviceInfo) -> bool:
+        """For the list of devices; what a client cannot see is not there if it asks for it, either."""
+        return True
+
+    def may_import(self, peer: Peer, info: DeviceInfo) -> Decision:
+        """Of a device that it can see, and that nobody has."""
+        return ALLOWED

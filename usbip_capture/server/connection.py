@@ -1,0 +1,216 @@
+"""One client of the server: its request, the answer, and the device that it imports. On a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from usbip_capture.errors import RemoteProtocolError, UsbipError
+from usbip_capture.net.listening import NOT_ALLOWED, Admission, Peer, receive_by
+from usbip_capture.server.access import Access
+from usbip_capture.server.exports import Export, Exports
+from usbip_capture.server.session import Session
+from usbip_capture.usb.info import DeviceInfo
+from usbip_capture.wire.server import DevlistRequested, ImportRequested, ServerConnection
+from usbip_capture.wire.structs import OpStatus
+
+log = logging.getLogger(__name__)
+
+_RECEIVE_SIZE = 64 << 10
+#: Seconds for a client's request, and to take the answer: all of it, not each part.
+_REQUEST_TIMEOUT = 10.0
+
+
+class Client(NamedTuple):
+    """Who is connected. since, imported: seconds since 1970; busid is empty and imported 0 without a device."""
+
+    peer: Peer
+    since: float
+    busid: str = ""
+    imported: float = 0.0
+
+
+class Connection:
+    """Serves `sock`, which is its own from `start` on. on_end: called with it when it is over.
+
+    on_import: called with it when it has a device.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: Peer,
+        exports: Exports,
+        access: Access,
+        admission: Admission,
+        *,
+        on_import: Callable[[Connection], None],
+        on_end: Callable[[Connection], None],
+    ) -> None:
+        self.client = Client(peer, time.time())
+        self._sock = sock
+        self._peer = peer
+        self._exports = exports
+        self._access = access
+        self._admission = admission
+        self._on_import = on_import
+        self._on_end = on_end
+        self._export: Export | None = None
+        self._session: Session | None = None
+        self._closing = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="usbip-connection", daemon=True)
+
+    def start(self) -> None:
+        """Raises RuntimeError if no thread can be had."""
+        self._thread.start()
+
+    def end(self, reason: str = "") -> None:
+        """Disconnect the client, from any thread; the connection's thread does the rest. reason: for the log."""
+        with self._closing:  # so that the thread cannot have closed the socket
+            if self._closed:
+                return
+            if reason:
+                log.warning("client %s is disconnected: %s", self._peer, reason)
+            try:
+                self._sock.shutdown(socket.SHUT_RDWR)
+            except OSError:  # the other side was quicker
+                pass
+
+    def join(self) -> None:
+        """Wait until it is over, and its device closed."""
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    # -- its thread
+
+    def _run(self) -> None:
+        try:
+            session = self._operation()
+            if session is not None:
+                self._urbs(session)
+        except RemoteProtocolError as error:
+            log.warning("client %s is disconnected: %s", self._peer, error)
+        except OSError as error:
+            log.info("the connection of client %s ended: %s", self._peer, error)
+        except Exception:
+            log.exception("client %s is disconnected by an internal error", self._peer)
+        finally:
+            self._finish()
+
+    def _operation(self) -> Session | None:
+        """The client's OP request and its answer, in bounded time; the session of a device that was imported."""
+        conn = ServerConnection()
+        deadline = time.monotonic() + _REQUEST_TIMEOUT
+        while data := receive_by(self._sock, deadline, _RECEIVE_SIZE):
+            for event in conn.receive_data(data):
+                self._sock.settimeout(_REQUEST_TIMEOUT)
+                if isinstance(event, DevlistRequested):
+                    self._sock.sendall(conn.devlist([info for info in self._exports.free() if self._sees(info)]))
+                    return None
+                if isinstance(event, ImportRequested):
+                    return self._import(conn, event.busid)
+        return None
+
+    def _import(self, conn: ServerConnection, busid: str) -> Session | None:
+        """A session with the device; None if the import was refused, which was the answer to the client."""
+        export = self._exports.find(busid)
+        status = OpStatus.NODEV if export is None or not self._sees(export.info) else self._reserve(export)
+        session = self._opened(conn, export) if export is not None and not status else None
+        if session is None or export is None:
+            self._release()  # before the answer: who gets it may try again at once
+            removed = export is not None and export.removed
+            self._sock.sendall(conn.import_refused(status or (OpStatus.NODEV if removed else OpStatus.DEV_ERR)))
+            return None
+        session.start(replace(session.info, interfaces=()))
+        self.client = self.client._replace(busid=busid, imported=time.time())
+        self._on_import(self)
+        return session
+
+    def _reserve(self, export: Export) -> OpStatus:
+        reason = self._refusal(export.info)
+        if reason:
+            self._admission.refuse(self._peer, f"{export.info.busid}: {reason}")
+            return OpStatus.NA
+        status = self._exports.reserve(export, self._removed)
+        if not status:
+            self._export = export
+        return status
+
+    def _opened(self, conn: ServerConnection, export: Export) -> Session | None:
+        """A session with the reserved device, opened anew; None if it cannot be."""
+        try:
+            device = export.open_device()
+        except UsbipError as error:
+            log.warning("device %s cannot be imported: %s", export.info.busid, error)
+            return None
+        except Exception:
+            log.exception("device %s cannot be imported: opening it failed", export.info.busid)
+            return None
+        self._sock.settimeout(None)
+        try:
+            session = self._session = Session(self._sock, conn, device, self.end)
+        except BaseException:
+            device.close()
+            raise
+        if export.removed:  # asked for after the session is there to be found by `_removed`, which is called after that
+            self._session = None
+            session.close()
+            return None
+        return session
+
+    def _removed(self) -> None:
+        """The device is not exported any more. A client that does not have it yet gets an answer."""
+        if self._session is not None:
+            self.end("its device is not exported any more")
+
+    def _sees(self, info: DeviceInfo) -> bool:
+        try:
+            return bool(self._access.visible(self._peer, info))
+        except Exception:
+            log.exception("whether client %s sees device %s cannot be decided", self._peer, info.busid)
+            return False
+
+    def _refusal(self, info: DeviceInfo) -> str:
+        try:
+            decision = self._access.may_import(self._peer, info)
+        except Exception:
+            log.exception("whether client %s may import %s cannot be decided", self._peer, info.busid)
+            return NOT_ALLOWED
+        return "" if decision else decision.reason or NOT_ALLOWED
+
+    def _urbs(self, session: Session) -> None:
+        receive, handle = self._sock.recv, session.receive
+        while True:
+            try:
+                data = receive(_RECEIVE_SIZE)
+            except TimeoutError:  # where the limit for sending is the socket's: who only waits for its device may do so
+                continue
+            if not data:
+                return
+            handle(data)
+
+    def _release(self) -> None:
+        """The next client may have the device."""
+        export, self._export = self._export, None
+        if export is not None:
+            self._exports.release(export)
+
+    def _finish(self) -> None:
+        self.end()
+        try:
+            if self._session is not None:
+                self._session.close()
+        except Exception:
+            log.exception("the device of client %s cannot be closed", self._peer)
+        finally:
+            self._release()
+            with self._closing:
+                self._closed = True
+                self._sock.close()
+            self._on_end(self)

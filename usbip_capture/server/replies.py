@@ -1,0 +1,176 @@
+"""The replies to one client: in order, without anybody waiting for it who has other work."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from usbip_capture.net.connecting import SEND_TIMEOUT, limit_sending
+from usbip_capture.system.durations import milliseconds
+from usbip_capture.usb.urb import Buffer
+
+#: Bytes that a client may leave unread. Nothing more is read from one that leaves more than the first of them; one that
+#: leaves more than the second, of URBs that were pending already, is disconnected.
+CROWDED, MAX_UNSENT = 1 << 20, 64 << 20
+#: Parts from this size on are sent as they are; below it joining them costs less than a longer system call.
+_JOIN_BELOW = 16 << 10
+#: Seconds for which a long reply may hold up whoever adds it while the socket takes it: handing the rest to the writer
+#: costs a client that reads as much as that. Not if the client took longer than _QUICK for what was handed over last.
+_GRACE, _QUICK = 0.001, 0.005
+#: Bytes that the writer sends at a time, if no part is longer.
+_BATCH = 256 << 10
+
+
+class Replies:
+    """Sends replies on `sock`, which is blocking. `lock` is held by whoever makes and adds a reply.
+
+    What the socket takes at once is sent by whoever adds it, as a hand-over to another thread would double a round
+    trip; the rest is for the writer, a thread that is started when it is first needed.
+    fail: called once, with the lock held, when no further reply can reach the client: with the reason, empty if it is
+    gone. Must not wait.
+    """
+
+    def __init__(self, sock: socket.socket, lock: threading.Lock, fail: Callable[[str], None]) -> None:
+        self.unsent = 0  # bytes
+        self._sock = sock
+        self._fail = fail
+        self._parts: deque[Buffer] = deque()
+        self._changed = threading.Condition(lock)
+        self._failed = False
+        self._queued_at = 0.0  # when the first of what is unsent was
+        self._writer: threading.Thread | None = None
+        limit_sending(sock, _GRACE)
+        # A socket with a time-out of Python's waits whatever the flags are, but never if it is asked before.
+        self._asks_first = sock.gettimeout() is not None or not hasattr(socket, "MSG_DONTWAIT")
+        self._flags: int = getattr(socket, "MSG_DONTWAIT", 0)
+        self._flags_of_long = self._flags if self._asks_first else 0
+
+    def send(self, parts: list[Buffer]) -> None:
+        """Add one reply. The lock is held."""
+        sent = 0
+        if not self.unsent and (not self._asks_first or _writable(self._sock)):
+            size = sum(map(len, parts))
+            try:
+                if size < _JOIN_BELOW or not hasattr(self._sock, "sendmsg"):
+                    sent = self._sock.send(b"".join(parts), self._flags)
+                else:
+                    sent = self._sock.sendmsg(parts, (), self._flags_of_long)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._give_up("")
+                return
+            if sent == size:
+                return
+            parts = _after(parts, sent)
+            self._queued_at = time.monotonic()
+        self._queue(parts)
+
+    def wait_for_room(self) -> None:
+        """Wait until the client has read what it should have. For the thread that reads its requests."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.unsent <= CROWDED or self._failed)
+
+    def close(self) -> None:
+        """Send nothing more; the writer has ended when this returns. The socket is shut down before."""
+        with self._changed:
+            self._stop()
+        writer = self._writer
+        if writer is not None and writer is not threading.current_thread():
+            writer.join()
+
+    def _queue(self, parts: list[Buffer]) -> None:
+        """Leave what is not sent of these to the writer."""
+        if self._failed:
+            return
+        if self.unsent > MAX_UNSENT:
+            self._give_up(f"it leaves more than {MAX_UNSENT >> 20} MiB of replies unread")
+            return
+        self._parts.extend(parts)
+        self.unsent += sum(map(len, parts))
+        self._changed.notify_all()
+        if self._writer is None:
+            writer = threading.Thread(target=self._write, name="usbip-replies", daemon=True)
+            try:
+                writer.start()
+            except RuntimeError as error:
+                self._give_up(str(error))
+            else:
+                self._writer = writer
+
+    def _give_up(self, reason: str) -> None:
+        """A message may be cut, so that no other one can follow. The lock is held."""
+        if not self._failed:
+            self._stop()
+            self._fail(reason)
+
+    def _stop(self) -> None:
+        """Send nothing more. The lock is held."""
+        self._failed = True
+        self._parts.clear()
+        self.unsent = max(self.unsent, 1)  # nothing is sent directly any more
+        self._changed.notify_all()
+
+    # -- the writer
+
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._parts or self._failed)
+                if self._failed:
+                    return
+                batch = self._batch()
+            failure = self._sent(batch)
+            with self._changed:
+                if failure is not None:
+                    self._give_up(failure)
+                    return
+                self.unsent -= len(batch)
+                if not self.unsent and not self._asks_first:
+                    quick = time.monotonic() - self._queued_at < _QUICK
+                    self._flags_of_long = 0 if quick else self._flags
+                self._changed.notify_all()
+
+    def _batch(self) -> memoryview:
+        """The next bytes to send. The lock is held, and something is queued."""
+        parts = [self._parts.popleft()]
+        size = len(parts[0])
+        while self._parts and size + len(self._parts[0]) <= _BATCH:
+            size += len(self._parts[0])
+            parts.append(self._parts.popleft())
+        return memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def _sent(self, batch: memoryview) -> str | None:
+        """Send all of it: None; otherwise why that cannot be, empty if the client is gone."""
+        try:
+            while batch:
+                if not _writable(self._sock, SEND_TIMEOUT):
+                    return f"it has read nothing for {SEND_TIMEOUT:g} s"
+                batch = batch[self._sock.send(batch, self._flags) :]
+        except OSError:
+            return ""
+        except Exception as error:
+            return f"internal error: {error!r}"
+        return None
+
+
+def _after(parts: list[Buffer], sent: int) -> list[Buffer]:
+    """What is left of these when `sent` bytes have been sent."""
+    rest: list[Buffer] = []
+    for part in parts:
+        if sent < len(part):
+            rest.append(memoryview(part)[sent:] if sent else part)
+        sent = max(sent - len(part), 0)
+    return rest
+
+
+def _writable(sock: socket.socket, timeout: float = 0.0) -> bool:
+    if not hasattr(select, "poll"):  # Windows, where `select` takes every socket
+        return bool(select.select([], [sock], [], timeout)[1])
+    poller = select.poll()
+    poller.register(sock, select.POLLOUT)
+    return bool(poller.poll(milliseconds(timeout)))
