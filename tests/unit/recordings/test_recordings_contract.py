@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -233,3 +235,27 @@ def test_a_live_source_reports_idleness_and_stops(tmp_path: Path) -> None:
         assert source.stopped
     finally:
         os.close(writer)
+
+
+@pytest.mark.parametrize("arguments", [["stats", "-"], ["convert", "-", os.devnull]], ids=["stats", "convert"])
+def test_a_terminal_is_not_a_capture(arguments: list[str]) -> None:
+    ours, terminal = os.openpty()
+    try:
+        command = [sys.executable, "-m", "usbip_capture.cli.main", *arguments]
+        done = subprocess.run(command, stdin=terminal, capture_output=True, text=True, timeout=30, check=False)
+    finally:
+        os.close(ours)
+        os.close(terminal)
+    assert done.returncode == 1
+    assert "standard input is a terminal: give the capture's name, or pipe the capture in" in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="this system has no /proc")
+@pytest.mark.parametrize("raw", [None, gzip.compress(b"")[:6] + b"damaged", gzip.compress(bytes(100))[:20]])
+def test_a_source_that_cannot_be_read_is_closed(raw: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.mkdir() if raw is None else path.write_bytes(raw)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(CaptureError), Source(path) as source:
+        check_beginning(source)
+    assert len(os.listdir("/proc/self/fd")) == before
