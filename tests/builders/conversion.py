@@ -11,9 +11,9 @@ from pathlib import Path
 
 from tests.oracles.pcapng_reader import CapturedInterface, CapturedRecord, read_items
 from usbip_capture.capture.sinks import StreamSink
-from usbip_capture.convert.converter import Converter
+from usbip_capture.convert.converter import CHUNK, Converter
 from usbip_capture.convert.output import PcapngOutput
-from usbip_capture.convert.source import Source
+from usbip_capture.recordings.source import Source
 from usbip_capture.records.usbmon import UsbmonRecord
 
 
@@ -58,7 +58,7 @@ def convert(recording: bytes, *, ports: Container[int] | None = None, record_unl
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tcp.pcap"
         path.write_bytes(recording)
-        source = Source(str(path))
+        source = Source(path, chunk=CHUNK)
         try:
             output = PcapngOutput(StreamSink(out, "memory"), record_unlinks=record_unlinks)
             converter = Converter(source, output, ports=ports)

@@ -9,8 +9,7 @@ from pathlib import Path
 from struct import Struct
 
 from usbip_capture.convert.link import ACK, FIN, SYN, ip_finder, tcp_segment
-from usbip_capture.convert.pcap import read_packets
-from usbip_capture.convert.source import Source
+from usbip_capture.recordings.reading import open_capture
 
 CLIENT, SERVER = 0, 1
 PSH = 8
@@ -53,19 +52,18 @@ def golden_sayings(path: Path) -> list[Saying]:
     """What is said in a recording of one connection without loss."""
     sayings: list[Saying] = []
     client_port = -1
-    source = Source(str(path))
-    for _, link_type, data, start, end, _ in read_packets(source.read, str(path)):
-        finder = ip_finder(link_type)
-        assert finder is not None
-        found = tcp_segment(data, finder(data, start, end), end)
-        assert found is not None
-        key, _, _, flags, begin, stop, _ = found
-        port = int.from_bytes(key[-4:-2], "big")
-        if flags & SYN and not flags & ACK:
-            client_port = port
-        if stop > begin:
-            sayings.append((CLIENT if port == client_port else SERVER, data[begin:stop]))
-    source.close()
+    with open_capture(path) as capture:
+        for interface, _, data, start, end, _, _ in capture.packets:
+            finder = ip_finder(interface.link_type)
+            assert finder is not None
+            found = tcp_segment(data, finder(data, start, end), end)
+            assert found is not None
+            key, _, _, flags, begin, stop, _ = found
+            port = int.from_bytes(key[-4:-2], "big")
+            if flags & SYN and not flags & ACK:
+                client_port = port
+            if stop > begin:
+                sayings.append((CLIENT if port == client_port else SERVER, data[begin:stop]))
     return sayings
 
 

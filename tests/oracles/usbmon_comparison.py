@@ -14,8 +14,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import NamedTuple
 
-from usbip_capture.convert.pcap import read_packets
-from usbip_capture.convert.source import Source
+from usbip_capture.recordings.reading import open_capture
 from usbip_capture.records.pcapng import LINKTYPE_USB_LINUX_MMAPPED
 from usbip_capture.records.usbmon import COMPLETE, HEADER_SIZE, SUBMIT, UsbmonRecord
 from usbip_capture.usb.status import ECONNRESET, ENOENT, ESHUTDOWN
@@ -65,14 +64,11 @@ class Report:
 
 def read_events(path: Path) -> Iterator[Event]:
     """The usbmon records of a pcap or pcapng file."""
-    source = Source(str(path))
-    try:
-        for timestamp_ns, link_type, data, start, end, missing in read_packets(source.read, str(path)):
-            if link_type == LINKTYPE_USB_LINUX_MMAPPED:
+    with open_capture(path) as capture:
+        for interface, timestamp_ns, data, start, end, missing, _ in capture.packets:
+            if interface.link_type == LINKTYPE_USB_LINUX_MMAPPED:
                 size = end - start
                 yield Event(UsbmonRecord.parse(data[start:end]), size, size + missing, timestamp_ns)
-    finally:
-        source.close()
 
 
 def urbs_by_pipe(events: Iterator[Event]) -> dict[int, list[SeenUrb]]:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from usbip_capture.capture.sinks import Sink
     from usbip_capture.convert.converter import Converter
     from usbip_capture.convert.output import Output
-    from usbip_capture.convert.source import Source
     from usbip_capture.convert.target import Target
+    from usbip_capture.recordings.source import Source
 
 #: Link types of captures that are of USB already.
 _USB = {189: " (USB as usbmon has it)", 220: " (USB as usbmon has it)", 249: " (USB as USBPcap has it)"}
@@ -86,20 +86,21 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Convert; the exit code: 1 if there was no session, or the recording is damaged."""
     from usbip_capture.capture.sinks import ReaderGone
-    from usbip_capture.convert.converter import Converter
-    from usbip_capture.convert.source import Source
+    from usbip_capture.convert.converter import CHUNK, Converter
     from usbip_capture.convert.target import Target
+    from usbip_capture.recordings.reading import check_beginning, first_link_type
+    from usbip_capture.recordings.source import Source
 
     if args.format is None:
         args.format = "pcap" if args.output.lower().endswith((".pcap", ".cap")) else "pcapng"
     if args.record_unlinks and args.format != "pcapng":
         args.parser.error(f"--record-unlinks needs --format pcapng: {args.format} has only one interface")
-    source = Source(args.input)
+    source = Source(args.input, chunk=CHUNK)
     target: Target | None = None
     begun = False
     try:
-        source.check()
-        kind = source.link_type()
+        check_beginning(source)
+        kind = first_link_type(source)
         if kind in _USB:
             raise _no_tcp(source, [kind])  # IN and OUT swapped, perhaps: nothing is written over
         target = Target(args.output, source, text=args.format == "text")

@@ -9,16 +9,19 @@ from usbip_capture.convert.fragments import Fragments
 from usbip_capture.convert.hindsight import Hindsight
 from usbip_capture.convert.link import ETHERNET, SYN, Segment, hidden_in, ip_finder, tcp_segment, tunnel_in
 from usbip_capture.convert.output import Output, UsbInterface
-from usbip_capture.convert.pcap import read_packets
 from usbip_capture.convert.sessions import Session, SessionTable
-from usbip_capture.convert.source import Source
 from usbip_capture.errors import CaptureError
 from usbip_capture.recordings.link_types import link_type_label
+from usbip_capture.recordings.reading import read_packets
+from usbip_capture.recordings.source import Source
 from usbip_capture.records.unlinks import unlink_comment
 from usbip_capture.system.shown import one_line
 from usbip_capture.usb.urb import Buffer
 from usbip_capture.wire.observed import Completed, Ended, Event, Imported, Noted, Submitted, Unlink, UnlinkReply
 
+#: Bytes to read at once: portions are held for a while. A longer packet is a sign of damage: it would be held, too.
+CHUNK = 1 << 16
+_MAX_PACKET = 16 << 20
 #: Payloads from this size on are not copied out of the portion that was read.
 _OWN_COPY = 4096
 #: Remarks on one record, and on a device; what is more is only counted.
@@ -117,8 +120,9 @@ class Converter:
     def _read(self) -> None:
         directions = self._table.directions
         portion = b""
-        for now_ns, link_type, data, start, end, missing in read_packets(self._source.read, self._source.name):
+        for interface, now_ns, data, start, end, missing, _ in read_packets(self._source, max_packet=_MAX_PACKET):
             self.packets += 1
+            link_type = interface.link_type
             if data is not portion:
                 portion, view = data, memoryview(data)
                 self._portion(now_ns, len(data))

@@ -12,7 +12,7 @@ from usbip_capture.errors import CaptureError
 from usbip_capture.system.replacement import Replacement
 
 if TYPE_CHECKING:
-    from usbip_capture.convert.source import Source
+    from usbip_capture.recordings.source import Source
 
 
 class Target:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from struct import Struct
 
-from usbip_capture.recordings.packets import MAX_PACKET, NANOSECONDS, CutOff, Damaged, Interface, Packet
-from usbip_capture.recordings.source import Source
+from usbip_capture.recordings.packets import NANOSECONDS, CutOff, Damaged, Interface, Packet
+from usbip_capture.recordings.stream import Stream
 
 #: How a file begins -> byte order, nanoseconds in a tick.
 MAGIC = {
@@ -20,41 +20,44 @@ MAGIC = {
 }
 _HEADER_SIZE = 24
 _LINK_TYPE_AT = 20
-# Above it the same word tells of frame check sequences.
-_LINK_TYPE = 0x03FFFFFF
+# A link type has 16 bits, as in pcapng; those above it tell of frame check sequences, or are reserved.
+_LINK_TYPE = 0xFFFF
 _HEAD_SIZE = 16
 
 
-def read_classic(source: Source, interfaces: list[Interface]) -> Iterator[Packet]:
+def read_classic(stream: Stream, interfaces: list[Interface] | None, max_packet: int) -> Iterator[Packet]:
     """The packets of a file that begins with one of MAGIC; its interface is added to `interfaces`.
 
     Raises CaptureError where it cannot be read any further.
     """
-    order, tick_ns = MAGIC[source.magic]
-    buffer = source.more(source.first, _HEADER_SIZE)
-    if len(buffer) < _HEADER_SIZE:
-        raise CutOff(f"{source.name} is cut off {source.at(0)}, in its header")
-    (network,) = Struct(order + "I").unpack_from(buffer, _LINK_TYPE_AT)
+    order, tick_ns = MAGIC[stream.magic]
+    data = stream.more(stream.first, _HEADER_SIZE)
+    have = len(data)
+    if have < _HEADER_SIZE:
+        raise CutOff(f"{stream.name} is cut off {stream.at(0)}, in its header")
+    (network,) = Struct(order + "I").unpack_from(data, _LINK_TYPE_AT)
     interface = Interface(network & _LINK_TYPE, order, 1, 1)
-    interfaces.append(interface)
+    if interfaces is not None:
+        interfaces.append(interface)
     head = Struct(order + "IIII").unpack_from
     none: list[str] = []
     at = _HEADER_SIZE
     while True:
-        if len(buffer) - at < _HEAD_SIZE:
-            buffer, at = source.more(buffer[at:], _HEAD_SIZE), 0
-            if len(buffer) < _HEAD_SIZE:
-                if buffer:
-                    raise CutOff(f"{source.name} is cut off {source.at(0)}, in the middle of a packet")
-                return
-        seconds, ticks, captured, _ = head(buffer, at)
-        if captured > MAX_PACKET:
-            raise Damaged(f"{source.name} is damaged {source.at(len(buffer) - at)}: a packet of {captured} bytes")
-        end = at + _HEAD_SIZE + captured
-        if end > len(buffer):
-            buffer, at = source.more(buffer[at:], _HEAD_SIZE + captured), 0
-            end = _HEAD_SIZE + captured
-            if end > len(buffer):
-                raise CutOff(f"{source.name} is cut off {source.at(0)}, in the middle of a packet")
-        yield interface, seconds * NANOSECONDS + ticks * tick_ns, buffer[at + _HEAD_SIZE : end], none
-        at = end
+        if have - at < _HEAD_SIZE:
+            data, at = stream.more(data[at:], _HEAD_SIZE), 0
+            have = len(data)
+            if have < _HEAD_SIZE:
+                break
+        seconds, ticks, captured, original = head(data, at)
+        if captured > max_packet:
+            raise Damaged(f"{stream.name} is damaged {stream.at(have - at)}: a packet of {captured} bytes")
+        if have - at < _HEAD_SIZE + captured:
+            data, at = stream.more(data[at:], _HEAD_SIZE + captured), 0
+            have = len(data)
+            if have < _HEAD_SIZE + captured:
+                break
+        start = at + _HEAD_SIZE
+        at = start + captured
+        yield interface, seconds * NANOSECONDS + ticks * tick_ns, data, start, at, original - captured, none
+    if have:
+        raise CutOff(f"{stream.name} is cut off {stream.at(0)}, in the middle of a packet")

@@ -9,6 +9,9 @@ from usbip_capture.errors import CaptureError
 
 #: Longest packet that is believed: what Wireshark takes of USBPcap, which has no limit of its own.
 MAX_PACKET = 128 << 20
+#: Other blocks, such as name lists or secrets, are skipped piece by piece up to this length.
+MAX_BLOCK = 1 << 30
+#: Of all sections of a capture, as far as they are kept, else of one.
 MAX_INTERFACES = 4096
 #: Longest text that is kept of a name, a description or a comment, in characters; all comments of the statistics
 #: blocks of a capture together.
@@ -16,6 +19,8 @@ MAX_TEXT = 2000
 MAX_COMMENT_TEXT = 1 << 20
 
 NANOSECONDS = 1_000_000_000
+#: Nanoseconds that no clock shows: such a time stamp is damaged, and reads as 0.
+END_OF_TIME = 1 << 63
 
 
 @dataclass(slots=True, eq=False)
@@ -41,8 +46,11 @@ class Interface:
     comments: list[str] = field(default_factory=list)
 
 
-#: interface, time stamp in ns, bytes as far as they were captured, comments. A tuple: millions are made.
-Packet: TypeAlias = "tuple[Interface, int, bytes, list[str]]"
+#: Interface, time stamp (ns), portion of the capture that was read, where the packet begins and ends in it, bytes of
+#: the packet that were not captured, comments. Bytes are not copied: `portion[start:end]` is the packet. The latest
+#: portion ends where reading has come to, so that a packet's place in the file follows from its place in it.
+#: A tuple: millions are made.
+Packet: TypeAlias = "tuple[Interface, int, bytes, int, int, int, list[str]]"
 
 
 class Damaged(CaptureError):

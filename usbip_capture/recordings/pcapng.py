@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from struct import Struct
 
 from usbip_capture.recordings.packets import (
+    END_OF_TIME,
+    MAX_BLOCK,
     MAX_COMMENT_TEXT,
     MAX_INTERFACES,
-    MAX_PACKET,
     MAX_TEXT,
     NANOSECONDS,
     CutOff,
@@ -19,7 +20,7 @@ from usbip_capture.recordings.packets import (
     Interface,
     Packet,
 )
-from usbip_capture.recordings.source import Source
+from usbip_capture.recordings.stream import Stream
 
 SECTION = b"\x0a\x0d\x0d\x0a"
 _ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}
@@ -30,6 +31,7 @@ _SIMPLE_PACKET = 3
 _STATISTICS = 5
 _PACKET = 6
 _SECTION = 0x0A0D0D0A
+_READ = (_SECTION, _INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _STATISTICS, _PACKET)
 # Bytes of a block without its body: type and length before, length after.
 _FRAME = 12
 # From the beginning of the block: where the data of a packet lies, or the options of another.
@@ -37,7 +39,8 @@ _DATA_AT = 28
 _SIMPLE_DATA_AT = 12
 _INTERFACE_OPTIONS_AT = 16
 _STATISTICS_OPTIONS_AT = 20
-_MAX_BLOCK = MAX_PACKET + 65536
+# What a block that is read may have beside a packet.
+_BESIDE_PACKET = 1 << 20
 _MAX_COMMENTS = 64
 
 _OPT_COMMENT = 1
@@ -55,8 +58,8 @@ class _Layout:
     def __init__(self, order: str) -> None:
         self.order = order
         self.head = Struct(order + "II").unpack_from
-        self.packet = Struct(order + "8xIIII").unpack_from  # interface, time high and low, captured
-        self.old_packet = Struct(order + "8xH2xIII").unpack_from  # interface, (drops,) time high and low, captured
+        self.packet = Struct(order + "8xIIIII").unpack_from  # interface, time high and low, captured, original
+        self.old_packet = Struct(order + "8xH2xIIII").unpack_from  # the same, drops left out
         self.number = Struct(order + "8xI").unpack_from  # original length, or interface
         self.described = Struct(order + "8xH2xI").unpack_from  # link type, snaplen
         self.option = Struct(order + "HH").unpack_from
@@ -67,75 +70,95 @@ class _Layout:
 _LAYOUTS = {order: _Layout(order) for order in "<>"}
 
 
-def read_blocks(source: Source, interfaces: list[Interface]) -> Iterator[Packet]:
-    """The packets of a file that begins with SECTION; its interfaces are added to `interfaces`, those of all sections.
+def read_blocks(stream: Stream, interfaces: list[Interface] | None, max_packet: int) -> Iterator[Packet]:
+    """The packets of a file that begins with SECTION; its interfaces, those of all sections, are added to `interfaces`.
 
     Raises CaptureError where it cannot be read any further.
     """
-    return _Reader(source, interfaces).packets()
+    return _Reader(stream, interfaces, max_packet).packets()
 
 
 class _Reader:
     """What the blocks so far tell of those that follow."""
 
-    def __init__(self, source: Source, interfaces: list[Interface]) -> None:
-        self._source = source
+    def __init__(self, stream: Stream, interfaces: list[Interface] | None, max_packet: int) -> None:
+        self._stream = stream
         self._interfaces = interfaces
+        self._max_block = max_packet + _BESIDE_PACKET
         self._section: list[Interface] = []
         self._layout = _LAYOUTS["<"]
         self._comment_text = 0
+        self._last_ns = 0
 
     def packets(self) -> Iterator[Packet]:
         none: list[str] = []
-        for kind, buffer, at, end in self._blocks():
+        layout, max_block = self._layout, self._max_block
+        buffer, at = self._stream.first, 0
+        have = len(buffer)
+        while True:
+            if have - at < _FRAME:
+                buffer, at = self._more(buffer, at, _FRAME), 0
+                have = len(buffer)
+                if not have:
+                    return
+            kind, size = layout.head(buffer, at)
+            if kind == _SECTION:
+                layout = self._begin_section(buffer, at)
+                kind, size = layout.head(buffer, at)
+            end = at + size
+            if size < _FRAME or size & 3 or size > max_block or end > have:
+                self._check_size(kind, size, buffer, at)
+                if end > have:
+                    buffer, at = self._whole(kind, size, buffer, at)
+                    have, end = len(buffer), size
+                    if kind not in _READ:
+                        continue
+            if buffer[end - 4 : end] != buffer[at + 4 : at + 8]:
+                raise self._damaged(buffer, at, "a block that ends otherwise than it begins")
             if kind != _PACKET:
                 packet = self._other(kind, buffer, at, end)
                 if packet is not None:
                     yield packet
+                at = end
                 continue
-            if end - at < _DATA_AT + 4 + 4:
+            if size < _DATA_AT + 4:
                 raise self._damaged(buffer, at, "a packet without its head")
-            number, high, low, captured = self._layout.packet(buffer, at)
+            number, high, low, captured, original = layout.packet(buffer, at)
             start = at + _DATA_AT
             stop = start + captured
-            options = stop + (-captured & 3)
-            if options + 4 > end:
-                raise self._damaged(buffer, at, "a packet longer than its block")
-            interface = self._numbered(number, buffer, at)
             # Comments come after the data, and their end with them.
-            comments = self._comments(buffer, options, end - 4) if end - 4 - options > 4 else none
-            timestamp_ns = (high << 32 | low) * interface.multiplier // interface.divisor + interface.offset_ns
-            yield interface, timestamp_ns, buffer[start:stop], comments
-
-    def _blocks(self) -> Iterator[tuple[int, bytes, int, int]]:
-        """Type of each block, and where it begins and ends in what buffer."""
-        source, layout = self._source, self._layout
-        buffer, at = source.first, 0
-        while True:
-            if len(buffer) - at < _FRAME:
-                buffer, at = source.more(buffer[at:], _FRAME), 0
-                if not buffer:
-                    return
-                if len(buffer) < _FRAME:
-                    raise CutOff(f"{source.name} is cut off {source.at(0)}, in the middle of a block")
-            kind, size = layout.head(buffer, at)
-            if kind == _SECTION:
-                order = _ORDERS.get(buffer[at + 8 : at + 12])
-                if order is None:
-                    raise self._damaged(buffer, at, "a section without a byte order")
-                layout = self._layout = _LAYOUTS[order]
-                kind, size = layout.head(buffer, at)
-            if size < _FRAME or size & 3 or size > _MAX_BLOCK:
-                raise self._damaged(buffer, at, f"a block of {size} bytes")
-            end = at + size
-            if end > len(buffer):
-                buffer, at, end = source.more(buffer[at:], size), 0, size
-                if end > len(buffer):
-                    raise CutOff(f"{source.name} is cut off {source.at(0)}, in the middle of a block")
-            if buffer[end - 4 : end] != buffer[at + 4 : at + 8]:
-                raise self._damaged(buffer, at, "a block that ends otherwise than it begins")
-            yield kind, buffer, at, end
+            comments = none if end - stop < 12 else self._comments(buffer, stop + (-captured & 3), end - 4)
+            interface = self._checked(number, stop, buffer, at, end)
+            yield interface, self._time(interface, high, low), buffer, start, stop, original - captured, comments
             at = end
+
+    def _begin_section(self, buffer: bytes, at: int) -> _Layout:
+        order = _ORDERS.get(buffer[at + 8 : at + 12])
+        if order is None:
+            raise self._damaged(buffer, at, "a section without a byte order")
+        self._layout = _LAYOUTS[order]
+        return self._layout
+
+    def _more(self, buffer: bytes, at: int, size: int) -> bytes:
+        """`buffer` from `at` on, so long at least; empty if the capture ends there. Raises CutOff if it ends later."""
+        buffer = self._stream.more(buffer[at:], size)
+        if buffer and len(buffer) < size:
+            raise self._cut_off()
+        return buffer
+
+    def _check_size(self, kind: int, size: int, buffer: bytes, at: int) -> None:
+        most = self._max_block if kind in _READ else MAX_BLOCK
+        if size < _FRAME or size & 3 or size > most:
+            raise self._damaged(buffer, at, f"a block of {size} bytes")
+
+    def _whole(self, kind: int, size: int, buffer: bytes, at: int) -> tuple[bytes, int]:
+        """A block as a whole, or what follows it if nobody reads it; and where that begins."""
+        if kind in _READ:
+            return self._more(buffer, at, size), 0
+        rest = self._stream.skip(size - (len(buffer) - at))
+        if rest is None:
+            raise self._cut_off()
+        return rest, 0
 
     def _other(self, kind: int, buffer: bytes, at: int, end: int) -> Packet | None:
         """Any block but an enhanced packet; those that nobody knows are passed over."""
@@ -152,7 +175,8 @@ class _Reader:
         return None
 
     def _describe(self, buffer: bytes, at: int, end: int) -> None:
-        if end - at < _INTERFACE_OPTIONS_AT + 4 or len(self._interfaces) >= MAX_INTERFACES:
+        known = self._section if self._interfaces is None else self._interfaces
+        if end - at < _INTERFACE_OPTIONS_AT + 4 or len(known) >= MAX_INTERFACES:
             raise self._damaged(buffer, at, "an interface description that is too short, or one too many")
         link_type, snaplen = self._layout.described(buffer, at)
         found = Interface(link_type, self._layout.order, 1000, 1, snaplen=snaplen)
@@ -169,7 +193,8 @@ class _Reader:
         if found.multiplier % found.divisor == 0:
             found.multiplier, found.divisor = found.multiplier // found.divisor, 1
         self._section.append(found)
-        self._interfaces.append(found)
+        if self._interfaces is not None:
+            self._interfaces.append(found)
 
     def _count(self, buffer: bytes, at: int, end: int) -> None:
         if end - at < _STATISTICS_OPTIONS_AT + 4:
@@ -190,26 +215,35 @@ class _Reader:
     def _old_packet(self, buffer: bytes, at: int, end: int) -> Packet:
         if end - at < _DATA_AT + 4:
             raise self._damaged(buffer, at, "a packet without its head")
-        number, high, low, captured = self._layout.old_packet(buffer, at)
-        interface = self._numbered(number, buffer, at)
-        stop = at + _DATA_AT + captured
-        if stop > end - 4:
-            raise self._damaged(buffer, at, "a packet longer than its block")
-        timestamp_ns = (high << 32 | low) * interface.multiplier // interface.divisor + interface.offset_ns
-        return interface, timestamp_ns, buffer[at + _DATA_AT : stop], []
+        number, high, low, captured, original = self._layout.old_packet(buffer, at)
+        start = at + _DATA_AT
+        stop = start + captured
+        interface = self._checked(number, stop, buffer, at, end)
+        return interface, self._time(interface, high, low), buffer, start, stop, original - captured, []
 
     def _simple_packet(self, buffer: bytes, at: int, end: int) -> Packet:
-        """It has no time, which 0 says, and no captured length: that is the least of original, snaplen and block.
+        """It has no time, and takes that of the packet before it; nor a captured length: see Ref.
 
-        Ref: draft-ietf-opsawg-pcapng, 4.4
+        Ref: draft-ietf-opsawg-pcapng, 4.4: that is the least of original, snaplen and block
         """
         if end - at < _SIMPLE_DATA_AT + 4:
             raise self._damaged(buffer, at, "a packet without its head")
         (original,) = self._layout.number(buffer, at)
         start = at + _SIMPLE_DATA_AT
         interface = self._numbered(0, buffer, at)
-        captured = min(original, interface.snaplen or original)
-        return interface, 0, buffer[start : min(start + captured, end - 4)], []
+        captured = min(original, interface.snaplen or original, end - 4 - start)
+        return interface, self._last_ns, buffer, start, start + captured, original - captured, []
+
+    def _time(self, interface: Interface, high: int, low: int) -> int:
+        time_ns = (high << 32 | low) * interface.multiplier // interface.divisor + interface.offset_ns
+        self._last_ns = time_ns = time_ns if 0 <= time_ns < END_OF_TIME else 0
+        return time_ns
+
+    def _checked(self, number: int, stop: int, buffer: bytes, at: int, end: int) -> Interface:
+        """The interface of a packet whose data end at `stop`."""
+        if stop > end - 4:
+            raise self._damaged(buffer, at, "a packet longer than its block")
+        return self._numbered(number, buffer, at)
 
     def _numbered(self, number: int, buffer: bytes, at: int) -> Interface:
         if number >= len(self._section):
@@ -234,7 +268,10 @@ class _Reader:
             at += size + (-size & 3)
 
     def _damaged(self, buffer: bytes, at: int, what: str) -> Damaged:
-        return Damaged(f"{self._source.name} is damaged {self._source.at(len(buffer) - at)}: {what}")
+        return Damaged(f"{self._stream.name} is damaged {self._stream.at(len(buffer) - at)}: {what}")
+
+    def _cut_off(self) -> CutOff:
+        return CutOff(f"{self._stream.name} is cut off {self._stream.at(0)}, in the middle of a block")
 
 
 def _text(value: bytes) -> str:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 from usbip_capture.errors import CaptureError
 from usbip_capture.recordings.classic import MAGIC, read_classic
-from usbip_capture.recordings.packets import Interface, Packet
+from usbip_capture.recordings.packed import packed_with
+from usbip_capture.recordings.packets import MAX_PACKET, Interface, Packet
 from usbip_capture.recordings.pcapng import SECTION, read_blocks
-from usbip_capture.recordings.source import Source, open_source
+from usbip_capture.recordings.source import Source
+from usbip_capture.recordings.stream import Stream
 
 
 @dataclass(slots=True)
@@ -29,17 +31,43 @@ def open_capture(path: str | os.PathLike[str]) -> Iterator[Capture]:
 
     Raises CaptureError if there is none; `packets` raises it where they cannot be read any further.
     """
-    with open_source(path) as source:
+    with Source(path) as source:
         interfaces: list[Interface] = []
-        yield Capture(source.name, interfaces, _reader(source, interfaces))
+        yield Capture(source.name, interfaces, read_packets(source, interfaces))
 
 
-def _reader(source: Source, interfaces: list[Interface]) -> Iterator[Packet]:
-    if source.magic in MAGIC:
-        return read_classic(source, interfaces)
-    if source.magic == SECTION:
-        return read_blocks(source, interfaces)
-    text = source.magic.decode("ascii", "replace")
-    begins = f'"{text}"' if text.isascii() and text.isprintable() else source.magic.hex(" ")
-    what = "give a pcapng or pcap file, gzip'ed or not"
-    raise CaptureError(f"{source.name} is not a capture, it begins with {begins}: {what}")
+def read_packets(
+    stream: Stream, interfaces: list[Interface] | None = None, *, max_packet: int = MAX_PACKET
+) -> Iterator[Packet]:
+    """The packets of a capture, in the order of the file; its interfaces, of all sections, are added to `interfaces`.
+
+    A packet of more than `max_packet` bytes is damage: it is in memory as a whole.
+    Raises CaptureError if it is not a capture; the iterator raises it where it cannot be read any further.
+    """
+    check_beginning(stream)
+    reader = read_classic if stream.magic in MAGIC else read_blocks
+    return reader(stream, interfaces, max_packet)
+
+
+def check_beginning(stream: Stream) -> None:
+    """Raises CaptureError if this does not begin as a capture does: before anything else is done."""
+    name, magic = stream.name, stream.magic
+    if not magic:
+        raise CaptureError(f"{name} is empty")
+    packed = packed_with(name, magic)
+    if packed is not None:
+        raise CaptureError(packed)
+    if magic != SECTION and magic not in MAGIC:
+        text = magic.decode("ascii", "replace")
+        begins = f'"{text}"' if text.isascii() and text.isprintable() else magic.hex(" ")
+        what = "give a pcapng or pcap file, gzip'ed or not"
+        raise CaptureError(f"{name} is not a capture, it begins with {begins}: {what}")
+
+
+def first_link_type(stream: Stream) -> int | None:
+    """That of the first packet, as far as it is at hand already; nothing is taken from `stream`."""
+    portions = iter((stream.first,))
+    try:
+        return next(read_packets(Stream(stream.name, lambda: next(portions, b""))))[0].link_type
+    except (StopIteration, CaptureError):
+        return None

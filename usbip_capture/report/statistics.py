@@ -122,7 +122,8 @@ class Statistics:
 
     def add(self, packet: Packet) -> None:
         """Count one packet."""
-        interface, timestamp_ns, data, comments = packet
+        interface, timestamp_ns, portion, start, end, _, comments = packet
+        data = portion[start:end]
         totals = self.interfaces.get(interface) or self.see(interface)
         totals.packets += 1
         if timestamp_ns:

@@ -24,27 +24,80 @@ Owner = TypeVar("Owner")
 _PACKET_COST = 100
 
 
-class Hindsight(Generic[Owner]):
+class Held(Generic[Owner]):
+    """Events in the order in which they came, the completions among them found by seqnum when a CMD_UNLINK comes.
+
+    Owners are connections: a seqnum is unique only together with one. A completion is changed if its CMD_UNLINK comes
+    at most `window_ns` later. items: what is held; who adds an Unlink calls `unlinked` before.
+    """
+
+    def __init__(self, write: Callable[[Owner, Event], None], window_ns: int) -> None:
+        self._write = write
+        self._window_ns = window_ns
+        self.items: deque[tuple[Owner, Event]] = deque()
+        # Events are numbered as they come. Only a CMD_UNLINK has those before it indexed, each once.
+        self._first = self._indexed = 0
+        self._completed: dict[tuple[Owner, int], tuple[int, Completed]] = {}
+        self._changed: dict[int, Completed] = {}
+
+    def hand_on(self, count: int) -> None:
+        """Hand on the oldest so many events to `write`, in their order."""
+        take, write, completed = self.items.popleft, self._write, self._completed
+        first = self._first
+        self._first += count
+        if not completed:
+            for _ in range(count):
+                write(*take())
+            return
+        for number in range(first, first + count):
+            owner, event = take()
+            if type(event) is Completed:
+                key = owner, event.seqnum
+                if key in completed and completed[key][0] == number:
+                    del completed[key]
+                event = self._changed.pop(number, event)
+            write(owner, event)
+
+    def unlinked(self, owner: Owner, unlink: Unlink) -> None:
+        """This CMD_UNLINK comes next: its URB's completion, if that is held, is one of an unlinked URB."""
+        self._index()
+        found = self._completed.get((owner, unlink.target))
+        if found is None:
+            return
+        number, event = found
+        if event.unlink or number in self._changed or unlink.timestamp_ns - event.timestamp_ns > self._window_ns:
+            return
+        done = event.completion
+        changed = Completion(
+            -ECONNRESET, done.actual_length, done.data, done.start_frame, done.error_count, done.packets
+        )
+        self._changed[number] = event._replace(completion=changed, unlink=unlink.seqnum)
+
+    def _index(self) -> None:
+        """Take up what has come since the last time: the newest completion of each URB counts."""
+        end = self._first + len(self.items)
+        begin = max(self._indexed, self._first)
+        fresh = list(islice(reversed(self.items), end - begin))
+        for number, (owner, event) in zip(range(begin, end), reversed(fresh), strict=True):
+            if type(event) is Completed:
+                self._completed[owner, event.seqnum] = number, event
+        self._indexed = end
+
+
+class Hindsight(Held[Owner]):
     """Holds events for `window_ns`, then hands them on to `write` in the order in which they came.
 
-    Owners are connections: a seqnum is unique only together with one. At most `max_events` and `max_bytes` of their
-    data are held: what is more lets the oldest go early.
-    items: what is held, with the bytes of each.
+    At most `max_events` and `max_bytes` of their data are held: what is more lets the oldest go early.
     """
 
     def __init__(
         self, write: Callable[[Owner, Event], None], window_ns: int, *, max_events: int, max_bytes: int
     ) -> None:
-        self._write = write
-        self._window_ns = window_ns
+        super().__init__(write, window_ns)
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self.items: deque[tuple[Owner, Event, int]] = deque()
+        self._sizes: deque[int] = deque()  # bytes of each event
         self._bytes = 0
-        # Events are numbered as they come. Only a CMD_UNLINK has those before it indexed, each once.
-        self._first = self._indexed = 0
-        self._completed: dict[tuple[Owner, int], tuple[int, Completed]] = {}
-        self._changed: dict[int, Completed] = {}
 
     def add(self, owner: Owner, events: list[Event]) -> None:
         """The next events of a connection."""
@@ -59,9 +112,10 @@ class Hindsight(Generic[Owner]):
             elif type(event) is Submitted:
                 size = len(event.data)
             elif type(event) is Unlink:
-                self._unlinked(owner, event)
+                self.unlinked(owner, event)
             self._bytes += size
-            items.append((owner, event, size))
+            self._sizes.append(size)
+            items.append((owner, event))
         if self._bytes > self._max_bytes or len(items) > self._max_events:
             self._release(items[-1][1].timestamp_ns)
 
@@ -83,37 +137,9 @@ class Hindsight(Generic[Owner]):
             self._pop()
 
     def _pop(self) -> None:
-        owner, event, size = self.items.popleft()
-        self._bytes -= size
-        number, self._first = self._first, self._first + 1
-        if self._completed and type(event) is Completed:
-            key = owner, event.seqnum
-            found = self._completed.get(key)
-            if found is not None and found[0] == number:
-                del self._completed[key]
-            event = self._changed.pop(number, event)
-        self._write(owner, event)
-
-    def _unlinked(self, owner: Owner, unlink: Unlink) -> None:
-        self._index()
-        found = self._completed.get((owner, unlink.target))
-        if found is None:
-            return
-        number, event = found
-        if event.unlink or number in self._changed or unlink.timestamp_ns - event.timestamp_ns > self._window_ns:
-            return
-        done = event.completion
-        changed = Completion(
-            -ECONNRESET, done.actual_length, done.data, done.start_frame, done.error_count, done.packets
-        )
-        self._changed[number] = event._replace(completion=changed, unlink=unlink.seqnum)
-
-    def _index(self) -> None:
-        """Take up what has come since the last time: the newest completion of each URB counts."""
-        end = self._first + len(self.items)
-        begin = max(self._indexed, self._first)
-        fresh = list(islice(reversed(self.items), end - begin))
-        for number, (owner, event, _) in zip(range(begin, end), reversed(fresh), strict=True):
-            if type(event) is Completed:
-                self._completed[owner, event.seqnum] = number, event
-        self._indexed = end
+        self._bytes -= self._sizes.popleft()
+        if self._completed:
+            self.hand_on(1)
+        else:  # nearly always: a call less
+            self._first += 1
+            self._write(*self.items.popleft())

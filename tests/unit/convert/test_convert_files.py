@@ -129,7 +129,7 @@ def test_what_is_no_recording(raw: bytes, tmp_path: Path, capsys: pytest.Capture
     tcp, usb = tmp_path / "tcp.pcap", tmp_path / "usb.pcapng"
     tcp.write_bytes(raw)
     assert main(["convert", str(tcp), str(usb)]) == 1
-    assert ("is not a recording of packets" if raw else "is empty") in capsys.readouterr().err
+    assert ("is not a capture, it begins with" if raw else "is empty") in capsys.readouterr().err
     assert not usb.exists()
 
 

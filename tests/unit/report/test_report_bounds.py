@@ -139,7 +139,8 @@ def test_pending_urbs_are_bounded_over_all_interfaces(monkeypatch: pytest.Monkey
     interfaces = [Interface(220, "<", 1, 1) for _ in range(5)]
     for number in range(1000):
         for known in interfaces:
-            found.add((known, number, submission(number), []))
+            data = submission(number)
+            found.add((known, number, data, 0, len(data), 0, []))
     out = sum(len(in_flight) for in_flight in found._in_flight.values())
     assert 250 <= out < 500 + 64 * 5
     found.finish()
@@ -162,7 +163,7 @@ def test_work_for_urbs_that_never_come_back_is_the_same_for_each(size: int, monk
     sys.setprofile(count)
     try:
         for shown in capture:
-            found.add((known, shown.timestamp_ns, shown.data, []))
+            found.add((known, shown.timestamp_ns, shown.data, 0, len(shown.data), 0, []))
     finally:
         sys.setprofile(None)
     assert calls < 40 * size
@@ -178,7 +179,7 @@ def test_simple_packets_are_as_long_as_the_interface_keeps(tmp_path: Path) -> No
     description = block(1, pack("<HHI", 220, 0, 95))
     path.write_bytes(SECTION + description + block(3, pack("<I", 314) + bytes(96)))
     with open_capture(path) as capture:
-        assert [len(data) for _, _, data, _ in capture.packets] == [95]
+        assert [end - start for _, _, _, start, end, _, _ in capture.packets] == [95]
 
 
 @pytest.mark.parametrize("joined", [" or ", " and ", ", "])
