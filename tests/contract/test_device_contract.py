@@ -20,6 +20,7 @@ from usbip_capture.devices import backend as backend_module
 from usbip_capture.devices.backend import BackendDevice
 from usbip_capture.devices.remote import RemoteDevice, import_device
 from usbip_capture.errors import DeviceNotFound, LocalProtocolError
+from usbip_capture.net.transport import SocketTransport
 from usbip_capture.server import Server
 from usbip_capture.simulated.delayed import Delayed
 from usbip_capture.tap import Tapped
@@ -38,6 +39,7 @@ from usbip_capture.usb.status import (
 from usbip_capture.usb.urb import SHORT_NOT_OK, Completion, IsoPacket, TransferType, Urb
 
 TIMEOUT = 10.0
+PEER = "the test's server"
 OVER_BACKEND = "over a PyUSB backend"
 KINDS = ["simulated", "delayed", "tapped", "remote", "remote, tapped", "re-exported", OVER_BACKEND]
 
@@ -58,7 +60,7 @@ def remote(server: Server) -> RemoteDevice:
     """The server's device, through a socket."""
     ours, theirs = socket.socketpair()
     server.serve_socket(theirs)
-    return import_device(ours, demo.BUSID, "the test's server", TIMEOUT)
+    return import_device(SocketTransport(ours, PEER), demo.BUSID, TIMEOUT)
 
 
 class Opener:
@@ -431,7 +433,7 @@ def test_a_server_that_stops_inside_a_body(sent: int, into: bool) -> None:
 
     with ScriptedServer(script) as server:
         sock = socket.create_connection(("127.0.0.1", server.port))
-        device = import_device(sock, INFO.busid, "the test's server", TIMEOUT)
+        device = import_device(SocketTransport(sock, PEER), INFO.busid, TIMEOUT)
         memory = bytearray(65_536)
         transfer = Transfer(bulk_in(65_536), into=memoryview(memory) if into else None)
         device.submit(transfer)
@@ -461,7 +463,7 @@ def test_an_abandoned_transfer_wakes_the_thread_that_waits_for_it() -> None:
 
     with ScriptedServer(script) as server:
         sock = socket.create_connection(("127.0.0.1", server.port))
-        device = import_device(sock, INFO.busid, "the test's server", TIMEOUT)
+        device = import_device(SocketTransport(sock, PEER), INFO.busid, TIMEOUT)
         transfer = Transfer(bulk_in(8))
         device.submit(transfer)
         waits = threading.Thread(target=device.wait, args=[transfer])

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from usbip_capture.device import Device
 from usbip_capture.errors import RemoteProtocolError, UsbipError
 from usbip_capture.net import listening
-from usbip_capture.net.connecting import limit_sending, set_options
+from usbip_capture.net.connecting import set_options
+from usbip_capture.net.transport import limit_sending
 from usbip_capture.server.session import Session
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.server import DevlistRequested, ImportRequested, ServerConnection

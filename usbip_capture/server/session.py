@@ -7,7 +7,7 @@ import threading
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.errors import RemoteProtocolError
-from usbip_capture.net.connecting import send
+from usbip_capture.net.transport import send
 from usbip_capture.usb.descriptors import DeviceDescriptor, parse_configuration
 from usbip_capture.usb.endpoints import EndpointMap
 from usbip_capture.usb.info import DeviceInfo
