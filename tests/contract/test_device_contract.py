@@ -1,4 +1,4 @@
-"""What every `Device` promises, wherever the USB device lives: the demo device reached in seven ways."""
+"""What every `Device` promises, wherever the USB device lives: the demo device reached in eight ways."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.fakes.scripted_server import INFO, ScriptedServer, answer_import, read_request, ret_submit, ret_unlink
+from tests.fakes.veiled_transport import VeiledTransport, forward
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter, get_backend
 from usbip_capture.demo import device as demo
@@ -41,7 +42,8 @@ from usbip_capture.usb.urb import SHORT_NOT_OK, Completion, IsoPacket, TransferT
 TIMEOUT = 10.0
 PEER = "the test's server"
 OVER_BACKEND = "over a PyUSB backend"
-KINDS = ["simulated", "delayed", "tapped", "remote", "remote, tapped", "re-exported", OVER_BACKEND]
+VEILED = "over another transport"
+KINDS = ["simulated", "delayed", "tapped", "remote", "remote, tapped", "re-exported", VEILED, OVER_BACKEND]
 
 
 def bulk_out(data: bytes) -> Urb:
@@ -61,6 +63,15 @@ def remote(server: Server) -> RemoteDevice:
     ours, theirs = socket.socketpair()
     server.serve_socket(theirs)
     return import_device(SocketTransport(ours, PEER), demo.BUSID, TIMEOUT)
+
+
+def veiled(server: Server) -> RemoteDevice:
+    """The server's device, through a transport that is not a socket, and through the relay's forwarding."""
+    ours, between = socket.socketpair()
+    near, theirs = socket.socketpair()
+    server.serve_socket(theirs)
+    forward(VeiledTransport(between, "the client"), SocketTransport(near, PEER))
+    return import_device(VeiledTransport(ours, PEER), demo.BUSID, TIMEOUT)
 
 
 class Opener:
@@ -85,6 +96,8 @@ class Opener:
             self._stack.callback(outer.close)
             outer.add(demo.INFO, lambda: remote(server))
             device = remote(outer)
+        elif self.kind == VEILED:
+            device = veiled(server)
         elif self.kind == OVER_BACKEND:
             backend = self._stack.enter_context(get_backend(*server.listen("127.0.0.1", 0)))
             device = BackendDevice(backend, next(backend.enumerate_devices()))
