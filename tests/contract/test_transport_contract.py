@@ -115,7 +115,7 @@ def test_what_came_is_there_although_nothing_else_comes(pair: Pair) -> None:
         other.receive_into(memoryview(bytearray(10)), 0.05)
 
 
-@pytest.mark.parametrize("timeout", [0.0, 0.01, 0.1])
+@pytest.mark.parametrize("timeout", [-1.0, 0.0, 0.01, 0.1])
 def test_a_time_out_ends_waiting_only(pair: Pair, timeout: float) -> None:
     one, other = pair
     for words in (b"later", b"again"):

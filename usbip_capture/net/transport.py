@@ -171,6 +171,8 @@ class SocketTransport(Transport):
         if _KERNEL_TIMEOUTS:
             if len(parts) == 1:
                 return sock.send(parts[0], _DONT_WAIT)
+            if sum(map(len, parts)) < _JOIN_BELOW:
+                return sock.send(b"".join(parts), _DONT_WAIT)
             return sock.sendmsg(parts, (), _DONT_WAIT)
         sock.settimeout(0.0)
         try:
@@ -216,7 +218,7 @@ class SocketTransport(Transport):
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
         else:
             # Both ends of a duplicated socket are non-blocking by now, so that "for ever" needs a number as well.
-            self._sock.settimeout(3600.0 if timeout is None else timeout)
+            self._sock.settimeout(3600.0 if timeout is None else max(timeout, 0.0))
 
 
 def send(sock: socket.socket, parts: list[Buffer]) -> None:
