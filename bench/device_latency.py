@@ -20,8 +20,8 @@ from pathlib import Path
 
 from usbip_capture import PcapWriter
 from usbip_capture.device import Device
-from usbip_capture.devices.remote import RemoteDevice, import_device
-from usbip_capture.net.connecting import connect
+from usbip_capture.devices.remote import RemoteDevice
+from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.urb import Urb
 
@@ -58,7 +58,7 @@ def timed(device: Device, transfers: int) -> tuple[list[float], float]:
 
 def attach(port: int) -> RemoteDevice:
     """The C server's device."""
-    return import_device(connect("127.0.0.1", port, 2.0), "1-1", "the C server", 2.0)
+    return ServerAddress("127.0.0.1", port, 2.0).import_device(Selector("1-1"))
 
 
 def one_round(program: Path, port: int, transfers: int, target: Path) -> dict[str, float]:

@@ -22,8 +22,7 @@ from pathlib import Path
 
 from usbip_capture import PcapWriter, SyslogReceiver
 from usbip_capture.capture.sinks import FileSink
-from usbip_capture.devices.remote import import_device
-from usbip_capture.net.connecting import connect
+from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.urb import Buffer, Urb
 
@@ -149,7 +148,7 @@ def usb_latency(target: Path, transfers: int, log_port: int | None) -> list[floa
         port = int(server.stdout.readline().partition(", until")[0].rpartition(":")[2])
         with PcapWriter(target) as pcap:
             receiver = SyslogReceiver("127.0.0.1", log_port, pcap, callback=_nothing) if log_port else None
-            device = import_device(connect("127.0.0.1", port, 2.0), "1-1", "the demo", 2.0)
+            device = ServerAddress("127.0.0.1", port, 2.0).import_device(Selector("1-1"))
             tapped = Tapped(device, pcap.add_usb_interface(device.info, server="bench"))
             if receiver is not None:
                 receiver.start()

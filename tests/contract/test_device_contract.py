@@ -1,4 +1,4 @@
-"""What every `Device` promises, wherever the USB device lives: the demo device reached in seven ways."""
+"""What every `Device` promises, wherever the USB device lives: the demo device reached in eight ways."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.fakes.scripted_server import INFO, ScriptedServer, answer_import, read_request, ret_submit, ret_unlink
+from tests.fakes.veiled_transport import VeiledTransport, forward
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter, get_backend
 from usbip_capture.demo import device as demo
@@ -20,6 +21,7 @@ from usbip_capture.devices import backend as backend_module
 from usbip_capture.devices.backend import BackendDevice
 from usbip_capture.devices.remote import RemoteDevice, import_device
 from usbip_capture.errors import DeviceNotFound, LocalProtocolError
+from usbip_capture.net.transport import SocketTransport
 from usbip_capture.server import Server
 from usbip_capture.simulated.delayed import Delayed
 from usbip_capture.tap import Tapped
@@ -38,8 +40,10 @@ from usbip_capture.usb.status import (
 from usbip_capture.usb.urb import SHORT_NOT_OK, Completion, IsoPacket, TransferType, Urb
 
 TIMEOUT = 10.0
+PEER = "the test's server"
 OVER_BACKEND = "over a PyUSB backend"
-KINDS = ["simulated", "delayed", "tapped", "remote", "remote, tapped", "re-exported", OVER_BACKEND]
+VEILED = "over another transport"
+KINDS = ["simulated", "delayed", "tapped", "remote", "remote, tapped", "re-exported", VEILED, OVER_BACKEND]
 
 
 def bulk_out(data: bytes) -> Urb:
@@ -58,7 +62,16 @@ def remote(server: Server) -> RemoteDevice:
     """The server's device, through a socket."""
     ours, theirs = socket.socketpair()
     server.serve_socket(theirs)
-    return import_device(ours, demo.BUSID, "the test's server", TIMEOUT)
+    return import_device(SocketTransport(ours, PEER), demo.BUSID, TIMEOUT)
+
+
+def veiled(server: Server) -> RemoteDevice:
+    """The server's device, through a transport that is not a socket, and through the relay's forwarding."""
+    ours, between = socket.socketpair()
+    near, theirs = socket.socketpair()
+    server.serve_socket(theirs)
+    forward(VeiledTransport(between, "the client"), SocketTransport(near, PEER))
+    return import_device(VeiledTransport(ours, PEER), demo.BUSID, TIMEOUT)
 
 
 class Opener:
@@ -83,6 +96,8 @@ class Opener:
             self._stack.callback(outer.close)
             outer.add(demo.INFO, lambda: remote(server))
             device = remote(outer)
+        elif self.kind == VEILED:
+            device = veiled(server)
         elif self.kind == OVER_BACKEND:
             backend = self._stack.enter_context(get_backend(*server.listen("127.0.0.1", 0)))
             device = BackendDevice(backend, next(backend.enumerate_devices()))
@@ -431,7 +446,7 @@ def test_a_server_that_stops_inside_a_body(sent: int, into: bool) -> None:
 
     with ScriptedServer(script) as server:
         sock = socket.create_connection(("127.0.0.1", server.port))
-        device = import_device(sock, INFO.busid, "the test's server", TIMEOUT)
+        device = import_device(SocketTransport(sock, PEER), INFO.busid, TIMEOUT)
         memory = bytearray(65_536)
         transfer = Transfer(bulk_in(65_536), into=memoryview(memory) if into else None)
         device.submit(transfer)
@@ -461,7 +476,7 @@ def test_an_abandoned_transfer_wakes_the_thread_that_waits_for_it() -> None:
 
     with ScriptedServer(script) as server:
         sock = socket.create_connection(("127.0.0.1", server.port))
-        device = import_device(sock, INFO.busid, "the test's server", TIMEOUT)
+        device = import_device(SocketTransport(sock, PEER), INFO.busid, TIMEOUT)
         transfer = Transfer(bulk_in(8))
         device.submit(transfer)
         waits = threading.Thread(target=device.wait, args=[transfer])

@@ -14,6 +14,8 @@ from tests.fakes.scripted_server import ScriptedServer, answer_devlist, answer_i
 from usbip_capture.demo.device import DemoServer
 from usbip_capture.errors import RemoteProtocolError, ServerUnreachable
 from usbip_capture.net import connecting as net
+from usbip_capture.net import transport
+from usbip_capture.net.transport import SocketTransport
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.urb import Urb
@@ -34,28 +36,26 @@ class Clock:
 
 
 class Dripping:
-    """A socket whose answer comes in pieces, each after `seconds` on the clock; counts how often it was asked."""
+    """A transport whose answer comes in pieces, each after `seconds` on the clock; counts how often it was asked."""
+
+    peer = "pi"
 
     def __init__(self, clock: Clock, data: bytes, piece: int, seconds: float) -> None:
         self._clock, self._data, self._piece, self._seconds = clock, data, piece, seconds
-        self._timeout = 0.0
         self.asked = 0
 
-    def settimeout(self, seconds: float | None) -> None:
-        self._timeout = seconds or 0.0
-
-    def sendall(self, data: bytes) -> None:
+    def send(self, parts: list[bytes]) -> None:
         pass
 
-    def recv(self, size: int) -> bytes:
+    def receive_into(self, buffer: memoryview, timeout: float) -> int:
         self.asked += 1
-        if self._timeout < self._seconds:
-            self._clock.now += self._timeout
+        if timeout < self._seconds:
+            self._clock.now += timeout
             raise TimeoutError
         self._clock.now += self._seconds
-        size = min(size, self._piece)
-        piece, self._data = self._data[:size], self._data[size:]
-        return piece
+        size = min(len(buffer), self._piece, len(self._data))
+        buffer[:size], self._data = self._data[:size], self._data[size:]
+        return size
 
 
 def devlist(count: int, interfaces: int = 0) -> bytes:
@@ -70,10 +70,10 @@ def exchanged(monkeypatch: pytest.MonkeyPatch, data: bytes, piece: int, seconds:
     clock = Clock()
     monkeypatch.setattr(net, "time", clock)
     request = DevlistExchange()
-    sock: Any = Dripping(clock, data, piece, seconds)
+    dripping: Any = Dripping(clock, data, piece, seconds)
     sentence = ""
     try:
-        net.exchange(sock, request, "pi", 5.0)
+        net.exchange(dripping, request, 5.0)
     except ServerUnreachable as error:
         sentence = str(error)
     assert not sentence or "has not finished its answer within" in sentence
@@ -131,7 +131,7 @@ def test_counts_that_no_machine_has_are_refused() -> None:
         sending = threading.Thread(target=send, args=(theirs, devlist(MAX_INTERFACES // 255 + 1, 255)))
         sending.start()
         with pytest.raises(RemoteProtocolError, match=f"more than {MAX_INTERFACES} interfaces"):
-            net.exchange(ours, request, "pi", 20.0)
+            net.exchange(SocketTransport(ours, "pi"), request, 20.0)
         ours.shutdown(socket.SHUT_RDWR)
         sending.join()
 
@@ -164,19 +164,20 @@ def test_all_addresses_of_a_name_together_have_a_limit(monkeypatch: pytest.Monke
 
 
 def test_the_kernel_keeps_the_time_that_it_is_given() -> None:
-    with socket.socket() as sock:
-        receiver = net.Receiver(sock)
-        assert receiver.ready(3.0)
+    ours, theirs = socket.socketpair()
+    with ours as sock, theirs:
+        theirs.send(b"x")
+        assert SocketTransport(sock, "pi").receive_into(memoryview(bytearray(1)), 3.0) == 1
         value = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 64)
-        assert len(value) == struct.calcsize(net._TIMEVAL)
-        seconds, microseconds = struct.unpack(net._TIMEVAL, value)
+        assert len(value) == struct.calcsize(transport._TIMEVAL)
+        seconds, microseconds = struct.unpack(transport._TIMEVAL, value)
         assert 2.9 < seconds + microseconds / 1e6 < 3
 
 
 def test_without_kernel_time_outs_a_device_is_used_and_may_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where SO_RCVTIMEO cannot be set, the socket's own time-outs do, on both sides."""
-    monkeypatch.setattr(net, "_KERNEL_TIMEOUTS", False)
-    monkeypatch.setattr(net, "SEND_TIMEOUT", 0.05)
+    monkeypatch.setattr(transport, "_KERNEL_TIMEOUTS", False)
+    monkeypatch.setattr(transport, "SEND_TIMEOUT", 0.05)
     with contextlib.closing(DemoServer()) as serving:
         server = ServerAddress("127.0.0.1", serving.listen("127.0.0.1", 0)[1], 5.0)
         device = server.import_device(Selector("1-1"))
@@ -212,9 +213,9 @@ def test_a_format_that_the_kernel_refuses_is_not_used(monkeypatch: pytest.Monkey
     pack = struct.pack
     monkeypatch.setattr(socket, "socket", Kernel)
     monkeypatch.setattr(struct, "pack", lambda form, *values: pack("=ii" if form == "@ll" else form, *values))
-    assert net._timeval_format() == "@qq"
+    assert transport._timeval_format() == "@qq"
     monkeypatch.setattr(Kernel, "size", 99)
-    assert net._timeval_format() == ""
+    assert transport._timeval_format() == ""
 
 
 def test_good_servers_are_served_as_before() -> None:

@@ -13,9 +13,8 @@ from tests.builders.usbip_sessions import BULK_IN, unlink, unlink_reply
 from tests.oracles.pcapng_reader import CapturedInterface, CapturedRecord, read_items
 from usbip_capture import PcapWriter
 from usbip_capture.demo.device import CDC_NOTIFY, DemoServer
-from usbip_capture.devices.remote import import_device
-from usbip_capture.net.connecting import connect
 from usbip_capture.records.usbmon import COMPLETE
+from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.status import ECONNRESET
@@ -37,7 +36,7 @@ def taken_back(path: Path, *, capture_filter: str = "", record_unlinks: bool = T
     writer = PcapWriter(path, capture_filter=capture_filter, record_unlinks=record_unlinks)
     try:
         with writer:
-            remote = import_device(connect(*where, TIMEOUT), "1-1", "the demo", TIMEOUT)
+            remote = ServerAddress(*where, TIMEOUT).import_device(Selector("1-1"))
             device = Tapped(remote, writer.add_usb_interface(remote.info, server="demo"))
             device.run(Urb.control(bytes.fromhex("8006000100001200")), TIMEOUT)
             for _ in range(2):

@@ -134,7 +134,7 @@ def test_without_threads_a_client_is_turned_away_and_others_go_on(monkeypatch: p
         wait_until("it is there", lambda: both.relay.clients)
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", fault)
-            with (
+            with (  # the reset may be there before the connection is
                 pytest.raises(ConnectionResetError),
                 socket.create_connection(("127.0.0.1", both.relay.port), TIMEOUT) as client,
             ):

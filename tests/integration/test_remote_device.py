@@ -23,7 +23,7 @@ from usbip_capture.device import Transfer
 from usbip_capture.devices import remote
 from usbip_capture.devices.remote import RemoteDevice
 from usbip_capture.errors import DeviceNotFound, ImportRefused, RemoteProtocolError, ServerUnreachable, UsbipError
-from usbip_capture.net import connecting as net
+from usbip_capture.net.transport import SocketTransport
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.usb.status import ECONNRESET, ESHUTDOWN
 from usbip_capture.usb.urb import Buffer, Completion, IsoPacket, TransferType, Urb
@@ -249,16 +249,18 @@ def test_no_unlink_overtakes_what_it_unlinks(end: str, monkeypatch: pytest.Monke
             if command == structs.USBIP_CMD_UNLINK:
                 sock.sendall(ret_unlink(seqnum, -104))
 
-    def slow(sock: socket.socket, parts: list[Buffer]) -> None:
+    send = SocketTransport.send
+
+    def slow(transport: SocketTransport, parts: list[Buffer]) -> None:
         sending.set()
         goes_on.wait(0.05)
-        net.send(sock, parts)
+        send(transport, parts)
 
     monkeypatch.setattr(remote, "_UNLINK_PATIENCE", 20.0)
     with ScriptedServer(script) as server:
         device = attach(server)
         transfer = Transfer(bulk_in())
-        monkeypatch.setattr(remote, "send", slow)
+        monkeypatch.setattr(SocketTransport, "send", slow)
         submits = threading.Thread(target=device.submit, args=[transfer])
         submits.start()
         assert sending.wait(10)

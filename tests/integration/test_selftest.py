@@ -132,29 +132,23 @@ def test_a_server_that_drips_has_one_time_out_for_a_message(monkeypatch: pytest.
     with ScriptedServer(drip) as server:
         session = RawSession(ServerAddress("127.0.0.1", server.port, 5.0), "1-1")
         now = [100.0]
-        receive, asked = session._sock.recv, []
+        real, asked = session._transport.receive_into, []
 
-        class Slow:
-            """The session's socket, each byte of which takes 4 s."""
+        def slow(buffer: memoryview, timeout: float) -> int:
+            """Each byte takes 4 s."""
+            asked.append(timeout)
+            now[0] += 4.0
+            if timeout < 4.0:
+                raise TimeoutError
+            go_on.release()
+            return real(buffer[:1], 20.0)
 
-            def settimeout(self, seconds: float) -> None:
-                asked.append(seconds)
-
-            def recv(self, size: int) -> bytes:
-                now[0] += 4.0
-                if asked[-1] < 4.0:
-                    raise TimeoutError
-                go_on.release()
-                return receive(1)
-
-        session._sock.settimeout(20)
         seqnum = session.submit(get_device_descriptor())
         assert seqnum == 1
-        real, session._sock = session._sock, Slow()  # type: ignore[assignment]
+        monkeypatch.setattr(session._transport, "receive_into", slow)
         monkeypatch.setattr(time, "monotonic", lambda: now[0])
         with pytest.raises(ServerLost, match="stopped in the middle of a message"):
             session.reply(5.0)
         assert len(asked) < 5
-        session._sock = real
         session._sent.clear()
         session.close()

@@ -15,7 +15,7 @@ from tests.waiting import wait_until
 from usbip_capture.demo import device as demo
 from usbip_capture.device import Device, Transfer
 from usbip_capture.errors import ImportRefused, UsbipError
-from usbip_capture.net import connecting
+from usbip_capture.net import transport
 from usbip_capture.net.listening import NOT_ALLOWED, Peer
 from usbip_capture.server import ALLOWED, Access, Decision, Server, replies
 from usbip_capture.servers.address import Selector, ServerAddress
@@ -256,7 +256,7 @@ def test_where_a_socket_has_a_time_out_sending_does_not_wait_either(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where the system keeps no limit for sending, such as on Windows."""
-    monkeypatch.setattr(connecting, "_KERNEL_TIMEOUTS", False)
+    monkeypatch.setattr(transport, "_KERNEL_TIMEOUTS", False)
     test_a_device_never_waits_for_a_client_that_reads_nothing_and_it_gets_all_in_order(served)
 
 

@@ -16,6 +16,7 @@ from tests.waiting import wait_until
 from usbip_capture.devices.devlist import list_devices
 from usbip_capture.devices.remote import import_device
 from usbip_capture.errors import LocalProtocolError
+from usbip_capture.net.transport import SocketTransport
 from usbip_capture.server import Server
 from usbip_capture.simulated.serial.acm import USB_SERIAL_JTAG, acm
 from usbip_capture.simulated.serial.ch34x import ch34x
@@ -73,14 +74,14 @@ def test_through_a_server(kind: str, stack: ExitStack) -> None:
     stack.callback(server.close)
     server.add(adapter.info, adapter.open)
 
-    def connect() -> socket.socket:
+    def connect() -> SocketTransport:
         ours, theirs = socket.socketpair()
         server.serve_socket(theirs)
-        return ours
+        return SocketTransport(ours, "the test's server")
 
     for _ in range(2):  # each import finds it as new
-        wait_until("it is given back", lambda: list_devices(connect(), "the test's server", 10))
-        device = import_device(connect(), adapter.info.busid, "the test's server", 10)
+        wait_until("it is given back", lambda: list_devices(connect(), 10))
+        device = import_device(connect(), adapter.info.busid, 10)
         host = SerialHost(device)
         host.write(b"again and again" * 100)
         assert host.read(1500) == b"again and again" * 100

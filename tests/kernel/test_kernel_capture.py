@@ -17,6 +17,7 @@ from tests.kernel.rig import Guest
 from tests.programs.extcap_launcher import wireshark_environment
 from usbip_capture.devices.remote import import_device
 from usbip_capture.net.connecting import connect
+from usbip_capture.net.transport import SocketTransport
 
 pytestmark = [pytest.mark.kernel, pytest.mark.wireshark]
 
@@ -131,7 +132,7 @@ def start(guest: Guest, tmp_path: Path) -> Iterator[Callable[..., Capture]]:
 def assert_free(guest: Guest, busid: str) -> None:
     """The server lists the device, and another client can have it."""
     guest.wait_available(busid)
-    import_device(connect("127.0.0.1", guest.usbip_port, TIMEOUT), busid, "the guest", TIMEOUT).close()
+    import_device(SocketTransport(connect("127.0.0.1", guest.usbip_port, TIMEOUT), "the guest"), busid, TIMEOUT).close()
     guest.wait_available(busid)
 
 

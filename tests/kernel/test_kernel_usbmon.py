@@ -22,6 +22,7 @@ from usbip_capture.cli.main import main
 from usbip_capture.device import Transfer
 from usbip_capture.devices.remote import import_device
 from usbip_capture.net.connecting import connect
+from usbip_capture.net.transport import SocketTransport
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.setup import clear_halt, get_descriptor, set_configuration, set_interface
 from usbip_capture.usb.urb import FLAG_DIR_IN, SHORT_NOT_OK, ZERO_PACKET, IsoPacket, TransferType, Urb
@@ -55,7 +56,9 @@ class Captured:
         self.number = int(guest.run(f"cat /sys/bus/usb/devices/{busid}/devnum").text)
         stack.enter_context(recorded(guest, int(busid.partition("-")[0]), self.reference))
         writer = stack.enter_context(PcapWriter(self.ours))
-        device = import_device(connect("127.0.0.1", guest.usbip_port, TIMEOUT), busid, "the guest", TIMEOUT)
+        device = import_device(
+            SocketTransport(connect("127.0.0.1", guest.usbip_port, TIMEOUT), "the guest"), busid, TIMEOUT
+        )
         tap = writer.add_usb_interface(device.info, server="the guest")
         self._device = stack.enter_context(closing(Tapped(device, tap)))
 

@@ -24,6 +24,7 @@ from usbip_capture.device import Transfer
 from usbip_capture.devices.devlist import list_devices
 from usbip_capture.devices.remote import RemoteDevice, import_device
 from usbip_capture.net.connecting import connect
+from usbip_capture.net.transport import SocketTransport
 from usbip_capture.usb.status import EPIPE
 from usbip_capture.usb.urb import FLAG_DIR_IN, Completion, IsoPacket, TransferType, Urb
 
@@ -59,7 +60,7 @@ def fake(tmp_path: Path) -> Iterator[FakeDevice]:
 
 @contextmanager
 def imported(port: int, busid: str, configuration: int = 1) -> Iterator[RemoteDevice]:
-    device = import_device(connect("127.0.0.1", port, TIMEOUT), busid, "the guest", TIMEOUT)
+    device = import_device(SocketTransport(connect("127.0.0.1", port, TIMEOUT), "the guest"), busid, TIMEOUT)
     with closing(device):
         assert control(device, 0x00, 9, configuration).status == 0
         yield device
@@ -78,7 +79,7 @@ def bulk_out(endpoint: int, data: bytes) -> Urb:
 
 
 def exported(guest: Guest) -> dict[str, tuple[int, int]]:
-    devices = list_devices(connect("127.0.0.1", guest.usbip_port, TIMEOUT), "the guest", TIMEOUT)
+    devices = list_devices(SocketTransport(connect("127.0.0.1", guest.usbip_port, TIMEOUT), "the guest"), TIMEOUT)
     return {device.busid: (device.idVendor, device.idProduct) for device in devices}
 
 

@@ -10,14 +10,14 @@ A `done` callback must not wait for transfers of the same device: it runs where 
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.errors import LocalProtocolError, RemoteProtocolError
-from usbip_capture.net.connecting import Receiver, exchange, limit_sending, send
+from usbip_capture.net.connecting import exchange
+from usbip_capture.net.transport import Transport
 from usbip_capture.system.forks import disown_in_children
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.status import ECONNRESET, ENOMEM, ESHUTDOWN
@@ -27,43 +27,38 @@ from usbip_capture.wire.operations import ImportExchange
 
 log = logging.getLogger(__name__)
 
-_SCATTER = hasattr(socket.socket, "recvmsg_into")  # not on Windows
 #: Seconds after which a thread that reads for all looks whether its own transfer was finished otherwise.
 _LOOK_AGAIN = 1.0
 #: Seconds that `close` waits for the server to answer CMD_UNLINKs.
 _UNLINK_PATIENCE = 0.1
 
 
-def import_device(sock: socket.socket, busid: str, where: str, timeout: float) -> RemoteDevice:
-    """Take a device over; the connection is its own from now on. Raises UsbipError and closes `sock`."""
+def import_device(transport: Transport, busid: str, timeout: float) -> RemoteDevice:
+    """Take a device over; the connection is its own from now on. Raises UsbipError and closes `transport`."""
     try:
         request = ImportExchange(busid)
-        exchange(sock, request, where, timeout)
+        exchange(transport, request, timeout)
         if request.info is None:
-            raise RemoteProtocolError(f"{where}: the import of {busid} was answered without a device")
-        return RemoteDevice(sock, request.info, where)
+            raise RemoteProtocolError(f"{transport.peer}: the import of {busid} was answered without a device")
+        return RemoteDevice(transport, request.info)
     except BaseException:
-        sock.close()
+        transport.close()
         raise
 
 
 class RemoteDevice(Device):
     """An imported device. `lost` tells why its connection ended, None while it lives."""
 
-    def __init__(self, sock: socket.socket, info: DeviceInfo, where: str) -> None:
+    def __init__(self, transport: Transport, info: DeviceInfo) -> None:
         self.info = info
-        self.where = where
+        self.where = transport.peer
         self.lost: str | None = None
         self._ended = False  # nothing is submitted any more: it is lost, or being closed
         self._closed = False
         self._unlinked_at = 0.0
         self._conn: ClientConnection[Transfer] = ClientConnection(info.devid)
         self._conn.on_ret_unlink = self._ret_unlink
-        # Two Python objects on one connection: a time-out may be a property of the object.
-        self._rx = sock
-        self._receiver = Receiver(sock)
-        self._tx = sock.dup()
-        limit_sending(self._tx)
+        self._transport = transport
         self._sending = threading.Lock()
         self._reading = threading.Lock()
         self._followers: dict[Transfer, None] = {}
@@ -99,7 +94,7 @@ class RemoteDevice(Device):
                 ended = self._ended
                 if not ended:
                     _, parts = self._conn.submit(transfer.urb, transfer, transfer.into)
-                    send(self._tx, parts)
+                    self._transport.send(parts)
         except LocalProtocolError:
             self._unawaited.pop(transfer, None)
             raise
@@ -160,7 +155,7 @@ class RemoteDevice(Device):
         self._sending, self._reading, self._starting = threading.Lock(), threading.Lock(), threading.Lock()
         self._reader = None
         self._conn.take_pending()  # no thread is left that waits for them
-        self._release_sockets()
+        self._release_connection()
 
     def close(self) -> None:
         with self._starting:
@@ -175,7 +170,7 @@ class RemoteDevice(Device):
         reader = self._reader
         if reader is not None and reader is not threading.current_thread():
             reader.join()
-        self._release_sockets()
+        self._release_connection()
 
     # -- reading
 
@@ -211,7 +206,7 @@ class RemoteDevice(Device):
         if self.lost is not None:
             self._fail_pending()
             if self._closed:
-                self._release_sockets()
+                self._release_connection()
 
     def _promote(self) -> None:
         for follower in list(self._followers):
@@ -221,20 +216,21 @@ class RemoteDevice(Device):
 
     def _receive(self, timeout: float | None, waiting: Transfer | None = None) -> None:
         """Take what arrives within `timeout` seconds, or a little earlier. `waiting`: whose thread this is."""
-        conn = self._conn
+        conn, transport = self._conn, self._transport
         size = 0
         try:
-            if not self._receiver.ready(timeout):
-                return
-            apart = conn.scatter(waiting) if waiting is not None and waiting.into is not None and _SCATTER else None
-            size = self._rx.recv_into(conn.buffer()) if apart is None else self._rx.recvmsg_into(apart)[0]
+            apart = conn.scatter(waiting) if waiting is not None and waiting.into is not None else None
+            if apart is None:
+                size = transport.receive_into(conn.buffer(), timeout)
+            else:
+                size = transport.receive_scattered(apart, timeout)
             if not size:
                 self._lose(self._end_of_stream())
             elif apart is None:
                 conn.received(size, self._finish, waiting)
             elif waiting is not None:
                 conn.scattered(apart, size, self._finish, waiting)
-        except (TimeoutError, BlockingIOError):
+        except TimeoutError:
             return
         except RemoteProtocolError as error:
             self._lose(f"{self.where}: {error}")
@@ -274,7 +270,7 @@ class RemoteDevice(Device):
             self._promote()
         self._fail_pending()
         if self._closed:
-            self._release_sockets()
+            self._release_connection()
 
     def _ret_unlink(self, message: bytes) -> None:
         if self.on_unlink is not None:
@@ -299,7 +295,7 @@ class RemoteDevice(Device):
                             self.on_unlink(message, transfer)
                 if messages:
                     # A server that takes nothing now does not hold up the end of the connection.
-                    self._tx.send(b"".join(messages), getattr(socket, "MSG_DONTWAIT", 0))
+                    self._transport.send_now([b"".join(messages)])
                     self._unlinked_at = time.monotonic()
             except OSError as error:
                 log.debug("%s: not unlinked: %s", self.info, error)
@@ -320,13 +316,12 @@ class RemoteDevice(Device):
             finally:
                 self._reading.release()
 
-    def _release_sockets(self) -> None:
-        """Close the descriptors once nobody is in a system call with them: whoever reads now does it afterwards."""
+    def _release_connection(self) -> None:
+        """Close the connection once nobody is in a call of it: whoever reads now does it afterwards."""
         if self._reading.acquire(blocking=False):
-            self._rx.close()
+            with self._sending:
+                self._transport.close()
             self._reading.release()
-        with self._sending:
-            self._tx.close()
 
     def _finish(self, transfer: Transfer, completion: Completion) -> None:
         if not transfer.awaited:
@@ -336,7 +331,7 @@ class RemoteDevice(Device):
     def _send(self, parts: list[Buffer]) -> None:
         try:
             with self._sending:
-                send(self._tx, parts)
+                self._transport.send(parts)
         except OSError as error:
             self._lose(f"the connection to {self.where} broke: {error.strerror or error}")
 
@@ -347,10 +342,7 @@ class RemoteDevice(Device):
                 return
             self._ended = True
             self.lost = reason
-        try:
-            self._rx.shutdown(socket.SHUT_RDWR)
-        except OSError:  # the peer was quicker
-            pass
+        self._transport.shut_down()
         self._reader_due.set()
         self._fail_pending()
         if self._on_lost is not None and not self.closed:

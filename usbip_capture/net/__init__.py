@@ -1,1 +1,1 @@
-"""Sockets: addresses and connecting."""
+"""Connections: addresses, connecting, listening, and the transports that carry bytes."""

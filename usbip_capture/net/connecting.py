@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 import errno
-import os
 import select
 import socket
-import struct
 import time
-from collections.abc import Iterable
 from typing import Protocol
 
 from usbip_capture.errors import RemoteProtocolError, ServerUnreachable
 from usbip_capture.net.address import format_address
+from usbip_capture.net.transport import Transport
 from usbip_capture.system.durations import milliseconds
-from usbip_capture.usb.urb import Buffer
 from usbip_capture.wire.operations import Exchange
 
-
-def _timeval_format() -> str:
-    """The format of a struct timeval as this kernel takes it for SO_RCVTIMEO; empty where that cannot be said.
-
-    Ref: Linux include/uapi/asm-generic/socket.h: SO_RCVTIMEO is one of two options, by the size of time_t
-    """
-    for form in ("@ll", "@qq") if os.name == "posix" else ():
-        # One that is too short is refused; one of another meaning does not come back as it was given.
-        value = struct.pack(form, 7, 0)
-        try:
-            with socket.socket() as sock:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-                if sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 64) == value:
-                    return form
-        except OSError:
-            pass
-    return ""
-
-
-#: A peer that takes nothing for this long is lost, in seconds.
-SEND_TIMEOUT = 30.0
 #: Probes on an idle connection, seconds; a limit on what is sent and not acknowledged, milliseconds.
 _TIMEOUTS = (
     ("TCP_KEEPIDLE", 10),
@@ -48,13 +24,8 @@ _TIMEOUTS = (
 )
 #: An exchange that goes on gets more time: for each so many bytes a second, up to so many times its time-out.
 _SLOWEST, _LONGEST = 1024, 4
-#: Parts from this size on are sent as they are; below it joining them costs less than a longer system call.
-_JOIN_BELOW = 16 << 10
-#: A time-out that the kernel keeps costs no system call of its own, but may be so many seconds late.
-_KERNEL_LATE = 0.02
-#: A struct timeval, which has another size where a 32-bit system counts time in 64 bits.
-_TIMEVAL = _timeval_format()
-_KERNEL_TIMEOUTS = bool(_TIMEVAL)
+#: Bytes of a reply that are received at once.
+_PIECE = 16 << 10
 
 
 def connect(host: str, port: int, timeout: float, service: str = "a USB/IP server") -> socket.socket:
@@ -103,6 +74,12 @@ def _connected(host: str, port: int, timeout: float) -> socket.socket:
     raise last
 
 
+class HasFileno(Protocol):
+    """A socket, or something that is waited for like one."""
+
+    def fileno(self) -> int: ...
+
+
 def readable(sock: HasFileno, timeout: float) -> bool:
     """Whether `sock` has something to read, or its end, within `timeout` seconds."""
     if not hasattr(select, "poll"):  # Windows, where `select` takes every socket; elsewhere none from number 1024 on
@@ -128,17 +105,16 @@ def set_options(sock: socket.socket) -> None:
                     raise
 
 
-def exchange(sock: socket.socket, request: Exchange, where: str, timeout: float) -> None:
-    """Send an OP request and read its whole reply. Errors name `where`.
+def exchange(transport: Transport, request: Exchange, timeout: float) -> None:
+    """Send an OP request and read its whole reply. Errors name the peer.
 
     timeout: seconds for all of it, not for each part; a long reply gets a second more for each KiB that has come, up
-    to four times the time-out. Raises RemoteProtocolError, ImportRefused or ServerUnreachable; the socket has no
-    timeout afterwards.
+    to four times the time-out. Raises RemoteProtocolError, ImportRefused or ServerUnreachable.
     """
-    wait = _Patience(sock, timeout)
+    wait = _Patience(transport, timeout)
+    where = transport.peer
     try:
-        wait.limit()
-        sock.sendall(request.request)
+        transport.send([request.request])
         while request.wanted:
             try:
                 request.receive(wait.read(request.wanted))
@@ -153,15 +129,14 @@ def exchange(sock: socket.socket, request: Exchange, where: str, timeout: float)
         raise ServerUnreachable(
             f"{where} broke off the connection ({error.strerror or error}): is that a USB/IP server?"
         ) from error
-    sock.settimeout(None)
 
 
 class _Patience:
     """How long the reply of one exchange is waited for. received: bytes of it so far."""
 
-    def __init__(self, sock: socket.socket, timeout: float) -> None:
+    def __init__(self, transport: Transport, timeout: float) -> None:
         self.received = 0
-        self._sock = sock
+        self._transport = transport
         self._timeout = timeout
         self._started = time.monotonic()
 
@@ -170,88 +145,17 @@ class _Patience:
         """Seconds for the exchange, as far as it has come."""
         return min(self._timeout + self.received / _SLOWEST, self._timeout * _LONGEST)
 
-    def limit(self) -> None:
-        """Have the next call of the socket wait no longer than that. Raises TimeoutError."""
-        left = self._started + self.allowed - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._sock.settimeout(left)
-
     def read(self, size: int) -> bytes:
         """`size` bytes, fewer at the end of the stream. Raises OSError."""
         data = b""
+        buffer = memoryview(bytearray(min(size, _PIECE)))
         while len(data) < size:
-            self.limit()
-            chunk = self._sock.recv(size - len(data))
-            if not chunk:
+            left = self._started + self.allowed - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            taken = self._transport.receive_into(buffer[: size - len(data)], left)
+            if not taken:
                 break
-            data += chunk
-            self.received += len(chunk)
+            data += buffer[:taken]
+            self.received += taken
         return data
-
-
-def send(sock: socket.socket, parts: list[Buffer]) -> None:
-    """Send one message, whole; its parts leave together. Raises OSError."""
-    if len(parts) == 1:
-        sock.sendall(parts[0])
-    elif sum(map(len, parts)) < _JOIN_BELOW or not hasattr(sock, "sendmsg"):
-        sock.sendall(b"".join(parts))
-    else:
-        _send_rest(sock, parts, sock.sendmsg(parts))
-
-
-def limit_sending(sock: socket.socket, timeout: float = SEND_TIMEOUT) -> None:
-    """Sending raises OSError when the peer takes nothing for `timeout` seconds.
-
-    Where the kernel keeps no such limit it is Python's, which is one for receiving as well: SEND_TIMEOUT then.
-    """
-    if _KERNEL_TIMEOUTS:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout))
-    else:
-        sock.settimeout(SEND_TIMEOUT)
-
-
-class HasFileno(Protocol):
-    """A socket, or something that is waited for like one."""
-
-    def fileno(self) -> int: ...
-
-
-class Receiver:
-    """Reads from a blocking socket, with time-outs; one thread at a time."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self._limit: float | None = -1.0
-
-    def ready(self, timeout: float | None) -> bool:
-        """Have the next read of `sock` wait for at most `timeout` seconds; False if nothing came meanwhile.
-
-        A read may then raise BlockingIOError or TimeoutError, up to 20 ms before the time is over.
-        """
-        if timeout is not None and timeout <= 2 * _KERNEL_LATE and _KERNEL_TIMEOUTS:
-            poller = select.poll()
-            poller.register(self.sock, select.POLLIN)
-            return bool(poller.poll(max(timeout, 0.0) * 1000))
-        if timeout != self._limit:
-            self._limit = timeout
-            if _KERNEL_TIMEOUTS:
-                value = _timeval(timeout - _KERNEL_LATE) if timeout is not None else _timeval(0)
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-            else:
-                # Both ends of a duplicated socket are non-blocking by now, so that "for ever" needs a number as well.
-                self.sock.settimeout(3600.0 if timeout is None else timeout)
-        return True
-
-
-def _timeval(seconds: float) -> bytes:
-    return struct.pack(_TIMEVAL, int(seconds), int(seconds % 1 * 1e6))
-
-
-def _send_rest(sock: socket.socket, parts: Iterable[Buffer], sent: int) -> None:
-    for part in parts:
-        if sent < len(part):
-            sock.sendall(memoryview(part)[sent:])
-            sent = 0
-        else:
-            sent -= len(part)

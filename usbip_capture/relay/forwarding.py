@@ -1,4 +1,4 @@
-"""One connection through the relay: two sockets, and what is on its way between them.
+"""One connection through the relay: two transports, and what is on its way between them.
 
 At most one portion waits in each direction: while it does, no more is read from its sender, whose own TCP then holds
 it up. The end of what one side sends is passed on as such (a half-close), a reset as a reset.
@@ -6,15 +6,12 @@ it up. The end of what one side sends is passed on as such (a half-close), a res
 
 from __future__ import annotations
 
-import os
-import socket
-import struct
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from usbip_capture.net import connecting as net
+from usbip_capture.net.transport import NonBlocking, Transport
 from usbip_capture.relay.readiness import BROKEN, HUNG_UP, READABLE, WRITABLE, Poller
 from usbip_capture.usb.urb import Buffer
 
@@ -25,9 +22,6 @@ if TYPE_CHECKING:
 _SMALL, _LARGE = 16 << 10, 128 << 10
 #: So often in a row, then others have their turn.
 _AT_ONCE = 8
-# struct linger: on, for 0 seconds.
-_LINGER = struct.pack("@HH" if os.name == "nt" else "@ii", 1, 0)
-
 _UNWATCHED = -1
 
 # observation, whether the client sent it, the bytes (None: the connection is over), time stamp
@@ -40,10 +34,11 @@ class Direction:
     ended: the sender sends no more. ended_on: that was passed on to the receiver.
     """
 
-    __slots__ = ("ended", "ended_on", "forwarded", "from_client", "receive", "rest", "send", "size")
+    __slots__ = ("ended", "ended_on", "forwarded", "from_client", "pending", "receive", "rest", "send", "size")
 
-    def __init__(self, source: socket.socket, target: socket.socket, from_client: bool) -> None:
-        self.receive = source.recv
+    def __init__(self, source: NonBlocking, target: NonBlocking, from_client: bool) -> None:
+        self.receive = source.receive
+        self.pending = source.pending
         self.send = target.send
         self.from_client = from_client
         self.rest: Buffer = b""
@@ -53,18 +48,26 @@ class Direction:
 
 
 class End:
-    """One of the two sockets. outgoing: what it sends us; incoming: what it is to get."""
+    """One of the two sides. outgoing: what it sends us; incoming: what it is to get."""
 
-    __slots__ = ("_connection", "_mask", "_poller", "fd", "incoming", "outgoing", "sock")
+    __slots__ = ("_connection", "_mask", "_poller", "fd", "incoming", "outgoing", "transport")
 
-    def __init__(self, sock: socket.socket, connection: Connection, poller: Poller) -> None:
-        self.sock = sock
-        self.fd = sock.fileno()
+    def __init__(
+        self,
+        transport: Transport,
+        fd: int,
+        outgoing: Direction,
+        incoming: Direction,
+        connection: Connection,
+        poller: Poller,
+    ) -> None:
+        self.transport = transport
+        self.fd = fd
+        self.outgoing = outgoing
+        self.incoming = incoming
         self._connection = connection
         self._poller = poller
         self._mask = _UNWATCHED
-        self.outgoing: Direction
-        self.incoming: Direction
 
     def ready(self, mask: int) -> None:
         """The poller says that something can be done here."""
@@ -74,7 +77,7 @@ class End:
         if connection.over:
             return
         if mask & READABLE:
-            self._read()
+            self.read()
         elif mask & (BROKEN | HUNG_UP):
             if self.outgoing.rest:
                 self.leave()  # it would be reported again and again; what it has sent goes out first
@@ -82,7 +85,7 @@ class End:
             elif self.outgoing.ended:
                 connection.reset()
             else:
-                self._read()
+                self.read()
 
     def watch(self) -> None:
         """Have the poller tell what is wanted now."""
@@ -103,11 +106,12 @@ class End:
             self._poller.unregister(self.fd)
             self._mask = _UNWATCHED
 
-    def _read(self) -> None:
+    def read(self) -> None:
         """Forward what is there; where all came that was asked for there may be more."""
         way = self.outgoing
         asked, turns = way.size, _AT_ONCE
-        while self.forward(way) >= asked and turns and not way.rest:
+        # The poller reports what the system has, not what the transport has taken from it already.
+        while self.forward(way) >= asked and (turns > 0 or way.pending()) and not way.rest:
             asked, turns = way.size, turns - 1
 
     def forward(self, way: Direction) -> int:
@@ -157,6 +161,8 @@ class End:
             return
         if not way.rest:
             connection.settle(way)
+            if way.pending() and not connection.over:
+                connection.ends[not way.from_client].read()
 
 
 class Connection:
@@ -168,8 +174,8 @@ class Connection:
 
     def __init__(
         self,
-        client: socket.socket,
-        server: socket.socket,
+        client: Transport,
+        server: Transport,
         observation: Observation,
         poller: Poller,
         chunks: deque[Chunk],
@@ -182,12 +188,12 @@ class Connection:
         self.active_ns = time.time_ns()
         self._on_over = on_over
         self._on_half_gone = on_half_gone
-        self._client, self._server = client, server
-        self._up, self._down = Direction(client, server, True), Direction(server, client, False)
-        self.ends = End(client, self, poller), End(server, self, poller)
-        for end, outgoing, incoming in zip(self.ends, (self._up, self._down), (self._down, self._up), strict=True):
-            end.sock.setblocking(False)
-            end.outgoing, end.incoming = outgoing, incoming
+        for_client, for_server = client.nonblocking(), server.nonblocking()
+        self._up, self._down = Direction(for_client, for_server, True), Direction(for_server, for_client, False)
+        self.ends = (
+            End(client, for_client.fileno, self._up, self._down, self, poller),
+            End(server, for_server.fileno, self._down, self._up, self, poller),
+        )
         try:
             self.rewatch()
         except BaseException:
@@ -209,9 +215,8 @@ class Connection:
         """Nothing of this direction waits any more, or its sender has ended it: pass the end on."""
         if way.ended and not way.rest and not way.ended_on:
             way.ended_on = True
-            target = self._server if way.from_client else self._client
             try:
-                target.shutdown(socket.SHUT_WR)
+                self.ends[way.from_client].transport.end_sending()
             except OSError:
                 self.refused(way)
                 return
@@ -254,8 +259,8 @@ class Connection:
 
     def reset(self) -> None:
         """One side has reset the connection, or we do: both see a reset."""
-        for sock in (self._client, self._server):
-            reset_on_close(sock)
+        for end in self.ends:
+            end.transport.reset_on_close()
         self._close()
 
     def _close(self) -> None:
@@ -266,24 +271,8 @@ class Connection:
         self.abandon()
 
     def abandon(self) -> None:
-        """Its sockets are closed, whatever the poller thinks of them."""
+        """Its transports are closed, whatever the poller thinks of them."""
         self.over = True
         for end in self.ends:
-            end.sock.close()
+            end.transport.close()
         self._on_over(self)
-
-
-def set_options(sock: socket.socket) -> None:
-    """No delay; keepalive, so that a peer that vanished is noticed. A slow one has all the time it wants."""
-    net.set_options(sock)
-    if sock.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_USER_TIMEOUT"):
-        # It would also end connections whose receiver has been too busy to take anything for a while.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
-
-
-def reset_on_close(sock: socket.socket) -> None:
-    """Let closing tell the peer that the connection is broken, not ended."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
-    except OSError:
-        pass  # it is gone already

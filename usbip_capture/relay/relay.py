@@ -18,11 +18,13 @@ from collections.abc import Callable, Sequence
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
+from usbip_capture.net.connecting import set_options
 from usbip_capture.net.listening import PAUSE, TOO_MANY, Admission, Peer
+from usbip_capture.net.transport import SocketTransport, Transport, reset_on_close
 from usbip_capture.relay.backlog import Backlog
 from usbip_capture.relay.calls import Calls, guarded
 from usbip_capture.relay.captures import RelayCapture
-from usbip_capture.relay.forwarding import Connection, reset_on_close, set_options
+from usbip_capture.relay.forwarding import Connection
 from usbip_capture.relay.listening import Network, attach_hint, open_listener, policy
 from usbip_capture.relay.observation import Observation, Share
 from usbip_capture.relay.readiness import READABLE, make_poller
@@ -293,49 +295,45 @@ class Relay:
 
         self._calls.later(PAUSE, again)
 
-    def _connect(self, client: socket.socket, peer: str) -> None:
+    def _connect(self, sock: socket.socket, peer: str) -> None:
         """On a thread of its own: to the server, for this client."""
         try:
-            server = self.server.connect()
+            set_options(sock)
+            client = SocketTransport(sock, peer)
+            server = self.server.open_transport()
         except Exception as error:
             expected = isinstance(error, (UsbipError, OSError))
             log.warning("client %s: %s", peer, one_line(str(error)), exc_info=None if expected else error)
-            _break_off(client)
+            _break_off(sock)
             self._calls.soon(self._not_connected)
             return
-        self._calls.soon(functools.partial(self._connected, client, server, peer))
+        self._calls.soon(functools.partial(self._connected, client, server))
 
     def _not_connected(self) -> None:
         self._connecting -= 1
 
-    def _connected(self, client: socket.socket, server: socket.socket, peer: str) -> None:
+    def _connected(self, client: Transport, server: Transport) -> None:
         self._connecting -= 1
         if self._ending:
             client.close()
             server.close()
             return
-        try:
-            for sock in (client, server):
-                set_options(sock)
-        except OSError:  # one of them is gone: some systems tell it so
-            _break_off(client)
-            _break_off(server)
-            return
-        observation = Observation(self._last + 1, peer, self._hindsight.add, self._share)
+        observation = Observation(self._last + 1, client.peer, self._hindsight.add, self._share)
         try:
             connection = Connection(
                 client, server, observation, self._poller, self._backlog.chunks, self._over, self._half_gone
             )
         except Exception as error:  # no memory or room in the poller, mostly
-            log.warning("client %s cannot be served: %s", peer, error)
-            _break_off(client)
-            _break_off(server)
+            log.warning("client %s cannot be served: %s", client.peer, error)
+            for transport in (client, server):
+                transport.reset_on_close()
+                transport.close()
             return
         self._last += 1
         self._connections[observation] = connection
         for end in connection.ends:
             self._ready[end.fd] = end.ready
-        log.info("client %d, %s", observation.number, peer)
+        log.info("client %d, %s", observation.number, client.peer)
 
     def _half_gone(self, connection: Connection) -> None:
         before = connection.progress

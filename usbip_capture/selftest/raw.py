@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from dataclasses import dataclass
 from itertools import count
@@ -18,8 +17,6 @@ from usbip_capture.wire import structs
 from usbip_capture.wire.operations import ImportExchange
 
 _NPK_AT = 32
-#: Seconds; 0 would mean not to wait at all, with another error.
-_SHORTEST = 0.001
 
 
 @dataclass(slots=True, frozen=True)
@@ -47,16 +44,16 @@ class RawSession:
     """An imported device. All that is sent and received is shown to `tap`. Close it, or use it in a `with`."""
 
     def __init__(self, server: ServerAddress, busid: str, tap: Tap | None = None) -> None:
-        self._sock = server.connect()
+        self._transport = server.open_transport()
         self._server = server
         self._tap = tap
         self._numbers = count(1)
         self._sent: dict[int, tuple[Urb, int, float]] = {}
         request = ImportExchange(busid)
         try:
-            exchange(self._sock, request, str(server), server.timeout)
+            exchange(self._transport, request, server.timeout)
         except BaseException:
-            self._sock.close()
+            self._transport.close()
             raise
         if request.info is None:
             raise RemoteProtocolError(f"{server}: the import of {busid} was answered without a device")
@@ -115,11 +112,8 @@ class RawSession:
         """Give the device back."""
         for seqnum in list(self._sent):
             self.gave_up(seqnum)
-        try:
-            self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:  # the server was quicker
-            pass
-        self._sock.close()
+        self._transport.shut_down()
+        self._transport.close()
 
     def __enter__(self) -> RawSession:
         return self
@@ -133,29 +127,28 @@ class RawSession:
             self._tap.completed(urb_id, urb, completion)
 
     def _send(self, data: bytes) -> None:
-        self._sock.settimeout(self._server.timeout)
         try:
-            self._sock.sendall(data)
+            self._transport.send([data])
         except OSError as error:
             raise ServerLost(f"{self._server} closed the connection") from error
 
     def _read(self, size: int, timeout: float) -> bytes:
         """Raises TimeoutError only if nothing has come within `timeout` seconds; the rest has the server's time-out."""
-        data = b""
+        data = bytearray(size)
+        got = 0
         deadline = time.monotonic() + timeout
-        while len(data) < size:
-            self._sock.settimeout(max(deadline - time.monotonic(), _SHORTEST))
+        while got < size:
             try:
-                chunk = self._sock.recv(size - len(data))
+                taken = self._transport.receive_into(memoryview(data)[got:], max(deadline - time.monotonic(), 0))
             except TimeoutError:
-                if not data:
+                if not got:
                     raise
                 raise ServerLost(f"{self._server} stopped in the middle of a message") from None
             except OSError as error:
                 raise ServerLost(f"{self._server} closed the connection: {error.strerror}") from error
-            if not chunk:
+            if not taken:
                 raise ServerLost(f"{self._server} closed the connection")
-            if not data:
+            if not got:
                 deadline = max(deadline, time.monotonic() + self._server.timeout)
-            data += chunk
-        return data
+            got += taken
+        return bytes(data)

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from usbip_capture.net.connecting import SEND_TIMEOUT, limit_sending
+from usbip_capture.net.transport import SEND_TIMEOUT, limit_sending
 from usbip_capture.system.durations import milliseconds
 from usbip_capture.usb.urb import Buffer
 

@@ -14,6 +14,7 @@ from usbip_capture.devices.devlist import list_devices
 from usbip_capture.errors import DeviceNotFound, ImportRefused, LocalProtocolError, StrayReply, UsbipError
 from usbip_capture.net import connecting as net
 from usbip_capture.net.address import DEFAULT_PORT, format_address, parse_address
+from usbip_capture.net.transport import SocketTransport, Transport
 from usbip_capture.servers.configuration import named
 from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
@@ -130,8 +131,12 @@ class ServerAddress:
     def __str__(self) -> str:
         return format_address(self.host, self.port)
 
+    def open_transport(self) -> Transport:
+        """A new connection, as what is imported through it uses it. Raises ServerUnreachable."""
+        return SocketTransport(self.connect(), str(self))
+
     def connect(self) -> socket.socket:
-        """A new connection. Raises ServerUnreachable."""
+        """The socket of a new connection. Raises ServerUnreachable."""
         if self.host == DEMO:
             # Imported here: only who wants the demo pays for it.
             from usbip_capture.demo.device import connect_demo
@@ -141,7 +146,7 @@ class ServerAddress:
 
     def devices(self) -> list[DeviceInfo]:
         """What is exported now; many servers leave out devices in use. Raises UsbipError."""
-        return list_devices(self.connect(), str(self), self.timeout)
+        return list_devices(self.open_transport(), self.timeout)
 
     def find(self, selector: Selector) -> DeviceInfo:
         """The one exported device that is meant. Raises DeviceNotFound, its sentence listing what there is.
@@ -221,7 +226,7 @@ class ServerAddress:
         while True:
             attempts -= 1
             try:
-                return import_device(self.connect(), busid, str(self), self.timeout)
+                return import_device(self.open_transport(), busid, self.timeout)
             except (StrayReply, ImportRefused) as error:
                 stray = stray or isinstance(error, StrayReply)
                 if not stray or not attempts:

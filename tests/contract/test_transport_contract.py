@@ -1,0 +1,298 @@
+"""What every `Transport` promises, whatever carries it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, suppress
+
+import pytest
+
+from tests.fakes.veiled_transport import RECORD, VeiledTransport, forward
+from tests.waiting import wait_until
+from usbip_capture.net import transport as module
+from usbip_capture.net.transport import SocketTransport, Transport
+
+TIMEOUT = 10.0
+KINDS = ["tcp", "socketpair", "without the kernel's time-outs", "without scattering", "veiled", "veiled, forwarded"]
+Pair = tuple[Transport, Transport]
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        return ours, listener.accept()[0]
+
+
+@pytest.fixture(params=KINDS)
+def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
+    kind = request.param
+    if kind == "without the kernel's time-outs":
+        monkeypatch.setattr(module, "_KERNEL_TIMEOUTS", False)
+    if kind == "without scattering":
+        monkeypatch.setattr(module, "_SCATTER", False)
+    one, other = tcp_pair() if kind == "tcp" else socket.socketpair()
+    made: type[SocketTransport | VeiledTransport] = VeiledTransport if "veiled" in kind else SocketTransport
+    ends = made(one, "one"), made(other, "other")
+    if kind == "veiled, forwarded":
+        near, far = socket.socketpair()
+        forward(ends[1], SocketTransport(near, "the relay"))
+        ends = ends[0], SocketTransport(far, "other")
+    yield ends
+    for end in ends:
+        end.close()
+
+
+def receive(transport: Transport, size: int, timeout: float | None = TIMEOUT) -> bytes:
+    """`size` bytes, fewer at the end of the stream."""
+    data = bytearray(size)
+    got = 0
+    while got < size:
+        taken = transport.receive_into(memoryview(data)[got:], timeout)
+        if not taken:
+            break
+        got += taken
+    return bytes(data[:got])
+
+
+def numbered(size: int) -> bytes:
+    return b"".join(i.to_bytes(4, "big") for i in range(size // 4))
+
+
+def test_who_is_there(pair: Pair) -> None:
+    assert [end.peer for end in pair] == ["one", "other"]
+
+
+@pytest.mark.parametrize("timeout", [TIMEOUT, 0.03, None])
+def test_bytes_arrive_in_order(pair: Pair, timeout: float | None) -> None:
+    one, other = pair
+    one.send([b"a"])
+    assert receive(other, 1) == b"a"
+    one.send([b"b", bytearray(b"c"), memoryview(b"d")])
+    other.send([b"back"])
+    if timeout == 0.03:
+        wait_until("it has come", lambda: receives(other, b"bcd"))
+    else:
+        assert receive(other, 3, timeout) == b"bcd"
+    assert receive(one, 4) == b"back"
+
+
+def receives(transport: Transport, data: bytes) -> bool:
+    try:
+        assert transport.receive_into(memoryview(bytearray(1)), 0.03) == 1
+    except TimeoutError:
+        return False
+    return receive(transport, len(data) - 1) == data[1:]
+
+
+def test_both_ways_at_once_and_much_of_it(pair: Pair) -> None:
+    """Each end has one thread that sends and one that receives."""
+    data = numbered(4 << 20)
+    parts = [data[:48], data[48:100_000], b"", memoryview(data)[100_000:]]
+    got: dict[Transport, bytes] = {}
+    threads = [threading.Thread(target=end.send, args=[parts]) for end in pair]
+    threads += [threading.Thread(target=lambda end=end: got.update({end: receive(end, len(data))})) for end in pair]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [got[end] == data for end in pair] == [True, True]
+
+
+def test_what_came_is_there_although_nothing_else_comes(pair: Pair) -> None:
+    """What a transport has taken from the system is not waited for."""
+    one, other = pair
+    one.send([numbered(1000)])
+    for at in range(0, 1000, 10):
+        assert receive(other, 10) == numbered(1000)[at : at + 10]
+    with pytest.raises(TimeoutError):
+        other.receive_into(memoryview(bytearray(10)), 0.05)
+
+
+@pytest.mark.parametrize("timeout", [-1.0, 0.0, 0.01, 0.1])
+def test_a_time_out_ends_waiting_only(pair: Pair, timeout: float) -> None:
+    one, other = pair
+    for words in (b"later", b"again"):
+        for buffers in ([memoryview(bytearray(8))], [memoryview(bytearray(2)), memoryview(bytearray(8))]):
+            with pytest.raises(TimeoutError):
+                other.receive_scattered(buffers, timeout)
+        one.send([words])
+        assert receive(other, 5) == words
+
+
+def test_scattered_bytes_are_in_order(pair: Pair) -> None:
+    one, other = pair
+    data = numbered(200_000)
+    sends = threading.Thread(target=one.send, args=[[data]])
+    sends.start()
+    got = b""
+    while len(got) < len(data):
+        buffers = [memoryview(bytearray(48)), memoryview(bytearray(5000))]
+        size = other.receive_scattered(buffers, TIMEOUT)
+        assert size
+        got += b"".join(buffers)[:size]
+    assert got == data
+    sends.join()
+
+
+def test_half_a_close_is_seen_as_the_end(pair: Pair) -> None:
+    one, other = pair
+    one.send([b"the end"])
+    one.end_sending()
+    assert receive(other, 100) == b"the end"
+    assert other.receive_into(memoryview(bytearray(1)), TIMEOUT) == 0
+    other.send([b"I go on"])
+    assert receive(one, 7) == b"I go on"
+
+
+def test_shutting_down_wakes_who_receives(pair: Pair) -> None:
+    one, other = pair
+    ended = threading.Event()
+
+    def waits() -> None:
+        with suppress(OSError):
+            assert one.receive_into(memoryview(bytearray(1)), TIMEOUT) == 0
+        ended.set()
+
+    thread = threading.Thread(target=waits)
+    thread.start()
+    one.shut_down()
+    one.shut_down()
+    thread.join(TIMEOUT)
+    assert ended.is_set()
+    with pytest.raises(OSError):  # noqa: PT011  systems differ in which
+        one.send([b"x"])
+    with suppress(OSError):
+        assert receive(other, 1) == b""
+
+
+def test_shutting_down_wakes_who_sends(pair: Pair) -> None:
+    one, _ = pair
+    failed = threading.Event()
+
+    def sends() -> None:
+        try:
+            one.send([bytes(64 << 20)])
+        except OSError:
+            failed.set()
+
+    thread = threading.Thread(target=sends)
+    thread.start()
+    one.shut_down()
+    thread.join(TIMEOUT)
+    assert failed.is_set()
+
+
+def test_sending_now_never_waits(pair: Pair) -> None:
+    one, other = pair
+    sent = 0
+    with suppress(BlockingIOError):
+        while sent < 64 << 20:
+            rest = numbered(1 << 20)[sent % (1 << 20) :]
+            size = one.send_now([rest[:48], rest[48:]])
+            assert size
+            sent += size
+    assert 0 < sent < 64 << 20
+    whole = numbered(1 << 20) * (sent // (1 << 20) + 1)
+    assert receive(other, sent) == whole[:sent]
+
+
+def test_a_peer_that_takes_nothing_is_given_up(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, _ = pair
+    if isinstance(one, VeiledTransport):
+        monkeypatch.setattr("tests.fakes.veiled_transport.SEND_TIMEOUT", 0.05)
+    else:
+        monkeypatch.setattr(module, "SEND_TIMEOUT", 0.05)
+        module.limit_sending(one._sender)  # type: ignore[attr-defined]
+    with pytest.raises(OSError):  # noqa: PT011  systems differ in which
+        one.send([bytes(64 << 20)])
+
+
+def test_without_waiting(pair: Pair) -> None:
+    """What a loop over many connections sees: the descriptor, and what is pending, say all."""
+    one, other = pair
+    quick = other.nonblocking()
+    with pytest.raises(BlockingIOError):
+        quick.receive(10)
+    assert not quick.pending()
+    data = numbered(3 * RECORD)
+    sends = threading.Thread(target=one.send, args=[[data]])
+    sends.start()
+    got, asked = b"", 1000
+    poller = select.poll()
+    poller.register(quick.fileno, select.POLLIN)
+    while len(got) < len(data):
+        if not quick.pending():
+            assert poller.poll(TIMEOUT * 1000)
+        piece = quick.receive(asked)
+        assert piece
+        assert len(piece) == asked or not quick.pending()
+        got += piece
+    assert got == data
+    sends.join()
+    back = numbered(4000)
+    while back:
+        back = back[quick.send(back) :]
+    assert receive(one, 4000) == numbered(4000)
+    one.end_sending()
+    assert poller.poll(TIMEOUT * 1000)
+    assert quick.receive(10) == b""
+
+
+def test_closing_again_changes_nothing(pair: Pair) -> None:
+    for end in pair:
+        end.reset_on_close()
+        end.close()
+        end.close()
+        end.shut_down()
+
+
+def test_a_reset_is_no_end() -> None:
+    one, other = (SocketTransport(sock, "a peer") for sock in tcp_pair())
+    with closing(other):
+        one.reset_on_close()
+        one.close()
+        with pytest.raises(ConnectionResetError):
+            receive(other, 1)
+
+
+def test_a_connection_that_tcp_gives_up_has_not_just_timed_out() -> None:
+    class Silent:
+        """As after TCP_USER_TIMEOUT."""
+
+        family = socket.AF_INET
+
+        def settimeout(self, _: object) -> None:
+            pass
+
+        def setsockopt(self, *_: object) -> None:
+            raise OSError(errno.EINVAL, "gone")
+
+        def recv_into(self, _: object) -> int:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    transport = SocketTransport(Silent(), "a peer")  # type: ignore[arg-type]
+    with pytest.raises(ConnectionAbortedError, match=os.strerror(errno.ETIMEDOUT)):
+        transport.receive_into(memoryview(bytearray(1)), None)
+
+
+def test_a_program_at_the_other_end() -> None:
+    """One end of a socketpair is a program's standard input and output, as ssh's would be."""
+    ours, theirs = socket.socketpair()
+    echo = "import sys, shutil; shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer)"
+    fd = theirs.fileno()
+    with subprocess.Popen([sys.executable, "-c", echo], stdin=fd, stdout=fd) as program:
+        theirs.close()
+        transport = SocketTransport(ours, "a program")
+        assert transport.peer == "a program"
+        transport.send([b"there ", b"and back"])
+        transport.end_sending()
+        assert receive(transport, 100) == b"there and back"
+        transport.close()
+        assert program.wait(TIMEOUT) == 0
