@@ -7,7 +7,6 @@ and for the deadline, and ends the capture in bounded time whatever the worker i
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from usbip_capture.capture.sinks import ReaderGone, Sink
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.capture_session.device_log import DeviceLog
 from usbip_capture.capture_session.events import ForwardedEvents, SessionEvents
+from usbip_capture.capture_session.latch import Latch
 from usbip_capture.capture_session.output import Output
 from usbip_capture.capture_session.relayed import Relayed
 from usbip_capture.capture_session.settings import LOG_ALONE, RELAY, CaptureSettings
@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 NEW, CONNECTING, CAPTURING, ENDED = "new", "connecting", "capturing", "ended"
 # What ended a session: `stop`, its time, its output (no reader, an error, enough packets), or what is captured
 BY_STOP, BY_DURATION, BY_OUTPUT, BY_SOURCE = "stop", "duration", "output", "source"
-#: Windows cannot interrupt a wait for longer than this, in seconds.
-_LOOK_EVERY = 0.2
 # Further messages to the supervisor
 _IMPORTING, _STARTED = "importing", "started"
 
@@ -70,8 +68,8 @@ class CaptureSession:
         self._settings: CaptureSettings | None = None
         self._messages: SimpleQueue[str] = SimpleQueue()
         self._stopping = threading.Event()
-        self._begun = threading.Event()  # captures, or has ended
-        self._ended = threading.Event()
+        self._begun = Latch()  # captures, or has ended
+        self._ended = Latch()
         self._lock = threading.Lock()
         self._closed = False
         self._early: list[str] = []
@@ -98,11 +96,11 @@ class CaptureSession:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Whether it has ended, and its output is complete; waits for that, at most `timeout` seconds."""
-        return _wait(self._ended, timeout)
+        return self._ended.wait(timeout)
 
     def wait_until_capturing(self) -> bool:
         """Wait until the device is captured, or the session has ended without; whether it is or was captured."""
-        _wait(self._begun, None)
+        self._begun.wait()
         return self.captured
 
     @property
@@ -181,10 +179,12 @@ class CaptureSession:
             if self.captured and self.error is None and self.ended_by != BY_STOP:
                 self._linger()
             self._device_log.stop()
-        if self._relayed is not None:
-            self._relayed.close()
-        if writer is not None:
-            writer.close(*(self._flush if self._flush is not None and self.ended_by != BY_SOURCE else ()))
+        try:
+            if writer is not None:
+                writer.close(*(self._flush if self._flush is not None and self.ended_by != BY_SOURCE else ()))
+        finally:
+            if self._relayed is not None:  # now that it has sent the last counts
+                self._relayed.close()
 
     def _linger(self) -> None:
         """Read the log a little longer, unless stopped."""
@@ -322,13 +322,3 @@ class CaptureSession:
     @property
     def _duration(self) -> float:
         return self._settings.choices.duration if self._settings is not None else 0.0
-
-
-def _wait(event: threading.Event, timeout: float | None) -> bool:
-    """Wait in steps in which Ctrl-C is noticed."""
-    if os.name != "nt":
-        return event.wait(timeout)
-    until = None if timeout is None else time.monotonic() + timeout
-    while not event.is_set() and (until is None or time.monotonic() < until):
-        event.wait(_LOOK_EVERY if until is None else min(_LOOK_EVERY, max(until - time.monotonic(), 0)))
-    return event.is_set()
