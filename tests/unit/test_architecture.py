@@ -22,7 +22,7 @@ LAYERS = """
     demo < servers live
     host relay collector
     pyusb_backend serial_port convert report
-    probe describe selftest use installation urlhandler usbip_client
+    probe describe selftest use installation urlhandler usbip_client < capture_session
     cli extcap
 """
 # Room -> (layer, step within the layer).

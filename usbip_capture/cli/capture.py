@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from usbip_capture.cli.groups import add_command, add_device, add_json, add_old_name, add_recording, add_server
+from usbip_capture.cli.groups import add_command, add_device, add_json, add_old_name, add_server
 from usbip_capture.cli.session import chosen_server
-from usbip_capture.cli.values import capture_file, count, duration, wait, whole
+from usbip_capture.cli.table_options import add_options, choices_of
+from usbip_capture.cli.values import capture_file, wait
 from usbip_capture.errors import LocalProtocolError
 
 _EXAMPLES = """\
@@ -44,7 +45,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_output(parser)
     _add_choices(parser)
     add_json(parser)
-    add_recording(parser, pcap=False)
     parser.set_defaults(run=run)
 
 
@@ -81,29 +81,34 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what")
-    flag = argparse.BooleanOptionalAction
     group.add_argument("--filter", default="", metavar="EXPR", help="only these URBs, such as 'bulk and ep == 0x81'")
-    group.add_argument("--duration", type=duration, default=0, metavar="SECONDS", help="stop after this time")
-    group.add_argument("--count", type=count, default=0, metavar="PACKETS", help="stop after this number of packets")
-    group.add_argument(
-        "--snaplen",
-        type=whole(64, 262144),
-        default=0,
-        metavar="BYTES",
-        help="bytes to keep of each packet, its header of 64 bytes included",
+    add_options(
+        group,
+        *("mode", "descriptors", "listen-in", "reconnect", "snaplen", "duration", "count", "record-unlinks"),
+        *("relay-listen", "relay-allow"),
     )
-    group.add_argument("--descriptors", action=flag, default=True, help="read all descriptors at the start")
-    group.add_argument("--listen-in", action=flag, default=True, help="read the IN endpoints")
-    group.add_argument("--reconnect", action=flag, default=True, help="wait for a device that was disconnected")
+    group = parser.add_argument_group("the log of the device")
+    group.add_argument("--syslog", action="store_true", help="also capture the log, from the server's log port")
+    # None: not given. An empty text is a place to listen on: everywhere.
+    add_options(
+        group,
+        *("syslog-port", "syslog-listen", "syslog-level", "syslog-align", "syslog-certificate"),
+        syslog_listen=None,
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Capture until stopped; the exit code. Raises UsbipError."""
     from usbip_capture.capture.rotation import Rotation
+    from usbip_capture.capture_session.settings import RELAY, needs_server
     from usbip_capture.cli.capturing import Capturing
     from usbip_capture.filters.language import parse
 
-    server = chosen_server(args)
+    choices = choices_of(args)
+    if args.syslog and args.syslog_listen is not None:
+        raise LocalProtocolError("use either --syslog, to connect to the log, or --syslog-listen")
+    choices.syslog = "connect" if args.syslog else "off" if args.syslog_listen is None else "listen"
+    server = chosen_server(args) if needs_server(choices) else None
     parse(args.filter)
     rotation = Rotation.parse(args.rotate) if args.rotate else None
     named = args.output not in (None, "-")
@@ -111,4 +116,6 @@ def run(args: argparse.Namespace) -> int:
         raise LocalProtocolError("-b is for files: name one with -o")
     if args.json and not named and not args.wireshark:
         raise LocalProtocolError("--json and the packets both want standard output: name a file with -o")
-    return Capturing(args, server, rotation).run()
+    if choices.mode == RELAY and (rotation is not None or not (args.output or args.wireshark)):
+        raise LocalProtocolError("--mode relay needs -o with one file, or --wireshark, and cannot be used with -b")
+    return Capturing(args, choices, server, rotation).run()

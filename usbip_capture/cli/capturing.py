@@ -1,91 +1,121 @@
-"""The run of `usbip-capture capture`: sessions on a thread of their own, while the main thread shows and waits."""
+"""The run of `usbip-capture capture`: a capture session, which the main thread shows and waits for."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import stat
 import sys
-import threading
 import time
 from contextlib import ExitStack
-from queue import Empty, SimpleQueue
+from threading import Event
+from typing import TYPE_CHECKING
 
 from usbip_capture.capture.files import RotatingSink, file_sink
 from usbip_capture.capture.rotation import Rotation
 from usbip_capture.capture.sinks import Sink, open_sink
 from usbip_capture.capture.writer import PcapWriter
+from usbip_capture.capture_session.events import SessionEvents
+from usbip_capture.capture_session.output import Output, is_file
+from usbip_capture.capture_session.session import BY_STOP, CaptureSession
+from usbip_capture.capture_session.settings import LOG_CONNECT, LOG_OFF, CaptureSettings
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.live import LiveView
 from usbip_capture.cli.packets import PacketLines
-from usbip_capture.cli.said import reported
-from usbip_capture.cli.session import chosen_devices, log_of
-from usbip_capture.cli.terminal import Waiting, fresh_line, is_terminal, tell
+from usbip_capture.cli.said import Said, reported
+from usbip_capture.cli.session import chosen_devices
+from usbip_capture.cli.terminal import Waiting, fresh_line, is_terminal, print_log, tell
 from usbip_capture.device import Device
-from usbip_capture.probe import ProbeEvents, ProbeGroup, ProbeSettings
+from usbip_capture.live.joining import JoinedCapture
+from usbip_capture.options.table import Choices
 from usbip_capture.report.units import count
-from usbip_capture.servers.address import DEMO, ServerAddress
-from usbip_capture.usb.info import DeviceInfo
+from usbip_capture.servers.address import ServerAddress
+from usbip_capture.system.console import Terminated
+
+if TYPE_CHECKING:
+    from usbip_capture.syslog.message import Message
 
 #: Seconds between two looks of the live view.
 _PERIOD = 1.0
-#: Seconds that the sessions have to release their devices.
-_RELEASE_TIMEOUT = 1.0
-#: Windows cannot interrupt a wait for longer than this, in seconds.
-_LOOK_EVERY = 0.2
-# Messages to the main thread
-_IMPORTED, _ENDED = "imported", "ended"
+#: Seconds that a session has to end which was interrupted before it captured anything.
+_GIVE_UP_TIMEOUT = 1.5
+#: Seconds in which the device's log can still say something about the last transfer.
+_LOG_LINGER = 0.2
 
 
 class Capturing:
-    """One capture, as `args` of the command ask for it."""
+    """One capture, as `args` of the command ask for it. choices: what they have of the option table."""
 
-    def __init__(self, args: argparse.Namespace, server: ServerAddress, rotation: Rotation | None) -> None:
+    def __init__(
+        self, args: argparse.Namespace, choices: Choices, server: ServerAddress | None, rotation: Rotation | None
+    ) -> None:
         self._args = args
         self._server = server
         self._rotation = rotation
-        self._messages: SimpleQueue[str] = SimpleQueue()
-        self._error: BaseException | None = None
         self._prints = args.output is None and not args.wireshark
+        self._sink: Sink | None = None
         live = is_terminal(sys.stderr) if args.live is None else args.live
         self._view = LiveView() if live and not self._prints and not args.quiet else None
-        settings = ProbeSettings(args.descriptors, args.listen_in, args.reconnect)
-        self._group = ProbeGroup(server, chosen_devices(args), settings, _Events(server, self._messages, self._view))
+        self._settings = CaptureSettings(choices, server, chosen_devices(args), args.filter, log_linger=_LOG_LINGER)
 
     def run(self) -> int:
         """Capture until Ctrl-C, or its end; the exit code. Raises UsbipError."""
         # A file may be a capture that is worth something, and is not touched before there is a device.
-        late = self._prints or (not self._args.wireshark and _is_file(self._args.output))
-        sink = None if late else self._open()
-        try:
-            with Waiting(f"connecting to {self._server}"):
-                self._group.connect()
-            self._record(sink or self._open())
-        finally:
-            self._group.stop()
+        late = self._prints or (not self._args.wireshark and is_file(self._args.output))
+        if not late:
+            self._open()
+        with ExitStack() as stack:
+            said = None
+            if self._settings.log_source != LOG_OFF:
+                said = stack.enter_context(reported("usbip_capture.collector"))
+            session = CaptureSession(self._settings, _Shown(self._settings, stack, said, self._view))
+            session.start(Output(self._opened, not late))
+            seconds = self._wait(session, stack)
+        errors: tuple[Exception | None, ...] = (session.output_error, session.error)
+        if session.captured and session.writer is not None and session.output_error is None:
+            self._report(session.writer, seconds)
+        for error in errors if session.captured else errors[::-1]:
+            if error is not None and (error is session.output_error or session.ended_by != BY_STOP):
+                raise error
         return DONE
 
-    def _record(self, sink: Sink) -> None:
-        """Capture into `sink`, and report it. Raises UsbipError."""
+    def _wait(self, session: CaptureSession, stack: ExitStack) -> float:
+        """Wait for the end of the session, or end it; how many seconds it captured. Raises KeyboardInterrupt."""
         started = time.monotonic()
-        writer = self._writer(sink)
         try:
-            with ExitStack() as stack:
-                if self._view is not None:
-                    stack.enter_context(self._view)
-                if self._args.reconnect:  # else the capture ends, and says why
-                    stack.enter_context(reported("usbip_capture.probe.session"))
-                if self._args.syslog:
-                    stack.enter_context(log_of(self._server, self._args.syslog_port, writer))
-                self._capture(writer)
+            with Waiting(f"connecting to {self._server}" if self._server else "opening the log"):
+                captured = session.wait_until_capturing()
+            started = shown = time.monotonic()
+            if captured and self._view is not None:
+                stack.enter_context(self._view)
+            while not session.wait(None if self._view is None else max(shown + _PERIOD - time.monotonic(), 0.001)):
+                now = time.monotonic()
+                if self._view is not None and session.writer is not None and now - shown >= _PERIOD:
+                    self._view.show(now - shown, now - started, session.writer)
+                    shown = now
         except KeyboardInterrupt:
+            try:
+                self._stop(session)
+            except Terminated:  # SIGTERM and SIGHUP may come together
+                self._stop(session)
+            if not session.captured:
+                raise
+        return time.monotonic() - started
+
+    def _stop(self, session: CaptureSession) -> None:
+        """End the session, and wait for what it has captured, if anything."""
+        session.stop()
+        if session.captured:
             fresh_line()
-        finally:
-            writer.close()
-            self._report(writer, sink, time.monotonic() - started)
+        session.wait(None if session.captured else _GIVE_UP_TIMEOUT)
+
+    def _opened(self, stopping: Event) -> Sink:
+        return self._sink or self._open()
 
     def _open(self) -> Sink:
+        sink = self._sink = self._new_sink()
+        return sink
+
+    def _new_sink(self) -> Sink:
         if self._args.wireshark:
             from usbip_capture.cli.wireshark import start_wireshark
 
@@ -95,67 +125,18 @@ class Capturing:
             return PacketLines((lambda text: None) if self._args.quiet else tell)
         if self._rotation is not None:
             return RotatingSink(output, self._rotation)
-        if _is_file(output):
+        if is_file(output):
             return file_sink(output)
         with Waiting(f"waiting for a reader on {'standard output' if output == '-' else output}"):
             return open_sink(output)
 
-    def _writer(self, sink: Sink) -> PcapWriter:
-        args = self._args
-        return PcapWriter(
-            sink,
-            snaplen=args.snaplen,
-            capture_filter=args.filter,
-            max_packets=args.count,
-            on_end=lambda reason: self._messages.put(_ENDED),
-        )
-
-    def _capture(self, writer: PcapWriter) -> None:
-        """Until it ends. Raises UsbipError, KeyboardInterrupt."""
-        worker = threading.Thread(target=self._work, args=(writer,), name="usbip-sessions", daemon=True)
-        worker.start()
-        try:
-            self._watch(writer)
-        finally:
-            self._group.stop()
-            worker.join(_RELEASE_TIMEOUT)
-        if self._error is not None:
-            raise self._error
-
-    def _work(self, writer: PcapWriter) -> None:
-        try:
-            self._group.run(writer)
-        except Exception as error:
-            self._error = error
-        self._messages.put(_ENDED)
-
-    def _watch(self, writer: PcapWriter) -> None:
-        """Show what happens, until the capture ends or its time is over."""
-        started = shown = time.monotonic()
-        deadline = float("inf")
-        while True:
-            now = time.monotonic()
-            if now >= deadline:
-                return
-            if self._view is not None and now - shown >= _PERIOD:
-                self._view.show(now - shown, now - started, writer)
-                shown = now
-            try:
-                message = self._messages.get(timeout=max(min(_LOOK_EVERY, deadline - now), 0.001))
-            except Empty:
-                continue
-            if message == _ENDED:
-                return
-            if self._args.duration and deadline == float("inf"):
-                deadline = time.monotonic() + self._args.duration
-
-    def _report(self, writer: PcapWriter, sink: Sink, seconds: float) -> None:
-        files = sink.files if isinstance(sink, RotatingSink) else [self._args.output]
+    def _report(self, writer: PcapWriter | JoinedCapture, seconds: float) -> None:
+        files = self._sink.files if isinstance(self._sink, RotatingSink) else [self._args.output]
         if self._args.json:
             print(
                 json.dumps(
                     {
-                        "server": str(self._server),
+                        "server": str(self._server or ""),
                         "packets": writer.written,
                         "dropped": writer.dropped,
                         "filtered": writer.filtered,
@@ -180,40 +161,31 @@ class Capturing:
         return f", in {', '.join(files) if files != ['-'] else 'standard output'}"
 
 
-class _Events(ProbeEvents):
-    """Starts the clock with the first device, and lets the view see the URBs."""
+class _Shown(SessionEvents):
+    """What becomes of the device and of its log goes to standard error; the view sees the URBs.
 
-    def __init__(self, server: ServerAddress, messages: SimpleQueue[str], view: LiveView | None) -> None:
-        self._server = server
-        self._messages = messages
+    stack: left when the capture has ended. said: hears of the log's connection.
+    """
+
+    def __init__(self, settings: CaptureSettings, stack: ExitStack, said: Said | None, view: LiveView | None) -> None:
+        self._settings = settings
+        self._stack = stack
+        self._said = said
         self._view = view
 
-    def imported(self, info: DeviceInfo) -> None:
-        self._messages.put(_IMPORTED)
+    def capturing(self) -> None:
+        if self._settings.choices.reconnect:  # else the capture ends, and says why
+            self._stack.enter_context(reported("usbip_capture.probe.session"))
 
-    def product(self, info: DeviceInfo, name: str) -> None:
-        if self._server.host == DEMO:
-            return
-        from usbip_capture.servers import memory
+    def log_started(self) -> None:
+        if self._said is not None and self._settings.log_source == LOG_CONNECT:
+            # So that the log of the first transfers is not missed.
+            self._said.something.wait(self._settings.required_server().timeout)
 
-        server, vid_pid = self._server, "{:04x}:{:04x}".format(*info.vid_pid)
+    def log_message(self, message: Message) -> None:
+        from usbip_capture.collector.display import line
 
-        def remember() -> None:
-            memory.remember_server(server.host, server.port)
-            memory.remember_product(server.host, server.port, info.busid, vid_pid, name)
-
-        # On a thread: a disk that is busy must not hold up the device.
-        threading.Thread(target=remember, name="usbip-memory", daemon=True).start()
+        print_log(line(message, with_source=self._settings.log_source != LOG_CONNECT))
 
     def observe(self, device: Device) -> Device:
         return device if self._view is None else self._view.observe(device)
-
-
-def _is_file(path: str) -> bool:
-    """Whether it is, or would be, a regular file."""
-    if path == "-" or path.startswith("\\\\.\\pipe\\"):
-        return False
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        return True

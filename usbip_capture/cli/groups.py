@@ -142,13 +142,12 @@ def add_old_name(
     parser.add_argument(old, dest=dest, type=type, metavar=metavar, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
-def add_recording(parser: argparse.ArgumentParser, *, pcap: bool = True, log_goes: str = _LOG_GOES) -> None:
+def add_recording(parser: argparse.ArgumentParser, *, log_goes: str = _LOG_GOES) -> None:
     """Capture what the command does, and the device's log. log_goes: where to, for the help."""
     group = parser.add_argument_group("recording")
-    if pcap:
-        group.add_argument(
-            "--pcap", type=capture_file, metavar="FILE", help="capture all transfers into FILE, or a named pipe"
-        )
+    group.add_argument(
+        "--pcap", type=capture_file, metavar="FILE", help="capture all transfers into FILE, or a named pipe"
+    )
     group.add_argument(
         "--syslog",
         action="store_true",

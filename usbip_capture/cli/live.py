@@ -17,6 +17,7 @@ from usbip_capture.usb.status import status_name
 if TYPE_CHECKING:
     from usbip_capture.capture.writer import PcapWriter
     from usbip_capture.device import Device
+    from usbip_capture.live.joining import JoinedCapture
 
 _TITLE = f"{'device':12} {'endpoint':9} {'URB/s':>9} {'MB/s':>9} {'errors':>7}  last status"
 
@@ -42,7 +43,7 @@ class LiveView:
             meter = self._meters.setdefault(device.info.busid, Meter())
         return Tapped(device, meter)
 
-    def show(self, seconds: float, elapsed: float, writer: PcapWriter) -> None:
+    def show(self, seconds: float, elapsed: float, writer: PcapWriter | JoinedCapture) -> None:
         """What happened in the last `seconds`, `elapsed` seconds after the beginning."""
         rows = self.rows(seconds)
         title = f"{elapsed:.0f} s, {count(writer.written, 'packet')}, {writer.dropped} dropped"

@@ -59,6 +59,10 @@ class StandingLines:
             os.close(self._terminal)
             self._terminal = os.open(os.devnull, os.O_WRONLY)
         os.dup2(self._terminal, _STDERR)  # and so the pipe is closed, unless a child process has it
+        if not os.isatty(_STDERR):  # closed meanwhile: each write would fail
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, _STDERR)
+            os.close(nowhere)
         if self._reader is not None:
             self._reader.join(_DRAIN_TIMEOUT)
         with self._lock:

@@ -8,8 +8,8 @@ import stat
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 
-#: Of a wait, in seconds: a day. Of a capture: a year.
-MAX_WAIT, MAX_DURATION = 86_400, 31_536_000
+#: Of a wait, in seconds: a day.
+MAX_WAIT = 86_400
 #: Of transfers or packets to count.
 MAX_COUNT = 0x7FFFFFFF
 
@@ -65,11 +65,6 @@ def wait(text: str) -> float:
     if not value:
         raise ArgumentTypeError(f"must be more than 0 seconds, not {text}")
     return value
-
-
-def duration(text: str) -> float:
-    """How long a capture goes on."""
-    return seconds(text, MAX_DURATION, "a year")
 
 
 def data_hex(text: str) -> bytes:

@@ -1,48 +1,39 @@
-"""The capture process: opens the pipe, runs the session on a thread of its own, and ends when anybody says so.
-
-The main thread only waits for messages: a signal handler may do no more than leave one, and a session that hangs in a
-connection attempt must not keep the process from ending.
-"""
+"""The capture process: what Wireshark gives becomes a capture session, which the toolbar shows and a signal stops."""
 
 from __future__ import annotations
 
-import os
 import signal
-import stat
-import threading
-import time
 import warnings
-from queue import Empty, SimpleQueue
+from threading import Event
+from typing import TYPE_CHECKING
 
-from usbip_capture.capture.sinks import ReaderGone, Sink, open_sink
+from usbip_capture.capture.sinks import Sink, open_sink
 from usbip_capture.capture.writer import PcapWriter
-from usbip_capture.errors import CaptureError, LocalProtocolError, UsbipError
+from usbip_capture.capture_session.events import SessionEvents
+from usbip_capture.capture_session.output import Output, is_file
+from usbip_capture.capture_session.session import BY_SOURCE, CaptureSession
+from usbip_capture.capture_session.settings import LOG_ALONE, LOG_LISTEN, RELAY, CaptureSettings, needs_server
+from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.extcap import arguments, logs, queries
 from usbip_capture.extcap.argv import value_of
-from usbip_capture.extcap.device_log import ALONE, LISTEN, OFF, DeviceLog
-from usbip_capture.extcap.followers import CaptureEvents
-from usbip_capture.extcap.relayed import RELAY, Relayed
+from usbip_capture.extcap.log_window import LogWindow
 from usbip_capture.extcap.toolbar import Toolbar
 from usbip_capture.live import registry
-from usbip_capture.live.joining import OVER, JoinedCapture
+from usbip_capture.live.joining import JoinedCapture
 from usbip_capture.options.table import INTERFACE, Choices
-from usbip_capture.probe import ProbeGroup, ProbeSettings
 from usbip_capture.report.units import count
 from usbip_capture.servers.address import ServerAddress
 from usbip_capture.servers.known import find_interface
 
+if TYPE_CHECKING:
+    from usbip_capture.syslog.message import Message
+
 log = logs.log
 
-#: Seconds that the session has to give the device back when the capture is stopped.
+#: Seconds that the session has to release the device when the capture is stopped.
 _RELEASE_TIMEOUT = 0.3
 #: Seconds in which what is queued must find its way into the pipe then: without progress, and at most.
-_FLUSH_TIMEOUT = 0.15
-_FLUSH_AT_MOST = 0.1
-#: Windows cannot interrupt a wait for a signal.
-_LOOK_EVERY = 0.2 if os.name == "nt" else None
-
-# Messages to the main thread
-_IMPORTING, _STARTED, _STOP, _ENDED = "importing", "started", "stop", "ended"
+_FLUSH = (0.15, 0.1)
 
 
 class CaptureProcess:
@@ -51,20 +42,16 @@ class CaptureProcess:
     def __init__(self, argv: list[str], control_in: int | None = None) -> None:
         self.stopped = False
         self.misused = False
-        self.writer: PcapWriter | JoinedCapture | None = None
         self._argv = argv
         self._toolbar = Toolbar(control_in, value_of(argv, "--extcap-control-out"), self)
-        self._messages: SimpleQueue[str] = SimpleQueue()
-        self._stopping = threading.Event()
-        self._group: ProbeGroup | None = None
-        self._device_log: DeviceLog | None = None
-        self._relayed: Relayed | None = None
-        self._listen: frozenset[int] | None = None
-        self._lock = threading.Lock()
-        self._early: list[str] = []
-        self._duration = 0.0
-        self._where = ""
-        self._sentence = ""
+        self._log_window = LogWindow(self._toolbar.show_line)
+        self._choices = Choices({})
+        self._session = CaptureSession(
+            self._settings,
+            _Shown(self, self._toolbar, self._log_window),
+            release_timeout=_RELEASE_TIMEOUT,
+            flush=_FLUSH,
+        )
 
     def run(self) -> str:
         """Capture until stopped; the sentence that says what went wrong, empty if nothing did."""
@@ -74,251 +61,144 @@ class CaptureProcess:
             if number is not None:
                 signal.signal(number, lambda *_: self.quit())
         self._toolbar.start()
-        worker = threading.Thread(target=self._work, name="usbip-session", daemon=True)
-        worker.start()
-        self._wait()
-        self._stopping.set()
-        if self._group is not None:
-            self._group.stop()
-        worker.join(_RELEASE_TIMEOUT)
-        return self._close() or (self._missing() if self.stopped else self._sentence)
+        try:
+            output = self._output()
+            self._session.start(output)
+        except UsbipError as error:
+            self.misused = isinstance(error, LocalProtocolError)
+            return str(error)
+        self._session.wait()
+        self.stopped = self._session.ended_by != BY_SOURCE
+        self._report()
+        return self._sentence()
 
     def quit(self) -> None:
         """End the capture; from any thread, and from a signal handler."""
-        self._messages.put(_STOP)
+        self._session.stop()
+
+    @property
+    def writer(self) -> PcapWriter | JoinedCapture | None:
+        """The capture, once it has begun."""
+        return self._session.writer
 
     def comment(self, text: str) -> None:
-        """Say something at this moment of the capture, or at its beginning if it has not begun yet."""
-        with self._lock:
-            if self.writer is None:
-                self._early.append(text)
-                return
-        self.writer.comment(text)
+        """Write a comment at this moment of the capture, or at its beginning if it has not begun yet."""
+        self._session.comment(text)
 
     def listen_to(self, chosen: frozenset[int] | None) -> None:
         """Read these IN endpoints from now on, None for all."""
-        self._listen = chosen
-        if self._group is not None:
-            self._group.listen_to(chosen)
+        self._session.listen_to(chosen)
 
     def drop_client(self, number: int) -> None:
-        """Break off a client of the relay."""
-        if self._relayed is not None:
-            self._relayed.drop(number)
+        """Disconnect a client of the relay."""
+        self._session.drop_client(number)
 
-    def _wait(self) -> None:
-        """Until the capture is to end."""
-        deadline, started = None, False
-        while True:
-            left = None if deadline is None else max(deadline - time.monotonic(), 0)
-            try:
-                message = self._messages.get(timeout=_shorter(left, _LOOK_EVERY))
-            except Empty:
-                if deadline is None or time.monotonic() < deadline:
-                    continue
-                if not started:
-                    self._sentence = f"{self._where} does not answer within the {self._duration:g} s of --duration"
-                    return
-                message = _STOP
-            if message in (_IMPORTING, _STARTED) and self._duration and not started:
-                deadline = time.monotonic() + self._duration
-                started = message == _STARTED
-            elif message == _STOP:
-                self.stopped = True
-                return
-            elif message == _ENDED:
-                return
+    def report_capturing(self) -> None:
+        """For a person who captures without Wireshark."""
+        choices = self._choices
+        what = {RELAY: "what the relay forwards", LOG_ALONE: "the log"}.get(choices.mode, choices.host)
+        logs.tell(f"Capturing {what}; Ctrl-C stops.")
 
-    def _missing(self) -> str:
-        """What is to be said even when all went well until somebody ended it."""
-        return str(self._group.missing[0]) if self._group is not None and self._group.missing else ""
+    def _sentence(self) -> str:
+        """What went wrong. After a stop only what the output lacks, or why some devices could not be imported."""
+        session = self._session
+        error = session.error
+        self.misused = isinstance(error, LocalProtocolError)
+        if session.output_error is not None:
+            return str(error or session.output_error)
+        if self.stopped:
+            return str(session.missing[0]) if session.missing else ""
+        if error is None or isinstance(error, UsbipError):
+            return str(error or "")
+        return f"internal error: the capture stopped: {type(error).__name__}: {error}"
 
-    def _close(self) -> str:
-        """Complete the capture; what went wrong with it."""
-        writer = self.writer
-        if writer is None:
-            return ""
-        if self._device_log is not None:
-            self._device_log.stop()
-        try:
-            writer.close(*((_FLUSH_TIMEOUT, _FLUSH_AT_MOST) if self.stopped else ()))
-        except CaptureError as error:
-            return self._sentence or str(error)
-        log.info("%d packets, %d dropped, %d filtered", writer.received, writer.dropped, writer.filtered)
-        logs.tell(f"{count(writer.written, 'packet')}, {writer.dropped} dropped, in {value_of(self._argv, '--fifo')}")
-        return ""
+    def _report(self) -> None:
+        writer = self._session.writer
+        if writer is not None and self._session.output_error is None:
+            log.info("%d packets, %d dropped, %d filtered", writer.received, writer.dropped, writer.filtered)
+            packets = count(writer.written, "packet")
+            logs.tell(f"{packets}, {writer.dropped} dropped, in {value_of(self._argv, '--fifo')}")
 
-    # -- the session's thread
+    def _output(self) -> Output:
+        """The output that --fifo names. Raises LocalProtocolError.
 
-    def _work(self) -> None:
-        try:
-            self._capture()
-        except ReaderGone:
-            pass
-        except UsbipError as error:
-            self._sentence = str(error)
-            self.misused = isinstance(error, LocalProtocolError)
-        except Exception as error:
-            log.exception("the session failed")
-            self._sentence = f"the capture ended because of our own fault: {type(error).__name__}: {error}"
-        self._messages.put(_ENDED)
-
-    def _capture(self) -> None:
+        A pipe is opened first of all, and in spite of all that is wrong: Wireshark 4.0 waits for that for ever.
+        """
         fifo = value_of(self._argv, "--fifo")
         if not fifo:
             arguments.parse(self._argv)  # a misspelt --fifo is not a missing one
             raise LocalProtocolError("nowhere to write the capture: use --fifo with a file, a named pipe or -")
-        # A pipe is opened first of all, and in spite of all that is wrong: Wireshark 4.0 waits for that for ever.
-        # A file may be a capture that is worth something, and is not touched before there is a device.
-        sink = None if _is_file(fifo) else open_sink(fifo, self._stopping)
-        wrong, choices = self._choices()
-        if sink is not None and (wrong or choices.mode != RELAY):
-            self._open(sink, Choices({}) if wrong else choices)
-        if wrong:
-            raise LocalProtocolError(wrong)
-        logs.start(choices, self._toolbar.log_handler())
-        if choices.mode == RELAY:
-            self._capture_relay(sink or open_sink(fifo), choices)
-            return
-        device_log = self._device_log = DeviceLog(choices, self._toolbar.show_line)
-        self._start_log(device_log)
-        if choices.mode == ALONE:
-            self._capture_log(device_log, choices, fifo)
-            return
-        group = self._group = self._session(choices)
-        if self._listen is not None:
-            group.listen_to(self._listen)
-        self._messages.put(_IMPORTING)
-        group.connect()
-        if self.writer is None:
-            self._open(open_sink(fifo), choices)
-        self._start_log(device_log)
-        if isinstance(self.writer, PcapWriter):
-            logs.tell(f"Capturing {choices.host}; Ctrl-C stops.")
-            group.run(self.writer)
 
-    def _capture_log(self, device_log: DeviceLog, choices: Choices, fifo: str) -> None:
-        """Capture the device's log alone, until stopped."""
-        if self.writer is None:
-            self._open(open_sink(fifo), choices)
-        self._start_log(device_log)
-        self._duration = choices.duration
-        self._messages.put(_STARTED)
-        logs.tell("Capturing the log; Ctrl-C stops.")
-        self._stopping.wait()
+        def opened(stopping: Event) -> Sink:
+            return open_sink(fifo, stopping)
 
-    def _start_log(self, device_log: DeviceLog) -> None:
-        if isinstance(self.writer, PcapWriter):
-            device_log.start(self.writer)
+        return Output(opened, not is_file(fifo))
 
-    def _capture_relay(self, sink: Sink, choices: Choices) -> None:
-        """Capture what a relay forwards, until stopped; the relay goes on."""
-        entry = registry.find(value_of(self._argv, "--extcap-interface") or "")
-        self._toolbar.clients.relaying = True
-        relayed = self._relayed = Relayed(
-            choices, entry, self._toolbar.clients, lambda text: self._toolbar.state(self, text)
-        )
-        try:
-            joined = relayed.join(sink, value_of(self._argv, "--extcap-capture-filter") or "", self._on_end)
-        except UsbipError:
-            self._open(sink, choices)  # empty, but a capture
-            raise
-        self._begin(joined)
-        self._duration = choices.duration
-        self._messages.put(_STARTED)
-        logs.tell("Capturing what the relay forwards; Ctrl-C stops.")
-        self._stopping.wait()
-
-    def _open(self, sink: Sink, choices: Choices) -> None:
+    def _settings(self) -> CaptureSettings:
+        """What the arguments choose. Raises UsbipError."""
+        namespace = arguments.parse(self._argv)
+        if namespace.help:
+            raise LocalProtocolError("--help explains and captures nothing: leave --capture and --fifo out")
+        choices = self._choices = Choices(arguments.given(namespace))
         capture_filter = value_of(self._argv, "--extcap-capture-filter") or ""
-        writer = PcapWriter(
-            sink,
-            snaplen=choices.snaplen,
-            capture_filter="" if queries.refusal(capture_filter) else capture_filter,
-            max_packets=choices.count,
-            record_unlinks=choices.record_unlinks,
-            on_end=self._on_end,
-        )
-        self._begin(writer)
-
-    def _begin(self, writer: PcapWriter | JoinedCapture) -> None:
-        with self._lock:
-            self.writer, early = writer, self._early
-        for text in early:
-            writer.comment(text)
-
-    def _choices(self) -> tuple[str, Choices]:
-        """What was chosen, and what is wrong with it."""
-        try:
-            namespace = arguments.parse(self._argv)
-            if namespace.help:
-                raise LocalProtocolError("--help explains and captures nothing: leave --capture and --fifo out")
-            choices = Choices(arguments.given(namespace))
-            interface = value_of(self._argv, "--extcap-interface")
-            if interface is None:  # a person, who need not know what it is called
-                interface = INTERFACE
-            wrong = queries.unknown_interface(interface)
-            if interface and not wrong and registry.find(interface):
-                choices.mode = RELAY
-                return _unfit(choices), choices
-            server = find_interface(interface) if interface and not wrong else None
-            if server is not None:
-                wrong = _conflict(choices, server.host) if choices.host else ""
-                choices.host, choices.port = server.host, server.port
-        except LocalProtocolError as error:
-            return str(error), Choices({})
-        needs_server = choices.mode != ALONE or choices.syslog != LISTEN
-        if not wrong and needs_server and not choices.host.strip():
-            wrong = (
+        relay = self._select_interface(choices)
+        if relay is None and needs_server(choices) and not choices.host.strip():
+            raise LocalProtocolError(
                 "no server given: set --host (in tshark -o extcap.usbip_remote.host:NAME) to its name or address "
                 "(demo is a simulated device)"
             )
-        if not wrong and choices.mode == RELAY:
-            wrong = _unfit(choices)
-        capture_filter = queries.refusal(value_of(self._argv, "--extcap-capture-filter") or "")
-        if not wrong and capture_filter:
-            wrong = f"the capture filter cannot be understood: {capture_filter}"
-        return wrong, choices
+        wrong = queries.refusal(capture_filter)
+        if wrong:
+            raise LocalProtocolError(f"the capture filter cannot be understood: {wrong}")
+        named = relay is None and choices.host.strip()
+        server = ServerAddress.parse(choices.host.strip(), choices.port) if named else None
+        settings = CaptureSettings(choices, server, choices.device, capture_filter, relay, connecting_counts=True)
+        logs.start(choices, self._toolbar.log_handler())
+        self._toolbar.clients.relaying = choices.mode == RELAY
+        self._log_window.with_source = choices.syslog == LOG_LISTEN
+        return settings
 
-    def _session(self, choices: Choices) -> ProbeGroup:
-        server = ServerAddress.parse(choices.host.strip(), choices.port)
-        settings = ProbeSettings(choices.descriptors, choices.listen_in, choices.reconnect)
-        log.info("capturing %s %s, %s", server, choices.device, settings)
-        self._duration, self._where = choices.duration, str(server)
-        events = CaptureEvents(server, self._toolbar.state, lambda: self._messages.put(_STARTED))
-        return ProbeGroup(server, choices.device, settings, events)
-
-    def _on_end(self, reason: str) -> None:
-        log.info("the capture's output ended: %s", reason)
-        if reason == OVER:
-            self._sentence = "the relay has ended: what was captured until then is kept"
-        self._messages.put(_ENDED if reason == OVER else _STOP)
-
-
-def _unfit(choices: Choices) -> str:
-    """What is chosen and cannot be in mode relay."""
-    if choices.syslog != OFF:
-        return "the device's log is not captured in mode relay: switch --syslog off, or capture it in a second window"
-    return ""
-
-
-def _is_file(path: str) -> bool:
-    """Whether it is, or would be, a regular file."""
-    if path == "-" or path.startswith("\\\\.\\pipe\\"):
-        return False
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        return True
+    def _select_interface(self, choices: Choices) -> registry.Entry | None:
+        """Let the interface decide mode or server; the relay that it is. Raises LocalProtocolError."""
+        interface = value_of(self._argv, "--extcap-interface")
+        if interface is None:  # a person, who need not know what it is called
+            interface = INTERFACE
+        wrong = queries.unknown_interface(interface)
+        if wrong:
+            raise LocalProtocolError(wrong)
+        relay = registry.find(interface) if interface else None
+        if relay is not None:
+            choices.mode = RELAY
+            return relay
+        server = find_interface(interface) if interface else None
+        if server is not None:
+            if choices.host.strip() not in ("", server.host):
+                raise LocalProtocolError(
+                    f"this interface is for the server {server.host}: use {INTERFACE} for {choices.host.strip()}"
+                )
+            choices.host, choices.port = server.host, server.port
+        return None
 
 
-def _conflict(choices: Choices, host: str) -> str:
-    if choices.host.strip() == host:
-        return ""
-    return f"this interface is for the server {host}: use {INTERFACE} for {choices.host.strip()}"
+class _Shown(SessionEvents):
+    """Shows the session in the toolbar."""
 
+    def __init__(self, process: CaptureProcess, toolbar: Toolbar, log_window: LogWindow) -> None:
+        self._process = process
+        self._toolbar = toolbar
+        self._log_window = log_window
 
-def _shorter(first: float | None, second: float | None) -> float | None:
-    if first is None or second is None:
-        return first if second is None else second
-    return min(first, second)
+    def activity(self, source: object, text: str) -> None:
+        self._toolbar.state(source, text)
+
+    def capturing(self) -> None:
+        self._process.report_capturing()
+
+    def log_message(self, message: Message) -> None:
+        self._log_window.add(message)
+
+    def clients(self, clients: dict[int, str], hint: str) -> None:
+        self._toolbar.clients.tell(clients, hint)
+
+    def ended(self) -> None:
+        self._log_window.report_left_out()

@@ -6,52 +6,46 @@ import logging
 from collections.abc import Callable
 
 from usbip_capture.capture.sinks import Sink
+from usbip_capture.capture_session.events import SessionEvents
+from usbip_capture.capture_session.settings import CaptureSettings
 from usbip_capture.errors import ServerLost, UsbipError
-from usbip_capture.extcap.clients import ClientList
 from usbip_capture.live import registry
 from usbip_capture.live.joining import JoinedCapture, JoinedState
 from usbip_capture.live.messages import Message
 from usbip_capture.live.registry import Entry
-from usbip_capture.options.table import Choices
-from usbip_capture.servers.address import ServerAddress
 
 log = logging.getLogger(__name__)
 
-RELAY = "relay"
-
 
 class Relayed:
-    """One capture of a relay. entry: the relay, None to find or start the one that is chosen.
+    """One capture of the relay that `settings` choose; `events` hears of its clients and of what it is doing."""
 
-    clients, on_state: where its clients are shown, and what it is doing.
-    """
-
-    def __init__(self, choices: Choices, entry: Entry | None, clients: ClientList, on_state: Callable[[str], None]):
-        self._choices = choices
-        self._entry = entry
-        self._clients = clients
-        self._on_state = on_state
+    def __init__(self, settings: CaptureSettings, events: SessionEvents) -> None:
+        self._settings = settings
+        self._choices = settings.choices
+        self._entry = settings.relay
+        self._events = events
         self._capture: JoinedCapture | None = None
         self._state: JoinedState | None = None
 
-    def join(self, sink: Sink, capture_filter: str, on_end: Callable[[str], None]) -> JoinedCapture:
+    def join(self, sink: Sink, on_end: Callable[[str], None]) -> JoinedCapture:
         """Capture into `sink` from now on. Raises UsbipError; the sink is as it was then."""
         try:
-            return self._join(self._entry or self._chosen(), sink, capture_filter, on_end)
+            return self._join(self._entry or self._chosen(), sink, on_end)
         except ServerLost:
             if self._entry is not None:
                 raise
-        # It ended just now, as nobody needed it: the next one can be had when that has let go of its port.
-        return self._join(self._chosen(), sink, capture_filter, on_end)
+        # The relay exited while we joined it; start another once the port is free.
+        return self._join(self._chosen(), sink, on_end)
 
-    def _join(self, entry: Entry, sink: Sink, capture_filter: str, on_end: Callable[[str], None]) -> JoinedCapture:
+    def _join(self, entry: Entry, sink: Sink, on_end: Callable[[str], None]) -> JoinedCapture:
         choices = self._choices
         log.info("joining %s", entry.display)
         capture = self._capture = JoinedCapture(
             entry,
             sink,
             snaplen=choices.snaplen,
-            capture_filter=capture_filter,
+            capture_filter=self._settings.capture_filter,
             max_packets=choices.count,
             record_unlinks=choices.record_unlinks,
             on_end=on_end,
@@ -65,6 +59,11 @@ class Relayed:
             log.info("dropping client %d", number)
             self._state.drop(number)
 
+    def close(self) -> None:
+        """Hear no more of the relay's state."""
+        if self._state is not None:
+            self._state.close()
+
     def _chosen(self) -> Entry:
         """The relay that is chosen, started if it does not run."""
         # Imported here: who joins one that runs does not need it.
@@ -72,7 +71,7 @@ class Relayed:
         from usbip_capture.relay.listening import WARNING, check_allowed, is_loopback, listen_address, parse_networks
 
         choices = self._choices
-        server = ServerAddress.parse(choices.host.strip(), choices.port)
+        server = self._settings.required_server()
         address, port = listen_address(choices.relay_listen)
         check_allowed(address, port, parse_networks(choices.relay_allow))
         if not is_loopback(address):
@@ -96,5 +95,5 @@ class Relayed:
             if isinstance(client, dict) and isinstance(client.get("number"), int):
                 clients[client["number"]] = f"{client.get('device') or '(no device)'} {client.get('peer')}"
         hint = state.get("hint")
-        self._clients.tell(clients, hint if isinstance(hint, str) else "")
-        self._on_state("; ".join(clients.values()) or "relay: nobody is connected")
+        self._events.clients(clients, hint if isinstance(hint, str) else "")
+        self._events.activity(self, "; ".join(clients.values()) or "relay: nobody is connected")

@@ -1,0 +1,57 @@
+"""What a capture session is to capture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from usbip_capture.errors import LocalProtocolError
+from usbip_capture.live.registry import Entry
+from usbip_capture.options.table import Choices
+from usbip_capture.servers.address import Selector, ServerAddress
+
+#: Values of the option `mode`, and of `syslog`.
+PROBE, RELAY, LOG_ALONE = "probe", "relay", "syslog"
+LOG_OFF, LOG_CONNECT, LOG_LISTEN = "off", "connect", "listen"
+
+
+@dataclass(frozen=True)
+class CaptureSettings:
+    """choices: the user options. server: None where none is needed (see `needs_server`).
+
+    devices: of mode probe, as `servers.address.parse_selection` takes or returns them.
+    capture_filter: which URBs are written. relay: of mode relay, one that runs; None to find or start it.
+    connecting_counts: the duration also limits how long connecting may take.
+    log_linger: seconds in which the device's log is still read when a capture has ended by itself.
+    """
+
+    choices: Choices
+    server: ServerAddress | None
+    devices: str | list[Selector] = "auto"
+    capture_filter: str = ""
+    relay: Entry | None = None
+    connecting_counts: bool = False
+    log_linger: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises LocalProtocolError for choices that do not go together."""
+        if self.choices.mode == RELAY and self.log_source != LOG_OFF:
+            raise LocalProtocolError(
+                "the device's log is not captured in mode relay: switch --syslog off, or capture it in a second window"
+            )
+
+    @property
+    def log_source(self) -> str:
+        """Where the device's log comes from: LOG_OFF, LOG_CONNECT or LOG_LISTEN."""
+        choices = self.choices
+        return LOG_CONNECT if choices.mode == LOG_ALONE and choices.syslog == LOG_OFF else choices.syslog
+
+    def required_server(self) -> ServerAddress:
+        """The server. Raises LocalProtocolError if there is none."""
+        if self.server is None:
+            raise LocalProtocolError("no server given: name one, or demo, a simulated device")
+        return self.server
+
+
+def needs_server(choices: Choices) -> bool:
+    """Whether these choices need the address of a server."""
+    return choices.mode != LOG_ALONE or choices.syslog != LOG_LISTEN
