@@ -288,6 +288,45 @@ def test_close_gives_everything_back(device: Device, opener: Opener) -> None:
     assert run(device, bulk_in(8)).status == -ESHUTDOWN
 
 
+def test_closed_by_what_a_transfer_finishes(device: Device) -> None:
+    """In a callback, or in the finalizer of what only the transfer has kept: on the thread that reads for all."""
+    closed = threading.Event()
+
+    def close(completion: Completion) -> None:
+        device.close()
+        closed.set()
+
+    waiting = [Transfer(bulk_in(8), close) for _ in range(2)]  # read for by the device's own thread, if it has one
+    for transfer in waiting:
+        device.submit(transfer)
+    ending = threading.Thread(target=device.close, daemon=True)
+    ending.start()
+    ending.join(TIMEOUT)
+    assert not ending.is_alive()
+    assert closed.wait(TIMEOUT)
+    assert [transfer.completion and transfer.completion.status for transfer in waiting] == [-ECONNRESET] * 2
+
+
+def test_closed_by_the_callback_of_another_while_one_waits(device: Device) -> None:
+    closed = threading.Event()
+
+    def close(completion: Completion) -> None:
+        device.close()
+        closed.set()
+
+    idle, other = Transfer(bulk_in(8)), Transfer(control(requests.get_descriptor(requests.DT_DEVICE, 0, 0, 18)), close)
+    device.submit(idle)
+    leading = threading.Thread(target=device.wait, args=[idle], daemon=True)
+    leading.start()
+    wait_until("it waits", leading.is_alive)
+    device.submit(other)
+    assert closed.wait(TIMEOUT)
+    leading.join(TIMEOUT)
+    assert not leading.is_alive()
+    assert idle.completion is not None
+    assert idle.completion.status == -ECONNRESET
+
+
 def test_a_callback_that_raises_stops_nothing(device: Device) -> None:
     called = threading.Event()
 
