@@ -47,8 +47,14 @@ def _folders_of_the_tests() -> Iterator[None]:
 
 # -- which tests run, and which of them side by side (pytest -n 2)
 
-# One guest, and one pointer on one screen at a time; what takes longest begins first.
-_TOGETHER = {"kernel/": "kernel", "wireshark/test_window_": "windows", "wireshark/test_wireshark_": "windows"}
+# One guest, one pointer on one screen, and one server that is announced, at a time; what takes longest begins first.
+_TOGETHER = {
+    "kernel/": "kernel",
+    "wireshark/test_window_": "windows",
+    "wireshark/test_wireshark_": "windows",
+    "integration/test_discover": "announced",
+    "integration/test_list_names": "announced",
+}
 _ORDER = ("kernel", "wireshark", "integration", "fuzz", "contract", "unit")
 
 
