@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.fakes.scripted_server import INFO, ScriptedServer, answer_import, read_request, ret_submit, ret_unlink
+from tests.programs.forked import forked
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter, get_backend
 from usbip_capture.demo import device as demo
@@ -327,6 +329,30 @@ def test_closed_by_the_callback_of_another_while_one_waits(device: Device) -> No
     assert idle.completion.status == -ECONNRESET
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_that_closes_it_leaves_it_to_its_parent(device: Device) -> None:
+    waiting = Transfer(bulk_in(16))
+    device.submit(waiting)
+    assert forked(device.close) == 0
+    assert run(device, bulk_out(b"to the parent")).status == 0
+    assert device.wait(waiting, TIMEOUT)
+    assert waiting.completion is not None
+    assert bytes(waiting.completion.data) == b"to the parent"
+
+
+def test_what_is_abandoned_is_finished_at_once(device: Device) -> None:
+    """Whatever it waits for: an endpoint that has nothing to send, its turn behind others, an answer."""
+    waiting = [Transfer(bulk_in(8)) for _ in range(3)]
+    for transfer in waiting:
+        device.submit(transfer)
+    for transfer in waiting:
+        device.cancel(transfer)
+        device.abandon(transfer)
+        assert transfer.completion is not None
+        assert transfer.completion.status == -ECONNRESET
+    assert bytes(run(device, control(requests.get_descriptor(requests.DT_DEVICE, 0, 0, 8))).data)
+
+
 def test_a_callback_that_raises_stops_nothing(device: Device) -> None:
     called = threading.Event()
 
@@ -389,6 +415,23 @@ def test_a_device_that_cannot_be_watched_says_so(monkeypatch: pytest.MonkeyPatch
 
 class Foreign(Exception):
     """What a backend of somebody else's may raise."""
+
+
+def test_a_device_that_raises_keeps_nobody_waiting(
+    device: Device, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the same process its exception is the caller's; behind a server it costs the connection, and no other."""
+
+    def fails(*_: object) -> None:
+        raise Foreign
+
+    monkeypatch.setattr(opener.innermost[-1], "control", fails)
+    try:
+        assert run(device, control(requests.Setup(0xC0, 0x10, 0, 0, 4))).status in (-EPROTO, -ESHUTDOWN)
+    except Foreign:
+        assert opener.kind in ("simulated", "tapped")
+    other = opener.open()
+    assert run(other, control(requests.get_descriptor(requests.DT_DEVICE, 0, 0, 8))).status == 0
 
 
 @pytest.mark.parametrize("opener", [OVER_BACKEND], indirect=True)
