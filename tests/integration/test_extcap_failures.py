@@ -156,6 +156,7 @@ def broken_library(tmp_path: Path, module: str) -> Path:
     return render_launcher(tmp_path / "extcap", library)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     ["__init__.py", "extcap/main.py", "extcap/guard.py", "extcap/capture.py", "probe/session.py", "net/__init__.py"],

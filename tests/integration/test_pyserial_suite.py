@@ -21,6 +21,8 @@ from usbip_capture.simulated.serial.line import Loopback
 
 pytest.importorskip("serial", reason="pyserial, of the extra `serial`, is not installed")
 
+pytestmark = pytest.mark.slow
+
 RUNNER = Path(__file__).with_name("run_pyserial_suite.py")
 # Test -> why not.
 EXCLUDED = {
