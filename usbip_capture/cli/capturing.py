@@ -125,7 +125,7 @@ class Capturing:
     def _work(self, writer: PcapWriter) -> None:
         try:
             self._group.run(writer)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  raised by the thread that waits
             self._error = error
         self._messages.put(_ENDED)
 

@@ -110,7 +110,7 @@ class Acceptor:
             self._troubled = False
         except (BlockingIOError, ConnectionAbortedError):  # it has left again
             pass
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  an acceptor outlives any one client
             if sock is not None:
                 sock.close()
             if not self._troubled:  # once, not ten times a second

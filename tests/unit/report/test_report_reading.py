@@ -130,8 +130,7 @@ def test_a_named_pipe(tmp_path: Path) -> None:
 
     def write() -> None:
         with open(fifo, "wb", buffering=0) as pipe:
-            for at in range(0, len(RAW), 977):
-                pipe.write(RAW[at : at + 977])
+            pipe.writelines(RAW[at : at + 977] for at in range(0, len(RAW), 977))
 
     writer = threading.Thread(target=write)
     writer.start()
