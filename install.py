@@ -79,6 +79,8 @@ def main() -> int:
     choice.add_argument("--uninstall", action="store_true", help="take everything back")
     parser.add_argument("--long", action="store_true", help="with --test: also the proofs that take long")
     args = parser.parse_args(arguments)
+    if args.long and not args.test:
+        parser.error("--long goes with --test")
     try:
         if args.test:
             return test(rest, long=args.long)
