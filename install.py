@@ -7,6 +7,7 @@ python3 install.py --doctor     look for everything that may be wrong, and say h
 python3 install.py --profile    install the Wireshark profile USB-IP; --profile remove takes it away
 python3 install.py --uninstall  take everything back
 python3 install.py --test       make a test environment and run the whole suite; arguments after -- go to pytest
+                                (--test --long: also the proofs that take long)
 """
 
 from __future__ import annotations
@@ -76,10 +77,13 @@ def main() -> int:
         "--profile", nargs="?", const="install", choices=("install", "remove"), help="the Wireshark profile USB-IP"
     )
     choice.add_argument("--uninstall", action="store_true", help="take everything back")
+    parser.add_argument("--long", action="store_true", help="with --test: also the proofs that take long")
     args = parser.parse_args(arguments)
+    if args.long and not args.test:
+        parser.error("--long goes with --test")
     try:
         if args.test:
-            return test(rest)
+            return test(rest, long=args.long)
         if args.uninstall:
             return uninstall()
         if args.doctor:
@@ -325,19 +329,21 @@ def show_decoded(tshark: str, capture: Path) -> None:
 # -- test
 
 
-def test(arguments: list[str]) -> int:
+def test(arguments: list[str], *, long: bool) -> int:
     """Lint, types, tests; the exit code of the first that fails."""
     install_test_packages()
     make_environment(TEST_ENVIRONMENT)
     say("Installing what the tests need")
     pip(TEST_ENVIRONMENT, "install", "--editable", str(ROOT), *test_requirements())
     python = program(TEST_ENVIRONMENT, "python")
-    pytest = [python, "-m", "pytest", *arguments]
+    # On every core; what somebody chooses runs in one process, where a debugger can be used.
+    pytest = [python, "-m", "pytest", *(arguments or ["-n", "logical"]), *(["--long"] if long else [])]
+    environment = {**os.environ, **({"USBIP_CAPTURE_FUZZ_SECONDS": "600"} if long else {})}
     ruff = [python, "-m", "ruff"]
     steps = [[*ruff, "check"], [*ruff, "format", "--check", "--quiet"], [python, "-m", "mypy"], pytest]
     for command in [pytest] if arguments else steps:
         print("\n$ " + " ".join(["python", *command[1:]]), flush=True)
-        code = subprocess.run(command, cwd=ROOT, check=False).returncode
+        code = subprocess.run(command, cwd=ROOT, check=False, env=environment).returncode
         if code:
             return code
     return 0

@@ -84,8 +84,10 @@ def echo_far(port: int) -> bool:
         took = median_ms(300, echo)
         round_trip = median_ms(300, urb)
         far.reset_input_buffer()
-    print(f"echo at {LATENCY * 1000:g} ms: {took:.2f} ms; one URB: {round_trip:.2f} ms; "
-          f"{took / (LATENCY * 1000):.2f} times the latency (allowed 2.5)")  # fmt: skip
+    print(
+        f"echo at {LATENCY * 1000:g} ms: {took:.2f} ms; one URB: {round_trip:.2f} ms; "
+        f"{took / (LATENCY * 1000):.2f} times the latency (allowed 2.5)"
+    )
     return took <= 2.5 * round_trip
 
 

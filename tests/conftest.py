@@ -1,4 +1,4 @@
-"""Settings for the whole suite."""
+"""Settings for the whole suite, and how it is divided among processes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from itertools import count
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -42,3 +43,50 @@ def _nothing_is_remembered_between_tests(monkeypatch: pytest.MonkeyPatch) -> Non
 def _folders_of_the_tests() -> Iterator[None]:
     yield
     _folders.cleanup()
+
+
+# -- which tests run, and which of them side by side (pytest -n 2)
+
+# One guest, one pointer on one screen, and one server that is announced, at a time; what takes longest begins first.
+_TOGETHER = {
+    "kernel/": "kernel",
+    "wireshark/test_window_": "windows",
+    "wireshark/test_wireshark_": "windows",
+    "integration/test_discover": "announced",
+    "integration/test_list_names": "announced",
+}
+_ORDER = ("kernel", "wireshark", "integration", "fuzz", "contract", "unit")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the tests marked `long` too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        later = [item for item in items if item.get_closest_marker("long")]
+        if later:
+            config.hook.pytest_deselected(items=later)
+            items[:] = [item for item in items if item not in later]
+    if hasattr(config, "workerinput"):  # one of several processes
+        items.sort(key=lambda item: _turn(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped,unused-ignore]
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc,unused-ignore]
+        """The tests of a file share what it has set up, so one process runs them one after the other."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            place = nodeid.partition("::")[0].removeprefix("tests/")
+            return next((group for start, group in _TOGETHER.items() if place.startswith(start)), place)
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
+def _turn(nodeid: str) -> int:
+    room = nodeid.removeprefix("tests/").partition("/")[0]
+    return _ORDER.index(room) if room in _ORDER else len(_ORDER)

@@ -6,14 +6,24 @@ import gc
 import time
 from collections.abc import Callable
 
-
-def growth(prepare: Callable[[int], Callable[[], object]], size: int, repeats: int = 4) -> float:
-    """The work for 2 * `size` as a multiple of that for `size`; `prepare` makes what is measured."""
-    one, two = (min(_work(prepare(n)) for _ in range(repeats)) for n in (size, 2 * size))
-    return two / one
+Run = Callable[[], object]
 
 
-def _work(run: Callable[[], object]) -> float:
+def assert_grows_linearly(prepare: Callable[[int], Run], size: int, attempts: int = 8) -> None:
+    """Twice the size is twice the work: quadratic work would be four times as much, in each attempt.
+
+    `prepare` makes what is measured, for `size` and for 2 * `size`.
+    """
+    one = two = float("inf")
+    for attempt in range(attempts):
+        # By turns, so that what a busy machine takes away it takes from both; of each the least.
+        one, two = min(one, _work(prepare(size))), min(two, _work(prepare(2 * size)))
+        if attempt and two < 3 * one:
+            return
+    raise AssertionError(f"{two / one:.1f} times the work for twice the size")
+
+
+def _work(run: Run) -> float:
     gc.collect()
     gc.disable()  # it looks at what others have made as well, when it likes
     try:

@@ -27,8 +27,11 @@ def test_link_types(chroot: Chroot) -> None:
 
 
 def test_captured_and_decoded(chroot: Chroot) -> None:
-    fields = [part for name in ("frame.interface_name", "usb.idVendor", "usbhid.data", "frame.comment", "usb.urb_type")
-              for part in ("-e", name)]  # fmt: skip
+    fields = [
+        part
+        for name in ("frame.interface_name", "usb.idVendor", "usbhid.data", "frame.comment", "usb.urb_type")
+        for part in ("-e", name)
+    ]
     done = chroot.tshark("-i", "usbip-remote", *HOST, "-c", "80", "-T", "fields", *fields)
     rows = [line.split("\t") for line in done.stdout.splitlines()]
     assert len(rows) == 80, version(chroot) + done.stderr

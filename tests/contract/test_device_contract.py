@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from tests.fakes.scripted_server import INFO, ScriptedServer, answer_import, read_request, ret_submit, ret_unlink
 from tests.fakes.veiled_transport import VeiledTransport, forward
+from tests.programs.forked import forked
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter, get_backend
 from usbip_capture.demo import device as demo
@@ -43,6 +45,7 @@ TIMEOUT = 10.0
 PEER = "the test's server"
 OVER_BACKEND = "over a PyUSB backend"
 VEILED = "over another transport"
+LOCAL = ["simulated", "delayed", "tapped"]  # no connection that a child could disturb
 KINDS = ["simulated", "delayed", "tapped", "remote", "remote, tapped", "re-exported", VEILED, OVER_BACKEND]
 
 
@@ -303,6 +306,70 @@ def test_close_gives_everything_back(device: Device, opener: Opener) -> None:
     assert run(device, bulk_in(8)).status == -ESHUTDOWN
 
 
+def test_closed_by_what_a_transfer_finishes(device: Device) -> None:
+    """In a callback, or in the finalizer of what only the transfer has kept: on the thread that reads for all."""
+    closed = threading.Event()
+
+    def close(completion: Completion) -> None:
+        device.close()
+        closed.set()
+
+    waiting = [Transfer(bulk_in(8), close) for _ in range(2)]  # read for by the device's own thread, if it has one
+    for transfer in waiting:
+        device.submit(transfer)
+    ending = threading.Thread(target=device.close, daemon=True)
+    ending.start()
+    ending.join(TIMEOUT)
+    assert not ending.is_alive()
+    assert closed.wait(TIMEOUT)
+    assert [transfer.completion and transfer.completion.status for transfer in waiting] == [-ECONNRESET] * 2
+
+
+def test_closed_by_the_callback_of_another_while_one_waits(device: Device) -> None:
+    closed = threading.Event()
+
+    def close(completion: Completion) -> None:
+        device.close()
+        closed.set()
+
+    idle, other = Transfer(bulk_in(8)), Transfer(control(requests.get_descriptor(requests.DT_DEVICE, 0, 0, 18)), close)
+    device.submit(idle)
+    leading = threading.Thread(target=device.wait, args=[idle], daemon=True)
+    leading.start()
+    wait_until("it waits", leading.is_alive)
+    device.submit(other)
+    assert closed.wait(TIMEOUT)
+    leading.join(TIMEOUT)
+    assert not leading.is_alive()
+    assert idle.completion is not None
+    assert idle.completion.status == -ECONNRESET
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("opener", [kind for kind in KINDS if kind not in LOCAL], indirect=True)
+def test_a_forked_child_that_closes_it_leaves_it_to_its_parent(device: Device) -> None:
+    waiting = Transfer(bulk_in(16))
+    device.submit(waiting)
+    assert forked(device.close) == 0
+    assert run(device, bulk_out(b"to the parent")).status == 0
+    assert device.wait(waiting, TIMEOUT)
+    assert waiting.completion is not None
+    assert bytes(waiting.completion.data) == b"to the parent"
+
+
+def test_what_is_abandoned_is_finished_at_once(device: Device) -> None:
+    """Whatever it waits for: an endpoint that has nothing to send, its turn behind others, an answer."""
+    waiting = [Transfer(bulk_in(8)) for _ in range(3)]
+    for transfer in waiting:
+        device.submit(transfer)
+    for transfer in waiting:
+        device.cancel(transfer)
+        device.abandon(transfer)
+        assert transfer.completion is not None
+        assert transfer.completion.status == -ECONNRESET
+    assert bytes(run(device, control(requests.get_descriptor(requests.DT_DEVICE, 0, 0, 8))).data)
+
+
 def test_a_callback_that_raises_stops_nothing(device: Device) -> None:
     called = threading.Event()
 
@@ -365,6 +432,23 @@ def test_a_device_that_cannot_be_watched_says_so(monkeypatch: pytest.MonkeyPatch
 
 class Foreign(Exception):
     """What a backend of somebody else's may raise."""
+
+
+def test_a_device_that_raises_keeps_nobody_waiting(
+    device: Device, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the same process its exception is the caller's; behind a server it costs the connection, and no other."""
+
+    def fails(*_: object) -> None:
+        raise Foreign
+
+    monkeypatch.setattr(opener.innermost[-1], "control", fails)
+    try:
+        assert run(device, control(requests.Setup(0xC0, 0x10, 0, 0, 4))).status in (-EPROTO, -ESHUTDOWN)
+    except Foreign:
+        assert opener.kind in ("simulated", "tapped")
+    other = opener.open()
+    assert run(other, control(requests.get_descriptor(requests.DT_DEVICE, 0, 0, 8))).status == 0
 
 
 @pytest.mark.parametrize("opener", [OVER_BACKEND], indirect=True)

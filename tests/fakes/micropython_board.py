@@ -66,6 +66,6 @@ class MicroPythonBoard(Peer):
         self._code.clear()
         try:
             exec(code, {"__builtins__": {"print": lambda *what: said.append(" ".join(map(str, what)))}})
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  as MicroPython does
             return b"", f"{type(error).__name__}: {error}\r\n".encode()
         return "".join(f"{line}\r\n" for line in said).encode(), b""

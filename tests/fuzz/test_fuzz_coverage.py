@@ -38,6 +38,7 @@ def test_every_kept_input_has_its_target() -> None:
     assert {path.name for path in CORPUS.iterdir() if path.is_dir()} <= set(TARGETS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_coverage_guided(target: str, tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason="atheris has no wheel for this Python")

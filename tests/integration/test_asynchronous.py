@@ -147,7 +147,7 @@ def test_cancelled_at_a_server_that_says_nothing() -> None:
             pass
 
     with ScriptedServer(never_answer) as server:
-        device = ServerAddress("127.0.0.1", server.port, 2.0).import_device(Selector("1-1"))
+        device = ServerAddress("127.0.0.1", server.port, TIMEOUT).import_device(Selector("1-1"))
         with AsynchronousDevice(_opened(device)) as asynchronous:
             future = asynchronous.control(0x80, 6, 0x0100, 0, 18, timeout=1)
             assert future.cancel()
@@ -190,7 +190,7 @@ def test_sixteen_threads_lose_no_wake_up(dev: usb.core.Device) -> None:
                 if number % 8 == 0:
                     with pytest.raises(usb.core.USBTimeoutError):
                         dev.read(BULK_IN, 8, 1)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  raised by the test
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]

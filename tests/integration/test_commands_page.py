@@ -29,6 +29,8 @@ def test_examples_print_what_the_page_says(line: str, output: str, folder: Path)
     done = run_line(line, folder)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+    if " discover" in line:
+        return  # who is there is up to the network
     pattern = re.escape(output.rstrip("\n")).replace(r"\.\.\.", ".*")
     assert re.fullmatch(pattern, done.stdout.rstrip("\n"), re.DOTALL), done.stdout
 

@@ -20,8 +20,11 @@ from usbip_capture.simulated.serial.exported import Adapter
 
 pytest.importorskip("esptool", reason="esptool, of the dependency group `test`, is not installed")
 
+pytestmark = pytest.mark.slow
+
 CHIPS = ("CDC-ACM", "CP210x")
-LATENCIES = (0.0, 0.003, 0.006, 0.012)
+# Those between the ends add no other case, only more of the same: eight runs of esptool, each.
+LATENCIES = (0.0, *(pytest.param(seconds, marks=pytest.mark.long) for seconds in (0.003, 0.006)), 0.012)
 MAC = "24:0a:c4:00:01:02"
 
 

@@ -151,12 +151,15 @@ def test_no_fifo(extcap: Path) -> None:
 def broken_library(tmp_path: Path, module: str) -> Path:
     library = tmp_path / "library"
     shutil.copytree(ROOT / "usbip_capture", library / "usbip_capture", ignore=shutil.ignore_patterns("__pycache__"))
+    assert (library / "usbip_capture" / module).exists()
     (library / "usbip_capture" / module).write_text("import no_such_module\n")
     return render_launcher(tmp_path / "extcap", library)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "module", ["__init__.py", "extcap/main.py", "extcap/guard.py", "extcap/capture.py", "probe/session.py", "net.py"]
+    "module",
+    ["__init__.py", "extcap/main.py", "extcap/guard.py", "extcap/capture.py", "probe/session.py", "net/__init__.py"],
 )
 def test_a_library_that_does_not_load_leaves_no_pipe_unopened(tmp_path: Path, module: str) -> None:
     extcap = broken_library(tmp_path, module)

@@ -149,6 +149,7 @@ def _send_until(sock: socket.socket, line: bytes, condition: Callable[[], bool])
     wait_until(f"what {line!r} brings", sent)
 
 
+@pytest.mark.slow
 def test_devices_that_flood_do_not_hold_up_the_end(extcap: Path, tmp_path: Path, device: Device) -> None:
     reader = Reader(tmp_path / "fifo")
     options = ["--host", "127.0.0.1", "--mode", "syslog", "--syslog-port", str(device.port)]

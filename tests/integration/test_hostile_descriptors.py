@@ -12,10 +12,8 @@ from usbip_capture.cli.main import main
 
 INTERFACE = bytes((9, 4, 0, 0, 2, 0xFF, 0, 0, 0))
 ENDPOINTS = b"".join(
-    bytes((7, 5, address, kind, 0, 2, 1))
-    for address in (*range(1, 16), *range(0x81, 0x90))
-    for kind in range(4)
-)  # fmt: skip
+    bytes((7, 5, address, kind, 0, 2, 1)) for address in (*range(1, 16), *range(0x81, 0x90)) for kind in range(4)
+)
 
 
 def configuration(body: bytes) -> bytes:

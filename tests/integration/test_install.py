@@ -13,6 +13,8 @@ import pytest
 
 from tests.programs.extcap_launcher import ROOT
 
+pytestmark = pytest.mark.slow
+
 PIP_FAILED = "pip could not install"
 
 

@@ -59,10 +59,12 @@ def compared(descriptors: Descriptors, speed: Speed, folder: Path) -> None:
         device.close()
     (configuration,) = descriptors.configurations
     answers = {
-        Setup(0x81, 6, 0x2200, interface.bInterfaceNumber, interface.hid.report_length):
-            descriptors.reports[interface.bInterfaceNumber]
-        for interface in parse_configuration(configuration).interfaces if interface.hid is not None
-    }  # fmt: skip
+        Setup(0x81, 6, 0x2200, interface.bInterfaceNumber, interface.hid.report_length): descriptors.reports[
+            interface.bInterfaceNumber
+        ]
+        for interface in parse_configuration(configuration).interfaces
+        if interface.hid is not None
+    }
     if descriptors.bos:
         answers |= {Setup(0x80, 6, 0x0F00, 0, 5): BOS[:5], Setup(0x80, 6, 0x0F00, 0, len(BOS)): BOS, URL: NO_URL}
     if descriptors.qualifier:

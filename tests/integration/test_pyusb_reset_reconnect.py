@@ -226,7 +226,7 @@ def test_ipv6() -> None:
     with loopback_server() as server:
         try:
             _, port = server.server.listen("::1", 0)
-        except Exception:
+        except Exception:  # noqa: BLE001  without IPv6
             pytest.skip("this machine has no IPv6")
         for host in ("::1", f"[::1]:{port}"):
             with get_backend(host, port) as backend:

@@ -16,6 +16,8 @@ from tests.waiting import wait_until
 from usbip_capture.servers.address import ServerAddress
 from usbip_capture.usb.urb import TransferType
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 RUNNER = Path(__file__).with_name("run_pyusb_suite.py")
 

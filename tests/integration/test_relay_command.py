@@ -125,6 +125,7 @@ def test_stop(server: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no relay of yours runs" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_one_that_hangs_does_not_keep_the_others_from_stopping(server: str, capsys: pytest.CaptureFixture[str]) -> None:
     with relaying(server) as one, relaying(server) as other:
         first = min(one, other, key=lambda relay: f"usbip-relay-{relay.port}")

@@ -224,6 +224,7 @@ def test_garbage_both_ways_is_forwarded_and_others_go_on(tmp_path: Path) -> None
     assert sum(1 for record in read_capture(tmp_path / "out.pcapng") if record.interface.name == "usbip0") == 4 + 2 * 18
 
 
+@pytest.mark.slow
 def test_connections_that_come_and_go_leave_nothing_behind() -> None:
     with ends() as both:
         descriptors = threads = 0

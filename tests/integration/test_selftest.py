@@ -70,6 +70,7 @@ def careless(sock: socket.socket) -> None:
         sock.sendall(reply)
 
 
+@pytest.mark.slow
 def test_a_careless_server_is_described(capsys: pytest.CaptureFixture[str]) -> None:
     scripts = [answer_devlist, answer_devlist, answer_devlist, careless]
     with ScriptedServer(*scripts) as server:

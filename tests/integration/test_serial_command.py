@@ -158,8 +158,11 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path: Path) -> None:
 def test_a_speed_that_is_none_is_said(tmp_path: Path, speed: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "usbip_capture.cli.main", "serial", "demo", f"--baud={speed}", "--tcp", "0"],
-        env=environment(tmp_path), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("usbip-capture serial: --baud must be ")
     assert done.stderr.endswith(f"not {speed if speed != 'fast' else repr(speed)}\n")

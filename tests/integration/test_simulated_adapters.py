@@ -137,8 +137,11 @@ def test_lines_and_breaks(kind: str, stack: ExitStack) -> None:
     host.do(host.driver.set_break(True))
     host.do(host.driver.set_break(False))
     assert notebook.events == [
-        ("lines", (False, True)), ("lines", (True, False)), ("break", True), ("break", False),
-    ]  # fmt: skip
+        ("lines", (False, True)),
+        ("lines", (True, False)),
+        ("break", True),
+        ("break", False),
+    ]
 
 
 def hear(host: SerialHost, said: Callable[[], bool]) -> None:

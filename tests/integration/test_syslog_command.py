@@ -55,8 +55,9 @@ def test_for_scripts(device: Device) -> None:
         found = [json.loads(line) for line in lines(process, 2)]
         stop(process)
     assert [(m["severity"], m["hostname"], m["app_name"], m["text"]) for m in found] == [
-        ("warning", "pi", "app", "two\x07\u00e4"), ("error", "pi", "app", "x\u202ey"),
-    ]  # fmt: skip
+        ("warning", "pi", "app", "two\x07\u00e4"),
+        ("error", "pi", "app", "x\u202ey"),
+    ]
 
 
 def test_nothing_turns_a_line_around(device: Device) -> None:

@@ -73,8 +73,11 @@ def test_without_pyserial_the_handler_says_so(tmp_path: Path) -> None:
     assert "pipx inject usbip-capture pyserial" in python(code, environment(tmp_path))
     done = subprocess.run(
         [sys.executable, "-m", "usbip_capture.cli.main", "serial", "demo", "--tcp", "0"],
-        env=environment(tmp_path), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1
     assert "pyserial is missing" in done.stderr
 
@@ -91,7 +94,10 @@ def test_python_starts_in_silence_whatever_has_become_of_the_package(tmp_path: P
         (tmp_path / "usbip_capture").mkdir()
         (tmp_path / "usbip_capture" / "__init__.py").write_text(code)
     done = subprocess.run(
-        [sys.executable, "-S", "-c", "import sitecustomize; print('well')"],    # -S: not the one that is installed
-        env=env, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [sys.executable, "-S", "-c", "import sitecustomize; print('well')"],  # -S: not the one that is installed
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert (done.stdout, done.stderr) == ("well\n", "")

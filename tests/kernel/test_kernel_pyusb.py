@@ -208,7 +208,8 @@ def test_unplugged_in_mid_transfer(guest: Guest, open_backend: Callable[..., Usb
             assert error.errno == errno.ENODEV
 
 
-def test_fifty_rounds(guest: Guest, open_backend: Callable[..., UsbipBackend], plug: Plug) -> None:
+@pytest.mark.parametrize("rounds", [10, pytest.param(50, marks=pytest.mark.long)])
+def test_many_rounds(rounds: int, guest: Guest, open_backend: Callable[..., UsbipBackend], plug: Plug) -> None:
     plug("ccid")
     backend = open_backend()
 
@@ -222,7 +223,7 @@ def test_fifty_rounds(guest: Guest, open_backend: Callable[..., UsbipBackend], p
 
     opened()
     before = sockets_and_threads()
-    for _ in range(49):
+    for _ in range(rounds - 1):
         opened()
     assert sockets_and_threads() <= before
 

@@ -93,7 +93,7 @@ def cut_short(difference: str, differences: list[str]) -> bool:
 
 
 Attach = Callable[[str], Relayed]
-DISK_READY = "modprobe -a usb-storage sd_mod; until [ -b /dev/sda ]; do usleep 20000; done"
+DISK_READY = "modprobe -a usb-storage sd_mod; until head -c 512 /dev/sda >/dev/null 2>&1; do usleep 20000; done"
 
 
 def test_a_disk_is_read_and_written(client: Guest, plug: Plug, disk: Path, attached: Attach) -> None:

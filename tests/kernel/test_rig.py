@@ -181,7 +181,8 @@ def test_fake_microphone_counts_up_in_uneven_packets(guest: Guest, plug: Plug, f
     data = b"".join(bytes(completion.data) for completion in completions)
     frames = struct.unpack(f"<{len(data) // 4}I", data)
     lost = [following - frame - 1 for frame, following in pairwise(frames) if following != frame + 1]
-    assert set(lost) <= {44, 45}  # whole packets, those that failed
+    # Whole packets of 44 or 45 frames: those that failed, and those for which a busy host came too late.
+    assert all(frames >= 44 * -(-frames // 45) for frames in lost)
 
 
 def test_attached_disk_is_the_same_and_goes_back(guest: Guest, client: Guest, plug: Plug, disk: Path) -> None:
@@ -189,7 +190,7 @@ def test_attached_disk_is_the_same_and_goes_back(guest: Guest, client: Guest, pl
     client.run("modprobe -a usb-storage sd_mod")
     local = client.attach(guest.usbip_port, busid)
     assert exported(guest) == {}
-    client.run("until [ -b /dev/sda ]; do usleep 20000; done")
+    client.run("until head -c 512 /dev/sda >/dev/null 2>&1; do usleep 20000; done")
     checksum = client.run("dd if=/dev/sda bs=64k 2>/dev/null | md5sum").text.split()[0]
     assert checksum == hashlib.md5(disk.read_bytes()).hexdigest()
     client.detach(local)

@@ -88,6 +88,7 @@ def test_tshark_captures_twice_while_the_device_stays(preferences: list[str], tm
     assert len(fields(second, "usb.urb_type == 'C' && usb.bDescriptorType == 1", "frame.number")) > 20
 
 
+@pytest.mark.slow
 def test_the_window_starts_shows_stops_and_joins_again(preferences: list[str], tmp_path: Path) -> None:
     # The window and this test must see the same list of what runs.
     with pytest.MonkeyPatch.context() as patch:

@@ -37,6 +37,7 @@ def marks(window: Window) -> list[list[str]]:
     return fields(window.captures()[-1], 'frame.comment contains "mark"', "frame.interface_name", "frame.comment")
 
 
+@pytest.mark.slow
 def test_options_marks_and_endpoints(port: int, tmp_path: Path) -> None:
     log = tmp_path / "extcap.log"
     options = ["-o", f"extcap.usbip_remote.port:{port}", "-o", f"extcap.usbip_remote.logfile:{log}"]

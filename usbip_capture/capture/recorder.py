@@ -387,5 +387,5 @@ class Recorder:
             pass
         except CaptureError as error:
             self.error = self.error or error
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  close never raises
             self.error = self.error or CaptureError(f"internal error: {self._sink.name} cannot be closed: {error!r}")

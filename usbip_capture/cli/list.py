@@ -104,7 +104,7 @@ class _Asking:
         with self._room:
             try:
                 answers.put(_ask(server))
-            except BaseException as error:  # a fault of ours: the one that waits raises it
+            except BaseException as error:  # noqa: BLE001  a fault of ours: the one that waits raises it
                 answers.put(error)
 
 

@@ -125,7 +125,7 @@ class BackendDevice(Device):
         """For what is done at the end, with a device that may be gone."""
         try:
             call()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  backends of others raise what their libraries do
             log.debug("%s: %s", self.info, error)
 
     # -- one endpoint

@@ -61,6 +61,7 @@ class RemoteDevice(Device):
         self._transport = transport
         self._sending = threading.Lock()
         self._reading = threading.Lock()
+        self._reads = 0  # the thread that took `_reading` last
         self._followers: dict[Transfer, None] = {}
         self._unawaited: dict[Transfer, None] = {}
         self._on_lost: Callable[[str], None] | None = None
@@ -161,6 +162,8 @@ class RemoteDevice(Device):
         with self._starting:
             ours, self._ended = not self._ended, True
             self.closed = self.closed or ours
+        if self.closed and not ours and self._is_read_here():
+            return  # what is closed already comes here while it waits for the server, which goes on with it
         try:
             if ours:
                 self._unlink_all()
@@ -168,11 +171,18 @@ class RemoteDevice(Device):
             self._lose(f"device {self.info} was released to {self.where}")
         self._closed = True
         reader = self._reader
-        if reader is not None and reader is not threading.current_thread():
+        if reader is not None and not self._is_read_here():
             reader.join()
         self._release_connection()
 
     # -- reading
+
+    def _is_read_here(self) -> bool:
+        """Whether this thread reads for all: called by what a transfer of ours has finished, callback or finalizer."""
+        here = threading.get_ident()
+        return (self._reads == here and self._reading.locked()) or (
+            self._reader is not None and self._reader.ident == here
+        )
 
     def _follow(self, transfer: Transfer, timeout: float | None, deadline: float | None) -> None:
         """Wait until the leader has finished `transfer`, or makes us lead."""
@@ -190,6 +200,7 @@ class RemoteDevice(Device):
 
     def _lead(self, transfer: Transfer, timeout: float | None, deadline: float | None) -> None:
         """Read for all until `transfer` is finished; `_reading` is held, and released here."""
+        self._reads = threading.get_ident()
         try:
             while transfer.completion is None and self.lost is None:
                 self._receive(timeout if timeout is not None and timeout < _LOOK_AGAIN else _LOOK_AGAIN, transfer)
@@ -265,6 +276,7 @@ class RemoteDevice(Device):
             self._reader_due.wait()
             self._reader_due.clear()
             with self._reading:
+                self._reads = threading.get_ident()
                 while self.lost is None and not self.closed and (self._unawaited or self._on_lost):
                     self._receive(None)
             self._promote()
@@ -301,7 +313,7 @@ class RemoteDevice(Device):
                 log.debug("%s: not unlinked: %s", self.info, error)
             finally:
                 self._sending.release()
-        if self._reader is not threading.current_thread():
+        if not self._is_read_here():
             self._await_unlinks(self._unlinked_at + _UNLINK_PATIENCE)
 
     def _await_unlinks(self, deadline: float) -> None:
@@ -310,6 +322,7 @@ class RemoteDevice(Device):
         while conn.unanswered_unlinks and self.lost is None and (left := deadline - time.monotonic()) > 0:
             if not self._reading.acquire(timeout=left):
                 return
+            self._reads = threading.get_ident()
             try:
                 while conn.unanswered_unlinks and self.lost is None and (left := deadline - time.monotonic()) > 0:
                     self._receive(left)

@@ -40,7 +40,7 @@ def capture(argv: list[str]) -> int:
             failed = 2 if process.misused else 1
     except KeyboardInterrupt:
         sentence, wait = "", False
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  whatever it is, the pipe is opened
         _show_traceback()
         open_fifo(value_of(argv, "--fifo"))
         sentence = f"the capture cannot start: {type(error).__name__}: {error}; run install.py again"

@@ -34,7 +34,7 @@ def _ask(host: str, port: int, timeout: float) -> tuple[list[KnownDevice], str]:
         infos = server.devices()
     except UsbipError as error:
         return [], str(error)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  an exception would hide all interfaces
         return [], f"{host} cannot be asked: {error}"
     before = {(d.busid, d.vid_pid): d for d in read_cache().devices.get((server.host, server.port), [])}
     devices = []

@@ -239,7 +239,7 @@ class _LogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._toolbar.send(LOG, controls.ADD, self.format(record) + "\n")
-        except Exception:  # what cannot be logged must not end a capture
+        except Exception:  # noqa: BLE001, S110  what cannot be logged must not end a capture
             pass
 
 

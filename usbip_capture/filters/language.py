@@ -302,7 +302,7 @@ def _tokens(text: str) -> list[tuple[str, int]]:
 
 
 def _number(token: str) -> int | None:
-    digits = token[1:] if token.startswith("-") else token
+    digits = token.removeprefix("-")
     if not digits.isascii() or not digits.isalnum() or len(digits) > 12:
         return None
     try:

@@ -151,7 +151,7 @@ def place(folder: Path, text: str) -> Path:
     try:
         with open(handle, "w", encoding="utf-8", newline="") as file:
             file.write(text)
-        os.chmod(temporary, 0o755)
+        os.chmod(temporary, 0o755)  # noqa: S103  a program
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

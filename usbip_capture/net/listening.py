@@ -227,7 +227,7 @@ class Acceptor:
                 sock.close()
         except (BlockingIOError, ConnectionAbortedError):  # it has left again
             pass
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  an acceptor outlives any one client
             if sock is not None:
                 sock.close()
             self._admission.failed(error)

@@ -121,7 +121,7 @@ class PcapBackendWrapper(IBackend):
         channel.label = _LABEL
         try:
             self._describe(handle)
-        except Exception as error:  # backends of others raise what their libraries do
+        except Exception as error:  # noqa: BLE001  backends of others raise what their libraries do
             channel.comment(f"usbip-capture: the descriptors cannot be read: {error}")
         finally:
             channel.label = None

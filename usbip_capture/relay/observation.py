@@ -91,7 +91,7 @@ class Observation:
                     return
             self._holds = bool(held := observer.held)
             self._share.holds(self, held, timestamp_ns)
-        except Exception:
+        except Exception:  # noqa: BLE001  forwarding goes on
             self._fail()
 
     def ended(self, timestamp_ns: int) -> None:
@@ -99,7 +99,7 @@ class Observation:
         if self._observer is not None:
             try:
                 self._emit(self, self._observer.closed(timestamp_ns))
-            except Exception:
+            except Exception:  # noqa: BLE001  forwarding goes on
                 self._fail()
         self._share.holds(self, 0, timestamp_ns)
         log.info("client %d, %s, is gone: %d bytes from it, %d to it", self.number, self.peer, *self.forwarded)
@@ -117,7 +117,7 @@ class Observation:
             self._observer = None
 
     def _fail(self) -> None:
-        log.exception("connection %d is forwarded, but no longer observed", self.number)
+        log.exception("connection %d is forwarded, but no longer observed", self.number)  # noqa: LOG004  for handlers
         self._observer = None
 
     def passes(self, event: Event) -> None:

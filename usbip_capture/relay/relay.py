@@ -190,7 +190,7 @@ class Relay:
             if handler is not None and fd not in held_up:
                 try:
                     handler(mask)
-                except Exception:
+                except Exception:  # noqa: BLE001  one connection ends, the others go on
                     self._failed(handler)
         if chunks:
             self._hindsight.release(self._backlog.observe())
@@ -209,7 +209,7 @@ class Relay:
 
     def _failed(self, handler: Callable[[int], None]) -> None:
         """A handler has raised: if it is that of a connection, this one ends, and the others never notice."""
-        log.exception("the relay goes on after a fault of our own")
+        log.exception("the relay goes on after a fault of our own")  # noqa: LOG004  for a handler
         for connection in list(self._connections.values()):
             if any(end is getattr(handler, "__self__", None) for end in connection.ends):
                 guarded(connection.reset)
@@ -323,7 +323,7 @@ class Relay:
             connection = Connection(
                 client, server, observation, self._poller, self._backlog.chunks, self._over, self._half_gone
             )
-        except Exception as error:  # no memory or room in the poller, mostly
+        except Exception as error:  # noqa: BLE001  no memory or room in the poller, mostly
             log.warning("client %s cannot be served: %s", client.peer, error)
             for transport in (client, server):
                 transport.reset_on_close()

@@ -153,7 +153,7 @@ class Replies:
                 batch = batch[self._sock.send(batch, self._flags) :]
         except OSError:
             return ""
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  reported as the reason
             return f"internal error: {error!r}"
         return None
 

@@ -21,8 +21,8 @@ STRICT = (DEVICE, CONFIGURATION, "Interface Descriptor", "Interface Association"
 _FIELD = re.compile(
     r"((?:b|w|t|dw)\w*|id?[A-Z]\w*|MaxPower|MaxStreams|Mult)(?:\(\s*\d+\)|\[\s*\d+\])?(?:\s+(\S+)\s?(.*))?$"
 )
-_RAW = re.compile(r"\*\* UNRECOGNIZED:((?:\s+[0-9a-fA-F]{2})+)\s*$")
-_JUNK = re.compile(r"junk at descriptor end:((?:\s+[0-9a-fA-F]{2})+)\s*$")
+_RAW = re.compile(r"\*\* UNRECOGNIZED:((?:\s+[0-9a-fA-F]{2})+)\s*$", re.ASCII)
+_JUNK = re.compile(r"junk at descriptor end:((?:\s+[0-9a-fA-F]{2})+)\s*$", re.ASCII)
 _BYTES = re.compile(r"[0-9a-fA-F]{2}(?: [0-9a-fA-F]{2})*$")
 _REPORT = re.compile(r"Report Descriptor: \(length is (-?\d{1,6})\)")
 _NEXT_DEVICE = re.compile(r"Bus \d+ Device \d+: ID ")

@@ -180,8 +180,7 @@ class MessageParser:
 
     def _say(self, message: Message, priority: int, text: str) -> None:
         message.facility, message.severity = priority >> 3, priority & 7
-        if text.startswith("\ufeff"):
-            text = text[1:]
+        text = text.removeprefix("\ufeff")
         if "\x1b" in text:
             coloured = text[0] == "\x1b"
             text = espidf.without_colours(text)

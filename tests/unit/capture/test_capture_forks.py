@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
-import signal
 import socket
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 
 from tests.builders.recording import INFO, run
 from tests.oracles.pcapng_reader import read_capture
+from tests.programs.forked import forked
 from usbip_capture.capture.files import RotatingSink, file_sink
 from usbip_capture.capture.rotation import Rotation
 from usbip_capture.capture.sinks import PipeSink, Sink, StreamSink
@@ -26,21 +25,6 @@ from usbip_capture.servers.address import ServerAddress
 from usbip_capture.system import forks
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
-
-
-def forked(job: Callable[[], object] = lambda: None) -> int:
-    """A child that does the job, and ends as a program does that calls os._exit; its exit code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that threads are running is what is tested
-        pid = os.fork()
-    if pid == 0:
-        signal.alarm(20)
-        try:
-            job()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def packets(raw: bytes, folder: Path) -> int:

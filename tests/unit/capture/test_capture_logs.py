@@ -44,8 +44,9 @@ def test_several_logs_have_interfaces_of_their_own(tmp_path: Path) -> None:
         for text in (b"<14>a", b"<14>b"):
             writer.add_log_interface("a log").write([(1, text, ())])
     assert [(r.interface.name, r.data) for r in read_capture(tmp_path / "out.pcapng")] == [
-        ("syslog0", b"<14>a"), ("syslog1", b"<14>b")
-    ]  # fmt: skip
+        ("syslog0", b"<14>a"),
+        ("syslog1", b"<14>b"),
+    ]
 
 
 def test_the_snapshot_length_cuts_messages(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.builders.conversion import convert
 from tests.builders.tcp_recording import CLIENT, SERVER, START_NS, Segment, pcap, recording, segments
 from tests.builders.usbip_sessions import INFO, session
-from tests.growth import growth
+from tests.growth import assert_grows_linearly
 from usbip_capture.convert.link import ACK, FIN
 from usbip_capture.usb.descriptors import parse_configuration
 from usbip_capture.wire import structs
@@ -19,11 +19,6 @@ from usbip_capture.wire import structs
 #: Connected, and the device imported.
 OPENED = segments(session(rounds=0)[:2], closed=False)
 LATER_NS = START_NS + 10**9
-
-
-def assert_grows_linearly(prepare: Callable[[int], Callable[[], object]], size: int) -> None:
-    """Twice the size is twice the work: quadratic work would be four times as much, in each attempt."""
-    assert min(growth(prepare, size) for _ in range(2)) < 3
 
 
 def submit(seqnum: int, length: int = 8) -> bytes:

@@ -72,8 +72,10 @@ def of_class(configuration: bytes) -> Description:
 
 
 CASES: dict[str, Callable[[], Description]] = {
-    "demo": demo, "superspeed": superspeed, "damaged": partial(of_class, DAMAGED)
-}  # fmt: skip
+    "demo": demo,
+    "superspeed": superspeed,
+    "damaged": partial(of_class, DAMAGED),
+}
 CASES |= {name: partial(of_class, raw) for name, raw in CONFIGURATIONS.items()}
 
 

@@ -67,8 +67,9 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize(("version", "printed", "packed"), [("3.00", 96, 12), ("3.20", 896, 112), ("2.10", 96, 48),
-                                                            ("3.00", 126, 63)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("version", "printed", "packed"), [("3.00", 96, 12), ("3.20", 896, 112), ("2.10", 96, 48), ("3.00", 126, 63)]
+)
 def test_the_unit_of_max_power_depends_on_the_version(version: str, printed: int, packed: int) -> None:
     text = GADGET.replace("bcdUSB               2.00", f"bcdUSB               {version}")
     parsed, _ = parse_lsusb(text.replace("MaxPower                2mA", f"MaxPower              {printed}mA"))

@@ -19,8 +19,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """With a Wireshark of 4.0 that writes down how it was started, and our launcher for it."""
     machine = Machine(tmp_path, monkeypatch)
     machine.wireshark("4.0")
-    program(machine.bin / "wireshark", f"for each; do echo \"$each\"; done > {machine.home}/new\n"
-            f"/bin/mv {machine.home}/new {machine.home}/started")  # fmt: skip
+    program(
+        machine.bin / "wireshark",
+        f'for each; do echo "$each"; done > {machine.home}/new\n/bin/mv {machine.home}/new {machine.home}/started',
+    )
     place(machine.old_folder)
     monkeypatch.setenv("DISPLAY", ":7")
     return machine

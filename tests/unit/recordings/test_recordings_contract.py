@@ -128,8 +128,7 @@ def test_a_pipe_byte_by_byte_is_the_same(raw: bytes, tmp_path: Path) -> None:
 
     def write() -> None:
         with open(fifo, "wb", buffering=0) as pipe:
-            for at in range(0, len(raw), 11):
-                pipe.write(raw[at : at + 11])
+            pipe.writelines(raw[at : at + 11] for at in range(0, len(raw), 11))
 
     writer = threading.Thread(target=write)
     writer.start()

@@ -33,8 +33,10 @@ def test_section_header() -> None:
     (block,) = Scanner(BytesIO(raw))
     assert isinstance(block, SectionHeader)
     assert dict(block.options) == {
-        "shb_hardware": "riscv64", "shb_os": "Linux 6.1", "shb_userappl": "usbip-capture 1.2"
-    }  # fmt: skip
+        "shb_hardware": "riscv64",
+        "shb_os": "Linux 6.1",
+        "shb_userappl": "usbip-capture 1.2",
+    }
 
 
 def test_interfaces() -> None:
@@ -50,8 +52,11 @@ def test_interfaces() -> None:
     assert isinstance(two, InterfaceDescription)
     assert (one.link_type, one.snaplen, two.snaplen) == (220, 1024, 262_144)
     assert dict(one.options) == {
-        "if_name": "usbip0", "if_tsresol": b"\x09", "if_description": "USB/IP pi 1-1", "if_speed": 480_000_000
-    }  # fmt: skip
+        "if_name": "usbip0",
+        "if_tsresol": b"\x09",
+        "if_description": "USB/IP pi 1-1",
+        "if_speed": 480_000_000,
+    }
     assert dict(two.options) == {"if_name": "usbip1", "if_tsresol": b"\x09"}
 
 

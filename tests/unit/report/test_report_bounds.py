@@ -198,8 +198,10 @@ def test_equal_ids_of_different_devices_and_endpoints_are_different_urbs(tmp_pat
     path.write_bytes(classic(packets, 220))
     (totals,) = measure(path).statistics.interfaces.values()
     assert [(e.device.name, e.address, e.unfinished) for e in totals.endpoints.values()] == [
-        ("1.2", 0x81, 0), ("1.3", 0x81, 1), ("1.2", 0x82, 1),
-    ]  # fmt: skip
+        ("1.2", 0x81, 0),
+        ("1.3", 0x81, 1),
+        ("1.2", 0x82, 1),
+    ]
 
 
 def test_a_log_alone_is_shown_and_tcp_gets_a_hint(tmp_path: Path) -> None:

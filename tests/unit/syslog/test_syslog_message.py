@@ -86,7 +86,7 @@ def test_structured_data(data: str, expected: dict[str, dict[str, str]], text: s
         ("<14>just some text", "", "", "", "", "just some text"),
         ("<14>", "", "", "", "", ""),
     ],
-)  # fmt: skip
+)
 def test_rfc_3164_and_less(raw: str, timestamp: str, host: str, app: str, pid: str, text: str) -> None:
     message = parse(raw.encode())
     assert message.format == RFC3164

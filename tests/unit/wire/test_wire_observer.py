@@ -404,11 +404,7 @@ def test_packets_of_urbs_that_are_never_answered_are_bounded() -> None:
     assert 9000 in completions(watch([submit(9000, urb), reply(9000, urb, done)], observer))
 
 
-@given(
-    st.lists(
-        st.tuples(st.sampled_from([CLIENT, SERVER]), st.binary(max_size=200), st.booleans()), max_size=8
-    )
-)  # fmt: skip
+@given(st.lists(st.tuples(st.sampled_from([CLIENT, SERVER]), st.binary(max_size=200), st.booleans()), max_size=8))
 def test_nothing_makes_it_raise(sayings: list[tuple[int, bytes, bool]]) -> None:
     observer = Observer()
     watch([*imported(), submit(1, READ), submit(2, iso_in()), unlink(3, 1)], observer)

@@ -24,6 +24,8 @@ RECORD = Struct("<IIII")
 PROGRAM = """
 import re, sys
 from usbip_capture.cli.main import main
+
+pytestmark = pytest.mark.slow
 code = main(sys.argv[1:])
 # Not ru_maxrss, which begins with what the parent had when it forked.
 print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) >> 10, file=sys.stderr)
