@@ -68,7 +68,9 @@ def test_columns(environment: dict[str, str], capture: Path) -> None:
     assert any(re.fullmatch(r"0\.\d{9}", cell) for cell in stalled), "no URB time"
     shown = tshark(environment, "-G", "currentprefs").partition("\ngui.column.format:")[2].partition("\n\n")[0]
     titles = ["No.", "Time", "Interface", "Source", "Destination", "Protocol", "Length"]
-    assert re.findall(r'\t"(.+?)", ', shown) == [*titles, "URB status", "URB time", "Syslog app", "Info"]
+    assert re.findall(r'\t"(.+?)", ', shown) == [
+        *titles, "URB status", "URB time", "Syslog app", "Info", "Data", "Comment",
+    ]  # fmt: skip
 
 
 def test_colours(environment: dict[str, str], capture: Path) -> None:
@@ -105,7 +107,7 @@ def test_each_filter_compiles(name: str, display_filter: str, environment: dict[
 
 def test_what_the_buttons_find(environment: dict[str, str], capture: Path) -> None:
     buttons = dict(BUTTONS)
-    wanted = ["Errors", "Slow URBs", "HID", "Serial", "Storage", "Log", "Comments", "No descriptors"]
+    wanted = ["Errors", "Slow URBs", "HID", "Serial", "Storage", "Log", "Comments", "Marks", "No descriptors"]
     assert list(buttons) == wanted
     assert len(COLOURS) == 12
     assert found(environment, capture, buttons["Errors"]) == [4, 10]

@@ -175,7 +175,7 @@ def _stop(listen: str | None) -> int:
 def _open_wireshark(interface: str) -> None:
     from usbip_capture.installation import start
 
-    start.start([start.find(), "-k", "-i", interface])
+    start.start([*start.find(), "-k", "-i", interface])
 
 
 def _say(text: str) -> None:

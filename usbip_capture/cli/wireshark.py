@@ -8,25 +8,24 @@ from typing import IO, cast
 
 from usbip_capture.capture.sinks import StreamSink
 from usbip_capture.errors import CaptureError
-from usbip_capture.installation import placement
-from usbip_capture.installation.wiresharks import has_display
+from usbip_capture.installation import profile, wiresharks
 
 
 def start_wireshark() -> WiresharkSink:
     """Start it, capturing from a pipe. Raises CaptureError."""
-    if not has_display():
+    if not wiresharks.has_display():
         raise CaptureError("there is no display to open Wireshark's window on: capture into a file with -o")
-    folders = placement.by_folder(placement.search_path())
-    program = next((programs["wireshark"] for programs in folders if "wireshark" in programs), None)
-    if program is None:
+    found = next((each for each in wiresharks.installations() if "wireshark" in each.programs), None)
+    if found is None:
         raise CaptureError("no program wireshark is in PATH or in the usual places: install Wireshark")
+    program = found.programs["wireshark"]
     flags = 0
     if sys.platform == "win32":
         flags = subprocess.CREATE_NEW_PROCESS_GROUP
     try:
         # A session of its own: our Ctrl-C ends the capture, and leaves Wireshark with what it has.
         process = subprocess.Popen(
-            [program, "-k", "-i", "-"],
+            [program, *profile.arguments(found.configuration), "-k", "-i", "-"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

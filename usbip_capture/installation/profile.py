@@ -20,7 +20,7 @@ FILES = ("preferences", "colorfilters", "dfilter_buttons")
 #: A line for each file: its SHA-256 when we wrote it, and its name.
 MARKS = "usbip-capture.marks"
 _FIRST_LINE = "Written by usbip-extcap --profile; usbip-extcap --profile remove takes it away."
-#: What Wireshark writes by itself into the profile in use: positions of windows, last filters.
+#: What Wireshark writes by itself into the profile in use: widths of columns, which we begin, positions, last filters.
 _PASSING = ("recent",)
 
 
@@ -66,11 +66,19 @@ def install(folder: Path) -> list[str]:
             lines.append(f"Kept {path}, which you or Wireshark changed: remove it and try again to get ours.")
             new[name] = marks.get(name, "")
             continue
-        data = Path(__file__).with_name("wireshark_profile").joinpath(name).read_bytes()
+        data = _data(name)
         path.write_bytes(data)
         new[name] = _sum(data)
+    for name in _PASSING:
+        if not (folder / name).exists():
+            (folder / name).write_bytes(_data(name))
     _write_marks(folder, new)
     return [f"Wrote the profile {folder}.", *lines]
+
+
+def arguments(configuration: Path) -> list[str]:
+    """What makes a Wireshark with this configuration folder use the profile; nothing where it is not installed."""
+    return ["-C", NAME] if (configuration / "profiles" / NAME / "preferences").is_file() else []
 
 
 def remove(folder: Path) -> list[str]:
@@ -113,6 +121,10 @@ def _folders() -> list[Path]:
 def _write_marks(folder: Path, marks: dict[str, str]) -> None:
     text = "".join(f"{line}\n" for line in [_FIRST_LINE, *(f"{digest}  {name}" for name, digest in marks.items())])
     (folder / MARKS).write_text(text, "utf-8", newline="\n")
+
+
+def _data(name: str) -> bytes:
+    return Path(__file__).with_name("wireshark_profile").joinpath(name).read_bytes()
 
 
 def _sum(data: bytes) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from usbip_capture.address import DEFAULT_PORT, parse_address
 from usbip_capture.errors import CaptureError, LocalProtocolError
-from usbip_capture.installation import launcher_check, placement, wiresharks
+from usbip_capture.installation import launcher_check, placement, profile, wiresharks
 from usbip_capture.installation.health import first_line
 from usbip_capture.options import INTERFACE, OPTIONS
 
@@ -21,7 +21,7 @@ _PATIENCE = 1.5
 def run(words: list[str]) -> int:
     """Start Wireshark for HOST[:PORT] and perhaps a device; it runs on without us. The exit code. Raises UsbipError."""
     options = preferences(words)
-    process = start([find(), "-k", "-i", INTERFACE, *options])
+    process = start([*find(), "-k", "-i", INTERFACE, *options])
     print(f"Wireshark is starting, process {process}.")
     return 0
 
@@ -41,8 +41,8 @@ def preferences(words: list[str]) -> list[str]:
     return options
 
 
-def find() -> str:
-    """The program wireshark, one whose extcap folders hold our launcher. Raises CaptureError."""
+def find() -> list[str]:
+    """The command of a Wireshark whose extcap folders hold our launcher, with our profile. Raises CaptureError."""
     if not wiresharks.has_display():
         raise CaptureError("there is no display to open a window on: capture with 'tshark -i usbip-remote' instead")
     problem = ""
@@ -54,7 +54,7 @@ def find() -> str:
         path = next((path for path in launchers if os.path.lexists(path)), None)
         finding = launcher_check.file_problem(path) if path else None
         if path and finding is None:
-            return program
+            return [program, *profile.arguments(each.configuration)]
         reason = finding.text if finding else f"our launcher is not in {each.personal}"
         remedy = finding.remedy if finding else launcher_check.install_remedy()
         problem = problem or f"{each} does not know {INTERFACE}: {reason}; {remedy}"

@@ -32,7 +32,7 @@ def test_there_and_back(kind: str, machine: Machine, folder: Path, capsys: pytes
         machine.wireshark(kind)
     for _ in range(2):
         assert main(["--profile"]) == 0
-        assert names(folder) == {*profile.FILES, profile.MARKS}
+        assert names(folder) == {*profile.FILES, profile.MARKS, "recent"}
         assert f"Wrote the profile {folder}." in capsys.readouterr().out
     assert main(["--profile", "remove"]) == 0
     assert capsys.readouterr().out == f"Removed the profile {folder}.\n"
@@ -79,12 +79,12 @@ def test_a_link_and_a_file_of_that_name_stay(tmp_path: Path) -> None:
         with pytest.raises(CaptureError, match="not ours"):
             profile.install(tmp_path / name)
         assert profile.remove(tmp_path / name) == []
-    assert names(tmp_path / "real") == {*profile.FILES, profile.MARKS}
+    assert names(tmp_path / "real") == {*profile.FILES, profile.MARKS, "recent"}
 
 
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     profile.install(tmp_path)
-    assert names(tmp_path) == {*profile.FILES, profile.MARKS}
+    assert names(tmp_path) == {*profile.FILES, profile.MARKS, "recent"}
 
 
 def test_changed_files_stay_and_are_told(tmp_path: Path) -> None:

@@ -49,6 +49,14 @@ def test_the_command(
     assert "Wireshark is starting" in capsys.readouterr().out
 
 
+def test_our_profile_is_used_where_it_is_installed(machine: Machine) -> None:
+    assert main(["--profile"]) == 0
+    assert main(["--wireshark", "pi"]) == 0
+    started = machine.home / "started"
+    wait_until("the program ran", started.exists)
+    assert started.read_text().splitlines()[:3] == ["-C", "USB-IP", "-k"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
