@@ -191,6 +191,12 @@ class _Events(ProbeEvents):
         self._messages.put(_IMPORTED)
 
     def product(self, info: DeviceInfo, name: str) -> None:
+        self._remember(info, name=name)
+
+    def serial(self, info: DeviceInfo, number: str) -> None:
+        self._remember(info, serial=number)
+
+    def _remember(self, info: DeviceInfo, name: str = "", serial: str = "") -> None:
         if self._server.host == DEMO:
             return
         from usbip_capture.discovery import memory
@@ -199,7 +205,7 @@ class _Events(ProbeEvents):
 
         def remember() -> None:
             memory.remember_server(server.host, server.port)
-            memory.remember_product(server.host, server.port, info.busid, vid_pid, name)
+            memory.remember_product(server.host, server.port, info.busid, vid_pid, name, serial)
 
         # On a thread: a disk that is busy must not hold up the device.
         threading.Thread(target=remember, name="usbip-memory", daemon=True).start()

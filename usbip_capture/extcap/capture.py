@@ -276,10 +276,11 @@ class CaptureProcess:
     def _session(self, choices: Choices) -> ProbeGroup:
         server = Server.parse(choices.host.strip(), choices.port)
         settings = ProbeSettings(choices.descriptors, choices.listen_in, choices.reconnect)
-        log.info("capturing %s %s, %s", server, choices.device, settings)
+        devices = choices.devices or choices.device
+        log.info("capturing %s %s, %s", server, devices, settings)
         self._duration = choices.duration
         events = CaptureEvents(server, self._toolbar.state, lambda: self._messages.put(_STARTED))
-        return ProbeGroup(server, choices.device, settings, events)
+        return ProbeGroup(server, devices, settings, events)
 
     def _on_end(self, reason: str) -> None:
         log.info("the capture's output ended: %s", reason)
