@@ -79,6 +79,7 @@ class CaptureProcess:
         if self._group is not None:
             self._group.stop()
         worker.join(_RELEASE_TIMEOUT)
+        self._toolbar.ended()
         return self._close() or (self._missing() if self.stopped else self._sentence)
 
     def quit(self) -> None:

@@ -82,6 +82,8 @@ def _values(number: int, option: Option, choices: tuple[tuple[str, str], ...]) -
         lines.append(sentence("value", arg=number, value="", display=_NONE_KNOWN, enabled="false"))
     for value, display in choices:
         chosen = {"default": "true"} if value == option.default else {}
+        if option.kind == MULTICHECK:  # Wireshark 4.0 takes one that is not enabled for one that nobody may check
+            chosen["enabled"] = "true"
         lines.append(sentence("value", arg=number, value=value, display=display, **chosen))
     return lines
 
