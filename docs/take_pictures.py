@@ -5,6 +5,7 @@ python docs/take_pictures.py [FOLDER]
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,8 @@ from tests.programs.wireshark_window import Window, wireshark
 from tests.waiting import wait_until
 from usbip_capture.demo.device import DemoServer
 from usbip_capture.installation import profile
+from usbip_capture.servers import memory
+from usbip_capture.servers.known import KnownDevice
 
 SERVER = {"USBIP_CAPTURE_SERVERS": "bench-pi=127.0.0.1"}
 HOST = ["-o", "extcap.usbip_remote.host:127.0.0.1", "-o", "extcap.usbip_remote.device:1-1"]
@@ -34,16 +37,20 @@ def take(window: Window, target: Path, width: int = 960, height: int = 768, x: i
 
 
 def dialog(folder: Path, home: Path) -> None:
-    """The options, with the list of devices open after Reload."""
-    with wireshark(home, "-i", "usbip-remote", *HOST, **SERVER) as window:
+    """The options, with four equal boards of which two are checked."""
+    os.environ["XDG_CACHE_HOME"] = str(home / ".cache")
+    boards = [KnownDevice(f"1-1.{n}", "303a:4004", "Bench board", serial=f"A00{n}") for n in (1, 2, 3, 4)]
+    memory.remember_server("bench-pi", 3240)
+    memory.remember_devices("bench-pi", 3240, boards)
+    settings = home / ".config/wireshark"
+    settings.mkdir(parents=True)
+    chosen = {"host": "bench-pi", "devices": "1-1.2,1-1.3"}
+    lines = [f"extcap.usbip_remote.{name}: {value}\n" for name, value in chosen.items()]
+    (settings / "preferences").write_text("".join(lines))
+    with wireshark(home, "-i", "usbip-remote") as window:
         x, y = window.open_dialog()
-        time.sleep(1)
-        window.click((x + places.RELOAD[0], y + places.RELOAD[1]))
-        cache = home / ".cache/usbip-capture/servers"
-        wait_until("the listing", lambda: cache.exists() and "1209:0001" in cache.read_text())
-        time.sleep(1)
-        window.click((x + places.DEVICE[0], y + places.DEVICE[1]))
         take(window, folder / "dialog.png", 600, 380, x, y)
+    del os.environ["XDG_CACHE_HOME"]
 
 
 def log_tab(folder: Path, home: Path) -> None:

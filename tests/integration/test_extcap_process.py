@@ -118,6 +118,9 @@ def test_several_devices_into_one_capture(extcap: Path, tmp_path: Path) -> None:
         interfaces = {r.interface.name: r.interface.description for r in read_capture(target)}
         assert sorted(interfaces) == ["usbip0", "usbip1"]
         assert sorted(d.split()[2] for d in interfaces.values()) == sorted(busids)
+    code, _, err = run(extcap, *where, "--device", "9-9", "--devices", "1-2,1-1")  # those that are checked count
+    assert (code, err) == (0, "")
+    assert {r.interface.name for r in read_capture(target)} == {"usbip0", "usbip1"}
     code, _, err = run(extcap, *where, "--device", "1-1,9-9")
     assert code == 1
     assert_sentence(err, "9-9")
@@ -146,7 +149,8 @@ def test_a_server_that_was_used_is_an_interface_from_then_on(
     name = f"usbip-127.0.0.1-{port}"
     assert f"{{value={name}}}" in out
     config = [str(extcap), "--extcap-config", "--extcap-interface", name]
-    assert "1209:0001   Demo device" in subprocess.run(config, capture_output=True, text=True, check=True).stdout
+    told = f"1209:0001   Demo device   {demo.DESCRIPTORS.strings[2]}"
+    assert told in subprocess.run(config, capture_output=True, text=True, check=True).stdout
     command = [str(extcap), "--capture", "--extcap-interface", name, "--count", "4", "--fifo", target]
     assert subprocess.run(command, check=False, timeout=60).returncode == 0
     other = subprocess.run([*command, "--host", "elsewhere"], capture_output=True, text=True, check=False, timeout=60)

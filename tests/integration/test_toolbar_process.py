@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,9 @@ def test_a_capture_with_its_toolbar(extcap: Path, window: Window, tmp_path: Path
         window.raw(b"Q\0\0\0")
         assert process.wait(20) == 0
         assert process.communicate()[1] == b""
+    wait_until("the device's state is no longer shown", lambda: window.texts(DEVICE, SET)[-1] == "")
+    assert [text for text in window.texts(LOG, ADD) if "usbip_capture" in text or "INFO" in text] == []
+    assert any(re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3} mark 1\n", text) for text in window.texts(LOG, ADD))
     marks = [r.interface.name for r in read_capture(target) if any("mark" in c for c in r.comments)]
     assert len(marks) == 2
     assert marks[0] == "usbip0"

@@ -28,6 +28,8 @@ LISTEN, LOG, MARK, DROP = (403, 106), (648, 106), (820, 106), (906, 106)
 _GEAR_X, _ROW_X = 137, 650
 # Places in the options dialog, from its corner.
 HOST, DEVICE, RELOAD, SAVE = (310, 61), (310, 123), (503, 123), (376, 357)
+# The check boxes of several devices there, and how far apart they are.
+FIRST_CHECK, CHECK_HEIGHT = (162, 152), 17
 # On its tab Log.
 LOG_TAB, FIRST_CHOICE = (242, 26), (345, 61)
 # In the toolbar's log window, from its corner, and the colour of what its text box has found.

@@ -5,13 +5,16 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.scripted_server import ScriptedServer, answer_import
 from tests.programs.extcap_launcher import ROOT, render_launcher, wireshark_environment
-from usbip_capture.demo.device import DemoServer
+from usbip_capture.demo.device import INFO, DemoDevice, DemoServer
+from usbip_capture.server.exporter import Server
 
 pytestmark = [
     pytest.mark.wireshark,
@@ -55,7 +58,19 @@ def test_link_type(environment: dict[str, str]) -> None:
 
 def test_preferences_have_their_fixed_names(environment: dict[str, str]) -> None:
     shown = tshark(environment, "-G", "currentprefs").stdout
-    names = ["host", "port", "device", "mode", "descriptors", "listenin", "snaplen", "duration", "count", "reconnect"]
+    names = [
+        "host",
+        "port",
+        "device",
+        "devices",
+        "mode",
+        "descriptors",
+        "listenin",
+        "snaplen",
+        "duration",
+        "count",
+        "reconnect",
+    ]
     for name in [*names, "loglevel", "logfile"]:
         assert f"{PREFIX}{name}:" in shown
 
@@ -152,3 +167,21 @@ def test_a_library_that_does_not_load_does_not_hang_tshark(environment: dict[str
         render_launcher(tmp_path / folder, library)
     stderr = capture(environment, tmp_path / "out.pcapng", "duration:20", host="demo")
     assert "no_such_module" in stderr
+
+
+@pytest.mark.parametrize("where", ["usbip-remote", "usbip-pi"])
+def test_several_devices_by_a_preference(where: str, environment: dict[str, str], tmp_path: Path) -> None:
+    server = Server()
+    for number in (1, 2, 3):
+        info = replace(INFO, busid=f"1-{number}", devnum=10 + number)
+        server.add(info, partial(DemoDevice, info))
+    _, port = server.listen("127.0.0.1", 0)
+    environment["USBIP_CAPTURE_SERVERS"] = f"pi=127.0.0.1:{port}"
+    module, target = f"extcap.{where.replace('-', '_')}.", tmp_path / "out.pcapng"
+    host = ["-o", f"{module}host:127.0.0.1", "-o", f"{module}port:{port}"] if where == "usbip-remote" else []
+    chosen = ["-o", f"{module}devices:1-3,1-1"]
+    done = tshark(environment, "-i", where, *host, *chosen, "-a", "duration:2", "-w", str(target))
+    server.close()
+    assert target.exists(), done.stderr
+    names = fields(environment, target, "usb", "frame.interface_description")
+    assert sorted({row[0].split()[2] for row in names}) == ["1-1", "1-3"]

@@ -58,20 +58,24 @@ class ForwardedEvents(ProbeEvents):
 
     def imported(self, info: DeviceInfo) -> None:
         self._on_import()
-        self._remember(info, "")
+        self._remember(info)
 
     def product(self, info: DeviceInfo, name: str) -> None:
-        self._remember(info, name)
+        self._remember(info, name=name)
 
-    def _remember(self, info: DeviceInfo, name: str) -> None:
+    def serial(self, info: DeviceInfo, number: str) -> None:
+        self._remember(info, serial=number)
+
+    def _remember(self, info: DeviceInfo, name: str = "", serial: str = "") -> None:
         server = self._server
         if server.host == DEMO:
             return
 
         def remember() -> None:
-            if not name:
+            if not name and not serial:
                 memory.remember_server(server.host, server.port)
-            memory.remember_product(server.host, server.port, info.busid, "{:04x}:{:04x}".format(*info.vid_pid), name)
+            vid_pid = "{:04x}:{:04x}".format(*info.vid_pid)
+            memory.remember_product(server.host, server.port, info.busid, vid_pid, name, serial)
 
         # On a thread: a disk that is busy, or another program with the lock, must not hold up the device.
         try:

@@ -68,6 +68,7 @@ class CaptureProcess:
             self.misused = isinstance(error, LocalProtocolError)
             return str(error)
         self._session.wait()
+        self._toolbar.ended()
         self.stopped = self._session.ended_by != BY_SOURCE
         self._report()
         return self._sentence()
@@ -152,7 +153,9 @@ class CaptureProcess:
             raise LocalProtocolError(f"the capture filter cannot be understood: {wrong}")
         named = relay is None and choices.host.strip()
         server = ServerAddress.parse(choices.host.strip(), choices.port) if named else None
-        settings = CaptureSettings(choices, server, choices.device, capture_filter, relay, connecting_counts=True)
+        settings = CaptureSettings(
+            choices, server, choices.devices or choices.device, capture_filter, relay, connecting_counts=True
+        )
         logs.start(choices, self._toolbar.log_handler())
         self._toolbar.clients.relaying = choices.mode == RELAY
         self._log_window.with_source = choices.syslog == LOG_LISTEN

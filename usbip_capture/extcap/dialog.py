@@ -5,10 +5,13 @@ Ref: Wireshark 4.0, doc/extcap.adoc; extcap_parser.c, ui/qt/extcap_argument.cpp 
 
 from __future__ import annotations
 
+from usbip_capture.errors import LocalProtocolError
 from usbip_capture.extcap.argv import value_of
 from usbip_capture.extcap.sentences import sentence
-from usbip_capture.options.option import BOOLEAN, FILESELECT, SELECTOR, Option
+from usbip_capture.net.address import DEFAULT_PORT, parse_address
+from usbip_capture.options.option import BOOLEAN, FILESELECT, MULTICHECK, SELECTOR, Option
 from usbip_capture.options.table import INTERFACE, OPTIONS
+from usbip_capture.servers.configuration import named
 from usbip_capture.servers.known import KnownDevice, KnownServer, find_interface, read_cache
 
 #: Options that a server's own interface does not have: they are fixed there.
@@ -17,6 +20,10 @@ FIXED = ("host", "port")
 OF_RELAY = ("snaplen", "duration", "count", "record-unlinks", "log-level", "log-file")
 #: Seconds that Reload may take: Wireshark's window stands still meanwhile.
 _RELOAD_TIMEOUT = 1.0
+#: In the place of check boxes, which no button reloads.
+_NONE_KNOWN = "(none known yet: Reload, Save, open this again)"
+#: Characters of a product or serial number that are shown: a device may have names that are wider than the screen.
+_SHOWN = 48
 
 
 def answer(argv: list[str]) -> list[str]:
@@ -27,11 +34,15 @@ def answer(argv: list[str]) -> list[str]:
     if reload is not None:
         return _reloaded(argv, reload, server)
     lines = []
+    listed: _Listed | None = None
     relayed = name != INTERFACE and server is None
     for number, option in enumerate(OPTIONS):
         if option.name in OF_RELAY if relayed else server is None or option.name not in FIXED:
             lines.append(_argument(number, option))
-            choices = _devices(option, name, server) if option.reload else option.choices
+            choices = option.choices
+            if _is_listed(option):
+                listed = listed or _Listed(name, server)
+                choices = listed.choices(option)
             lines += _values(number, option, choices)
     return lines
 
@@ -67,8 +78,12 @@ def _argument(number: int, option: Option) -> str:
 
 def _values(number: int, option: Option, choices: tuple[tuple[str, str], ...]) -> list[str]:
     lines = []
+    if not choices and option.kind == MULTICHECK:
+        lines.append(sentence("value", arg=number, value="", display=_NONE_KNOWN, enabled="false"))
     for value, display in choices:
         chosen = {"default": "true"} if value == option.default else {}
+        if option.kind == MULTICHECK:  # Wireshark 4.0 takes one that is not enabled for one that nobody may check
+            chosen["enabled"] = "true"
         lines.append(sentence("value", arg=number, value=value, display=display, **chosen))
     return lines
 
@@ -76,31 +91,63 @@ def _values(number: int, option: Option, choices: tuple[tuple[str, str], ...]) -
 # -- devices
 
 
-def _devices(option: Option, interface: str, server: KnownServer | None) -> tuple[tuple[str, str], ...]:
-    """The last listing, and what is chosen now, which the dialog would drop if it were not there."""
-    from usbip_capture.extcap.preferences import stored
+class _Listed:
+    """The devices to choose from: the last listing, and what is stored, which the dialog would drop otherwise."""
 
-    if server is not None:
-        keys = [(server.host, server.port)]
-    else:
-        ports = stored(interface, "port") or ["3240"]
-        keys = [(host, int(port)) for host in stored(interface, "host") for port in ports if port.isdigit()]
-    listings = read_cache().devices
-    devices = [device for key in keys for device in listings.get(key, [])]
-    return _with_chosen(option, devices, stored(interface, option.preference))
+    def __init__(self, interface: str, server: KnownServer | None) -> None:
+        from usbip_capture.extcap.preferences import stored
+
+        self._stored = stored(interface, ("host", "port", *(o.preference for o in OPTIONS if _is_listed(o))))
+        if server is not None:
+            keys = [(server.host, server.port)]
+        else:
+            ports = [port for port in self._stored["port"] or ["3240"] if port.isascii() and port.isdigit()]
+            keys = [_key(host, int(port)) for host in self._stored["host"] for port in ports]
+        listings = read_cache().devices
+        self._devices = [device for key in dict.fromkeys(keys) for device in listings.get(key, [])]
+
+    def choices(self, option: Option) -> tuple[tuple[str, str], ...]:
+        """Value and display of each."""
+        chosen = self._stored[option.preference]
+        if option.kind == MULTICHECK:
+            chosen = [part.strip() for text in chosen for part in text.split(",")]
+        return _with_chosen(option, self._devices, chosen)
+
+
+def _is_listed(option: Option) -> bool:
+    return option.reload or option.kind == MULTICHECK
+
+
+def _key(host: str, port: int) -> tuple[str, int]:
+    """Where the cache has the server that is called so: as `Server.parse` reads it. Raises nothing."""
+    if (own := named(host)) is not None:
+        return own[0], own[1] if own[1] and port == DEFAULT_PORT else port
+    try:
+        name, port = parse_address(host, port)
+    except LocalProtocolError:
+        return host, port
+    own = named(name)
+    return own[0] if own else name, port
 
 
 def _with_chosen(option: Option, devices: list[KnownDevice], chosen: list[str]) -> tuple[tuple[str, str], ...]:
-    choices = list(option.choices)
-    choices += [(device.busid, _display(device)) for device in devices]
+    choices = dict(option.choices)
+    for device in devices:
+        choices.setdefault(device.busid, _display(device))
     for value in chosen:
-        if value and all(value != known for known, _ in choices):
-            choices.append((value, f"{value} (chosen before)"))
-    return tuple(choices)
+        if value:
+            choices.setdefault(value, f"{value} (chosen before)")
+    return tuple(choices.items())
 
 
 def _display(device: KnownDevice) -> str:
-    return "   ".join(filter(None, (device.busid, device.vid_pid, device.name, device.serial)))
+    """What tells a device from others: those of one kind differ in their serial numbers."""
+    parts = device.busid, device.vid_pid, _short(device.name or device.kind), _short(device.serial)
+    return "   ".join(part for part in parts if part)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def _reloaded(argv: list[str], name: str, server: KnownServer | None) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 
+from usbip_capture.demo.device import DESCRIPTORS
 from usbip_capture.errors import UsbipError
 from usbip_capture.net.address import DEFAULT_PORT
 from usbip_capture.servers.address import DEMO, ServerAddress
@@ -14,7 +15,10 @@ from usbip_capture.usb.names import device_name
 
 
 def list_devices(host: str, port: str, timeout: float) -> tuple[list[KnownDevice], str]:
-    """The devices, and a sentence if they could not be had within `timeout` seconds, name resolution included."""
+    """The devices, and a sentence if they could not be had within `timeout` seconds, name resolution included.
+
+    Products and serial numbers are those of earlier imports: to ask a device for them is to take it from its user.
+    """
     answers: queue.SimpleQueue[tuple[list[KnownDevice], str]] = queue.SimpleQueue()
     if not host.strip():
         return [], "give the server's name first, then Reload"
@@ -36,13 +40,20 @@ def _ask(host: str, port: int, timeout: float) -> tuple[list[KnownDevice], str]:
         return [], str(error)
     except Exception as error:  # noqa: BLE001  an exception would hide all interfaces
         return [], f"{host} cannot be asked: {error}"
-    before = {(d.busid, d.vid_pid): d for d in read_cache().devices.get((server.host, server.port), [])}
-    devices = []
-    for info in infos:
-        vid_pid = "{:04x}:{:04x}".format(*info.vid_pid)
-        known = before.get((info.busid, vid_pid), KnownDevice(info.busid, vid_pid))
-        devices.append(KnownDevice(info.busid, vid_pid, known.name or device_name(info), serial=known.serial))
-    if server.host != DEMO:
+    devices = [KnownDevice(info.busid, "{:04x}:{:04x}".format(*info.vid_pid), kind=device_name(info)) for info in infos]
+    if server.host == DEMO:
+        _, devices[0].name, devices[0].serial = DESCRIPTORS.strings[:3]
+    else:
+        _name(devices, read_cache().devices.get((server.host, server.port), []))
         remember_server(server.host, server.port)
         remember_devices(server.host, server.port, devices)
     return devices, "" if devices else f"{server} exports no device now"
+
+
+def _name(devices: list[KnownDevice], before: list[KnownDevice]) -> None:
+    """Give the devices the products and serial numbers that were known before, whether or not the cache is writable."""
+    known = {(device.busid, device.vid_pid): device for device in before}
+    for device in devices:
+        same = known.get((device.busid, device.vid_pid))
+        if same is not None:
+            device.name, device.serial = same.name, same.serial

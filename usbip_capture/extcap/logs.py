@@ -22,24 +22,33 @@ class _Line(logging.Formatter):
         return one_line(super().formatMessage(record))
 
 
+class _Sentence(_Line):
+    """A record for a person: its time, what is told, and that it is a warning or worse."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        level = f"{record.levelname.capitalize()}: " if record.levelno >= logging.WARNING else ""
+        return one_line(f"{record.asctime}.{int(record.msecs):03d} {level}{record.message}")
+
+
 _LINE = _Line(_FORMAT, "%H:%M:%S")
+_SENTENCE = _Sentence("%(asctime)s", "%H:%M:%S")
 
 
 def start(choices: Choices, window: logging.Handler) -> None:
-    """Log into the window, and into the file if there is to be one. Raises CaptureError."""
-    handlers: list[logging.Handler] = [window]
+    """Log into the window, for people, and with levels and modules into a file if there is one. Raises CaptureError."""
+    window.setFormatter(_SENTENCE)
+    handlers = [window]
     if choices.log_file:
         try:
-            handlers.append(
-                logging.StreamHandler(os.fdopen(open_private(choices.log_file, append=True), "a", encoding="utf-8"))
-            )
+            file = logging.StreamHandler(os.fdopen(open_private(choices.log_file, append=True), "a", encoding="utf-8"))
+            file.setFormatter(_LINE)
+            handlers.append(file)
         except OSError as error:
             reason = f"{error.strerror}: choose another place" if error.strerror else str(error)
             raise CaptureError(f"the log file {choices.log_file} cannot be written: {reason}") from error
     root = logging.getLogger("usbip_capture")
     root.addHandler(_Terminal(logging.WARNING))
     for handler in handlers:
-        handler.setFormatter(_LINE)
         root.addHandler(handler)
     root.setLevel(choices.log_level.upper())
     log.info("usbip-extcap on Python %s, %s", sys.version.split()[0], sys.platform)

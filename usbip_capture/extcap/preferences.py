@@ -8,11 +8,11 @@ _FILES = ("preferences", "extcap.cfg")
 _MAX_BYTES = 4 << 20
 
 
-def stored(interface: str, preference: str) -> list[str]:
-    """Each value of a preference, the default profile's first. Never raises."""
+def stored(interface: str, preferences: tuple[str, ...]) -> dict[str, list[str]]:
+    """Each value of some preferences, the default profile's first. Never raises."""
     module = "".join(c if c.isalnum() else "_" for c in interface.lower())
-    key = f"\nextcap.{module}.{preference}:".encode()
-    found: list[str] = []
+    keys = {preference: f"\nextcap.{module}.{preference}:".encode() for preference in preferences}
+    found: dict[str, list[str]] = {preference: [] for preference in preferences}
     for folder in _profiles():
         for name in _FILES:
             try:
@@ -20,10 +20,11 @@ def stored(interface: str, preference: str) -> list[str]:
                     text = b"\n" + file.read(_MAX_BYTES)
             except OSError:
                 continue
-            for part in text.split(key)[1:]:
-                value = part.partition(b"\n")[0].decode("utf-8", "replace").strip()
-                if value and value not in found:
-                    found.append(value)
+            for preference, key in keys.items():
+                for part in text.split(key)[1:]:
+                    value = part.partition(b"\n")[0].decode("utf-8", "replace").strip()
+                    if value and value not in found[preference]:
+                        found[preference].append(value)
     return found
 
 

@@ -90,6 +90,7 @@ class Toolbar:
         self._marks = 0
         self._states: dict[object, str] = {}
         self._said = ""
+        self._over = False
         self._listening = "all"
         self.clients = ClientList(self.send)
 
@@ -104,6 +105,14 @@ class Toolbar:
         """What a session is doing now; those of several are shown side by side."""
         self._states[session] = text
         self._show_state()
+
+    def ended(self) -> None:
+        """The capture is over: nothing that it showed is true any more. Waits for nothing."""
+        with self._lock:
+            self._over = True
+        self._show_state()
+        self.clients.tell({}, "")
+        self.clients.show()
 
     def log_handler(self) -> logging.Handler:
         """A handler that writes into the log window."""
@@ -164,7 +173,8 @@ class Toolbar:
     def _tick(self) -> None:
         self._open()
         self._show_state()
-        self.clients.show()
+        if not self._over:
+            self.clients.show()
         writer = self._capture.writer
         if self.clients.hint:
             self.send(0, STATUSBAR, self.clients.hint)
@@ -189,7 +199,7 @@ class Toolbar:
         self.send(DROP, DISABLE)
 
     def _show_state(self) -> None:
-        text = "; ".join(self._states.values())
+        text = "" if self._over else "; ".join(self._states.values())
         if text != self._said and self.send(DEVICE, SET, text):
             self._said = text
 

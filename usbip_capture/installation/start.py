@@ -27,7 +27,10 @@ def run(words: list[str]) -> int:
 
 
 def preferences(words: list[str]) -> list[str]:
-    """`-o NAME:VALUE` for the host, and for port and device where they are given. Raises LocalProtocolError."""
+    """`-o NAME:VALUE` for the host, and for port and device where they are given. Raises LocalProtocolError.
+
+    A device that is given is the only one: those that are stored as `devices` would win over it.
+    """
     if not 1 <= len(words) <= 2:
         raise LocalProtocolError("give --wireshark a host, and perhaps a device: --wireshark pi 1-1.2")
     host, port = parse_address(words[0])
@@ -35,7 +38,7 @@ def preferences(words: list[str]) -> list[str]:
     options = []
     for option in OPTIONS:
         text = values.get(option.name, "")
-        if text:
+        if text or (option.name == "devices" and values["device"]):
             option.parse(text)
             options += ["-o", f"extcap.{INTERFACE.replace('-', '_')}.{option.name.replace('-', '')}:{text}"]
     return options

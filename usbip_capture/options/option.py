@@ -15,6 +15,7 @@ UNSIGNED = "unsigned"
 DOUBLE = "double"
 BOOLEAN = "boolean"
 SELECTOR = "selector"
+MULTICHECK = "multicheck"
 FILESELECT = "fileselect"
 
 _ON = ("on", "true", "yes", "1")

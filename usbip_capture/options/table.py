@@ -7,7 +7,7 @@ Ref: Wireshark 4.0, doc/extcap.adoc and extcap_parser.c (types and parameters of
 
 from __future__ import annotations
 
-from usbip_capture.options.option import BOOLEAN, DOUBLE, FILESELECT, SELECTOR, STRING, UNSIGNED, Option
+from usbip_capture.options.option import BOOLEAN, DOUBLE, FILESELECT, MULTICHECK, SELECTOR, STRING, UNSIGNED, Option
 
 #: The Wireshark interface that is always there.
 INTERFACE = "usbip-remote"
@@ -56,6 +56,17 @@ OPTIONS = (
         "comma-separated list",
         choices=(("auto", "The only device that is exported"), ("all", "All devices")),
         reload=True,
+    ),
+    Option(
+        "devices",
+        MULTICHECK,
+        "",
+        "Several devices",
+        "Several devices, instead of the one above, each on an interface of its own: a comma-separated list as of "
+        "--device, or all; empty: what --device says",
+        group=SERVER,
+        validation=rf"^\s*{_DEVICE}(\s*,\s*{_DEVICE})*\s*$",
+        expects="busids such as 1-1.2, VID:PID such as 303a:4004 or serial=NUMBER, separated by commas, or all",
     ),
     Option(
         "mode",
@@ -246,6 +257,7 @@ class Choices:
     host: str
     port: int
     device: str
+    devices: str
     mode: str
     descriptors: bool
     listen_in: bool

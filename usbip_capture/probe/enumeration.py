@@ -28,12 +28,22 @@ _OPTIONAL_TIMEOUT_MS = 1000
 
 
 class Enumeration:
-    """One pass over a device. `dev` is PyUSB's view of it, `handle` ours; `on_product` is told its name, once."""
+    """One pass over a device. `dev` is PyUSB's view of it, `handle` ours.
 
-    def __init__(self, dev: usb.core.Device, handle: DeviceHandle, on_product: Callable[[str], None]) -> None:
+    on_product, on_serial: get what it calls itself and its serial number, each once, if it has them.
+    """
+
+    def __init__(
+        self,
+        dev: usb.core.Device,
+        handle: DeviceHandle,
+        on_product: Callable[[str], None],
+        on_serial: Callable[[str], None],
+    ) -> None:
         self._dev = dev
         self._handle = handle
         self._on_product = on_product
+        self._on_serial = on_serial
         self._unanswered = 0
 
     def describe(self) -> None:
@@ -90,6 +100,8 @@ class Enumeration:
             raw = self._optional(requests.DT_STRING, index, langid, 255, f"string {index}")
             if index == self._dev.iProduct:
                 self._on_product(parse_string(raw))
+            if index == self._dev.iSerialNumber:
+                self._on_serial(parse_string(raw))
 
     def _read_report_descriptor(self, interface: InterfaceDescriptor) -> None:
         hid = interface.hid

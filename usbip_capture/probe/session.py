@@ -158,12 +158,15 @@ class ProbeSession:
             channel.product(name)
             self._events.product(info, name)
 
+        def on_serial(number: str) -> None:
+            self._events.serial(info, number)
+
         source = ImportedSource(device)
         handle = source.handle()
         channel.label = ENUMERATION_LABEL
         try:
             with sensible(info):
-                enumeration = Enumeration(usb.core.find(backend=UsbipBackend(source)), handle, on_product)
+                enumeration = Enumeration(usb.core.find(backend=UsbipBackend(source)), handle, on_product, on_serial)
                 if self._settings.descriptors:
                     enumeration.describe()
                 problem = enumeration.configure()

@@ -29,6 +29,9 @@ class ProbeEvents:
     def product(self, info: DeviceInfo, name: str) -> None:
         """A device was asked what it calls itself."""
 
+    def serial(self, info: DeviceInfo, number: str) -> None:
+        """A device was asked for its serial number."""
+
     def observe(self, device: Device) -> Device:
         """The device that a session is to use instead of `device`, such as one around it."""
         return device

@@ -56,16 +56,22 @@ class KnownServer:
 
 
 class KnownDevice:
-    """A device as it was last seen on a server; name and serial number are empty if nobody knows them."""
+    """A device as it was last seen on a server.
 
-    __slots__ = ("busid", "name", "seen", "serial", "vid_pid")
+    name and serial: what it calls itself and its serial number, empty if nobody has asked it. kind: its classes.
+    """
 
-    def __init__(self, busid: str, vid_pid: str, name: str = "", seen: int = 0, serial: str = "") -> None:
+    __slots__ = ("busid", "kind", "name", "seen", "serial", "vid_pid")
+
+    def __init__(
+        self, busid: str, vid_pid: str, name: str = "", seen: int = 0, serial: str = "", kind: str = ""
+    ) -> None:
         self.busid = busid
         self.vid_pid = vid_pid
         self.name = name
         self.seen = seen
         self.serial = serial
+        self.kind = kind
 
 
 class Cache:
@@ -109,8 +115,8 @@ def read_cache() -> Cache:
         elif kind == "device":
             busid, _, vid_pid = first.partition(" ")
             cache.devices.setdefault(key, []).append(KnownDevice(busid, vid_pid, second, int(seen)))
-        elif kind == "serial" and cache.devices.get(key):  # of the device before it; older versions pass over it
-            cache.devices[key][-1].serial = second
+        elif kind in ("serial", "kind") and cache.devices.get(key):  # of the device before it, unknown to old versions
+            setattr(cache.devices[key][-1], kind, second)
     return cache
 
 

@@ -65,6 +65,7 @@ def remember_devices(host: str, port: int, devices: Sequence[KnownDevice]) -> No
             known = before.get((device.busid, device.vid_pid), device)
             device.name = clean(device.name or known.name)
             device.serial = clean(device.serial or known.serial)
+            device.kind = clean(device.kind or known.kind)
             device.seen = int(time.time())
         listed = {device.busid for device in devices}
         away = [
@@ -87,7 +88,7 @@ def remember_product(host: str, port: int, busid: str, vid_pid: str, name: str =
             devices.remove(before)
         same = before if before is not None and before.vid_pid == vid_pid else KnownDevice(busid, vid_pid)
         kept = clean(name) or same.name, int(time.time()), clean(serial) or same.serial
-        devices.append(KnownDevice(busid, vid_pid, *kept))
+        devices.append(KnownDevice(busid, vid_pid, *kept, same.kind))
         del devices[:-MAX_DEVICES]
 
     _change(change)
@@ -162,8 +163,9 @@ def _write(cache: Cache) -> None:
         for device in cache.devices.get((server.host, server.port), []):
             first = f"{clean(device.busid).replace(' ', '-')} {clean(device.vid_pid)}"
             known = [_line("device", server.host, server.port, first, device.name, device.seen)]
-            if device.serial:
-                known.append(_line("serial", server.host, server.port, first, device.serial, device.seen))
+            for kind, text in (("serial", device.serial), ("kind", device.kind)):
+                if text:
+                    known.append(_line(kind, server.host, server.port, first, text, device.seen))
             size += sum(len(line.encode()) + 1 for line in known)
             if size <= MAX_BYTES:
                 lines += known

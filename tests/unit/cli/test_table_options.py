@@ -14,7 +14,7 @@ from usbip_capture.options.parsing import subparsers
 from usbip_capture.options.table import OPTIONS, Choices
 
 #: What the command has in its own way: HOST, DEVICE, --syslog as a switch; and the log file, which it has not.
-OWN = ("host", "port", "device", "syslog", "log-level", "log-file")
+OWN = ("host", "port", "device", "devices", "syslog", "log-level", "log-file")
 SHARED = [option for option in OPTIONS if option.name not in OWN]
 
 

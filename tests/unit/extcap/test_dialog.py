@@ -27,10 +27,20 @@ def fields(line: str) -> dict[str, str]:
     return dict(re.findall(r"\{([a-z]+)=([^{}]*)\}", line))
 
 
-def devices(lines: list[str]) -> list[str]:
-    number = next(index for index, option in enumerate(OPTIONS) if option.name == "device")
-    values = [fields(line) for line in lines if line.startswith("value ")]
-    return [value["value"] for value in values if value["arg"] == str(number)]
+def values(lines: list[str], name: str = "device") -> list[dict[str, str]]:
+    number = next(index for index, option in enumerate(OPTIONS) if option.name == name)
+    found = [fields(line) for line in lines if line.startswith("value ")]
+    return [value for value in found if value["arg"] == str(number)]
+
+
+def devices(lines: list[str], name: str = "device") -> list[str]:
+    return [value["value"] for value in values(lines, name)]
+
+
+def store(home: Path, text: str) -> None:
+    folder = home / "config/wireshark"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "preferences").write_text(text)
 
 
 def test_a_servers_own_interface_has_no_host() -> None:
@@ -88,7 +98,7 @@ def test_reload_asks_the_server_and_remembers(home: Path) -> None:
         server.close()
     assert all(line.startswith("value ") for line in lines)
     assert devices(lines) == ["auto", "all", "1-1", "5-5"]
-    assert "1209:0001" in lines[2]
+    assert fields(lines[2])["display"] == "1-1   1209:0001   CDC serial + HID + vendor-specific"
     assert [device.busid for device in read_cache().devices["127.0.0.1", port]] == ["1-1"]
 
 
@@ -125,3 +135,81 @@ def test_reload_without_a_server(options: list[str], words: str) -> None:
 def test_other_options_have_nothing_to_reload() -> None:
     asked = ["--extcap-config", "--extcap-interface", "usbip-remote", "--extcap-reload-option", "port"]
     assert dialog.answer(asked) == []
+
+
+BOARDS = [KnownDevice(f"1-1.{n}", "303a:4004", "Bench board", serial=f"A00{n}") for n in (1, 2)]
+
+
+def test_equal_boards_are_told_apart_by_their_serial_numbers() -> None:
+    memory.remember_server("pi", 3240)
+    memory.remember_devices("pi", 3240, BOARDS)
+    lines = dialog.answer(["--extcap-interface", "usbip-pi"])
+    for name, first in (("device", 2), ("devices", 0)):
+        assert [value["display"] for value in values(lines, name)][first:] == [
+            "1-1.1   303a:4004   Bench board   A001",
+            "1-1.2   303a:4004   Bench board   A002",
+        ]
+
+
+def test_reload_keeps_and_shows_what_an_import_has_found_out() -> None:
+    server = DemoServer()
+    _, port = server.listen("127.0.0.1", 0)
+    memory.remember_server("127.0.0.1", port)
+    memory.remember_product("127.0.0.1", port, "1-1", "1209:0001", "A name", "S-17")
+    try:
+        lines = reload("--host", "127.0.0.1", "--port", str(port))
+    finally:
+        server.close()
+    assert fields(lines[2])["display"] == "1-1   1209:0001   A name   S-17"
+    (device,) = read_cache().devices["127.0.0.1", port]
+    assert (device.name, device.serial, device.kind) == ("A name", "S-17", "CDC serial + HID + vendor-specific")
+
+
+def test_reload_of_the_demo_has_its_product_and_serial_number() -> None:
+    assert fields(reload("--host", "demo")[2])["display"].startswith("1-1   1209:0001   Demo device   ")
+
+
+def test_what_a_stranger_calls_his_device_cannot_break_the_dialog() -> None:
+    evil = KnownDevice("1-1", "303a:4004", "x}{default=true} \x1b[2J\u202e" + "w" * 200, serial="}\n}{" + "s" * 200)
+    memory.remember_server("pi", 3240)
+    memory.remember_devices("pi", 3240, [evil])
+    lines = dialog.answer(["--extcap-interface", "usbip-pi"])
+    for line in lines:
+        assert line.isprintable()
+        assert re.fullmatch(r"\w+ (\{[a-z]+=[^{}]*\})+", line)
+    assert len(values(lines, "devices")[0]["display"]) < 130
+
+
+@pytest.mark.parametrize("text", ["pi", "pi:3240", " pi "])
+def test_the_list_is_found_however_the_server_was_written(text: str, home: Path) -> None:
+    memory.remember_server("pi", 3240)
+    memory.remember_devices("pi", 3240, BOARDS)
+    store(home, f"extcap.usbip_remote.host: {text}\n")
+    assert devices(dialog.answer(["--extcap-interface", "usbip-remote"]), "devices") == ["1-1.1", "1-1.2"]
+
+
+def test_the_list_is_found_for_a_name_of_the_configuration(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USBIP_CAPTURE_SERVERS", "bench=192.0.2.10:3241")
+    memory.remember_server("192.0.2.10", 3241)
+    memory.remember_devices("192.0.2.10", 3241, BOARDS)
+    store(home, "extcap.usbip_remote.host: bench\n")
+    assert devices(dialog.answer(["--extcap-interface", "usbip-remote"]), "devices") == ["1-1.1", "1-1.2"]
+
+
+@pytest.mark.parametrize(("interface", "module"), [("usbip-remote", "usbip_remote"), ("usbip-pi", "usbip_pi")])
+def test_each_of_several_chosen_devices_is_kept(interface: str, module: str, home: Path) -> None:
+    memory.remember_server("pi", 3240)
+    memory.remember_devices("pi", 3240, BOARDS)
+    store(home, f"extcap.usbip_remote.host: pi\nextcap.{module}.devices: 1-1.2, 9-9,serial=X,,\n")
+    lines = dialog.answer(["--extcap-interface", interface])
+    assert devices(lines, "devices") == ["1-1.1", "1-1.2", "9-9", "serial=X"]
+    # Wireshark 4.0 lets nobody check what is not enabled.
+    assert {value["enabled"] for value in values(lines, "devices")} == {"true"}
+    assert devices(lines) == ["auto", "all", "1-1.1", "1-1.2"]
+
+
+def test_where_no_device_is_known_the_list_says_what_to_do() -> None:
+    (value,) = values(dialog.answer(["--extcap-interface", "usbip-remote"]), "devices")
+    assert value["value"] == ""
+    assert value["enabled"] == "false"
+    assert "Reload, Save" in value["display"]

@@ -32,8 +32,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     ("words", "options"),
     [
         (["pi"], ["host:pi"]),
-        (["pi", "1-1.2"], ["host:pi", "device:1-1.2"]),
-        (["pi:3241", "303a:4004"], ["host:pi", "port:3241", "device:303a:4004"]),
+        (["pi", "1-1.2"], ["host:pi", "device:1-1.2", "devices:"]),
+        (["pi:3241", "303a:4004"], ["host:pi", "port:3241", "device:303a:4004", "devices:"]),
         (["[fe80::1%eth0]:99"], ["host:fe80::1%eth0", "port:99"]),
         (["2001:db8::1"], ["host:2001:db8::1"]),
     ],
