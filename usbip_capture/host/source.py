@@ -13,14 +13,14 @@ from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.device import Device
 from usbip_capture.devices.serial_number import read_serial_number
-from usbip_capture.errors import UsbipError
-from usbip_capture.host.errors import no_device, released
-from usbip_capture.host.exported import Exported, Source
+from usbip_capture.errors import DeviceGone, UsbipError
+from usbip_capture.host.exported import Exported
 from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.descriptors import DeviceDescriptor
 from usbip_capture.usb.info import DeviceInfo
+from usbip_capture.usb.status import ENODEV
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class _GivenBack:
 _given_back = _GivenBack()
 
 
-class ServerSource(Source):
+class ServerSource:
     """The devices that a server exports, all or those of `selection`.
 
     Each is captured in a pcapng interface of its own when there is a writer.
@@ -96,6 +96,7 @@ class ServerSource(Source):
         self._closed = False
 
     def devices(self) -> Iterator[Exported]:
+        """What there is now. Raises UsbipError."""
         self._check_open()
         listed = {info.busid: info for info in self._listed() if self._selected(info)}
         with self._lock:
@@ -108,6 +109,7 @@ class ServerSource(Source):
         yield from found.values()
 
     def close(self) -> None:
+        """Release what was imported, and complete the capture if it is ours. Raises CaptureError."""
         self._closed = True
         for key in list(self._opened):
             device = self._opened.pop(key, None)
@@ -118,7 +120,9 @@ class ServerSource(Source):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise released(f"the backend of {self._server} was closed: get another one with get_backend")
+            raise DeviceGone(
+                f"the backend of {self._server} was closed: get another one with get_backend", -ENODEV, released=True
+            )
 
     def _selected(self, info: DeviceInfo) -> bool:
         return not self._selection or any(
@@ -185,17 +189,17 @@ class ServerSource(Source):
         device.close()
 
     def _import_again(self, handle: DeviceHandle, patience: float) -> Device:
-        """The device at the same place, whatever it is now; or elsewhere by its VID:PID. Raises USBError."""
+        """The device at the same place, whatever it is now; or elsewhere by its VID:PID. Raises DeviceError."""
         before = handle.device
         info = before.info
-        given_back = released(f"device {info} was released when its backend was closed")
+        given_back = DeviceGone(f"device {info} was released when its backend was closed", -ENODEV, released=True)
         if id(before) not in self._opened:
             raise given_back
         before.close()
         try:
             device = self._import([Selector(busid=info.busid), Selector(vid_pid=info.vid_pid)], patience)
         except UsbipError as error:
-            raise no_device(f"device {info} was lost, and could not be imported again: {error}") from error
+            raise DeviceGone(f"device {info} was lost, and could not be imported again: {error}", -ENODEV) from error
         if self._opened.pop(id(before), None) is None:  # closed meanwhile, by another thread
             self._give_up(device)
             raise given_back
@@ -210,7 +214,7 @@ class ServerSource(Source):
                     return self._captured(self._server.import_device(choice))
                 except UsbipError as error:
                     log.debug("not imported: %s", error)
-                    if choice is choices[-1] and time.monotonic() > deadline:
+                    if self._closed or (choice is choices[-1] and time.monotonic() > deadline):
                         raise
             time.sleep(_RETRY_INTERVAL)
 

@@ -6,10 +6,10 @@ import time
 from array import array
 
 from usbip_capture.device import Device, Transfer
-from usbip_capture.host.errors import invalid
+from usbip_capture.errors import RequestRefused
 from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.usb.endpoints import Endpoint
-from usbip_capture.usb.status import TIMED_OUT, TOO_LARGE, UNLINKED
+from usbip_capture.usb.status import EINVAL, TIMED_OUT, TOO_LARGE, UNLINKED
 from usbip_capture.usb.urb import DIR_IN, FLAG_DIR_IN, ISO_ASAP, Buffer, Completion, IsoPacket, TransferType, Urb
 
 _ISO = TransferType.ISOCHRONOUS
@@ -24,12 +24,12 @@ def read(handle: DeviceHandle, endpoint: Endpoint, buffer: array[int] | bytearra
     """Fill `buffer` from an IN endpoint: bytes received, packed together if isochronous.
 
     One time-out, in seconds, for the whole; when it ends a transfer of which a part has come, that part counts.
-    Raises USBError.
+    Raises DeviceError.
     """
     view = _bytes_of(buffer)
     address = endpoint.address
     if not address & DIR_IN:
-        raise invalid(f"endpoint {address:#04x} is an OUT endpoint, nothing can be read from it")
+        raise RequestRefused(f"endpoint {address:#04x} is an OUT endpoint, nothing can be read from it", -EINVAL)
     if endpoint.transfer_type == _ISO:
         return _isochronous(handle, endpoint, view, timeout)
     size = len(view)
@@ -48,7 +48,7 @@ def write(handle: DeviceHandle, endpoint: Endpoint, data: Buffer | array[int], t
     view = _bytes_of(data)
     address = endpoint.address
     if address & DIR_IN:
-        raise invalid(f"endpoint {address:#04x} is an IN endpoint, nothing can be written to it")
+        raise RequestRefused(f"endpoint {address:#04x} is an IN endpoint, nothing can be written to it", -EINVAL)
     if endpoint.transfer_type == _ISO:
         return _isochronous(handle, endpoint, view, timeout)
     size = len(view)
@@ -99,7 +99,7 @@ def place(view: memoryview, completion: Completion) -> int:
 
 
 def lower_limit(handle: DeviceHandle, endpoint: Endpoint, size: int, status: int) -> None:
-    """The server does not take `size` bytes: try with half from now on. Raises USBError when that is too little."""
+    """The server does not take `size` bytes: try with half from now on. Raises DeviceError when that is too little."""
     half = 1 << (size - 1).bit_length() - 1
     if half < max(endpoint.packet_size, 1) or size <= 1:
         raise handle.failed(status, None, endpoint.address)

@@ -6,21 +6,16 @@ import logging
 import threading
 from dataclasses import replace
 
-import usb.core
-
 from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.device import Device
 from usbip_capture.devices.remote import RemoteDevice
-from usbip_capture.errors import ServerLost, UsbipError
+from usbip_capture.errors import DeviceError, DeviceGone, ServerLost, TransferTimeout, UsbipError
 from usbip_capture.filters.language import ENUMERATION_LABEL
-from usbip_capture.host.errors import sensible
-from usbip_capture.host.exported import ImportedSource
 from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.probe.enumeration import Enumeration
 from usbip_capture.probe.listen import Listener
 from usbip_capture.probe.settings import ProbeEvents, ProbeSettings
-from usbip_capture.pyusb_backend.backend import UsbipBackend
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.info import DeviceInfo
@@ -34,8 +29,6 @@ RETRY_INTERVAL = 0.5
 RELEASE_TIMEOUT = 0.2
 #: Seconds in which a server that says "no such device" may close the connection, with a better reason.
 _GONE_GRACE = 0.3
-#: libusb's number for a device that is gone.
-_NO_DEVICE = -4
 
 
 class ProbeSession:
@@ -118,12 +111,12 @@ class ProbeSession:
             handle = self._enumerate(tapped, channel)
             if handle is not None:
                 reason = self._listen(device, tapped, handle, channel)
-        except usb.core.USBError as error:
+        except DeviceError as error:
             # One that has just come back may need a while until it answers.
-            gone = again or error.backend_error_code == _NO_DEVICE
+            gone = again or isinstance(error, DeviceGone)
             if not self._stopping and device.lost is None and not (gone and self._settings.reconnect):
-                raise ServerLost(f"device {device.info} of {self._server} {_complaint(error)}") from error
-            reason = str(error.strerror or error)
+                raise UsbipError(f"device {device.info} of {self._server} {_complaint(error)}") from error
+            reason = str(error)
         finally:
             reason = device.lost or reason
             device.close()
@@ -158,19 +151,17 @@ class ProbeSession:
             channel.product(name)
             self._events.product(info, name)
 
-        source = ImportedSource(device)
-        handle = source.handle()
+        handle = DeviceHandle(device)
         channel.label = ENUMERATION_LABEL
         try:
-            with sensible(info):
-                enumeration = Enumeration(usb.core.find(backend=UsbipBackend(source)), handle, on_product)
-                if self._settings.descriptors:
-                    enumeration.describe()
-                problem = enumeration.configure()
-                if problem:
-                    channel.comment(f"usbip-capture: {problem}")
-                elif self._settings.descriptors:
-                    enumeration.describe_hid()
+            enumeration = Enumeration(handle, on_product)
+            if self._settings.descriptors:
+                enumeration.describe()
+            problem = enumeration.configure()
+            if problem:
+                channel.comment(f"usbip-capture: {problem}")
+            elif self._settings.descriptors:
+                enumeration.describe_hid()
         finally:
             channel.label = None
             with self._lock:
@@ -232,7 +223,7 @@ class ProbeSession:
         self._state(f"{busid} listening" if listener.listening else f"{busid} imported")
 
 
-def _complaint(error: usb.core.USBError) -> str:
-    if isinstance(error, usb.core.USBTimeoutError):
-        return f"does not answer: {error.strerror}: plug it in again, or look at the server's log"
-    return f"cannot be read: {error.strerror or error}: plug it in again, or try --descriptors off"
+def _complaint(error: DeviceError) -> str:
+    if isinstance(error, TransferTimeout):
+        return f"does not answer: {error}: plug it in again, or look at the server's log"
+    return f"cannot be read: {error}: plug it in again, or try --descriptors off"

@@ -8,10 +8,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from usb.core import USBError
-
 from usbip_capture.device import Device
-from usbip_capture.errors import DeviceNotFound, RemoteProtocolError, UsbipError
+from usbip_capture.errors import DeviceError, DeviceNotFound, UsbipError
 from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.serial_port.serial_number import read_string
 from usbip_capture.uart.ports import Port, find_ports, no_ports
@@ -73,9 +71,7 @@ class Adapter:
             configuration = handle.endpoints.configuration
             descriptor = handle.device_descriptor()
             self.serial = read_string(handle, descriptor.iSerialNumber)
-        except USBError as error:
-            raise DeviceNotFound(f"device {device.info} of {self.where} cannot be read: {error.strerror}") from error
-        except RemoteProtocolError as error:
+        except DeviceError as error:
             raise DeviceNotFound(f"device {device.info} of {self.where} cannot be read: {error}") from error
         if configuration is None:
             raise DeviceNotFound(f"device {device.info} of {self.where} has no configuration, and no serial port in it")
