@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from usbip_capture.device import Device, Transfer, after_unlink
+from usbip_capture.device import UNLINK_GRACE, Device, Transfer, after_unlink
 from usbip_capture.errors import (
     DeviceError,
     DeviceGone,
@@ -16,10 +16,9 @@ from usbip_capture.errors import (
     TransferFailed,
     TransferTimeout,
 )
-from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor, parse_configuration
+from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor, read_configuration
 from usbip_capture.usb.endpoints import Endpoint, EndpointMap
 from usbip_capture.usb.setup import (
-    DT_CONFIGURATION,
     DT_DEVICE,
     PORT_RESET,
     SET_FEATURE,
@@ -40,8 +39,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds for the control transfers that this class makes of its own accord.
 CONTROL_TIMEOUT = 5.0
-#: Seconds that a server has to take a URB back, or to answer it after all: twice its round trip, in these bounds.
-_MIN_GRACE, _MAX_GRACE = 0.003, 0.25
+#: Seconds that a server has at least to unlink a URB; else twice its round trip, up to UNLINK_GRACE.
+_MIN_GRACE = 0.003
 #: Seconds that a device may be away after it was given back.
 _RESET_PATIENCE = 5.0
 #: Seconds that the reset of a port takes.
@@ -53,7 +52,7 @@ class DeviceHandle:
     """One imported device as its host sees it. Descriptors are read once, when asked for.
 
     max_transfer: bytes of one bulk or interrupt URB; lowered when the server refuses that many.
-    claims: who has claimed each interface.
+    claims: who has claimed each interface. grace: seconds that the server has to unlink a URB.
     reimport: imports the device again and tries for so many seconds; None if that cannot be done.
     reconnect: a device that is lost is imported again by its next use, within so many seconds; 0 leaves it lost.
     """
@@ -77,7 +76,7 @@ class DeviceHandle:
         self._configurations: dict[int, ConfigurationDescriptor] = {}
         self._value: int | None = None
         self._configured = False  # it was set since the import, perhaps to none
-        self._grace = _MAX_GRACE
+        self.grace = UNLINK_GRACE
         self._lock = threading.RLock()
 
     @property
@@ -104,11 +103,8 @@ class DeviceHandle:
             if not 0 <= index < self.device_descriptor().bNumConfigurations:
                 raise RequestRefused(f"device {self.device.info} has no configuration with index {index}", -ENOENT)
             if index not in self._configurations:
-                head = self._read_descriptor(DT_CONFIGURATION, index, 9)
-                total = int.from_bytes(head[2:4], "little")
-                raw = self._read_descriptor(DT_CONFIGURATION, index, max(total, 9))
                 try:
-                    configuration = parse_configuration(raw)
+                    configuration = read_configuration(index, self._read_descriptor)
                 except RemoteProtocolError as error:
                     raise RequestRefused(
                         f"configuration {index} of device {self.device.info}: {error}", -ENOENT
@@ -289,11 +285,11 @@ class DeviceHandle:
             device.submit(transfer)
             done = device.wait(transfer, timeout)
         except BaseException:  # Ctrl-C: what comes now is for the program's next transfer
-            device.cancel(transfer)
-            device.abandon(transfer)
+            device.unlink([transfer], 0.0)
             raise
         if not done:
-            return self.take_back(device, transfer)
+            device.unlink([transfer], self.grace)
+            return after_unlink(transfer)
         completion = transfer.completion
         assert completion is not None
         return completion
@@ -302,14 +298,6 @@ class DeviceHandle:
         """The device, imported again if it was lost and that is wanted. Raises DeviceError."""
         device = self.device
         return self._revive() if self._reconnect and not device.alive else device
-
-    def take_back(self, device: Device, transfer: Transfer) -> Completion:
-        """Unlink a transfer, and abandon it when the server does not say what became of it: how it ended."""
-        device.cancel(transfer)
-        if not device.wait(transfer, self._grace):
-            device.abandon(transfer)
-            device.wait(transfer)
-        return after_unlink(transfer)
 
     def failed(self, status: int, timeout: float | None, address: int) -> DeviceError:
         """What to raise for a URB on an endpoint that ended so."""
@@ -341,5 +329,5 @@ class DeviceHandle:
         started = time.monotonic()
         raw = self.control(get_descriptor(kind, index, 0, length), timeout=CONTROL_TIMEOUT)
         round_trip = time.monotonic() - started
-        self._grace = min(max(2 * round_trip, _MIN_GRACE), self._grace)
+        self.grace = min(max(2 * round_trip, _MIN_GRACE), self.grace)
         return raw

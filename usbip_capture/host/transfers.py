@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from array import array
 
-from usbip_capture.device import Device, Transfer
+from usbip_capture.device import Transfer, after_unlink
 from usbip_capture.errors import RequestRefused
 from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.usb.endpoints import Endpoint
@@ -149,22 +149,18 @@ def _isochronous(handle: DeviceHandle, endpoint: Endpoint, view: memoryview, tim
                 device.submit(waiting[-1])
             transfer = waiting[0]
             left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-            completion = transfer.completion if device.wait(transfer, left) else handle.take_back(device, transfer)
+            if device.wait(transfer, left):
+                completion = transfer.completion
+            else:
+                device.unlink([transfer], handle.grace)
+                completion = after_unlink(transfer)
             assert completion is not None
             del waiting[0]
             failure = completion.status
             if not failure:
                 moved += place(view[moved:], completion) if inward else completion.actual_length
     finally:
-        _take_all_back(device, waiting)
+        device.unlink(waiting, 0.0)
     if failure and not (moved and failure in _OUT_OF_TIME):
         raise handle.failed(failure, timeout, endpoint.address)
     return moved
-
-
-def _take_all_back(device: Device, waiting: list[Transfer]) -> None:
-    for transfer in waiting:
-        device.cancel(transfer)
-    for transfer in waiting:
-        if not device.wait(transfer, 0.0):
-            device.abandon(transfer)

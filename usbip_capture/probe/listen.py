@@ -61,8 +61,6 @@ class Listener:
         self._note = note
         self._lock = threading.Lock()
         self._pending: dict[Transfer, EndpointReader] = {}
-        self._idle = threading.Event()
-        self._idle.set()
         self._stopping = False
         self._ready = threading.local()
         self._readers = [EndpointReader(self, endpoint) for endpoint in endpoints if listens_to(endpoint)]
@@ -86,11 +84,7 @@ class Listener:
         with self._lock:
             self._stopping = True
             pending = list(self._pending)
-        for transfer in pending:
-            self._device.cancel(transfer)
-        if not self._idle.wait(timeout):
-            for transfer in pending:
-                self._device.abandon(transfer)
+        self._device.unlink(pending, timeout)
 
     def cancel(self, reader: EndpointReader) -> None:
         """Take back what a reader has in flight."""
@@ -122,15 +116,12 @@ class Listener:
             finally:
                 with self._lock:
                     self._pending.pop(transfer, None)
-                    if not self._pending:
-                        self._idle.set()
 
         transfer = Transfer(urb, finished)
         with self._lock:
             if self._stopping:
                 return
             self._pending[transfer] = reader
-            self._idle.clear()
         try:
             self._device.submit(transfer)
         except Exception:

@@ -14,7 +14,7 @@ from types import TracebackType
 
 import usb.core
 
-from usbip_capture.device import Device, Transfer
+from usbip_capture.device import UNLINK_GRACE, Device, Transfer
 from usbip_capture.host.opened import OpenDevice
 from usbip_capture.host.transfers import in_urb, out_urb
 from usbip_capture.pyusb_backend.errors import as_usb_errors, invalid, usb_error
@@ -23,9 +23,6 @@ from usbip_capture.usb.setup import Setup, classify
 from usbip_capture.usb.status import ECONNRESET, ENOMEM, is_known
 from usbip_capture.usb.urb import DIR_IN, Buffer, Completion, IsoPacket, Urb
 from usbip_capture.wire.structs import MAX_ISO_PACKETS
-
-#: Seconds after which a transfer that was taken back is given up.
-_GRACE = 0.25
 
 
 class TransferFuture(Future[Completion]):
@@ -172,10 +169,11 @@ class AsynchronousDevice:
         return future
 
     def _take_back(self, device: Device, transfer: Transfer) -> None:
+        """`Device.unlink` without waiting."""
         if transfer.completion is None:
             device.cancel(transfer)
             try:
-                self._timetable.after(_GRACE, lambda: device.abandon(transfer))
+                self._timetable.after(UNLINK_GRACE, lambda: device.abandon(transfer))
             except RuntimeError:  # no thread to wait in
                 device.abandon(transfer)
 
