@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import replace
 
 from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.writer import PcapWriter
@@ -13,6 +12,7 @@ from usbip_capture.devices.remote import RemoteDevice
 from usbip_capture.errors import DeviceError, DeviceGone, ServerLost, TransferTimeout, UsbipError
 from usbip_capture.filters.language import ENUMERATION_LABEL
 from usbip_capture.host.handle import DeviceHandle
+from usbip_capture.host.reimport import import_first, places, retry
 from usbip_capture.probe.enumeration import Enumeration
 from usbip_capture.probe.listen import Listener
 from usbip_capture.probe.settings import ProbeEvents, ProbeSettings
@@ -200,20 +200,20 @@ class ProbeSession:
 
         Without a busid or VID:PID it is the one that was there before: at its place, or elsewhere by its VID:PID.
         """
-        selector = self._selector
-        choices = [selector]
-        if selector.serial or not str(selector):
-            here, elsewhere = Selector(before.busid), Selector(vid_pid=before.vid_pid)
-            choices = [replace(choice, serial=selector.serial) for choice in (here, elsewhere)]
-        while not self._stopping:
-            self._wake.wait(RETRY_INTERVAL)  # servers need about that long after a device was given back
+
+        def pause(seconds: float) -> bool:
+            self._wake.wait(seconds)
             self._wake.clear()
-            for choice in choices if not self._stopping else []:
-                try:
-                    return self._server.import_device(choice)
-                except UsbipError as error:
-                    log.debug("still away: %s", error)
-        return None
+            return self._stopping
+
+        selector = self._selector
+        choices = places(before, selector.serial) if selector.serial or not str(selector) else [selector]
+        if pause(RETRY_INTERVAL):  # servers need about that long after a device was released
+            return None
+        try:
+            return retry(lambda: import_first(self._server, choices), interval=RETRY_INTERVAL, pause=pause)
+        except UsbipError:
+            return None
 
     def _state(self, text: str) -> None:
         self._events.state(self, text)

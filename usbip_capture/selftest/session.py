@@ -9,6 +9,7 @@ import usb.core
 from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import ServerLost, TransferFailed, UsbipError
+from usbip_capture.host.reimport import retry
 from usbip_capture.pyusb_backend import backend_of
 from usbip_capture.report.units import count
 from usbip_capture.selftest.device_checks import DeviceChecks
@@ -23,7 +24,6 @@ from usbip_capture.usb.urb import DIR_IN, TransferType, Urb
 
 #: Seconds that a device may be away after it was given back.
 _AWAY = 5.0
-_RETRY_INTERVAL = 0.05
 
 
 class Selftest:
@@ -92,11 +92,4 @@ class Selftest:
         """As soon as the server hands the device over again."""
         if self._pcap is not None and self._channel is None:
             self._channel = self._pcap.add_usb_interface(info, server=str(self._server))
-        deadline = time.monotonic() + _AWAY
-        while True:
-            try:
-                return RawSession(self._server, info.busid, self._channel)
-            except UsbipError:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(_RETRY_INTERVAL)
+        return retry(lambda: RawSession(self._server, info.busid, self._channel), _AWAY)
