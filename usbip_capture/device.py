@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds that a server has to unlink a URB, or to answer it after all.
 UNLINK_GRACE = 0.25
+#: Seconds in which another thread is through with a transfer that it finishes, or submits, just now.
+_PASSING = 1.0
 
 
 class Transfer:
@@ -163,7 +165,7 @@ class Device(ABC):
     def unlink(self, transfers: Sequence[Transfer], grace: float = UNLINK_GRACE) -> None:
         """Cancel transfers, and abandon those that are not finished within `grace` seconds, for all of them together.
 
-        All are finished when this returns.
+        All that were submitted are finished when this returns.
         """
         for transfer in transfers:
             self.cancel(transfer)
@@ -171,7 +173,7 @@ class Device(ABC):
         for transfer in transfers:
             if not self.wait(transfer, max(deadline - time.monotonic(), 0.0)):
                 self.abandon(transfer)
-                self.wait(transfer)  # another thread may be finishing it
+                self.wait(transfer, _PASSING)
 
     def run(self, urb: Urb, timeout: float | None = None, grace: float = 1.0) -> Completion:
         """Submit, wait, and cancel when `timeout` seconds are over; a reply that wins that race counts.

@@ -80,3 +80,17 @@ def test_what_is_finished_is_not_abandoned() -> None:
     transfers[0].finish(Completion(0, 2, b"ab"))
     device.unlink(transfers, 0.0)
     assert ("abandon", 0x81) not in device.calls
+
+
+def test_what_another_thread_is_about_to_submit_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Unresponsive()
+    monkeypatch.setattr(device, "abandon", lambda transfer: None)  # not pending yet
+    bounds: list[float | None] = []
+
+    def wait(transfer: Transfer, timeout: float | None = None) -> bool:
+        bounds.append(timeout)
+        return False
+
+    monkeypatch.setattr(device, "wait", wait)
+    device.unlink(reads(0x81), 0.0)
+    assert None not in bounds
