@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.usb.info import DeviceInfo
@@ -17,6 +18,11 @@ from usbip_capture.usb.status import ECONNRESET, is_known
 from usbip_capture.usb.urb import Completion, Urb
 
 log = logging.getLogger(__name__)
+
+#: Seconds that a server has to unlink a URB, or to answer it after all.
+UNLINK_GRACE = 0.25
+#: Seconds in which another thread is through with a transfer that it finishes, or submits, just now.
+_PASSING = 1.0
 
 
 class Transfer:
@@ -156,6 +162,19 @@ class Device(ABC):
         Its `into` is not written to any more when this returns, if its owner does not wait for it meanwhile.
         """
 
+    def unlink(self, transfers: Sequence[Transfer], grace: float = UNLINK_GRACE) -> None:
+        """Cancel transfers, and abandon those that are not finished within `grace` seconds, for all of them together.
+
+        All that were submitted are finished when this returns.
+        """
+        for transfer in transfers:
+            self.cancel(transfer)
+        deadline = time.monotonic() + grace
+        for transfer in transfers:
+            if not self.wait(transfer, max(deadline - time.monotonic(), 0.0)):
+                self.abandon(transfer)
+                self.wait(transfer, _PASSING)
+
     def run(self, urb: Urb, timeout: float | None = None, grace: float = 1.0) -> Completion:
         """Submit, wait, and cancel when `timeout` seconds are over; a reply that wins that race counts.
 
@@ -164,10 +183,7 @@ class Device(ABC):
         transfer = Transfer(urb)
         self.submit(transfer)
         if not self.wait(transfer, timeout):
-            self.cancel(transfer)
-            if not self.wait(transfer, grace):
-                self.abandon(transfer)
-                self.wait(transfer)
+            self.unlink([transfer], grace)
             return after_unlink(transfer)
         completion = transfer.completion
         if completion is None:

@@ -47,6 +47,42 @@ class ImportRefused(UsbipError):
         self.status = status
 
 
+class DeviceError(UsbipError):
+    """What was asked of a device in use has failed. `status` is a URB status, or what Linux's usbfs would answer."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class TransferFailed(DeviceError):
+    """A transfer has failed. `endpoint` is its address, 0 for control transfers."""
+
+    def __init__(self, message: str, status: int, endpoint: int = 0) -> None:
+        super().__init__(message, status)
+        self.endpoint = endpoint
+
+
+class TransferTimeout(TransferFailed):
+    """A transfer has run out of time. `seconds`: the time that it had; None if the server had a time-out of its own."""
+
+    def __init__(self, message: str, status: int, endpoint: int = 0, seconds: float | None = None) -> None:
+        super().__init__(message, status, endpoint)
+        self.seconds = seconds
+
+
+class RequestRefused(DeviceError):
+    """Not sent: the device has no such endpoint, interface or configuration, or it is claimed, or out of range."""
+
+
+class DeviceGone(DeviceError):
+    """The device is not there any more. `released`: this program itself has released it."""
+
+    def __init__(self, message: str, status: int, *, released: bool = False) -> None:
+        super().__init__(message, status)
+        self.released = released
+
+
 class CaptureError(UsbipError):
     """The capture cannot be written where it was asked for."""
 

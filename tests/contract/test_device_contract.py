@@ -18,7 +18,7 @@ from tests.waiting import wait_until
 from usbip_capture import PcapWriter, get_backend
 from usbip_capture.demo import device as demo
 from usbip_capture.demo.device import BULK_IN, BULK_OUT, CDC_NOTIFY, ISO_IN, ISO_OUT, DemoDevice, DemoServer
-from usbip_capture.device import Device, Transfer
+from usbip_capture.device import Device, Transfer, after_unlink
 from usbip_capture.devices import backend as backend_module
 from usbip_capture.devices.backend import BackendDevice
 from usbip_capture.devices.remote import RemoteDevice, import_device
@@ -194,6 +194,14 @@ def test_an_idle_read_can_be_taken_back(device: Device) -> None:
     assert device.run(bulk_in(8), 0.02).status == -ECONNRESET
     run(device, bulk_out(b"later"))
     assert bytes(run(device, bulk_in(8)).data) == b"later"
+
+
+def test_several_idle_reads_are_unlinked_together(device: Device) -> None:
+    transfers = [Transfer(bulk_in(8)) for _ in range(4)]
+    for transfer in transfers:
+        device.submit(transfer)
+    device.unlink(transfers, 5.0)
+    assert [after_unlink(transfer).status for transfer in transfers] == [-ECONNRESET] * 4
 
 
 def test_cancelling_what_is_finished_changes_nothing(device: Device) -> None:

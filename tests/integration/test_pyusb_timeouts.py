@@ -51,8 +51,8 @@ def test_what_we_unlinked_has_timed_out(
 ) -> None:
     """With a status that is known, such as a stall, the transfer has won the race and failed."""
     monkeypatch.setattr(handle, "_MIN_GRACE", 20.0)  # however busy this machine is
-    monkeypatch.setattr(handle, "_MAX_GRACE", 20.0)
-    monkeypatch.setattr(asynchronous, "_GRACE", 20.0)
+    monkeypatch.setattr(handle, "UNLINK_GRACE", 20.0)
+    monkeypatch.setattr(asynchronous, "UNLINK_GRACE", 20.0)
     device = OwnNumber()
     device.status = status
     with ScriptedServer(answer_devlist, device) as server, get_backend("127.0.0.1", server.port) as backend:

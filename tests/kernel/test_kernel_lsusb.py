@@ -12,7 +12,7 @@ from tests.kernel.conftest import Plug
 from tests.kernel.rig.guest import Guest
 from usbip_capture.describe.reading import read_description
 from usbip_capture.describe.verbose import verbose
-from usbip_capture.host.exported import ImportedSource
+from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.servers.address import Selector, ServerAddress
 
 _REPORT = re.compile(r" +(Report Descriptor|Item\(|\*\* UNAVAILABLE)| {28}")
@@ -37,7 +37,7 @@ def test_as_lsusb_prints_it(guest: Guest, plug: Plug, disk: Path, kind: str, bus
     theirs = guest.run(f"lsusb -v -s {info.busnum}:{info.devnum}", check=False).text
     device = server.import_device(Selector(busid))
     try:
-        ours = "\n".join(verbose(read_description(ImportedSource(device).handle())))
+        ours = "\n".join(verbose(read_description(DeviceHandle(device))))
     finally:
         device.close()
     # What classes are called: the guest has no list of USB ids.

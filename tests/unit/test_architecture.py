@@ -36,6 +36,15 @@ PURE_LAYERS = 2
 #: What is not pure in the pure layers: what the platform decides, and where captures come from.
 IMPURE_PLACES = ("system", "recordings/reading.py", "recordings/source.py")
 IMPURE = {"socket", "threading", "time", "select", "selectors", "subprocess", "os", "asyncio", "pathlib", "tempfile"}
+#: Where PyUSB may be imported: our backend, devices of other backends, and the self-test, which tries PyUSB itself.
+PYUSB_PLACES = (
+    "pyusb_backend/",
+    "use/",
+    "devices/backend.py",
+    "devices/over_pyusb.py",
+    "selftest/device_checks.py",
+    "selftest/session.py",
+)
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -88,6 +97,12 @@ def test_imports_go_down(path: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in FILES if is_pure(p)], ids=name_of)
 def test_pure_rooms_know_no_socket_thread_clock_or_file(path: Path) -> None:
     assert not {name.split(".")[0] for name in imported(path)} & IMPURE
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_pyusb_is_imported_at_its_edge_only(path: Path) -> None:
+    if not name_of(path).startswith(PYUSB_PLACES):
+        assert not {name for name in imported(path) if name.split(".")[0] == "usb"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

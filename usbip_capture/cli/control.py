@@ -15,12 +15,12 @@ from usbip_capture.cli.groups import (
 )
 from usbip_capture.cli.hexdump import NO_DATA, hexdump
 from usbip_capture.cli.probe import add_control_timeout
-from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording
+from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording, transfer_timeout
 from usbip_capture.cli.terminal import say
 from usbip_capture.cli.values import data_hex, number8, number16
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.report.units import count
-from usbip_capture.system.durations import milliseconds
+from usbip_capture.usb.setup import Setup
 
 _EXAMPLES = """\
   usbip-capture control demo 80 06 0100 0 18         GET_DESCRIPTOR: the device descriptor, 18 bytes
@@ -70,14 +70,14 @@ def run(args: argparse.Namespace) -> int:
         take_request(args)
     inward = check(args)
     server, selector = chosen_server(args), chosen_device(args)
-    data = args.length if inward else (args.data_hex or b"")
-    setup = args.bm_request_type, args.b_request, args.w_value or 0, args.w_index or 0
+    data = b"" if inward else bytes(args.data_hex or b"")
+    length = args.length if inward else len(data)
+    setup = Setup(args.bm_request_type, args.b_request, args.w_value or 0, args.w_index or 0, length)
     with recording(args, [server]) as writer, imported(server, selector, writer) as device:
-        answer = device.dev.ctrl_transfer(*setup, data, milliseconds(args.transfer_timeout))
+        brought = device.control(setup, data, transfer_timeout(args))
     if not inward:
-        print(json.dumps({"written": int(answer)}) if args.json else f"{count(int(answer), 'byte')} written")
+        print(json.dumps({"written": len(data)}) if args.json else f"{count(len(data), 'byte')} written")
         return DONE
-    brought = bytes(answer)
     if args.raw:
         sys.stdout.buffer.write(brought)
     elif args.json:

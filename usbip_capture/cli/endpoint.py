@@ -52,8 +52,9 @@ def check_direction(address: int, inward: bool) -> None:
 
 
 def ready(device: Imported, address: int, alternate: int | None) -> Endpoint:
-    """The endpoint in its alternate setting. Raises USBError if the device has none such, saying what it has."""
-    from usbip_capture.host.errors import not_found
+    """The endpoint in its alternate setting. Raises DeviceError if the device has none such, saying what it has."""
+    from usbip_capture.errors import RequestRefused
+    from usbip_capture.usb.status import ENOENT
 
     handle = device.handle
     handle.ensure_configured()
@@ -71,10 +72,11 @@ def ready(device: Imported, address: int, alternate: int | None) -> Endpoint:
     if chosen is None:
         where = "in its current settings" if alternate is None else f"in alternate setting {alternate}"
         what = f"device {device.remote.info} of {device.server} has no endpoint {address:#04x} {where}"
-        raise not_found(f"{what}: {_instead(active, settings)}")
+        raise RequestRefused(f"{what}: {_instead(active, settings)}", -ENOENT)
     current = handle.endpoints.find(address)
     if current is None or current.bAlternateSetting != alternate:
-        device.dev.set_interface_altsetting(chosen.bInterfaceNumber, chosen.bAlternateSetting)
+        device.opened.claim(chosen.bInterfaceNumber)
+        device.opened.set_interface_altsetting(chosen.bInterfaceNumber, chosen.bAlternateSetting)
     return handle.endpoint(address)
 
 

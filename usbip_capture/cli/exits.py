@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 
 from usbip_capture.errors import (
+    DeviceError,
     DeviceNotFound,
     FileFormatError,
     ImportRefused,
     LocalProtocolError,
     ServerLost,
     ServerUnreachable,
+    TransferTimeout,
     UsbipError,
 )
 from usbip_capture.system import console
@@ -41,45 +43,34 @@ _OF_ERRORS: tuple[tuple[type[UsbipError], int], ...] = (
     (ServerLost, SERVER),
     (DeviceNotFound, DEVICE),
     (ImportRefused, REFUSED),
+    (TransferTimeout, TIMEOUT),
+    (DeviceError, TRANSFER),
 )
 
 
 def exit_code(error: Exception) -> int:
-    """The code for an error that ends a command: ours, or one of PyUSB."""
+    """The code for an error that ends a command; one of no kind with a code has that of its cause."""
     if isinstance(error, ImportRefused) and error.status == OpStatus.NODEV:
         return DEVICE
     for kind, code in _OF_ERRORS:
         if isinstance(error, kind):
             return code
-    if isinstance(error, UsbipError):
-        cause = error.__cause__
-        return exit_code(cause) if isinstance(cause, Exception) and is_usb_error(cause) else FAILED
-    if is_usb_error(error):
-        usb = sys.modules["usb.core"]
-        if isinstance(error, usb.USBTimeoutError):
-            return TIMEOUT
-        return exit_code(error.__cause__) if isinstance(error.__cause__, UsbipError) else TRANSFER
-    return FAILED
+    cause = error.__cause__
+    return exit_code(cause) if type(error) is UsbipError and isinstance(cause, UsbipError) else FAILED
 
 
 def is_told(error: BaseException) -> bool:
     """Whether a person gets its sentence; what is left is for `console`, or an error of this program."""
-    return isinstance(error, UsbipError) or is_usb_error(error)
+    return isinstance(error, UsbipError)
 
 
 def sentence(error: Exception) -> str:
     """What a person reads of it."""
-    text = str(getattr(error, "strerror", None) or error)
+    text = str(error)
     # Not imported for the question, as PyUSB is not: who has no filter cannot have a wrong one.
     language = sys.modules.get("usbip_capture.filters.language")
     wrong_filter = language is not None and isinstance(error, language.FilterError)
     return f"--filter: {text}" if wrong_filter else text
-
-
-def is_usb_error(error: BaseException) -> bool:
-    """Whether PyUSB raised it; PyUSB is not imported for the question."""
-    usb = sys.modules.get("usb.core")
-    return usb is not None and isinstance(error, (usb.USBError, NotImplementedError))
 
 
 def table() -> str:

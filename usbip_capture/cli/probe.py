@@ -17,10 +17,10 @@ from usbip_capture.cli.groups import (
     add_transfer_timeout,
 )
 from usbip_capture.cli.hexdump import hexdump
-from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording, remember
+from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording, remember, transfer_timeout
 from usbip_capture.cli.terminal import say
 from usbip_capture.cli.values import MAX_WAIT, number, wait
-from usbip_capture.system.durations import milliseconds
+from usbip_capture.usb.setup import DT_DEVICE, get_descriptor
 
 if TYPE_CHECKING:
     from usbip_capture.cli.session import Imported
@@ -34,7 +34,6 @@ _EXAMPLES = """\
   usbip-capture probe demo --pcap probe.pcapng                 and capture how it is read
   usbip-capture probe demo --json | jq .descriptors.strings
 """
-_GET_DEVICE_DESCRIPTOR = (0x80, 6, 0x0100, 0, 18)
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -76,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     raw = b""
     with recording(args, [server]) as writer, imported(server, selector, writer) as device:
         if args.get_device_desc:
-            raw = bytes(device.dev.ctrl_transfer(*_GET_DEVICE_DESCRIPTOR, milliseconds(args.transfer_timeout)))
+            raw = device.control(get_descriptor(DT_DEVICE, 0, 0, 18), b"", transfer_timeout(args))
         found = read_description(device.handle)
         product, serial = (found.strings.get(i, "") for i in (found.device.iProduct, found.device.iSerialNumber))
         remember(server, device.remote, product, serial)

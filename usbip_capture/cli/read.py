@@ -11,10 +11,9 @@ from usbip_capture.cli.endpoint import add_endpoint, check_direction, ready
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command, add_recording
 from usbip_capture.cli.hexdump import NO_DATA, hexdump
-from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording
+from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording, transfer_timeout
 from usbip_capture.cli.terminal import Waiting, say
 from usbip_capture.cli.values import count, whole
-from usbip_capture.system.durations import milliseconds
 from usbip_capture.wire.structs import MAX_TRANSFER
 
 _EXAMPLES = """\
@@ -54,6 +53,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Read; the exit code. Raises UsbipError."""
+    from usbip_capture.host import transfers as host_transfers
+
     check_direction(args.endpoint, inward=True)
     server, selector = chosen_server(args), chosen_device(args)
     show = _raw if args.raw else _json if args.json else _text
@@ -64,7 +65,9 @@ def run(args: argparse.Namespace) -> int:
             done = 0
             with Waiting(f"reading endpoint {args.endpoint:#04x}") as waiting:
                 while not args.count or done < args.count:
-                    data = bytes(device.dev.read(args.endpoint, size, milliseconds(args.transfer_timeout)))
+                    buffer = bytearray(size)
+                    got = host_transfers.read(device.handle, endpoint, buffer, transfer_timeout(args))
+                    data = bytes(buffer[:got])
                     done += 1
                     waiting.clear()
                     show(data)

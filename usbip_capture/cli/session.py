@@ -11,27 +11,43 @@ from typing import TYPE_CHECKING
 from usbip_capture.cli.terminal import Waiting, print_log
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.servers.address import DEMO, Selector, ServerAddress, parse_selection
+from usbip_capture.system.durations import milliseconds
 
 if TYPE_CHECKING:
-    import usb.core
-
     from usbip_capture.capture.writer import PcapWriter
     from usbip_capture.devices.remote import RemoteDevice
+    from usbip_capture.errors import DeviceError
     from usbip_capture.host.handle import DeviceHandle
+    from usbip_capture.host.opened import OpenDevice
     from usbip_capture.syslog.message import Message
+    from usbip_capture.usb.setup import Setup
 
+# Of bmRequestType. Ref: USB 2.0, table 9-2
+_RECIPIENT, _INTERFACE = 0x1F, 0x01
+_TYPE, _VENDOR = 0x60, 0x40
 #: Seconds in which the device's log can still say something about the last transfer.
 _LOG_LINGER = 0.2
 
 
 @dataclass(slots=True, frozen=True)
 class Imported:
-    """A device that is ours for now. dev: PyUSB's view of it; handle: ours; remote: the device itself."""
+    """A device that is ours for now: itself, the host's side of it, and our opening of that."""
 
     server: ServerAddress
     remote: RemoteDevice
     handle: DeviceHandle
-    dev: usb.core.Device
+    opened: OpenDevice
+
+    def control(self, setup: Setup, data: bytes, seconds: float | None) -> bytes:
+        """A control transfer; the interface that it concerns is claimed. Raises DeviceError."""
+        if setup.bmRequestType & _RECIPIENT == _INTERFACE and setup.bmRequestType & _TYPE != _VENDOR:
+            self.opened.claim(setup.wIndex & 0xFF)
+        return self.handle.control(setup, data, seconds)
+
+
+def transfer_timeout(args: argparse.Namespace) -> float | None:
+    """Seconds of `groups.add_transfer_timeout`, in whole milliseconds; None if they are 0."""
+    return milliseconds(args.transfer_timeout) / 1000 or None
 
 
 def chosen_server(args: argparse.Namespace) -> ServerAddress:
@@ -125,22 +141,22 @@ def log_of(server: ServerAddress, port: int, writer: PcapWriter | None) -> Itera
 @contextmanager
 def imported(server: ServerAddress, selector: Selector, writer: PcapWriter | None) -> Iterator[Imported]:
     """The device of `server` that is meant, released at the end of the block. Raises UsbipError."""
-    import usb.core
-
-    from usbip_capture.host.errors import sensible
-    from usbip_capture.host.exported import ImportedSource
-    from usbip_capture.pyusb_backend.backend import UsbipBackend
+    from usbip_capture.errors import DeviceError
+    from usbip_capture.host.handle import DeviceHandle
+    from usbip_capture.host.opened import OpenDevice
     from usbip_capture.tap import Tapped
 
     remote = server.import_device(selector)
     try:
         device = remote if writer is None else Tapped(remote, writer.add_usb_interface(remote.info, server=str(server)))
-        source = ImportedSource(device)
-        dev = usb.core.find(backend=UsbipBackend(source))
-        with sensible(remote.info):
-            yield Imported(server, remote, source.handle(), dev)
-    except usb.core.USBError as error:
-        raise _explained(error, remote) from error
+        handle = DeviceHandle(device)
+        handle.device_descriptor()  # a host's first request: a device that does not answer it can do nothing else
+        yield Imported(server, remote, handle, OpenDevice(handle, device))
+    except DeviceError as error:
+        explained = _explained(error, remote)
+        if explained is error:
+            raise
+        raise explained from error
     finally:
         remote.close()
 
@@ -157,22 +173,24 @@ def remember(server: ServerAddress, remote: RemoteDevice, product: str, serial: 
         )
 
 
-def _explained(error: usb.core.USBError, remote: RemoteDevice) -> Exception:
-    """A sentence with what to try, where PyUSB's error has none."""
-    from usb.core import USBTimeoutError
-
-    from usbip_capture.errors import ServerLost, UsbipError
+def _explained(error: DeviceError, remote: RemoteDevice) -> Exception:
+    """A sentence with what to try, where the error has none."""
+    from usbip_capture.errors import ServerLost, TransferFailed, TransferTimeout, UsbipError
     from usbip_capture.usb.status import EPIPE
 
     if remote.lost is not None:
         return ServerLost(remote.lost)
-    text = str(error.strerror or error)
-    control = "control request" in text
-    if isinstance(error, USBTimeoutError) and control:
-        return UsbipError(f"{text}: the device may not know this request, or need more time")
-    if isinstance(error, USBTimeoutError):
-        return UsbipError(f"{text}: try a longer --transfer-timeout, or check that the device sends on this endpoint")
-    if error.errno == EPIPE:
-        why = "does not support this request, or not with these values" if control else "has halted this endpoint"
-        return UsbipError(f"{text}: the device {why}")
-    return UsbipError(text)
+    if not isinstance(error, TransferFailed):
+        return error
+    if isinstance(error, TransferTimeout):
+        advice = "try a longer --transfer-timeout, or check that the device sends on this endpoint"
+        if not error.endpoint:
+            advice = "the device may not know this request, or need more time"
+    elif error.status == -EPIPE:
+        why = (
+            "has halted this endpoint" if error.endpoint else "does not support this request, or not with these values"
+        )
+        advice = f"the device {why}"
+    else:
+        return error
+    return UsbipError(f"{error}: {advice}")

@@ -12,11 +12,10 @@ from typing import BinaryIO
 from usbip_capture.cli.endpoint import add_endpoint, check_direction, ready
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command, add_json, add_recording
-from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording
+from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording, transfer_timeout
 from usbip_capture.cli.values import data_hex
 from usbip_capture.errors import UsbipError
 from usbip_capture.report.units import count
-from usbip_capture.system.durations import milliseconds
 
 _EXAMPLES = """\
   usbip-capture write demo --ep 0x04 --data-hex '01 02 03'
@@ -43,6 +42,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Write all; the exit code. Raises UsbipError."""
+    from usbip_capture.host import transfers as host_transfers
+
     check_direction(args.endpoint, inward=False)
     server, selector = chosen_server(args), chosen_device(args)
     written = transfers = 0
@@ -51,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
         recording(args, [server]) as writer,
         imported(server, selector, writer) as device,
     ):
-        ready(device, args.endpoint, args.alternate)
+        endpoint = ready(device, args.endpoint, args.alternate)
         for portion in portions:
-            written += int(device.dev.write(args.endpoint, portion, milliseconds(args.transfer_timeout)))
+            written += host_transfers.write(device.handle, endpoint, portion, transfer_timeout(args))
             transfers += 1
     if args.json:
         print(json.dumps({"written": written, "transfers": transfers}))

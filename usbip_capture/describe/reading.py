@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from usb.core import USBError, USBTimeoutError
-
 from usbip_capture.describe.classes import string_indices
-from usbip_capture.errors import RemoteProtocolError
-from usbip_capture.host.errors import is_gone
+from usbip_capture.errors import DeviceError, DeviceGone, RemoteProtocolError, TransferTimeout
 from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.usb import setup as requests
 from usbip_capture.usb.bos import DeviceCapability, parse_bos
@@ -46,7 +43,7 @@ class Description:
 
 
 def read_description(handle: DeviceHandle) -> Description:
-    """All descriptors and strings of a device; what is optional and not there is passed over. Raises USBError."""
+    """All descriptors and strings of a device; what is optional and not there is passed over. Raises DeviceError."""
     handle.ensure_configured()
     device = handle.device_descriptor()
     info = handle.device.info
@@ -88,15 +85,15 @@ class _Reader:
         self._unanswered = 0
 
     def optional(self, setup: Setup) -> bytes:
-        """What a request brings; empty if it fails. Raises USBError once the device is gone."""
+        """What a request brings; empty if it fails. Raises DeviceGone once the device is gone."""
         if self._unanswered >= _PATIENCE:
             return b""
         try:
             return self._handle.control(setup, timeout=_TIMEOUT)
-        except USBError as error:
-            if is_gone(error):
-                raise
-            self._unanswered += isinstance(error, USBTimeoutError)
+        except DeviceGone:
+            raise
+        except DeviceError as error:
+            self._unanswered += isinstance(error, TransferTimeout)
             return b""
 
     def descriptor(self, kind: int, index: int, w_index: int, length: int, recipient: int = 0) -> bytes:

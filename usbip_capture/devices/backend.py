@@ -23,7 +23,7 @@ from usbip_capture.devices.over_pyusb import device_info, filled_packets, status
 from usbip_capture.errors import DeviceNotFound, UsbipError
 from usbip_capture.system.durations import milliseconds
 from usbip_capture.usb import setup as requests
-from usbip_capture.usb.descriptors import parse_configuration
+from usbip_capture.usb.descriptors import read_configuration
 from usbip_capture.usb.endpoints import Endpoint, EndpointMap
 from usbip_capture.usb.status import ECONNRESET, ENOENT, ENOMEM, EOPNOTSUPP, EREMOTEIO, ESHUTDOWN, EXDEV, GONE
 from usbip_capture.usb.urb import DIR_IN, SHORT_NOT_OK, Completion, IsoPacket, TransferType, Urb
@@ -244,9 +244,7 @@ class BackendDevice(Device):
         try:
             count = self._read(requests.DT_DEVICE, 0, 18)[17]
             for index in range(count):
-                total = int.from_bytes(self._read(requests.DT_CONFIGURATION, index, 9)[2:4], "little")
-                raw = self._read(requests.DT_CONFIGURATION, index, max(total, 9))
-                self.endpoints.add_configuration(parse_configuration(raw))
+                self.endpoints.add_configuration(read_configuration(index, self._read))
             self.endpoints.activate(self._backend.get_configuration(self._handle))
         except Exception as error:
             self._quietly(partial(self._backend.close_device, self._handle))

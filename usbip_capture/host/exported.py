@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from usb.core import USBError
-
-from usbip_capture.device import Device
-from usbip_capture.errors import ImportRefused, UsbipError
-from usbip_capture.host.errors import unreachable
+from usbip_capture.errors import ImportRefused
 from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.host.opened import OpenDevice
 from usbip_capture.usb.descriptors import DeviceDescriptor
 from usbip_capture.usb.info import DeviceInfo
-
-
-class Source(ABC):
-    """Where a backend's devices come from."""
-
-    @abstractmethod
-    def devices(self) -> Iterator[Exported]:
-        """What there is now. Raises UsbipError."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Give back what was imported."""
 
 
 class Exported:
@@ -51,17 +34,14 @@ class Exported:
         self._lock = threading.Lock()
 
     def handle(self) -> DeviceHandle:
-        """The imported device. Raises USBError when the server does not hand it over."""
+        """The imported device. Raises UsbipError when the server does not hand it over."""
         with self._lock:
             if self._handle is None:
-                try:
-                    self._handle = self._open_handle()
-                except UsbipError as error:
-                    raise unreachable(error, in_use=isinstance(error, ImportRefused)) from error
+                self._handle = self._open_handle()
             return self._handle
 
     def open(self) -> OpenDevice:
-        """A new opening, of a device that has a configuration as a local one would. Raises USBError."""
+        """A new opening, of a device that has a configuration as a local one would. Raises UsbipError."""
         handle = self.handle()
         if self._give_back is not None:
             handle.ensure_configured()
@@ -72,9 +52,7 @@ class Exported:
         if self.known_descriptor is None:
             try:
                 self.known_descriptor = self.handle().device_descriptor()
-            except USBError as error:
-                if not isinstance(error.__cause__, ImportRefused):
-                    raise
+            except ImportRefused:
                 return _listed(self.info)
         return self.known_descriptor
 
@@ -97,23 +75,6 @@ class Exported:
 
     def __del__(self) -> None:
         self.close()
-
-
-class ImportedSource(Source):
-    """One device that is imported already; who imported it gives it back, and sets its configuration."""
-
-    def __init__(self, device: Device) -> None:
-        self._exported = Exported(device.info, lambda: DeviceHandle(device))
-
-    def handle(self) -> DeviceHandle:
-        """The host's side of the device."""
-        return self._exported.handle()
-
-    def devices(self) -> Iterator[Exported]:
-        yield self._exported
-
-    def close(self) -> None:
-        """Nothing was imported here."""
 
 
 def _listed(info: DeviceInfo) -> DeviceDescriptor:

@@ -7,15 +7,18 @@ import threading
 import time
 from collections.abc import Callable
 
-from usb.core import USBError
-
-from usbip_capture.device import Device, Transfer, after_unlink
-from usbip_capture.errors import RemoteProtocolError
-from usbip_capture.host.errors import invalid, not_found, released, timed_out, usb_error
-from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor, parse_configuration
+from usbip_capture.device import UNLINK_GRACE, Device, Transfer, after_unlink
+from usbip_capture.errors import (
+    DeviceError,
+    DeviceGone,
+    RemoteProtocolError,
+    RequestRefused,
+    TransferFailed,
+    TransferTimeout,
+)
+from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor, read_configuration
 from usbip_capture.usb.endpoints import Endpoint, EndpointMap
 from usbip_capture.usb.setup import (
-    DT_CONFIGURATION,
     DT_DEVICE,
     PORT_RESET,
     SET_FEATURE,
@@ -28,7 +31,7 @@ from usbip_capture.usb.setup import (
     set_configuration,
     set_interface,
 )
-from usbip_capture.usb.status import GONE, UNLINKED
+from usbip_capture.usb.status import EINVAL, ENODEV, ENOENT, GONE, TIMED_OUT, UNLINKED, status_name
 from usbip_capture.usb.urb import Buffer, Completion, Urb
 from usbip_capture.wire.structs import MAX_TRANSFER
 
@@ -36,8 +39,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds for the control transfers that this class makes of its own accord.
 CONTROL_TIMEOUT = 5.0
-#: Seconds that a server has to take a URB back, or to answer it after all: twice its round trip, in these bounds.
-_MIN_GRACE, _MAX_GRACE = 0.003, 0.25
+#: Seconds that a server has at least to unlink a URB; else twice its round trip, up to UNLINK_GRACE.
+_MIN_GRACE = 0.003
 #: Seconds that a device may be away after it was given back.
 _RESET_PATIENCE = 5.0
 #: Seconds that the reset of a port takes.
@@ -49,7 +52,7 @@ class DeviceHandle:
     """One imported device as its host sees it. Descriptors are read once, when asked for.
 
     max_transfer: bytes of one bulk or interrupt URB; lowered when the server refuses that many.
-    claims: who has claimed each interface.
+    claims: who has claimed each interface. grace: seconds that the server has to unlink a URB.
     reimport: imports the device again and tries for so many seconds; None if that cannot be done.
     reconnect: a device that is lost is imported again by its next use, within so many seconds; 0 leaves it lost.
     """
@@ -73,7 +76,7 @@ class DeviceHandle:
         self._configurations: dict[int, ConfigurationDescriptor] = {}
         self._value: int | None = None
         self._configured = False  # it was set since the import, perhaps to none
-        self._grace = _MAX_GRACE
+        self.grace = UNLINK_GRACE
         self._lock = threading.RLock()
 
     @property
@@ -84,40 +87,39 @@ class DeviceHandle:
     # -- descriptors
 
     def device_descriptor(self) -> DeviceDescriptor:
-        """The device's own descriptor. Raises USBError."""
+        """The device's own descriptor. Raises DeviceError."""
         with self._lock:
             if self._descriptor is None:
                 raw = self._read_descriptor(DT_DEVICE, 0, 18)
                 try:
                     self._descriptor = DeviceDescriptor.parse(raw)
                 except RemoteProtocolError as error:
-                    raise not_found(f"device {self.device.info}: {error}") from error
+                    raise RequestRefused(f"device {self.device.info}: {error}", -ENOENT) from error
             return self._descriptor
 
     def configuration(self, index: int) -> ConfigurationDescriptor:
-        """Configuration by its index, 0 to bNumConfigurations - 1. Raises USBError."""
+        """Configuration by its index, 0 to bNumConfigurations - 1. Raises DeviceError."""
         with self._lock:
             if not 0 <= index < self.device_descriptor().bNumConfigurations:
-                raise not_found(f"device {self.device.info} has no configuration with index {index}")
+                raise RequestRefused(f"device {self.device.info} has no configuration with index {index}", -ENOENT)
             if index not in self._configurations:
-                head = self._read_descriptor(DT_CONFIGURATION, index, 9)
-                total = int.from_bytes(head[2:4], "little")
-                raw = self._read_descriptor(DT_CONFIGURATION, index, max(total, 9))
                 try:
-                    configuration = parse_configuration(raw)
+                    configuration = read_configuration(index, self._read_descriptor)
                 except RemoteProtocolError as error:
-                    raise not_found(f"configuration {index} of device {self.device.info}: {error}") from error
+                    raise RequestRefused(
+                        f"configuration {index} of device {self.device.info}: {error}", -ENOENT
+                    ) from error
                 self._configurations[index] = configuration
                 self.endpoints.add_configuration(configuration)
             return self._configurations[index]
 
     def configurations(self) -> list[ConfigurationDescriptor]:
-        """All configurations that can be read. Raises USBError once the device is gone."""
+        """All configurations that can be read. Raises DeviceError once the device is gone."""
         found = []
         for index in range(self.device_descriptor().bNumConfigurations):
             try:
                 found.append(self.configuration(index))
-            except USBError as error:
+            except DeviceError as error:
                 if not self.device.alive:
                     raise
                 log.warning("configuration %d of device %s cannot be read: %s", index, self.device.info, error)
@@ -126,7 +128,7 @@ class DeviceHandle:
     # -- settings
 
     def configuration_value(self) -> int:
-        """bConfigurationValue of the active configuration, 0 while there is none. Raises USBError."""
+        """bConfigurationValue of the active configuration, 0 while there is none. Raises DeviceError."""
         with self._lock:
             if self._value is None and not self.device.info.bConfigurationValue:
                 # The server's kernel has no configuration set, whatever the device remembers: without it, Linux does
@@ -135,22 +137,22 @@ class DeviceHandle:
             if self._value is None:
                 answer = self.control(get_configuration(), timeout=CONTROL_TIMEOUT)
                 if not answer:
-                    raise not_found(f"device {self.device.info} does not tell its configuration")
+                    raise RequestRefused(f"device {self.device.info} does not tell its configuration", -ENOENT)
                 self._activated(answer[0])
             return self._value or 0
 
     def set_configuration(self, value: int) -> None:
-        """Make a configuration the active one. Raises USBError."""
+        """Make a configuration the active one. Raises DeviceError."""
         with self._lock:
             if not 0 <= value <= 0xFF:
-                raise invalid(f"{value} is not a bConfigurationValue of device {self.device.info}")
+                raise RequestRefused(f"{value} is not a bConfigurationValue of device {self.device.info}", -EINVAL)
             self.configurations()  # endpoints must be known before they can be followed
             self.control(set_configuration(value), timeout=CONTROL_TIMEOUT)
 
     def ensure_configured(self) -> None:
         """Set a configuration as Linux chooses it, if there is none: a host's programs find their device so.
 
-        Raises USBError. Ref: Linux drivers/usb/core/generic.c, usb_choose_configuration
+        Raises DeviceError. Ref: Linux drivers/usb/core/generic.c, usb_choose_configuration
         """
         with self._lock:
             if self._configured or self.configuration_value():
@@ -183,13 +185,13 @@ class DeviceHandle:
         """Reset the port that the device hangs on; it keeps its configuration and alternate settings.
 
         Linux servers have a request for it; elsewhere the device is given back and imported again, which resets it.
-        Raises USBError; "not found" when it is another device afterwards, as libusb does.
+        Raises DeviceError; "not found" when it is another device afterwards, as libusb does.
         """
         with self._lock:
             before = self.device_descriptor()
             try:
                 self.control(Setup(0x23, SET_FEATURE, PORT_RESET, 1, 0), timeout=CONTROL_TIMEOUT)
-            except USBError:
+            except DeviceError:
                 if self._reimport is None or not self.device.alive:
                     raise
                 self.device.close()
@@ -197,10 +199,12 @@ class DeviceHandle:
             else:
                 self._settle()
             if self.device_descriptor() != before:
-                raise not_found(f"{self._name} came back from its reset with other descriptors: look for it again")
+                raise RequestRefused(
+                    f"{self._name} came back from its reset with other descriptors: look for it again", -ENOENT
+                )
 
     def _settle(self) -> None:
-        """Wait for the end of a reset, which Linux only begins when it is asked for. Raises USBError."""
+        """Wait for the end of a reset, which Linux only begins when it is asked for. Raises DeviceError."""
         deadline = time.monotonic() + _RESET_PATIENCE
         value, alternates = self._value, dict(self.alternates)
         while True:
@@ -208,13 +212,13 @@ class DeviceHandle:
             try:
                 self._adopt(self.device)
                 return
-            except USBError:
+            except DeviceError:
                 if not self.device.alive or time.monotonic() > deadline:
                     raise
                 self._value, self.alternates = value, dict(alternates)
 
     def _revive(self) -> Device:
-        """The device is lost: import it again. Raises USBError."""
+        """The device is lost: import it again. Raises DeviceError."""
         with self._lock:
             if not self.device.alive and self._reimport is not None:
                 lost = self.device.info
@@ -242,14 +246,14 @@ class DeviceHandle:
     # -- transfers
 
     def control(self, setup: Setup, data: Buffer = b"", timeout: float | None = None) -> bytes:
-        """A control transfer: what its data stage brought. Raises USBError; `timeout` in seconds."""
+        """A control transfer: what its data stage brought. Raises DeviceError; `timeout` in seconds."""
         return bytes(self.run_control(setup.pack(), data, timeout).data)
 
     def run_control(self, setup: bytes, data: Buffer, timeout: float | None) -> Completion:
-        """A control transfer by its setup packet. Raises USBError; `timeout` in seconds."""
+        """A control transfer by its setup packet. Raises DeviceError; `timeout` in seconds."""
         completion = self.run(Urb.control(setup, data), timeout)
         if completion.status:
-            raise self._failed(completion.status, timeout, f"control request {setup.hex(' ')} to {self._name}")
+            raise self._failed(completion.status, timeout, f"control request {setup.hex(' ')} to {self._name}", 0)
         action = classify(setup)
         if action is not None:
             with self._lock:
@@ -265,12 +269,12 @@ class DeviceHandle:
     def endpoint(self, address: int) -> Endpoint:
         """An endpoint of the current alternate settings.
 
-        Raises USBError for others: Linux servers do not even answer such a request.
+        Raises DeviceError for others: Linux servers do not even answer such a request.
         """
         with self._lock:  # while the settings are changed, or the device is reset, there are none
             found = self.endpoints.find(address)
         if found is None:
-            raise not_found(f"{self._name} has no endpoint {address:#04x} in its current settings")
+            raise RequestRefused(f"{self._name} has no endpoint {address:#04x} in its current settings", -ENOENT)
         return found
 
     def run(self, urb: Urb, timeout: float | None, into: memoryview | None = None) -> Completion:
@@ -281,42 +285,38 @@ class DeviceHandle:
             device.submit(transfer)
             done = device.wait(transfer, timeout)
         except BaseException:  # Ctrl-C: what comes now is for the program's next transfer
-            device.cancel(transfer)
-            device.abandon(transfer)
+            device.unlink([transfer], 0.0)
             raise
         if not done:
-            return self.take_back(device, transfer)
+            device.unlink([transfer], self.grace)
+            return after_unlink(transfer)
         completion = transfer.completion
         assert completion is not None
         return completion
 
     def present(self) -> Device:
-        """The device, imported again if it was lost and that is wanted. Raises USBError."""
+        """The device, imported again if it was lost and that is wanted. Raises DeviceError."""
         device = self.device
         return self._revive() if self._reconnect and not device.alive else device
 
-    def take_back(self, device: Device, transfer: Transfer) -> Completion:
-        """Unlink a transfer, and abandon it when the server does not say what became of it: how it ended."""
-        device.cancel(transfer)
-        if not device.wait(transfer, self._grace):
-            device.abandon(transfer)
-            device.wait(transfer)
-        return after_unlink(transfer)
-
-    def failed(self, status: int, timeout: float | None, address: int) -> Exception:
+    def failed(self, status: int, timeout: float | None, address: int) -> DeviceError:
         """What to raise for a URB on an endpoint that ended so."""
-        return self._failed(status, timeout, f"endpoint {address:#04x} of {self._name}")
+        return self._failed(status, timeout, f"endpoint {address:#04x} of {self._name}", address)
 
     @property
     def _name(self) -> str:
         return f"device {self.device.info}"
 
-    def _failed(self, status: int, timeout: float | None, what: str) -> Exception:
+    def _failed(self, status: int, timeout: float | None, what: str, endpoint: int) -> DeviceError:
         if self.device.closed and (status in UNLINKED or status in GONE):
-            return released(f"{what}: this program has released the device")
+            return DeviceGone(f"{what}: this program has released the device", -ENODEV, released=True)
         if status in UNLINKED and timeout is not None:
-            return timed_out(timeout, what)
-        return usb_error(status, what, self.device.loss if status in GONE else "")
+            text = f"{what}: no answer within {timeout * 1000:g} ms"
+            return TransferTimeout(text, status, endpoint, timeout)
+        if status in GONE:
+            return DeviceGone(f"{what}: {self.device.loss or status_name(status)}", status)
+        kind = TransferTimeout if status in TIMED_OUT else TransferFailed
+        return kind(f"{what}: {status_name(status)}", status, endpoint)
 
     def _activated(self, value: int) -> None:
         """The device says that this is its configuration."""
@@ -329,5 +329,5 @@ class DeviceHandle:
         started = time.monotonic()
         raw = self.control(get_descriptor(kind, index, 0, length), timeout=CONTROL_TIMEOUT)
         round_trip = time.monotonic() - started
-        self._grace = min(max(2 * round_trip, _MIN_GRACE), self._grace)
+        self.grace = min(max(2 * round_trip, _MIN_GRACE), self.grace)
         return raw

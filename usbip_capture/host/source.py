@@ -6,66 +6,26 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from queue import SimpleQueue
 from weakref import WeakValueDictionary
 
 from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.device import Device
 from usbip_capture.devices.serial_number import read_serial_number
-from usbip_capture.errors import UsbipError
-from usbip_capture.host.errors import no_device, released
-from usbip_capture.host.exported import Exported, Source
+from usbip_capture.errors import DeviceGone, UsbipError
+from usbip_capture.host.exported import Exported
 from usbip_capture.host.handle import DeviceHandle
+from usbip_capture.host.reimport import RETRY_INTERVAL, SETTLING_TIME, import_first, places, released, retry
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.descriptors import DeviceDescriptor
 from usbip_capture.usb.info import DeviceInfo
+from usbip_capture.usb.status import ENODEV
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which a device may be away after it was given back: Linux resets it then.
-_AWAY = 2.0
-_RETRY_INTERVAL = 0.05
 
-
-class _GivenBack:
-    """What this process gave back within the last _AWAY seconds, by whichever backend: host, port and busid."""
-
-    def __init__(self) -> None:
-        self._since: dict[tuple[str, int, str], float] = {}
-        self._new: SimpleQueue[tuple[tuple[str, int, str], float]] = SimpleQueue()
-        self._lock = threading.Lock()
-
-    def add(self, server: ServerAddress, busid: str) -> None:
-        # A device may be given back by the garbage collector, in a thread that has the lock: no lock here.
-        self._new.put(((server.host, server.port, busid), time.monotonic()))
-
-    def take(self, server: ServerAddress, busid: str) -> bool:
-        """Whether it is one of them; it is not any more."""
-        with self._lock:
-            self._learn()
-            return self._since.pop((server.host, server.port, busid), None) is not None
-
-    def of(self, server: ServerAddress) -> set[str]:
-        """The busids of a server's."""
-        now = time.monotonic()
-        with self._lock:
-            self._learn()
-            for key in [key for key, since in self._since.items() if now - since > _AWAY]:
-                del self._since[key]
-            return {busid for host, port, busid in self._since if (host, port) == (server.host, server.port)}
-
-    def _learn(self) -> None:
-        while not self._new.empty():
-            key, since = self._new.get()
-            self._since[key] = since
-
-
-_given_back = _GivenBack()
-
-
-class ServerSource(Source):
+class ServerSource:
     """The devices that a server exports, all or those of `selection`.
 
     Each is captured in a pcapng interface of its own when there is a writer.
@@ -96,6 +56,7 @@ class ServerSource(Source):
         self._closed = False
 
     def devices(self) -> Iterator[Exported]:
+        """What there is now. Raises UsbipError."""
         self._check_open()
         listed = {info.busid: info for info in self._listed() if self._selected(info)}
         with self._lock:
@@ -108,6 +69,7 @@ class ServerSource(Source):
         yield from found.values()
 
     def close(self) -> None:
+        """Release what was imported, and complete the capture if it is ours. Raises CaptureError."""
         self._closed = True
         for key in list(self._opened):
             device = self._opened.pop(key, None)
@@ -118,7 +80,9 @@ class ServerSource(Source):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise released(f"the backend of {self._server} was closed: get another one with get_backend")
+            raise DeviceGone(
+                f"the backend of {self._server} was closed: get another one with get_backend", -ENODEV, released=True
+            )
 
     def _selected(self, info: DeviceInfo) -> bool:
         return not self._selection or any(
@@ -136,7 +100,7 @@ class ServerSource(Source):
                 log.debug("its serial number cannot be read: %s", error)
                 return ""
             self._serials[identity] = read_serial_number(device)
-            _given_back.add(self._server, info.busid)
+            released.add(self._server, info)
             device.close()
         return self._serials[identity]
 
@@ -147,9 +111,9 @@ class ServerSource(Source):
         """What the server exports, when what we gave back just now is back as well. Raises UsbipError."""
         while True:
             listed = self._server.devices()
-            if not _given_back.of(self._server) - {info.busid for info in listed}:
+            if not {info.busid for info in released.of(self._server)} - {info.busid for info in listed}:
                 return listed
-            time.sleep(_RETRY_INTERVAL)
+            time.sleep(RETRY_INTERVAL)
 
     def _exported(self, info: DeviceInfo) -> Exported:
         """The device that PyUSB knows already, as long as it is the same one."""
@@ -161,7 +125,7 @@ class ServerSource(Source):
 
     def _open(self, info: DeviceInfo) -> DeviceHandle:
         self._check_open()
-        patience = _AWAY if _given_back.take(self._server, info.busid) else 0.0
+        patience = SETTLING_TIME if released.take(self._server, info.busid) else 0.0
         device = self._import([Selector(busid=info.busid)], patience)
         handle = DeviceHandle(
             device,
@@ -181,21 +145,21 @@ class ServerSource(Source):
 
     def _close(self, device: Device) -> None:
         if device.alive:
-            _given_back.add(self._server, device.info.busid)
+            released.add(self._server, device.info)
         device.close()
 
     def _import_again(self, handle: DeviceHandle, patience: float) -> Device:
-        """The device at the same place, whatever it is now; or elsewhere by its VID:PID. Raises USBError."""
+        """The device at the same place, whatever it is now; or elsewhere by its VID:PID. Raises DeviceError."""
         before = handle.device
         info = before.info
-        given_back = released(f"device {info} was released when its backend was closed")
+        given_back = DeviceGone(f"device {info} was released when its backend was closed", -ENODEV, released=True)
         if id(before) not in self._opened:
             raise given_back
         before.close()
         try:
-            device = self._import([Selector(busid=info.busid), Selector(vid_pid=info.vid_pid)], patience)
+            device = self._import(places(info), patience)
         except UsbipError as error:
-            raise no_device(f"device {info} was lost, and could not be imported again: {error}") from error
+            raise DeviceGone(f"device {info} was lost, and could not be imported again: {error}", -ENODEV) from error
         if self._opened.pop(id(before), None) is None:  # closed meanwhile, by another thread
             self._give_up(device)
             raise given_back
@@ -203,16 +167,12 @@ class ServerSource(Source):
 
     def _import(self, choices: list[Selector], patience: float) -> Device:
         """Import the first of these that can be, within `patience` seconds. Raises UsbipError."""
-        deadline = time.monotonic() + patience
-        while True:
-            for choice in choices:
-                try:
-                    return self._captured(self._server.import_device(choice))
-                except UsbipError as error:
-                    log.debug("not imported: %s", error)
-                    if choice is choices[-1] and time.monotonic() > deadline:
-                        raise
-            time.sleep(_RETRY_INTERVAL)
+
+        def pause(seconds: float) -> bool:
+            time.sleep(seconds)
+            return self._closed
+
+        return self._captured(retry(lambda: import_first(self._server, choices), patience, pause=pause))
 
     def _captured(self, device: Device) -> Device:
         if self._pcap is not None:

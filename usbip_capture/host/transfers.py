@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from array import array
 
-from usbip_capture.device import Device, Transfer
-from usbip_capture.host.errors import invalid
+from usbip_capture.device import Transfer, after_unlink
+from usbip_capture.errors import RequestRefused
 from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.usb.endpoints import Endpoint
-from usbip_capture.usb.status import TIMED_OUT, TOO_LARGE, UNLINKED
+from usbip_capture.usb.status import EINVAL, TIMED_OUT, TOO_LARGE, UNLINKED
 from usbip_capture.usb.urb import DIR_IN, FLAG_DIR_IN, ISO_ASAP, Buffer, Completion, IsoPacket, TransferType, Urb
 
 _ISO = TransferType.ISOCHRONOUS
@@ -24,12 +24,12 @@ def read(handle: DeviceHandle, endpoint: Endpoint, buffer: array[int] | bytearra
     """Fill `buffer` from an IN endpoint: bytes received, packed together if isochronous.
 
     One time-out, in seconds, for the whole; when it ends a transfer of which a part has come, that part counts.
-    Raises USBError.
+    Raises DeviceError.
     """
     view = _bytes_of(buffer)
     address = endpoint.address
     if not address & DIR_IN:
-        raise invalid(f"endpoint {address:#04x} is an OUT endpoint, nothing can be read from it")
+        raise RequestRefused(f"endpoint {address:#04x} is an OUT endpoint, nothing can be read from it", -EINVAL)
     if endpoint.transfer_type == _ISO:
         return _isochronous(handle, endpoint, view, timeout)
     size = len(view)
@@ -48,7 +48,7 @@ def write(handle: DeviceHandle, endpoint: Endpoint, data: Buffer | array[int], t
     view = _bytes_of(data)
     address = endpoint.address
     if address & DIR_IN:
-        raise invalid(f"endpoint {address:#04x} is an IN endpoint, nothing can be written to it")
+        raise RequestRefused(f"endpoint {address:#04x} is an IN endpoint, nothing can be written to it", -EINVAL)
     if endpoint.transfer_type == _ISO:
         return _isochronous(handle, endpoint, view, timeout)
     size = len(view)
@@ -99,7 +99,7 @@ def place(view: memoryview, completion: Completion) -> int:
 
 
 def lower_limit(handle: DeviceHandle, endpoint: Endpoint, size: int, status: int) -> None:
-    """The server does not take `size` bytes: try with half from now on. Raises USBError when that is too little."""
+    """The server does not take `size` bytes: try with half from now on. Raises DeviceError when that is too little."""
     half = 1 << (size - 1).bit_length() - 1
     if half < max(endpoint.packet_size, 1) or size <= 1:
         raise handle.failed(status, None, endpoint.address)
@@ -149,22 +149,18 @@ def _isochronous(handle: DeviceHandle, endpoint: Endpoint, view: memoryview, tim
                 device.submit(waiting[-1])
             transfer = waiting[0]
             left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-            completion = transfer.completion if device.wait(transfer, left) else handle.take_back(device, transfer)
+            if device.wait(transfer, left):
+                completion = transfer.completion
+            else:
+                device.unlink([transfer], handle.grace)
+                completion = after_unlink(transfer)
             assert completion is not None
             del waiting[0]
             failure = completion.status
             if not failure:
                 moved += place(view[moved:], completion) if inward else completion.actual_length
     finally:
-        _take_all_back(device, waiting)
+        device.unlink(waiting, 0.0)
     if failure and not (moved and failure in _OUT_OF_TIME):
         raise handle.failed(failure, timeout, endpoint.address)
     return moved
-
-
-def _take_all_back(device: Device, waiting: list[Transfer]) -> None:
-    for transfer in waiting:
-        device.cancel(transfer)
-    for transfer in waiting:
-        if not device.wait(transfer, 0.0):
-            device.abandon(transfer)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 
 from usbip_capture.device import Device, Transfer
-from usbip_capture.host.transfers import in_urb
+from usbip_capture.host.in_transfers import InTransfers
 from usbip_capture.system.timetable import Timetable
 from usbip_capture.usb.endpoints import Endpoint
 from usbip_capture.usb.setup import clear_halt
@@ -59,13 +58,7 @@ class Listener:
         self.pauses = Timetable("usbip-pauses")
         self._device = device
         self._note = note
-        self._lock = threading.Lock()
-        self._pending: dict[Transfer, EndpointReader] = {}
-        self._idle = threading.Event()
-        self._idle.set()
-        self._stopping = False
-        self._ready = threading.local()
-        self._readers = [EndpointReader(self, endpoint) for endpoint in endpoints if listens_to(endpoint)]
+        self._readers = [EndpointReader(self, device, endpoint) for endpoint in endpoints if listens_to(endpoint)]
 
     @property
     def listening(self) -> list[int]:
@@ -81,61 +74,9 @@ class Listener:
                 reader.pause()
 
     def stop(self, timeout: float) -> None:
-        """Take everything back; waits up to `timeout` seconds for the device to let go."""
+        """Unlink everything; waits up to `timeout` seconds for the device."""
         self.pauses.close(wait=False)
-        with self._lock:
-            self._stopping = True
-            pending = list(self._pending)
-        for transfer in pending:
-            self._device.cancel(transfer)
-        if not self._idle.wait(timeout):
-            for transfer in pending:
-                self._device.abandon(transfer)
-
-    def cancel(self, reader: EndpointReader) -> None:
-        """Take back what a reader has in flight."""
-        with self._lock:
-            theirs = [transfer for transfer, owner in self._pending.items() if owner is reader]
-        for transfer in theirs:
-            self._device.cancel(transfer)
-
-    def submit(self, reader: EndpointReader, urb: Urb, done: Callable[[Completion], None]) -> None:
-        """Submit unless stopping; `done` runs on the thread that reads for the device.
-
-        A device may finish a transfer before `submit` returns, and `done` submits the next one: a loop, no recursion.
-        """
-        queue = getattr(self._ready, "queue", None)
-        if queue is not None:
-            queue.append((reader, urb, done))
-            return
-        self._ready.queue = queue = deque([(reader, urb, done)])
-        try:
-            while queue:
-                self._submit(*queue.popleft())
-        finally:
-            del self._ready.queue
-
-    def _submit(self, reader: EndpointReader, urb: Urb, done: Callable[[Completion], None]) -> None:
-        def finished(completion: Completion) -> None:
-            try:
-                done(completion)
-            finally:
-                with self._lock:
-                    self._pending.pop(transfer, None)
-                    if not self._pending:
-                        self._idle.set()
-
-        transfer = Transfer(urb, finished)
-        with self._lock:
-            if self._stopping:
-                return
-            self._pending[transfer] = reader
-            self._idle.clear()
-        try:
-            self._device.submit(transfer)
-        except Exception:
-            log.exception("%s: %r could not be submitted", self._device.info, urb)
-            transfer.finish(Completion(-EPROTO))
+        self._device.unlink([transfer for reader in self._readers for transfer in reader.end()], timeout)
 
     def give_up(self, endpoint: Endpoint, status: int) -> None:
         """Say that an endpoint is not read any more."""
@@ -145,21 +86,22 @@ class Listener:
 
 
 class EndpointReader:
-    """The URBs in flight on one endpoint, and what to do when one fails. `wanted`: whether it is to be read now."""
+    """What is read of one endpoint, and what to do when that fails. `wanted`: whether it is to be read now."""
 
-    def __init__(self, listener: Listener, endpoint: Endpoint) -> None:
+    def __init__(self, listener: Listener, device: Device, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.wanted = False
         self._listener = listener
-        self._size, self._depth = _shape(endpoint)
+        self._device = device
+        size, self._depth = _shape(endpoint)
+        self._transfers = InTransfers(device, endpoint, size, self._depth, self._done)
         self._lock = threading.Lock()
-        self._in_flight = 0
         self._errors = 0
         self._failing_since = 0.0
         self._quiet = 0
         self._resting = False  # until `_resume`
-        self._clearing = False
-        self._parked = 0
+        self._clearing: Transfer | None = None  # the request that clears the halt
+        self._ended = False
 
     def start(self) -> None:
         """Fill the pipe."""
@@ -169,27 +111,24 @@ class EndpointReader:
             self._fill()
 
     def pause(self) -> None:
-        """Take everything back, until `start`."""
+        """Cancel everything, until `start`."""
         if self.wanted:
             self.wanted = False
-            self._listener.cancel(self)
+            self._transfers.cancel()
+            clearing = self._clearing
+            if clearing is not None:
+                self._device.cancel(clearing)
+
+    def end(self) -> list[Transfer]:
+        """Submit nothing more; what is still in flight."""
+        with self._lock:
+            self._ended = True
+            clearing = [self._clearing] if self._clearing is not None else []
+        return clearing + self._transfers.end()
 
     def _fill(self) -> None:
-        with self._lock:  # the device's thread, that of the pauses and the caller's may be here at once
-            missing = self._depth - self._in_flight - self._parked if self.wanted and not self._resting else 0
-            self._in_flight += max(missing, 0)
-        for _ in range(missing):
-            self._submit()
-
-    def _submit(self) -> None:
-        size, start = self._size, time.monotonic()
-
-        def done(completion: Completion) -> None:
-            with self._lock:
-                self._in_flight -= 1
-            self._done(size, completion, time.monotonic() - start)
-
-        self._listener.submit(self, in_urb(self.endpoint, size), done)
+        if self.wanted and not self._resting and self._clearing is None:
+            self._transfers.fill()
 
     def _done(self, size: int, completion: Completion, seconds: float) -> None:
         status = completion.status
@@ -203,9 +142,7 @@ class EndpointReader:
             self._listener.on_gone(status)
         elif not self.wanted or status in UNLINKED:
             self._fill()  # it may have been wanted again meanwhile
-        elif status in TOO_LARGE and size > self.endpoint.packet_size:
-            if size == self._size:  # the first of those in flight to say so
-                self._size = max(size // 2, self.endpoint.packet_size)
+        elif status in TOO_LARGE and self._transfers.halve(size):
             self._fill()
         else:
             self._failed(completion)
@@ -239,19 +176,25 @@ class EndpointReader:
         if self._errors > MAX_ERRORS and now - self._failing_since >= ERROR_TIME:
             self._give_up(completion.status)
         elif completion.status == -EPIPE:
-            with self._lock:
-                self._parked += 1
-                clearing, self._clearing = self._clearing, True
-            if not clearing:
-                setup = clear_halt(self.endpoint.address).pack()
-                self._listener.submit(self, Urb.control(setup), self._cleared)
+            self._clear()
         else:
             self._again(completion)
 
-    def _cleared(self, completion: Completion) -> None:
+    def _clear(self) -> None:
+        """Clear the halt, unless that is under way."""
+        request = Transfer(Urb.control(clear_halt(self.endpoint.address).pack()), self._cleared)
         with self._lock:
-            self._clearing = False
-            self._parked = 0
+            if self._ended or self._clearing is not None:
+                return
+            self._clearing = request
+        try:
+            self._device.submit(request)
+        except Exception:
+            log.exception("%s: %r could not be submitted", self._device.info, request.urb)
+            request.finish(Completion(-EPROTO))
+
+    def _cleared(self, completion: Completion) -> None:
+        self._clearing = None
         if completion.status == 0:
             self._quiet += 1
             self._again(completion)

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import replace
-
-import usb.core
 
 from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.device import Device
 from usbip_capture.devices.remote import RemoteDevice
-from usbip_capture.errors import ServerLost, UsbipError
+from usbip_capture.errors import DeviceError, DeviceGone, ServerLost, TransferTimeout, UsbipError
 from usbip_capture.filters.language import ENUMERATION_LABEL
-from usbip_capture.host.errors import sensible
-from usbip_capture.host.exported import ImportedSource
 from usbip_capture.host.handle import DeviceHandle
+from usbip_capture.host.reimport import import_first, places, retry
 from usbip_capture.probe.enumeration import Enumeration
 from usbip_capture.probe.listen import Listener
 from usbip_capture.probe.settings import ProbeEvents, ProbeSettings
-from usbip_capture.pyusb_backend.backend import UsbipBackend
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.info import DeviceInfo
@@ -34,8 +29,6 @@ RETRY_INTERVAL = 0.5
 RELEASE_TIMEOUT = 0.2
 #: Seconds in which a server that says "no such device" may close the connection, with a better reason.
 _GONE_GRACE = 0.3
-#: libusb's number for a device that is gone.
-_NO_DEVICE = -4
 
 
 class ProbeSession:
@@ -118,12 +111,12 @@ class ProbeSession:
             handle = self._enumerate(tapped, channel)
             if handle is not None:
                 reason = self._listen(device, tapped, handle, channel)
-        except usb.core.USBError as error:
+        except DeviceError as error:
             # One that has just come back may need a while until it answers.
-            gone = again or error.backend_error_code == _NO_DEVICE
+            gone = again or isinstance(error, DeviceGone)
             if not self._stopping and device.lost is None and not (gone and self._settings.reconnect):
-                raise ServerLost(f"device {device.info} of {self._server} {_complaint(error)}") from error
-            reason = str(error.strerror or error)
+                raise UsbipError(f"device {device.info} of {self._server} {_complaint(error)}") from error
+            reason = str(error)
         finally:
             reason = device.lost or reason
             device.close()
@@ -161,19 +154,17 @@ class ProbeSession:
         def on_serial(number: str) -> None:
             self._events.serial(info, number)
 
-        source = ImportedSource(device)
-        handle = source.handle()
+        handle = DeviceHandle(device)
         channel.label = ENUMERATION_LABEL
         try:
-            with sensible(info):
-                enumeration = Enumeration(usb.core.find(backend=UsbipBackend(source)), handle, on_product, on_serial)
-                if self._settings.descriptors:
-                    enumeration.describe()
-                problem = enumeration.configure()
-                if problem:
-                    channel.comment(f"usbip-capture: {problem}")
-                elif self._settings.descriptors:
-                    enumeration.describe_hid()
+            enumeration = Enumeration(handle, on_product, on_serial)
+            if self._settings.descriptors:
+                enumeration.describe()
+            problem = enumeration.configure()
+            if problem:
+                channel.comment(f"usbip-capture: {problem}")
+            elif self._settings.descriptors:
+                enumeration.describe_hid()
         finally:
             channel.label = None
             with self._lock:
@@ -212,20 +203,20 @@ class ProbeSession:
 
         Without a busid or VID:PID it is the one that was there before: at its place, or elsewhere by its VID:PID.
         """
-        selector = self._selector
-        choices = [selector]
-        if selector.serial or not str(selector):
-            here, elsewhere = Selector(before.busid), Selector(vid_pid=before.vid_pid)
-            choices = [replace(choice, serial=selector.serial) for choice in (here, elsewhere)]
-        while not self._stopping:
-            self._wake.wait(RETRY_INTERVAL)  # servers need about that long after a device was given back
+
+        def pause(seconds: float) -> bool:
+            self._wake.wait(seconds)
             self._wake.clear()
-            for choice in choices if not self._stopping else []:
-                try:
-                    return self._server.import_device(choice)
-                except UsbipError as error:
-                    log.debug("still away: %s", error)
-        return None
+            return self._stopping
+
+        selector = self._selector
+        choices = places(before, selector.serial) if selector.serial or not str(selector) else [selector]
+        if pause(RETRY_INTERVAL):  # servers need about that long after a device was released
+            return None
+        try:
+            return retry(lambda: import_first(self._server, choices), interval=RETRY_INTERVAL, pause=pause)
+        except UsbipError:
+            return None
 
     def _state(self, text: str) -> None:
         self._events.state(self, text)
@@ -235,7 +226,7 @@ class ProbeSession:
         self._state(f"{busid} listening" if listener.listening else f"{busid} imported")
 
 
-def _complaint(error: usb.core.USBError) -> str:
-    if isinstance(error, usb.core.USBTimeoutError):
-        return f"does not answer: {error.strerror}: plug it in again, or look at the server's log"
-    return f"cannot be read: {error.strerror or error}: plug it in again, or try --descriptors off"
+def _complaint(error: DeviceError) -> str:
+    if isinstance(error, TransferTimeout):
+        return f"does not answer: {error}: plug it in again, or look at the server's log"
+    return f"cannot be read: {error}: plug it in again, or try --descriptors off"

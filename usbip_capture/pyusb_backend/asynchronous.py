@@ -14,18 +14,15 @@ from types import TracebackType
 
 import usb.core
 
-from usbip_capture.device import Device, Transfer
-from usbip_capture.host.errors import invalid
+from usbip_capture.device import UNLINK_GRACE, Device, Transfer
 from usbip_capture.host.opened import OpenDevice
 from usbip_capture.host.transfers import in_urb, out_urb
+from usbip_capture.pyusb_backend.errors import as_usb_errors, invalid, usb_error
 from usbip_capture.system.timetable import Due, Timetable
 from usbip_capture.usb.setup import Setup, classify
 from usbip_capture.usb.status import ECONNRESET, ENOMEM, is_known
 from usbip_capture.usb.urb import DIR_IN, Buffer, Completion, IsoPacket, Urb
 from usbip_capture.wire.structs import MAX_ISO_PACKETS
-
-#: Seconds after which a transfer that was taken back is given up.
-_GRACE = 0.25
 
 
 class TransferFuture(Future[Completion]):
@@ -76,6 +73,7 @@ class AsynchronousDevice:
             raise TypeError("asynchronous transfers need a device of usbip_capture.get_backend")
         self._opened = opened
 
+    @as_usb_errors
     def read(self, endpoint: int, size: int, timeout: int | None = None) -> TransferFuture:
         """An IN transfer of at most `size` bytes; isochronous: as many packets as fit. Raises USBError."""
         found = self._opened.endpoint(endpoint)
@@ -83,6 +81,7 @@ class AsynchronousDevice:
             raise invalid(f"endpoint {endpoint:#04x} is an OUT endpoint, nothing can be read from it")
         return self._submit(in_urb(found, size), timeout)
 
+    @as_usb_errors
     def write(self, endpoint: int, data: Buffer, timeout: int | None = None) -> TransferFuture:
         """An OUT transfer; `data` must not be changed before it is done. Raises USBError."""
         found = self._opened.endpoint(endpoint)
@@ -90,6 +89,7 @@ class AsynchronousDevice:
             raise invalid(f"endpoint {endpoint:#04x} is an IN endpoint, nothing can be written to it")
         return self._submit(out_urb(found, memoryview(data)), timeout)
 
+    @as_usb_errors
     def control(
         self,
         bmRequestType: int,
@@ -150,7 +150,7 @@ class AsynchronousDevice:
             if status:
                 if future.taken_back and not completion.actual_length and not is_known(status):
                     status = -ECONNRESET  # some servers' own number for it
-                future.set_exception(unit.failed(status, seconds, urb.endpoint))
+                future.set_exception(usb_error(unit.failed(status, seconds, urb.endpoint)))
             else:
                 future.set_result(completion)
 
@@ -163,16 +163,17 @@ class AsynchronousDevice:
                 due = self._timetable.after(seconds, future.take_back)
             except RuntimeError as error:  # no thread to be had
                 future.take_back()
-                raise unit.failed(-ENOMEM, seconds, urb.endpoint) from error
+                raise usb_error(unit.failed(-ENOMEM, None, urb.endpoint)) from error
             if transfer.completion is not None:  # `done` was quicker, and dropped nothing
                 self._timetable.drop(due)
         return future
 
     def _take_back(self, device: Device, transfer: Transfer) -> None:
+        """`Device.unlink` without waiting."""
         if transfer.completion is None:
             device.cancel(transfer)
             try:
-                self._timetable.after(_GRACE, lambda: device.abandon(transfer))
+                self._timetable.after(UNLINK_GRACE, lambda: device.abandon(transfer))
             except RuntimeError:  # no thread to wait in
                 device.abandon(transfer)
 

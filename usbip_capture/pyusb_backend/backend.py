@@ -14,11 +14,12 @@ from types import SimpleNamespace
 from usb.backend import IBackend
 
 from usbip_capture.errors import UsbipError
-from usbip_capture.host.errors import invalid, unreachable
-from usbip_capture.host.exported import Exported, Source
+from usbip_capture.host.exported import Exported
 from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.host.opened import OpenDevice
+from usbip_capture.host.source import ServerSource
 from usbip_capture.host.transfers import read, write
+from usbip_capture.pyusb_backend.errors import as_usb_errors, invalid, usb_error
 from usbip_capture.usb.descriptors import ConfigurationDescriptor, EndpointDescriptor, InterfaceDescriptor
 from usbip_capture.usb.urb import DIR_IN
 
@@ -28,14 +29,14 @@ _SETUP = struct.Struct("<BBHHH").pack
 
 
 class UsbipBackend(IBackend):
-    """All devices of one server, or one that was imported already. Errors are PyUSB's.
+    """All devices of one server. Errors are PyUSB's.
 
     Methods are those of `usb.backend.IBackend`: time-outs in milliseconds, 0 for none, and -1 as good as
     none, as with libusb; buffers are filled in place.
     May be used from many threads at once.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ServerSource) -> None:
         self._source = source
 
     def close(self) -> None:
@@ -56,13 +57,14 @@ class UsbipBackend(IBackend):
         try:
             yield from self._source.devices()
         except UsbipError as error:
-            raise unreachable(error) from error
+            raise usb_error(error) from error
 
     def get_parent(self, dev: Exported) -> None:
         """None: the hubs between are not exported."""
 
     # -- descriptors: all indices are logical; past the end is an IndexError, for configurations a USBError as libusb's
 
+    @as_usb_errors
     def get_device_descriptor(self, dev: Exported) -> SimpleNamespace:
         info = dev.info
         ports = _ports(info.busid)
@@ -75,9 +77,11 @@ class UsbipBackend(IBackend):
             speed=_PYUSB_SPEED.get(info.speed),
         )
 
+    @as_usb_errors
     def get_configuration_descriptor(self, dev: Exported, config: int) -> ConfigurationDescriptor:
         return dev.handle().configuration(config)
 
+    @as_usb_errors
     def get_interface_descriptor(self, dev: Exported, intf: int, alt: int, config: int) -> InterfaceDescriptor:
         alternates = list(_alternates(dev.handle(), config).values())
         return alternates[_index(intf, alternates, "interface")][_index(alt, alternates[intf], "alternate setting")]
@@ -88,6 +92,7 @@ class UsbipBackend(IBackend):
 
     # -- life
 
+    @as_usb_errors
     def open_device(self, dev: Exported) -> OpenDevice:
         return dev.open()
 
@@ -95,37 +100,47 @@ class UsbipBackend(IBackend):
         """The device stays imported until PyUSB lets go of it, or the backend is closed."""
         dev_handle.close()
 
+    @as_usb_errors
     def set_configuration(self, dev_handle: OpenDevice, config_value: int) -> None:
         dev_handle.set_configuration(config_value)
 
+    @as_usb_errors
     def get_configuration(self, dev_handle: OpenDevice) -> int:
         return dev_handle.unit.configuration_value()
 
+    @as_usb_errors
     def set_interface_altsetting(self, dev_handle: OpenDevice, intf: int, altsetting: int) -> None:
         dev_handle.set_interface_altsetting(intf, altsetting)
 
+    @as_usb_errors
     def claim_interface(self, dev_handle: OpenDevice, intf: int) -> None:
         dev_handle.claim(intf)
 
+    @as_usb_errors
     def release_interface(self, dev_handle: OpenDevice, intf: int) -> None:
         dev_handle.release(intf)
 
+    @as_usb_errors
     def clear_halt(self, dev_handle: OpenDevice, ep: int) -> None:
         dev_handle.clear_halt(ep)
 
+    @as_usb_errors
     def reset_device(self, dev_handle: OpenDevice) -> None:
         dev_handle.unit.reset()
 
+    @as_usb_errors
     def is_kernel_driver_active(self, dev_handle: OpenDevice, intf: int) -> bool:
         return dev_handle.kernel_driver_active(intf)
 
+    @as_usb_errors
     def detach_kernel_driver(self, dev_handle: OpenDevice, intf: int) -> None:
         dev_handle.detach_kernel_driver(intf)
 
+    @as_usb_errors
     def attach_kernel_driver(self, dev_handle: OpenDevice, intf: int) -> None:
         dev_handle.attach_kernel_driver(intf)
 
-    # -- transfers
+    # -- transfers: with no call more than needed
 
     def ctrl_transfer(
         self,
@@ -146,19 +161,28 @@ class UsbipBackend(IBackend):
         except struct.error:
             setup = _wrapped(bmRequestType, bRequest, wValue, wIndex, size)
         seconds = timeout / 1000 if timeout > 0 else None
-        if bmRequestType & DIR_IN:
-            answer = dev_handle.unit.run_control(setup, b"", seconds).data
-            size = len(answer)
-            view[:size] = answer
-        else:
-            dev_handle.unit.run_control(setup, view, seconds)
+        try:
+            if bmRequestType & DIR_IN:
+                answer = dev_handle.unit.run_control(setup, b"", seconds).data
+                size = len(answer)
+                view[:size] = answer
+            else:
+                dev_handle.unit.run_control(setup, view, seconds)
+        except UsbipError as error:
+            raise usb_error(error) from error
         return size
 
     def bulk_write(self, dev_handle: OpenDevice, ep: int, intf: int, data: array[int], timeout: int) -> int:
-        return write(dev_handle.unit, dev_handle.endpoint(ep), data, timeout / 1000 if timeout > 0 else None)
+        try:
+            return write(dev_handle.unit, dev_handle.endpoint(ep), data, timeout / 1000 if timeout > 0 else None)
+        except UsbipError as error:
+            raise usb_error(error) from error
 
     def bulk_read(self, dev_handle: OpenDevice, ep: int, intf: int, buff: array[int], timeout: int) -> int:
-        return read(dev_handle.unit, dev_handle.endpoint(ep), buff, timeout / 1000 if timeout > 0 else None)
+        try:
+            return read(dev_handle.unit, dev_handle.endpoint(ep), buff, timeout / 1000 if timeout > 0 else None)
+        except UsbipError as error:
+            raise usb_error(error) from error
 
     intr_write = bulk_write
     intr_read = bulk_read

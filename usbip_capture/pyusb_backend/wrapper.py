@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Callable
+from functools import partial
 from typing import Any, BinaryIO
 
 from usb.backend import IBackend
@@ -14,7 +15,7 @@ from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.devices.over_pyusb import device_info, filled_packets, status_of
 from usbip_capture.host.transfers import iso_packets
 from usbip_capture.usb import setup as requests
-from usbip_capture.usb.descriptors import parse_configuration
+from usbip_capture.usb.descriptors import read_configuration
 from usbip_capture.usb.endpoints import EndpointMap
 from usbip_capture.usb.urb import DIR_IN, FLAG_DIR_IN, ISO_ASAP, Completion, TransferType, Urb
 
@@ -198,9 +199,7 @@ class PcapBackendWrapper(IBackend):
         """Have the descriptors in the capture, and know the endpoints."""
         count = self._descriptor(handle, requests.DT_DEVICE, 0, 18)[17]
         for index in range(count):
-            total = int.from_bytes(self._descriptor(handle, requests.DT_CONFIGURATION, index, 9)[2:4], "little")
-            raw = self._descriptor(handle, requests.DT_CONFIGURATION, index, max(total, 9))
-            handle.endpoints.add_configuration(parse_configuration(raw))
+            handle.endpoints.add_configuration(read_configuration(index, partial(self._descriptor, handle)))
         handle.endpoints.activate(self._backend.get_configuration(handle.raw))
 
     def _descriptor(self, handle: _Handle, kind: int, index: int, length: int) -> bytes:

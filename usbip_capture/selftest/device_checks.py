@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import usb.core
 import usb.util
 
-from usbip_capture.host.errors import DescriptorError, sensible
 from usbip_capture.host.opened import OpenDevice
+from usbip_capture.pyusb_backend.errors import DescriptorError, as_usb_errors, sensible
 from usbip_capture.report.units import count
 from usbip_capture.selftest.results import Result, note, right, skipped, wrong
 from usbip_capture.usb.endpoints import Endpoint
@@ -108,6 +108,7 @@ class DeviceChecks:
         worst = max(late, default=0.0)
         yield (right if worst <= _LATE_MS else note)("time-out", f"late by at most {worst:.1f} ms")
 
+    @as_usb_errors
     def configuration(self) -> int:
         """bConfigurationValue of the active one. Raises USBError."""
         return self._opened().unit.configuration_value()

@@ -8,7 +8,8 @@ import usb.core
 
 from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.writer import PcapWriter
-from usbip_capture.errors import ServerLost, UsbipError
+from usbip_capture.errors import ServerLost, TransferFailed, UsbipError
+from usbip_capture.host.reimport import retry
 from usbip_capture.pyusb_backend import backend_of
 from usbip_capture.report.units import count
 from usbip_capture.selftest.device_checks import DeviceChecks
@@ -18,11 +19,11 @@ from usbip_capture.selftest.wire_checks import check_replies, check_rude, check_
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.setup import set_configuration
+from usbip_capture.usb.status import EPROTO
 from usbip_capture.usb.urb import DIR_IN, TransferType, Urb
 
 #: Seconds that a device may be away after it was given back.
 _AWAY = 5.0
-_RETRY_INTERVAL = 0.05
 
 
 class Selftest:
@@ -36,13 +37,20 @@ class Selftest:
         self._channel: UsbChannel | None = None
 
     def run(self) -> None:
-        """Raises UsbipError, USBError when the server cannot be reached, or the device not be imported or read."""
+        """Raises UsbipError when the server cannot be reached, or the device not be imported or read."""
         start = time.monotonic()
         devices = self._server.devices()
         milliseconds = (time.monotonic() - start) * 1000
         self._tell(right("OP_REQ_DEVLIST", f"{count(len(devices), 'device')} in {milliseconds:.1f} ms"))
         info = self._server.find(self._selector)
-        checks, configuration = self._through_pyusb(info)
+        try:
+            checks, configuration = self._through_pyusb(info)
+        except (usb.core.USBError, NotImplementedError) as error:
+            cause = error.__cause__
+            text = str(getattr(error, "strerror", None) or error)
+            raise UsbipError(f"the device cannot be tested: {text}") from (
+                cause if isinstance(cause, UsbipError) else TransferFailed(text, -EPROTO)
+            )
         self._on_the_wire(info, checks, configuration)
 
     def _through_pyusb(self, info: DeviceInfo) -> tuple[DeviceChecks, int]:
@@ -84,11 +92,4 @@ class Selftest:
         """As soon as the server hands the device over again."""
         if self._pcap is not None and self._channel is None:
             self._channel = self._pcap.add_usb_interface(info, server=str(self._server))
-        deadline = time.monotonic() + _AWAY
-        while True:
-            try:
-                return RawSession(self._server, info.busid, self._channel)
-            except UsbipError:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(_RETRY_INTERVAL)
+        return retry(lambda: RawSession(self._server, info.busid, self._channel), _AWAY)

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from usb.core import USBError
-
 from usbip_capture.device import Device
-from usbip_capture.errors import DeviceNotFound, RemoteProtocolError, UsbipError
+from usbip_capture.errors import DeviceError, DeviceNotFound, UsbipError
 from usbip_capture.host.handle import DeviceHandle
+from usbip_capture.host.reimport import retry
 from usbip_capture.serial_port.serial_number import read_string
 from usbip_capture.uart.ports import Port, find_ports, no_ports
 
 log = logging.getLogger(__name__)
-
-_RETRY_INTERVAL = 0.1
 
 
 class PortUser(ABC):
@@ -73,9 +69,7 @@ class Adapter:
             configuration = handle.endpoints.configuration
             descriptor = handle.device_descriptor()
             self.serial = read_string(handle, descriptor.iSerialNumber)
-        except USBError as error:
-            raise DeviceNotFound(f"device {device.info} of {self.where} cannot be read: {error.strerror}") from error
-        except RemoteProtocolError as error:
+        except DeviceError as error:
             raise DeviceNotFound(f"device {device.info} of {self.where} cannot be read: {error}") from error
         if configuration is None:
             raise DeviceNotFound(f"device {device.info} of {self.where} has no configuration, and no serial port in it")
@@ -135,23 +129,26 @@ class Adapter:
                 self._give_up(f"{reason}; it is not waited for: {error}")
 
     def _revive(self, reason: str) -> None:
-        deadline = time.monotonic() + self.reconnect
         before = self.device.info
         self.device.close()
-        while not self._closing.is_set():
+
+        def attempt() -> None:
             try:
                 self._bring_back()
+            except UsbipError:
+                raise
             except Exception as error:  # nobody else would end the wait of those that use it
-                if not isinstance(error, UsbipError):
-                    log.exception("%s could not be used again", before)
-                log.debug("%s is not back: %s", before, error)
-                if time.monotonic() > deadline:
-                    self._give_up(f"{reason}; it did not come back within {self.reconnect:g} s: {error}")
-                    return
-                self._closing.wait(_RETRY_INTERVAL)
-            else:
-                log.warning("device %s was lost (%s) and is back as %s", before, reason, self.device.info)
-                break
+                log.exception("%s could not be used again", before)
+                raise UsbipError(f"{error!r}") from error
+
+        try:
+            retry(attempt, self.reconnect, pause=self._closing.wait)
+        except UsbipError as error:
+            if not self._closing.is_set():
+                self._give_up(f"{reason}; it did not come back within {self.reconnect:g} s: {error}")
+                return
+        else:
+            log.warning("device %s was lost (%s) and is back as %s", before, reason, self.device.info)
         with self._lock:
             self._reviving = None
         if self._closing.is_set():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from usbip_capture.device import Device
 from usbip_capture.errors import DeviceNotFound, ImportRefused, LocalProtocolError, UsbipError
+from usbip_capture.host.reimport import import_first, places, released, retry
 from usbip_capture.serial_port.adapter import Adapter
 from usbip_capture.serial_port.url import PortUrl
 from usbip_capture.servers.address import Selector, ServerAddress
@@ -17,20 +17,13 @@ from usbip_capture.uart.ports import Port
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.structs import OpStatus
 
-log = logging.getLogger(__name__)
-
 T = TypeVar("T")
 #: Makes what was imported a captured device.
 Wrap = Callable[[Device], Device]
 
-#: Seconds for which a device may be away after it was given back: Linux resets it then.
-_AWAY = 2.0
-_RETRY_INTERVAL = 0.05
-
 _lock = threading.Lock()
 _server_locks: dict[ServerAddress, threading.Lock] = {}
 _adapters: dict[ServerAddress, list[Adapter]] = {}
-_given_back: dict[tuple[ServerAddress, str], tuple[float, DeviceInfo]] = {}
 
 
 def take_port(url: PortUrl, wrap: Wrap, opened: Callable[[Adapter, Port], None]) -> None:
@@ -119,17 +112,18 @@ def _candidates(url: PortUrl) -> list[DeviceInfo]:
 
 def _adapter(url: PortUrl, selector: Selector, wrap: Wrap) -> tuple[Adapter, Port]:
     device = wrap(_await(url, lambda: url.server.import_device(selector)))
+    released.take(url.server, device.info.busid)
     try:
         adapter = Adapter(
             device,
             str(url.server),
-            lambda adapter: wrap(_import_again(url, adapter)),
+            lambda adapter: wrap(import_first(url.server, _places(url, adapter))),
             lambda adapter: _forget(url.server, adapter),
         )
         port = adapter.free_port(url.interface)
     except BaseException:
         device.close()
-        _note_given_back(url.server, device.info)
+        released.add(url.server, device.info)
         raise
     assert port is not None
     adapter.captured = bool(url.pcap)
@@ -139,37 +133,35 @@ def _adapter(url: PortUrl, selector: Selector, wrap: Wrap) -> tuple[Adapter, Por
 
 
 def _await(url: PortUrl, attempt: Callable[[], T]) -> T:
-    """What `attempt` returns; tried again for a while when this process has just given back what is meant."""
-    while True:
-        try:
-            return attempt()
-        except UsbipError:
-            if not _just_given_back(url):
-                raise
-        time.sleep(_RETRY_INTERVAL)
+    """What `attempt` returns; tried again for a while when this process has just released what is meant."""
+
+    def pause(seconds: float) -> bool:
+        if not any(url.selector.matches(info) for info in released.of(url.server)):
+            return True
+        time.sleep(seconds)
+        return False
+
+    return retry(attempt, pause=pause)
 
 
-def _import_again(url: PortUrl, adapter: Adapter) -> Device:
-    """The device at the same place, whatever it is now; or one of its kind elsewhere. Raises UsbipError.
+def _places(url: PortUrl, adapter: Adapter) -> Iterator[Selector]:
+    """Where a device that was lost may be: at the same place, whatever it is now; or one of its kind elsewhere.
 
     The caller compares serial numbers then, and asks again. A device that has none is looked for elsewhere only if the
     URL did not say which of several it is: its bytes must not go to its neighbour.
     """
     info = adapter.device.info
-    try:
-        return url.server.import_device(Selector(busid=info.busid))
-    except UsbipError as error:
-        log.debug("%s: %s", info, error)
-        if not adapter.serial and (url.selector.busid or url.instance is not None):
-            raise
-        elsewhere = [
-            other.busid
-            for other in url.server.devices()
-            if other.vid_pid == info.vid_pid and other.busid not in (info.busid, *adapter.strangers)
-        ]
-        if not elsewhere or (len(elsewhere) > 1 and not adapter.serial):
-            raise
-        return url.server.import_device(Selector(busid=elsewhere[0]))
+    here, _ = places(info)
+    yield here
+    if not adapter.serial and (url.selector.busid or url.instance is not None):
+        return
+    elsewhere = [
+        other.busid
+        for other in url.server.devices()
+        if other.vid_pid == info.vid_pid and other.busid not in (info.busid, *adapter.strangers)
+    ]
+    if len(elsewhere) == 1 or (elsewhere and adapter.serial):
+        yield Selector(busid=elsewhere[0])
 
 
 def _forget(server: ServerAddress, adapter: Adapter) -> None:
@@ -177,18 +169,4 @@ def _forget(server: ServerAddress, adapter: Adapter) -> None:
         ours = _adapters.get(server, [])
         if adapter in ours:
             ours.remove(adapter)
-    _note_given_back(server, adapter.device.info)
-
-
-def _note_given_back(server: ServerAddress, info: DeviceInfo) -> None:
-    with _lock:
-        _given_back[server, info.busid] = time.monotonic(), info
-
-
-def _just_given_back(url: PortUrl) -> bool:
-    now = time.monotonic()
-    with _lock:
-        for key in [key for key, (at, _) in _given_back.items() if now - at > _AWAY]:
-            del _given_back[key]
-        return any(server == url.server and url.selector.matches(info)
-                   for (server, _), (_, info) in _given_back.items())  # fmt: skip
+    released.add(server, adapter.device.info)

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable
 
 from usbip_capture.device import Device, Transfer
-from usbip_capture.errors import ServerLost
-from usbip_capture.usb.status import GONE, TOO_LARGE, UNLINKED, status_name
+from usbip_capture.errors import TransferFailed, TransferTimeout
+from usbip_capture.usb.status import GONE, TIMED_OUT, TOO_LARGE, UNLINKED, status_name
 from usbip_capture.usb.urb import Buffer, Completion, TransferType, Urb
 
 #: Bytes that are taken from the program before a write waits. In flight together they fit into the buffers of a TCP
@@ -233,7 +233,8 @@ class Outbox:
                 self._queued += size
                 self._done -= size
             elif status not in GONE and status not in UNLINKED:
-                self._fault = ServerLost(f"{size} bytes could not be written: {status_name(status)}")
+                kind = TransferTimeout if status in TIMED_OUT else TransferFailed
+                self._fault = kind(f"{size} bytes could not be written: {status_name(status)}", status, self._endpoint)
             self._changed.notify_all()
         if status and status not in GONE and status not in TOO_LARGE and status not in UNLINKED:
             self._on_stall(transfer.urb.endpoint)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from usb.core import USBError
-
+from usbip_capture.errors import DeviceError
 from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.usb.setup import DT_STRING, get_descriptor
 from usbip_capture.usb.strings import parse_langids, parse_string
@@ -14,7 +13,7 @@ _TIMEOUT = 1.0
 
 
 def read_string(handle: DeviceHandle, index: int) -> str:
-    """A string in the device's first language; empty if it has none. Raises USBError once the device is gone."""
+    """A string in the device's first language; empty if it has none. Raises DeviceError once the device is gone."""
     if not index:
         return ""
     try:
@@ -22,7 +21,7 @@ def read_string(handle: DeviceHandle, index: int) -> str:
         if not languages:
             return ""
         return parse_string(handle.control(get_descriptor(DT_STRING, index, languages[0], _LENGTH), timeout=_TIMEOUT))
-    except USBError:
+    except DeviceError:
         if not handle.device.alive:
             raise
         return ""

@@ -6,11 +6,12 @@ import logging
 import threading
 from collections.abc import Callable
 
-from usbip_capture.device import Device, Transfer
+from usbip_capture.device import Device
+from usbip_capture.host.in_transfers import InTransfers
 from usbip_capture.serial_port.controls import send_clear_halt
 from usbip_capture.usb.endpoints import Endpoint
 from usbip_capture.usb.status import EPIPE, EPROTO, GONE, TIMED_OUT, TOO_LARGE, UNLINKED, status_name
-from usbip_capture.usb.urb import FLAG_DIR_IN, Completion, Urb
+from usbip_capture.usb.urb import Completion
 
 log = logging.getLogger(__name__)
 
@@ -36,50 +37,30 @@ class InStream:
     ) -> None:
         self._device = device
         self._endpoint = endpoint
-        self._size = size
-        self._depth = depth
         self._receive = receive
         self._on_end = on_end
-        self._flying: set[Transfer] = set()
-        self._parked = 0
+        self._transfers = InTransfers(device, endpoint, size, depth, self._done)
         self._errors = 0
         self._ended = False
         self._lock = threading.Lock()
 
     def start(self) -> None:
         """Submit the first transfers."""
-        for _ in range(self._depth):
-            self._submit()
+        self._transfers.fill()
 
     def resume(self) -> None:
         """There is room again."""
-        with self._lock:
-            count, self._parked = self._parked, 0
-        for _ in range(count):
-            self._submit()
+        self._transfers.fill()
 
     def stop(self) -> None:
-        """Take back what is in flight; nothing is received afterwards."""
+        """Cancel what is in flight; nothing is received afterwards."""
         with self._lock:
             self._ended = True
-            flying = list(self._flying)
-        for transfer in flying:
+        for transfer in self._transfers.end():
             self._device.cancel(transfer)
 
-    def _submit(self) -> None:
-        endpoint = self._endpoint
-        urb = Urb(endpoint.transfer_type, endpoint.address, self._size, flags=FLAG_DIR_IN, interval=endpoint.interval)
-        transfer = Transfer(urb, awaited=False)
-        transfer.intercept(lambda completion: self._done(transfer, completion))
+    def _done(self, size: int, completion: Completion, seconds: float) -> None:
         with self._lock:
-            if self._ended:
-                return
-            self._flying.add(transfer)
-        self._device.submit(transfer)
-
-    def _done(self, transfer: Transfer, completion: Completion) -> None:
-        with self._lock:
-            self._flying.discard(transfer)
             if self._ended:
                 return
         status = completion.status
@@ -88,22 +69,18 @@ class InStream:
         except Exception:  # else the endpoint would be read by one transfer less
             log.exception("%s: what endpoint %#04x sent", self._device.info, self._endpoint.address)
             more, status = True, status or -EPROTO
-        if status and not self._bear(status):
+        if status and not self._bear(size, status):
             return
         if not status:
             self._errors = 0
         if more:
-            self._submit()
-        else:
-            with self._lock:
-                self._parked += 1
+            self._transfers.fill()
 
-    def _bear(self, status: int) -> bool:
+    def _bear(self, size: int, status: int) -> bool:
         """Whether to go on after a transfer that failed."""
         if status in TIMED_OUT or status in UNLINKED:
             return not self._gives_up(status)  # bridges put an end to transfers that take long
-        if status in TOO_LARGE and self._size > self._endpoint.packet_size:
-            self._size = max(self._size // 2, self._endpoint.packet_size)
+        if status in TOO_LARGE and self._transfers.halve(size):
             return True
         if status in GONE:
             self._end(f"device {self._device.info} is gone")
@@ -130,4 +107,5 @@ class InStream:
             if self._ended:
                 return
             self._ended = True
+        self._transfers.end()
         self._on_end(reason)

@@ -8,7 +8,7 @@ Ref: USB 2.0 specification, 9.6; USB 3.2 specification, 9.6.7 (companion); ECN I
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import TypeAlias
@@ -138,6 +138,15 @@ class ConfigurationDescriptor:
 
 
 _Owner: TypeAlias = "ConfigurationDescriptor | InterfaceDescriptor | EndpointDescriptor"
+
+
+def read_configuration(index: int, read: Callable[[int, int, int], bytes]) -> ConfigurationDescriptor:
+    """A configuration by its index, with the request of Linux: its first 9 bytes tell its length.
+
+    read: GET_DESCRIPTOR by bDescriptorType, index and length. Raises RemoteProtocolError, and what `read` raises.
+    """
+    total = int.from_bytes(read(DT_CONFIGURATION, index, 9)[2:4], "little")
+    return parse_configuration(read(DT_CONFIGURATION, index, max(total, 9)))
 
 
 def parse_configuration(raw: Buffer) -> ConfigurationDescriptor:

@@ -9,7 +9,6 @@ import threading
 from importlib import import_module
 
 import pytest
-import usb.core
 
 from usbip_capture.capture.meter import Meter
 from usbip_capture.cli import exits, groups, values
@@ -22,17 +21,22 @@ from usbip_capture.cli.terminal import Paint, Waiting, cut, is_colourful, say, t
 from usbip_capture.demo.device import DemoDevice
 from usbip_capture.errors import (
     CaptureError,
+    DeviceGone,
     DeviceNotFound,
     ImportRefused,
     LocalProtocolError,
     RemoteProtocolError,
+    RequestRefused,
     ServerLost,
     ServerUnreachable,
+    TransferFailed,
+    TransferTimeout,
     UsbipError,
 )
 from usbip_capture.servers import memory
 from usbip_capture.servers.known import KnownDevice
 from usbip_capture.usb.setup import get_descriptor, set_configuration
+from usbip_capture.usb.status import ECONNRESET, ENODEV, ENOENT, EOPNOTSUPP, EPIPE, ETIMEDOUT
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 
 
@@ -101,11 +105,13 @@ def _caused(cause: Exception) -> UsbipError:
         (DeviceNotFound("x"), 4),
         (ImportRefused("x", 4), 4),
         (ImportRefused("x", 2), 5),
-        (usb.core.USBError("x", -9, 32), 6),
-        (NotImplementedError("x"), 6),
-        (_caused(usb.core.USBError("x", -9, 32)), 6),
-        (_caused(usb.core.USBTimeoutError("x", -7, 110)), 7),
-        (usb.core.USBTimeoutError("x", -7, 110), 7),
+        (TransferFailed("x", -EPIPE), 6),
+        (TransferFailed("x", -EOPNOTSUPP), 6),
+        (RequestRefused("x", -ENOENT), 6),
+        (DeviceGone("x", -ENODEV), 6),
+        (TransferTimeout("x", -ECONNRESET, 0x81, 0.5), 7),
+        (_caused(TransferFailed("x", -EPIPE)), 6),
+        (_caused(TransferTimeout("x", -ETIMEDOUT)), 7),
     ],
 )
 def test_exit_codes(error: Exception, code: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.waiting import wait_until
 from usbip_capture.device import Device, Transfer
-from usbip_capture.errors import ServerLost
+from usbip_capture.errors import ServerLost, TransferFailed
 from usbip_capture.serial_port import inbox as inbox_module
 from usbip_capture.serial_port.inbox import Inbox
 from usbip_capture.serial_port.outbox import CAPACITY, CHUNK, DEPTH, Outbox
@@ -202,7 +202,7 @@ def test_an_error_of_earlier_data_is_told_once() -> None:
     outbox, device = slow_outbox()
     outbox.write(b"abc", 0)
     device.finish(-EPIPE)
-    with pytest.raises(ServerLost, match="EPIPE"):
+    with pytest.raises(TransferFailed, match="EPIPE"):
         outbox.write(b"def", 0)
     assert outbox.write(b"def", 0) == 3
 

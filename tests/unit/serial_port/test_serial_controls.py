@@ -8,24 +8,25 @@ from collections.abc import Callable
 import pytest
 
 from tests.unit.uart.chips import ACM, device, only_port, vendor_port
-from usbip_capture.device import Device, Transfer
-from usbip_capture.errors import ServerLost
+from usbip_capture.device import UNLINK_GRACE, Device, Transfer
+from usbip_capture.errors import DeviceError, DeviceGone, TransferFailed, TransferTimeout
 from usbip_capture.serial_port import controls
 from usbip_capture.uart.driver import Driver
 from usbip_capture.uart.settings import LineSettings
 from usbip_capture.usb.info import DeviceInfo, Speed
-from usbip_capture.usb.status import ECONNRESET
+from usbip_capture.usb.status import ECONNRESET, ENODEV, EPIPE, ETIMEDOUT
 from usbip_capture.usb.urb import Completion
 
 
 class Counted(Device):
     """Finishes what is waited for, unless silent; `most` were in flight together."""
 
-    def __init__(self, silent: bool = False) -> None:
+    def __init__(self, silent: bool = False, status: int = 0) -> None:
         self.info = DeviceInfo("1-1", 1, 2, Speed.FULL, 0x0403, 0x6001)
         self.flying: list[Transfer] = []
         self.most = self.count = 0
         self.silent = silent
+        self.status = status
         self.timeouts: list[float] = []
 
     @property
@@ -40,7 +41,7 @@ class Counted(Device):
     def wait(self, transfer: Transfer, timeout: float | None = None) -> bool:
         if not self.silent and transfer in self.flying:
             self.flying.remove(transfer)
-            transfer.finish(Completion(0))
+            transfer.finish(Completion(self.status))
         elif timeout:
             self.timeouts.append(timeout)
         return transfer.completion is not None
@@ -83,6 +84,21 @@ def test_a_list_of_requests_has_one_time_out(descriptors: str, vendor: int, monk
         return Counted.wait(counted, transfer, timeout)
 
     monkeypatch.setattr(counted, "wait", wait)
-    with pytest.raises(ServerLost, match="no answer within 5 s"):
+    with pytest.raises(TransferTimeout, match="no answer within 5 s"):
         controls.run(counted, driver, requests)
-    assert now[0] - 100.0 <= controls.TIMEOUT + len(requests) * controls._GRACE
+    assert now[0] - 100.0 <= controls.TIMEOUT + UNLINK_GRACE
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "told"),
+    [
+        (-EPIPE, TransferFailed, "EPIPE .stall."),
+        (-ETIMEDOUT, TransferTimeout, "timed out"),
+        (-ENODEV, DeviceGone, "no such device"),
+    ],
+)
+def test_a_request_that_fails_is_no_lost_server(status: int, kind: type[DeviceError], told: str) -> None:
+    driver, counted = opened(ACM, 0x1209), Counted(status=status)
+    with pytest.raises(kind, match=f"does not do what its serial port should: control request .*: .*{told}") as caught:
+        controls.run(counted, driver, driver.apply(None, LineSettings()))
+    assert caught.value.status == status
