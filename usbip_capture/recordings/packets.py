@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 from usbip_capture.errors import CaptureError
 
-#: Longest packet that is believed: what Wireshark takes of USBPcap, which has no limit of its own.
-MAX_PACKET = 128 << 20
+#: Longest packet that is believed: several times what a URB has, and a quarter of what `stats` may need of memory.
+MAX_PACKET = 64 << 20
 MAX_INTERFACES = 4096
 #: Longest text that is kept of a name, a description or a comment, in characters; all comments of the statistics
 #: blocks of a capture together.
