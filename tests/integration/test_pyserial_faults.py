@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -274,3 +276,38 @@ def test_logging_is_switched_on_by_the_url(server: SerialServer) -> None:
         assert logger.level == logging.DEBUG
     finally:
         logger.setLevel(before)
+
+
+#: Opens a port whose reader is in the middle of a submission when the program ends. A daemon thread is stopped there by
+#: the interpreter, and never releases its lock. What is patched refers to nothing of the program, which is freed so.
+LEFT_OPEN = """
+import serial, sys
+patched = {}
+exec('''
+import threading, time
+from usbip_capture.devices import remote
+
+original, sending = remote.send, threading.Event()
+
+def send(sock, parts):
+    original(sock, parts)
+    if threading.current_thread().name.startswith("usbip-reader"):
+        sending.set()
+        time.sleep(0.5)
+
+remote.send = send
+''', patched)
+port = serial.serial_for_url(sys.argv[1], timeout=10)
+port.write(b"hello")
+patched["sending"].wait(10)
+"""
+
+
+def test_a_port_that_a_program_leaves_open_is_closed_as_it_ends(server: SerialServer, tmp_path: Path) -> None:
+    capture = tmp_path / "left.pcapng"
+    url = server.url(query=f"pcap={capture}")
+    # Not shared with this process: in it, a thread that is stopped for ever would be a hang of the program.
+    command = [sys.executable, "-c", LEFT_OPEN, url]
+    program = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    assert (program.returncode, program.stdout, program.stderr) == (0, "", "")
+    assert list(read_capture(capture))[-1].interface.received is not None, "complete, with its statistics"

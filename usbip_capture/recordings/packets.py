@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 from usbip_capture.errors import CaptureError
 
-#: Longest packet that is believed: what Wireshark takes of USBPcap, which has no limit of its own.
-MAX_PACKET = 128 << 20
+#: Longest packet that is believed: several times what a URB has, and a quarter of what `stats` may need of memory.
+MAX_PACKET = 64 << 20
 #: Other blocks, such as name lists or secrets, are skipped piece by piece up to this length.
 MAX_BLOCK = 1 << 30
 #: Of all sections of a capture, as far as they are kept, else of one.

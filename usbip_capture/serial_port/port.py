@@ -24,6 +24,7 @@ from usbip_capture.serial_port.outbox import Outbox
 from usbip_capture.serial_port.port_log import PortLog
 from usbip_capture.serial_port.streams import InStream
 from usbip_capture.serial_port.url import PortUrl
+from usbip_capture.system.at_exit import close_at_exit
 from usbip_capture.tap import Tapped
 from usbip_capture.uart.driver import Driver
 from usbip_capture.uart.ports import Port
@@ -83,6 +84,7 @@ class SerialPort(PortUser):
         except BaseException:
             self.close()
             raise
+        close_at_exit(self)
 
     # -- what the port is
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.builders.capture_files import Shown, classic, option, pcapng
 from usbip_capture.filters.language import Facts, parse
-from usbip_capture.recordings.packets import MAX_COMMENT_TEXT, MAX_TEXT, Interface
+from usbip_capture.recordings.packets import MAX_COMMENT_TEXT, MAX_PACKET, MAX_TEXT, Interface
 from usbip_capture.report import statistics
 from usbip_capture.report.measure import measure
 from usbip_capture.report.text import text_report
@@ -95,9 +95,30 @@ def configurations() -> Iterator[bytes]:
             yield packet(number, ask + bytes(16)) + packet(number, answer + bytes(16) + raw)
 
 
+def longest_packets() -> Iterator[bytes]:
+    yield SECTION + interface()
+    for urb_id in range(3):
+        yield packet(0, completion(urb_id, MAX_PACKET - 64) + bytes(MAX_PACKET - 64))
+
+
+def longest_blocks() -> Iterator[bytes]:
+    yield SECTION + interface()
+    for _ in range(3):
+        yield block(0xBAD, bytes(MAX_PACKET))
+
+
 @pytest.mark.parametrize(
     "parts",
-    [comments_of_statistics, comments_of_packets, names, urbs_that_never_come_back, devices, configurations],
+    [
+        comments_of_statistics,
+        comments_of_packets,
+        names,
+        urbs_that_never_come_back,
+        devices,
+        configurations,
+        longest_packets,
+        longest_blocks,
+    ],
 )
 def test_memory(parts: Callable[[], Iterator[bytes]], tmp_path: Path) -> None:
     path = tmp_path / "bomb.pcapng.gz"
