@@ -127,7 +127,7 @@ def _url(args: argparse.Namespace) -> str:
 def _terminal(args: argparse.Namespace, url: str) -> int:
     """pyserial's miniterm, which reads its arguments from sys.argv."""
     if not sys.stdin.isatty():
-        raise LocalProtocolError("a terminal needs a terminal: use --pty, --tcp or --rfc2217 for programs")
+        raise LocalProtocolError("standard input must be a terminal: for programs, use --pty, --tcp or --rfc2217")
     if args.pcap == "-":
         raise LocalProtocolError("the terminal and --pcap - both want standard output: name a file with --pcap")
     from serial.tools import miniterm

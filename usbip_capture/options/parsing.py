@@ -59,8 +59,9 @@ def meant(given: str, known: Iterable[str]) -> str:
     """`: did you mean --json?`; empty if nothing is near."""
     from difflib import get_close_matches
 
-    close = get_close_matches(given, list(known), 1)
-    return f": did you mean {close[0]}?" if close else ""
+    names = {name.lstrip("-"): name for name in known}  # dashes are equal in all
+    close = get_close_matches(given.lstrip("-"), list(names), 1)
+    return f": did you mean {names[close[0]]}?" if close else ""
 
 
 def _sentence(message: str) -> str:

@@ -117,7 +117,8 @@ class Statistics:
         self._devices = 0
         self._learnt = 0
         # By interface and endpoint, together with which a URB's id is unique: usbipd-win, QEMU and merged captures have
-        # equal ids on different devices.
+        # equal ids on different devices. Control transfers of both directions together, as USBPcap's completions have
+        # none.
         self._in_flight: dict[int, _InFlight] = {}
 
     def add(self, packet: Packet) -> None:
@@ -161,7 +162,7 @@ class Statistics:
             self._drop(in_flight, len(in_flight))
         for totals in self.interfaces.values():
             for key, endpoint in totals.endpoints.items():
-                known = self._in_flight.get(totals.key | key & ~DIR_IN)
+                known = self._in_flight.get(totals.key | (key if key & _TYPE_BITS != _CONTROL_BITS else key & ~DIR_IN))
                 endpoint.in_flight = 1 if known is None else known.most
                 if endpoint.only_sent and not totals.completes_out:
                     endpoint.in_flight = 1
@@ -173,7 +174,7 @@ class Statistics:
 
     def _submitted(self, totals: InterfaceTotals, timestamp_ns: int, event: Event, described: bool) -> None:
         _, urb_id, key, _, length, setup, _, _ = event
-        where = totals.key | key & ~DIR_IN
+        where = totals.key | (key if key & _TYPE_BITS != _CONTROL_BITS else key & ~DIR_IN)
         in_flight = self._in_flight.get(where)
         if in_flight is None:
             in_flight = self._new_in_flight(where)
@@ -205,7 +206,8 @@ class Statistics:
 
     def _completed(self, totals: InterfaceTotals, timestamp_ns: int, event: Event, packet: bytes) -> None:
         stage, urb_id, key, status, length, _, failed, data_at = event
-        in_flight = self._in_flight.get(totals.key | key & ~DIR_IN)
+        where = totals.key | (key if key & _TYPE_BITS != _CONTROL_BITS else key & ~DIR_IN)
+        in_flight = self._in_flight.get(where)
         pending = in_flight.pop(urb_id, None) if in_flight is not None else None
         took_ns = None
         if pending is not None:

@@ -132,8 +132,10 @@ def test_headers_that_were_cut_are_said(tmp_path: Path) -> None:
     assert lines[1].startswith("  2 packets, 2 of them not about URBs, or cut short")
 
 
-def event(kind: str, urb_id: int, at_ns: int, *, status: int = 0, length: int = 0, dev: int = 2) -> Shown:
-    head = pack("<QBBBBH14xiI28x", urb_id, ord(kind), 3, 0x81, dev, 1, status, length)
+def event(
+    kind: str, urb_id: int, at_ns: int, *, status: int = 0, length: int = 0, dev: int = 2, ep: int = 0x81
+) -> Shown:
+    head = pack("<QBBBBH14xiI28x", urb_id, ord(kind), 3, ep, dev, 1, status, length)
     return Shown(START_NS + at_ns, head)
 
 
@@ -155,6 +157,15 @@ def test_times_are_from_submit_to_completion(tmp_path: Path) -> None:
     assert (times.minimum, times.maximum) == (1000, 100_000)
     assert times.quantile(0.5) == pytest.approx(50_000, rel=0.01)
     assert times.quantile(0.99) == pytest.approx(99_000, rel=0.01)
+
+
+def test_endpoints_of_one_number_have_each_their_own_urbs_in_flight(tmp_path: Path) -> None:
+    """What waits at an IN endpoint says nothing of how many URBs an OUT endpoint of the same number has had."""
+    events = [event("S", n, n) for n in range(8)]
+    events += [event(kind, 100, 10 + at, ep=0x01) for at, kind in enumerate("SC")]
+    path = tmp_path / "both.pcap"
+    path.write_bytes(classic(events, 220, tick_ns=1))
+    assert {name: each.in_flight for name, each in endpoints(path).items()} == {"0x81 bulk IN": 8, "0x01 bulk OUT": 1}
 
 
 def test_what_has_no_time(tmp_path: Path) -> None:
