@@ -231,13 +231,13 @@ def send(sock: socket.socket, parts: list[Buffer]) -> None:
         _send_rest(sock, parts, sock.sendmsg(parts))
 
 
-def limit_sending(sock: socket.socket, timeout: float = SEND_TIMEOUT) -> None:
-    """Sending raises OSError when the peer takes nothing for `timeout` seconds.
+def limit_sending(sock: socket.socket, timeout: float | None = None) -> None:
+    """Sending raises OSError when the peer takes nothing for `timeout` seconds, SEND_TIMEOUT if not said.
 
     Where the kernel keeps no such limit it is Python's, which is one for receiving as well: SEND_TIMEOUT then.
     """
     if _KERNEL_TIMEOUTS:
-        _set_option(sock, socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout))
+        _set_option(sock, socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_TIMEOUT if timeout is None else timeout))
     else:
         sock.settimeout(SEND_TIMEOUT)
 
