@@ -16,6 +16,8 @@ from tests.builders.tcp_recording import CLIENT, SERVER, START_NS, Hosts, Saying
 from tests.builders.usbip_sessions import INFO, imported
 from usbip_capture.wire import structs
 
+pytestmark = pytest.mark.slow
+
 #: MiB. What was promised.
 LIMIT = 300
 PCAP = pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 1 << 20, 1)
@@ -25,7 +27,6 @@ PROGRAM = """
 import re, sys
 from usbip_capture.cli.main import main
 
-pytestmark = pytest.mark.slow
 code = main(sys.argv[1:])
 # Not ru_maxrss, which begins with what the parent had when it forked.
 print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) >> 10, file=sys.stderr)

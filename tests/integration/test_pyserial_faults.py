@@ -285,17 +285,17 @@ import serial, sys
 patched = {}
 exec('''
 import threading, time
-from usbip_capture.devices import remote
+from usbip_capture.net.transport import SocketTransport
 
-original, sending = remote.send, threading.Event()
+original, sending = SocketTransport.send, threading.Event()
 
-def send(sock, parts):
-    original(sock, parts)
+def send(transport, parts):
+    original(transport, parts)
     if threading.current_thread().name.startswith("usbip-reader"):
         sending.set()
         time.sleep(0.5)
 
-remote.send = send
+SocketTransport.send = send
 ''', patched)
 port = serial.serial_for_url(sys.argv[1], timeout=10)
 port.write(b"hello")

@@ -19,6 +19,7 @@ from tests.fakes.scripted_server import read_exactly
 from tests.waiting import wait_until
 from usbip_capture.errors import ServerLost
 from usbip_capture.live import joining, registry
+from usbip_capture.net.address import format_address
 from usbip_capture.net.listening import Peer
 from usbip_capture.relay import forwarding, observation, relay
 from usbip_capture.relay.listening import attach_hint, parse_networks, policy
@@ -114,8 +115,8 @@ def test_a_fault_of_ours_ends_the_connection_that_it_is_of(name: str, monkeypatc
         good, bad = both.connect(), both.connect()
         play(*good, imported() + described(), 1 << 20)
         wait_until("both are there", lambda: len(both.relay.clients) == 2)
-        last = max(both.relay._connections, key=lambda seen: seen.number)
-        own = both.relay._connections[last].ends
+        peer = format_address(*bad[0].getsockname()[:2])
+        (own,) = (kept.ends for seen, kept in both.relay._connections.items() if seen.peer == peer)
         real: Callable[..., object] = getattr(forwarding.End, name)
 
         def faulty(self: forwarding.End, *arguments: object) -> object:

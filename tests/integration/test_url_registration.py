@@ -56,14 +56,14 @@ def test_another_module_of_that_name_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_said_and_not_that_the_protocol_is_unknown(tmp_path: Path) -> None:
-    (tmp_path / "usb").mkdir()
-    (tmp_path / "usb" / "__init__.py").write_text("raise ImportError('gone', name='usb')\n")
+    (tmp_path / "pcapng").mkdir()
+    (tmp_path / "pcapng" / "__init__.py").write_text("raise ImportError('gone', name='pcapng')\n")
     code = (
-        "import serial\ntry:\n    serial.serial_for_url('usbip://demo/1-1')\n"
+        "import serial\ntry:\n    serial.serial_for_url('usbip://demo/1-1?pcap=x.pcapng')\n"
         "except serial.SerialException as error:\n    print(error)"
     )
     said = python(code, environment(tmp_path))
-    assert "package usb, which is missing" in said
+    assert "package pcapng, which is missing" in said
     assert "pip install" in said
 
 
