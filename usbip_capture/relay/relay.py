@@ -321,7 +321,7 @@ class Relay:
         observation = Observation(self._last + 1, client.peer, self._hindsight.add, self._share)
         try:
             connection = Connection(
-                client, server, observation, self._poller, self._backlog.chunks, self._over, self._half_gone
+                client, server, observation, self._poller, self._backlog.chunks, self._over, self._bound_drain
             )
         except Exception as error:  # noqa: BLE001  no memory or room in the poller, mostly
             log.warning("client %s cannot be served: %s", client.peer, error)
@@ -335,7 +335,7 @@ class Relay:
             self._ready[end.fd] = end.ready
         log.info("client %d, %s", observation.number, client.peer)
 
-    def _half_gone(self, connection: Connection) -> None:
+    def _bound_drain(self, connection: Connection) -> None:
         before = connection.progress
 
         def look() -> None:
@@ -344,7 +344,7 @@ class Relay:
             if connection.progress == before:
                 connection.reset()
             else:
-                self._half_gone(connection)
+                self._bound_drain(connection)
 
         self._calls.later(LAST_PATIENCE, look)
 
