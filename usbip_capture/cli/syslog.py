@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from usbip_capture.cli.groups import HelpFormatter, add_old_name
-from usbip_capture.cli.said import Said
+from usbip_capture.cli.log_handler import LogHandler
 from usbip_capture.cli.terminal import fresh_line, is_colourful, tell
 from usbip_capture.cli.values import capture_file, port
 from usbip_capture.errors import LocalProtocolError
@@ -153,5 +153,5 @@ def _check(args: argparse.Namespace) -> None:
 
 def _tell_of_connections() -> None:
     logger = logging.getLogger("usbip_capture.collector")
-    logger.addHandler(Said())
+    logger.addHandler(LogHandler())
     logger.setLevel(logging.INFO)
