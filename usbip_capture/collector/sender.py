@@ -6,7 +6,7 @@ import ipaddress
 import socket
 from typing import Any
 
-from usbip_capture.collector.places import DEFAULT_PORT
+from usbip_capture.collector.listen_addresses import DEFAULT_PORT
 from usbip_capture.records.upper_pdu import TCP, Flow, pack_head
 from usbip_capture.syslog.clock import AlignedClock
 from usbip_capture.syslog.framing import Frame, Framer
