@@ -261,7 +261,7 @@ def test_urbs_that_are_never_answered_leave_the_relay(monkeypatch: pytest.Monkey
 
 
 def stopping(service: RelayService) -> tuple[threading.Thread, list[BaseException]]:
-    (entry,) = (entry for entry in registry.running() if entry.name == service.offer.name)
+    (entry,) = (entry for entry in registry.running() if entry.name == service.channel.name)
     errors: list[BaseException] = []
 
     def stop() -> None:

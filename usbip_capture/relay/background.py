@@ -77,7 +77,7 @@ def main(settings: str) -> None:
         signal.signal(getattr(signal, name), lambda *_: stopping.set())
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    _say(f"listed {service.offer.name}")
+    _say(f"listed {service.channel.name}")
     make_responsive()
     service.wait_unused(stopping)
     service.close()
