@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import parse_address
+from usbip_capture.syslog import LOG_PORT
 
-#: The port on which ESP32 bridges offer their log.
-DEFAULT_PORT = 1514
 DEFAULT_TLS_PORT = 6514
 TCP, UDP, TLS = "tcp", "udp", "tls"
 _EVERYWHERE = ("", "*")
@@ -30,7 +29,7 @@ class ListenAddress:
         return f"{self.transport}:{address}:{self.port}"
 
 
-def parse_listen_addresses(text: str, port: int = DEFAULT_PORT) -> list[ListenAddress]:
+def parse_listen_addresses(text: str, port: int = LOG_PORT) -> list[ListenAddress]:
     """`[tcp:|udp:|tls:]ADDRESS[:PORT]`, or a comma-separated list; TCP and UDP where neither is named.
 
     ADDRESS may be `*`, and nothing at all is `*`: every address of this machine. Raises LocalProtocolError.

@@ -12,10 +12,11 @@ from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.collector.connecting import ConnectingCollector
 from usbip_capture.collector.counts import Counts
 from usbip_capture.collector.delivery import Delivery
-from usbip_capture.collector.listen_addresses import DEFAULT_PORT, TLS, ListenAddress, parse_listen_addresses
+from usbip_capture.collector.listen_addresses import TLS, ListenAddress, parse_listen_addresses
 from usbip_capture.collector.listening import ListeningCollector
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.servers.address import ServerAddress
+from usbip_capture.syslog import LOG_PORT
 from usbip_capture.syslog.message import Message
 from usbip_capture.syslog.severity import SEVERITIES
 
@@ -43,7 +44,7 @@ class SyslogReceiver:
     def __init__(
         self,
         host: str | None = None,
-        port: int = DEFAULT_PORT,
+        port: int = LOG_PORT,
         pcap: PcapWriter | str | os.PathLike[str] | BinaryIO | None = None,
         *,
         callback: Callable[[Message], object] | None = None,
