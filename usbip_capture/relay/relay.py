@@ -172,7 +172,7 @@ class Relay:
             while not self._ending:
                 self._turn()
         except Exception:
-            log.exception("the relay ended because of our own fault")
+            log.exception("internal error: the relay stopped")
         for connection in list(self._connections.values()):
             guarded(connection.reset)
         guarded(self._backlog.observe_all)
