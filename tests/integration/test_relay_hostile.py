@@ -108,7 +108,7 @@ def fault(*_: object, **__: object) -> None:
     raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("name", ["read", "leave"])
+@pytest.mark.parametrize("name", ["read", "stop_polling"])
 def test_a_fault_of_ours_ends_the_connection_that_it_is_of(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with ends() as both:
         good, bad = both.connect(), both.connect()
@@ -124,7 +124,7 @@ def test_a_fault_of_ours_ends_the_connection_that_it_is_of(name: str, monkeypatc
             return real(self, *arguments)
 
         monkeypatch.setattr(forwarding.End, name, faulty)
-        if name == "leave":
+        if name == "stop_polling":
             bad[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             bad[0].close()
         else:
