@@ -143,7 +143,7 @@ class ListeningCollector:
         except Exception:  # one sender's message must not end the log of all others
             self._counts.own_faults += 1
             if self._counts.own_faults == 1:
-                log.exception("a message of a log was lost because of our own fault; further ones are only counted")
+                log.exception("internal error: a message of a log was lost; further ones are only counted")
 
     def _close(self) -> None:
         for connection in list(self._connections.values()):

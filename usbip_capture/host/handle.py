@@ -137,7 +137,7 @@ class DeviceHandle:
             if self._value is None:
                 answer = self.control(get_configuration(), timeout=CONTROL_TIMEOUT)
                 if not answer:
-                    raise RequestRefused(f"device {self.device.info} does not tell its configuration", -ENOENT)
+                    raise RequestRefused(f"device {self.device.info} does not report its configuration", -ENOENT)
                 self._activated(answer[0])
             return self._value or 0
 

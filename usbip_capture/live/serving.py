@@ -104,7 +104,7 @@ class Subscribers:
                 while not self._leaving.is_set() and _receive(sock, lines) is not None:
                     pass
             else:
-                raise RemoteProtocolError(f"{want!r} is not to be had on the channel: is it of the same version?")
+                raise RemoteProtocolError(f"{want!r} is not offered on the channel: is it of the same version?")
         except UsbipError as error:
             log.info("one who joined: %s", error)
             self._refuse(sock, str(error))

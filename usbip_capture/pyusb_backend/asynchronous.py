@@ -58,7 +58,7 @@ class AsynchronousDevice:
     """Futures for the transfers of `dev`, which comes from `usb.core.find(backend=get_backend(...))`.
 
     Completions have `data` (IN, isochronous: packed), `actual_length` and `packets` (isochronous: their lengths and
-    status, which PyUSB itself does not tell). Each transfer is one URB of at most `max_transfer` bytes. Time-outs are
+    status, which PyUSB itself does not report). Each transfer is one URB of at most `max_transfer` bytes. Time-outs are
     in milliseconds, None is none. Futures raise what PyUSB's own calls raise; their callbacks run on the thread that
     reads for all, and must not wait for transfers of the same device.
 

@@ -209,7 +209,7 @@ class Relay:
 
     def _failed(self, handler: Callable[[int], None]) -> None:
         """A handler has raised: if it is that of a connection, this one ends, and the others never notice."""
-        log.exception("the relay goes on after a fault of our own")  # noqa: LOG004  for a handler
+        log.exception("internal error; the relay goes on")  # noqa: LOG004  for a handler
         for connection in list(self._connections.values()):
             if any(end is getattr(handler, "__self__", None) for end in connection.ends):
                 guarded(connection.reset)
@@ -221,12 +221,12 @@ class Relay:
         try:
             observation.passes(event)
         except Exception:
-            log.exception("the relay goes on after a fault of our own")
+            log.exception("internal error; the relay goes on")
         for capture in list(self._captures):
             try:
                 capture.event(observation, event)
             except Exception:  # nobody is cut off for it
-                log.exception("a capture ends because of our own fault")
+                log.exception("internal error: a capture ends")
                 self._captures.remove(capture)
 
     def _watch(self, sock: socket.socket, handler: Callable[[int], None]) -> None:
