@@ -46,6 +46,7 @@ def _signature(thing: object, name: str = "") -> str:
         signature = str(inspect.signature(thing))
     except ValueError:
         return name
+    signature = re.sub(r"ForwardRef\(('[^']*')\)", r"\1", signature)
     signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", signature).replace("(self, ", "(").replace("(self)", "()")
     return f"{name}{signature}"
 

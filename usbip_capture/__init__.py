@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         TransferTimeout,
         UsbipError,
     )
+    from usbip_capture.net.listening import Peer
     from usbip_capture.pyusb_backend import get_backend
     from usbip_capture.pyusb_backend.asynchronous import AsynchronousDevice, AsyncioDevice, TransferFuture
     from usbip_capture.pyusb_backend.backend import UsbipBackend
@@ -68,6 +69,7 @@ __all__ = [
     "ModemLines",
     "PcapBackendWrapper",
     "PcapWriter",
+    "Peer",
     "PortUrl",
     "RemoteProtocolError",
     "RequestRefused",
@@ -118,6 +120,7 @@ _HOMES = {
     "Access": "server",
     "Decision": "server",
     "Client": "server",
+    "Peer": "net.listening",
     "Device": "device",
     "Transfer": "device",
     "Urb": "usb.urb",

@@ -32,7 +32,7 @@ class Transfer:
     awaited: the caller will call `Device.wait`; without `done` that is taken for granted. A transfer that is not
     awaited makes the device look for its completion by itself.
     into: memory as long as the URB, where the device may put the data of an IN transfer; the completion's data is
-    then a part of it, until its owner changes it. Without, and where that is no gain, data has memory of its own.
+    then a part of it, until its owner changes it. Without, and where that gains nothing, data has memory of its own.
     tapped_as: the id that a tap knows its URB by, 0 if none does.
     """
 
@@ -178,7 +178,7 @@ class Device(ABC):
     def run(self, urb: Urb, timeout: float | None = None, grace: float = 1.0) -> Completion:
         """Submit, wait, and cancel when `timeout` seconds are over; a reply that wins that race counts.
 
-        Returns a completion of -ECONNRESET if the transfer was taken back.
+        Returns a completion of -ECONNRESET if the transfer was unlinked.
         """
         transfer = Transfer(urb)
         self.submit(transfer)

@@ -40,7 +40,7 @@ class DeviceNotFound(UsbipError):
 
 
 class ImportRefused(UsbipError):
-    """The server does not hand over the device. `status` is an OpStatus number."""
+    """The server refuses to export the device. `status` is an OpStatus number."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)

@@ -74,7 +74,7 @@ class USBConnectionLostError(USBIPError):
 
 
 class USBAttachError(USBIPError):
-    """The server does not hand over the device; `errno` in Linux numbers."""
+    """The server refuses to export the device; `errno` in Linux numbers."""
 
     def __init__(self, detail: str, an_errno: int) -> None:
         super().__init__(detail)

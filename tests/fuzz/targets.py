@@ -16,7 +16,7 @@ from typing import Any
 from tests.builders.conversion import convert as convert_recording
 from tests.fuzz.choices import Choices
 from usbip_capture.collector.display import line
-from usbip_capture.collector.places import parse_places
+from usbip_capture.collector.listen_addresses import parse_listen_addresses
 from usbip_capture.convert.fragments import Fragments
 from usbip_capture.convert.reassembly import Direction, connect
 from usbip_capture.describe.reading import Description
@@ -246,7 +246,7 @@ def texts(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     parsers: tuple[Callable[[str], object], ...] = (
         PortUrl.parse, lambda t: PortUrl.parse("usbip://" + t), parse_address, ServerAddress.parse, Selector.parse,
-        parse_selection, parse_places, parse_networks, listen_address,
+        parse_selection, parse_listen_addresses, parse_networks, listen_address,
     )  # fmt: skip
     for parser in parsers:
         with suppress(UsbipError):

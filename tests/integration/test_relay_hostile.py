@@ -109,7 +109,7 @@ def fault(*_: object, **__: object) -> None:
     raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("name", ["read", "leave"])
+@pytest.mark.parametrize("name", ["read", "stop_polling"])
 def test_a_fault_of_ours_ends_the_connection_that_it_is_of(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with ends() as both:
         good, bad = both.connect(), both.connect()
@@ -125,7 +125,7 @@ def test_a_fault_of_ours_ends_the_connection_that_it_is_of(name: str, monkeypatc
             return real(self, *arguments)
 
         monkeypatch.setattr(forwarding.End, name, faulty)
-        if name == "leave":
+        if name == "stop_polling":
             bad[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             bad[0].close()
         else:
@@ -262,7 +262,7 @@ def test_urbs_that_are_never_answered_leave_the_relay(monkeypatch: pytest.Monkey
 
 
 def stopping(service: RelayService) -> tuple[threading.Thread, list[BaseException]]:
-    (entry,) = (entry for entry in registry.running() if entry.name == service.offer.name)
+    (entry,) = (entry for entry in registry.running() if entry.name == service.channel.name)
     errors: list[BaseException] = []
 
     def stop() -> None:

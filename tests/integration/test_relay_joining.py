@@ -25,8 +25,8 @@ from usbip_capture.demo.device import BULK_IN, BULK_OUT, CDC_NOTIFY, DemoServer
 from usbip_capture.errors import CannotListen, LocalProtocolError, RemoteProtocolError, ServerLost
 from usbip_capture.live import joining, registry
 from usbip_capture.live.joining import JoinedCapture, JoinedState
+from usbip_capture.live.local_channel import LocalChannel
 from usbip_capture.live.messages import Message
-from usbip_capture.live.offer import Offer
 from usbip_capture.live.registry import Entry
 from usbip_capture.pyusb_backend import UsbipBackend
 from usbip_capture.relay import background
@@ -50,7 +50,7 @@ def service(demo: ServerAddress) -> Iterator[RelayService]:
 
 
 def entry_of(service: RelayService) -> Entry:
-    entry = registry.find(service.offer.name)
+    entry = registry.find(service.channel.name)
     assert entry is not None
     return entry
 
@@ -96,7 +96,7 @@ def used(service: RelayService) -> usb.core.Device:
 def test_a_capture_joins_in_the_middle_and_leaves(service: RelayService, tmp_path: Path) -> None:
     device = used(service)
     joined = Joined(entry_of(service), tmp_path / "a.pcapng")
-    wait_until("it has begun", lambda: service.offer.captures)
+    wait_until("it has begun", lambda: service.channel.captures)
     assert device.ctrl_transfer(0x80, 6, 0x0100, 0, 18)
     joined.capture.comment("a remark")
     assert device.ctrl_transfer(0x80, 6, 0x0100, 0, 18)
@@ -114,7 +114,7 @@ def test_a_capture_joins_in_the_middle_and_leaves(service: RelayService, tmp_pat
 def test_what_is_seen_is_captured_soon_however_busy_the_device_is(service: RelayService, tmp_path: Path) -> None:
     device = used(service)
     joined = Joined(entry_of(service), tmp_path / "a.pcapng")
-    wait_until("it has begun", lambda: service.offer.captures)
+    wait_until("it has begun", lambda: service.channel.captures)
     wait_until("packets", lambda: device.ctrl_transfer(0x80, 6, 0x0100, 0, 18) and joined.path.stat().st_size > 8000)
     joined.capture.close()
 
@@ -123,7 +123,7 @@ def test_several_at_once_each_with_its_own_filter(service: RelayService, tmp_pat
     both = Joined(entry_of(service), tmp_path / "all.pcapng")
     control = Joined(entry_of(service), tmp_path / "none.pcapng", "bulk")
     few = Joined(entry_of(service), tmp_path / "few.pcapng", max_packets=3)
-    wait_until("all have begun", lambda: service.offer.captures == 3)
+    wait_until("all have begun", lambda: service.channel.captures == 3)
     used(service)
     wait_until("the short one has ended", lambda: few.reasons)
     for joined in (both, control):
@@ -136,7 +136,7 @@ def test_several_at_once_each_with_its_own_filter(service: RelayService, tmp_pat
 
 def test_unlinks_are_recorded_when_asked_for(service: RelayService, tmp_path: Path) -> None:
     joined = Joined(entry_of(service), tmp_path / "a.pcapng", record_unlinks=True)
-    wait_until("it has begun", lambda: service.offer.captures)
+    wait_until("it has begun", lambda: service.channel.captures)
     device = used(service)
 
     with pytest.raises(usb.core.USBTimeoutError):
@@ -184,12 +184,12 @@ def test_only_its_user_can_join(service: RelayService, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("loopback", [True, False])
 def test_the_channel_with_either_kind_of_address(service: RelayService, loopback: bool, tmp_path: Path) -> None:
-    with closing(Offer(service, "usbip-x", "x", server="", listen="", loopback=loopback)) as offer:
+    with closing(LocalChannel(service, "usbip-x", "x", server="", listen="", loopback=loopback)) as channel:
         entry = registry.find("usbip-x")
         assert entry is not None
         assert entry.address.startswith("tcp:127.0.0.1:" if loopback else "unix:")
         joined = Joined(entry, tmp_path / "a.pcapng")
-        wait_until("it has begun", lambda: offer.captures)
+        wait_until("it has begun", lambda: channel.captures)
         used(service)
         joined.capture.close()
         entry.token = "wrong"
@@ -227,7 +227,7 @@ def test_garbage_on_the_channel_hurts_nobody(service: RelayService, said: bytes)
         except ConnectionResetError:  # it left with some of it unread
             pass
     assert b"error" in answer or len(said) > 4096
-    wait_until("it is forgotten", lambda: not len(service.offer.guests))
+    wait_until("it is forgotten", lambda: not len(service.channel.subscribers))
     used(service)
 
 
@@ -238,7 +238,7 @@ def test_a_reader_that_never_reads_does_not_hold_up_the_device(service: RelaySer
         for _ in range(300):
             device.write(BULK_OUT, bytes(4096))
             assert len(device.read(BULK_IN, 4096)) == 4096
-    wait_until("the capture is over", lambda: not service.offer.captures)
+    wait_until("the capture is over", lambda: not service.channel.captures)
 
 
 def test_a_long_path_is_no_obstacle(demo: ServerAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,9 +291,9 @@ def test_what_many_killed_relays_have_left_hides_no_other(demo: ServerAddress) -
         (folder / f".left-{number}.{dead.pid}").touch()
         (folder / f"left-{number}").touch()
     with closing(RelayService(demo, "127.0.0.1", 0)) as first:
-        assert [entry.name for entry in registry.running()] == [first.offer.name]
+        assert [entry.name for entry in registry.running()] == [first.channel.name]
         with closing(RelayService(demo, "127.0.0.1", 0)) as second:
-            assert {entry.name for entry in registry.running()} == {first.offer.name, second.offer.name}
+            assert {entry.name for entry in registry.running()} == {first.channel.name, second.channel.name}
         assert not [path for path in folder.iterdir() if "left" in path.name]
         used(first)
 

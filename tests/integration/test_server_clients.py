@@ -38,6 +38,7 @@ class HeldDevice(Device):
         self.info = self._inner.info
         self.held: list[Transfer] = []
         self.came = threading.Condition()
+        self._finishing = threading.RLock()  # a transfer is finished once: by the test, or as the device is closed
         self.lost: Callable[[str], None] = lambda reason: None
 
     @property
@@ -59,11 +60,16 @@ class HeldDevice(Device):
             assert self.came.wait_for(lambda: len(self.held) >= count, 30)
 
     def complete(self, number: int, data: bytes = b"") -> None:
-        self.held[number].finish(Completion(0, len(data), data))
+        """Unless it has been cancelled."""
+        self._finish(self.held[number], Completion(0, len(data), data))
 
     def cancel(self, transfer: Transfer) -> None:
-        if transfer.completion is None:
-            transfer.finish(Completion(-ECONNRESET))
+        self._finish(transfer, Completion(-ECONNRESET))
+
+    def _finish(self, transfer: Transfer, completion: Completion) -> None:
+        with self._finishing:
+            if transfer.completion is None:
+                transfer.finish(completion)
 
     abandon = cancel
 
@@ -179,8 +185,7 @@ def test_a_client_that_leaves_too_much_unread_is_disconnected(
             sock.sendall(submit(2 + number, 1 << 20))
         device.wait_for(40)
         for number in range(40):
-            if device.held[number].completion is None:
-                device.complete(number, bytes(1 << 20))
+            device.complete(number, bytes(1 << 20))
         wait_until("the device is free again", served.is_free)
     assert any("MiB of replies unread" in text for text in caplog.messages)
 
@@ -214,8 +219,7 @@ def test_no_thread_for_the_writer_costs_that_client_only(served: Served, monkeyp
             sock.sendall(submit(2 + number, 4 << 20))
         device.wait_for(10)
         for number in range(10):
-            if device.held[number].completion is None:
-                device.complete(number, bytes(4 << 20))
+            device.complete(number, bytes(4 << 20))
         wait_until("the device is free again", served.is_free)
 
 

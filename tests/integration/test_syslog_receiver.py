@@ -21,7 +21,7 @@ from tests.waiting import wait_until
 from usbip_capture import PcapWriter, SyslogReceiver
 from usbip_capture.collector import connecting, listening
 from usbip_capture.collector.delivery import BACKLOG_BYTES, Delivery
-from usbip_capture.collector.places import Place, parse_places
+from usbip_capture.collector.listen_addresses import ListenAddress, parse_listen_addresses
 from usbip_capture.collector.sender import Sender
 from usbip_capture.errors import CannotListen, LocalProtocolError
 from usbip_capture.records.upper_pdu import TCP, UDP, Flow, parse_upper_pdu
@@ -295,24 +295,27 @@ def test_a_port_in_use_and_no_such_address() -> None:
 @pytest.mark.parametrize(
     ("text", "places"),
     [
-        ("", [Place("tcp", "", 1514), Place("udp", "", 1514)]),
-        ("*", [Place("tcp", "", 1514), Place("udp", "", 1514)]),
-        ("udp:", [Place("udp", "", 1514)]),
-        ("TCP:*:514", [Place("tcp", "", 514)]),
-        ("::1, tls:[::1]", [Place("tcp", "::1", 1514), Place("udp", "::1", 1514), Place("tls", "::1", 6514)]),
-        ("udp:[::1]:99", [Place("udp", "::1", 99)]),
-        ("tls:*", [Place("tls", "", 6514)]),
+        ("", [ListenAddress("tcp", "", 1514), ListenAddress("udp", "", 1514)]),
+        ("*", [ListenAddress("tcp", "", 1514), ListenAddress("udp", "", 1514)]),
+        ("udp:", [ListenAddress("udp", "", 1514)]),
+        ("TCP:*:514", [ListenAddress("tcp", "", 514)]),
+        (
+            "::1, tls:[::1]",
+            [ListenAddress("tcp", "::1", 1514), ListenAddress("udp", "::1", 1514), ListenAddress("tls", "::1", 6514)],
+        ),
+        ("udp:[::1]:99", [ListenAddress("udp", "::1", 99)]),
+        ("tls:*", [ListenAddress("tls", "", 6514)]),
     ],
 )
-def test_places(text: str, places: list[Place]) -> None:
-    assert parse_places(text) == places
-    assert parse_places(",".join(map(str, places))) == places
+def test_places(text: str, places: list[ListenAddress]) -> None:
+    assert parse_listen_addresses(text) == places
+    assert parse_listen_addresses(",".join(map(str, places))) == places
 
 
 @pytest.mark.parametrize("text", ["tcp:h:x", "[::1]x", "h:99999", "x:y"])
 def test_no_places(text: str) -> None:
     with pytest.raises(LocalProtocolError, match="is not a place to listen"):
-        parse_places(text)
+        parse_listen_addresses(text)
 
 
 def test_wrong_arguments() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.builders.capture_files import option
 from tests.growth import assert_grows_linearly
-from usbip_capture.collector.places import parse_places
+from usbip_capture.collector.listen_addresses import parse_listen_addresses
 from usbip_capture.describe.naming import class_names
 from usbip_capture.errors import UsbipError
 from usbip_capture.filters.language import Facts, parse
@@ -78,7 +78,7 @@ TEXTS: dict[str, Callable[[int], object]] = {
     "device, colons": lambda n: refused(Selector.parse, ":" * n),
     "address": lambda n: refused(parse_address, "1:" * (n // 2)),
     "address, bracket": lambda n: refused(parse_address, "[" * n + "]:1"),
-    "places": lambda n: refused(parse_places, "tcp:*:1514," * (n // 11)),
+    "places": lambda n: refused(parse_listen_addresses, "tcp:*:1514," * (n // 11)),
     "networks": lambda n: refused(parse_networks, "10.0.0.0/8," * (n // 11)),
     "options": options,
     "shown": lambda n: (one_line("\x1b\u202e" * n), lines("\x07\n" * n), shell_word("'" * n)),

@@ -13,8 +13,8 @@ import pytest
 
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CannotListen, CaptureError, RemoteProtocolError, UsbipError
-from usbip_capture.live import joining, messages, offer, registry, serving
-from usbip_capture.live.offer import Offer
+from usbip_capture.live import joining, local_channel, messages, registry, serving
+from usbip_capture.live.local_channel import LocalChannel
 from usbip_capture.live.serving import Source
 
 
@@ -41,8 +41,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def offered(**options: bool) -> Offer:
-    return Offer(Nothing(), "test", "Test", server="127.0.0.1", listen="", **options)
+def offered(**options: bool) -> LocalChannel:
+    return LocalChannel(Nothing(), "test", "Test", server="127.0.0.1", listen="", **options)
 
 
 def descriptors() -> int:
@@ -69,7 +69,7 @@ def state_of(entry: registry.Entry) -> messages.Message:
 
 
 def test_no_thread_for_a_guest_costs_that_guest_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    fails_once(monkeypatch, "usbip-guest")
+    fails_once(monkeypatch, "usbip-subscriber")
     with contextlib.closing(offered()):
         (entry,) = registry.running()
         with pytest.raises(UsbipError):
@@ -93,7 +93,7 @@ def test_what_cannot_be_offered_leaves_nothing_behind(
     if what == "registering":
         monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     else:
-        fails_once(monkeypatch, "usbip-offer")
+        fails_once(monkeypatch, "usbip-local-channel")
     before = descriptors()
     with pytest.raises(CannotListen):
         offered(loopback=loopback)
@@ -209,7 +209,7 @@ def test_files_numbered_1024_and_more_are_waited_for() -> None:
 
 
 def test_connections_beyond_the_limit_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offer, "_MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(local_channel, "_MAX_CONNECTIONS", 1)
     with contextlib.closing(offered()):
         (entry,) = registry.running()
         first, _, _ = joining.connect(entry, "state")

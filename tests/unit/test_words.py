@@ -48,3 +48,15 @@ def test_sentences_have_the_field_s_words(path: Path) -> None:
         for wrong, better in WRONG.items():
             found = re.search(wrong, text)
             assert not found or text in KEPT, f"line {line}: {found and found[0]!r}, say {better!r}: {text!r}"
+
+
+#: What no docstring, comment or page says either.
+UNWELCOME = re.compile(r"\b(giv(e|es|ing)|gave|given|take|takes|taking|taken) back\b|\blet(s|ting)? go of\b")
+PAGES = [*sorted((PACKAGE.parent / "docs").glob("*.md")), PACKAGE.parent / "README.md"]
+
+
+@pytest.mark.parametrize("path", [*FILES, *PAGES], ids=lambda path: path.name)
+def test_devices_are_released_and_urbs_unlinked(path: Path) -> None:
+    for line, text in enumerate(path.read_text().splitlines(), 1):
+        found = UNWELCOME.search(text)
+        assert not found, f"line {line}: {found and found[0]!r}"

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from usbip_capture.capture.event_queue import EventQueue
 from usbip_capture.capture.log_channel import LogBatch, LogChannel
-from usbip_capture.capture.remarks import Notes, Remark
+from usbip_capture.capture.remarks import NotesInterface, Remark
 from usbip_capture.capture.unlinks import UnlinkChannel
 from usbip_capture.filters.language import Filter
 from usbip_capture.filters.matcher import Matcher
@@ -31,7 +31,7 @@ MAX_UNLINKS = 4096
 Event: TypeAlias = "tuple[UsbChannel, UsbmonPacker, int, int, int, Urb, Buffer, Completion | None, tuple[str, ...]]"
 # Besides events: messages of a log, a block that is packed already, an interface that begins here, and the sign that a
 # `flush` has been reached.
-Item: TypeAlias = "Event | bytes | UsbChannel | LogChannel | LogBatch | Notes | Remark | threading.Event"
+Item: TypeAlias = "Event | bytes | UsbChannel | LogChannel | LogBatch | NotesInterface | Remark | threading.Event"
 
 #: Instead of the id of a URB: the filter does not let it pass.
 _FILTERED = -1

@@ -16,7 +16,7 @@ from usbip_capture.capture.descriptions import describe, describe_notes
 from usbip_capture.capture.dropping import drop, uncount
 from usbip_capture.capture.event_queue import EventQueue
 from usbip_capture.capture.log_channel import LogBatch, LogChannel
-from usbip_capture.capture.remarks import Notes, Remark
+from usbip_capture.capture.remarks import NotesInterface, Remark
 from usbip_capture.capture.sinks import ReaderGone, Sink, SinkAborted
 from usbip_capture.capture.trailer import Part, Trailer
 from usbip_capture.capture.unlinks import UnlinkChannel
@@ -78,7 +78,7 @@ class Recorder:
         self._max_packets = max_packets
         self._filter = capture_filter
         self._record_unlinks = record_unlinks
-        self._notes: Notes | None = None
+        self._notes: NotesInterface | None = None
         self.noted = 0  # remarks that are packets of their own
         self._clock = WallClock()
         self._packed = 0
@@ -277,7 +277,7 @@ class Recorder:
             for source in sources:
                 due = [remark for remark in source.remarks if remark.timestamp_ns <= latest]
                 if due and self._notes is None:
-                    self._notes = Notes(self._queue.interfaces)
+                    self._notes = NotesInterface(self._queue.interfaces)
                     self._queue.interfaces += 1
                     self._queue.items.append(self._notes)
                 if due:
@@ -323,7 +323,7 @@ class Recorder:
                     break
             elif isinstance(item, (UsbChannel, LogChannel)):
                 out.append(describe(self._section, item, self._snaplen, self._filter))
-            elif isinstance(item, Notes):
+            elif isinstance(item, NotesInterface):
                 out.append(describe_notes(self._section))
             elif isinstance(item, Remark):
                 out.append(self._note(item))

@@ -1,4 +1,4 @@
-"""What is said in a capture beside its packets."""
+"""Remarks: what a capture reports beside its packets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _REMARK_COST = 256
 
 
 class Remark:
-    """Something said at a moment of the capture, cut to what an option holds. cost: bytes that it takes."""
+    """A text of a moment of the capture, cut to what an option holds. cost: bytes that it takes."""
 
     __slots__ = ("cost", "text", "timestamp_ns")
 
@@ -23,8 +23,8 @@ class Remark:
         self.timestamp_ns = time.time_ns()
 
 
-class Notes:
-    """The interface NOTES, where it begins."""
+class NotesInterface:
+    """Queued where the interface NOTES begins."""
 
     def __init__(self, interface_id: int) -> None:
         self.interface_id = interface_id

@@ -20,8 +20,8 @@ from usbip_capture.capture_session.session import BY_STOP, CaptureSession
 from usbip_capture.capture_session.settings import LOG_CONNECT, LOG_OFF, CaptureSettings
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.live import LiveView
+from usbip_capture.cli.log_handler import LogHandler, reported
 from usbip_capture.cli.packets import PacketLines
-from usbip_capture.cli.said import Said, reported
 from usbip_capture.cli.session import chosen_devices
 from usbip_capture.cli.terminal import Waiting, fresh_line, is_terminal, print_log, tell
 from usbip_capture.device import Device
@@ -64,10 +64,10 @@ class Capturing:
         if not late:
             self._open()
         with ExitStack() as stack:
-            said = None
+            log_handler = None
             if self._settings.log_source != LOG_OFF:
-                said = stack.enter_context(reported("usbip_capture.collector"))
-            session = CaptureSession(self._settings, _Shown(self._settings, stack, said, self._view))
+                log_handler = stack.enter_context(reported("usbip_capture.collector"))
+            session = CaptureSession(self._settings, _Shown(self._settings, stack, log_handler, self._view))
             session.start(Output(self._opened, not late))
             seconds = self._wait(session, stack)
         errors: tuple[Exception | None, ...] = (session.output_error, session.error)
@@ -164,13 +164,15 @@ class Capturing:
 class _Shown(SessionEvents):
     """What becomes of the device and of its log goes to standard error; the view sees the URBs.
 
-    stack: left when the capture has ended. said: hears of the log's connection.
+    stack: left when the capture has ended. log_handler: reports the log's connection.
     """
 
-    def __init__(self, settings: CaptureSettings, stack: ExitStack, said: Said | None, view: LiveView | None) -> None:
+    def __init__(
+        self, settings: CaptureSettings, stack: ExitStack, log_handler: LogHandler | None, view: LiveView | None
+    ) -> None:
         self._settings = settings
         self._stack = stack
-        self._said = said
+        self._log_handler = log_handler
         self._view = view
 
     def capturing(self) -> None:
@@ -178,9 +180,9 @@ class _Shown(SessionEvents):
             self._stack.enter_context(reported("usbip_capture.probe.session"))
 
     def log_started(self) -> None:
-        if self._said is not None and self._settings.log_source == LOG_CONNECT:
+        if self._log_handler is not None and self._settings.log_source == LOG_CONNECT:
             # So that the log of the first transfers is not missed.
-            self._said.something.wait(self._settings.required_server().timeout)
+            self._log_handler.printed.wait(self._settings.required_server().timeout)
 
     def log_message(self, message: Message) -> None:
         from usbip_capture.collector.display import line

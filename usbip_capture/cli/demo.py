@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from usbip_capture.cli.groups import add_command
-from usbip_capture.cli.syslog import DEFAULT_PORT as LOG_PORT
 from usbip_capture.cli.terminal import say, tell
 from usbip_capture.errors import CannotListen
 from usbip_capture.net.address import DEFAULT_PORT, format_address, parse_address
+from usbip_capture.syslog import LOG_PORT
 
 if TYPE_CHECKING:
     from usbip_capture.demo.device import DemoServer

@@ -59,8 +59,8 @@ def exit_code(error: Exception) -> int:
     return exit_code(cause) if type(error) is UsbipError and isinstance(cause, UsbipError) else FAILED
 
 
-def is_told(error: BaseException) -> bool:
-    """Whether a person gets its sentence; what is left is for `console`, or an error of this program."""
+def is_reported(error: BaseException) -> bool:
+    """True if it is reported as one sentence; anything else is handled by `console.run`, or is a bug."""
     return isinstance(error, UsbipError)
 
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, each said once."""
+"""Options that several commands share, each declared once."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 from usbip_capture.cli.values import capture_file, number16, port, seconds, wait
 from usbip_capture.net.address import DEFAULT_PORT
+from usbip_capture.syslog import LOG_PORT
 
 #: Shared options with a value: before the command, too, they take the next word.
 VALUED = (
     "--connect-timeout", "--device", "--host", "--mdns-timeout", "--pcap", "--pid", "--port", "--serial-number",
     "--syslog-port", "--timeout", "--transfer-timeout", "--vid",
 )  # fmt: skip
-LOG_PORT = 1514
 _MARGIN = 20  # of a comment without a command, in columns
 CONNECT_TIMEOUT = 2.0
 BROWSE_TIMEOUT = 3.0

@@ -88,7 +88,7 @@ def _run(command: str, args: argparse.Namespace) -> int:
             raise
         return exits.DONE
     except Exception as error:
-        if not exits.is_told(error):
+        if not exits.is_reported(error):
             raise
         code = exits.exit_code(error)
         if code == exits.USAGE:

@@ -114,7 +114,7 @@ def _relay(args: argparse.Namespace) -> int:
         service.listed.wait(LIST_TIMEOUT)
         _stop_on_signals(service)
         if args.wireshark:
-            _open_wireshark(service.offer.name)
+            _open_wireshark(service.channel.name)
         _capture(service, args.output, ready, record_unlinks=args.record_unlinks)
     finally:
         service.close()

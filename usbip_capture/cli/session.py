@@ -112,30 +112,28 @@ def recording(args: argparse.Namespace, servers: list[ServerAddress]) -> Iterato
 
 @contextmanager
 def log_of(server: ServerAddress, port: int, writer: PcapWriter | None) -> Iterator[None]:
-    """The device's log onto standard error, and into the capture; begun when it is connected, or cannot be yet."""
-    import logging
+    """The device's log, on standard error and in the capture.
+
+    Enters the block once connected, or after the first failed attempt.
+    """
     import threading
 
-    from usbip_capture.cli.said import Said
+    from usbip_capture.cli.log_handler import reported
     from usbip_capture.collector import SyslogReceiver
     from usbip_capture.collector.display import line
 
     def show(message: Message) -> None:
         print_log(line(message))
 
-    said = Said()
-    logger = logging.getLogger("usbip_capture.collector")
-    logger.addHandler(said)
-    logger.setLevel(logging.INFO)
     receiver = SyslogReceiver(server.host, port, writer, callback=show, timeout=server.timeout)
-    try:
-        receiver.start()  # within: Ctrl-C may come before it has returned
-        said.something.wait(server.timeout)
-        yield
-        threading.Event().wait(_LOG_LINGER)
-    finally:
-        receiver.stop()
-        logger.removeHandler(said)
+    with reported("usbip_capture.collector") as log_handler:
+        try:
+            receiver.start()  # within: Ctrl-C may come before it has returned
+            log_handler.printed.wait(server.timeout)
+            yield
+            threading.Event().wait(_LOG_LINGER)
+        finally:
+            receiver.stop()
 
 
 @contextmanager

@@ -9,18 +9,18 @@ import sys
 from typing import TYPE_CHECKING
 
 from usbip_capture.cli.groups import HelpFormatter, add_old_name
-from usbip_capture.cli.said import Said
+from usbip_capture.cli.log_handler import LogHandler
 from usbip_capture.cli.terminal import fresh_line, is_colourful, tell
 from usbip_capture.cli.values import capture_file, port
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import parse_address
 from usbip_capture.report.units import count
+from usbip_capture.syslog import LOG_PORT
 from usbip_capture.syslog.severity import CRITICAL, DEBUG, ERROR, NOTICE, SEVERITIES, WARNING
 
 if TYPE_CHECKING:
     from usbip_capture.syslog.message import Message
 
-DEFAULT_PORT = 1514
 _RESET = "\x1b[0m"
 # Ref: ECMA-48, 8.3.117 (SGR)
 _COLOURS = {
@@ -33,9 +33,9 @@ _COLOURS = {
 
 _EXAMPLES = f"""\
 examples:
-  usbip-capture syslog 192.168.1.20                  what an ESP32 bridge logs, on its port {DEFAULT_PORT}
+  usbip-capture syslog 192.168.1.20                  what an ESP32 bridge logs, on its port {LOG_PORT}
   usbip-capture syslog demo --level warning          the built-in device's log; warnings and worse
-  usbip-capture syslog --listen --pcap log.pcapng    wait for devices on TCP and UDP port {DEFAULT_PORT}, and capture
+  usbip-capture syslog --listen --pcap log.pcapng    wait for devices on TCP and UDP port {LOG_PORT}, and capture
   usbip-capture syslog --listen tls:*:6514 --certificate server.pem
 """
 
@@ -61,7 +61,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--syslog-port",
         type=port,
-        default=DEFAULT_PORT,
+        default=LOG_PORT,
         metavar="PORT",
         help="its log port, unless HOST or PLACES name one (default: %(default)s)",
     )
@@ -153,5 +153,5 @@ def _check(args: argparse.Namespace) -> None:
 
 def _tell_of_connections() -> None:
     logger = logging.getLogger("usbip_capture.collector")
-    logger.addHandler(Said())
+    logger.addHandler(LogHandler())
     logger.setLevel(logging.INFO)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from usbip_capture.servers.address import Selector, ServerAddress
 
 NO_PROGRAM = "no program given: write it after --, as in `usbip-capture use pi -- program.py`"
-#: Seconds for which a device may be away after it was given back.
-_AWAY = 1.0
+#: Seconds for which a device may be missing after it was released.
+_MISSING = 1.0
 _RETRY_INTERVAL = 0.05
 
 _EPILOG = """\
@@ -99,11 +99,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _look_for(server: ServerAddress, selection: list[Selector]) -> None:
-    """Say it when there is no such device. Raises UsbipError when there is no server.
+    """Report when there is no such device. Raises UsbipError when there is no server.
 
-    A device that another program has just given back is away for half a second on Linux: it is waited for.
+    A device that another program has just released is missing for half a second on Linux: it is waited for.
     """
-    deadline = time.monotonic() + _AWAY
+    deadline = time.monotonic() + _MISSING
     while True:
         devices = server.devices()
         if any(selector.matches(info) for selector in selection for info in devices):

@@ -113,7 +113,7 @@ class ConnectingCollector:
                 reason = f"the connection broke ({error.strerror or error})"
             except Exception as error:  # the log ends here, what else is captured does not
                 log.exception("a message of the log failed")
-                reason = f"our own fault: {error!r}"
+                reason = f"internal error: {error!r}"
                 self._delivery.counts.own_faults += 1
             with self._lock:
                 self._sock = None

@@ -53,5 +53,5 @@ _SENTENCES = {
     "crowded_out": "connections given up for newer ones",
     "failed_handshakes": "TLS handshakes that failed",
     "dropped": "further ones dropped by the system: they came faster than they could be taken",
-    "own_faults": "lost because of our own fault",
+    "own_faults": "lost by internal errors",
 }

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from usbip_capture.collector.connecting import DRAIN_TIME, GAP, RECEIVE_SIZE
 from usbip_capture.collector.delivery import Delivery
 from usbip_capture.collector.drops import Drops
-from usbip_capture.collector.places import TLS, UDP, Place
+from usbip_capture.collector.listen_addresses import TLS, UDP, ListenAddress
 from usbip_capture.collector.sender import Sender, endpoint, flow_of
 from usbip_capture.errors import CannotListen
 from usbip_capture.net import listening
@@ -51,14 +51,14 @@ class _Connection:
 
 
 class ListeningCollector:
-    """Listens at `places`, with `tls` for those of TLS; opened at once. `bound`: where that really is.
+    """Listens at `listen_addresses`, with `tls` for those of TLS; opened at once. `bound`: where that really is.
 
     policy: which senders are let in, all by default. Raises CannotListen if an address cannot be had.
     """
 
     def __init__(
         self,
-        places: list[Place],
+        listen_addresses: list[ListenAddress],
         tls: ssl.SSLContext | None,
         delivery: Delivery,
         policy: listening.Policy | None = None,
@@ -75,10 +75,10 @@ class ListeningCollector:
         self._wake, wake_up = socket.socketpair()
         self._listeners = [wake_up]
         self._selector.register(wake_up, selectors.EVENT_READ, lambda: None)
-        self.bound: list[Place] = []
+        self.bound: list[ListenAddress] = []
         try:
-            for place in places:
-                self._open(place)
+            for where in listen_addresses:
+                self._open(where)
         except CannotListen:
             self._close()
             raise
@@ -99,12 +99,12 @@ class ListeningCollector:
         elif self._thread is not threading.current_thread():
             self._thread.join()
 
-    def _open(self, place: Place) -> None:
-        sock = _listen(place)
+    def _open(self, where: ListenAddress) -> None:
+        sock = _listen(where)
         sock.setblocking(False)
         self._listeners.append(sock)
-        self.bound.append(Place(place.transport, place.address, sock.getsockname()[1]))
-        secure = place.transport == TLS
+        self.bound.append(ListenAddress(where.transport, where.address, sock.getsockname()[1]))
+        secure = where.transport == TLS
         drops = Drops(sock)
 
         def datagrams() -> None:
@@ -115,7 +115,7 @@ class ListeningCollector:
         def accept() -> None:
             self._accept(sock, secure)
 
-        self._selector.register(sock, selectors.EVENT_READ, datagrams if place.transport == UDP else accept)
+        self._selector.register(sock, selectors.EVENT_READ, datagrams if where.transport == UDP else accept)
 
     # -- the thread
 
@@ -143,7 +143,7 @@ class ListeningCollector:
         except Exception:  # one sender's message must not end the log of all others
             self._counts.own_faults += 1
             if self._counts.own_faults == 1:
-                log.exception("a message of a log was lost because of our own fault; further ones are only counted")
+                log.exception("internal error: a message of a log was lost; further ones are only counted")
 
     def _close(self) -> None:
         for connection in list(self._connections.values()):
@@ -206,7 +206,7 @@ class ListeningCollector:
         except (BlockingIOError, ssl.SSLWantReadError):
             return
         except ssl.SSLWantWriteError:
-            # Our part of a handshake is shorter than what a socket takes: who does not read it is no sender.
+            # Our handshake data always fits the send buffer: a peer that lets it fill does not read it.
             data = b""
         except OSError as error:
             if connection.handshake:
@@ -258,27 +258,27 @@ class ListeningCollector:
             log.warning("%s", sentence)
 
 
-def _listen(place: Place) -> socket.socket:
-    """A socket at this place. Raises CannotListen."""
-    address, port, transport = place.address, place.port, place.transport
+def _listen(where: ListenAddress) -> socket.socket:
+    """A socket at this address. Raises CannotListen."""
+    address, port, transport = where.address, where.port, where.transport
     if transport != UDP:
         return listening.listen(address, port, _WHAT, _BACKLOG, transport=transport, dual_stack=True)
     try:
-        return _bind(place)
+        return _bind(where)
     except OSError as error:
         raise listening.cannot_listen(_WHAT, transport, address, port, error) from error
 
 
-def _bind(place: Place) -> socket.socket:
+def _bind(where: ListenAddress) -> socket.socket:
     """For datagrams. Raises OSError."""
-    everywhere = not place.address and socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if everywhere or ":" in place.address else socket.AF_INET
+    everywhere = not where.address and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if everywhere or ":" in where.address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         if everywhere:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _DATAGRAM_BUFFER)
-        sock.bind((place.address, place.port))
+        sock.bind((where.address, where.port))
     except OSError:
         sock.close()
         raise

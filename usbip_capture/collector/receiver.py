@@ -12,10 +12,11 @@ from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.collector.connecting import ConnectingCollector
 from usbip_capture.collector.counts import Counts
 from usbip_capture.collector.delivery import Delivery
+from usbip_capture.collector.listen_addresses import TLS, ListenAddress, parse_listen_addresses
 from usbip_capture.collector.listening import ListeningCollector
-from usbip_capture.collector.places import DEFAULT_PORT, TLS, Place, parse_places
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.servers.address import ServerAddress
+from usbip_capture.syslog import LOG_PORT
 from usbip_capture.syslog.message import Message
 from usbip_capture.syslog.severity import SEVERITIES
 
@@ -27,8 +28,8 @@ class SyslogReceiver:
     or a stream, for a capture that `stop` completes.
     callback: called with each Message, on the receiver's thread. Without one, iterate over the receiver: messages wait
     for you then, at most 4096 of them, and 16 MiB.
-    listen: instead of reading from `host`, wait at these places for devices that send: see `places.parse_places`.
-    certificate: PEM file with the certificate and its key, for places of TLS.
+    listen: instead of reading from `host`, wait at these addresses for devices that send: see `parse_listen_addresses`.
+    certificate: PEM file with the certificate and its key, for addresses of TLS.
     min_severity: leave out what is less severe, such as `warning`.
     align_clock: in the capture, a message has the time at which the device made it, as far as the smallest delay seen
     tells, and a comment says so; else the time of its arrival.
@@ -43,7 +44,7 @@ class SyslogReceiver:
     def __init__(
         self,
         host: str | None = None,
-        port: int = DEFAULT_PORT,
+        port: int = LOG_PORT,
         pcap: PcapWriter | str | os.PathLike[str] | BinaryIO | None = None,
         *,
         callback: Callable[[Message], object] | None = None,
@@ -61,8 +62,8 @@ class SyslogReceiver:
         if min_severity not in SEVERITIES:
             raise LocalProtocolError(f"{min_severity!r} is not a severity: give one of {', '.join(SEVERITIES)}")
         self._server = None if host is None else ServerAddress.parse(host, port, timeout)
-        self._places = [] if listen is None else parse_places(listen, port)
-        self._tls = _tls_context(certificate) if any(place.transport == TLS for place in self._places) else None
+        self._listen_addresses = [] if listen is None else parse_listen_addresses(listen, port)
+        self._tls = _tls_context(certificate) if any(a.transport == TLS for a in self._listen_addresses) else None
         self._delivery = Delivery(callback, SEVERITIES.index(min_severity), align_clock)
         self._align = align_clock
         self._owned = pcap is not None and not isinstance(pcap, PcapWriter)
@@ -79,7 +80,7 @@ class SyslogReceiver:
         return self._delivery.counts
 
     @property
-    def bound(self) -> list[Place]:
+    def bound(self) -> list[ListenAddress]:
         """Where it listens, with the ports that were chosen for port 0."""
         return self._collector.bound if isinstance(self._collector, ListeningCollector) else []
 
@@ -95,7 +96,7 @@ class SyslogReceiver:
         server = self._server
         collector: ConnectingCollector | ListeningCollector
         if server is None:
-            collector = ListeningCollector(self._places, self._tls, self._delivery)
+            collector = ListeningCollector(self._listen_addresses, self._tls, self._delivery)
         else:
             comment = self._pcap.comment if self._pcap is not None else _say_nothing
             collector = ConnectingCollector(server.host, server.port, server.timeout, self._delivery, comment)
@@ -138,7 +139,8 @@ class SyslogReceiver:
             self._delivery.end()
 
     def _description(self) -> str:
-        where = f"log of {self._server}" if self._server else f"listening on {', '.join(map(str, self._places))}"
+        listen = ", ".join(map(str, self._listen_addresses))
+        where = f"log of {self._server}" if self._server else f"listening on {listen}"
         return f"syslog, {where}" + ("; times by the device's clock, aligned" if self._align else "")
 
 

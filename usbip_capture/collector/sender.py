@@ -6,8 +6,8 @@ import ipaddress
 import socket
 from typing import Any
 
-from usbip_capture.collector.places import DEFAULT_PORT
 from usbip_capture.records.upper_pdu import TCP, Flow, pack_head
+from usbip_capture.syslog import LOG_PORT
 from usbip_capture.syslog.clock import AlignedClock
 from usbip_capture.syslog.framing import Frame, Framer
 from usbip_capture.syslog.message import Message, MessageParser
@@ -15,7 +15,7 @@ from usbip_capture.syslog.message import Message, MessageParser
 #: Clocks that are told apart in what one sender, perhaps a relay, passes on.
 _MAX_CLOCKS = 256
 #: Stands for a connection within this process, which has no address.
-_HERE = ("127.0.0.1", DEFAULT_PORT)
+_HERE = ("127.0.0.1", LOG_PORT)
 
 
 class Sender:

@@ -152,7 +152,7 @@ class Converter:
             direction.segment(now_ns, seq, ack, flags, payload, missing)
 
     def _fragment(self, now_ns: int, data: bytes, at: int, end: int, missing: int) -> tuple[bytes, Segment | None]:
-        """What is no TCP segment as it is: the whole packet, and the segment in it, if this completes one."""
+        """Not a segment by itself: feed the reassembler. Returns the packet, and its segment once it is complete."""
         if missing:
             self._cut += 1
         if tunnel := tunnel_in(data, at, end):

@@ -13,7 +13,6 @@ import time
 from usbip_capture.net import connecting as net
 from usbip_capture.net import listening
 
-DEFAULT_PORT = 1514
 #: As many as the bridges have; a further one is closed at once.
 MAX_CLIENTS = 4
 _SEVERITIES = {"E": 3, "W": 4, "I": 6, "D": 7}

@@ -30,7 +30,7 @@ from usbip_capture.usb.urb import DIR_IN, SHORT_NOT_OK, Completion, IsoPacket, T
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which a transfer that was taken back is let go of, at most; a control transfer cannot be taken back.
+#: Seconds after which a cancelled transfer is abandoned, at most; a control transfer cannot be cancelled.
 POLL_INTERVAL = 0.1
 _CONTROL_TIMEOUT_MS = 5000
 #: Seconds that `close` waits for the backend to return from what it does: longer than any time-out given to it.
@@ -176,7 +176,7 @@ class BackendDevice(Device):
         return Completion(status, moved, bytes(memoryview(buffer)[:moved]), packets=packets)
 
     def _move(self, transfer: Transfer, endpoint: Endpoint, buffer: array[int]) -> int | None:
-        """Bytes moved; None when the transfer was taken back."""
+        """Bytes moved; None when the transfer was cancelled."""
         inward = bool(endpoint.address & DIR_IN)
         method = getattr(self._backend, _METHODS[endpoint.transfer_type][not inward])
         moved = 0

@@ -1,4 +1,4 @@
-"""What PyUSB holds while it knows a device: imported when something is first asked of it, then given back."""
+"""What PyUSB holds while it knows a device: imported when something is first asked of it, then released."""
 
 from __future__ import annotations
 

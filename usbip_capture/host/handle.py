@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 CONTROL_TIMEOUT = 5.0
 #: Seconds that a server has at least to unlink a URB; else twice its round trip, up to UNLINK_GRACE.
 _MIN_GRACE = 0.003
-#: Seconds that a device may be away after it was given back.
+#: Seconds that a device may be missing after it was released.
 _RESET_PATIENCE = 5.0
 #: Seconds that the reset of a port takes.
 _RESET_TIME = 0.2
@@ -137,7 +137,7 @@ class DeviceHandle:
             if self._value is None:
                 answer = self.control(get_configuration(), timeout=CONTROL_TIMEOUT)
                 if not answer:
-                    raise RequestRefused(f"device {self.device.info} does not tell its configuration", -ENOENT)
+                    raise RequestRefused(f"device {self.device.info} does not report its configuration", -ENOENT)
                 self._activated(answer[0])
             return self._value or 0
 
@@ -184,7 +184,7 @@ class DeviceHandle:
     def reset(self) -> None:
         """Reset the port that the device hangs on; it keeps its configuration and alternate settings.
 
-        Linux servers have a request for it; elsewhere the device is given back and imported again, which resets it.
+        Linux servers have a request for it; elsewhere the device is released and imported again, which resets it.
         Raises DeviceError; "not found" when it is another device afterwards, as libusb does.
         """
         with self._lock:
@@ -278,7 +278,7 @@ class DeviceHandle:
         return found
 
     def run(self, urb: Urb, timeout: float | None, into: memoryview | None = None) -> Completion:
-        """Run a URB; -ECONNRESET if it was taken back after `timeout` seconds. `into`: where its data may be put."""
+        """Run a URB; -ECONNRESET if it was unlinked after `timeout` seconds. `into`: where its data may be put."""
         transfer = Transfer(urb, into=into)
         device = self.present()
         try:

@@ -1,4 +1,4 @@
-"""The devices of one server, for a backend: listed anew each time, imported when used, captured, given back."""
+"""The devices of one server, for a backend: listed anew each time, imported when used, captured, released."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class ServerSource:
         self._closed = True
         for key in list(self._opened):
             device = self._opened.pop(key, None)
-            if device is not None:  # not given back meanwhile, by PyUSB in another thread
+            if device is not None:  # not released meanwhile, by PyUSB in another thread
                 self._close(device)
         if self._owns_pcap and self._pcap is not None:
             self._pcap.close()
@@ -91,7 +91,7 @@ class ServerSource:
         )
 
     def _serial_number(self, info: DeviceInfo) -> str:
-        """Read once, as long as it is the same device; of one that is not handed over, empty."""
+        """Read once, as long as it is the same device; of one that is refused, empty."""
         identity = _identity(info)
         if identity not in self._serials:
             try:
@@ -108,7 +108,7 @@ class ServerSource:
         return exported.alive or (bool(self._reconnect) and exported.imported)
 
     def _listed(self) -> list[DeviceInfo]:
-        """What the server exports, when what we gave back just now is back as well. Raises UsbipError."""
+        """What the server exports, when what we released just now is there again. Raises UsbipError."""
         while True:
             listed = self._server.devices()
             if not {info.busid for info in released.of(self._server)} - {info.busid for info in listed}:
@@ -152,9 +152,9 @@ class ServerSource:
         """The device at the same place, whatever it is now; or elsewhere by its VID:PID. Raises DeviceError."""
         before = handle.device
         info = before.info
-        given_back = DeviceGone(f"device {info} was released when its backend was closed", -ENODEV, released=True)
+        released_by_us = DeviceGone(f"device {info} was released when its backend was closed", -ENODEV, released=True)
         if id(before) not in self._opened:
-            raise given_back
+            raise released_by_us
         before.close()
         try:
             device = self._import(places(info), patience)
@@ -162,7 +162,7 @@ class ServerSource:
             raise DeviceGone(f"device {info} was lost, and could not be imported again: {error}", -ENODEV) from error
         if self._opened.pop(id(before), None) is None:  # closed meanwhile, by another thread
             self._give_up(device)
-            raise given_back
+            raise released_by_us
         return device
 
     def _import(self, choices: list[Selector], patience: float) -> Device:

@@ -89,7 +89,7 @@ def _describe(programs: dict[str, str]) -> Installation:
     problem = version.problem
     if not number and not problem:
         said = first_line(version.out)
-        problem = f"does not tell its version but {said!r}" if said else "does not tell its version"
+        problem = f"does not report its version but {said!r}" if said else "does not report its version"
     # One that hangs is not asked again.
     folders = "" if problem else ask(asked, "-G", "folders").out
     shared = re.search(r"^(?:Global )?Extcap path:\s*(.+)$", folders, re.MULTILINE)

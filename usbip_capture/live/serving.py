@@ -1,4 +1,4 @@
-"""One who has joined: what it asks for, and what it gets. Each has a thread of its own."""
+"""Subscribers of a local channel: what each asks for, and what it gets, on a thread of its own."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Source(ABC):
         """End all of it."""
 
 
-class Guests:
-    """All who have joined. captures: by their number."""
+class Subscribers:
+    """All who have joined a channel. captures: by their number."""
 
     def __init__(self, source: Source, token: str) -> None:
         self.captures: dict[int, PcapWriter] = {}
@@ -69,7 +69,7 @@ class Guests:
 
     def serve(self, sock: socket.socket, peer: Peer) -> None:
         """Serve one on a thread of its own; the socket is ours if this returns. Raises RuntimeError: no thread."""
-        thread = threading.Thread(target=self._serve, args=(sock,), name="usbip-guest", daemon=True)
+        thread = threading.Thread(target=self._serve, args=(sock,), name="usbip-subscriber", daemon=True)
         with self._lock:
             thread.start()
             self._threads[thread] = sock
@@ -104,7 +104,7 @@ class Guests:
                 while not self._leaving.is_set() and _receive(sock, lines) is not None:
                     pass
             else:
-                raise RemoteProtocolError(f"{want!r} is not to be had on the channel: is it of the same version?")
+                raise RemoteProtocolError(f"{want!r} is not offered on the channel: is it of the same version?")
         except UsbipError as error:
             log.info("one who joined: %s", error)
             self._refuse(sock, str(error))

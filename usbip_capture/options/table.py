@@ -1,4 +1,4 @@
-"""Every option of a capture, said once: Wireshark's dialog, the command line, the README and our own checks read it.
+"""Every option of a capture, declared once: Wireshark's dialog, command line, README and our own checks read it.
 
 Plain classes and no import, because Wireshark starts us anew for each question, several times at each start.
 

@@ -1,4 +1,4 @@
-"""A probe session: import, read, listen, give back; and again when the device has been away."""
+"""A probe session: import, read, listen, release; and again when the device was disconnected."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from usbip_capture.usb.status import status_name
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks for a device that is away.
+#: Seconds between two looks for a device that is disconnected.
 RETRY_INTERVAL = 0.5
-#: Seconds that the device has to let go of URBs when the capture stops.
+#: Seconds that the device has to finish URBs when the capture stops.
 RELEASE_TIMEOUT = 0.2
 #: Seconds in which a server that says "no such device" may close the connection, with a better reason.
 _GONE_GRACE = 0.3

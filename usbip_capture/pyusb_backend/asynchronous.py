@@ -28,37 +28,37 @@ from usbip_capture.wire.structs import MAX_ISO_PACKETS
 class TransferFuture(Future[Completion]):
     """A transfer under way; its result is the Completion of its URB.
 
-    `cancel` takes the transfer back at once: what it may have brought meanwhile is lost.
+    `cancel` unlinks the transfer at once: what it may have brought meanwhile is lost.
     """
 
-    def __init__(self, take_back: Callable[[], None]) -> None:
+    def __init__(self, unlink: Callable[[], None]) -> None:
         super().__init__()
-        self._take_back: Callable[[], None] | None = take_back
+        self._unlink: Callable[[], None] | None = unlink
 
     def cancel(self) -> bool:
         """False if it is done already."""
         cancelled = super().cancel()
         if cancelled:
-            self.take_back()
+            self.unlink()
         return cancelled
 
     @property
-    def taken_back(self) -> bool:
+    def unlinked(self) -> bool:
         """Whether a CMD_UNLINK was sent for it."""
-        return self._take_back is None
+        return self._unlink is None
 
-    def take_back(self) -> None:
+    def unlink(self) -> None:
         """Unlink the transfer, once: servers answer only one CMD_UNLINK for each."""
-        take_back, self._take_back = self._take_back, None
-        if take_back is not None:
-            take_back()
+        unlink, self._unlink = self._unlink, None
+        if unlink is not None:
+            unlink()
 
 
 class AsynchronousDevice:
     """Futures for the transfers of `dev`, which comes from `usb.core.find(backend=get_backend(...))`.
 
     Completions have `data` (IN, isochronous: packed), `actual_length` and `packets` (isochronous: their lengths and
-    status, which PyUSB itself does not tell). Each transfer is one URB of at most `max_transfer` bytes. Time-outs are
+    status, which PyUSB itself does not report). Each transfer is one URB of at most `max_transfer` bytes. Time-outs are
     in milliseconds, None is none. Futures raise what PyUSB's own calls raise; their callbacks run on the thread that
     reads for all, and must not wait for transfers of the same device.
 
@@ -148,27 +148,27 @@ class AsynchronousDevice:
                 return
             status = completion.status
             if status:
-                if future.taken_back and not completion.actual_length and not is_known(status):
+                if future.unlinked and not completion.actual_length and not is_known(status):
                     status = -ECONNRESET  # some servers' own number for it
                 future.set_exception(usb_error(unit.failed(status, seconds, urb.endpoint)))
             else:
                 future.set_result(completion)
 
         transfer = Transfer(urb, done)
-        future = TransferFuture(lambda: self._take_back(device, transfer))
+        future = TransferFuture(lambda: self._unlink(device, transfer))
         device.submit(transfer)
         if seconds is not None:
             # Not before: a time-out that is over at once would cancel what the device does not know yet.
             try:
-                due = self._timetable.after(seconds, future.take_back)
+                due = self._timetable.after(seconds, future.unlink)
             except RuntimeError as error:  # no thread to be had
-                future.take_back()
+                future.unlink()
                 raise usb_error(unit.failed(-ENOMEM, None, urb.endpoint)) from error
             if transfer.completion is not None:  # `done` was quicker, and dropped nothing
                 self._timetable.drop(due)
         return future
 
-    def _take_back(self, device: Device, transfer: Transfer) -> None:
+    def _unlink(self, device: Device, transfer: Transfer) -> None:
         """`Device.unlink` without waiting."""
         if transfer.completion is None:
             device.cancel(transfer)

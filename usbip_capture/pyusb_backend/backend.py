@@ -97,7 +97,7 @@ class UsbipBackend(IBackend):
         return dev.open()
 
     def close_device(self, dev_handle: OpenDevice) -> None:
-        """The device stays imported until PyUSB lets go of it, or the backend is closed."""
+        """The device stays imported until PyUSB releases it, or the backend is closed."""
         dev_handle.close()
 
     @as_usb_errors

@@ -102,5 +102,5 @@ def _kind(error: UsbipError) -> tuple[int, int, str]:
         return _RELEASED if error.released else _NO_DEVICE
     if isinstance(error, DeviceError):
         return _ERRORS.get(error.status, _IO)
-    # A server that is not there, or a device that it does not hand over.
+    # A server that is not there, or a device that it refuses to export.
     return _BUSY if isinstance(error, ImportRefused) else _NO_DEVICE

@@ -36,9 +36,9 @@ class PcapBackendWrapper(IBackend):
     """`backend`, with every transfer captured into `pcap`: a PcapWriter, a path or a binary stream.
 
     Who closes it is as with `get_backend`. What the backend asks of the device by itself is not seen; the descriptors
-    are read once more at the first opening, so that Wireshark can decode the rest. PyUSB does not tell the lengths of
+    are read once more at the first opening, so that Wireshark can decode the rest. PyUSB does not report the lengths of
     isochronous packets one by one: they are shown as filled one after the other. Attributes that are not
-    `usb.backend.IBackend`'s are those of the wrapped backend. Raises TypeError for what is no backend.
+    `usb.backend.IBackend`'s are those of the wrapped backend. Raises TypeError for what is not a backend.
     """
 
     def __init__(self, backend: IBackend, pcap: PcapWriter | str | os.PathLike[str] | BinaryIO) -> None:

@@ -30,7 +30,7 @@ class Interface:
     order: byte order of its headers, as `struct` writes it: the section's, or that of the classic file.
     multiplier, divisor, offset_ns: nanoseconds of a time stamp are ticks * multiplier // divisor + offset_ns.
     received, dropped: as its statistics block has them, None before or without one.
-    snaplen: bytes that were kept of a packet at most; 0 is no limit.
+    snaplen: bytes that were kept of a packet at most; 0: no limit.
     """
 
     link_type: int

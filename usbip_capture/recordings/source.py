@@ -28,7 +28,7 @@ def shown(path: str | os.PathLike[str]) -> str:
 class Source(Stream):
     """Read from `path`, `-` being standard input, at most `chunk` bytes at a time. Raises CaptureError if it cannot be.
 
-    size: of the file in bytes, 0 if there is no telling. taken: how many of them were read.
+    size: of the file in bytes, 0 if it is not known. taken: how many of them were read.
     on_idle: called when a pipe has brought nothing for IDLE seconds, once until something comes.
     stopped: `stop` was called; from then on there is nothing more to read.
     """

@@ -123,7 +123,7 @@ class Section:
             options["if_filter"] = [(_FILTER_IS_TEXT, bounded_text(capture_filter).encode())]
         block = self._section.new_member(InterfaceDescription, link_type=link_type, snaplen=snaplen, options=options)
         self._writer.write_block(block)
-        self._writer.interfaces.add(block.interface_id)  # it notes only the class that ours replaces
+        self._writer.interfaces.add(block.interface_id)  # FileWriter registers only its own block class: register ours
         return block.interface_id, self._take()
 
     def statistics(

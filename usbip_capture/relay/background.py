@@ -1,6 +1,6 @@
 """A relay in a process of its own, which outlives the capture that has started it.
 
-The child says on its standard output that it listens, or one sentence why it cannot; then it lets go of everything.
+The child says on its standard output that it listens, or one sentence why it cannot; then it closes what it inherited.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def main(settings: str) -> None:
         signal.signal(getattr(signal, name), lambda *_: stopping.set())
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    _say(f"listed {service.offer.name}")
+    _say(f"listed {service.channel.name}")
     make_responsive()
     service.wait_unused(stopping)
     service.close()
@@ -89,7 +89,7 @@ def make_responsive() -> None:
 
 
 def _say(line: str) -> None:
-    """Say it, and let go of the pipe: somebody waits for its end."""
+    """Report it, and close the pipe: somebody waits for its end."""
     os.write(1, " ".join(line.split()).encode() + b"\n")
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 1)

@@ -16,7 +16,7 @@ def guarded(step: Callable[[], object]) -> None:
     try:
         step()
     except Exception:
-        log.exception("the relay goes on after a fault of our own")
+        log.exception("internal error; the relay goes on")
 
 
 class Calls:

@@ -29,22 +29,22 @@ Chunk = tuple["Observation", bool, "bytes | memoryview | None", int]
 
 
 class Direction:
-    """What one side sends, on its way to the other. rest: what the receiver has not taken yet.
+    """What one side sends, on its way to the other. unsent: what the receiver has not taken yet.
 
-    ended: the sender sends no more. ended_on: that was passed on to the receiver.
+    eof_seen: the sender sends no more. eof_sent: that was passed on to the receiver.
     """
 
-    __slots__ = ("ended", "ended_on", "forwarded", "from_client", "pending", "receive", "rest", "send", "size")
+    __slots__ = ("eof_seen", "eof_sent", "forwarded", "from_client", "pending", "receive", "send", "size", "unsent")
 
     def __init__(self, source: NonBlocking, target: NonBlocking, from_client: bool) -> None:
         self.receive = source.receive
         self.pending = source.pending
         self.send = target.send
         self.from_client = from_client
-        self.rest: Buffer = b""
+        self.unsent: Buffer = b""
         self.size = _SMALL
         self.forwarded = 0
-        self.ended = self.ended_on = False
+        self.eof_seen = self.eof_sent = False
 
 
 class End:
@@ -70,7 +70,7 @@ class End:
         self._mask = _UNWATCHED
 
     def ready(self, mask: int) -> None:
-        """The poller says that something can be done here."""
+        """The poller reports that something can be done here."""
         connection = self._connection
         if mask & WRITABLE and not connection.over:
             self._write()
@@ -79,19 +79,19 @@ class End:
         if mask & READABLE:
             self.read()
         elif mask & (BROKEN | HUNG_UP):
-            if self.outgoing.rest:
-                self.leave()  # it would be reported again and again; what it has sent goes out first
-                connection.half_gone()
-            elif self.outgoing.ended:
+            if self.outgoing.unsent:
+                self.stop_polling()  # it would be reported again and again; what it has sent goes out first
+                connection.bound_drain()
+            elif self.outgoing.eof_seen:
                 connection.reset()
             else:
                 self.read()
 
     def watch(self) -> None:
-        """Have the poller tell what is wanted now."""
+        """Have the poller report what is wanted now."""
         outgoing = self.outgoing
-        mask = 0 if outgoing.rest or outgoing.ended else READABLE
-        if self.incoming.rest:
+        mask = 0 if outgoing.unsent or outgoing.eof_seen else READABLE
+        if self.incoming.unsent:
             mask |= WRITABLE
         if mask != self._mask:
             if self._mask == _UNWATCHED:
@@ -100,8 +100,8 @@ class End:
                 self._poller.modify(self.fd, mask)
             self._mask = mask
 
-    def leave(self) -> None:
-        """Have the poller say nothing of it."""
+    def stop_polling(self) -> None:
+        """Have the poller report nothing of it."""
         if self._mask != _UNWATCHED:
             self._poller.unregister(self.fd)
             self._mask = _UNWATCHED
@@ -111,7 +111,7 @@ class End:
         way = self.outgoing
         asked, turns = way.size, _AT_ONCE
         # The poller reports what the system has, not what the transport has taken from it already.
-        while self.forward(way) >= asked and (turns > 0 or way.pending()) and not way.rest:
+        while self.forward(way) >= asked and (turns > 0 or way.pending()) and not way.unsent:
             asked, turns = way.size, turns - 1
 
     def forward(self, way: Direction) -> int:
@@ -125,7 +125,7 @@ class End:
             connection.reset()
             return 0
         if not data:
-            way.ended = True
+            way.eof_seen = True
             connection.settle(way)
             return 0
         try:
@@ -140,7 +140,7 @@ class End:
         size = len(data)
         way.forwarded += size
         if sent != size:
-            way.rest = memoryview(data)[sent:]
+            way.unsent = memoryview(data)[sent:]
             connection.rewatch()
         if size == way.size:
             way.size = _LARGE
@@ -150,16 +150,16 @@ class End:
 
     def _write(self) -> None:
         way, connection = self.incoming, self._connection
-        if not way.rest:
+        if not way.unsent:
             return
         try:
-            way.rest = way.rest[way.send(way.rest) :]
+            way.unsent = way.unsent[way.send(way.unsent) :]
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             connection.refused(way)
             return
-        if not way.rest:
+        if not way.unsent:
             connection.settle(way)
             if way.pending() and not connection.over:
                 connection.ends[not way.from_client].read()
@@ -168,7 +168,7 @@ class End:
 class Connection:
     """A client and its connection to the server. `chunks` gets what was forwarded.
 
-    on_over: called at the end. on_half_gone: when one side is gone, and the other has not yet taken what that has sent.
+    on_over: called at the end. on_drain: when one side is gone, and the other has not yet taken what that has sent.
     active_ns: when something was forwarded last, or when it began.
     """
 
@@ -180,14 +180,14 @@ class Connection:
         poller: Poller,
         chunks: deque[Chunk],
         on_over: Callable[[Connection], None],
-        on_half_gone: Callable[[Connection], None],
+        on_drain: Callable[[Connection], None],
     ) -> None:
         self.observation = observation
         self.chunks = chunks
-        self.over = self._breaking = self._half_gone = False
+        self.over = self._breaking = self._draining = False
         self.active_ns = time.time_ns()
         self._on_over = on_over
-        self._on_half_gone = on_half_gone
+        self._on_drain = on_drain
         for_client, for_server = client.nonblocking(), server.nonblocking()
         self._up, self._down = Direction(for_client, for_server, True), Direction(for_server, for_client, False)
         self.ends = (
@@ -198,7 +198,7 @@ class Connection:
             self.rewatch()
         except BaseException:
             for end in self.ends:
-                end.leave()
+                end.stop_polling()
             raise
 
     @property
@@ -213,14 +213,14 @@ class Connection:
 
     def settle(self, way: Direction) -> None:
         """Nothing of this direction waits any more, or its sender has ended it: pass the end on."""
-        if way.ended and not way.rest and not way.ended_on:
-            way.ended_on = True
+        if way.eof_seen and not way.unsent and not way.eof_sent:
+            way.eof_sent = True
             try:
                 self.ends[way.from_client].transport.end_sending()
             except OSError:
                 self.refused(way)
                 return
-        if not (self._up.ended_on and self._down.ended_on):
+        if not (self._up.eof_sent and self._down.eof_sent):
             self.rewatch()
         elif self._breaking:
             self.reset()
@@ -233,29 +233,29 @@ class Connection:
             self.reset()
             return
         self._breaking = True
-        way.ended = way.ended_on = True
-        way.rest = b""
+        way.eof_seen = way.eof_sent = True
+        way.unsent = b""
         end = self.ends[way.from_client]
         back = end.outgoing
-        while not self.over and not back.rest and end.forward(back):
+        while not self.over and not back.unsent and end.forward(back):
             pass
         if self.over:
             return
-        if back.rest:
+        if back.unsent:
             self.rewatch()
         else:
             self.reset()
 
-    def half_gone(self) -> None:
-        """One side is gone: the other has not all the time it wants for what is left."""
-        if not self._half_gone:
-            self._half_gone = True
-            self._on_half_gone(self)
+    def bound_drain(self) -> None:
+        """One peer is gone: limit how long the other may take to accept the unsent bytes."""
+        if not self._draining:
+            self._draining = True
+            self._on_drain(self)
 
     @property
     def progress(self) -> tuple[int, ...]:
         """Changes with each byte that a receiver takes."""
-        return *self.forwarded, len(self._up.rest), len(self._down.rest)
+        return *self.forwarded, len(self._up.unsent), len(self._down.unsent)
 
     def reset(self) -> None:
         """One side has reset the connection, or we do: both see a reset."""
@@ -267,7 +267,7 @@ class Connection:
         if self.over:
             return
         for end in self.ends:
-            end.leave()
+            end.stop_polling()
         self.abandon()
 
     def abandon(self) -> None:

@@ -172,7 +172,7 @@ class Relay:
             while not self._ending:
                 self._turn()
         except Exception:
-            log.exception("the relay ended because of our own fault")
+            log.exception("internal error: the relay stopped")
         for connection in list(self._connections.values()):
             guarded(connection.reset)
         guarded(self._backlog.observe_all)
@@ -209,7 +209,7 @@ class Relay:
 
     def _failed(self, handler: Callable[[int], None]) -> None:
         """A handler has raised: if it is that of a connection, this one ends, and the others never notice."""
-        log.exception("the relay goes on after a fault of our own")  # noqa: LOG004  for a handler
+        log.exception("internal error; the relay goes on")  # noqa: LOG004  for a handler
         for connection in list(self._connections.values()):
             if any(end is getattr(handler, "__self__", None) for end in connection.ends):
                 guarded(connection.reset)
@@ -221,12 +221,12 @@ class Relay:
         try:
             observation.passes(event)
         except Exception:
-            log.exception("the relay goes on after a fault of our own")
+            log.exception("internal error; the relay goes on")
         for capture in list(self._captures):
             try:
                 capture.event(observation, event)
             except Exception:  # nobody is cut off for it
-                log.exception("a capture ends because of our own fault")
+                log.exception("internal error: a capture ends")
                 self._captures.remove(capture)
 
     def _watch(self, sock: socket.socket, handler: Callable[[int], None]) -> None:
@@ -321,7 +321,7 @@ class Relay:
         observation = Observation(self._last + 1, client.peer, self._hindsight.add, self._share)
         try:
             connection = Connection(
-                client, server, observation, self._poller, self._backlog.chunks, self._over, self._half_gone
+                client, server, observation, self._poller, self._backlog.chunks, self._over, self._bound_drain
             )
         except Exception as error:  # noqa: BLE001  no memory or room in the poller, mostly
             log.warning("client %s cannot be served: %s", client.peer, error)
@@ -335,7 +335,7 @@ class Relay:
             self._ready[end.fd] = end.ready
         log.info("client %d, %s", observation.number, client.peer)
 
-    def _half_gone(self, connection: Connection) -> None:
+    def _bound_drain(self, connection: Connection) -> None:
         before = connection.progress
 
         def look() -> None:
@@ -344,7 +344,7 @@ class Relay:
             if connection.progress == before:
                 connection.reset()
             else:
-                self._half_gone(connection)
+                self._bound_drain(connection)
 
         self._calls.later(LAST_PATIENCE, look)
 

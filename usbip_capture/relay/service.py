@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import UsbipError
+from usbip_capture.live.local_channel import LocalChannel
 from usbip_capture.live.messages import Message
-from usbip_capture.live.offer import Offer
 from usbip_capture.live.serving import Source
 from usbip_capture.relay.captures import RelayCapture
 from usbip_capture.relay.listening import Network
@@ -30,7 +30,10 @@ _LOOK = 0.2
 
 
 class RelayService(Source):
-    """A Relay and its Offer. Raises UsbipError as these do. listed: the server has said what it exports, or cannot."""
+    """A Relay and its LocalChannel. Raises UsbipError as these do.
+
+    listed: the server has answered what it exports, or cannot.
+    """
 
     def __init__(self, server: ServerAddress, address: str, port: int, allow: Sequence[Network] = ()) -> None:
         self.listed = threading.Event()
@@ -39,7 +42,7 @@ class RelayService(Source):
         where = self.relay.listening
         place = f"[{self.relay.address}]" if ":" in self.relay.address else self.relay.address
         try:
-            self.offer = Offer(
+            self.channel = LocalChannel(
                 self, f"{PREFIX}{self.relay.port}", f"USB/IP relay: {server} at {place}:{self.relay.port}",
                 server=str(server), listen=where,
             )  # fmt: skip
@@ -56,13 +59,13 @@ class RelayService(Source):
         """End it: connections are reset, captures completed. May be called again."""
         self._stopping.set()
         self.relay.close()
-        self.offer.close()
+        self.channel.close()
 
     def wait_unused(self, stopping: threading.Event | None = None) -> None:
         """Until nobody has been connected and nothing captured for LINGER seconds, or it is stopped."""
         unused_since = time.monotonic()
         while not self._waited() and not (stopping is not None and stopping.is_set()):
-            if self.relay.busy or self.offer.captures:
+            if self.relay.busy or self.channel.captures:
                 unused_since = time.monotonic()
             elif time.monotonic() - unused_since >= LINGER:
                 return

@@ -6,7 +6,6 @@ Ref: the scheme is that of HdrHistogram, log-linear buckets
 from __future__ import annotations
 
 _BITS = 6
-_PER_OCTAVE = 1 << _BITS
 
 
 class Histogram:

@@ -1,4 +1,4 @@
-"""A self-test from the list of devices to the end, its results told one by one."""
+"""A self-test from the list of devices to the end, its results reported one by one."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from usbip_capture.usb.setup import set_configuration
 from usbip_capture.usb.status import EPROTO
 from usbip_capture.usb.urb import DIR_IN, TransferType, Urb
 
-#: Seconds that a device may be away after it was given back.
-_AWAY = 5.0
+#: Seconds that a device may be missing after it was released.
+_MISSING = 5.0
 
 
 class Selftest:
@@ -73,7 +73,7 @@ class Selftest:
         quiet = next((e for e in idle if e.transfer_type == TransferType.INTERRUPT), bulk)
         with session:
             try:
-                session.answer(Urb.control(set_configuration(configuration).pack()), _AWAY)
+                session.answer(Urb.control(set_configuration(configuration).pack()), _MISSING)
                 for checks in (
                     check_replies(session),
                     check_stall(session),
@@ -92,4 +92,4 @@ class Selftest:
         """As soon as the server hands the device over again."""
         if self._pcap is not None and self._channel is None:
             self._channel = self._pcap.add_usb_interface(info, server=str(self._server))
-        return retry(lambda: RawSession(self._server, info.busid, self._channel), _AWAY)
+        return retry(lambda: RawSession(self._server, info.busid, self._channel), _MISSING)

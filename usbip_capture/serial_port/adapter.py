@@ -26,7 +26,7 @@ class PortUser(ABC):
 
     @abstractmethod
     def detached(self, reason: str) -> None:
-        """The device is away, and is waited for."""
+        """The device is disconnected; waiting for it to come back."""
 
     @abstractmethod
     def lost(self, reason: str) -> None:
@@ -96,7 +96,7 @@ class Adapter:
         )
 
     def release(self, user: PortUser | None = None) -> None:
-        """This port was closed, if any; the device is given back with the last one."""
+        """This port was closed, if any; the device is released with the last one."""
         with self._lock:
             self.users = {interface: other for interface, other in self.users.items() if other is not user}
             if self.users:
@@ -157,7 +157,7 @@ class Adapter:
             self.watch()
 
     def _bring_back(self) -> None:
-        """Raises UsbipError; the device is given back then."""
+        """Raises UsbipError; the device is released then."""
         before, serial, old = self.device, self.serial, list(self.ports)
         device = self._reimport(self)
         try:

@@ -119,7 +119,7 @@ class Outbox:
         self._pump()
 
     def purge(self) -> None:
-        """Drop what was not sent, and take back what the device has not taken."""
+        """Drop what was not sent, and cancel what the device has not taken."""
         with self._changed:
             self._drop_queue()
             device, flying = self._device, list(self._flying)

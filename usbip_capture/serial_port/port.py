@@ -348,7 +348,7 @@ class SerialPort(PortUser):
         pipes = port.pipes
         streams = [InStream(device, pipes.bulk_in, _IN_SIZE, _IN_DEPTH, received, ended)]
         if pipes.notify is not None:
-            # That the device stops to notify is no reason to stop reading it.
+            # Losing the notification endpoint must not stop bulk reads.
             streams.append(InStream(device, pipes.notify, pipes.notify.packet_size, 2, notified, log.info))
         self._streams = streams
         for stream in streams:

@@ -7,9 +7,9 @@ from urllib.parse import unquote, urlsplit
 
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.servers.address import Selector, ServerAddress
+from usbip_capture.syslog import LOG_PORT
 
 SCHEME = "usbip"
-LOG_PORT = 1514
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _PARAMETERS = ("serial", "interface", "instance", "pcap", "syslog", "reconnect", "connect_timeout", "logging")
 _FORM = "write usbip://HOST[:PORT]/BUSID or usbip://HOST[:PORT]/VID:PID"

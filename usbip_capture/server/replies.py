@@ -19,7 +19,7 @@ CROWDED, MAX_UNSENT = 1 << 20, 64 << 20
 #: Parts from this size on are sent as they are; below it joining them costs less than a longer system call.
 _JOIN_BELOW = 16 << 10
 #: Seconds for which a long reply may hold up whoever adds it while the socket takes it: handing the rest to the writer
-#: costs a client that reads as much as that. Not if the client took longer than _QUICK for what was handed over last.
+#: costs a client that reads as much as that. Not if the client took longer than _QUICK for what the writer sent last.
 _GRACE, _QUICK = 0.001, 0.005
 #: Bytes that the writer sends at a time, if no part is longer.
 _BATCH = 256 << 10

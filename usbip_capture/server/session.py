@@ -9,14 +9,14 @@ from collections.abc import Callable
 from usbip_capture.device import Device, Transfer
 from usbip_capture.errors import RemoteProtocolError
 from usbip_capture.server.replies import CROWDED, Replies
-from usbip_capture.usb.descriptors import DeviceDescriptor, parse_configuration
+from usbip_capture.usb.descriptors import DeviceDescriptor, read_configuration
 from usbip_capture.usb.endpoints import EndpointMap
 from usbip_capture.usb.info import DeviceInfo
-from usbip_capture.usb.setup import DT_CONFIGURATION, DT_DEVICE, get_descriptor
+from usbip_capture.usb.setup import DT_DEVICE, get_descriptor
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 from usbip_capture.wire.server import Event, ServerConnection, UnlinkRequested, UrbSubmitted
 
-#: Seconds that a device has to tell its descriptors.
+#: Seconds that a device has to answer a request for a descriptor.
 _DESCRIPTOR_TIMEOUT = 5.0
 
 
@@ -94,8 +94,7 @@ class Session:
         try:
             device = DeviceDescriptor.parse(self._descriptor(DT_DEVICE, 0, 18))
             for index in range(device.bNumConfigurations):
-                total = int.from_bytes(self._descriptor(DT_CONFIGURATION, index, 9)[2:4], "little")
-                self._endpoints.add_configuration(parse_configuration(self._descriptor(DT_CONFIGURATION, index, total)))
+                self._endpoints.add_configuration(read_configuration(index, self._descriptor))
         except RemoteProtocolError:  # of such a device only endpoint 0 can be used
             return
 

@@ -192,7 +192,7 @@ def _remembered(servers: list[KnownServer]) -> list[KnownServer]:
 
 
 def _log(text: str, error: OSError) -> None:
-    """To whoever listens; `logging` takes as long to import as all else here, and is hardly ever needed."""
+    """Log it. `logging` is imported here only: it would double the time in which this module is imported."""
     import logging
 
     logging.getLogger(__name__).info(text, error)

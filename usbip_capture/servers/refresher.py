@@ -1,7 +1,7 @@
 """Keeps the cache of announced servers fresh: a process of its own that nobody waits for.
 
 Wireshark reads an extcap's answer until its standard output is closed, by whoever has inherited it: the refresher
-lets go of everything before it does anything.
+closes what it inherited before it does anything.
 """
 
 from __future__ import annotations

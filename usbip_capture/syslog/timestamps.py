@@ -16,7 +16,7 @@ _EPOCH = date(1970, 1, 1).toordinal()
 
 
 def parse_rfc3339(text: str) -> int | None:
-    """Nanoseconds since 1970 in UTC; None if `text` is no such stamp, or no time that can be."""
+    """Nanoseconds since 1970 in UTC; None if `text` is not such a stamp, or not a possible time."""
     match = _RFC3339.fullmatch(text)
     if match is None:
         return None

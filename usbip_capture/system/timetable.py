@@ -58,7 +58,7 @@ class Timetable:
         return due
 
     def drop(self, due: Due) -> None:
-        """It is not to run any more, and what it refers to is let go of; no effect on what runs or has run."""
+        """It is not to run any more, and what it refers to is released; no effect on what runs or has run."""
         with self._changed:
             if due.action is None:
                 return

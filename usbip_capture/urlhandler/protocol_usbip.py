@@ -254,7 +254,7 @@ else:
 
 
 class _FlushError(*_Errors):  # type: ignore[misc]
-    """What a local port raises in `flush` is termios.error; pyserial-asyncio goes on after that only."""
+    """Local ports raise termios.error from `flush`; pyserial-asyncio tolerates nothing else."""
 
 
 @contextmanager

@@ -4,7 +4,7 @@ A RET_SUBMIT does not say how long it is: that depends on the request it answers
 the framing of replies are one object.
 
 Life of a URB: SUBMITTED until its RET_SUBMIT, or until a RET_UNLINK for it, whatever its status says: servers give
--ECONNRESET when the URB was taken back, but also 0 for one that they then never answer. A RET_SUBMIT that was on its
+-ECONNRESET when the URB was unlinked, but also 0 for one that they then never answer. A RET_SUBMIT that was on its
 way wins. A seqnum that ended otherwise is remembered for a while as a ghost, so that a late RET_SUBMIT can be framed.
 
 Ref: Linux Documentation/usb/usbip_protocol.rst, USBIP_CMD_SUBMIT ... USBIP_RET_UNLINK
@@ -347,7 +347,7 @@ def _keep_newest(remembered: dict[int, T]) -> None:
 
 
 def unlinked(urb: Urb, status: int = -ECONNRESET) -> Completion:
-    """The completion of a URB that brought nothing: taken back, or its device gone."""
+    """The completion of a URB that brought nothing: unlinked, or its device lost."""
     packets = [IsoPacket(p.offset, p.length, 0, -EXDEV) for p in urb.packets]
     # The start frame is then still that of the request.
     return Completion(status, start_frame=urb.start_frame if packets else 0, packets=packets)

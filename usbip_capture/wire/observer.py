@@ -73,7 +73,7 @@ MAX_PENDING = 65_536
 _MAX_GHOSTS = 4096
 #: Isochronous packets of all URBs that are kept: many times what any client has.
 _MAX_PACKETS = 1 << 17
-#: A table that is full lets go of one in so many at once: to find the oldest costs a walk over what has left it.
+#: A table that is full drops one in so many at once: to find the oldest costs a walk over what has left it.
 _SHARE = 16
 #: Half of the seqnums: the other half is "before".
 _HALF = 1 << 31

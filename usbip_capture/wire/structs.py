@@ -13,7 +13,7 @@ from struct import Struct
 
 from usbip_capture.errors import LocalProtocolError, RemoteProtocolError
 from usbip_capture.usb.info import DeviceInfo, InterfaceInfo, Speed
-from usbip_capture.usb.urb import Buffer, IsoPacket, TransferType, Urb
+from usbip_capture.usb.urb import Buffer, IsoPacket, Urb
 
 VERSION = 0x0111
 #: Versions that are seen in replies; the layouts are the same.
@@ -172,11 +172,6 @@ def pack_iso(packets: Iterable[IsoPacket]) -> bytes:
 def unpack_iso(raw: Buffer) -> list[IsoPacket]:
     """Inverse of `pack_iso`."""
     return [IsoPacket(*fields) for fields in ISO_PACKET.iter_unpack(raw)]
-
-
-def is_iso(urb: Urb) -> bool:
-    """Only the endpoint's type decides it: number_of_packets may hold anything on others."""
-    return urb.transfer_type == TransferType.ISOCHRONOUS
 
 
 def check_version(version: int) -> None:

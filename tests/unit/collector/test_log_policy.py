@@ -9,8 +9,8 @@ import pytest
 
 from tests.waiting import wait_until
 from usbip_capture.collector.delivery import Delivery
+from usbip_capture.collector.listen_addresses import TCP, UDP, ListenAddress
 from usbip_capture.collector.listening import ListeningCollector
-from usbip_capture.collector.places import TCP, UDP, Place
 from usbip_capture.net.listening import Peer
 from usbip_capture.syslog.message import Message
 
@@ -26,7 +26,9 @@ def test_a_sender_that_is_not_let_in_is_not_heard(transport: str, caplog: pytest
         asked.append(peer)
         return "not the first one" if len(asked) == 1 else ""
 
-    collector = ListeningCollector([Place(transport, "127.0.0.1", 0)], None, Delivery(heard.append, 7, False), policy)
+    collector = ListeningCollector(
+        [ListenAddress(transport, "127.0.0.1", 0)], None, Delivery(heard.append, 7, False), policy
+    )
     collector.start()
     with contextlib.ExitStack() as stack:
         stack.callback(collector.stop)

@@ -46,13 +46,6 @@ def protocol_name(code: int, subclass: int, protocol: int) -> str:
     return _entry(_child(_child(_block(f"C {code:02x}"), 1, f"{subclass:02x}"), 2, f"{protocol:02x}"))
 
 
-def language_name(langid: int) -> str:
-    """A language of strings, as `English (US)`; empty if the list does not know."""
-    primary = _block(f"L {langid & 0x3FF:04x}")
-    dialect = _entry(_child(primary, 1, f"{langid >> 10:02x}"))
-    return f"{_entry(primary)} ({dialect})" if dialect else _entry(primary)
-
-
 def country_name(code: int) -> str:
     """The country of a HID's keys, bCountryCode; empty if the list does not know."""
     # Unlike all the other sections, this one is numbered in decimal.
@@ -77,12 +70,6 @@ def usage_page_name(page: int) -> str:
 def usage_name(page: int, usage: int) -> str:
     """A usage of such a page; empty if the list does not know."""
     return _entry(_child(_block(f"HUT {page:02x}"), 1, f"{usage:03x}"))
-
-
-def list_version() -> str:
-    """The date of the list, as 2025.07.26."""
-    start = _list().find(b"# Version: ") + 11
-    return _list()[start : _list().find(b"\n", start)].decode()
 
 
 @cache

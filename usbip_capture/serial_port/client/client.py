@@ -18,7 +18,7 @@ class SerialClient:
 
     timeout: seconds for each connection. pcap: the file to capture all devices into.
     reconnect: seconds to wait for a device that is lost, which then goes on by itself; 0: call `restore`.
-    Raises LocalProtocolError for what is no server.
+    Raises LocalProtocolError for what is not a server.
     """
 
     def __init__(

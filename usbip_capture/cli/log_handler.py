@@ -10,31 +10,31 @@ from contextlib import contextmanager
 from usbip_capture.cli.terminal import tell
 
 
-class Said(logging.Handler):
-    """Prints each record as a sentence; `something` is set with the first."""
+class LogHandler(logging.Handler):
+    """Prints each record as a sentence; `printed` is set with the first."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.something = threading.Event()
+        self.printed = threading.Event()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             tell(record.getMessage())
-        except OSError:  # nobody reads it: no reason to end what is told of
+        except OSError:  # nobody reads it: no reason to end what is reported on
             pass
-        self.something.set()
+        self.printed.set()
 
 
 @contextmanager
-def reported(name: str) -> Iterator[Said]:
+def reported(name: str) -> Iterator[LogHandler]:
     """Within the block, what the logger `name` reports goes to standard error."""
-    said = Said()
+    handler = LogHandler()
     logger = logging.getLogger(name)
     level = logger.level
-    logger.addHandler(said)
+    logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        yield said
+        yield handler
     finally:
-        logger.removeHandler(said)
+        logger.removeHandler(handler)
         logger.setLevel(level)

@@ -15,7 +15,7 @@ import threading
 from usbip_capture.errors import CannotListen
 from usbip_capture.live import registry
 from usbip_capture.live.registry import Entry, Registration
-from usbip_capture.live.serving import Guests, Source
+from usbip_capture.live.serving import Source, Subscribers
 from usbip_capture.net.listening import Acceptor, Admission
 
 #: Connections at a time.
@@ -25,7 +25,7 @@ _MAX_PATH = 100
 _BACKLOG = 16
 
 
-class Offer:
+class LocalChannel:
     """Offers `source` under `name` (`self.name` if that is taken) until closed. Raises CannotListen.
 
     display: as Wireshark lists it. server, listen: HOST:PORT, for people.
@@ -36,7 +36,7 @@ class Offer:
         self, source: Source, name: str, display: str, *, server: str, listen: str, loopback: bool | None = None
     ) -> None:
         token = secrets.token_hex(16)
-        self.guests = Guests(source, token)
+        self.subscribers = Subscribers(source, token)
         self.name = registry.free_name(name)
         self._path = ""
         self._own_folder = ""
@@ -51,8 +51,8 @@ class Offer:
             registry.sweep()
             listener, address = self._listen_on_port() if loopback else self._listen_on_path()
             self._registration = Registration(Entry(self.name, display, address, token, os.getpid(), server, listen))
-            admission = Admission(full=lambda: len(self.guests) >= _MAX_CONNECTIONS)
-            self._acceptor = Acceptor(listener, self.guests.serve, "usbip-offer", admission)
+            admission = Admission(full=lambda: len(self.subscribers) >= _MAX_CONNECTIONS)
+            self._acceptor = Acceptor(listener, self.subscribers.serve, "usbip-local-channel", admission)
         except OSError as error:
             self._withdraw()
             raise CannotListen(
@@ -65,7 +65,7 @@ class Offer:
     @property
     def captures(self) -> int:
         """How many are running."""
-        return len(self.guests.captures)
+        return len(self.subscribers.captures)
 
     def close(self) -> None:
         """Complete the captures that run, and offer nothing more. May be called again."""
@@ -76,7 +76,7 @@ class Offer:
         if self._registration is not None:
             self._registration.withdraw()
         self._acceptor.close()
-        self.guests.leave()
+        self.subscribers.leave()
         self._withdraw()
 
     def _withdraw(self) -> None:

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import parse_address
+from usbip_capture.syslog import LOG_PORT
 
-#: The port on which ESP32 bridges offer their log.
-DEFAULT_PORT = 1514
 DEFAULT_TLS_PORT = 6514
 TCP, UDP, TLS = "tcp", "udp", "tls"
 _EVERYWHERE = ("", "*")
 
 
 @dataclass(slots=True, frozen=True)
-class Place:
+class ListenAddress:
     """transport: `tcp`, `udp` or `tls`. address: empty for all of this machine. port: 0 lets the system choose."""
 
     transport: str
@@ -30,15 +29,15 @@ class Place:
         return f"{self.transport}:{address}:{self.port}"
 
 
-def parse_places(text: str, port: int = DEFAULT_PORT) -> list[Place]:
+def parse_listen_addresses(text: str, port: int = LOG_PORT) -> list[ListenAddress]:
     """`[tcp:|udp:|tls:]ADDRESS[:PORT]`, or a comma-separated list; TCP and UDP where neither is named.
 
     ADDRESS may be `*`, and nothing at all is `*`: every address of this machine. Raises LocalProtocolError.
     """
-    return [place for part in text.split(",") for place in _parse(part.strip(), port)]
+    return [address for part in text.split(",") for address in _parse(part.strip(), port)]
 
 
-def _parse(text: str, port: int) -> list[Place]:
+def _parse(text: str, port: int) -> list[ListenAddress]:
     transport, colon, rest = text.partition(":")
     transport = transport.lower()
     named = bool(colon) and transport in (TCP, UDP, TLS)
@@ -55,4 +54,4 @@ def _parse(text: str, port: int) -> list[Place]:
                 "tls: before it"
             ) from None
     address = "" if address in _EVERYWHERE else address
-    return [Place(kind, address, default) for kind in ([transport] if named else [TCP, UDP])]
+    return [ListenAddress(kind, address, default) for kind in ([transport] if named else [TCP, UDP])]
