@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import usb
 
 from tests.fakes.loopback_device import LoopbackServer, loopback_server
 from tests.oracles.pcapng_reader import read_capture
@@ -106,6 +107,25 @@ def test_the_program_s_own_sitecustomize_still_runs(server: LoopbackServer, tmp_
     written(tmp_path, PROGRAM)
     done = use(server, tmp_path, "--", "program.py", env={"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path / 'site'}"})
     assert "customized\n5 b'hello'" in done.stdout
+
+
+def test_a_program_of_a_python_that_has_pyusb_and_not_our_package(server: LoopbackServer, tmp_path: Path) -> None:
+    """As after install.py, which keeps the package in an environment of its own. Only the package itself is added:
+    its rooms (`usb`, `wire`) are no modules of the program."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "usb").symlink_to(Path(str(usb.__file__)).parent)
+    written(
+        tmp_path,
+        f"import importlib.util\n{PROGRAM.replace('sys.exit(3)', '')}print(importlib.util.find_spec('wire'))\n",
+    )
+    start = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom usbip_capture.cli.main import main\nsys.exit(main())"
+    interpreter = getattr(sys, "_base_executable", sys.executable)
+    done = subprocess.run(
+        [sys.executable, "-c", start, "use", f"127.0.0.1:{server.port}", "--", interpreter, "program.py"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")}, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "5 b'hello' []\nNone\n"), done.stderr
 
 
 def test_what_cannot_be(server: LoopbackServer, tmp_path: Path) -> None:

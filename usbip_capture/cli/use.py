@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ NO_PROGRAM = "no program given: write it after --, as in `usbip-capture use pi -
 #: Seconds for which a device may be away after it was given back.
 _AWAY = 1.0
 _RETRY_INTERVAL = 0.05
+#: What a backend is made of; the rest is for other commands.
+_PACKAGES = ("usbip_capture", "usb", "pcapng")
 
 _EPILOG = """\
 examples:
@@ -89,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
         settings["pcap"] = os.path.abspath(args.pcap) if args.pcap else ""
         settings["syslog_port"] = args.syslog_port if args.syslog and args.pcap else 0
         settings["marker"] = str(marker)
+        settings["packages"] = _package_folders()
         status = _run(command, settings)
         if not marker.exists():
             tell(
@@ -96,6 +100,13 @@ def run(args: argparse.Namespace) -> int:
                 "and not run with -I, -E or -S?"
             )
         return status
+
+
+def _package_folders() -> list[str]:
+    """Where this Python has our package and those it needs: the program's own Python may have none of them."""
+    found = [find_spec(name) for name in _PACKAGES]
+    folders = [os.path.dirname(os.path.dirname(spec.origin)) for spec in found if spec is not None and spec.origin]
+    return list(dict.fromkeys(folders))
 
 
 def _look_for(server: ServerAddress, selection: list[Selector]) -> None:
