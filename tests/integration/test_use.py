@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -174,6 +175,25 @@ def test_interrupted_the_program_ends_as_it_likes(server: LoopbackServer, tmp_pa
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_kill_ends_the_program_as_ctrl_c_does(server: LoopbackServer, tmp_path: Path, number: signal.Signals) -> None:
+    text = "import time, usb.core\nusb.core.find()\ntry:\n open('ready', 'w').close()\n time.sleep(60)\n"
+    written(tmp_path, text + "except KeyboardInterrupt:\n open('ended', 'w').close()\n raise\n")
+    command = [sys.executable, "-m", "usbip_capture.cli.main", "use", f"127.0.0.1:{server.port}", "--", "program.py"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_until("the program runs", (tmp_path / "ready").exists)
+        process.send_signal(number)  # to ours alone, as `kill` does
+        assert process.wait(20) == 128 + number
+        assert (tmp_path / "ended").exists()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_the_log_goes_into_the_capture(tmp_path: Path) -> None:

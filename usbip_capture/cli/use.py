@@ -20,6 +20,7 @@ from usbip_capture.cli.groups import HelpFormatter, add_device, add_old_name, ad
 from usbip_capture.cli.terminal import tell
 from usbip_capture.cli.values import seconds, wait
 from usbip_capture.errors import LocalProtocolError, UsbipError
+from usbip_capture.system.console import Terminated
 from usbip_capture.use import injected
 
 if TYPE_CHECKING:
@@ -150,7 +151,14 @@ def _run(command: list[str], settings: dict[str, object]) -> int:
     try:
         process = subprocess.Popen(command, env=environment)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program, which this one outlives
-        status = process.wait()
+        try:
+            status = process.wait()
+        except Terminated:
+            # As Ctrl-C would, so that its capture is completed; a program in a script's background ignores that.
+            ignored = before is signal.SIG_IGN
+            process.send_signal(signal.SIGTERM if ignored or os.name == "nt" else signal.SIGINT)
+            process.wait()
+            raise
     except OSError as error:
         raise UsbipError(f"{command[0]} cannot be started: {error.strerror or error}") from error
     finally:
