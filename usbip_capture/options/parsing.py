@@ -92,7 +92,8 @@ def _sentence(message: str) -> str:
         return f"{name} {text}" if text.startswith(_SAYS_OF_IT) else f"{name}: {text}"
     _, colon, names = message.partition(" required: ")
     if colon:
-        return f"{_first_names(names.split(', '), ' and ')} is missing"
+        missing = names.split(", ")
+        return f"{_first_names(missing, ' and ')} {'is' if len(missing) == 1 else 'are'} missing"
     if message.startswith("one of the arguments "):
         options = message.removeprefix("one of the arguments ").removesuffix(" is required").split()
         return f"give {_first_names(options, ' or ')}"
