@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import usb
 
 from tests.fakes.loopback_device import LoopbackServer, loopback_server
 from tests.oracles.pcapng_reader import read_capture
@@ -108,6 +110,25 @@ def test_the_program_s_own_sitecustomize_still_runs(server: LoopbackServer, tmp_
     assert "customized\n5 b'hello'" in done.stdout
 
 
+def test_a_program_of_a_python_that_has_pyusb_and_not_our_package(server: LoopbackServer, tmp_path: Path) -> None:
+    """As after install.py, which keeps the package in an environment of its own. Only the package itself is added:
+    its rooms (`usb`, `wire`) are no modules of the program."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "usb").symlink_to(Path(str(usb.__file__)).parent)
+    written(
+        tmp_path,
+        f"import importlib.util\n{PROGRAM.replace('sys.exit(3)', '')}print(importlib.util.find_spec('wire'))\n",
+    )
+    start = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom usbip_capture.cli.main import main\nsys.exit(main())"
+    interpreter = getattr(sys, "_base_executable", sys.executable)
+    done = subprocess.run(
+        [sys.executable, "-c", start, "use", f"127.0.0.1:{server.port}", "--", interpreter, "program.py"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")}, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "5 b'hello' []\nNone\n"), done.stderr
+
+
 def test_what_cannot_be(server: LoopbackServer, tmp_path: Path) -> None:
     written(tmp_path, PROGRAM)
     for code, arguments, sentence in (
@@ -154,6 +175,25 @@ def test_interrupted_the_program_ends_as_it_likes(server: LoopbackServer, tmp_pa
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_kill_ends_the_program_as_ctrl_c_does(server: LoopbackServer, tmp_path: Path, number: signal.Signals) -> None:
+    text = "import time, usb.core\nusb.core.find()\ntry:\n open('ready', 'w').close()\n time.sleep(60)\n"
+    written(tmp_path, text + "except KeyboardInterrupt:\n open('ended', 'w').close()\n raise\n")
+    command = [sys.executable, "-m", "usbip_capture.cli.main", "use", f"127.0.0.1:{server.port}", "--", "program.py"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_until("the program runs", (tmp_path / "ready").exists)
+        process.send_signal(number)  # to ours alone, as `kill` does
+        assert process.wait(20) == 128 + number
+        assert (tmp_path / "ended").exists()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_the_log_goes_into_the_capture(tmp_path: Path) -> None:

@@ -65,9 +65,10 @@ def parse(command: str, given: list[str]) -> argparse.Namespace:
     at = given.index("--") if command == "use" and "--" in given else len(given)
     program = given[at + 1 :]
     made = _of_command(parser(command), command)
+    own = made.switched(given[:at])
     if command != "use" or program:  # who forgets the -- is told so
-        made.check_options(given[:at])
-    args, unknown = made.parse_known_intermixed_args(given[:at])
+        made.check_options(own)
+    args, unknown = made.parse_known_intermixed_args(own)
     if unknown and (command != "use" or program):
         made.error(made.unknown(unknown[0]))
     args.command, args.program = command, program

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from string import hexdigits
 
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import (
@@ -20,7 +21,11 @@ from usbip_capture.cli.terminal import say
 from usbip_capture.cli.values import data_hex, number8, number16
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.report.units import count
+from usbip_capture.system.shown import one_line
 from usbip_capture.usb.setup import Setup
+
+#: As many as a bmRequestType has at most.
+_BYTE_DIGITS = 2
 
 _EXAMPLES = """\
   usbip-capture control demo 80 06 0100 0 18         GET_DESCRIPTOR: the device descriptor, 18 bytes
@@ -67,7 +72,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Make the transfer; the exit code. Raises UsbipError."""
     if args.request:
-        take_request(args)
+        try:
+            take_request(args)
+        except LocalProtocolError as error:
+            raise _without_host(args, error) from None
     inward = check(args)
     server, selector = chosen_server(args), chosen_device(args)
     data = b"" if inward else bytes(args.data_hex or b"")
@@ -109,6 +117,14 @@ def take_request(args: argparse.Namespace) -> None:
             args.data_hex = data_hex(" ".join(rest))
     except argparse.ArgumentTypeError as error:
         raise LocalProtocolError(f"the {'length' if args.bm_request_type & 0x80 else 'data'} {error}") from None
+
+
+def _without_host(args: argparse.Namespace, error: LocalProtocolError) -> LocalProtocolError:
+    """The error, or that HOST was forgotten: then bmRequestType stands in its place, and all that follows is wrong."""
+    if args.host is not None or len(args.server) > _BYTE_DIGITS or not set(args.server.lower()) <= set(hexdigits):
+        return error
+    shown = " ".join([args.server, *args.request])
+    return LocalProtocolError(f"HOST is missing: write it first, as in `usbip-capture control pi {one_line(shown)}`")
 
 
 def _hexadecimal(name: str, word: str, most: int) -> int:

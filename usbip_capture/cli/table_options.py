@@ -19,7 +19,7 @@ _KEYS = tuple(option.key for option in OPTIONS if option.name not in ("host", "p
 def add_options(group: argparse._ArgumentGroup, *names: str, **defaults: Value | None) -> None:
     """Add these options of the table. defaults: by `Option.key`, where a command has another than the table.
 
-    A switch is --name or --no-name here: a value would take the word after it, which may be HOST.
+    A switch is --name or --no-name here, and takes no other value than on and off: the next word may be HOST.
     """
     for option in OPTIONS:
         if option.name not in names:

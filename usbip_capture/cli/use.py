@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from usbip_capture.cli.groups import HelpFormatter, add_device, add_old_name, ad
 from usbip_capture.cli.terminal import tell
 from usbip_capture.cli.values import seconds, wait
 from usbip_capture.errors import LocalProtocolError, UsbipError
+from usbip_capture.system.console import Terminated
 from usbip_capture.use import injected
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ NO_PROGRAM = "no program given: write it after --, as in `usbip-capture use pi -
 #: Seconds for which a device may be missing after it was released.
 _MISSING = 1.0
 _RETRY_INTERVAL = 0.05
+#: What a backend is made of; the rest is for other commands.
+_PACKAGES = ("usbip_capture", "usb", "pcapng")
 
 _EPILOG = """\
 examples:
@@ -89,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
         settings["pcap"] = os.path.abspath(args.pcap) if args.pcap else ""
         settings["syslog_port"] = args.syslog_port if args.syslog and args.pcap else 0
         settings["marker"] = str(marker)
+        settings["packages"] = _package_folders()
         status = _run(command, settings)
         if not marker.exists():
             tell(
@@ -96,6 +101,13 @@ def run(args: argparse.Namespace) -> int:
                 "and not run with -I, -E or -S?"
             )
         return status
+
+
+def _package_folders() -> list[str]:
+    """Where this Python has our package and those it needs: the program's own Python may have none of them."""
+    found = [find_spec(name) for name in _PACKAGES]
+    folders = [os.path.dirname(os.path.dirname(spec.origin)) for spec in found if spec is not None and spec.origin]
+    return list(dict.fromkeys(folders))
 
 
 def _look_for(server: ServerAddress, selection: list[Selector]) -> None:
@@ -139,7 +151,14 @@ def _run(command: list[str], settings: dict[str, object]) -> int:
     try:
         process = subprocess.Popen(command, env=environment)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program, which this one outlives
-        status = process.wait()
+        try:
+            status = process.wait()
+        except Terminated:
+            # As Ctrl-C would, so that its capture is completed; a program in a script's background ignores that.
+            ignored = before is signal.SIG_IGN
+            process.send_signal(signal.SIGTERM if ignored or os.name == "nt" else signal.SIGINT)
+            process.wait()
+            raise
     except OSError as error:
         raise UsbipError(f"{command[0]} cannot be started: {error.strerror or error}") from error
     finally:

@@ -134,6 +134,7 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self.late = False
+        self._text = text.lower()
         self._tokens = _tokens(text)
         self._at = 0
         self._depth = 0
@@ -142,7 +143,7 @@ class _Parser:
         test = self._either()
         token, position = self._tokens[self._at]
         if token:
-            raise _error(f"{token!r} is unexpected here: join conditions with and / or", position)
+            raise _error(f"{self._typed(position)!r} is unexpected here: join conditions with and / or", position)
         return test
 
     def _either(self) -> Test:
@@ -181,6 +182,8 @@ class _Parser:
             raise _error(f"{token} needs a comparison, such as {_example(name)}", self._tokens[self._at][1])
         if not token:
             raise _error("something is missing here", position)
+        if token in _OPERATORS:
+            raise _error(f"a condition is missing before {self._typed(position)!r}", position)
         raise _error(f"{token!r} is not known: use {', '.join(_FIELDS)}, control, bulk, interrupt, iso, in, out, "
                      "error, descriptors", position)  # fmt: skip
 
@@ -235,7 +238,7 @@ class _Parser:
             number = _number(token)
             if number is not None and name not in ("type", "dir"):
                 return number
-        raise _error(f"{token!r} is not a value of {name}: give {expected}" if token else
+        raise _error(f"{self._typed(position)!r} is not a value of {name}: give {expected}" if token else
                      f"a value is missing: give {expected}", position)  # fmt: skip
 
     # -- tokens
@@ -245,6 +248,12 @@ class _Parser:
         if token[0]:
             self._at += 1
         return token
+
+    def _typed(self, position: int) -> str:
+        """The token at `position` as it was typed: `and`, which is && to us."""
+        token = next(token for token, at in self._tokens if at == position)
+        spelled = (word for word, sign in _SPELLED.items() if sign == token)
+        return next((word for word in spelled if self._text.startswith(word, position)), token)
 
     def _peek(self) -> str:
         return self._tokens[self._at][0].lower()

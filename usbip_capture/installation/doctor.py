@@ -6,6 +6,7 @@ reported as one.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import io
 import os
@@ -95,7 +96,7 @@ def findings(host: str = "", port: int = DEFAULT_PORT) -> Iterator[Finding]:
             yield finding
         for each in group if well else []:
             yield from _guarded(_listed, each)
-    yield from _guarded(_servers)
+    yield from _guarded(_servers, host, port)
     if host:
         yield from _guarded(_one_server, host, port)
 
@@ -207,8 +208,8 @@ def _listed(wireshark: Installation) -> Iterator[Finding]:
         yield Finding(FAILURE, text, f"see what '{tshark} -D --log-domains=Extcap --log-level=debug' says")
 
 
-def _servers() -> Iterator[Finding]:
-    """Ask every known server at once."""
+def _servers(named: str = "", named_port: int = DEFAULT_PORT) -> Iterator[Finding]:
+    """Ask every known server at once, but not the one that is named: it is asked in particular."""
     for entry in configured():
         if entry.problem:
             _, _, remedy = entry.problem.partition(": ")
@@ -216,8 +217,13 @@ def _servers() -> Iterator[Finding]:
             yield Finding(WARNING, text, remedy or "look at it with 'usbip-capture config'")
     found: dict[ServerAddress, Finding] = {}
     threads = []
+    particular = None
+    with contextlib.suppress(UsbipError):  # what is wrong with it is said where it is asked
+        particular = ServerAddress.parse(named, named_port, _SERVER_LIMIT) if named else None
     for known in known_servers():
         server = ServerAddress(known.host, known.port, _SERVER_LIMIT)
+        if server == particular:
+            continue
         forget = f", or forget it: it is known from {_WHERE.get(known.source, 'the cache')}"
         # A daemon, because a lookup of a name may take for ever.
         thread = threading.Thread(

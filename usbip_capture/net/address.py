@@ -18,11 +18,21 @@ def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int
     elif host.count(":") == 1:
         host, _, port = host.partition(":")
     number = port.isascii() and port.isdigit()
-    if not host or (port and not number):
+    if not host or (port and not number) or (":" in host and not _is_ipv6(host)):
         raise LocalProtocolError(f"{text!r} is not an address: write HOST, HOST:PORT or [IPv6]:PORT")
     if number and (len(port) > 5 or int(port) > 65535):
         raise LocalProtocolError(f"{text!r}: {port} is not a TCP port (1 to 65535)")
     return host, int(port) if port else default_port
+
+
+def _is_ipv6(host: str) -> bool:
+    import socket  # here, for it takes longer to import than what Wireshark's start needs of this module
+
+    try:
+        socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def format_address(host: str, port: int) -> str:

@@ -10,6 +10,8 @@ from usbip_capture.errors import LocalProtocolError
 
 #: Beginnings of what a type says of a value, which then go on after the option's name.
 _SAYS_OF_IT = ("must ", "needs ")
+#: What a switch takes as its value; any other word after it may be HOST.
+_SWITCHED = ("on", "off")
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,6 +30,20 @@ class Parser(argparse.ArgumentParser):
             known = any(option.startswith(flag) for option in self._option_string_actions)
             if flag.startswith("--") and " " not in flag and not known:
                 raise LocalProtocolError(self.unknown(argument))
+
+    def switched(self, arguments: Iterable[str]) -> list[str]:
+        """The arguments, with `--reconnect off` and `--reconnect=off`, as the plug-in has it, as `--no-reconnect`."""
+        made: list[str] = []
+        for argument in arguments:
+            before = made[-1] if made else ""
+            flag, equals, value = argument.partition("=") if argument.startswith("--") else (before, "", argument)
+            action = self._option_string_actions.get(flag)
+            if isinstance(action, argparse.BooleanOptionalAction) and value in _SWITCHED and flag[:5] != "--no-":
+                del made[len(made) - (not equals) :]
+                made.append(flag if value == "on" else f"--no-{flag[2:]}")
+            else:
+                made.append(argument)
+        return made
 
     def unknown(self, argument: str) -> str:
         """What is wrong with an argument that was not understood."""
@@ -76,7 +92,8 @@ def _sentence(message: str) -> str:
         return f"{name} {text}" if text.startswith(_SAYS_OF_IT) else f"{name}: {text}"
     _, colon, names = message.partition(" required: ")
     if colon:
-        return f"{_first_names(names.split(', '), ' and ')} is missing"
+        missing = names.split(", ")
+        return f"{_first_names(missing, ' and ')} {'is' if len(missing) == 1 else 'are'} missing"
     if message.startswith("one of the arguments "):
         options = message.removeprefix("one of the arguments ").removesuffix(" is required").split()
         return f"give {_first_names(options, ' or ')}"

@@ -44,18 +44,7 @@ def listen_address(text: str) -> tuple[str, int]:
         text = f"127.0.0.1{text}"
     if not text:
         return "127.0.0.1", DEFAULT_PORT
-    address, port = parse_address(text)
-    if ":" in address and not _is_address(address):
-        raise LocalProtocolError(f"{text!r} is not an address to listen on: write ADDRESS:PORT or [IPv6]:PORT")
-    return address, port
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+    return parse_address(text)
 
 
 def is_loopback(address: str) -> bool:

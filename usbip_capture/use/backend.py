@@ -26,6 +26,7 @@ class UseSettings(TypedDict):
     """What `usbip-capture use` was asked for. marker: a file that is made by the first process that needs a backend.
 
     syslog_port: of the log that goes into the capture as well, 0 for none.
+    packages: folders that have our package and what it needs, for a program of another Python.
     """
 
     host: str
@@ -36,6 +37,7 @@ class UseSettings(TypedDict):
     pcap: str
     syslog_port: int
     marker: str
+    packages: list[str]
 
 
 _backend: UsbipBackend | None = None

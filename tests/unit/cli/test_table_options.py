@@ -6,6 +6,7 @@ import argparse
 
 import pytest
 
+from usbip_capture.cli.commands import parse as command_line
 from usbip_capture.cli.commands import parser
 from usbip_capture.cli.table_options import choices_of
 from usbip_capture.errors import LocalProtocolError
@@ -47,6 +48,16 @@ def test_switches_do_not_take_the_next_word(option: Option) -> None:
     for flag, value in ((option.flag, True), (f"--no-{option.name}", False)):
         args = subparsers(parser("capture"))["capture"].parse_args([flag, "pi"])
         assert (args.server, getattr(choices_of(args), option.key)) == ("pi", value)
+
+
+@pytest.mark.parametrize("option", [o for o in SHARED if o.kind == BOOLEAN], ids=lambda option: option.name)
+def test_switches_take_on_and_off_as_the_plug_in_does(option: Option) -> None:
+    for value in (True, False):
+        word = "on" if value else "off"
+        for words in ((option.flag, word), (f"{option.flag}={word}",)):
+            for around in (("demo", *words), (*words, "demo")):
+                args = command_line("capture", list(around))
+                assert (args.server, args.device, getattr(choices_of(args), option.key)) == ("demo", "", value)
 
 
 def test_values_that_cannot_be_name_what_can() -> None:

@@ -33,12 +33,16 @@ LATE = [
     ("error or in", True, True), ("in and length == 0", None, False), ("length in (4, 5)", None, True),
 ]  # fmt: skip
 WRONG = [
-    ("bulk and", 9, "missing"), ("foo", 1, "'foo'"), ("ep = 1", 4, "=="), ("ep", 3, "comparison"),
+    ("bulk and", 9, "missing"), ("bulk and and", 10, "before 'and'"), ("bulk && && in", 9, "before '&&'"),
+    ("or bulk", 1, "before 'or'"), ("ep == and", 7, "'and' is not a value"),
+    ("(bulk) not in", 8, "'not' is unexpected"),
+    ("foo", 1, "'foo'"), ("ep = 1", 4, "=="), ("ep", 3, "comparison"),
     ("ep ==", 6, "value"),
     ("type < bulk", 6, "=="), ("(bulk", 6, "bracket at 1"), ("ep == zz", 7, "'zz'"), ("bulk in", 6, "unexpected"),
     ("ep in 5", 7, "list"), ("ep in (5", 9, "bracket"), ("device == xx:yy", 11, "'xx:yy'"), ("bulk & in", 6, "and"),
     ("bulk | in", 6, "or"), ("'bulk", 1, "not closed"), ("type == 3", 9, "'3'"), ("status == broken", 11, "'broken'"),
-    ("bulk bulk", 6, "unexpected"), (")", 1, "not known"), ("$", 1, "nothing"), ("!" * 60 + "in", 51, "nested"),
+    ("bulk bulk", 6, "unexpected"), (")", 1, "missing before ')'"),
+    ("$", 1, "nothing"), ("!" * 60 + "in", 51, "nested"),
     ("ep == 0x" + "1" * 40, 7, "0x"), ("ep == \u0663", 7, "value of ep"),
 ]  # fmt: skip
 

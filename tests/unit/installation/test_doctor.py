@@ -321,6 +321,17 @@ def test_servers(
     assert f"nothing listens on 127.0.0.1 port {closed_port}" in warning
 
 
+def test_a_known_server_that_was_named_is_reported_once(
+    closed_port: int, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.wireshark("4.0")
+    place(machine.old_folder)
+    monkeypatch.setenv("USBIP_CAPTURE_SERVERS", f"demo, 127.0.0.1:{closed_port}")
+    code, text = diagnosis(capsys, "127.0.0.1", closed_port)
+    assert (code, text.count(f"server 127.0.0.1:{closed_port}:"), len(remedied(text, WARNING))) == (1, 1, 0)
+    assert text.count("server demo exports") == 1
+
+
 def test_the_server_that_was_named_is_looked_at(
     closed_port: int, machine: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:

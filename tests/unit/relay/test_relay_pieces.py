@@ -133,7 +133,7 @@ def test_where_to_listen(text: str, address: tuple[str, int]) -> None:
 
 
 def test_what_is_no_address_to_listen_on_is_a_sentence() -> None:
-    with pytest.raises(LocalProtocolError, match=r"'localhost:0:1' is not an address to listen on"):
+    with pytest.raises(LocalProtocolError, match=r"'localhost:0:1' is not an address: write"):
         listen_address("localhost:0:1")
 
 

@@ -55,7 +55,8 @@ def our_backend(find_library: object = None) -> object:
 def begin() -> None:
     """Take effect, and let the sitecustomize that this one hides run as well."""
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != FOLDER]
-    sys.path.append(os.path.dirname(os.path.dirname(FOLDER)))
+    # Last: what the program's own Python has goes before it.
+    sys.path.extend(json.loads(os.environ["USBIP_CAPTURE_USE"])["packages"])
     sys.meta_path.insert(0, BackendFinder())
     hidden = PathFinder.find_spec("sitecustomize")
     if hidden is not None and hidden.loader is not None:
