@@ -45,7 +45,6 @@ TIMEOUT = 10.0
 PEER = "the test's server"
 OVER_BACKEND = "over a PyUSB backend"
 VEILED = "over another transport"
-LOCAL = ["simulated", "delayed", "tapped"]  # no connection that a child could disturb
 KINDS = ["simulated", "delayed", "tapped", "remote", "remote, tapped", "re-exported", VEILED, OVER_BACKEND]
 
 
@@ -354,7 +353,6 @@ def test_closed_by_the_callback_of_another_while_one_waits(device: Device) -> No
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.parametrize("opener", [kind for kind in KINDS if kind not in LOCAL], indirect=True)
 def test_a_forked_child_that_closes_it_leaves_it_to_its_parent(device: Device) -> None:
     waiting = Transfer(bulk_in(16))
     device.submit(waiting)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from usbip_capture.device import Device, Transfer
+from usbip_capture.system.forks import disown_in_children
 from usbip_capture.system.timetable import Timetable
 from usbip_capture.usb.status import ECONNRESET, EPROTO, ESHUTDOWN
 from usbip_capture.usb.urb import Completion
@@ -26,6 +27,12 @@ class Delayed(Device):
         self._lock = threading.Lock()
         self._pending: dict[Transfer, Transfer] = {}  # the caller's -> ours
         self._closed = False
+        disown_in_children(self)
+
+    def forked(self) -> None:
+        """In a child process: what is on its way stays its parent's; the lock may have been held."""
+        self._lock = threading.Lock()
+        self._pending.clear()
 
     @property
     def alive(self) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.simulated.chapter9 import Descriptors, StandardRequests
+from usbip_capture.system.forks import disown_in_children
 from usbip_capture.system.timetable import Timetable
 from usbip_capture.usb.endpoints import Endpoint
 from usbip_capture.usb.info import DeviceInfo, Speed
@@ -66,6 +67,15 @@ class SimulatedDevice(Device):
         self._iso_free: dict[int, float] = {}  # endpoint -> when its last URB is over
         self._gone = False
         self._on_lost: Callable[[str], None] | None = None
+        disown_in_children(self)
+
+    def forked(self) -> None:
+        """In a child process: the device, and what waits for it, stay its parent's; the lock may have been held."""
+        self._lock = threading.RLock()
+        self._gone = True
+        self._waiting.clear()
+        self._iso.clear()
+        self._queues.clear()
 
     # -- what a kind of device does
 

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from itertools import count
 
+from usbip_capture.system.forks import disown_in_children
+
 log = logging.getLogger(__name__)
 
 #: What was dropped stays in the heap until there is so much of it, and more than of the rest.
@@ -35,6 +37,14 @@ class Timetable:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
+        disown_in_children(self)
+
+    def forked(self) -> None:
+        """In a child process, which has neither the thread nor what is due: closed."""
+        self._changed = threading.Condition()
+        self._due.clear()
+        self._thread = None
+        self._closed = True
 
     def after(self, seconds: float, action: Callable[[], None]) -> Due:
         """Run `action` once."""
