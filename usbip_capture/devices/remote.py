@@ -102,8 +102,8 @@ class RemoteDevice(Device):
         except OSError as error:
             self._lose(f"the connection to {self.where} broke: {error.strerror or error}")
         else:
-            if ended:  # meanwhile, by another thread
-                self._finish(transfer, unlinked(transfer.urb, -ESHUTDOWN))
+            if ended:  # meanwhile, by another thread: if by us, it counts as in flight then
+                self._finish(transfer, unlinked(transfer.urb, -ECONNRESET if self.closed else -ESHUTDOWN))
                 return
         if self.lost is not None:
             self._fail_pending()  # it may have come too late for the one that found the loss
