@@ -96,8 +96,8 @@ def _telling(job: Callable[[], int]) -> int:
 
 
 def _relay(args: argparse.Namespace) -> int:
+    from usbip_capture.net.networks import WARNING, is_loopback, listen_address, parse_networks
     from usbip_capture.relay.background import make_responsive
-    from usbip_capture.relay.listening import WARNING, is_loopback, listen_address, parse_networks
     from usbip_capture.relay.service import LIST_TIMEOUT, RelayService
 
     make_responsive()
@@ -171,7 +171,7 @@ def _stop_on_signals(service: RelayService) -> None:
 
 def _stop(listen: str | None) -> int:
     from usbip_capture.live import joining, registry
-    from usbip_capture.relay.listening import listen_address
+    from usbip_capture.net.networks import listen_address
 
     at = None if listen is None else listen_address(listen)
     entries = [entry for entry in registry.running() if at is None or parse_address(entry.listen) == at]
