@@ -31,7 +31,8 @@ LINES = st.sampled_from(
      "a = 1", "\x0b", "\r", 'c = "\x7f"',
      'a = "x\\ty"', 'a = """x"""', "a = 'b'", 'a.b = "c"', 'servers.a = "b"', 'b = ""', '\t"" = "x"', 'a = "b" "c"',
      "[server]", 'exports = ["1-1.4", "303a:4001"]', 'exports = ["a" "b"]', "exports = [", 'listen = ["x",] # d',
-     "x = []",      "max-clients = 3", "max-clients = 03", "max-clients = 0", "max-clients = 3x", "force = true", "force = yes",
+     "x = []", "max-clients = 3", "max-clients = 03", "max-clients = 0", "max-clients = 3x", "force = true",
+     "force = yes",
      '\u00e4 = "x"', '"\u00e4" = "x"', "a", "= b", '"a" "b"', 'a\u00a0= "b"', '-1_a = "[::1]:1"']
 )  # fmt: skip
 
