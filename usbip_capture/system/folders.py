@@ -22,3 +22,10 @@ def cache_folder() -> str:
     if sys.platform == "darwin":
         return os.path.expanduser("~/Library/Caches/usbip-capture")
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "usbip-capture")
+
+
+def state_folder() -> str:
+    """What must outlive a crash lies there. Ref: XDG Base Directory Specification 0.8"""
+    if os.name == "nt" or sys.platform == "darwin":
+        return os.path.join(cache_folder(), "state")
+    return os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "usbip-capture")
