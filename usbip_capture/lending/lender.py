@@ -7,23 +7,18 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from usbip_capture.device import Device
 from usbip_capture.devices.holders import attached_from_elsewhere
 from usbip_capture.devices.uses import DISK, KEYBOARD, Use, uses
 from usbip_capture.errors import DeviceNotFound
 from usbip_capture.lending.lent import Lent
+from usbip_capture.lending.plugged import Bus, Plugged, Resetting
 from usbip_capture.lending.restore import UnboundDrivers
 from usbip_capture.server.exporter import Server
 from usbip_capture.server.rules import ExportRule, Rules
 from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
-
-if TYPE_CHECKING:
-    from usbip_capture.devices.libusb.bus import LocalBus
-    from usbip_capture.devices.libusb.device import LibusbDevice
-    from usbip_capture.devices.libusb.local_device import LocalDevice
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +65,7 @@ class Lender:
     def __init__(
         self,
         server: Server,
-        bus: LocalBus,
+        bus: Bus,
         rules: Rules,
         *,
         max_devices: int = 0,
@@ -89,7 +84,7 @@ class Lender:
         self._looking = threading.Lock()  # one look at a time
         self._exported: dict[str, Exported] = {}
         self._remarked: dict[str, str] = {}  # busid -> what was last said of a device
-        self._open: set[LibusbDevice] = set()
+        self._open: set[Device] = set()
         self._changed = threading.Event()
         self._closing = False
         self._unwatch = bus.watch(self._changed.set)
@@ -119,7 +114,8 @@ class Lender:
         self._changed.set()
         with self._looking:
             for device in self._open.copy():
-                device.resets = False  # that takes longer than who ends the program waits
+                if isinstance(device, Resetting):
+                    device.resets = False  # that takes longer than who ends the program waits
             for busid in list(self._exported):
                 del self._exported[busid]
                 self._server.remove(busid)
@@ -160,7 +156,7 @@ class Lender:
         if changed:
             self._on_change()
 
-    def _follow(self, local: LocalDevice) -> bool:
+    def _follow(self, local: Plugged) -> bool:
         """Export one device, or not; whether that is new."""
         busid, known = local.info.busid, self._exported.get(local.info.busid)
         rule, facts = self._rule(local)
@@ -182,7 +178,7 @@ class Lender:
         self._warn(local, facts)
         return True
 
-    def _rule(self, local: LocalDevice) -> tuple[ExportRule | None, list[Use]]:
+    def _rule(self, local: Plugged) -> tuple[ExportRule | None, list[Use]]:
         """By which a device is to be exported, and what this machine does with it."""
         info, serial = local.info, local.serial
         rule = self._rules.exporting(info, serial, is_foreign=attached_from_elsewhere(local.sysfs))
@@ -201,7 +197,7 @@ class Lender:
         self._server.remove(busid)
         log.info("%s %s", known, why)
 
-    def _warn(self, local: LocalDevice, facts: list[Use]) -> None:
+    def _warn(self, local: Plugged, facts: list[Use]) -> None:
         """Say what this machine loses with a device, before a client takes it."""
         losses = [str(use) for use in facts if use.vital or use.kind == KEYBOARD]
         if losses:
@@ -215,7 +211,7 @@ class Lender:
 
     # -- threads of connections
 
-    def _opened(self, local: LocalDevice, exported: Exported) -> Device:
+    def _opened(self, local: Plugged, exported: Exported) -> Device:
         """The device for a client. Raises UsbipError."""
         facts = uses(local.sysfs)  # a disk may be mounted since it was plugged in
         disk = _disk(facts)
@@ -237,6 +233,6 @@ class Lender:
             self._released(local, device)
             raise
 
-    def _released(self, local: LocalDevice, device: LibusbDevice) -> None:
+    def _released(self, local: Plugged, device: Device) -> None:
         self._open.discard(device)
         self._drivers.bound(local.sysfs)

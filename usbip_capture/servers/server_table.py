@@ -30,10 +30,10 @@ _EXPECTED = {
 class ServerTable:
     """The values of the table; a tuple, "" or 0 that is empty, or None, stands for what is not there.
 
-    exports: rules, as `server.rules` has them.
+    exports: rules, as `server.rules` has them; None: nobody has said what.
     """
 
-    exports: tuple[str, ...] = ()
+    exports: tuple[str, ...] | None = None
     listen: tuple[str, ...] = ()
     unix: str = ""
     name: str = ""
@@ -80,7 +80,7 @@ def parse_server_table(raw: bytes, path: str) -> ServerTable:
             raise _wrong(text, path, key, f"{key} must be {_EXPECTED[kind]}")
         values[field.name] = converted
     made = ServerTable(**values)  # type: ignore[arg-type]  # each was looked at
-    for rule in made.exports:
+    for rule in made.exports or ():
         try:
             Rules([rule])
         except LocalProtocolError as error:
