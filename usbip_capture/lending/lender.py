@@ -10,6 +10,7 @@ from functools import partial
 
 from usbip_capture.device import Device
 from usbip_capture.devices.holders import attached_from_elsewhere
+from usbip_capture.devices.sysfs import ROOTS, Roots
 from usbip_capture.devices.uses import DISK, KEYBOARD, Use, uses
 from usbip_capture.errors import DeviceNotFound
 from usbip_capture.lending.lent import Lent
@@ -72,6 +73,7 @@ class Lender:
         reset: bool = True,
         observed: Callable[[Device, Exported], Device] = lambda device, exported: device,
         on_change: Callable[[], None] = lambda: None,
+        roots: Roots = ROOTS,
     ) -> None:
         self._server = server
         self._bus = bus
@@ -80,7 +82,8 @@ class Lender:
         self._reset = reset
         self._observed = observed
         self._on_change = on_change
-        self._drivers = UnboundDrivers()
+        self._roots = roots
+        self._drivers = UnboundDrivers(roots)
         self._looking = threading.Lock()  # one look at a time
         self._exported: dict[str, Exported] = {}
         self._remarked: dict[str, str] = {}  # busid -> what was last said of a device
@@ -184,7 +187,7 @@ class Lender:
         rule = self._rules.exporting(info, serial, is_foreign=attached_from_elsewhere(local.sysfs))
         if rule is None:
             return None, []
-        facts = uses(local.sysfs)
+        facts = uses(local.sysfs, roots=self._roots)
         disk = _disk(facts)
         if disk is not None:
             rule = self._rules.exporting(info, serial, is_in_use=True)
@@ -213,7 +216,7 @@ class Lender:
 
     def _opened(self, local: Plugged, exported: Exported) -> Device:
         """The device for a client. Raises UsbipError."""
-        facts = uses(local.sysfs)  # a disk may be mounted since it was plugged in
+        facts = uses(local.sysfs, roots=self._roots)  # a disk may be mounted since it was plugged in
         disk = _disk(facts)
         if disk is not None and exported.rule.is_broad and not self._rules.force:
             raise DeviceNotFound(f"{exported.info} is {disk}: name it, or use --force")
