@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from usbip_capture.demo.device import INFO, DemoDevice
 from usbip_capture.device import Device
@@ -51,6 +52,8 @@ class FakeBus:
 
     def __init__(self) -> None:
         self.plugged: dict[str, FakePlugged] = {}
+        self.on_detached: Callable[[Any, list[int]], None] = lambda plugged, interfaces: None
+        self.on_attached: Callable[[Any], None] = lambda plugged: None
         self.watchers: list[Callable[[], None]] = []
         self._addresses = 2
 

@@ -83,7 +83,9 @@ class Lender:
         self._observed = observed
         self._on_change = on_change
         self._roots = roots
-        self._drivers = UnboundDrivers(roots)
+        self._drivers = drivers = UnboundDrivers(roots)
+        bus.on_detached = lambda plugged, interfaces: drivers.unbinding(plugged.sysfs)
+        bus.on_attached = lambda plugged: drivers.bound(plugged.sysfs)
         self._looking = threading.Lock()  # one look at a time
         self._exported: dict[str, Exported] = {}
         self._remarked: dict[str, str] = {}  # busid -> what was last said of a device
@@ -221,13 +223,7 @@ class Lender:
         if disk is not None and exported.rule.is_broad and not self._rules.force:
             raise DeviceNotFound(f"{exported.info} is {disk}: name it, or use --force")
         self._warn(local, facts)
-        if local.sysfs:
-            self._drivers.unbinding(local.sysfs)
-        try:
-            device = local.open(reset=self._reset)
-        except BaseException:
-            self._drivers.bound(local.sysfs)
-            raise
+        device = local.open(reset=self._reset)
         self._open.add(device)
         try:
             return Lent(self._observed(device, exported), partial(self._released, local, device))

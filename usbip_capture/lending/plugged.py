@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from usbip_capture.device import Device
 from usbip_capture.usb.info import DeviceInfo
@@ -32,7 +32,14 @@ class Plugged(Protocol):
 
 
 class Bus(Protocol):
-    """What is plugged in."""
+    """What is plugged in.
+
+    on_detached: called with a device and its interfaces before kernel drivers are unbound from these; on_attached:
+    when all drivers of a device are bound again.
+    """
+
+    on_detached: Callable[[Any, list[int]], None]
+    on_attached: Callable[[Any], None]
 
     def devices(self) -> Sequence[Plugged]:
         """All that is there."""

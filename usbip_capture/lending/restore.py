@@ -1,6 +1,6 @@
 """Kernel drivers that are unbound while their devices are lent, remembered for the case that this process is killed.
 
-Each process has a file of its own in the state folder, replaced as a whole each time before a driver is unbound.
+Each process has files of its own in the state folder, replaced as a whole before a driver is unbound.
 Whoever starts next binds what a killed one has left, if it is still the same device at the same address.
 
 Ref: Linux Documentation/driver-api/usb/usb.rst (usbfs); include/uapi/linux/usbdevice_fs.h
@@ -15,7 +15,9 @@ import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 from usbip_capture.devices.sysfs import ROOTS, Roots, contents, device_node, driver, interfaces, is_hex, text
 from usbip_capture.system.folders import state_folder
@@ -29,6 +31,7 @@ _SUFFIX = ".json"
 #: What tells a device from another one that is plugged in at its place.
 _IDENTITY = ("busnum", "devnum", "idVendor", "idProduct", "serial")
 _MAX_FILES = 1000
+_numbers = count()
 #: What usbfs is called as a driver: another program has the interface.
 _USBFS = "usbfs"
 # Ref: usbdevice_fs.h: USBDEVFS_IOCTL, _IOWR('U', 18, struct usbdevfs_ioctl); USBDEVFS_CONNECT, _IO('U', 23)
@@ -42,22 +45,34 @@ def folder() -> Path:
     return Path(state_folder(), _FOLDER)
 
 
+class _Record(NamedTuple):
+    """identity: of the device. drivers: by interface number."""
+
+    identity: dict[str, str]
+    drivers: dict[str, str]
+
+
 class UnboundDrivers:
-    """The file of this process. Its methods may be called from any thread, and do not raise."""
+    """A file of this process. Its methods may be called from any thread, and do not raise."""
 
     def __init__(self, roots: Roots = ROOTS) -> None:
         self._roots = roots
-        self._path = folder() / f"{os.getpid()}{_SUFFIX}"
+        self._path = folder() / f"{os.getpid()}-{next(_numbers)}{_SUFFIX}"
         self._lock = threading.Lock()
-        self._devices: dict[str, dict[str, object]] = {}
+        self._devices: dict[str, _Record] = {}
 
     def unbinding(self, sysfs: str) -> None:
         """The drivers of this device are about to be unbound."""
         drivers = {str(_number(path)): name for path in interfaces(sysfs) if (name := driver(path)) not in ("", _USBFS)}
-        if drivers:
-            with self._lock:
-                self._devices[sysfs] = {"identity": _identity(sysfs), "drivers": drivers}
-                self._write()
+        if not drivers:
+            return
+        identity = _identity(sysfs)
+        with self._lock:
+            known = self._devices.get(sysfs, _Record(identity, {}))
+            if known.identity == identity:  # those of an earlier configuration, too
+                drivers = {**known.drivers, **drivers}
+            self._devices[sysfs] = _Record(identity, drivers)
+            self._write()
 
     def bound(self, sysfs: str) -> None:
         """They are bound again."""
@@ -73,7 +88,8 @@ class UnboundDrivers:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with Replacement(self._path) as file:
                 process = _started(os.getpid(), self._roots)
-                file.write(json.dumps({"started": process, "devices": self._devices}).encode())
+                devices = {sysfs: record._asdict() for sysfs, record in self._devices.items()}
+                file.write(json.dumps({"started": process, "devices": devices}).encode())
         except OSError as error:
             log.warning("which drivers are unbound cannot be remembered: %s: %s", self._path, error.strerror or error)
 
@@ -134,7 +150,7 @@ def _left(path: Path, roots: Roots) -> dict[str, object] | None:
         started, devices = record["started"], record["devices"]
     except (ValueError, KeyError, TypeError):  # not one of ours
         return {}
-    number = path.name.removesuffix(_SUFFIX)
+    number = path.name.partition("-")[0]
     if number.isdecimal() and started == _started(int(number), roots):
         return None
     return devices if isinstance(devices, dict) else {}

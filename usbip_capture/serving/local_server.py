@@ -167,6 +167,10 @@ class LocalServer:
         self._open_capture(settings, places)
         self._server = Server(access)
         self._stack.callback(self._server.close)
+        if settings.unix:
+            self._server.listen_unix(settings.unix)
+        for place in places:
+            self._listening.append(self._server.listen(*place))
         self._lender = Lender(
             self._server,
             bus or _shared_bus(),
@@ -177,10 +181,6 @@ class LocalServer:
             on_change=self._changed,
         )
         self._stack.callback(self._lender.close)  # before the server: nothing is imported any more
-        if settings.unix:
-            self._server.listen_unix(settings.unix)
-        for place in places:
-            self._listening.append(self._server.listen(*place))
         if self._follows:
             self._stack.callback(FollowedFile(configuration_path(), self.reload).close)
 
@@ -257,7 +257,6 @@ def _places(settings: ServerTable) -> list[tuple[str, int]]:
 
 
 def _shared_bus() -> Bus:
-    from importlib import import_module
+    from usbip_capture.devices.libusb.bus import LocalBus
 
-    bus: Bus = import_module("usbip_capture.devices.libusb.bus").LocalBus.shared()
-    return bus
+    return LocalBus.shared()

@@ -109,7 +109,7 @@ def test_another_or_no_device_is_left_alone(kernel: Kernel, meanwhile: Callable[
 )
 def test_what_is_not_one_of_our_files_is_removed(kernel: Kernel, text: str) -> None:
     folder().mkdir(parents=True)
-    path = folder() / f"{os.getpid()}.json"
+    path = folder() / f"{os.getpid()}-0.json"
     path.write_text(text)
     assert kernel.restore() == []
     assert not path.exists()
