@@ -23,6 +23,7 @@ COMMANDS = {
     "serial": "a terminal on a serial device, or its pseudo-terminal or TCP port",
     "syslog": "show the log of a device, or of devices that send it",
     "relay": "see what any USB/IP client says to a server",
+    "serve": "lend this machine's USB devices to USB/IP clients",
     "stats": "what a capture holds, per device and endpoint",
     "convert": "from a recording of TCP to a capture of USB",
     "use": "run a PyUSB program on a server's devices",

@@ -158,6 +158,18 @@ def add_recording(parser: argparse.ArgumentParser, *, log_goes: str = _LOG_GOES)
     )
 
 
+def add_rotation(group: argparse._ArgumentGroup) -> None:
+    """A capture in several files."""
+    group.add_argument(
+        "-b",
+        "--rotate",
+        action="append",
+        default=[],
+        metavar="KEY:NUMBER",
+        help="several files, as dumpcap writes them; may be repeated",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Output for scripts."""
     parser.add_argument("--json", action="store_true", help="for scripts: JSON instead of text")

@@ -119,9 +119,9 @@ class ControlSocket:
     def _answer(self, sock: socket.socket) -> Message:
         """The answer to what is asked. Raises OSError: the other end has left, or is too slow."""
         try:
+            request = _request(sock)
             if not is_trusted(sock):
                 raise RemoteProtocolError("this server takes commands of its own user only: use sudo")
-            request = _request(sock)
             if not hmac.compare_digest(messages.text(request, "token").encode(), self._token.encode()):
                 raise RemoteProtocolError("the token is wrong: ask a server that is listed for this user")
             name = messages.text(request, "request")

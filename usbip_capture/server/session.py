@@ -28,6 +28,7 @@ class Session:
     """
 
     def __init__(self, sock: socket.socket, conn: ServerConnection, device: Device, end: Callable[[str], None]) -> None:
+        self.urbs = self.bytes = 0  # that were answered, and what they moved
         self._conn = conn
         self._device = device
         self.info = device.info
@@ -83,6 +84,8 @@ class Session:
             self._endpoints.follow(urb.setup)
         self._transfers.pop(seqnum, None)
         with self._replying:
+            self.urbs += 1
+            self.bytes += completion.actual_length
             self._replies.send(self._conn.complete(seqnum, completion))
 
     def _type_of(self, address: int) -> TransferType | None:
@@ -95,6 +98,7 @@ class Session:
             device = DeviceDescriptor.parse(self._descriptor(DT_DEVICE, 0, 18))
             for index in range(device.bNumConfigurations):
                 self._endpoints.add_configuration(read_configuration(index, self._descriptor))
+            self._endpoints.activate(self.info.bConfigurationValue)  # a client need not set what is set
         except RemoteProtocolError:  # of such a device only endpoint 0 can be used
             return
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
+#: Of services of the system. Ref: systemd.exec(5), RuntimeDirectory=
+_SYSTEM_RUNTIME = "/run/usbip-capture"
+
 
 def configuration_folder() -> str:
     """Where the user's own settings lie."""
@@ -24,8 +27,11 @@ def cache_folder() -> str:
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "usbip-capture")
 
 
-#: Of services of the system. Ref: systemd.exec(5), RuntimeDirectory=
-_SYSTEM_RUNTIME = "/run/usbip-capture"
+def state_folder() -> str:
+    """What must outlive a crash lies there. Ref: XDG Base Directory Specification 0.8"""
+    if os.name == "nt" or sys.platform == "darwin":
+        return os.path.join(cache_folder(), "state")
+    return os.path.join(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "usbip-capture")
 
 
 def runtime_folder() -> str:

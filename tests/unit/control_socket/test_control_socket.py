@@ -235,8 +235,9 @@ def test_another_user_cannot_even_connect() -> None:
     )
     try:
         path = find()._entry.address.removeprefix("unix:")
-        done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, timeout=60)
-        assert done.stdout == "kept out\n", done.stderr
+        command = [sys.executable, "-c", program, path]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        assert done.stdout == "kept out\n"
     finally:
         made.close()
 
