@@ -35,6 +35,10 @@ class ServerLost(UsbipError):
     """The connection to the server ended while it was in use."""
 
 
+class NotRunning(UsbipError):
+    """No server of this user runs on this machine, or none of the name that was given."""
+
+
 class DeviceNotFound(UsbipError):
     """No device, or more than one, answers to what was asked for."""
 

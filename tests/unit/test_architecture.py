@@ -19,7 +19,7 @@ LAYERS = """
     wire records uart filters recordings options
     device < tap net
     capture devices simulated server
-    demo < servers live lending
+    demo < servers live lending < control_socket
     host relay collector
     pyusb_backend serial_port convert report
     probe describe selftest use installation urlhandler usbip_client serving < capture_session
