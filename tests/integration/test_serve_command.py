@@ -250,7 +250,7 @@ def test_restore_alone(tmp_path: Path) -> None:
 def test_a_live_view_on_a_terminal(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     terminal = Terminal(100, 20)
-    line = "usbip-capture serve --all --listen 127.0.0.1:0"
+    line = "exec usbip-capture serve --all --listen 127.0.0.1:0"
     devices: list[RemoteDevice] = []
     typed: list[bool] = []
 

@@ -1,4 +1,4 @@
-"""libusb, by python-libusb1: with `slots`, the only place that knows the names of `usb1`, which is imported when needed.
+"""libusb, by python-libusb1: with `slots`, all that knows the names of `usb1`, which is imported when first needed.
 
 libusb-package's library is preferred to the system's: that of Debian 12 aborts the process when a device is unplugged
 at the wrong moment, and does not notice new devices where no udevd runs.
