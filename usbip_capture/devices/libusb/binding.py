@@ -89,6 +89,8 @@ class Libusb:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._handles: set[Handle] = set()
+        self._turns = 0  # of the event thread
+        self._turned = threading.Condition()
         disown_in_children(self)
         close_at_exit(self)
 
@@ -156,9 +158,21 @@ class Libusb:
         """Whether this is the thread that all callbacks are called on."""
         return threading.current_thread() is self._thread
 
+    def answers(self, timeout: float) -> bool:
+        """Whether the event thread comes round within `timeout` seconds; True if there is none yet."""
+        with self._turned:
+            if self._thread is None or self._closing:
+                return True
+            turns = self._turns
+            self._context.interruptEventHandler()
+            return self._turned.wait_for(lambda: self._turns != turns or self._closing, timeout)
+
     def _handle_events(self) -> None:
         usb1 = self._usb1
         while not self._closing:
+            with self._turned:
+                self._turns += 1
+                self._turned.notify_all()
             try:
                 self._context.handleEvents()
             except usb1.USBErrorInterrupted:

@@ -63,6 +63,16 @@ class LocalBus:
         """The one at this port path."""
         return next((device for device in self.devices() if device.info.busid == busid), None)
 
+    def switch_power(self, busid: str, on: bool) -> None:
+        """Switch the power of a port. Raises DeviceNotFound, UsbipError: its hub cannot do that."""
+        from usbip_capture.devices.libusb.hubs import switch_power
+
+        switch_power(self._libusb, self._sysfs, busid, on)
+
+    def answers(self, timeout: float) -> bool:
+        """Whether the thread that all devices need comes round within `timeout` seconds."""
+        return self._libusb.answers(timeout)
+
     def watch(self, on_change: Callable[[], None]) -> Callable[[], None]:
         """Have `on_change` called, from any thread, when devices have come or left; returns what ends that."""
         key = object()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 
 from usbip_capture.device import Device, Transfer
@@ -41,7 +42,8 @@ class LibusbDevice(Device):
     """unclaimed: the interfaces that somebody else holds, with who or why; their URBs end with -EPERM.
 
     reset: whether the device is reset when it is closed, as Linux's server does between two clients. on_detaching,
-    on_attached: see `Claims`. on_closed: called when all of it is released, from any thread.
+    on_attached: see `Claims`. on_closed: called when all of it is released, from any thread. working_since: when the
+    worker began with what it does now, on the monotonic clock; 0 while it waits.
     Raises DeviceNotFound when nothing of it can be had; `handle` is closed then.
     """
 
@@ -65,6 +67,7 @@ class LibusbDevice(Device):
         self._lost = ""
         self._doubtful = False  # it may be gone
         self._busy = False  # the worker has something to do
+        self.working_since = 0.0
         self._on_lost: Callable[[str], None] | None = None
         self._endpoints = EndpointMap(None, info.speed)
         for configuration in configurations:
@@ -195,11 +198,15 @@ class LibusbDevice(Device):
                 doubtful, self._doubtful = self._doubtful, False
                 flight = flights.jobs.popleft() if flights.jobs and not doubtful else None
                 self._busy = self._busy or flight is not None
+            self.working_since = time.monotonic()
             if flight is None:
                 self._look()
             else:
                 self._do(flight)
+            self.working_since = 0.0
+        self.working_since = time.monotonic()
         self._release()
+        self.working_since = 0.0
 
     def _look(self) -> None:
         """Whether the device is still there; if not, see to it that nothing waits for it."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from usbip_capture.devices.libusb import statuses
 from usbip_capture.devices.libusb.binding import Handle, Libusb
-from usbip_capture.devices.libusb.slots import Failure, Slot
+from usbip_capture.devices.libusb.slots import Failure
 from usbip_capture.errors import DeviceNotFound, UsbipError
 from usbip_capture.usb.setup import CLEAR_FEATURE, GET_DESCRIPTOR, SET_FEATURE
 
@@ -33,6 +33,10 @@ _POWER_SWITCHING, _TOGETHER, _EACH = 0x03, 0, 1
 _TIMEOUT, _PATIENCE = 5.0, 1.0
 _PEER = re.compile(r"(?:usb(\d+)|(\d+)-([\d.]+))-port(\d+)")
 _BUSID = re.compile(r"(\d{1,3})-(\d{1,3}(?:\.\d{1,3})*)")
+
+
+class _Stuck(Failure):
+    """A request has not even ended when it was cancelled."""
 
 
 class Port(NamedTuple):
@@ -98,10 +102,16 @@ def _switch(libusb: Libusb, sysfs: str, port: Port, on: bool) -> None:
         if not _disable(port.folder(sysfs) / "disable", not on):
             feature = SET_FEATURE if on else CLEAR_FEATURE
             _request(handle, (_OF_PORT, feature, _PORT_POWER, port.number, 0), b"")
+    except _Stuck as failure:
+        handle.keep()
+        raise _cannot(port, "it does not answer") from failure
     except Failure as failure:
-        raise _cannot(port, f"it refuses ({failure})") from failure
-    finally:
         handle.close()
+        raise _cannot(port, f"it refuses ({failure})") from failure
+    except UsbipError:
+        handle.close()
+        raise
+    handle.close()
 
 
 def _check(handle: Handle, port: Port, superspeed: bool) -> None:
@@ -138,17 +148,14 @@ def _request(handle: Handle, setup: tuple[int, int, int, int, int], data: bytes 
     """A control transfer; what came. Raises Failure."""
     landed = threading.Event()
 
-    def ended(slot: Slot) -> None:
-        landed.set()
-
     slot = handle.slot()
     slot.control(setup, data)
-    slot.landed = ended
+    slot.landed = lambda slot: landed.set()
     slot.submit()
     if not landed.wait(_TIMEOUT):
         slot.cancel()
-        landed.wait(_PATIENCE)
-        raise Failure(statuses.ERROR_TIMEOUT)
+        if not landed.wait(_PATIENCE):
+            raise _Stuck(statuses.ERROR_TIMEOUT)
     if slot.status != statuses.COMPLETED:
         raise Failure(statuses.ERROR_NO_DEVICE if slot.status == statuses.NO_DEVICE else statuses.ERROR_IO)
     received = bytes(slot.buffer[: slot.actual_length])
