@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.fakes.simulated_usb1 import SimulatedUsb1, USBDevice
 from tests.programs.commands import ROOT, command_environment
 from usbip_capture.demo.device import DESCRIPTORS, INFO, DemoDevice
+from usbip_capture.simulated.chapter9 import StandardRequests
 
 _SITE = Path(__file__).parent / "simulated_site"
 _VARIABLE = "SIMULATED_MACHINE"
@@ -68,11 +69,12 @@ def module() -> SimulatedUsb1:
 
 
 def _plug(made: SimulatedUsb1, port: str, vendor: int, product: int) -> USBDevice:
-    device = DemoDevice()
-    device.info = replace(INFO, busid=f"1-{port}", devnum=made_number(made), idVendor=vendor, idProduct=product)
+    info = replace(INFO, busid=f"1-{port}", devnum=made_number(made), idVendor=vendor, idProduct=product)
+    device = DemoDevice(info)
     descriptor = bytearray(DESCRIPTORS.device)
     descriptor[8:12] = vendor.to_bytes(2, "little") + product.to_bytes(2, "little")
-    attached = made.plug(device, (bytes(descriptor), DESCRIPTORS.configurations), tuple(map(int, port.split("."))))
+    device._standard = StandardRequests(replace(DESCRIPTORS, device=bytes(descriptor)), info.speed)
+    attached = made.plug(device, tuple(map(int, port.split("."))))
     attached.bind(0, "cdc_acm")
     attached.bind(2, "usbhid")
     return attached
