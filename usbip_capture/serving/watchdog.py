@@ -51,7 +51,7 @@ class Watchdog:
         answers = not isinstance(self._bus, Answering) or self._bus.answers(self._interval)
         if answers:
             status = (
-                f"STATUS={count(len(self._lender.exported), 'device')}, {count(len(self._lender.opened), 'in use')}"
+                f"STATUS={count(len(self._lender.exported), 'device')}, {len(self._lender.opened)} in use"
             )
             notify(ALIVE, *([status] if status != self._status else []))
             self._status = status

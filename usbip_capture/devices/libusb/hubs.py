@@ -9,6 +9,7 @@ Documentation/ABI/testing/sysfs-bus-usb (.../portX/disable, .../portX/peer)
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
@@ -21,6 +22,8 @@ from usbip_capture.devices.libusb.slots import Failure
 from usbip_capture.errors import DeviceNotFound, UsbipError
 from usbip_capture.usb.setup import CLEAR_FEATURE, GET_DESCRIPTOR, SET_FEATURE
 
+log = logging.getLogger(__name__)
+
 _PORT_POWER = 8
 _DT_HUB, _DT_SUPERSPEED_HUB = 0x29, 0x2A
 _OF_HUB, _OF_PORT = 0xA0, 0x23
@@ -31,8 +34,8 @@ _SUPERSPEED = 4
 _POWER_SWITCHING, _TOGETHER, _EACH = 0x03, 0, 1
 #: Seconds for a request to a hub, and for its end when it is cancelled.
 _TIMEOUT, _PATIENCE = 5.0, 1.0
-_PEER = re.compile(r"(?:usb(\d+)|(\d+)-([\d.]+))-port(\d+)")
-_BUSID = re.compile(r"(\d{1,3})-(\d{1,3}(?:\.\d{1,3})*)")
+_PEER = re.compile(r"(?:usb([0-9]+)|([0-9]+)-([0-9]+(?:\.[0-9]+)*))-port([0-9]+)")
+_BUSID = re.compile(r"([0-9]{1,3})-([0-9]{1,3}(?:\.[0-9]{1,3})*)")
 
 
 class _Stuck(Failure):
@@ -86,7 +89,10 @@ def switch_power(libusb: Libusb, sysfs: str, busid: str, on: bool) -> None:
     peer = port.peer(sysfs)
     _switch(libusb, sysfs, port, on)
     if peer is not None:
-        _switch(libusb, sysfs, peer, on)
+        try:
+            _switch(libusb, sysfs, peer, on)
+        except UsbipError as error:  # a device that is not of USB 3 has no use for it
+            log.warning("%s is switched, but not its other bus: %s", busid, error)
 
 
 def _switch(libusb: Libusb, sysfs: str, port: Port, on: bool) -> None:
