@@ -237,9 +237,7 @@ def test_a_damaged_configuration_keeps_the_last_good_exports(
 
 
 def test_without_a_rule_it_says_what_to_write(bus: FakeBus) -> None:
-    with pytest.raises(
-        UsbipError, match=r"nothing is to be exported: .*exports = \[.*in .*config\.toml"
-    ):
+    with pytest.raises(UsbipError, match=r"nothing is to be exported: .*exports = \[.*in .*config\.toml"):
         serve(listen=ANY, bus=bus)
 
 
