@@ -95,6 +95,7 @@ class Session:
             device = DeviceDescriptor.parse(self._descriptor(DT_DEVICE, 0, 18))
             for index in range(device.bNumConfigurations):
                 self._endpoints.add_configuration(read_configuration(index, self._descriptor))
+            self._endpoints.activate(self.info.bConfigurationValue)  # a client need not set what is set
         except RemoteProtocolError:  # of such a device only endpoint 0 can be used
             return
 
