@@ -131,6 +131,12 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         "--allow-public", action="store_true", default=None, help="everybody may connect who reaches this machine"
     )
     group.add_argument("--max-clients", type=whole(0, MAX_COUNT), metavar="N", help="at a time (default: no limit)")
+    group.add_argument(
+        "--announce",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="announce the server on the local network (default: where other machines can connect)",
+    )
     group.add_argument("--name", help="what this server is called (default: as this machine)")
 
 

@@ -15,7 +15,7 @@ from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.lending.plugged import Bus
 from usbip_capture.lending.restore import restore
 from usbip_capture.net.address import format_address
-from usbip_capture.net.networks import listen_address, parse_networks
+from usbip_capture.net.networks import is_loopback, listen_address, parse_networks
 from usbip_capture.server.connection import Client
 from usbip_capture.server.exporter import Server
 from usbip_capture.server.rules import ExportRule, Rules
@@ -26,6 +26,7 @@ from usbip_capture.serving.following import FollowedFile
 from usbip_capture.usb.info import DeviceInfo
 
 if TYPE_CHECKING:
+    from usbip_capture.servers.announcing import AnnouncedDevice, Announcement
     from usbip_capture.serving.captures import SessionCaptures
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class LocalServer:
         self._on_change = on_change
         self._stack = ExitStack()
         self._captures: SessionCaptures | None = None
+        self._announcement: Announcement | None = None
         with ExitStack() as starting:
             starting.callback(self.close)
             self._start(settings, bus)
@@ -181,6 +183,7 @@ class LocalServer:
             on_change=self._changed,
         )
         self._stack.callback(self._lender.close)  # before the server: nothing is imported any more
+        self._announce(settings.announce)
         if self._follows:
             self._stack.callback(FollowedFile(configuration_path(), self.reload).close)
 
@@ -195,7 +198,28 @@ class LocalServer:
     def _observed(self, device: Device, exported: Exported) -> Device:
         return device if self._captures is None else self._captures.tapped(device, exported)
 
+    def _announce(self, wanted: bool | None) -> None:
+        """On the local network, if that is wanted: without a word, where other machines can connect."""
+        beyond = [place for place in self._listening if not is_loopback(place[0])]
+        if wanted is None:
+            wanted = bool(beyond)
+        if not wanted or not self._listening:
+            return
+        from usbip_capture.servers.announcing import Announcement
+
+        port = (beyond or self._listening)[0][1]
+        listening = [address for address, other in self._listening if other == port]
+        self._announcement = Announcement(self.name, port, self._announced(), listening)
+        self._stack.callback(self._announcement.close)  # the last one: withdrawn while clients are disconnected
+
+    def _announced(self) -> list[AnnouncedDevice]:
+        from usbip_capture.servers.announcing import AnnouncedDevice
+
+        return [AnnouncedDevice(exported.info, exported.product) for exported in self._lender.exported]
+
     def _changed(self) -> None:
+        if self._announcement is not None:
+            self._announcement.update(self._announced())
         self._on_change()
 
 
@@ -213,6 +237,7 @@ def serve(
     rotate: Iterable[str] = (),
     reset: bool = True,
     force: bool = False,
+    announce: bool | None = None,
     bus: Bus | None = None,
 ) -> LocalServer:
     """Lend this machine's USB devices to USB/IP clients, as `usbip-capture serve` does; ends with `close`.
@@ -223,7 +248,7 @@ def serve(
     allow: networks, such as `192.0.2.0/24`, whose machines may connect; needed beyond loopback, unless allow_public.
     max_clients, max_devices: at a time, 0 without limit. pcap: a file for all sessions, rotate: how it is divided, as
     `-b` of `usbip-capture capture` has it. reset: each device when a client has released it. force: `all` and classes
-    export disks in use, too.
+    export disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect.
 
     Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
     """
@@ -240,6 +265,7 @@ def serve(
         rotate=_texts(rotate),
         reset=reset,
         force=force,
+        announce=announce,
     )
     return LocalServer(settings, bus)
 
