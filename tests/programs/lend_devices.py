@@ -10,11 +10,10 @@ import signal
 import sys
 import threading
 
-from usbip_capture.devices.libusb.bus import LocalBus
-from usbip_capture.devices.libusb.local_device import LocalDevice
-
 from usbip_capture import PcapWriter, Tapped
 from usbip_capture.device import Device
+from usbip_capture.devices.libusb.bus import LocalBus
+from usbip_capture.devices.libusb.local_device import LocalDevice
 from usbip_capture.server import Server
 
 HUB = 9

@@ -168,6 +168,7 @@ class LocalServer:
             log.info("%s, which a server that was killed had unbound", sentence)
         self._open_capture(settings, places)
         self._server = Server(access)
+        self._stack.callback(self._withdraw)  # after the devices: the network may take its time
         self._stack.callback(self._server.close)
         if settings.unix:
             self._server.listen_unix(settings.unix)
@@ -210,7 +211,10 @@ class LocalServer:
         port = (beyond or self._listening)[0][1]
         listening = [address for address, other in self._listening if other == port]
         self._announcement = Announcement(self.name, port, self._announced(), listening)
-        self._stack.callback(self._announcement.close)  # the last one: withdrawn while clients are disconnected
+
+    def _withdraw(self) -> None:
+        if self._announcement is not None:
+            self._announcement.close()
 
     def _announced(self) -> list[AnnouncedDevice]:
         from usbip_capture.servers.announcing import AnnouncedDevice
