@@ -69,7 +69,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _add_rules(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what")
     group.add_argument(
-        "--device", action="append", metavar="RULE", help="a port, VID:PID or VID:PID:SERIAL; may be repeated"
+        "--device", action="append", metavar="DEVICE", help="a port, VID:PID or VID:PID:SERIAL; may be repeated"
     )
     group.add_argument(
         "--class",

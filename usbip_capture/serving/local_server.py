@@ -46,7 +46,7 @@ class LocalServer:
         self,
         settings: ServerTable,
         bus: Bus | None = None,
-        on_change: Callable[[], None] = lambda: None,
+        on_change: Callable[[], None] | None = None,
     ) -> None:
         self.name = settings.name or socket.gethostname()
         self._listening: list[tuple[str, int]] = []
@@ -224,7 +224,8 @@ class LocalServer:
     def _changed(self) -> None:
         if self._announcement is not None:
             self._announcement.update(self._announced())
-        self._on_change()
+        if self._on_change is not None:
+            self._on_change()
 
 
 def serve(
