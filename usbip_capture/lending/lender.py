@@ -103,6 +103,11 @@ class Lender:
         return [self._exported[busid] for busid in sorted(self._exported.copy())]
 
     @property
+    def opened(self) -> list[Device]:
+        """The devices that clients have now."""
+        return list(self._open.copy())
+
+    @property
     def rules(self) -> Rules:
         """What is to be exported."""
         return self._rules

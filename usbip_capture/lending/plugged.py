@@ -53,3 +53,26 @@ class Resetting(Protocol):
     """A device that is reset when it is closed, if `resets` is still set."""
 
     resets: bool
+
+
+@runtime_checkable
+class Working(Protocol):
+    """A device with a thread of its own. working_since: when that began with what it does now, 0 while it waits."""
+
+    working_since: float
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A bus with a thread that all devices need."""
+
+    def answers(self, timeout: float) -> bool:
+        """Whether that comes round within `timeout` seconds."""
+
+
+@runtime_checkable
+class Switching(Protocol):
+    """A bus whose hubs may switch the power of their ports."""
+
+    def switch_power(self, busid: str, on: bool) -> None:
+        """Of this port. Raises UsbipError: its hub cannot do that."""

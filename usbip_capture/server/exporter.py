@@ -52,12 +52,12 @@ class Server:
         """Stop exporting a device; who has it, or is just getting it, loses it."""
         self._exports.remove(busid)
 
-    def disconnect(self, busid: str) -> bool:
-        """End the client that has this device, which stays exported; False if nobody has it."""
+    def disconnect(self, busid: str, reason: str = "as it was asked for here") -> bool:
+        """End the client that has this device, which stays exported; False if nobody has it. reason: for the log."""
         with self._lock:
             found = [connection for connection in self._connections if busid and connection.client.busid == busid]
         for connection in found:
-            connection.end("as it was asked for here")
+            connection.end(reason)
         return bool(found)
 
     def listen(self, address: str, port: int) -> tuple[str, int]:

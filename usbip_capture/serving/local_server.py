@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from usbip_capture.control_socket.serving import ControlSocket
 from usbip_capture.device import Device
-from usbip_capture.errors import CaptureError, UsbipError
+from usbip_capture.errors import CannotListen, CaptureError, UsbipError
 from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.lending.plugged import Bus
 from usbip_capture.lending.restore import restore
@@ -22,7 +23,10 @@ from usbip_capture.server.rules import ExportRule, Rules
 from usbip_capture.servers.configuration import SERVER_TABLE, configuration_path
 from usbip_capture.servers.server_table import ServerTable, read_server_table
 from usbip_capture.serving.access import NetworkAccess
+from usbip_capture.serving.control import handlers_for
 from usbip_capture.serving.following import FollowedFile
+from usbip_capture.serving.ports import Ports
+from usbip_capture.serving.watchdog import Watchdog
 from usbip_capture.usb.info import DeviceInfo
 
 if TYPE_CHECKING:
@@ -81,6 +85,11 @@ class LocalServer:
         return self._lender.exported
 
     @property
+    def follows(self) -> bool:
+        """Whether changes of the configuration are followed: nobody has said otherwise what is to be exported."""
+        return self._follows
+
+    @property
     def clients(self) -> list[Client]:
         """Who is connected, since when, and with which device; the longest connected first."""
         return self._server.clients
@@ -110,6 +119,14 @@ class LocalServer:
     def disconnect(self, busid: str) -> bool:
         """End the client that has this device, which stays exported; False if nobody has it."""
         return self._server.disconnect(busid)
+
+    def reset(self, busid: str) -> None:
+        """Reset an exported device, whether a client has it or not. Raises UsbipError."""
+        self._ports.reset(busid)
+
+    def switch_power(self, busid: str, action: str) -> None:
+        """Switch the power of a device's port: off, on, or cycle. Raises UsbipError: its hub cannot do that."""
+        self._ports.switch_power(busid, action)
 
     def reload(self) -> bool:
         """Export what the configuration says now; False if it cannot be read, or was not asked for in the beginning.
@@ -174,9 +191,10 @@ class LocalServer:
             self._server.listen_unix(settings.unix)
         for place in places:
             self._listening.append(self._server.listen(*place))
+        bus = bus or _shared_bus()
         self._lender = Lender(
             self._server,
-            bus or _shared_bus(),
+            bus,
             rules,
             max_devices=settings.max_devices,
             reset=settings.reset,
@@ -187,6 +205,18 @@ class LocalServer:
         self._announce(settings.announce)
         if self._follows:
             self._stack.callback(FollowedFile(configuration_path(), self.reload).close)
+        self._ports = Ports(self._lender, bus)
+        self._stack.callback(Watchdog(self._server, self._lender, bus).close)
+        self._take_commands()
+
+    def _take_commands(self) -> None:
+        """From the commands `clients`, `kick` and so on. Devices are lent all the same if that cannot be."""
+        try:
+            control = ControlSocket(self.name, handlers_for(self, self._lender, self._ports), listen=self.address)
+        except CannotListen as error:
+            log.warning("%s", error)
+        else:
+            self._stack.callback(control.close)
 
     def _open_capture(self, settings: ServerTable, places: Sequence[tuple[str, int]]) -> None:
         if settings.pcap:

@@ -89,6 +89,8 @@ class Libusb:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._handles: set[Handle] = set()
+        self._turns = 0  # of the event thread
+        self._turned = threading.Condition()
         disown_in_children(self)
         close_at_exit(self)
 
@@ -99,6 +101,16 @@ class Libusb:
             if cls._shared is None or cls._shared._closing:
                 cls._shared = cls()
             return cls._shared
+
+    def renewed(self) -> Libusb:
+        """Another one, for a context whose list of devices is out of date; this one serves what is opened by it."""
+        renewed = Libusb(self._usb1)
+        with Libusb._sharing:
+            if Libusb._shared is self:
+                Libusb._shared = renewed
+        if not self._handles:
+            self.close()
+        return renewed
 
     def devices(self) -> list[Any]:
         """The devices of `usb1` that are there, hubs too; those that cannot be read are left out."""
@@ -118,7 +130,7 @@ class Libusb:
         Returns what ends it; None where this libusb cannot tell.
         """
         usb1 = self._usb1
-        if not self._context.hasCapability(usb1.CAP_HAS_HOTPLUG):
+        if not usb1.hasCapability(usb1.CAP_HAS_HOTPLUG):
             return None
 
         def event(_: object, device: Any, kind: int) -> bool:
@@ -129,7 +141,7 @@ class Libusb:
             return False
 
         try:
-            registered = self._context.hotplugRegisterCallback(event)
+            registered = self._context.hotplugRegisterCallback(event, flags=0)  # by default it calls at once
         except usb1.USBError:
             return None
         self.start()
@@ -156,9 +168,21 @@ class Libusb:
         """Whether this is the thread that all callbacks are called on."""
         return threading.current_thread() is self._thread
 
+    def answers(self, timeout: float) -> bool:
+        """Whether the event thread comes round within `timeout` seconds; True if there is none yet."""
+        with self._turned:
+            if self._thread is None or self._closing:
+                return True
+            turns = self._turns
+            self._context.interruptEventHandler()
+            return self._turned.wait_for(lambda: self._turns != turns or self._closing, timeout)
+
     def _handle_events(self) -> None:
         usb1 = self._usb1
         while not self._closing:
+            with self._turned:
+                self._turns += 1
+                self._turned.notify_all()
             try:
                 self._context.handleEvents()
             except usb1.USBErrorInterrupted:
