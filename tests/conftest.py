@@ -55,6 +55,7 @@ _TOGETHER = {
     "wireshark/test_wireshark_": "windows",
     "integration/test_discover": "announced",
     "integration/test_list_names": "announced",
+    "integration/test_announcement": "announced",
 }
 _ORDER = ("kernel", "wireshark", "integration", "fuzz", "contract", "unit")
 

@@ -101,3 +101,11 @@ class ResponseTimeout(UsbipError):
     def __init__(self, message: str, partial: bytes = b"") -> None:
         super().__init__(message)
         self.partial = partial
+
+
+class NoVhci(UsbipError):
+    """This machine's kernel cannot attach devices: no vhci-hcd, no right to use it, or another system than Linux."""
+
+
+class CannotAttach(UsbipError):
+    """A device cannot be attached or detached now: no port is free, nothing is attached there, the kernel refuses."""

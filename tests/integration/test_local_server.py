@@ -19,7 +19,9 @@ from usbip_capture import LocalServer, get_backend, serve
 from usbip_capture.errors import CannotListen, CaptureError, ImportRefused, LocalProtocolError, UsbipError
 from usbip_capture.net.listening import TOO_MANY, Peer
 from usbip_capture.net.networks import parse_networks
+from usbip_capture.servers import announcing
 from usbip_capture.servers.address import Selector, ServerAddress
+from usbip_capture.servers.announcing import AnnouncedDevice
 from usbip_capture.servers.configuration import configuration_path
 from usbip_capture.serving import captures, local_server
 from usbip_capture.serving.access import NetworkAccess
@@ -185,6 +187,51 @@ def test_nothing_is_left_of_what_cannot_start(bus: FakeBus) -> None:
         serve(["all"], listen=[ANY, f"127.0.0.1:{taken.getsockname()[1]}"], bus=bus)
     assert set(threading.enumerate()) <= before
     assert not bus.watchers
+
+
+class Announced:
+    """In place of the announcement: what it was asked for."""
+
+    made: list[Announced] = []
+
+    def __init__(self, name: str, port: int, devices: list[AnnouncedDevice], listening: list[str]) -> None:
+        self.name, self.port, self.listening, self.closed = name, port, listening, False
+        self.devices = [devices]
+        self.made.append(self)
+
+    def update(self, devices: list[AnnouncedDevice]) -> None:
+        self.devices.append(devices)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def announced(monkeypatch: pytest.MonkeyPatch) -> list[Announced]:
+    monkeypatch.setattr(announcing, "Announcement", Announced)
+    monkeypatch.setattr(Announced, "made", [])
+    return Announced.made
+
+
+def test_it_is_announced_with_what_it_exports(bus: FakeBus, announced: list[Announced]) -> None:
+    with serve(["all"], listen=ANY, announce=True, name="Rack 1", bus=bus) as server:
+        (made,) = announced
+        assert (made.name, made.port, made.listening) == ("Rack 1", server.addresses[0][1], ["127.0.0.1"])
+        assert [(str(device.info), device.name) for device in made.devices[0]] == [("1-1 (303a:4001)", "Demo device")]
+        bus.plug("1-2")
+        wait_until("the announcement has changed", lambda: len(made.devices[-1]) == 2)
+        assert not made.closed
+    assert made.closed
+
+
+def test_where_it_is_announced_without_a_word(bus: FakeBus, announced: list[Announced]) -> None:
+    with serve(["all"], listen=ANY, bus=bus):
+        assert not announced
+    with serve(["all"], listen=[ANY, "0.0.0.0:0"], allow_public=True, bus=bus) as server:
+        assert [made.port for made in announced] == [server.addresses[1][1]]
+        assert announced[0].name == socket.gethostname()
+    with serve(["all"], listen="0.0.0.0:0", allow="192.0.2.0/24", announce=False, bus=bus):
+        assert len(announced) == 1
 
 
 # -- the configuration

@@ -9,17 +9,20 @@ import atexit
 import os
 import threading
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from tests.fakes.simulated_usb1 import SimulatedUsb1, USBDevice
 from tests.programs.commands import ROOT, command_environment
 from usbip_capture.demo.device import DESCRIPTORS, INFO, DemoDevice
 from usbip_capture.simulated.chapter9 import StandardRequests
+from usbip_capture.usb.info import DeviceInfo
 
 _SITE = Path(__file__).parent / "simulated_site"
 _VARIABLE = "SIMULATED_MACHINE"
 #: Where a device is plugged in from the beginning: no real machine has such a port.
 PORT, BUSID = "9.9", "1-9.9"
+_addresses = count(3)
 
 
 class Machine:
@@ -68,22 +71,23 @@ def module() -> SimulatedUsb1:
     return made
 
 
+class _Identified(DemoDevice):
+    """The demo device with another identity."""
+
+    def __init__(self, info: DeviceInfo) -> None:
+        super().__init__(info)
+        identity = info.idVendor.to_bytes(2, "little") + info.idProduct.to_bytes(2, "little")
+        device = DESCRIPTORS.device[:8] + identity + DESCRIPTORS.device[12:]
+        self._standard = StandardRequests(replace(DESCRIPTORS, device=device), info.speed)
+
+
 def _plug(made: SimulatedUsb1, port: str, vendor: int, product: int) -> USBDevice:
-    info = replace(INFO, busid=f"1-{port}", devnum=made_number(made), idVendor=vendor, idProduct=product)
-    device = DemoDevice(info)
-    descriptor = bytearray(DESCRIPTORS.device)
-    descriptor[8:12] = vendor.to_bytes(2, "little") + product.to_bytes(2, "little")
-    device._standard = StandardRequests(replace(DESCRIPTORS, device=bytes(descriptor)), info.speed)
+    number = next(_addresses)
+    device = _Identified(replace(INFO, busid=f"1-{port}", devnum=number, idVendor=vendor, idProduct=product))
     attached = made.plug(device, tuple(map(int, port.split("."))))
     attached.bind(0, "cdc_acm")
     attached.bind(2, "usbhid")
     return attached
-
-
-def made_number(made: SimulatedUsb1) -> int:
-    """A device address that was not used before."""
-    made.addresses = getattr(made, "addresses", 2) + 1  # type: ignore[attr-defined]
-    return int(made.addresses)  # type: ignore[attr-defined]
 
 
 def _obey(made: SimulatedUsb1, plugged: dict[str, USBDevice], path: str) -> None:

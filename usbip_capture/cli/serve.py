@@ -69,7 +69,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _add_rules(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what")
     group.add_argument(
-        "--device", action="append", metavar="RULE", help="a port, VID:PID or VID:PID:SERIAL; may be repeated"
+        "--device", action="append", metavar="DEVICE", help="a port, VID:PID or VID:PID:SERIAL; may be repeated"
     )
     group.add_argument(
         "--class",
@@ -131,6 +131,12 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         "--allow-public", action="store_true", default=None, help="everybody may connect who reaches this machine"
     )
     group.add_argument("--max-clients", type=whole(0, MAX_COUNT), metavar="N", help="at a time (default: no limit)")
+    group.add_argument(
+        "--announce",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="announce the server on the local network (default: where other machines can connect)",
+    )
     group.add_argument("--name", help="what this server is called (default: as this machine)")
 
 
@@ -140,11 +146,11 @@ def run(args: argparse.Namespace) -> int:
         return _restore(args)
     from usbip_capture.serving.local_server import LocalServer
 
-    settings = _settings(args)
+    wanted = settings(args)
     stopping = threading.Event()
     console.on_request_to_end(lambda number: _stop(number, stopping), signal.SIGINT)
-    with queued(*_SAY), LocalServer(settings) as server:
-        _say_where(server, settings)
+    with queued(*_SAY), LocalServer(wanted) as server:
+        _say_where(server, wanted)
         _wait(server, stopping, is_terminal(sys.stderr) if args.live is None else args.live)
         server.close()
         log.info("all devices are released")
@@ -161,7 +167,7 @@ def _restore(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _settings(args: argparse.Namespace) -> ServerTable:
+def settings(args: argparse.Namespace) -> ServerTable:
     """What the options say, and the configuration where they say nothing."""
     from usbip_capture.server.rules import ExportRule
     from usbip_capture.servers.server_table import read_server_table
@@ -189,7 +195,7 @@ def _stop(number: int, stopping: threading.Event) -> None:
     stopping.set()
 
 
-def _say_where(server: LocalServer, settings: ServerTable) -> None:
+def _say_where(server: LocalServer, wanted: ServerTable) -> None:
     from usbip_capture.net.networks import WARNING, is_loopback
     from usbip_capture.relay.listening import attach_hint
     from usbip_capture.system.shown import shell_word
@@ -200,8 +206,8 @@ def _say_where(server: LocalServer, settings: ServerTable) -> None:
         listing = f"usbip-capture list {shell_word(format_address(host, port))}"
         log.info("serving at %s; list with: %s; %s", format_address(address, port), listing,
                  attach_hint(address, port, busids))  # fmt: skip
-    if settings.unix:
-        log.info("serving at %s", settings.unix)
+    if wanted.unix:
+        log.info("serving at %s", wanted.unix)
     if not busids:
         log.info("nothing of what is to be exported is plugged in: %s", ", ".join(server.rules) or "no rule is set")
     if not all(is_loopback(address) for address, _ in server.addresses):

@@ -18,7 +18,7 @@ RELAY = "Relay"
 LOG = "Log"
 DEBUG = "Debug"
 
-_DEVICE = r"([^\s:/,]+|(0[xX])?[0-9A-Fa-f]+:(0[xX])?[0-9A-Fa-f]+)"
+_DEVICE = r"([^\s:/,]+|(0[xX])?[0-9A-Fa-f]+:(0[xX])?[0-9A-Fa-f]+(:[^\s,]+)?)"
 
 OPTIONS = (
     Option(

@@ -35,7 +35,11 @@ class SessionCaptures:
         self._lock = threading.Lock()
         self._ended: dict[str, list[UsbChannel]] = {}
         self._count = 0
-        self.writer = PcapWriter(_sink(os.fspath(target), rotate), on_end=self._on_end)
+        self._opened = threading.Event()
+        try:
+            self.writer = PcapWriter(_sink(os.fspath(target), rotate), on_end=self._on_end)
+        finally:
+            self._opened.set()
 
     def tapped(self, device: Device, exported: Exported) -> Device:
         """`device`, with all that it does in the capture."""
@@ -60,6 +64,7 @@ class SessionCaptures:
             self._ended.setdefault(key, []).append(channel)
 
     def _on_end(self, reason: str) -> None:
+        self._opened.wait()  # a full disk may be noticed before there is a `writer`
         what = "nobody reads it any more" if reason == "reader" else str(self.writer.error)
         log.warning("the capture has ended: %s; devices are lent on", what)
 

@@ -16,7 +16,7 @@ from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.lending.plugged import Bus
 from usbip_capture.lending.restore import restore
 from usbip_capture.net.address import format_address
-from usbip_capture.net.networks import listen_address, parse_networks
+from usbip_capture.net.networks import is_loopback, listen_address, parse_networks
 from usbip_capture.server.connection import Client
 from usbip_capture.server.exporter import Server
 from usbip_capture.server.rules import ExportRule, Rules
@@ -30,6 +30,7 @@ from usbip_capture.serving.watchdog import Watchdog
 from usbip_capture.usb.info import DeviceInfo
 
 if TYPE_CHECKING:
+    from usbip_capture.servers.announcing import AnnouncedDevice, Announcement
     from usbip_capture.serving.captures import SessionCaptures
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class LocalServer:
         self,
         settings: ServerTable,
         bus: Bus | None = None,
-        on_change: Callable[[], None] = lambda: None,
+        on_change: Callable[[], None] | None = None,
     ) -> None:
         self.name = settings.name or socket.gethostname()
         self._listening: list[tuple[str, int]] = []
@@ -57,6 +58,7 @@ class LocalServer:
         self._on_change = on_change
         self._stack = ExitStack()
         self._captures: SessionCaptures | None = None
+        self._announcement: Announcement | None = None
         with ExitStack() as starting:
             starting.callback(self.close)
             self._start(settings, bus)
@@ -183,6 +185,7 @@ class LocalServer:
             log.info("%s, which a server that was killed had unbound", sentence)
         self._open_capture(settings, places)
         self._server = Server(access)
+        self._stack.callback(self._withdraw)  # after the devices: the network may take its time
         self._stack.callback(self._server.close)
         if settings.unix:
             self._server.listen_unix(settings.unix)
@@ -199,6 +202,7 @@ class LocalServer:
             on_change=self._changed,
         )
         self._stack.callback(self._lender.close)  # before the server: nothing is imported any more
+        self._announce(settings.announce)
         if self._follows:
             self._stack.callback(FollowedFile(configuration_path(), self.reload).close)
         self._ports = Ports(self._lender, bus)
@@ -225,8 +229,33 @@ class LocalServer:
     def _observed(self, device: Device, exported: Exported) -> Device:
         return device if self._captures is None else self._captures.tapped(device, exported)
 
+    def _announce(self, wanted: bool | None) -> None:
+        """On the local network, if that is wanted: without a word, where other machines can connect."""
+        beyond = [place for place in self._listening if not is_loopback(place[0])]
+        if wanted is None:
+            wanted = bool(beyond)
+        if not wanted or not self._listening:
+            return
+        from usbip_capture.servers.announcing import Announcement
+
+        port = (beyond or self._listening)[0][1]
+        listening = [address for address, other in self._listening if other == port]
+        self._announcement = Announcement(self.name, port, self._announced(), listening)
+
+    def _withdraw(self) -> None:
+        if self._announcement is not None:
+            self._announcement.close()
+
+    def _announced(self) -> list[AnnouncedDevice]:
+        from usbip_capture.servers.announcing import AnnouncedDevice
+
+        return [AnnouncedDevice(exported.info, exported.product) for exported in self._lender.exported]
+
     def _changed(self) -> None:
-        self._on_change()
+        if self._announcement is not None:
+            self._announcement.update(self._announced())
+        if self._on_change is not None:
+            self._on_change()
 
 
 def serve(
@@ -243,6 +272,7 @@ def serve(
     rotate: Iterable[str] = (),
     reset: bool = True,
     force: bool = False,
+    announce: bool | None = None,
     bus: Bus | None = None,
 ) -> LocalServer:
     """Lend this machine's USB devices to USB/IP clients, as `usbip-capture serve` does; ends with `close`.
@@ -253,7 +283,7 @@ def serve(
     allow: networks, such as `192.0.2.0/24`, whose machines may connect; needed beyond loopback, unless allow_public.
     max_clients, max_devices: at a time, 0 without limit. pcap: a file for all sessions, rotate: how it is divided, as
     `-b` of `usbip-capture capture` has it. reset: each device when a client has released it. force: `all` and classes
-    export disks in use, too.
+    export disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect.
 
     Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
     """
@@ -270,6 +300,7 @@ def serve(
         rotate=_texts(rotate),
         reset=reset,
         force=force,
+        announce=announce,
     )
     return LocalServer(settings, bus)
 
