@@ -21,6 +21,8 @@ from usbip_capture.system.folders import configuration_folder
 SYSTEM, USER = "system", "user"
 UNIT = "usbip-capture.service"
 _SYSTEM_UNITS = "/etc/systemd/system"
+#: Ref: systemd sd_booted(3)
+_BOOTED = "/run/systemd/system"
 _TIMEOUT = 60.0
 #: What any argument may be without quotes.
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_@+=:,./-")
@@ -73,8 +75,8 @@ RuntimeDirectory=usbip-capture
 RuntimeDirectoryPreserve=yes
 DevicePolicy=closed
 DeviceAllow=char-usb_device rw
-CapabilityBoundingSet=
-PrivateTmp=yes
+CapabilityBoundingSet={capabilities}
+PrivateTmp={private_tmp}
 ProtectClock=yes
 ProtectControlGroups=yes
 ProtectHome=read-only
@@ -91,7 +93,12 @@ def unit_text(scope: str, arguments: Sequence[str], writable: Sequence[str] = ()
     command = [sys.executable, "-m", "usbip_capture", "serve", *arguments]
     of_scope = ""
     if scope == SYSTEM:
-        of_scope = _OF_SYSTEM + "".join(f"ReadWritePaths={_quoted(path)}\n" for path in dict.fromkeys(writable))
+        capabilities = "CAP_DAC_READ_SEARCH" if _is_private(sys.executable) else ""
+        shared = any(Path(path).is_relative_to(tmp) for path in writable for tmp in ("/tmp", "/var/tmp"))  # noqa: S108
+        private_tmp = "no" if shared else "yes"
+        of_scope = _OF_SYSTEM.format(capabilities=capabilities, private_tmp=private_tmp) + "".join(
+            f"ReadWritePaths={_quoted(path)}\n" for path in dict.fromkeys(writable)
+        )
     return _UNIT.format(
         command=" ".join(map(_quoted, command)),
         scope=of_scope.rstrip("\n"),
@@ -124,7 +131,11 @@ def install(scope: str, text: str, run: Callable[..., str] | None = None) -> str
         raise UsbipError(f"{path} cannot be written: {error.strerror or error}{_rights(scope)}") from error
     control(scope, "daemon-reload")
     control(scope, "enable", UNIT)
-    control(scope, "restart", UNIT)
+    try:
+        control(scope, "restart", UNIT)
+    except UsbipError as error:
+        log = f"journalctl{_flag(scope)} -u {UNIT} -n 20"
+        raise UsbipError(f"{path} is installed but does not start: {error}; `{log}` says why") from error
     return f"{path} is installed and runs; see `systemctl{_flag(scope)} status {UNIT}`"
 
 
@@ -144,9 +155,15 @@ def remove(scope: str, run: Callable[..., str] | None = None) -> str:
     return f"{path} is removed; its configuration stays in {configuration_of(scope)}"
 
 
+def _is_private(path: str) -> bool:
+    """Whether root needs a privilege to read what lies there: below the home of somebody, as a rule."""
+    folders = Path(path).parents
+    return any(status.st_uid and not status.st_mode & 0o001 for status in map(os.stat, folders))
+
+
 def _check(scope: str) -> None:
-    if not sys.platform.startswith("linux") or shutil.which("systemctl") is None:
-        raise LocalProtocolError("--service is for Linux with systemd: docs/server.md says what to do on other systems")
+    if not os.path.isdir(_BOOTED) or shutil.which("systemctl") is None:
+        raise UsbipError("--service needs systemd, which does not run here: docs/server.md says what to do instead")
     if scope == SYSTEM and os.geteuid():
         raise UsbipError(f"a service of the system is for root to install{_rights(scope)}")
 

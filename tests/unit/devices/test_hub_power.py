@@ -115,7 +115,11 @@ def test_ports_that_are_not_there(bus: LocalBus, usb1: SimulatedUsb1, busid: str
 
 @pytest.mark.parametrize(
     ("error", "why"),
-    [("Access", "this user may not open it"), ("NotSupported", "does not let programs use hubs"), ("IO", "libusb error -1")],
+    [
+        ("Access", "this user may not open it"),
+        ("NotSupported", "does not let programs use hubs"),
+        ("IO", "libusb error -1"),
+    ],
 )
 def test_a_hub_that_cannot_be_opened(bus: LocalBus, usb1: SimulatedUsb1, error: str, why: str) -> None:
     usb1.plug(SimulatedHub(), (1,)).open_error = error
