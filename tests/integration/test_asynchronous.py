@@ -140,7 +140,7 @@ def test_what_is_done_is_not_kept_until_its_time_is_over(device: AsynchronousDev
     wait_until("it is forgotten", lambda: seen() is None)
 
 
-def test_cancelled_at_a_server_that_says_nothing() -> None:
+def test_cancelled_at_a_silent_server() -> None:
     def never_answer(sock: socket.socket) -> None:
         answer_import(sock)
         while sock.recv(4096):

@@ -296,7 +296,7 @@ def silent(sock: socket.socket) -> None:
         pass
 
 
-def test_stop_while_the_device_says_nothing() -> None:
+def test_stop_while_the_device_is_silent() -> None:
     with ScriptedServer(silent) as server:
         probe = Probe(server.port, device="1-1")
         probe.written(1)

@@ -179,7 +179,7 @@ def test_a_closed_backend_brings_nothing_back() -> None:
         assert len(server.devices) == 1
 
 
-def test_the_cause_of_a_loss_is_told() -> None:
+def test_the_cause_of_a_loss_is_reported() -> None:
     with loopback_server() as server, get_backend("127.0.0.1", server.port) as backend:
         dev = usb.core.find(backend=backend)
         dev.get_active_configuration()

@@ -144,10 +144,10 @@ def test_lines_and_breaks(kind: str, stack: ExitStack) -> None:
     ]
 
 
-def hear(host: SerialHost, said: Callable[[], bool]) -> None:
+def hear(host: SerialHost, output: Callable[[], bool]) -> None:
     """Let the driver hear of lines and errors in whichever way its chip tells of them."""
     for _ in range(5):
-        if said():
+        if output():
             return
         if host.driver.polls:
             host.poll()

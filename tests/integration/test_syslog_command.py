@@ -121,7 +121,7 @@ def test_a_capture_on_standard_output(device: Device, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_a_capture_that_cannot_be_written_any_more_is_told_at_once(device: Device) -> None:
+def test_a_capture_that_cannot_be_written_any_more_is_reported_at_once(device: Device) -> None:
     with command("syslog", f"127.0.0.1:{device.port}", "--pcap", "/dev/full") as process, device.accept() as sock:
         while process.poll() is None:
             try:

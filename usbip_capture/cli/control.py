@@ -17,7 +17,7 @@ from usbip_capture.cli.groups import (
 from usbip_capture.cli.hexdump import NO_DATA, hexdump
 from usbip_capture.cli.probe import add_control_timeout
 from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording, transfer_timeout
-from usbip_capture.cli.terminal import say
+from usbip_capture.cli.terminal import print_lines
 from usbip_capture.cli.values import data_hex, number8, number16
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.report.units import count
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.json:
         print(json.dumps({"length": len(brought), "data": brought.hex()}))
     else:
-        say(hexdump(brought) if brought else [NO_DATA])
+        print_lines(hexdump(brought) if brought else [NO_DATA])
     return DONE
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from usbip_capture.cli.groups import HelpFormatter, add_old_name
 from usbip_capture.cli.log_handler import LogHandler
-from usbip_capture.cli.terminal import fresh_line, is_colourful, tell
+from usbip_capture.cli.terminal import fresh_line, is_colourful, report
 from usbip_capture.cli.values import capture_file, port
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import parse_address
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from usbip_capture.collector.display import line
 
     _check(args)
-    _tell_of_connections()
+    _report_connections()
     host, port = parse_address(args.server, args.syslog_port) if args.server else (None, args.syslog_port)
     receiver = SyslogReceiver(
         host,
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with receiver:
             for place in receiver.bound:
-                tell(f"waiting for logs on {place}")
+                report(f"waiting for logs on {place}")
             for message in receiver:
                 if args.json:
                     shown = json.dumps(as_json(message))
@@ -117,8 +117,8 @@ def run(args: argparse.Namespace) -> int:
     finally:
         counts = receiver.counts
         missed = [f"{counts.missed} not shown: the terminal was too slow"] if counts.missed else []
-        if said := ", ".join([*counts.flaws(), *missed]):
-            tell(f"of {count(counts.messages, 'message')}: {said}")
+        if flaws := ", ".join([*counts.flaws(), *missed]):
+            report(f"of {count(counts.messages, 'message')}: {flaws}")
     return 0
 
 
@@ -151,7 +151,7 @@ def _check(args: argparse.Namespace) -> None:
         raise LocalProtocolError("--certificate is for listening with TLS: add --listen tls:ADDRESS:PORT")
 
 
-def _tell_of_connections() -> None:
+def _report_connections() -> None:
     logger = logging.getLogger("usbip_capture.collector")
     logger.addHandler(LogHandler())
     logger.setLevel(logging.INFO)

@@ -51,7 +51,7 @@ class Paint:
         return f"{colour}{text}{_RESET}" if self._colourful and text else text
 
 
-def tell(text: str) -> None:
+def report(text: str) -> None:
     """A sentence for the person at standard error, on one line whatever is in it."""
     _print_line(f"usbip-capture: {one_line(text)}")
 
@@ -66,7 +66,7 @@ def _print_line(text: str) -> None:
     print(f"{text}\n", end="", file=sys.stderr, flush=True)
 
 
-def say(lines: Iterable[str]) -> None:
+def print_lines(lines: Iterable[str]) -> None:
     """Lines of text, without colours, to standard output."""
     print("\n".join(map(one_line, lines)), flush=True)
 

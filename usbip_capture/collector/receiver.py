@@ -98,7 +98,7 @@ class SyslogReceiver:
         if server is None:
             collector = ListeningCollector(self._listen_addresses, self._tls, self._delivery)
         else:
-            comment = self._pcap.comment if self._pcap is not None else _say_nothing
+            comment = self._pcap.comment if self._pcap is not None else _no_comment
             collector = ConnectingCollector(server.host, server.port, server.timeout, self._delivery, comment)
         if self._pcap is not None:
             self._delivery.channel = self._pcap.add_log_interface(self._description())
@@ -165,5 +165,5 @@ def _no_password() -> str:
     raise ValueError("it has a password")
 
 
-def _say_nothing(text: str) -> None:
+def _no_comment(text: str) -> None:
     """There is no capture that could say it."""

@@ -98,7 +98,7 @@ class CaptureProcess:
         """For a person who captures without Wireshark."""
         choices = self._choices
         what = {RELAY: "what the relay forwards", LOG_ALONE: "the log"}.get(choices.mode, choices.host)
-        logs.tell(f"Capturing {what}; Ctrl-C stops.")
+        logs.report(f"Capturing {what}; Ctrl-C stops.")
 
     def _sentence(self) -> str:
         """What went wrong. After a stop only what the output lacks, or why some devices could not be imported."""
@@ -118,7 +118,7 @@ class CaptureProcess:
         if writer is not None and self._session.output_error is None:
             log.info("%d packets, %d dropped, %d filtered", writer.received, writer.dropped, writer.filtered)
             packets = count(writer.written, "packet")
-            logs.tell(f"{packets}, {writer.dropped} dropped, in {value_of(self._argv, '--fifo')}")
+            logs.report(f"{packets}, {writer.dropped} dropped, in {value_of(self._argv, '--fifo')}")
 
     def _output(self) -> Output:
         """The output that --fifo names. Raises LocalProtocolError.
@@ -201,7 +201,7 @@ class _Shown(SessionEvents):
         self._log_window.add(message)
 
     def clients(self, clients: dict[int, str], hint: str) -> None:
-        self._toolbar.clients.tell(clients, hint)
+        self._toolbar.clients.update(clients, hint)
 
     def ended(self) -> None:
         self._log_window.report_left_out()

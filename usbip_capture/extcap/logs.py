@@ -58,10 +58,10 @@ class _Terminal(logging.Handler):
     """Warnings for a person who captures without Wireshark."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tell(f"{record.levelname.capitalize()}: {record.getMessage()}")
+        report(f"{record.levelname.capitalize()}: {record.getMessage()}")
 
 
-def tell(text: str) -> None:
+def report(text: str) -> None:
     """Say something to a person who captures without Wireshark; to nobody else."""
     try:
         if sys.stdout is not None and sys.stdout.isatty():

@@ -89,7 +89,7 @@ class Toolbar:
         self._lock = threading.Lock()
         self._marks = 0
         self._states: dict[object, str] = {}
-        self._said = ""
+        self._shown = ""
         self._over = False
         self._listening = "all"
         self.clients = ClientList(self.send)
@@ -111,7 +111,7 @@ class Toolbar:
         with self._lock:
             self._over = True
         self._show_state()
-        self.clients.tell({}, "")
+        self.clients.update({}, "")
         self.clients.show()
 
     def log_handler(self) -> logging.Handler:
@@ -200,8 +200,8 @@ class Toolbar:
 
     def _show_state(self) -> None:
         text = "" if self._over else "; ".join(self._states.values())
-        if text != self._said and self.send(DEVICE, SET, text):
-            self._said = text
+        if text != self._shown and self.send(DEVICE, SET, text):
+            self._shown = text
 
     def _handle(self, message: Message) -> None:
         if message.quit:

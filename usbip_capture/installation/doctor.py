@@ -203,8 +203,8 @@ def _listed(wireshark: Installation) -> Iterator[Finding]:
         remedy = f"run '{tshark} -D'; if it hangs, another program in {folders} does: move it away"
         yield Finding(FAILURE, f"'{tshark} -D' {answer.problem}", remedy)
     else:
-        said = first_line(answer.error)
-        text = f"{tshark} does not list {INTERFACE}" + (f", but says: {said}" if said else "")
+        line = first_line(answer.error)
+        text = f"{tshark} does not list {INTERFACE}" + (f", but says: {line}" if line else "")
         yield Finding(FAILURE, text, f"see what '{tshark} -D --log-domains=Extcap --log-level=debug' says")
 
 

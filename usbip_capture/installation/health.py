@@ -110,8 +110,8 @@ def _problem(code: int | None, late: bool, limit: float, error: str) -> str:
     if late:
         return f"does not end within {limit:g} s"
     if code:
-        said = first_line(error)
-        return f"ends with code {code}" + (f": {said}" if said else "")
+        line = first_line(error)
+        return f"ends with code {code}" + (f": {line}" if line else "")
     return ""
 
 

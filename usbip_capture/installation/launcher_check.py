@@ -120,8 +120,8 @@ def file_problem(path: Path) -> Finding | None:
 def _started(launcher: Launcher) -> Iterator[Finding]:
     """Its interpreter lives, its library loads, and both are of the right versions."""
     answer = ask(launcher.python, "-IS", "-c", _PROBE, launcher.library)
-    said = answer.out.splitlines()
-    numbers = said[0].split() if said else []
+    lines = answer.out.splitlines()
+    numbers = lines[0].split() if lines else []
     if len(numbers) != 3 or not all(number.isdigit() for number in numbers):
         reason = answer.problem or "does not answer as Python does"
         yield Finding(FAILURE, f"the launcher's interpreter {launcher.python} {reason}", install_remedy())
@@ -132,13 +132,13 @@ def _started(launcher: Launcher) -> Iterator[Finding]:
         yield Finding(FAILURE, f"the launcher's interpreter {launcher.python} is Python {python}, too old", remedy)
         return
     yield Finding(OK, f"its interpreter is {launcher.python}, Python {python}")
-    if len(said) < 2:
+    if len(lines) < 2:
         yield Finding(FAILURE, _unloadable(launcher.library, answer), install_remedy())
-    elif said[1] != __version__:
-        text = f"its library in {launcher.library} is version {said[1]}, and this is {__version__}"
+    elif lines[1] != __version__:
+        text = f"its library in {launcher.library} is version {lines[1]}, and this is {__version__}"
         yield Finding(WARNING, text, install_remedy())
     else:
-        yield Finding(OK, f"its library is {launcher.library}, version {said[1]}")
+        yield Finding(OK, f"its library is {launcher.library}, version {lines[1]}")
 
 
 def _unloadable(library: str, answer: Answer) -> str:

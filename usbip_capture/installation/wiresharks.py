@@ -88,8 +88,8 @@ def _describe(programs: dict[str, str]) -> Installation:
     number = re.search(r"Wireshark\)? (\d+\.\d+\.\d+)", version.out)
     problem = version.problem
     if not number and not problem:
-        said = first_line(version.out)
-        problem = f"does not report its version but {said!r}" if said else "does not report its version"
+        line = first_line(version.out)
+        problem = f"does not report its version but {line!r}" if line else "does not report its version"
     # One that hangs is not asked again.
     folders = "" if problem else ask(asked, "-G", "folders").out
     shared = re.search(r"^(?:Global )?Extcap path:\s*(.+)$", folders, re.MULTILINE)

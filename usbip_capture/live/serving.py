@@ -96,7 +96,7 @@ class Subscribers:
                 self._capture(sock, request, lines)
             elif want == "state":
                 messages.send(sock, {"ok": True})
-                self._tell_state(sock, lines)
+                self._send_state(sock, lines)
             elif want == "stop":
                 messages.send(sock, {"ok": True})
                 self._source.stop()
@@ -181,15 +181,15 @@ class Subscribers:
                 if comment := messages.text(message, "comment"):
                     writer.comment(comment)
 
-    def _tell_state(self, sock: socket.socket, lines: Lines) -> None:
-        told: Message = {}
+    def _send_state(self, sock: socket.socket, lines: Lines) -> None:
+        sent: Message = {}
         looks = 0
         while not self._leaving.is_set():
             state: Message = {**self._source.state(), "captures": self._counts()}
-            if state != told or looks >= _LOOKS:
+            if state != sent or looks >= _LOOKS:
                 sock.settimeout(_GREETING_TIMEOUT)
                 messages.send(sock, state)
-                told, looks = state, 0
+                sent, looks = state, 0
             looks += 1
             received = _receive(sock, lines)
             if received is None:

@@ -33,7 +33,7 @@ class SeenDevice:
         self.devnum = devnum
         self.name = ours[1] if ours else f"{busnum}.{devnum}"
         self.descriptor: DeviceDescriptor | None = None
-        self._told = (int(ours[2], 16), int(ours[3], 16)) if ours else None
+        self._described = (int(ours[2], 16), int(ours[3], 16)) if ours else None
         self._learner = self._new_learner()
 
     @property
@@ -41,7 +41,7 @@ class SeenDevice:
         """idVendor and idProduct, None if nothing tells them."""
         if self.descriptor is not None:
             return self.descriptor.idVendor, self.descriptor.idProduct
-        return self._told
+        return self._described
 
     @property
     def device_class(self) -> int | None:

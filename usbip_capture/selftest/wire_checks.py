@@ -130,8 +130,8 @@ def check_rude(open_session: Open, missing_endpoint: int) -> Iterator[Result]:
         with open_session() as session:
             urb = Urb(TransferType.BULK, missing_endpoint | DIR_IN, 64, flags=FLAG_DIR_IN)
             reply = session.answer(urb, _SHORT_PATIENCE)
-            said = "not answered" if reply is None else status_name(reply.status)
-            yield (right if reply is None or reply.status else wrong)("missing endpoint", said)
+            outcome = "not answered" if reply is None else status_name(reply.status)
+            yield (right if reply is None or reply.status else wrong)("missing endpoint", outcome)
     except ServerLost:
         yield note("missing endpoint", "ends the connection")
 

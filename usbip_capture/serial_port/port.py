@@ -337,7 +337,7 @@ class SerialPort(PortUser):
                 self._outbox.pump()
             room = self._inbox.put(data)
             if not room:
-                self._tell_other_side(full=True)
+                self._signal_other_side(full=True)
             return room
 
         def notified(data: bytes) -> bool:
@@ -360,11 +360,11 @@ class SerialPort(PortUser):
             self._on_lines()
 
     def _on_room(self) -> None:
-        self._tell_other_side(full=False)
+        self._signal_other_side(full=False)
         for stream in self._streams:
             stream.resume()
 
-    def _tell_other_side(self, full: bool) -> None:
+    def _signal_other_side(self, full: bool) -> None:
         if byte := self._flow.hold(full):
             self._outbox.urgent(byte)
 

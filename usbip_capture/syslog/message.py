@@ -90,7 +90,7 @@ class Message:
         return SEVERITIES[self.severity]
 
     @property
-    def said(self) -> str:
+    def tagged_text(self) -> str:
         """The text, after who says it; ESP-IDF's lines name their tag themselves."""
         named = not self.app_name or self.format == LINE or espidf.recognize(self.text)
         return self.text if named else f"{self.app_name}: {self.text}"
@@ -164,7 +164,7 @@ class MessageParser:
             if data is not None:
                 message._sd = text[at : data.end()] if text[at] == "[" else ""
                 at = data.end()
-            self._say(message, int(header[1]), text[at:])
+            self._fill(message, int(header[1]), text[at:])
         elif (priority := _PRIORITY.match(text)) is not None and int(priority[1]) < 192:
             message.format = RFC3164
             old = _RFC3164.match(text, priority.end())
@@ -172,13 +172,13 @@ class MessageParser:
             if old is not None:
                 message.timestamp, message.hostname, message.app_name, message.procid = (g or "" for g in old.groups())
                 at = old.end()
-            self._say(message, int(priority[1]), text[at:])
+            self._fill(message, int(priority[1]), text[at:])
         else:
             self._line(message, text)
         self._last = message.severity, message.app_name
         return message
 
-    def _say(self, message: Message, priority: int, text: str) -> None:
+    def _fill(self, message: Message, priority: int, text: str) -> None:
         message.facility, message.severity = priority >> 3, priority & 7
         text = text.removeprefix("\ufeff")
         if "\x1b" in text:

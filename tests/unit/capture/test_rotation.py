@@ -101,7 +101,7 @@ def test_every_file_has_its_own_statistics(tmp_path: Path) -> None:
     ]
 
 
-def test_what_was_dropped_is_told_once(tmp_path: Path) -> None:
+def test_what_was_dropped_is_reported_once(tmp_path: Path) -> None:
     sink = RotatingSink(str(tmp_path / "ring.pcapng"), Rotation(packets=2))
     writer = PcapWriter(sink, queue_bytes=2500)
     channel = writer.add_usb_interface(INFO, server="pi")

@@ -105,7 +105,7 @@ def test_two_versions_get_a_launcher_each(
     assert list(machine.home.rglob("usbip-extcap")) == []
 
 
-def test_two_of_one_version_are_told_of_once(
+def test_two_of_one_version_are_reported_once(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine.wireshark("4.0")
@@ -381,9 +381,7 @@ def test_missing_pyserial_is_reported_with_the_command_that_installs_it(
     assert command in warning
 
 
-def test_a_server_that_says_nothing(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_silent_server(machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(doctor, "_SERVER_LIMIT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("USBIP_CAPTURE_SERVERS", f"127.0.0.1:{server.getsockname()[1]}")
@@ -401,7 +399,7 @@ def test_a_list_of_servers_that_cannot_be_read(
     assert any("config.toml cannot be read (Is a directory)" in warning for warning in warnings)
 
 
-def test_a_check_that_fails_itself_is_told(
+def test_a_check_that_fails_itself_is_reported(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken() -> list[str]:

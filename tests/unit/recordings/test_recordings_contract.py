@@ -194,7 +194,7 @@ def test_who_holds_packets_asks_for_short_ones(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"GIF8", b"\x28\xb5\x2f\xfd", gzip.compress(b"hello")])
-def test_both_say_the_same_of_what_is_not_a_capture(raw: bytes, tmp_path: Path) -> None:
+def test_both_report_the_same_of_what_is_not_a_capture(raw: bytes, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(raw)
     with pytest.raises(CaptureError) as first, open_capture(path):

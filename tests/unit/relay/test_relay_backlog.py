@@ -129,9 +129,9 @@ def test_comments_on_what_was_not_understood_end_somewhere(tmp_path: Path) -> No
         for number in range(1000):
             capture.event(peer, Noted(2, f"nonsense {number}"))
     comments = [text for record in read_capture(tmp_path / "out.pcapng") for text in record.comments]
-    said = [text for text in comments if "nonsense" in text]
-    assert len(said) == 100
-    assert said[-1].endswith("nonsense 99; no more such comments on this connection")
+    output = [text for text in comments if "nonsense" in text]
+    assert len(output) == 100
+    assert output[-1].endswith("nonsense 99; no more such comments on this connection")
 
 
 def test_incomplete_messages_share_their_memory() -> None:

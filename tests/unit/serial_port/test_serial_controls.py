@@ -90,15 +90,15 @@ def test_a_list_of_requests_has_one_time_out(descriptors: str, vendor: int, monk
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "told"),
+    ("status", "kind", "words"),
     [
         (-EPIPE, TransferFailed, "EPIPE .stall."),
         (-ETIMEDOUT, TransferTimeout, "timed out"),
         (-ENODEV, DeviceGone, "no such device"),
     ],
 )
-def test_a_request_that_fails_is_no_lost_server(status: int, kind: type[DeviceError], told: str) -> None:
+def test_a_request_that_fails_is_no_lost_server(status: int, kind: type[DeviceError], words: str) -> None:
     driver, counted = opened(ACM, 0x1209), Counted(status=status)
-    with pytest.raises(kind, match=f"does not do what its serial port should: control request .*: .*{told}") as caught:
+    with pytest.raises(kind, match=f"does not do what its serial port should: control request .*: .*{words}") as caught:
         controls.run(counted, driver, driver.apply(None, LineSettings()))
     assert caught.value.status == status
