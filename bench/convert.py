@@ -5,7 +5,7 @@
 The recordings are made here: a bulk or interrupt IN endpoint read over Ethernet, each request and reply with its
 acknowledgement; 64 KiB replies as an Ethernet carries them (1448 bytes a segment) and as loopback or an adapter that
 joins segments shows them (two a reply). Both programs read from memory (/dev/shm, where there is one), ours writes a
-new file there: how fast a disk takes hundreds of megabytes says nothing of either. The long recording is on disk.
+new file there: how fast a disk takes hundreds of megabytes measures neither. The long recording is on disk.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class Relay:
         return 0.0
 
     def stop(self) -> str:
-        """End it; what it says of its capture."""
+        """End it; its report on its capture."""
         self.process.terminate()
         _, output = self.process.communicate(timeout=60)
         return next((line for line in output.splitlines() if "packets" in line), output)

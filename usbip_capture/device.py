@@ -112,7 +112,7 @@ class Transfer:
 class Device(ABC):
     """Runs URBs. May finish a transfer before `submit` returns, and from any thread; never loses one.
 
-    on_unlink: told of the messages that take transfers back, where there is a wire: of a CMD_UNLINK with its transfer
+    on_unlink: called with the messages that unlink transfers, where there is a wire: of a CMD_UNLINK with its transfer
     before it is sent, of a RET_UNLINK without one when it has come. From any thread.
     """
 

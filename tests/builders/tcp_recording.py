@@ -1,4 +1,4 @@
-"""Recordings of TCP made for tests: who says what, cut into segments, as packets of any link type in a pcap."""
+"""Recordings of TCP made for tests: who sends what, cut into segments, as packets of any link type in a pcap."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STEP_NS = 1_000_000
 ETHERNET, VLAN, SLL, SLL2, NULL, LOOP, RAW = "ethernet", "vlan", "sll", "sll2", "null", "loop", "raw"
 LINK_TYPES = {ETHERNET: 1, VLAN: 1, SLL: 113, SLL2: 276, NULL: 0, LOOP: 108, RAW: 101}
 
-#: Who says something, and what.
+#: Who sends something, and what.
 Turn = tuple[int, bytes]
 _IPV4 = Struct(">BBHHHBBH4s4s")
 _IPV6 = Struct(">IHBB16s16s")
@@ -49,7 +49,7 @@ class Hosts:
 
 
 def golden_turns(path: Path) -> list[Turn]:
-    """What is said in a recording of one connection without loss."""
+    """What is sent in a recording of one connection without loss."""
     turns: list[Turn] = []
     client_port = -1
     with open_capture(path) as capture:

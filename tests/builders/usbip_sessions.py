@@ -1,4 +1,4 @@
-"""What client and server say in sessions made for tests: every kind of transfer, in USB/IP's own words."""
+"""What client and server send in sessions made for tests: every kind of transfer, in USB/IP's own words."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def iso_out(count: int = 2) -> Urb:
 
 
 def traffic(first: int, rounds: int = 3, size: int = 700) -> list[Turn]:
-    """Every kind of transfer, 6 URBs a round; data tells its round, and holds no zeros."""
+    """Every kind of transfer, 6 URBs a round; data shows its round, and holds no zeros."""
     turns: list[Turn] = []
     seqnum = first
     for number in range(rounds):

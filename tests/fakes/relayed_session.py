@@ -66,7 +66,7 @@ def ends(capture: Path | None = None) -> Iterator[Ends]:
 
 
 def play(client: socket.socket, server: socket.socket, turns: Iterable[Turn], chunk: int) -> None:
-    """Say it turn by turn, `chunk` bytes at a time; what arrives must be what was said."""
+    """Send it turn by turn, `chunk` bytes at a time; what arrives must be what was sent."""
     for side, data in turns:
         source, target = (client, server) if side == CLIENT else (server, client)
         thread = threading.Thread(target=_send, args=(source, data, chunk))

@@ -50,7 +50,7 @@ def sessions() -> list[list[Turn]]:
 
 
 def mutated(turns: list[Turn], random: Random) -> list[Turn]:
-    """Some messages changed, lost, doubled, swapped, cut, or told to the wrong side."""
+    """Some messages changed, lost, doubled, swapped, cut, or sent to the wrong side."""
     out = list(turns)
     for _ in range(random.randrange(1, 8)):
         at = random.randrange(len(out))

@@ -1,4 +1,4 @@
-"""The page about the command line stays true: its commands run, one after the other, and print what it says."""
+"""The page about the command line stays true: its commands run, one after the other, and print what it shows."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def board_adapter(chip: str, board: Esp32Board, latency: float) -> Adapter:
 
 
 def esptool(server: SerialServer, folder: Path, *arguments: str) -> str:
-    """What it says; fails when it does."""
+    """Its output; fails when it does."""
     command = [sys.executable, "-m", "esptool", "--port", server.url(), "--chip", "esp32", *arguments]
     done = subprocess.run(
         command, env=environment(folder), cwd=folder, capture_output=True, text=True, timeout=120, check=False

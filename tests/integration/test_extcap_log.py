@@ -41,7 +41,7 @@ def test_usb_and_log_in_one_capture_in_time_order(extcap: Path, tmp_path: Path) 
         latest = max(latest, record.timestamp_ns)
     lines = logged(tmp_path / "read-back.pcapng")
     assert any(line.endswith(b"usb: configuration 1") for line in lines)
-    # In step: each key that was typed is told of within 50 ms of its report, which is one of its packets.
+    # In step: each key that was typed is logged within 50 ms of its report, which is one of its packets.
     keys = [r for r in records if r.usb and r.usb.type == ord("C") and r.usb.epnum == 0x83 and r.data[66:67] > b"\0"]
     reported = [r for r in records if r.interface.name == "syslog0" and b"keyboard: key" in r.data]
     assert len(reported) >= 4

@@ -30,7 +30,7 @@ def started(folder: Path, *arguments: str, **more: object) -> subprocess.Popen[s
 
 
 def ended(process: subprocess.Popen[str], *numbers: int) -> str:
-    """Send it these signals; what it says at its end, which is a good one."""
+    """Send it these signals; what it prints at its end, which is a good one."""
     for number in numbers:
         process.send_signal(number)
     try:

@@ -43,7 +43,7 @@ def server() -> Iterator[SerialServer]:
 
 
 def wrong(url: str) -> str:
-    """The sentence that opening says, at once."""
+    """The sentence that opening raises, at once."""
     with pytest.raises(serial.SerialException) as caught:
         serial.serial_for_url(url)
     assert "\n" not in str(caught.value)
@@ -260,7 +260,7 @@ def test_the_log_of_the_device_is_captured_beside(tmp_path: Path) -> None:
         with serial.serial_for_url(f"usbip://127.0.0.1:{usb}/1-1?syslog={log}&pcap={capture}", timeout=10) as port:
 
             def logged() -> bool:
-                port.dtr = not port.dtr  # each time, the device has something to say
+                port.dtr = not port.dtr  # each time, the device has something to notify
                 return b"DTR on" in capture.read_bytes()
 
             wait_until("the log is captured", logged)

@@ -298,7 +298,7 @@ def test_ports_of_one_device_are_opened_one_by_one() -> None:
 
 
 def test_timeouts_are_never_early() -> None:
-    """How late they are, `bench/serial_port.py` says."""
+    """How late they are, `bench/serial_port.py` measures."""
     with serial_server() as server, open_port(server, timeout=0.05) as port:
         started = time.monotonic()
         assert port.read(1) == b""

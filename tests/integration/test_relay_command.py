@@ -35,7 +35,7 @@ def server() -> Iterator[str]:
 
 
 class Running:
-    """The command, and what it says on standard error."""
+    """The command, and what it prints on standard error."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
@@ -137,7 +137,7 @@ def test_one_that_hangs_does_not_keep_the_others_from_stopping(server: str, caps
             assert f"does not answer: wait, or end its process, {first.process.pid}" in capsys.readouterr().err
         finally:
             os.kill(first.process.pid, signal.SIGCONT)
-        assert main(["relay", "--stop"]) in (0, 1, 3)  # or it has read what was said before
+        assert main(["relay", "--stop"]) in (0, 1, 3)  # or it has read what was sent before
         assert first.end()[0] == 0
 
 

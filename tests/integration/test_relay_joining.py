@@ -140,7 +140,7 @@ def test_unlinks_are_recorded_when_asked_for(service: RelayService, tmp_path: Pa
     device = used(service)
 
     with pytest.raises(usb.core.USBTimeoutError):
-        device.read(CDC_NOTIFY, 16, 10)  # it never says anything
+        device.read(CDC_NOTIFY, 16, 10)  # it never sends anything
     _backends.pop().close()
     joined.capture.close()
     records = list(read_capture(joined.path))
@@ -158,7 +158,7 @@ def test_the_state_lists_clients_and_drops_them(service: RelayService) -> None:
     states: list[Message] = []
     state = JoinedState(entry_of(service), states.append)
     device = used(service)
-    wait_until("the device is told", lambda: "1209:0001" in json.dumps(states[-1:]))
+    wait_until("the device is reported", lambda: "1209:0001" in json.dumps(states[-1:]))
     clients = states[-1]["clients"]
     assert isinstance(clients, list)
     (client,) = [client for client in clients if client["device"]]

@@ -34,7 +34,7 @@ def command(server: SerialServer, *arguments: str) -> list[str]:
 
 @contextmanager
 def served(server: SerialServer, folder: Path, *arguments: str) -> Iterator[str]:
-    """Where the command says that the port is; it must end well when it is stopped."""
+    """Where the command reports the port to be; it must end well when it is stopped."""
     process = subprocess.Popen(
         command(server, *arguments), env=environment(folder), stderr=subprocess.PIPE, text=True, cwd=folder
     )

@@ -145,7 +145,7 @@ def test_lines_and_breaks(kind: str, stack: ExitStack) -> None:
 
 
 def hear(host: SerialHost, output: Callable[[], bool]) -> None:
-    """Let the driver hear of lines and errors in whichever way its chip tells of them."""
+    """Let the driver hear of lines and errors in whichever way its chip reports them."""
     for _ in range(5):
         if output():
             return
@@ -273,7 +273,7 @@ def test_unplugged_while_reading(stack: ExitStack) -> None:
     adapter.device.timetable.after(0.01, adapter.device.unplug)
     into = host.port.pipes.bulk_in
     assert host.device.run(Urb(into.transfer_type, into.address, 64), 10).status
-    wait_until("the loss is told", lambda: lost)
+    wait_until("the loss is reported", lambda: lost)
     assert not host.device.alive
 
 

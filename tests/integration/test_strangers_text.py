@@ -1,4 +1,4 @@
-"""What a server, a device or a log says holds nothing that a terminal acts upon, whichever command shows it.
+"""What a server, a device or a log sends holds nothing that a terminal acts upon, whichever command shows it.
 
 Every command of the table has its lines here: a new one fails until it has.
 """

@@ -41,7 +41,7 @@ def lines(process: subprocess.Popen[str], count: int) -> list[str]:
 
 
 def stop(process: subprocess.Popen[str], number: int = signal.SIGINT) -> str:
-    """End it; what it said on standard error."""
+    """End it; what it printed on standard error."""
     process.send_signal(number)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 0

@@ -260,7 +260,7 @@ def test_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     messages = Messages()
     with SyslogReceiver(listen="tls:127.0.0.1:0", certificate=str(both), callback=messages) as receiver:
         address = "127.0.0.1", port_of(receiver, "tls")
-        with socket.create_connection(address) as plain:  # says nothing: nobody waits for its handshake
+        with socket.create_connection(address) as plain:  # sends nothing: nobody waits for its handshake
             sock = socket.create_connection(address)
             with context.wrap_socket(sock, server_hostname="localhost") as tls:
                 tls.sendall(b"".join(LINES) * 2000)
@@ -422,7 +422,7 @@ def test_a_flood_of_senders_of_datagrams(monkeypatch: pytest.MonkeyPatch) -> Non
         assert len(receiver._collector._datagram_senders) == 5  # type: ignore[union-attr]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what it has dropped")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts what it has dropped")
 def test_datagrams_that_the_system_has_dropped_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "log.pcapng"
     monkeypatch.setattr(listening, "_DATAGRAM_BUFFER", 4096)

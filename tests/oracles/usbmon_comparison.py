@@ -1,7 +1,7 @@
 """One recording of usbmon against another of the same URBs: record by record, field by field.
 
 URBs are matched by pipe, in the order of submission. Of the reference, those of the root hub are left out, SET_ADDRESS
-too, and what lies before and after ours. What else is not compared is said where it is not; docs/fidelity.md has the
+too, and what lies before and after ours. What else is not compared is noted where it is not; docs/fidelity.md has the
 list.
 """
 
@@ -27,7 +27,7 @@ CONTROL, BULK, ISO = TransferType.CONTROL, TransferType.BULK, TransferType.ISOCH
 
 
 class Event(NamedTuple):
-    """A record with the lengths and the time that the file says."""
+    """A record with the lengths and the time of the file."""
 
     record: UsbmonRecord
     captured: int

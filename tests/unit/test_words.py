@@ -12,7 +12,7 @@ import usbip_capture
 
 PACKAGE = Path(usbip_capture.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-#: What no sentence of ours says, and what it says instead.
+#: What is in no sentence of ours, and what is there instead.
 WRONG = {
     r"(?<![Tt]here )\bis no (?!longer)": "is not a",
     r"(?<![Tt]here )\bare no (?!longer)": "are not",
@@ -47,10 +47,10 @@ def test_sentences_have_the_field_s_words(path: Path) -> None:
     for line, text in strings(path):
         for wrong, better in WRONG.items():
             found = re.search(wrong, text)
-            assert not found or text in KEPT, f"line {line}: {found and found[0]!r}, say {better!r}: {text!r}"
+            assert not found or text in KEPT, f"line {line}: {found and found[0]!r}, use {better!r}: {text!r}"
 
 
-#: What no docstring, comment or page says either.
+#: What is in no docstring, comment or page either.
 UNWELCOME = re.compile(r"\b(giv(e|es|ing)|gave|given|take|takes|taking|taken) back\b|\blet(s|ting)? go of\b")
 PAGES = [*sorted((PACKAGE.parent / "docs").glob("*.md")), PACKAGE.parent / "README.md"]
 

@@ -86,7 +86,7 @@ class Relayed:
         return background.start(server, address, port, choices.relay_allow)
 
     def _state_changed(self, state: Message) -> None:
-        """What the relay says of itself."""
+        """The relay reports its state."""
         if self._capture is not None:
             self._capture.state_changed(state)
         listed = state.get("clients")

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _PERIOD = 1.0
 #: Seconds that a session has to end which was interrupted before it captured anything.
 _GIVE_UP_TIMEOUT = 1.5
-#: Seconds in which the device's log can still say something about the last transfer.
+#: Seconds in which the device's log can still report on the last transfer.
 _LOG_LINGER = 0.2
 
 
@@ -176,7 +176,7 @@ class _Shown(SessionEvents):
         self._view = view
 
     def capturing(self) -> None:
-        if self._settings.choices.reconnect:  # else the capture ends, and says why
+        if self._settings.choices.reconnect:  # else the capture ends, and reports why
             self._stack.enter_context(reported("usbip_capture.probe.session"))
 
     def log_started(self) -> None:

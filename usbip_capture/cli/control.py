@@ -53,7 +53,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_device(parser)
     parser.add_argument("request", nargs="*", metavar="REQUEST", help="in short: 80 06 0100 0 18, see below")
     setup = parser.add_argument_group("the request")
-    setup.add_argument("--direction", choices=("in", "out"), help="of the data stage (default: as bmRequestType says)")
+    setup.add_argument("--direction", choices=("in", "out"), help="of the data stage (default: that of bmRequestType)")
     setup.add_argument("--bm-request-type", type=number8, metavar="NUMBER")
     setup.add_argument("--b-request", type=number8, metavar="NUMBER")
     setup.add_argument("--w-value", type=number16, metavar="NUMBER")
@@ -145,7 +145,7 @@ def check(args: argparse.Namespace) -> bool:
     if args.direction is not None and (args.direction == "in") != inward:
         other = "out" if args.direction == "in" else "in"
         raise LocalProtocolError(
-            f"--direction {args.direction} contradicts bmRequestType {args.bm_request_type:#04x}, whose bit 7 says "
+            f"--direction {args.direction} contradicts bmRequestType {args.bm_request_type:#04x}, whose bit 7 means "
             f"{other}: change one of them"
         )
     if inward and args.data_hex is not None:

@@ -71,7 +71,7 @@ def _columns() -> int:
 def add_command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help: str, about: str, examples: str
 ) -> argparse.ArgumentParser:
-    """A subcommand whose help says what it does and teaches by examples."""
+    """A subcommand whose help describes what it does and teaches by examples."""
     return commands.add_parser(
         name,
         help=help,

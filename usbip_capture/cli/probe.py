@@ -41,7 +41,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = add_command(
         commands,
         "probe",
-        "read a device and say what it is",
+        "read a device and report what it is",
         "Import a device, read its descriptors and strings, and release it.",
         _EXAMPLES,
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from usbip_capture.capture.writer import PcapWriter
     from usbip_capture.relay.service import RelayService
 
-#: Whose log tells of clients.
+#: The logger that reports clients.
 _LOGGER = "usbip_capture.relay"
 #: Lines that wait to be printed, and seconds that the last ones are worth waiting for.
 _MAX_LINES, _LAST_LINES = 1000, 2.0
@@ -42,7 +42,7 @@ _EXAMPLES = """\
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
-    parser = add_command(commands, "relay", "see what any USB/IP client says to a server", _ABOUT, _EXAMPLES)
+    parser = add_command(commands, "relay", "see what any USB/IP client sends to a server", _ABOUT, _EXAMPLES)
     add_server(parser)
     parser.add_argument(
         "--listen",

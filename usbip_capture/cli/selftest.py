@@ -25,7 +25,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """The subcommand's options."""
     parser = commands.add_parser(
         "selftest",
-        help="try a server and a device, and say what they do right and wrong",
+        help="try a server and a device, and report what they do right and wrong",
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
     )

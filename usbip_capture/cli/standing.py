@@ -55,7 +55,7 @@ class StandingLines:
         sys.stderr.flush()
         with self._lock:
             gone = not self._write(CLEAR_LINE)
-        if gone:  # closed meanwhile: what is still to be said would fail
+        if gone:  # closed meanwhile: further output would fail
             os.close(self._terminal)
             self._terminal = os.open(os.devnull, os.O_WRONLY)
         os.dup2(self._terminal, _STDERR)  # and so the pipe is closed, unless a child process has it

@@ -1,6 +1,6 @@
-"""What a terminal gets that a file or a program does not: colours, and a line that says what is waited for.
+"""What a terminal gets that a file or a program does not: colours, and a line that shows what is waited for.
 
-Text leaves for a person by `tell` and `say`, which clean it: a server or a device decides what is in it.
+Text leaves for a person by `report` and `print_lines`, which clean it: a server or a device decides what is in it.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if args.pcap:
         check_file(args.pcap)
     server = chosen_server(args)
-    # What is wrong is better said now than in a program's traceback.
+    # What is wrong is better reported now than in a program's traceback.
     selection = [resolved(server, selector) for selector in chosen_devices(args)]
     _look_for(server, selection or [Selector()])
     # Into a capture only the program's own process can write the log.

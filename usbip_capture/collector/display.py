@@ -9,7 +9,7 @@ from usbip_capture.system.shown import one_line
 
 
 def line(message: Message, *, with_source: bool = False) -> str:
-    """Time of arrival, severity, who says it and what; further lines of a message are indented.
+    """Time of arrival, severity, source and text; further lines of a message are indented.
 
     with_source: also from which address it came.
     """

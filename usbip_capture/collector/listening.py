@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 #: Connections at a time; a further one takes the place of the one that was silent longest.
 MAX_CONNECTIONS = 200
-#: Senders of datagrams that are told apart.
+#: Senders of datagrams that are distinguished.
 _MAX_SENDERS = 1024
 #: Connections that the system keeps until they are accepted: as many may come between two rounds.
 _BACKLOG = 1024
@@ -231,7 +231,7 @@ class ListeningCollector:
         for _ in range(_DATAGRAMS):
             try:
                 data, address = sock.recvfrom(_MAX_DATAGRAM)
-            except OSError:  # none is left, or Windows tells of one of ours that did not arrive
+            except OSError:  # none is left, or Windows reports one of ours that did not arrive
                 return
             sender = self._sender(sock, endpoint(address))
             if sender is None:

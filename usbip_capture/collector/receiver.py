@@ -32,7 +32,7 @@ class SyslogReceiver:
     certificate: PEM file with the certificate and its key, for addresses of TLS.
     min_severity: leave out what is less severe, such as `warning`.
     align_clock: in the capture, a message has the time at which the device made it, as far as the smallest delay seen
-    tells, and a comment says so; else the time of its arrival.
+    shows it, and a comment notes that; else the time of its arrival.
     timeout: seconds for each attempt to connect.
     ends_with_capture: the iteration ends when the capture that this has opened does, as nobody reads it any more or it
     cannot be written; else messages go on coming.
@@ -166,4 +166,4 @@ def _no_password() -> str:
 
 
 def _no_comment(text: str) -> None:
-    """There is no capture that could say it."""
+    """There is no capture to comment on."""

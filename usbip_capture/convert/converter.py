@@ -36,7 +36,7 @@ class Converter:
 
     ports: of the servers, None to find sessions by their content.
     on_portion: called after each portion that was read, for progress.
-    After `run`: packets, sessions and urbs (submitted ones) that were seen; `remarks` says what was not as it should
+    After `run`: packets, sessions and urbs (submitted ones) that were seen; `remarks` has what was not as it should
     be, `error` why the recording ended early.
     """
 
@@ -224,7 +224,7 @@ class Converter:
                 self._over(session, interface)
 
     def _over(self, session: Session, interface: UsbInterface) -> None:
-        """What was wrong in a session is told with its device."""
+        """What was wrong in a session is reported with its device."""
         interface.faults += session.observer.counts
         interface.retransmitted += session.client.retransmitted + session.peer.retransmitted
 

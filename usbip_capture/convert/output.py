@@ -93,7 +93,7 @@ class Output(ABC):
         return
 
     def finish(self, remarks: Sequence[str]) -> None:
-        """Complete the output; `remarks` is what there is to say of all of it."""
+        """Complete the output; `remarks` are comments on all of it."""
         self.flush()
 
     def flush(self) -> None:
@@ -117,7 +117,7 @@ class Output(ABC):
 
 
 class ClassicOutput(Output):
-    """Classic pcap. All devices are in one file; bus and device number tell them apart."""
+    """Classic pcap. All devices are in one file; bus and device number distinguish them."""
 
     def __init__(self, sink: Sink) -> None:
         super().__init__(sink)

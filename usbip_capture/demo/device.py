@@ -1,12 +1,12 @@
 """The built-in demo: a composite device that Wireshark decodes as CDC-ACM and HID, on a server of its own.
 
-Interfaces 0 and 1: a serial port; the device says its uptime each second and echoes what it gets.
+Interfaces 0 and 1: a serial port; the device prints its uptime each second and echoes what it gets.
 Interface 2: a keyboard that types `usbip` over and over.
 Interface 3: vendor specific. Alternate setting 0: bulk OUT 0x04 comes back at bulk IN 0x84. Alternate setting 1:
 isochronous OUT 0x05 comes back at isochronous IN 0x85. Vendor request 0x10 stores data (OUT) and gives it back (IN);
 any other one stalls.
 
-It also has a log, which tells of the same events (see `demo_log`).
+It also has a log, which reports the same events (see `demo_log`).
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class DemoServer(Server):
         self.log.close()
 
     def _start_pulse(self) -> None:
-        """A sign of life each second, for a log has something to say when nobody uses the device, too."""
+        """A sign of life each second, so that the log has lines when nobody uses the device, too."""
         if self._pulse is None:
             self._pulse = Timetable("usb-demo-log")
             self._pulse.every(_UPTIME_PERIOD, lambda: self.log.write("D", "main", "alive"))

@@ -47,7 +47,7 @@ def import_device(transport: Transport, busid: str, timeout: float) -> RemoteDev
 
 
 class RemoteDevice(Device):
-    """An imported device. `lost` tells why its connection ended, None while it lives."""
+    """An imported device. `lost` is why its connection ended, None while it lives."""
 
     def __init__(self, transport: Transport, info: DeviceInfo) -> None:
         self.info = info

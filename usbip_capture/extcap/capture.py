@@ -54,7 +54,7 @@ class CaptureProcess:
         )
 
     def run(self) -> str:
-        """Capture until stopped; the sentence that says what went wrong, empty if nothing did."""
+        """Capture until stopped; the sentence on what went wrong, empty if nothing did."""
         warnings.simplefilter("ignore")
         for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK"):
             number = getattr(signal, name, None)

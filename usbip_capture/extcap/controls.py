@@ -28,7 +28,7 @@ MAX_PAYLOAD = 2000
 
 
 class Message:
-    """What Wireshark said: a command for a control. quit: the capture is to end, and nothing else counts."""
+    """What Wireshark sent: a command for a control. quit: the capture is to end, and nothing else counts."""
 
     __slots__ = ("command", "control", "payload", "quit")
 

@@ -141,7 +141,7 @@ def _with_chosen(option: Option, devices: list[KnownDevice], chosen: list[str]) 
 
 
 def _display(device: KnownDevice) -> str:
-    """What tells a device from others: those of one kind differ in their serial numbers."""
+    """What distinguishes a device from others: those of one kind differ in their serial numbers."""
     parts = device.busid, device.vid_pid, _short(device.name or device.kind), _short(device.serial)
     return "   ".join(part for part in parts if part)
 

@@ -78,7 +78,7 @@ class ControlPipe:
             try:
                 if os.read(self.fd, 1):
                     return
-            except OSError:  # EAGAIN: a writer is there and has said nothing
+            except OSError:  # EAGAIN: a writer is there and has sent nothing
                 return
             time.sleep(0.02)
 

@@ -16,7 +16,7 @@ usbip-extcap {__version__}: Wireshark's USB/IP interface
 
   usbip-extcap --install      put it where this machine's Wireshark looks for it
   usbip-extcap --uninstall    take it away again
-  usbip-extcap --doctor       look for everything that may be wrong, and say how to fix it
+  usbip-extcap --doctor       look for everything that may be wrong, and show how to fix it
   usbip-extcap --profile      install the Wireshark profile USB-IP; --profile remove takes it away
   usbip-extcap --wireshark HOST [DEVICE]    start Wireshark, capturing at once
   usbip-extcap --help         every option, and how to capture without Wireshark

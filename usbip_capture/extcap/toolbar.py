@@ -39,7 +39,7 @@ _READ_SIZE = 4096
 
 
 class Counts(Protocol):
-    """What is told of a capture in the status line."""
+    """What the status line shows of a capture."""
 
     @property
     def urbs(self) -> int:
@@ -66,7 +66,7 @@ class Capture(Protocol):
         """The capture, None before it has begun."""
 
     def comment(self, text: str) -> None:
-        """Say something at this moment of the capture."""
+        """Comment on this moment of the capture."""
 
     def listen_to(self, chosen: frozenset[int] | None) -> None:
         """Read these endpoints from now on."""
@@ -190,7 +190,7 @@ class Toolbar:
         try:
             out = os.open(self._out_path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
         except OSError as error:
-            if error.errno != errno.ENXIO:  # that one says: nobody reads it yet
+            if error.errno != errno.ENXIO:  # that one means: nobody reads it yet
                 self._out_path = None
             return
         self._out = out

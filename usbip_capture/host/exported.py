@@ -48,7 +48,7 @@ class Exported:
         return OpenDevice(handle, self)
 
     def descriptor(self) -> DeviceDescriptor:
-        """The device descriptor; of a device that is in use elsewhere, what the server's list says of it."""
+        """The device descriptor; of a device that is in use elsewhere, what the server's list has of it."""
         if self.known_descriptor is None:
             try:
                 self.known_descriptor = self.handle().device_descriptor()

@@ -191,7 +191,7 @@ class ServerSource:
 
 
 def _identity(info: DeviceInfo) -> tuple[object, ...]:
-    """What a list says of a device, without what its use changes."""
+    """What a list has of a device, without what its use changes."""
     return (
         info.busid,
         info.busnum,

@@ -78,7 +78,7 @@ def run(host: str = "", port: int = DEFAULT_PORT) -> int:
 
 
 def findings(host: str = "", port: int = DEFAULT_PORT) -> Iterator[Finding]:
-    """Every finding, from the inside out: Python, Wireshark, the launcher, what Wireshark says of it, servers."""
+    """Every finding, from the inside out: Python, Wireshark, the launcher, what Wireshark reports of it, servers."""
     yield from _guarded(_ourselves)
     found: list[Installation] = []
 
@@ -204,8 +204,8 @@ def _listed(wireshark: Installation) -> Iterator[Finding]:
         yield Finding(FAILURE, f"'{tshark} -D' {answer.problem}", remedy)
     else:
         line = first_line(answer.error)
-        text = f"{tshark} does not list {INTERFACE}" + (f", but says: {line}" if line else "")
-        yield Finding(FAILURE, text, f"see what '{tshark} -D --log-domains=Extcap --log-level=debug' says")
+        text = f"{tshark} does not list {INTERFACE}" + (f", but reports: {line}" if line else "")
+        yield Finding(FAILURE, text, f"see what '{tshark} -D --log-domains=Extcap --log-level=debug' reports")
 
 
 def _servers(named: str = "", named_port: int = DEFAULT_PORT) -> Iterator[Finding]:
@@ -218,7 +218,7 @@ def _servers(named: str = "", named_port: int = DEFAULT_PORT) -> Iterator[Findin
     found: dict[ServerAddress, Finding] = {}
     threads = []
     particular = None
-    with contextlib.suppress(UsbipError):  # what is wrong with it is said where it is asked
+    with contextlib.suppress(UsbipError):  # what is wrong with it is reported where it is asked
         particular = ServerAddress.parse(named, named_port, _SERVER_LIMIT) if named else None
     for known in known_servers():
         server = ServerAddress(known.host, known.port, _SERVER_LIMIT)

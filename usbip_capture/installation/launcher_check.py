@@ -25,7 +25,7 @@ QUERIES = (
 SLOW = 0.25
 _TIMES = 3
 _OLDEST_PYTHON = (3, 10)
-# Says two things one after the other: that Python lives, and that the library loads.
+# Prints two things one after the other: that Python lives, and that the library loads.
 _PROBE = """\
 import sys
 print(*sys.version_info[:3], flush=True)
@@ -173,4 +173,4 @@ def _speed(name: str, seconds: float) -> Finding:
 
 def _by_hand(path: Path, arguments: tuple[str, ...]) -> str:
     shown = f"'{path}'" if " " in str(path) else path
-    return f"see what it says: {shown} {' '.join(arguments)}; then {install_remedy()}"
+    return f"see what it prints: {shown} {' '.join(arguments)}; then {install_remedy()}"

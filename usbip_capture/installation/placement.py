@@ -36,7 +36,7 @@ _QUERY_TIMEOUT = 60
 
 
 def install() -> int:
-    """Place the launcher; tells what was done. Returns the exit code."""
+    """Place the launcher and report what was done. Returns the exit code."""
     folders = find_folders()
     for folder, wireshark in folders.items():
         try:

@@ -20,10 +20,10 @@ SANDBOXES = {
 
 @dataclass(slots=True, frozen=True)
 class Installation:
-    """One Wireshark: the programs of a folder, and what they tell of themselves.
+    """One Wireshark: the programs of a folder, and what they report of themselves.
 
     programs: paths by name (tshark, wireshark, dumpcap).
-    version: such as 4.0.17; empty when unknown, then `problem` says why.
+    version: such as 4.0.17; empty when unknown, then `problem` has the reason.
     personal, shared: extcap folders; `shared` is None when unknown.
     configuration: the user's configuration folder.
     """

@@ -185,7 +185,7 @@ class JoinedCapture:
         _start(self._thread, self._sock)
 
     def comment(self, text: str) -> None:
-        """Say something at this moment of the capture."""
+        """Comment on this moment of the capture."""
         self._send({"comment": text})
 
     def state_changed(self, state: Message) -> None:
@@ -240,7 +240,7 @@ class JoinedCapture:
     def _send(self, message: Message) -> None:
         try:
             messages.send(self._sock, message)
-        except OSError:  # it has ended: then nothing is to be said
+        except OSError:  # it has ended: then nothing is to be sent
             pass
 
     def _shut_down(self) -> None:

@@ -20,9 +20,9 @@ from usbip_capture.net.listening import Peer, receive_by
 
 log = logging.getLogger(__name__)
 
-#: Seconds in which the one who joins must have said what it wants.
+#: Seconds in which the one who joins must have sent what it wants.
 _GREETING_TIMEOUT = 5.0
-#: Seconds between two looks whether anything has changed; the state is told anew after so many of them.
+#: Seconds between two looks whether anything has changed; the state is sent anew after so many of them.
 _LOOK, _LOOKS = 0.2, 5
 _LEAVE_TIMEOUT = 10.0
 _RECEIVE_SIZE = 4096
@@ -41,7 +41,7 @@ class Source(ABC):
 
     @abstractmethod
     def state(self) -> Message:
-        """What there is to tell of it now, in JSON's types."""
+        """Its state, in JSON's types."""
 
     @abstractmethod
     def drop(self, number: int) -> None:
@@ -210,7 +210,7 @@ class Subscribers:
 
 
 def _receive(sock: socket.socket, lines: Lines) -> list[Message] | None:
-    """What was said within _LOOK; None when the other end is gone."""
+    """What was received within _LOOK; None when the other end is gone."""
     if lines.early:
         found, lines.early = lines.early, []
         return found

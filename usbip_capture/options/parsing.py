@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from usbip_capture.errors import LocalProtocolError
 
-#: Beginnings of what a type says of a value, which then go on after the option's name.
+#: How the sentences of types begin that go on after the option's name.
 _PREDICATES = ("must ", "needs ")
 #: What a switch takes as its value; any other word after it may be HOST.
 _SWITCHED = ("on", "off")

@@ -63,7 +63,7 @@ OPTIONS = (
         "",
         "Several devices",
         "Several devices, instead of the one above, each on an interface of its own: a comma-separated list as of "
-        "--device, or all; empty: what --device says",
+        "--device, or all; empty: those of --device",
         group=SERVER,
         validation=rf"^\s*{_DEVICE}(\s*,\s*{_DEVICE})*\s*$",
         expects="busids such as 1-1.2, VID:PID such as 303a:4004 or serial=NUMBER, separated by commas, or all",

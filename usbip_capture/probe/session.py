@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 RETRY_INTERVAL = 0.5
 #: Seconds that the device has to finish URBs when the capture stops.
 RELEASE_TIMEOUT = 0.2
-#: Seconds in which a server that says "no such device" may close the connection, with a better reason.
+#: Seconds in which a server that reports "no such device" may close the connection, with a better reason.
 _GONE_GRACE = 0.3
 
 

@@ -1,6 +1,6 @@
 """A relay in a process of its own, which outlives the capture that has started it.
 
-The child says on its standard output that it listens, or one sentence why it cannot; then it closes what it inherited.
+The child reports on its standard output that it listens, or one sentence why not; then it closes what it inherited.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ _KINDS = {USB_LINUX: "usbmon", USB_LINUX_MMAPPED: "usbmon", USBPCAP: "USBPcap"}
 
 
 def text_report(statistics: Statistics) -> list[str]:
-    """All there is to say but the plot, as lines without control characters."""
+    """The whole report but the plot, as lines without control characters."""
     lines = []
     for totals in statistics.interfaces.values():
         lines += _interface(statistics, totals)

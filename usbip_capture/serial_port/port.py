@@ -220,9 +220,9 @@ class SerialPort(PortUser):
             controls.run(device, driver, driver.set_break(on))
 
     def modem_lines(self) -> ModemLines:
-        """CTS, DSR, RI and CD as the device has last told. Raises UsbipError when it is gone.
+        """CTS, DSR, RI and CD as the device last reported. Raises UsbipError when it is gone.
 
-        It is asked when it does not tell by itself, and after DTR or RTS were driven: they may be wired to the others.
+        It is asked when it does not notify, and after DTR or RTS were driven: they may be wired to the others.
         """
         if self._error is not None:
             raise self._error

@@ -90,7 +90,7 @@ class Session:
         return endpoint.transfer_type if endpoint is not None else None
 
     def _learn(self) -> None:
-        """The device's configurations: the wire does not say which endpoints are isochronous."""
+        """The device's configurations: the wire does not show which endpoints are isochronous."""
         try:
             device = DeviceDescriptor.parse(self._descriptor(DT_DEVICE, 0, 18))
             for index in range(device.bNumConfigurations):

@@ -36,7 +36,7 @@ _NO_PORT = -1
 
 
 class ConfiguredServer:
-    """One entry. name: empty if it has none. host: empty if `problem` says why it cannot be used. port: 0 if not given.
+    """One entry. name: empty if it has none. host: empty if there is a `problem`. port: 0 if not given.
 
     source: ENVIRONMENT or CONFIGURATION. entry: as it is written, empty if it is the whole file.
     """

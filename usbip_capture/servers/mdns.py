@@ -96,7 +96,7 @@ def _browse(
     def ask(zc: Zeroconf, name: str, info: ServiceInfo) -> None:
         try:
             info.request(zc, _DETAILS_TIMEOUT)
-        except Exception:  # noqa: BLE001  it was closed meanwhile, which zeroconf says in several ways
+        except Exception:  # noqa: BLE001  it was closed meanwhile, which zeroconf reports in several ways
             return
         finally:
             room.release()

@@ -43,14 +43,14 @@ _RFC3164 = re.compile(rf"(?:({_STAMP}) (?:({_HOST}) (?=\S))?)?(?:{_TAG})?")
 
 
 class Message:
-    """A message as it came, and what it says.
+    """A message as it came, and its parts.
 
     raw: its bytes, without framing. format: `rfc5424`, `rfc3164`, or `line` for text that has no priority.
     facility, severity: numbers. timestamp: the sender's, as text. hostname, app_name, procid, msgid: empty if not
     given.
-    text: what it says, without BOM and without colours.
+    text: its text, without BOM and without colours.
     source: the sender's address. arrival_ns: when it came, in nanoseconds since 1970.
-    device_ns: the sender's own time in nanoseconds, since 1970 or since its start; None if it does not tell, as the
+    device_ns: the sender's own time in nanoseconds, since 1970 or since its start; None if it has none, as the
     stamps of RFC 3164, which have no zone.
     flaw: what was wrong with it on the wire, empty if nothing was.
     """
@@ -91,7 +91,7 @@ class Message:
 
     @property
     def tagged_text(self) -> str:
-        """The text, after who says it; ESP-IDF's lines name their tag themselves."""
+        """The text after its tag; ESP-IDF's lines name their tag themselves."""
         named = not self.app_name or self.format == LINE or espidf.recognize(self.text)
         return self.text if named else f"{self.app_name}: {self.text}"
 

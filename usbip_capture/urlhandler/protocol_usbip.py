@@ -42,7 +42,7 @@ class Serial(SerialBase):
     # -- opening
 
     def from_url(self, url: str) -> PortUrl:
-        """What the URL says. Raises SerialException."""
+        """The parts of the URL. Raises SerialException."""
         with _sentences():
             from usbip_capture.serial_port.url import PortUrl
 
@@ -210,7 +210,7 @@ class Serial(SerialBase):
             with _sentences():
                 session.apply(settings)
         except SerialException as error:
-            if isinstance(error.__cause__, ValueError):  # pyserial's way to say what a chip cannot do
+            if isinstance(error.__cause__, ValueError):  # pyserial's way to report what a chip cannot do
                 raise error.__cause__ from error
             raise
 

@@ -117,7 +117,7 @@ class FakeDevice:
                 finally:
                     self._end_stream()
 
-    # What QEMU tells and asks
+    # What QEMU reports and asks
 
     def _hello(self, ident: int, content: bytes) -> None:
         self._describe()

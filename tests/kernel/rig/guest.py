@@ -111,7 +111,7 @@ class Guest(Machine):
         self._poll(f'[ "$(cat {status} 2>/dev/null)" = 1 ]')  # SDEV_ST_AVAILABLE
 
     def attach(self, port: int, busid: str, host: str = HOST_ADDRESS, timeout: float = 30.0) -> str:
-        """Import a device from a server, on this machine's loopback unless told otherwise; return its busid here."""
+        """Import a device from a server, on this machine's loopback unless given another; return its busid here."""
         self.run("modprobe vhci-hcd", timeout=timeout)
         before = self._attached().keys()
         self.run(f"usbip --tcp-port {port} attach -r {host} -b {busid}", timeout=timeout)

@@ -83,7 +83,7 @@ def test_every_packet_is_in_one_of_the_files(tmp_path: Path, suffix: str) -> Non
 
 
 def interfaces(path: str) -> dict[str, tuple[int | None, int | None]]:
-    """Received and dropped, as a file tells of each of its interfaces."""
+    """Received and dropped, as a file has for each of its interfaces."""
     with open_capture(path) as found:
         packets = list(found.packets)
         assert len(packets) == sum((i.received or 0) - (i.dropped or 0) for i in found.interfaces)

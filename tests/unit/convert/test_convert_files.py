@@ -1,4 +1,4 @@
-"""What can be converted from and into: file formats, compression, pipes, damage; and what the command says."""
+"""What can be converted from and into: file formats, compression, pipes, damage; and what the command reports."""
 
 from __future__ import annotations
 

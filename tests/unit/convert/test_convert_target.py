@@ -1,4 +1,4 @@
-"""A conversion that fails leaves what was there; what it says of files that it cannot read."""
+"""A conversion that fails leaves what was there; what it reports of files that it cannot read."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_too_little_memory_is_one_sentence(
     assert usb.read_bytes() == PRECIOUS
 
 
-# -- what is said of a file
+# -- what is reported of a file
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ TRUE = [
 ]  # fmt: skip
 FALSE = ["control", "out", "ep == 0x82", "bulk and out", "device == 1-1", "device == 303a:4005", "class == hid",
          "not in", "ep in (1, 2)", "descriptors", "requested < 512"]  # fmt: skip
-#: For the status and length of the completion: what is said before it is there, and with -32 and 5.
+#: For the status and length of the completion: what is decided before it is there, and with -32 and 5.
 LATE = [
     ("status == 0", None, False), ("status != 0", None, True), ("status == stall", None, True),
     ("status == EPIPE", None, True), ("status == -EPIPE", None, True), ("status == -32", None, True),

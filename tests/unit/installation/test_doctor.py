@@ -1,4 +1,4 @@
-"""`usbip-extcap --doctor` on machines that are broken in every way users told of: a finding and its remedy each."""
+"""`usbip-extcap --doctor` on machines that are broken in every way users reported: a finding and its remedy each."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_a_tshark_that_hangs(
     machine.wireshark("4.0", scripts={asked: HANGS})
     place(machine.old_folder)
     code, text = diagnosis(capsys)
-    # Without its folders, the rules for its version tell where the launcher belongs.
+    # Without its folders, the rules for its version decide where the launcher belongs.
     assert code == (0 if asked == "folders" else 1), text
     if code:
         assert "does not end within 1 s" in text

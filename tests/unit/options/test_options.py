@@ -1,4 +1,4 @@
-"""Options: said once, checked on our side, and the README says the same."""
+"""Options: declared once, checked on our side, and the README has the same."""
 
 from __future__ import annotations
 

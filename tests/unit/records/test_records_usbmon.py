@@ -37,7 +37,7 @@ def pack(
     busnum: int = 1,
     devnum: int = 2,
 ) -> list[Buffer]:
-    """The buffers of one block; they hold what the packer says."""
+    """The buffers of one block; they hold what the packer reports."""
     out: list[Buffer] = []
     packer = UsbmonPacker(3, snaplen, busnum, devnum)
     if completion is None:

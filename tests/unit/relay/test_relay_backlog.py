@@ -71,7 +71,7 @@ def test_a_slice_ends_soon_whatever_messages_cost(clock: Clock) -> None:
         begin = clock.now_ns
         last = waiting.observe()
         longest = max(longest, clock.now_ns - begin)
-    assert longest < 20_000_000  # the first piece tells how dear they are
+    assert longest < 20_000_000  # the first piece shows how dear they are
     assert dear.got == data
     assert dear.over
     assert last == 2

@@ -1,4 +1,4 @@
-"""Captures of every form: the same packets say the same, and what cannot be read is said in a sentence."""
+"""Captures of every form: the same packets give the same, and what cannot be read is reported in a sentence."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from usbip_capture.report.measure import Measured, measure
 from usbip_capture.report.text import text_report
 
 GOLDEN = Path(__file__).parent / "golden"
-CASES = sorted(GOLDEN.glob("**/capture.pcap*"))  # those of others are not told as tshark tells them
+CASES = sorted(GOLDEN.glob("**/capture.pcap*"))  # those of others are not described as by tshark
 RAW = (GOLDEN / "serial" / "capture.pcap").read_bytes()
 PACKETS = read_classic(RAW)
 TSRESOL_NS = option("<", 9, b"\x09")

@@ -160,7 +160,7 @@ def test_times_are_from_submit_to_completion(tmp_path: Path) -> None:
 
 
 def test_endpoints_of_one_number_have_each_their_own_urbs_in_flight(tmp_path: Path) -> None:
-    """What waits at an IN endpoint says nothing of how many URBs an OUT endpoint of the same number has had."""
+    """What waits at an IN endpoint does not depend on how many URBs an OUT endpoint of the same number has had."""
     events = [event("S", n, n) for n in range(8)]
     events += [event(kind, 100, 10 + at, ep=0x01) for at, kind in enumerate("SC")]
     path = tmp_path / "both.pcap"

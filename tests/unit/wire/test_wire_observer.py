@@ -54,7 +54,7 @@ WRITE = Urb(TransferType.BULK, BULK_OUT, 100, b"w" * 100)
 
 
 def watch(turns: Iterable[Turn], observer: Observer | None = None) -> list[Event]:
-    """Each saying at a time, with its number as time stamp."""
+    """Each turn at a time, with its number as time stamp."""
     observer = observer or Observer()
     events: list[Event] = []
     for number, (side, data) in enumerate(turns):

@@ -1,4 +1,4 @@
-"""Where a session is joined in its middle, or found again: with peers that leave garbage in what says nothing there."""
+"""Where a session is joined in its middle, or found again: with peers that leave garbage in unused fields."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_client_that_leaves_the_number_of_packets_to_chance(name: str, events:
 
 
 def spoil_command(data: bytes, random: Random, *, devid: bool) -> bytes:
-    """A CMD_SUBMIT, not isochronous, with anything in the fields that say nothing of it."""
+    """A CMD_SUBMIT, not isochronous, with anything in the fields that mean nothing for it."""
     fields = list(structs.CMD_SUBMIT.unpack_from(data))
     if fields[0] == structs.USBIP_CMD_SUBMIT and fields[4] not in (4, 5):
         fields[5] = random.getrandbits(32)  # flags

@@ -33,21 +33,21 @@ class SimulatedAdapter(SimulatedDevice):
         for line, peer in zip(self.lines, peers, strict=True):
             peer.connected(line)
 
-    # -- what a chip says for itself
+    # -- what each chip implements
 
     @abstractmethod
     def send(self, line: Line, data: bytes) -> None:
         """Give the host data from the wire, as this chip packs it. Called by way of `Line.send`."""
 
     def modem_changed(self, line: Line) -> None:
-        """The far end has changed the modem lines: tell the host, if this chip does, and let flow control know."""
+        """The far end has changed the modem lines: notify the host, if this chip does, and let flow control know."""
         self._hold(line)
 
     @abstractmethod
     def report(self, line: Line, errors: LineErrors) -> None:
-        """Tell the host of errors."""
+        """Report errors to the host."""
 
-    # -- what the host does, said by the chips
+    # -- what the host does, reported by the chips
 
     def host_sets(self, line: Line, **changes: object) -> bool:
         """Take new line settings, by the names of LineSettings. False: the chip has no such thing."""
