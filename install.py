@@ -4,8 +4,8 @@
 python3 install.py              install, and put the plug-in where Wireshark looks
 python3 install.py --demo       the same, then capture the built-in simulated device
 python3 install.py --doctor     look for everything that may be wrong, and show how to fix it
-python3 install.py --profile    install the Wireshark profile USB-IP; --profile remove takes it away
-python3 install.py --uninstall  take everything back
+python3 install.py --profile    install the Wireshark profile USB-IP; --profile remove removes it
+python3 install.py --uninstall  remove everything
 python3 install.py --test       make a test environment and run the whole suite; arguments after -- go to pytest
                                 (--test --long: also the proofs that take long)
 """
@@ -76,7 +76,7 @@ def main() -> int:
     choice.add_argument(
         "--profile", nargs="?", const="install", choices=("install", "remove"), help="the Wireshark profile USB-IP"
     )
-    choice.add_argument("--uninstall", action="store_true", help="take everything back")
+    choice.add_argument("--uninstall", action="store_true", help="remove everything")
     parser.add_argument("--long", action="store_true", help="with --test: also the proofs that take long")
     args = parser.parse_args(arguments)
     if args.long and not args.test:

@@ -114,7 +114,7 @@ def cases(urbs: int) -> Iterator[tuple[str, int, int, int, float]]:
 
 
 def in_memory() -> str | None:
-    """A folder that is no disk, if it has room."""
+    """A folder that is not on a disk, if it has room."""
     folder = "/dev/shm"
     return folder if os.path.isdir(folder) and shutil.disk_usage(folder).free > 1 << 30 else None
 

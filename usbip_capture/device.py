@@ -123,7 +123,7 @@ class Device(ABC):
     @property
     @abstractmethod
     def alive(self) -> bool:
-        """False once the device was closed or has gone away."""
+        """False once the device was closed or is gone."""
 
     @property
     def loss(self) -> str:
@@ -146,7 +146,7 @@ class Device(ABC):
 
     @abstractmethod
     def watch(self, on_lost: Callable[[str], None]) -> None:
-        """Call `on_lost` with the reason, from any thread, once the device goes away by itself. Some never do."""
+        """Call `on_lost` with the reason, from any thread, once the device is gone by itself. Some never do."""
 
     @abstractmethod
     def close(self) -> None:

@@ -212,13 +212,13 @@ def test_a_device_that_is_plugged_in_elsewhere_is_found_by_its_serial_number() -
         assert port.read(4) == b"here"
 
 
-def test_a_port_that_is_closed_while_its_device_is_away_leaves_the_other_one() -> None:
+def test_a_port_that_is_closed_while_its_device_is_disconnected_leaves_the_other_one() -> None:
     with serial_server(ftdi([Loopback(), Loopback()], "FT2232H")) as server:
         one, two = (open_port(server, f"reconnect=10&interface={number}") for number in (0, 1))
         before = server.device
         server.server.remove("1-1")
         before.unplug()
-        wait_until("it is away", lambda: not one.cts and not two.cts)
+        wait_until("it is disconnected", lambda: not one.cts and not two.cts)
         one.close()
         server.server.add(server.adapters[0].info, server.adapters[0].open)
         two.write(b"still there")

@@ -78,7 +78,7 @@ _backends: list[UsbipBackend] = []
 
 
 @pytest.fixture(autouse=True)
-def _devices_are_given_back() -> Iterator[None]:
+def _devices_are_released() -> Iterator[None]:
     yield
     while _backends:
         _backends.pop().close()

@@ -80,7 +80,7 @@ def test_through_a_server(kind: str, stack: ExitStack) -> None:
         return SocketTransport(ours, "the test's server")
 
     for _ in range(2):  # each import finds it as new
-        wait_until("it is given back", lambda: list_devices(connect(), 10))
+        wait_until("it is released", lambda: list_devices(connect(), 10))
         device = import_device(connect(), adapter.info.busid, 10)
         host = SerialHost(device)
         host.write(b"again and again" * 100)

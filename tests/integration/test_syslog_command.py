@@ -134,7 +134,7 @@ def test_a_capture_that_cannot_be_written_any_more_is_reported_at_once(device: D
     assert "the disk is full" in err
 
 
-def test_who_reads_the_output_goes_away(device: Device) -> None:
+def test_the_reader_of_the_output_ends(device: Device) -> None:
     with command("syslog", f"127.0.0.1:{device.port}") as process, device.accept() as sock:
         assert process.stdout is not None
         process.stdout.close()

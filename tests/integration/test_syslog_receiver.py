@@ -61,7 +61,7 @@ def test_the_iterator_ends_with_the_receiver(device: Device) -> None:
     receiver.stop()
 
 
-def test_a_device_that_is_not_there_yet_and_goes_away(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+def test_a_device_that_is_not_there_yet_and_is_lost(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     absent = Device()
     port = absent.port
     absent.close()

@@ -49,7 +49,7 @@ def test_no_colours_where_they_are_not_wanted(tmp_path: Path) -> None:
     assert "\x1b[1m" not in output
 
 
-def test_progress_is_taken_away(tmp_path: Path) -> None:
+def test_progress_is_erased(tmp_path: Path) -> None:
     output = on_a_terminal("usbip-capture read demo --ep 0x83", tmp_path)
     assert "reading endpoint 0x83 ... (Ctrl-C ends)\r\x1b[K00000000  00 00" in output
     output = on_a_terminal("usbip-capture discover --timeout 0.1", tmp_path)

@@ -204,7 +204,7 @@ def test_device_behind_a_hub(guest: Guest, plug: Plug, start: Callable[..., Capt
     assert_free(guest, busid)
 
 
-def test_device_that_is_away_for_a_while(guest: Guest, plug: Plug, start: Callable[..., Capture]) -> None:
+def test_device_that_is_disconnected_for_a_while(guest: Guest, plug: Plug, start: Callable[..., Capture]) -> None:
     busid = plug("kbd")
     capture = start(busid)
     capture.wait_listening()

@@ -157,7 +157,7 @@ def test_senders_are_distinguished_by_address(tmp_path: Path) -> None:
     assert fields(target, "syslog", "ip.src") == [["127.0.0.2"], ["127.0.0.3"]]
 
 
-def test_the_log_goes_away_and_usb_goes_on(
+def test_the_log_is_lost_and_usb_goes_on(
     environment: dict[str, str], ports: tuple[int, int], device: Device, tmp_path: Path
 ) -> None:
     target = tmp_path / "out.pcapng"

@@ -32,7 +32,7 @@ _ABORT_CHECK = 0.02
 _JOIN_BELOW = 4096
 #: A pipe that poll calls writable takes this many bytes at once. Ref: POSIX, PIPE_BUF; Linux's number.
 _PIPE_BUF = getattr(select, "PIPE_BUF", 512)
-#: As large as Linux lets everybody have: the reader may be away a little longer. The default is 64 KiB.
+#: As large as Linux lets everybody have: the reader may pause a little longer. The default is 64 KiB.
 _PIPE_SIZE = 1 << 20
 _NAMED_PIPE = "\\\\.\\pipe\\"
 
@@ -53,7 +53,7 @@ _ADVICE = {
     errno.ENOENT: "there is no such folder: create it or choose another place",
     errno.ENOTDIR: "there is no such folder: create it or choose another place",
     errno.EISDIR: "it is a folder: add a file name",
-    errno.EAGAIN: "it is full and in non-blocking mode: hand over a blocking one",
+    errno.EAGAIN: "it is full and in non-blocking mode: open a blocking one",
     errno.EFBIG: "the file has become too large: choose another place or capture less",
 }
 
@@ -87,7 +87,7 @@ class Sink(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what the sink has opened. Raises CaptureError if the end could not be written."""
+        """Close what the sink has opened. Raises CaptureError if the end could not be written."""
 
     def forget(self) -> None:  # noqa: B027  not every sink has opened something
         """In a forked child: close what was inherited; the output, and whoever reads it, sees nothing of that."""

@@ -207,6 +207,6 @@ class _Progress:
         print(f"\r{percent:3d} %, {self.converter.urbs} URBs ", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Erase the line."""
         if self._written:
             print(CLEAR_LINE, end="", file=sys.stderr, flush=True)

@@ -88,7 +88,7 @@ class StandingLines:
             self._write(self._erased(), text, self._drawing())
 
     def _erased(self) -> str:
-        """What takes the lines away. Ones that a narrower terminal may have wrapped stay: nothing else is erased."""
+        """What erases the lines. Ones that a narrower terminal may have wrapped stay: nothing else is erased."""
         drawn, self._drawn = self._drawn, 0
         if not drawn or self._drawn_columns > terminal_size(self._terminal)[0]:
             return CLEAR_LINE

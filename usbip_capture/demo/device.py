@@ -3,7 +3,7 @@
 Interfaces 0 and 1: a serial port; the device prints its uptime each second and echoes what it gets.
 Interface 2: a keyboard that types `usbip` over and over.
 Interface 3: vendor specific. Alternate setting 0: bulk OUT 0x04 comes back at bulk IN 0x84. Alternate setting 1:
-isochronous OUT 0x05 comes back at isochronous IN 0x85. Vendor request 0x10 stores data (OUT) and gives it back (IN);
+isochronous OUT 0x05 comes back at isochronous IN 0x85. Vendor request 0x10 stores data (OUT) and returns it (IN);
 any other one stalls.
 
 It also has a log, which reports the same events (see `demo_log`).

@@ -34,7 +34,7 @@ _UNLINK_PATIENCE = 0.1
 
 
 def import_device(transport: Transport, busid: str, timeout: float) -> RemoteDevice:
-    """Take a device over; the connection is its own from now on. Raises UsbipError and closes `transport`."""
+    """Import a device; the connection is its own from now on. Raises UsbipError and closes `transport`."""
     try:
         request = ImportExchange(busid)
         exchange(transport, request, timeout)

@@ -50,7 +50,7 @@ def parser() -> Parser:
 def _add_jobs(made: Parser) -> None:
     jobs = made.add_mutually_exclusive_group()
     jobs.add_argument("--install", action="store_true", help="put it where this machine's Wireshark looks for it")
-    jobs.add_argument("--uninstall", action="store_true", help="take it away again")
+    jobs.add_argument("--uninstall", action="store_true", help="remove it again")
     jobs.add_argument(
         "--doctor", action="store_true", help="look for everything that may be wrong, and show how to fix it"
     )

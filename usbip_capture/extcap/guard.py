@@ -110,7 +110,7 @@ def enable_site_packages() -> None:
         import site
 
         site.main()
-        # Where we are may be no site folder of this Python, yet hold our dependencies (pip --user, pip --target).
+        # Where we are may not be a site folder of this Python, yet hold our dependencies (pip --user, pip --target).
         site.addsitedir(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 

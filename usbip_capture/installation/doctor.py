@@ -200,7 +200,7 @@ def _listed(wireshark: Installation) -> Iterator[Finding]:
         yield Finding(OK, f"{tshark} lists {INTERFACE}, in {answer.seconds * 1000:.0f} ms for all interfaces")
     elif answer.problem:
         folders = " and ".join(map(str, wireshark.extcap_folders))
-        remedy = f"run '{tshark} -D'; if it hangs, another program in {folders} does: move it away"
+        remedy = f"run '{tshark} -D'; if it hangs, another program in {folders} does: move it"
         yield Finding(FAILURE, f"'{tshark} -D' {answer.problem}", remedy)
     else:
         line = first_line(answer.error)

@@ -102,11 +102,11 @@ def file_problem(path: Path) -> Finding | None:
     try:
         path.read_bytes()
     except OSError as error:
-        away = f"move it away, then {install_remedy()}"
-        return Finding(FAILURE, f"{path} cannot be read ({error.strerror})", away)
+        remedy = f"move it, then {install_remedy()}"
+        return Finding(FAILURE, f"{path} cannot be read ({error.strerror})", remedy)
     if not placement.is_ours(path):
-        away = f"move it away, then {install_remedy()}"
-        return Finding(FAILURE, f"{path} is not ours: Wireshark runs something else under our name", away)
+        remedy = f"move it, then {install_remedy()}"
+        return Finding(FAILURE, f"{path} is not ours: Wireshark runs something else under our name", remedy)
     if os.name == "nt":
         return None
     if not os.access(path, os.X_OK):

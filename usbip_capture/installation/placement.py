@@ -1,4 +1,4 @@
-"""Puts the launcher where this machine's Wireshark looks for extcaps, and takes it away again.
+"""Puts the launcher where this machine's Wireshark looks for extcaps, and removes it again.
 
 One file is placed. It is recognised by a line of its own: a file without that line is somebody else's and stays.
 
@@ -182,7 +182,7 @@ def check(path: Path) -> None:
 
 def _refuse_foreign(path: Path) -> None:
     if path.is_symlink() or (path.exists() and not is_ours(path)):
-        raise CaptureError(f"{path} is there already and not ours: move it away, then install again")
+        raise CaptureError(f"{path} is there already and not ours: move it, then install again")
 
 
 def is_ours(path: Path) -> bool:

@@ -82,7 +82,7 @@ def arguments(configuration: Path) -> list[str]:
 
 
 def remove(folder: Path) -> list[str]:
-    """Take away of `folder` what we wrote; what was done, as sentences; empty when there is nothing of ours."""
+    """Remove from `folder` what we wrote; what was done, as sentences; empty when there is nothing of ours."""
     marks = read_marks(folder)
     if marks is None:
         return []

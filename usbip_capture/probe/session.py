@@ -78,7 +78,7 @@ class ProbeSession:
             log.info("%s", reason)
             if not self._settings.reconnect:
                 raise ServerLost(f"the capture ended: {reason}")
-            self._state(f"{info.busid} away")
+            self._state(f"{info.busid} disconnected")
             device, again = self._wait_for(info), True
 
     def stop(self) -> None:

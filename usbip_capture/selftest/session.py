@@ -68,8 +68,8 @@ class Selftest:
     def _on_the_wire(self, info: DeviceInfo, seen: DeviceChecks, configuration: int) -> None:
         start = time.monotonic()
         session = self._open(info)
-        away = time.monotonic() - start
-        self._report((right if away < 1 else note)("imported again", f"after {away * 1000:.0f} ms"))
+        missing = time.monotonic() - start
+        self._report((right if missing < 1 else note)("imported again", f"after {missing * 1000:.0f} ms"))
         idle = seen.idle
         bulk = next((e for e in idle if e.transfer_type == TransferType.BULK), None)
         quiet = next((e for e in idle if e.transfer_type == TransferType.INTERRUPT), bulk)
@@ -91,7 +91,7 @@ class Selftest:
             self._report(result)
 
     def _open(self, info: DeviceInfo) -> RawSession:
-        """As soon as the server hands the device over again."""
+        """As soon as the server exports the device again."""
         if self._pcap is not None and self._channel is None:
             self._channel = self._pcap.add_usb_interface(info, server=str(self._server))
         return retry(lambda: RawSession(self._server, info.busid, self._channel), _MISSING)

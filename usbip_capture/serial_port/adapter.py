@@ -79,7 +79,7 @@ class Adapter:
             raise DeviceNotFound(f"device {device.info} of {self.where} has {no_ports(configuration)}")
 
     def watch(self) -> None:
-        """Notice that the device goes away, even while no port is read."""
+        """Notice that the device is disconnected, even while no port is read."""
         device = self.device
         device.watch(lambda reason: self.device_lost(device, reason))
 
@@ -108,7 +108,7 @@ class Adapter:
         if reviving is not None and reviving.is_alive() and reviving is not threading.current_thread():
             reviving.join()
 
-    # -- a device that goes away
+    # -- a device that is disconnected
 
     def device_lost(self, device: Device, reason: str) -> None:
         """Called by whoever notices it, on any thread and perhaps several times."""

@@ -244,7 +244,7 @@ class SerialPort(PortUser):
     # -- the end
 
     def close(self) -> None:
-        """Send what was written, as long as the device takes it, and give the port back. May be called again.
+        """Send what was written, as long as the device takes it, and release the port. May be called again.
 
         Raises CaptureError if the capture could not be written.
         """

@@ -39,7 +39,7 @@ class Session:
         self._replies = Replies(sock, self._replying, end)
 
     def start(self, info: DeviceInfo) -> None:
-        """Hand the device over. Raises what asking it for its descriptors does."""
+        """Import the device for this client. Raises what asking it for its descriptors does."""
         self._learn()
         self._device.watch(lambda reason: self._end(reason or "its device is gone"))
         with self._replying:

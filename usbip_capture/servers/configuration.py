@@ -143,7 +143,7 @@ def _of_configuration() -> list[ConfiguredServer]:
     try:
         entries = read_table(read_bytes(configuration_path()).decode("utf-8-sig"))
     except OSError as error:
-        problem = f"it cannot be read ({error.strerror or error}): make it a file that you may read, or move it away"
+        problem = f"it cannot be read ({error.strerror or error}): make it a file that you may read, or move it"
     except ImportError:
         problem = "it needs the package tomli on Python 3.10: pip install tomli"
     except ValueError as error:

@@ -73,5 +73,5 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Take the finder away."""
+    """Remove the finder."""
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, SerialFinder)]

@@ -168,7 +168,7 @@ def listed_device_length(data: Buffer, at: int, size: int) -> int:
 
 
 def imports_device(data: Buffer, at: int, length: int) -> bool:
-    """Whether the OP reply at `at`, of `length` bytes, hands a device over."""
+    """Whether the OP reply at `at`, of `length` bytes, exports a device."""
     _, code, status = OP_COMMON.unpack_from(data, at)
     return bool(length == OP_COMMON.size + DEVICE.size and code == OP_REP_IMPORT and not status)
 

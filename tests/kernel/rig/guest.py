@@ -60,7 +60,7 @@ class Guest(Machine):
             self.qmp("device_add", id=f"dev-{entry.name}", bus=f"{hcd}.0", port=entry.port, **driver)
         except BaseException:
             entry.backend.close()
-            entry.ports.give_back(entry.port)
+            entry.ports.release(entry.port)
             raise
         busid = f"{self.bus(entry.bus)}-{entry.port}"
         self._plugged[busid] = entry
@@ -76,7 +76,7 @@ class Guest(Machine):
         self.qmp("device_del", id=name)
         self.qmp.wait("DEVICE_DELETED", lambda data: data.get("device") == name)
         entry.backend.close()
-        entry.ports.give_back(entry.port)
+        entry.ports.release(entry.port)
         self._poll(f"[ ! -e {_SYSFS}/{busid} ]")
 
     def is_plugged(self, busid: str) -> bool:
@@ -166,7 +166,7 @@ class Guest(Machine):
         return entry
 
     def _add_backend(self, entry: Plugged, file: Path | None, socket: Path | None) -> None:
-        """Make what is behind a device in QEMU; what takes it away again goes into `entry.backend`."""
+        """Make what is behind a device in QEMU; what removes it again goes into `entry.backend`."""
         name, undo = entry.name, entry.backend
         if entry.kind == "storage":
             disk = {"driver": "file", "filename": str(file)}

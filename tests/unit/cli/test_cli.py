@@ -157,7 +157,7 @@ def test_the_live_view() -> None:
     device.close()
 
 
-def test_what_was_taken_back_is_no_error() -> None:
+def test_what_was_unlinked_is_not_an_error() -> None:
     meter = Meter()
     urb = Urb(TransferType.BULK, 0x84, 512)
     meter.completed(meter.submitted(urb), urb, Completion(-104))

@@ -344,7 +344,7 @@ def test_text_can_be_read_on_a_terminal(tmp_path: Path) -> None:
     assert len(shown.splitlines()) == len(EXPECTED)
 
 
-def test_a_reader_that_goes_away_is_a_normal_end(tmp_path: Path) -> None:
+def test_a_reader_that_ends_is_a_normal_end(tmp_path: Path) -> None:
     tcp = tmp_path / "tcp.pcap"
     tcp.write_bytes(recording(segments(session(rounds=800))))
     read_end, write_end = os.pipe()

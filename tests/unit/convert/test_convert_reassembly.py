@@ -98,7 +98,7 @@ def test_lost_segments_cost_what_was_in_them_only(seed: int) -> None:
     for record in got.records:
         assert record.usb
         urb, other = event(record.usb), whole[chr(record.usb.type), record.usb.id & 0xFFFFFFFF]
-        if urb[6] == -108:  # its reply is lost: the end of the connection gives it back
+        if urb[6] == -108:  # its reply is lost: the end of the connection completes it
             assert any("may be in what is missing" in comment for comment in record.comments)
             continue
         assert urb[:9] == other[:9]  # the data may end early, what is there is right

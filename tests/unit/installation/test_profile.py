@@ -1,4 +1,4 @@
-"""`usbip-extcap --profile`: written, written again, taken away; what the user changed or made stays."""
+"""`usbip-extcap --profile`: written, written again, removed; what the user changed or made stays."""
 
 from __future__ import annotations
 

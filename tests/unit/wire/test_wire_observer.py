@@ -185,7 +185,7 @@ def test_reply_that_wins_keeps_its_data_but_is_unlinked() -> None:
     assert (done[0].completion.status, bytes(done[0].completion.data), done[0].unlink) == (-ECONNRESET, b"early", 2)
 
 
-def test_reply_after_its_urb_was_taken_back_is_left_out() -> None:
+def test_reply_after_its_urb_was_unlinked_is_left_out() -> None:
     late = [submit(1, READ), unlink(2, 1), unlink_reply(2, 0), reply(1, READ, Completion(0, 4, b"late"))]
     observer = Observer()
     events = watch([*imported(), *late, *run(3, READ, b"next")], observer)

@@ -43,7 +43,7 @@ class FarEnd(ABC):
 
     @abstractmethod
     def send(self, data: bytes) -> int:
-        """Hand over what came from the device; how many bytes of it were taken. Must not wait. Raises OSError."""
+        """Pass on what came from the device; how many bytes of it were taken. Must not wait. Raises OSError."""
 
     def idle(self) -> None:  # noqa: B027  most have nothing to do then
         """Called some times a second. Raises FarEndFault."""

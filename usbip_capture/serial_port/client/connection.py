@@ -93,7 +93,7 @@ class SerialConnection:
         self._info, self._serial = self.port.info, self.port.serial_number
 
     def close(self) -> None:
-        """Give the device back. May be called again."""
+        """Release the device. May be called again."""
         self.port.close()
         self._on_close(self)
 
