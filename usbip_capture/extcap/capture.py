@@ -15,7 +15,7 @@ from usbip_capture.capture_session.session import BY_SOURCE, CaptureSession
 from usbip_capture.capture_session.settings import LOG_ALONE, LOG_LISTEN, RELAY, CaptureSettings, needs_server
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.extcap import arguments, logs, queries
-from usbip_capture.extcap.argv import value_of
+from usbip_capture.extcap.grammar import value_of
 from usbip_capture.extcap.log_window import LogWindow
 from usbip_capture.extcap.toolbar import Toolbar
 from usbip_capture.live import registry

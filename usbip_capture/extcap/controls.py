@@ -8,7 +8,7 @@ Ref: Wireshark 4.0, doc/extcap.adoc (toolbar controls); ui/qt/interface_toolbar.
 
 from __future__ import annotations
 
-from usbip_capture.extcap.sentences import sentence
+from usbip_capture.extcap.grammar import sentence
 
 # Numbers of our controls
 LOG, HELP, MARK, DEVICE, LISTEN, CLIENTS, DROP = range(7)

@@ -5,9 +5,7 @@ Ref: Wireshark 4.0, doc/extcap.adoc; extcap_parser.c, ui/qt/extcap_argument.cpp 
 
 from __future__ import annotations
 
-from usbip_capture.errors import LocalProtocolError
-from usbip_capture.extcap.argv import value_of
-from usbip_capture.extcap.sentences import sentence
+from usbip_capture.extcap.grammar import sentence, value_of
 from usbip_capture.net.address import DEFAULT_PORT, parse_address
 from usbip_capture.options.option import BOOLEAN, FILESELECT, MULTICHECK, SELECTOR, Option
 from usbip_capture.options.table import INTERFACE, OPTIONS
@@ -124,7 +122,7 @@ def _key(host: str, port: int) -> tuple[str, int]:
         return own[0], own[1] if own[1] and port == DEFAULT_PORT else port
     try:
         name, port = parse_address(host, port)
-    except LocalProtocolError:
+    except ValueError:  # LocalProtocolError, which is not imported for this
         return host, port
     own = named(name)
     return own[0] if own else name, port

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-from usbip_capture.extcap.argv import value_of
+from usbip_capture.extcap.grammar import value_of
 
 #: Set to see tracebacks and warnings on standard error, for work on this program.
 TRACEBACK_VARIABLE = "USBIP_CAPTURE_TRACEBACK"

@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import sys
 
-from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import parse_address
 from usbip_capture.system.folders import configuration_folder
 
@@ -64,7 +63,7 @@ class ConfiguredServer:
     def _parse(self, address: str) -> None:
         try:
             host, port = parse_address(address, _NO_PORT)
-        except LocalProtocolError:
+        except ValueError:  # LocalProtocolError, which is not imported for this
             host, port = "", 0
         if not port or not all(c.isalnum() or c in _HOST for c in host):
             self.problem = "it is not an address: write HOST, HOST:PORT or [IPv6]:PORT"
