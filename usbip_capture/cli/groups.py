@@ -142,6 +142,11 @@ def add_old_name(
     parser.add_argument(old, dest=dest, type=type, metavar=metavar, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
+def add_output(parser: argparse._ActionsContainer, help: str) -> None:
+    """Where a capture goes that is all that the command makes."""
+    parser.add_argument("-o", "--output", "--pcap", dest="output", type=capture_file, metavar="FILE", help=help)
+
+
 def add_recording(parser: argparse.ArgumentParser, *, log_goes: str = _LOG_GOES) -> None:
     """Capture what the command does, and the device's log. log_goes: where to, for the help."""
     group = parser.add_argument_group("recording")

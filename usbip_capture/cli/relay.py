@@ -10,10 +10,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from usbip_capture.cli.groups import add_command, add_server
+from usbip_capture.cli.groups import add_command, add_output, add_server
 from usbip_capture.cli.session import chosen_server
 from usbip_capture.cli.terminal import report
-from usbip_capture.cli.values import capture_file
 from usbip_capture.errors import CaptureError, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, parse_address
 from usbip_capture.system import console
@@ -55,15 +54,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="append",
         help="who may connect from other machines, such as 192.0.2.0/24; may be repeated",
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        "--pcap",
-        dest="output",
-        type=capture_file,
-        metavar="FILE",
-        help="capture into FILE; - is standard output",
-    )
+    add_output(parser, "capture into FILE; - is standard output")
     parser.add_argument(
         "--record-unlinks", action="store_true", help="with -o: also CMD_UNLINK and RET_UNLINK, on unlink0 and so on"
     )

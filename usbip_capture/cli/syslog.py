@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 from typing import TYPE_CHECKING
 
 from usbip_capture.cli.groups import HelpFormatter, add_old_name
-from usbip_capture.cli.log_handler import LogHandler
+from usbip_capture.cli.log_handler import reported
 from usbip_capture.cli.terminal import fresh_line, is_colourful, report
 from usbip_capture.cli.values import capture_file, port
 from usbip_capture.errors import LocalProtocolError
@@ -87,7 +86,6 @@ def run(args: argparse.Namespace) -> int:
     from usbip_capture.collector.display import line
 
     _check(args)
-    _report_connections()
     host, port = parse_address(args.server, args.syslog_port) if args.server else (None, args.syslog_port)
     receiver = SyslogReceiver(
         host,
@@ -102,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     output = sys.stderr if args.pcap == "-" else sys.stdout
     coloured = args.colour == "always" or (args.colour == "auto" and is_colourful(output))
     try:
-        with receiver:
+        with reported("usbip_capture.collector"), receiver:
             for place in receiver.bound:
                 report(f"waiting for logs on {place}")
             for message in receiver:
@@ -149,9 +147,3 @@ def _check(args: argparse.Namespace) -> None:
         raise LocalProtocolError("--align changes times in a capture: add --pcap FILE")
     if args.certificate and not (args.listen and "tls:" in args.listen.lower()):
         raise LocalProtocolError("--certificate is for listening with TLS: add --listen tls:ADDRESS:PORT")
-
-
-def _report_connections() -> None:
-    logger = logging.getLogger("usbip_capture.collector")
-    logger.addHandler(LogHandler())
-    logger.setLevel(logging.INFO)

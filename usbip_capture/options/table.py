@@ -18,6 +18,8 @@ RELAY = "Relay"
 LOG = "Log"
 DEBUG = "Debug"
 
+#: `syslog.LOG_PORT`, which is not imported for it: the queries are to load as few modules as can be.
+LOG_PORT = 1514
 _DEVICE = r"([^\s:/,]+|(0[xX])?[0-9A-Fa-f]+:(0[xX])?[0-9A-Fa-f]+)"
 
 OPTIONS = (
@@ -178,7 +180,7 @@ OPTIONS = (
     Option(
         "syslog-port",
         UNSIGNED,
-        1514,
+        LOG_PORT,
         "Log port",
         "Port of the log, to connect to or to listen on",
         group=LOG,
