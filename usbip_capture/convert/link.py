@@ -84,7 +84,7 @@ def hidden_in(link_type: int, data: bytes, at: int, end: int) -> str:
 
 
 def tunnel_in(data: bytes, at: int, end: int) -> str:
-    """The tunnel in the IP packet at `at`, for people; empty if it is none."""
+    """The tunnel in the IP packet at `at`, for people; empty if it is not one."""
     if end - at < 20:
         return ""
     name = _TUNNELS.get(data[at + 9] if data[at] >> 4 == 4 else data[at + 6])

@@ -69,7 +69,7 @@ def pack(control: int, command: int, text: str = "") -> bytes:
 
 
 class Parser:
-    """Bytes of the toolbar's pipe to messages; what is none is passed over."""
+    """Bytes of the toolbar's pipe to messages; what is not one is skipped."""
 
     def __init__(self) -> None:
         self._data = b""

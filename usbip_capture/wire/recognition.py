@@ -126,7 +126,7 @@ def is_first_packet(data: Buffer, at: int, length: int) -> bool:
 
 
 def operation_request_length(data: Buffer, at: int, size: int) -> int:
-    """Bytes of the OP request at `at`, as far as `size` bytes show it; 0 if it is none."""
+    """Bytes of the OP request at `at`, as far as `size` bytes show it; 0 if it is not one."""
     if size < OP_COMMON.size:
         return OP_COMMON.size
     version, code, _ = OP_COMMON.unpack_from(data, at)
@@ -136,7 +136,7 @@ def operation_request_length(data: Buffer, at: int, size: int) -> int:
 
 
 def operation_reply_length(data: Buffer, at: int, size: int) -> int:
-    """Bytes of the OP reply at `at`, as far as `size` bytes show it; 0 if it is none.
+    """Bytes of the OP reply at `at`, as far as `size` bytes show it; 0 if it is not one.
 
     Of a list of devices only what comes before the first one: see `listed_devices`.
     """
