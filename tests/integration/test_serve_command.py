@@ -208,7 +208,7 @@ def test_the_configuration_is_followed(serve: Callable[..., Serving], tmp_path: 
 
 
 WRONG = {
-    ("--all", "--listen", "0.0.0.0:0"): (2, "say who may with --allow, such as 192.0.2.0/24, or --allow-public"),
+    ("--all", "--listen", "0.0.0.0:0"): (2, "name who may with --allow, such as 192.0.2.0/24, or --allow-public"),
     ("--device", "zz"): (2, "'zz' is not a rule of what is exported"),
     ("--class", "09"): (2, "hubs are not exported"),
     ("--all", "--allow", "x"): (2, "'x' is not a network"),

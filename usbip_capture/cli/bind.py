@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from usbip_capture.cli.commanding import add_running_server, rows, running_server
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command
-from usbip_capture.cli.terminal import say
+from usbip_capture.cli.terminal import print_lines
 
 if TYPE_CHECKING:
     from usbip_capture.control_socket.asking import Control
@@ -56,11 +56,11 @@ def change(args: argparse.Namespace, *, removing: bool) -> int:
     changed = (remove_exports if removing else add_exports)(path, rules)
     for rule in rules:
         was = "" if rule in changed else " already"
-        say([f"{rule} is{f'{was} not' if removing else was} to be exported, in {path}"])
+        print_lines([f"{rule} is{f'{was} not' if removing else was} to be exported, in {path}"])
     for server in servers:
         _have_followed(server, [str(rule) for rule in rules], removing, always=len(servers) == 1)
     if not servers:
-        say(["no server of yours is running: it holds from the next `usbip-capture serve` on"])
+        print_lines(["no server of yours is running: it holds from the next `usbip-capture serve` on"])
     return DONE
 
 
@@ -72,9 +72,11 @@ def _path_of(servers: list[Control]) -> str:
 def _have_followed(server: Control, rules: list[str], removing: bool, *, always: bool) -> None:
     answer = server.call("bind", rules=rules, remove=removing, always=always)
     if not answer.get("changed"):
-        say([f"the server {server.name} exports what its command line says; with --server {server.name} it follows"])
+        print_lines(
+            [f"the server {server.name} exports what its command line says; with --server {server.name} it follows"]
+        )
         return
     devices = ", ".join(
         f"{device.get('busid')} {device.get('product', '')}".strip() for device in rows(answer, "devices")
     )
-    say([f"the server {server.name} exports now: {devices or 'nothing that is plugged in'}"])
+    print_lines([f"the server {server.name} exports now: {devices or 'nothing that is plugged in'}"])

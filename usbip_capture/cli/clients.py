@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from usbip_capture.cli.commanding import add_running_server, columns, rows, running_server
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command, add_json
-from usbip_capture.cli.terminal import say, tell
+from usbip_capture.cli.terminal import print_lines, report
 
 if TYPE_CHECKING:
     from usbip_capture.live.messages import Message
@@ -38,9 +38,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(clients, indent=2))
     elif clients:
-        say(columns([_TITLE, *(_row(client) for client in clients)]))
+        print_lines(columns([_TITLE, *(_row(client) for client in clients)]))
     else:
-        tell("nobody is connected")
+        report("nobody is connected")
     return DONE
 
 

@@ -7,7 +7,7 @@ import argparse
 from usbip_capture.cli.commanding import add_busid, add_running_server, running_server
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command
-from usbip_capture.cli.terminal import say
+from usbip_capture.cli.terminal import print_lines
 
 _ABOUT = """\
 Disconnect the client that has a device. The device stays exported: the next client may have it, also the same one.
@@ -28,5 +28,5 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Have it done; the exit code. Raises UsbipError."""
     running_server(args).call("kick", busid=args.busid)
-    say([f"the client of {args.busid} is disconnected"])
+    print_lines([f"the client of {args.busid} is disconnected"])
     return DONE

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from usbip_capture.cli.terminal import tell
+from usbip_capture.cli.terminal import report
 
 #: Lines that wait to be printed, and seconds that the last ones are worth waiting for.
 _MAX_LINES, _LAST_LINES = 1000, 2.0
@@ -23,7 +23,7 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            tell(record.getMessage())
+            report(record.getMessage())
         except OSError:  # nobody reads it: no reason to end what is reported on
             pass
         self.printed.set()
@@ -72,7 +72,7 @@ class QueuedLines(logging.Handler):
     def _print(self) -> None:
         while (line := self._lines.get()) is not None:
             try:
-                tell(line)
+                report(line)
             except (OSError, ValueError):  # nobody reads it: no reason to cut clients off
                 pass
 

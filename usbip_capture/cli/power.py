@@ -7,7 +7,7 @@ import argparse
 from usbip_capture.cli.commanding import add_busid, add_running_server, running_server
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command
-from usbip_capture.cli.terminal import say
+from usbip_capture.cli.terminal import print_lines
 
 _ABOUT = """\
 Switch the power of the port of a device off or on, or off and after 2 seconds on again, where its hub can do that for
@@ -33,5 +33,5 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Have it done; the exit code. Raises UsbipError."""
     running_server(args).call("power", busid=args.busid, action=args.action)
-    say([f"the port {args.busid} {_SAID[args.action]}"])
+    print_lines([f"the port {args.busid} {_SAID[args.action]}"])
     return DONE

@@ -9,10 +9,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from usbip_capture.cli.groups import add_command, add_server
+from usbip_capture.cli.groups import add_command, add_output, add_server
 from usbip_capture.cli.log_handler import queued
 from usbip_capture.cli.session import chosen_server
-from usbip_capture.cli.values import capture_file
 from usbip_capture.errors import CaptureError, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, parse_address
 from usbip_capture.system import console
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     from usbip_capture.capture.writer import PcapWriter
     from usbip_capture.relay.service import RelayService
 
-#: Whose log tells of clients.
-_SAYS = "usbip_capture.relay"
+#: The logger that reports clients.
+_LOGGER = "usbip_capture.relay"
 
 _ABOUT = """\
 Stand between any USB/IP client and a server, and see what they send to each other. What is relayed can also be captured
@@ -39,7 +38,7 @@ _EXAMPLES = """\
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
-    parser = add_command(commands, "relay", "see what any USB/IP client says to a server", _ABOUT, _EXAMPLES)
+    parser = add_command(commands, "relay", "see what any USB/IP client sends to a server", _ABOUT, _EXAMPLES)
     add_server(parser)
     parser.add_argument(
         "--listen",
@@ -52,15 +51,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="append",
         help="who may connect from other machines, such as 192.0.2.0/24; may be repeated",
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        "--pcap",
-        dest="output",
-        type=capture_file,
-        metavar="FILE",
-        help="capture into FILE; - is standard output",
-    )
+    add_output(parser, "capture into FILE; - is standard output")
     parser.add_argument(
         "--record-unlinks", action="store_true", help="with -o: also CMD_UNLINK and RET_UNLINK, on unlink0 and so on"
     )
@@ -74,13 +65,13 @@ def run(args: argparse.Namespace) -> int:
     if args.stop:
         if args.server or args.output or args.wireshark or args.allow:
             args.parser.error("--stop goes with --listen only")
-        with queued(_SAYS):
+        with queued(_LOGGER):
             return _stop(args.listen)
     if not args.server:
         args.parser.error("name the server that has the devices, or --stop")
     if args.record_unlinks and not args.output:
         args.parser.error("--record-unlinks goes with -o; in Wireshark it is an option of the capture")
-    with queued(_SAYS):
+    with queued(_LOGGER):
         return _relay(args)
 
 
@@ -95,9 +86,9 @@ def _relay(args: argparse.Namespace) -> int:
     relay = service.relay
 
     def ready() -> None:
-        _say(f"relaying {relay.listening} to {relay.server}; {relay.hint}")
+        _log(f"relaying {relay.listening} to {relay.server}; {relay.hint}")
         if not is_loopback(relay.address):
-            _say(f"other machines can connect: {WARNING}")
+            _log(f"other machines can connect: {WARNING}")
 
     try:
         service.listed.wait(LIST_TIMEOUT)
@@ -130,7 +121,7 @@ def _capture(service: RelayService, output: str | None, ready: Callable[[], None
         service.end(capture)
         error = _closed(writer, output)
     if ended.is_set():
-        _say(f"{error or 'nobody reads the capture any more'}; the relay ends when nobody is attached, or with Ctrl-C")
+        _log(f"{error or 'nobody reads the capture any more'}; the relay ends when nobody is attached, or with Ctrl-C")
         service.wait_unused()
     if error is not None:
         raise error
@@ -143,7 +134,7 @@ def _closed(writer: PcapWriter, output: str) -> CaptureError | None:
         return error
     notes = f" (and {writer.notes} with notes only)" if writer.notes else ""
     where = "standard output" if output == "-" else output
-    _say(f"{writer.written} packets{notes}, {writer.dropped} dropped, in {where}")
+    _log(f"{writer.written} packets{notes}, {writer.dropped} dropped, in {where}")
     return None
 
 
@@ -171,10 +162,10 @@ def _stop(listen: str | None) -> int:
     for entry in entries:
         try:
             joining.stop(entry)
-            _say(f"stopped: {entry.display}")
+            _log(f"stopped: {entry.display}")
         except UsbipError as error:  # the others are to be stopped all the same
             if failed is not None:
-                _say(str(failed))
+                _log(str(failed))
             failed = error
     if failed is not None:
         raise failed
@@ -187,6 +178,6 @@ def _open_wireshark(interface: str) -> None:
     start.start([*start.find(), "-k", "-i", interface])
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     """Between the lines of the log, in the order in which they came."""
-    logging.getLogger(_SAYS).info("%s", text)
+    logging.getLogger(_LOGGER).info("%s", text)

@@ -7,7 +7,7 @@ import argparse
 from usbip_capture.cli.commanding import add_busid, add_running_server, running_server
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command
-from usbip_capture.cli.terminal import say
+from usbip_capture.cli.terminal import print_lines
 
 _ABOUT = """\
 Reset a device of the server that you run here, as if it was plugged in anew, whether a client has it or not. One that
@@ -29,5 +29,5 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Have it done; the exit code. Raises UsbipError."""
     running_server(args).call("reset", busid=args.busid)
-    say([f"{args.busid} was reset"])
+    print_lines([f"{args.busid} was reset"])
     return DONE

@@ -15,7 +15,7 @@ from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command, add_rotation
 from usbip_capture.cli.log_handler import queued
 from usbip_capture.cli.service import add_service, run_service
-from usbip_capture.cli.terminal import is_terminal, say
+from usbip_capture.cli.terminal import is_terminal, print_lines
 from usbip_capture.cli.values import MAX_COUNT, capture_file, whole
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
@@ -171,7 +171,7 @@ def _restore(args: argparse.Namespace) -> int:
         raise LocalProtocolError("--restore goes alone: each start does so, too")
     from usbip_capture.lending.restore import restore
 
-    say(restore() or ["no driver is left unbound"])
+    print_lines(restore() or ["no driver is left unbound"])
     return DONE
 
 

@@ -6,7 +6,7 @@ import argparse
 import os
 
 from usbip_capture.cli.exits import DONE
-from usbip_capture.cli.terminal import say
+from usbip_capture.cli.terminal import print_lines
 from usbip_capture.errors import LocalProtocolError
 
 INSTALL, REMOVE, SHOW = "install", "remove", "show"
@@ -35,13 +35,13 @@ def run_service(args: argparse.Namespace) -> int:
     if action == REMOVE:
         if given:
             raise LocalProtocolError(f"--service {REMOVE} goes alone")
-        say([service.remove(scope)])
+        print_lines([service.remove(scope)])
         return DONE
     paths = [str(getattr(args, name)) for name in _PATHS if getattr(args, name, None)]
     folders = [os.path.dirname(os.path.abspath(path)) for path in paths]
     text = service.unit_text(scope, given, folders)
     if action == SHOW:
-        say(text.rstrip("\n").split("\n"))
+        print_lines(text.rstrip("\n").split("\n"))
         return DONE
     said = []
     if not (args.device or args.classes or args.all):
@@ -50,7 +50,7 @@ def run_service(args: argparse.Namespace) -> int:
         path = service.configuration_of(scope)
         add_exports(path, [])  # it would not start without a list, empty perhaps
         said = [f"what it exports is in {path}; `usbip-capture bind` adds to it"]
-    say([service.install(scope, text), *said])
+    print_lines([service.install(scope, text), *said])
     return DONE
 
 

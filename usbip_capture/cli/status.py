@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from usbip_capture.cli.commanding import add_running_server, columns, rows, running_server
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command, add_json
-from usbip_capture.cli.terminal import say
+from usbip_capture.cli.terminal import print_lines
 
 if TYPE_CHECKING:
     from usbip_capture.live.messages import Message
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(answer, indent=2))
         return DONE
     by = f"as {answer.get('configuration')} says" if answer.get("follows") else "as its command line says"
-    say(
+    print_lines(
         [
             f"{answer.get('name')} (process {answer.get('pid')}) at {_listed(answer, 'addresses') or 'a socket'}",
             f"exports, {by}: {_listed(answer, 'rules') or 'nothing'}",
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     )
     devices = rows(answer, "devices")
     if devices:
-        say(f"  {line}" for line in columns([_row(device) for device in devices]))
+        print_lines(f"  {line}" for line in columns([_row(device) for device in devices]))
     return DONE
 
 

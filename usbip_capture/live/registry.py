@@ -51,9 +51,9 @@ def make_folder(place: str = "") -> None:
 
 
 def sweep(place: str = "") -> None:
-    """Take away what killed programs have left, but for files that may be in the making."""
+    """Remove what killed programs have left, but for files that may be in the making."""
     if os.name == "nt":
-        return  # whose owner is alive cannot be told there
+        return  # whose owner is alive cannot be seen there
     place = place or folder()
     try:
         names = os.listdir(place)

@@ -50,14 +50,14 @@ def is_loopback(address: str) -> bool:
 
 
 def check_allowed(address: str, port: int, allow: Sequence[Network], otherwise: str = "") -> None:
-    """Raises LocalProtocolError where others could connect and nobody is said to be allowed.
+    """Raises LocalProtocolError where others could connect and nobody is named as allowed.
 
     otherwise: what else its sentence advises.
     """
     if not is_loopback(address) and not allow:
         raise LocalProtocolError(
             f"other machines can connect to {format_address(address, port)}, and {WARNING}: "
-            f"say who may with --allow, such as 192.0.2.0/24{otherwise}"
+            f"name who may with --allow, such as 192.0.2.0/24{otherwise}"
         )
 
 

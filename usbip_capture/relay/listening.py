@@ -19,7 +19,7 @@ _ANY = {"*": "0.0.0.0"}
 def open_listener(address: str, port: int, allow: Sequence[Network]) -> socket.socket:
     """A listening socket, not blocking; port 0 chooses one.
 
-    Raises LocalProtocolError where others could connect and nobody is said to be allowed, CannotListen.
+    Raises LocalProtocolError where others could connect and nobody is named as allowed, CannotListen.
     """
     check_allowed(address, port, allow)
     listener = listening.listen(_ANY.get(address, address) or "127.0.0.1", port, "the relay", _BACKLOG)
