@@ -107,7 +107,7 @@ def test_what_is_exported_and_who_has_it(server: LocalServer, run: Run) -> None:
     assert code == 0
     assert said.splitlines() == [
         f"bench (process {os.getpid()}) at {server.address}",
-        "exports, as its command line says: 1-1",
+        "exports, by its command line: 1-1",
         "  1-1  303a:4001  Demo device    free",
     ]
     with attached(server):
@@ -223,7 +223,7 @@ def test_a_server_with_rules_of_its_own_takes_them_too(server: LocalServer, bus:
     assert run("unbind", "1-1")[1].splitlines()[-1].startswith("the server bench exports now: 1-2")
     with serve(["1-1"], listen=ANY, name="other", bus=SwitchableBus()) as other:
         said = run("bind", "1-1")[1]
-        assert "the server bench exports what its command line says; with --server bench it follows" in said
+        assert "the server bench exports by its command line; with --server bench it follows" in said
         assert run("unbind", "1-1", "--server", "other")[1].endswith("exports now: nothing that is plugged in\n")
         assert (server.rules, other.rules) == (["1-2"], [])
 

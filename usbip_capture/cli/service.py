@@ -1,4 +1,4 @@
-"""`usbip-capture serve --service`: installs what the other options say as a service of systemd, and removes it."""
+"""`usbip-capture serve --service`: a service of systemd that does the same, installed and removed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_service(parser: argparse.ArgumentParser) -> None:
         "--service",
         nargs="+",
         metavar="WORD",
-        help="install, remove or show a service of systemd that does what the other options say: `install` or `install "
+        help="install, remove or show a service of systemd with the other options: `install` or `install "
         "user` for you while you are logged in, `install system` for the machine (as root the default)",
     )
 
@@ -43,14 +43,14 @@ def run_service(args: argparse.Namespace) -> int:
     if action == SHOW:
         print_lines(text.rstrip("\n").split("\n"))
         return DONE
-    said = []
+    lines = []
     if not (args.device or args.classes or args.all):
         from usbip_capture.cli.exports_file import add_exports
 
         path = service.configuration_of(scope)
         add_exports(path, [])  # it would not start without a list, empty perhaps
-        said = [f"what it exports is in {path}; `usbip-capture bind` adds to it"]
-    print_lines([service.install(scope, text), *said])
+        lines = [f"what it exports is in {path}; `usbip-capture bind` adds to it"]
+    print_lines([service.install(scope, text), *lines])
     return DONE
 
 

@@ -77,7 +77,7 @@ def running() -> list[Control]:
 
 
 def _is_there(entry: Entry) -> bool:
-    """Whether it is not what a killed server has left, where the entry itself does not tell (Windows)."""
+    """Whether it is not what a killed server has left, where the entry itself does not show it (Windows)."""
     if not entry.address.startswith("tcp:"):
         return True
     try:

@@ -135,7 +135,7 @@ def install(scope: str, text: str, run: Callable[..., str] | None = None) -> str
         control(scope, "restart", UNIT)
     except UsbipError as error:
         log = f"journalctl{_flag(scope)} -u {UNIT} -n 20"
-        raise UsbipError(f"{path} is installed but does not start: {error}; `{log}` says why") from error
+        raise UsbipError(f"{path} is installed but does not start: {error}; see `{log}`") from error
     return f"{path} is installed and runs; see `systemctl{_flag(scope)} status {UNIT}`"
 
 
@@ -163,21 +163,21 @@ def _is_private(path: str) -> bool:
 
 def _check(scope: str) -> None:
     if not os.path.isdir(_BOOTED) or shutil.which("systemctl") is None:
-        raise UsbipError("--service needs systemd, which does not run here: docs/server.md says what to do instead")
+        raise UsbipError("--service needs systemd, which does not run here: docs/server.md has what to do instead")
     if scope == SYSTEM and os.geteuid():
         raise UsbipError(f"a service of the system is for root to install{_rights(scope)}")
 
 
 def _systemctl(scope: str, *arguments: str) -> str:
-    """Raises UsbipError, with what it says."""
+    """Raises UsbipError, with its message."""
     command = ["systemctl", *(["--user"] if scope == USER else []), *arguments]
     try:
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_TIMEOUT)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsbipError(f"`{' '.join(command)}` does not work: {error}") from error
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"
-        raise UsbipError(f"`{' '.join(command)}` failed: {said}")
+        output = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"
+        raise UsbipError(f"`{' '.join(command)}` failed: {output}")
     return done.stdout
 
 

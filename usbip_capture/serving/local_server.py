@@ -86,7 +86,7 @@ class LocalServer:
 
     @property
     def follows(self) -> bool:
-        """Whether changes of the configuration are followed: nobody has said otherwise what is to be exported."""
+        """Whether changes of the configuration are followed: no rules were given at the start."""
         return self._follows
 
     @property

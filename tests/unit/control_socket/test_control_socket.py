@@ -92,7 +92,7 @@ def test_an_error_comes_as_what_it_is(server: ControlSocket) -> None:
 
 
 def test_a_bug_in_one_request_costs_that_one(server: ControlSocket, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(UsbipError, match="whose log says more"):
+    with pytest.raises(UsbipError, match="whose log has more"):
         find().call("broken")
     assert "a bug" in caplog.text
     assert find().call("echo", text="still there")["said"] == "still there"

@@ -1,7 +1,7 @@
 """The power of a hub's ports, switched off and on where the hub can do that for each port by itself.
 
 The hub is neither claimed nor taken from the kernel's driver, which would lose all that is behind it. A port of a
-USB 3 hub is two, one for each of its buses: where Linux tells of the other one, both are switched.
+USB 3 hub is two, one for each of its buses: where Linux knows the other one, both are switched.
 
 Ref: USB 2.0 specification, 11.23.2.1 (Hub Descriptor), 11.24.2 (Class-specific Requests); USB 3.2, 10.15.2.1; Linux
 Documentation/ABI/testing/sysfs-bus-usb (.../portX/disable, .../portX/peer)
@@ -125,7 +125,7 @@ def _check(handle: Handle, port: Port, superspeed: bool) -> None:
     kind = _DT_SUPERSPEED_HUB if superspeed else _DT_HUB
     raw = _request(handle, (_OF_HUB, GET_DESCRIPTOR, kind << 8, 0, _DESCRIPTOR_SIZE), None)
     if len(raw) < 5 or raw[1] != kind:
-        raise _cannot(port, "what it says of itself is not a hub's descriptor")
+        raise _cannot(port, "its descriptor is not that of a hub")
     if not 1 <= port.number <= raw[2]:
         raise DeviceNotFound(f"the hub {port.hub_name} has ports 1 to {raw[2]}, not {port.number}")
     switching = int.from_bytes(raw[3:5], "little") & _POWER_SWITCHING
