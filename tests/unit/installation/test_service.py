@@ -128,7 +128,9 @@ def test_it_is_installed_and_removed(scope: str, units: Path) -> None:
 
 
 def test_one_that_does_not_start_says_where_to_look(units: Path) -> None:
-    with pytest.raises(UsbipError, match=r"does not start: it failed; `journalctl --user -u usbip-capture\.service"):
+    with pytest.raises(
+        UsbipError, match=r"does not start: it failed; see `journalctl --user -u usbip-capture\.service"
+    ):
         install(USER, "the unit", Systemctl("restart"))
 
 
