@@ -212,7 +212,7 @@ class Lender:
         losses = [str(use) for use in facts if use.vital or use.kind == KEYBOARD]
         if losses:
             self._remark(
-                local.info.busid, f"{local.info} is {', '.join(losses)}: who attaches it takes it from this machine"
+                local.info.busid, f"{local.info} is {', '.join(losses)}: a client that attaches it takes it from here"
             )
 
     def _remark(self, busid: str, text: str) -> None:
