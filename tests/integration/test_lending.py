@@ -161,7 +161,7 @@ def test_a_mounted_disk_needs_its_name_or_force(lending: Lending, disk: str, cap
     assert not lender.exported
     lender.set_rules(Rules(["1-1"]))
     assert len(lender.exported) == 1
-    assert "is the disk sda1, mounted at /mnt: who attaches it takes it away here" in caplog.text
+    assert "is the disk sda1, mounted at /mnt: a client that attaches it takes it from here" in caplog.text
 
 
 def test_a_disk_that_was_mounted_later_is_not_taken(lending: Lending, disk: str) -> None:
@@ -186,7 +186,7 @@ def test_the_keyboard_is_lent_with_a_warning_said_once(lending: Lending, caplog:
     lending.bus.changed()
     lending.attach().close()
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    said = "1-1 (303a:4001) is this machine's keyboard (Keys): who attaches it takes it away here"
+    said = "1-1 (303a:4001) is this machine's keyboard (Keys): a client that attaches it takes it from here"
     assert [text for text in warnings if "keyboard" in text] == [said]
 
 

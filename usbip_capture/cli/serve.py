@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Whose log is printed.
-_SAY = (
+_LOGGERS = (
     "usbip_capture.cli.serve", "usbip_capture.devices.libusb", "usbip_capture.lending", "usbip_capture.net.listening",
     "usbip_capture.server", "usbip_capture.servers", "usbip_capture.serving",
 )  # fmt: skip
@@ -40,7 +40,7 @@ _LOOK = 0.2
 
 _ABOUT = """\
 Lend this machine's own USB devices to USB/IP clients on any system: Linux's usbip, usbip-win2, usbip-capture. Without a
-rule, what the configuration says is exported. Ctrl-C ends it, and each device is its kernel driver's again.
+rule, the exports of the configuration are lent. Ctrl-C ends it, and each device is its kernel driver's again.
 
 A device is named by its port (1-1.4), by VID:PID or by VID:PID:SERIAL; `usbip-capture local` lists them. What is
 plugged in later, or comes back there as another device, is exported as well.
@@ -155,8 +155,8 @@ def run(args: argparse.Namespace) -> int:
         return run_service(args)
     stopping = threading.Event()
     console.on_request_to_end(lambda number: _stop(number, stopping), signal.SIGINT)
-    with queued(*_SAY), LocalServer(wanted) as server:
-        _say_where(server, wanted)
+    with queued(*_LOGGERS), LocalServer(wanted) as server:
+        _report_where(server, wanted)
         notify(READY)
         _wait(server, stopping, is_terminal(sys.stderr) if args.live is None else args.live)
         notify(STOPPING)
@@ -176,7 +176,7 @@ def _restore(args: argparse.Namespace) -> int:
 
 
 def settings(args: argparse.Namespace) -> ServerTable:
-    """What the options say, and the configuration where they say nothing."""
+    """The options, and the configuration for those that are not given."""
     from usbip_capture.server.rules import ExportRule
     from usbip_capture.servers.server_table import read_server_table
 
@@ -203,7 +203,7 @@ def _stop(number: int, stopping: threading.Event) -> None:
     stopping.set()
 
 
-def _say_where(server: LocalServer, wanted: ServerTable) -> None:
+def _report_where(server: LocalServer, wanted: ServerTable) -> None:
     from usbip_capture.net.networks import WARNING, is_loopback
     from usbip_capture.relay.listening import attach_hint
     from usbip_capture.system.shown import shell_word

@@ -55,7 +55,7 @@ def _disk(facts: list[Use]) -> Use | None:
 
 
 class Lender:
-    """Exports by `server` what of `bus` the rules say, also what comes later. Neither is closed with it.
+    """Exports by `server` what of `bus` matches the rules, also what comes later. Neither is closed with it.
 
     A port keeps its busid whatever is plugged in there, or comes back there as another device, such as a bootloader.
     max_devices: exported at a time, 0 without limit. reset: each device when a client has released it.
@@ -88,7 +88,7 @@ class Lender:
         bus.on_attached = lambda plugged: drivers.bound(plugged.sysfs)
         self._looking = threading.Lock()  # one look at a time
         self._exported: dict[str, Exported] = {}
-        self._remarked: dict[str, str] = {}  # busid -> what was last said of a device
+        self._remarked: dict[str, str] = {}  # busid -> the last remark about a device
         self._open: set[Device] = set()
         self._changed = threading.Event()
         self._closing = False
@@ -208,13 +208,15 @@ class Lender:
         log.info("%s %s", known, why)
 
     def _warn(self, local: Plugged, facts: list[Use]) -> None:
-        """Say what this machine loses with a device, before a client takes it."""
+        """Report what this machine loses with a device, before a client takes it."""
         losses = [str(use) for use in facts if use.vital or use.kind == KEYBOARD]
         if losses:
-            self._remark(local.info.busid, f"{local.info} is {', '.join(losses)}: who attaches it takes it away here")
+            self._remark(
+                local.info.busid, f"{local.info} is {', '.join(losses)}: a client that attaches it takes it from here"
+            )
 
     def _remark(self, busid: str, text: str) -> None:
-        """Say it once, not at each look."""
+        """Report it once, not at each look."""
         if self._remarked.get(busid) != text:
             self._remarked[busid] = text
             log.warning("%s", text)

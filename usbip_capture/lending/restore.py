@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _FOLDER = "unbound-drivers"
 _SUFFIX = ".json"
-#: What tells a device from another one that is plugged in at its place.
+#: What distinguishes a device from another one that is plugged in at its place.
 _IDENTITY = ("busnum", "devnum", "idVendor", "idProduct", "serial")
 _MAX_FILES = 1000
 _numbers = count()
@@ -157,7 +157,7 @@ def _left(path: Path, roots: Roots) -> dict[str, object] | None:
 
 
 def _started(pid: int, roots: Roots) -> str:
-    """When a process was started, which tells it from a later one of its number; empty if there is none."""
+    """When a process was started, which distinguishes it from a later one of its number; empty if there is none."""
     # Ref: proc(5), /proc/PID/stat: field 22; the second one, the name, is in parentheses and may hold any.
     fields = text(Path(roots.proc, str(pid), "stat")).rpartition(")")[2].split()
     return fields[19] if len(fields) > 19 else ""

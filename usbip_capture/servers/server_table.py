@@ -1,4 +1,4 @@
-"""The table `[server]` of `config.toml`: what `usbip-capture serve` exports and where, if no option says otherwise.
+"""The table `[server]` of `config.toml`: what `usbip-capture serve` exports and where, if no option has it.
 
     [server]
     exports = ["1-1.4", "303a:4001"]
@@ -30,7 +30,7 @@ _EXPECTED = {
 class ServerTable:
     """The values of the table; a tuple, "" or 0 that is empty, or None, stands for what is not there.
 
-    exports: rules, as `server.rules` has them; None: nobody has said what.
+    exports: rules, as `server.rules` has them; None: not there.
     """
 
     exports: tuple[str, ...] | None = None
@@ -96,8 +96,8 @@ def _tables(text: str, path: str) -> dict[str, object]:
     try:
         loaded: dict[str, object] = toml.loads(text)
     except ValueError as error:
-        said = one_line(str(error)).replace("at end of document", f"at the end, line {text.count(chr(10)) + 1}")
-        raise FileFormatError(f"{path} is not valid TOML: {said}: correct it") from error
+        reason = one_line(str(error)).replace("at end of document", f"at the end, line {text.count(chr(10)) + 1}")
+        raise FileFormatError(f"{path} is not valid TOML: {reason}: correct it") from error
     return loaded
 
 

@@ -30,7 +30,7 @@ class NetworkAccess(Access):
         self._clients = clients
 
     def check_listening(self, address: str, port: int) -> None:
-        """Raises LocalProtocolError where others could connect and nobody has said who may."""
+        """Raises LocalProtocolError where others could connect and nobody is named who may."""
         if not self._public:
             check_allowed(address, port, self._allow, ", or --allow-public if everybody may")
 

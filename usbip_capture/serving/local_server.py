@@ -41,7 +41,7 @@ DEFAULT_LISTEN = "127.0.0.1"
 class LocalServer:
     """This machine's devices, lent to USB/IP clients until `close`, or to the end of its `with` block.
 
-    Made by `serve`, which says what is raised. settings: as the configuration has them; without `exports`, those of
+    Made by `serve`, where the errors are. settings: as the configuration has them; without `exports`, those of
     the configuration file are exported, and its changes are followed. bus: where the devices are, None for all buses
     of this machine.
     """
@@ -86,7 +86,7 @@ class LocalServer:
 
     @property
     def follows(self) -> bool:
-        """Whether changes of the configuration are followed: no rules were given at the start."""
+        """Whether changes of the configuration are followed: nothing else was asked for."""
         return self._follows
 
     @property
@@ -129,7 +129,7 @@ class LocalServer:
         self._ports.switch_power(busid, action)
 
     def reload(self) -> bool:
-        """Export what the configuration says now; False if it cannot be read, or was not asked for in the beginning.
+        """Export what the configuration has now; False if it cannot be read, or was not asked for in the beginning.
 
         What cannot be read is logged, and what was exported before stays.
         """
@@ -278,7 +278,7 @@ def serve(
     """Lend this machine's USB devices to USB/IP clients, as `usbip-capture serve` does; ends with `close`.
 
     devices: rules of what is exported: a port such as `1-1.4`, `VID:PID`, `VID:PID:SERIAL`, `class:03`, or `all`; None
-    is what the configuration says, and its changes are followed. Devices that are plugged in later are exported, too.
+    exports what the configuration has, and follows its changes. Devices that are plugged in later are exported, too.
     listen: addresses, ADDR or ADDR:PORT (port 0 chooses one); none is 127.0.0.1, unless `unix` names a socket.
     allow: networks, such as `192.0.2.0/24`, whose machines may connect; needed beyond loopback, unless allow_public.
     max_clients, max_devices: at a time, 0 without limit. pcap: a file for all sessions, rotate: how it is divided, as

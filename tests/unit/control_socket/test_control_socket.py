@@ -267,6 +267,14 @@ def test_several_are_told_apart() -> None:
             server.close()
 
 
+def test_a_name_with_blanks_is_found_as_it_was_given() -> None:
+    made = ControlSocket("Rack 1", HANDLERS)
+    try:
+        assert find("rack 1").name == find("Rack-1").name == "Rack-1"
+    finally:
+        made.close()
+
+
 def test_names_of_two_folders_stay_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     one = ControlSocket("bench", HANDLERS)
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "usbip-capture"))
