@@ -6,7 +6,9 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +16,14 @@ from tests.fakes.local_bus import FakeBus, OpenedDevice
 from tests.fakes.simulated_usb1 import SimulatedUsb1
 from tests.waiting import wait_until
 from usbip_capture import LocalServer, serve
-from usbip_capture.demo.device import DemoDevice
+from usbip_capture.demo.device import INFO, DemoDevice
+from usbip_capture.device import Transfer
 from usbip_capture.devices.libusb.binding import Libusb
 from usbip_capture.devices.libusb.bus import LocalBus
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.serving import watchdog
+from usbip_capture.usb.setup import get_descriptor, port_reset
+from usbip_capture.usb.urb import Urb
 
 ANY = "127.0.0.1:0"
 
@@ -138,16 +143,12 @@ def test_a_worker_says_since_when_it_works() -> None:
     resetting, free = threading.Event(), threading.Event()
     run = attached.device.run
 
-    def slow(*given: object, **more: object) -> object:
+    def slow(*given: Any, **more: Any) -> Any:
         resetting.set()
         free.wait(20)
-        return run(*given, **more)  # type: ignore[arg-type]
+        return run(*given, **more)
 
-    attached.device.run = slow  # type: ignore[method-assign,assignment]
-    from usbip_capture.device import Transfer
-    from usbip_capture.usb.setup import port_reset
-    from usbip_capture.usb.urb import Urb
-
+    attached.device.run = slow  # type: ignore[method-assign]
     before = time.monotonic()
     transfer = Transfer(Urb.control(port_reset(1).pack()))
     device.submit(transfer)
@@ -159,5 +160,45 @@ def test_a_worker_says_since_when_it_works() -> None:
     assert transfer.completion.status == 0
     wait_until("it waits", lambda: device.working_since == 0.0)
     device.close()
+    bus.close()
+    libusb.close()
+
+
+def test_a_worker_of_libusb_that_is_stuck_costs_its_own_client_only(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kernel does not come back from a reset: the client is disconnected, another one goes on."""
+    monkeypatch.setattr(watchdog, "STUCK", 0.1)
+    usb1 = SimulatedUsb1()
+    libusb = Libusb(usb1)
+    bus = LocalBus(libusb, "/nowhere")
+    stuck = usb1.plug(DemoDevice(replace(INFO, devnum=3)), (1,))
+    usb1.plug(DemoDevice(replace(INFO, devnum=4)), (2,))
+    resetting, free = threading.Event(), threading.Event()
+    read = Urb.control(get_descriptor(1, 0, 0, 18).pack())
+    with serve(["all"], listen=ANY, bus=bus, reset=False) as server:
+        one, other = (named(server).import_device(Selector(busid=busid)) for busid in ("1-1", "1-2"))
+        lost = threading.Event()
+        one.watch(lambda reason: lost.set())
+        run = stuck.device.run
+
+        def never(*given: Any, **more: Any) -> Any:
+            resetting.set()
+            free.wait(60)
+            return run(*given, **more)
+
+        monkeypatch.setattr(stuck.device, "run", never)
+        reset = Transfer(Urb.control(port_reset(1).pack()))
+        one.submit(reset)
+        assert resetting.wait(20)
+        assert lost.wait(20)
+        assert "device 1-1 (1209:0001) has been stuck in one request for" in caplog.text
+        assert other.run(read, 20).status == 0
+        drained(manager)
+        assert manager.recv(1000).startswith(b"WATCHDOG=1")
+        free.set()
+        wait_until("its device is free", lambda: [c.busid for c in server.clients if c.busid] == ["1-2"])
+        for device in (one, other):
+            device.close()
     bus.close()
     libusb.close()
