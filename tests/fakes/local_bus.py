@@ -87,7 +87,10 @@ class FakeBus:
             bNumInterfaces=len(classes),
             interfaces=tuple(InterfaceInfo(code, 0, 0) for code in classes),
         )
+        before = self.plugged.get(busid)
         made = self.plugged[busid] = FakePlugged(info, serial, sysfs)
+        for device in before.opened if before is not None else ():
+            device.unplug()
         self.changed()
         return made
 

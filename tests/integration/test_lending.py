@@ -13,6 +13,7 @@ from tests.fakes.local_bus import FakeBus
 from tests.waiting import wait_until
 from usbip_capture.device import Device
 from usbip_capture.errors import ImportRefused
+from usbip_capture.lending import lender as lender_module
 from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.server import Server
 from usbip_capture.server.rules import Rules
@@ -92,6 +93,24 @@ def test_a_port_keeps_its_busid_when_a_bootloader_answers(lending: Lending) -> N
     again = lending.attach()
     assert again.info.vid_pid == (0x303A, 0x0002)
     again.close()
+
+
+def test_a_device_that_never_notices_that_it_is_gone_is_not_waited_for_for_ever(
+    lending: Lending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lender_module, "_PATIENCE", 0.3)
+    plugged = lending.bus.plug("1-1")
+    lender = lending.lend("1-1")
+    device = lending.attach()
+    lost: list[str] = []
+    device.watch(lost.append)
+    del lending.bus.plugged["1-1"]
+    lending.bus.changed()
+    assert [str(exported.info) for exported in lender.exported] == ["1-1 (303a:4001)"]  # it may still answer its URBs
+    wait_until("the session is ended all the same", lambda: lost)
+    assert plugged.opened[0].released.wait(20)
+    wait_until("nothing is exported", lambda: not lender.exported)
+    device.close()
 
 
 def test_an_identity_follows_the_device_to_another_port(lending: Lending) -> None:

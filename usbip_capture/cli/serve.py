@@ -30,9 +30,15 @@ log = logging.getLogger(__name__)
 
 #: Whose log is printed.
 _LOGGERS = (
-    "usbip_capture.cli.serve", "usbip_capture.devices.libusb", "usbip_capture.lending", "usbip_capture.net.listening",
-    "usbip_capture.server", "usbip_capture.servers", "usbip_capture.serving",
-)  # fmt: skip
+    "usbip_capture.cli.serve",
+    "usbip_capture.control_socket",
+    "usbip_capture.devices.libusb",
+    "usbip_capture.lending",
+    "usbip_capture.net.listening",
+    "usbip_capture.server",
+    "usbip_capture.servers",
+    "usbip_capture.serving",
+)
 #: Seconds between two looks of the live view.
 _PERIOD = 1.0
 #: A signal handler runs only between two waits on some systems.

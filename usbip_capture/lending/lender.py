@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,9 @@ from usbip_capture.usb.info import DeviceInfo
 
 log = logging.getLogger(__name__)
 
+#: Seconds in which the session of a device that is unplugged ends by itself, when all of its URBs are answered; and
+#: between two looks at that.
+_PATIENCE, _LOOK_AGAIN = 2.0, 0.1
 #: Seconds after a change until a second look: the kernel and udev are not ready with a device that has just come.
 _SETTLING = 0.5
 
@@ -89,7 +93,8 @@ class Lender:
         self._looking = threading.Lock()  # one look at a time
         self._exported: dict[str, Exported] = {}
         self._remarked: dict[str, str] = {}  # busid -> the last remark about a device
-        self._open: set[Device] = set()
+        self._open: dict[Device, Exported] = {}
+        self._leaving: dict[str, float] = {}  # busid -> until when its session may end by itself
         self._changed = threading.Event()
         self._closing = False
         self._unwatch = bus.watch(self._changed.set)
@@ -136,10 +141,10 @@ class Lender:
 
     def _run(self) -> None:
         while not self._closing:
-            self._changed.wait()
+            self._changed.wait(_LOOK_AGAIN if self._leaving else None)
             self._changed.clear()
             self._look()
-            if not self._closing and not self._changed.wait(_SETTLING):
+            if not self._closing and not self._leaving and not self._changed.wait(_SETTLING):
                 self._look()
 
     def _look(self) -> None:
@@ -154,8 +159,9 @@ class Lender:
                 log.exception("which devices are plugged in cannot be asked")
                 return
             for busid in [busid for busid in self._exported if busid not in present]:
-                self._withdraw(busid, "is unplugged")
-                changed = True
+                if not self._is_leaving(busid):
+                    self._withdraw(busid, "is unplugged")
+                    changed = True
             for busid in [busid for busid in self._remarked if busid not in present]:
                 del self._remarked[busid]
             for local in present.values():
@@ -174,6 +180,8 @@ class Lender:
             if rule != known.rule:
                 self._exported[busid] = Exported(known.info, rule, known.manufacturer, known.product, known.serial)
             return False
+        if known is not None and not _same(known.info, local.info) and self._is_leaving(busid):
+            return False
         if rule is None:
             if known is not None:
                 self._withdraw(busid, "is not exported any more")
@@ -183,6 +191,7 @@ class Lender:
             return False
         exported = Exported(local.info, rule, local.manufacturer, local.product, local.serial)
         self._exported[busid] = exported
+        self._leaving.pop(busid, None)
         self._server.add(local.info, partial(self._opened, local, exported))
         log.info("%s is exported%s", exported, f", in place of {known}" if known is not None else "")
         self._warn(local, facts)
@@ -202,8 +211,17 @@ class Lender:
                 self._remark(info.busid, f"{info} is not exported: it is {disk}; name it, or use --force")
         return rule, facts
 
+    def _is_leaving(self, busid: str) -> bool:
+        """Whether a device that is not there any more is to be let end its session: its last URBs are answered then."""
+        info = self._exported[busid].info
+        if all(exported.info is not info for exported in self._open.copy().values()):
+            self._leaving.pop(busid, None)
+            return False
+        return time.monotonic() < self._leaving.setdefault(busid, time.monotonic() + _PATIENCE)
+
     def _withdraw(self, busid: str, why: str) -> None:
         known = self._exported.pop(busid)
+        self._leaving.pop(busid, None)
         self._server.remove(busid)
         log.info("%s %s", known, why)
 
@@ -231,7 +249,7 @@ class Lender:
             raise DeviceNotFound(f"{exported.info} is {disk}: name it, or use --force")
         self._warn(local, facts)
         device = local.open(reset=self._reset)
-        self._open.add(device)
+        self._open[device] = exported
         try:
             return Lent(self._observed(device, exported), partial(self._released, local, device))
         except BaseException:
@@ -240,5 +258,7 @@ class Lender:
             raise
 
     def _released(self, local: Plugged, device: Device) -> None:
-        self._open.discard(device)
+        self._open.pop(device, None)
+        if self._leaving:
+            self._changed.set()
         self._drivers.bound(local.sysfs)

@@ -138,8 +138,9 @@ class Connection:
             removed = export is not None and export.removed
             self._sock.sendall(conn.import_refused(status or (OpStatus.NODEV if removed else OpStatus.DEV_ERR)))
             return None
-        session.start(replace(session.info, interfaces=()))
+        # Before the client learns of it: whoever it asks to be disconnected finds it.
         self._client = self._client._replace(busid=busid, imported=time.time())
+        session.start(replace(session.info, interfaces=()))
         log.info("client %s has imported %s", self._peer, session.info)
         self._on_import(self)
         return session

@@ -164,7 +164,7 @@ class LibusbDevice(Device):
             flights.abandon_all(-ECONNRESET)
 
     def lose(self) -> None:
-        """The device was unplugged."""
+        """The device was unplugged. Who watches learns of it when all that was in flight has ended."""
         with self._flights.changed:
             if self._lost or self.closed:
                 return
@@ -172,7 +172,6 @@ class LibusbDevice(Device):
             self._doubtful = True  # the worker sees to what is in flight
             self._flights.changed.notify_all()
         self._flights.fail_queued(-ESHUTDOWN)
-        self._tell()
 
     def _tell(self) -> None:
         """Once, whoever comes first."""
@@ -237,6 +236,8 @@ class LibusbDevice(Device):
         if self._lost:
             self._flights.end_all(_GONE_PATIENCE)
             self._flights.abandon_all(-ESHUTDOWN)
+            if not self.closed:
+                self._tell()
 
     def _do(self, flight: Flight) -> None:
         flights = self._flights
