@@ -165,7 +165,7 @@ class Libusb:
 
     def answers(self, timeout: float) -> bool:
         """Whether the event thread is alive and not stuck in a callback; True when there is none."""
-        if self._thread is None:
+        if self._thread is None or self._closing:
             return True
         self._back.clear()
         self._context.interruptEventHandler()
