@@ -126,8 +126,10 @@ class Attacher:
                 raise CannotAttach(
                     f"device {info} of {server} was lost while the kernel enumerated it: see the kernel's log (dmesg)"
                 )
-            if port.local_busid or time.monotonic() > deadline:
-                return port if port.devid else Port(number, port.hub, port.status, info.speed, info.devid)
+            if self.vhci.is_enumerated(port):
+                return port
+            if time.monotonic() > deadline:
+                return Port(number, port.hub, port.status, info.speed, info.devid)
             threading.Event().wait(_LOOK_AGAIN)
 
     def _detach(self, attachment: Attachment) -> None:

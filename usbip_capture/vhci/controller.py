@@ -88,6 +88,10 @@ class Vhci:
                 raise CannotAttach(f"port {number} cannot be detached: {error.strerror}") from error
             raise CannotAttach(f"nothing is attached at port {number}: usbip-capture attached lists what is") from error
 
+    def is_enumerated(self, port: Port) -> bool:
+        """Whether its device is one of this machine: it has a busid before, while the kernel still reads it."""
+        return bool(port.local_busid) and os.path.exists(os.path.join(self._devices, port.local_busid))
+
     def attribute(self, local_busid: str, name: str) -> str:
         """What the kernel knows of an attached device, such as `product`; empty if it does not."""
         try:
