@@ -189,7 +189,7 @@ def test_a_halted_endpoint_stalls_until_cleared(device: Device) -> None:
     assert run(device, bulk_out(b"x")).status == 0
 
 
-def test_an_idle_read_can_be_taken_back(device: Device) -> None:
+def test_an_idle_read_can_be_unlinked(device: Device) -> None:
     assert device.run(bulk_in(8), 0.02).status == -ECONNRESET
     run(device, bulk_out(b"later"))
     assert bytes(run(device, bulk_in(8)).data) == b"later"
@@ -284,11 +284,11 @@ def test_threads_do_not_disturb_each_other(device: Device) -> None:
 
 def test_unplugged_in_mid_transfer(device: Device, opener: Opener) -> None:
     lost: list[str] = []
-    told = threading.Event()
+    reported = threading.Event()
 
     def on_lost(reason: str) -> None:
         lost.append(reason)
-        told.set()
+        reported.set()
 
     device.watch(on_lost)
     waiting = [Transfer(bulk_in(8)), Transfer(Urb(TransferType.INTERRUPT, CDC_NOTIFY, 16, interval=256))]
@@ -299,7 +299,7 @@ def test_unplugged_in_mid_transfer(device: Device, opener: Opener) -> None:
         assert device.wait(transfer, TIMEOUT)
         assert transfer.completion is not None
         assert transfer.completion.status == -ESHUTDOWN
-    assert told.wait(TIMEOUT)
+    assert reported.wait(TIMEOUT)
     assert run(device, bulk_in(8)).status == -ESHUTDOWN
 
 
@@ -419,7 +419,7 @@ def test_when_no_thread_can_be_started(opener: Opener, monkeypatch: pytest.Monke
     device.close()
 
 
-def test_a_device_that_cannot_be_watched_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_cannot_be_watched_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Opener("remote")
     device = opened.open()
 

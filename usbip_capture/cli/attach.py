@@ -7,7 +7,7 @@ import argparse
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command, add_device, add_server
 from usbip_capture.cli.session import chosen_device, chosen_server
-from usbip_capture.cli.terminal import fresh_line, say, tell
+from usbip_capture.cli.terminal import fresh_line, print_lines, report
 
 _ABOUT = """\
 Attach a device of a server to this machine, as `usbip attach` does: the kernel and its drivers then use it as if it
@@ -47,11 +47,11 @@ def run(args: argparse.Namespace) -> int:
     attacher = Attacher(Vhci())
     if not args.auto:
         attachment = attacher.attach(server, selector)
-        say([sentence(attachment)])
+        print_lines([sentence(attachment)])
         if not attachment.recorded:
-            tell("where it is from cannot be recorded in /var/run/vhci_hcd: `attached` will not name it")
+            report("where it is from cannot be recorded in /var/run/vhci_hcd: `attached` will not name it")
         return DONE
-    auto = AutoAttach(attacher, server, selector, lambda text: say([text]))
+    auto = AutoAttach(attacher, server, selector, lambda text: print_lines([text]))
     try:
         with announcements(server, auto.wake):
             auto.run()
@@ -59,5 +59,5 @@ def run(args: argparse.Namespace) -> int:
         fresh_line()
         if auto.attachment is not None:
             number = auto.attachment.port.number
-            tell(f"{auto.attachment.where} stays attached: sudo usbip-capture detach {number} ends that")
+            report(f"{auto.attachment.where} stays attached: sudo usbip-capture detach {number} ends that")
     return DONE

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command, add_json
-from usbip_capture.cli.terminal import say, tell
+from usbip_capture.cli.terminal import print_lines, report
 
 if TYPE_CHECKING:
     from usbip_capture.vhci.attaching import Attachment
@@ -48,9 +48,9 @@ def run(args: argparse.Namespace) -> int:
 
         print(json.dumps([as_json(one, vhci) for one in attached], indent=2))
     elif attached:
-        say([line(one, vhci) for one in attached])
+        print_lines([line(one, vhci) for one in attached])
     else:
-        tell("nothing is attached")
+        report("nothing is attached")
     return DONE
 
 

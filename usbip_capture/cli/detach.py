@@ -6,7 +6,7 @@ import argparse
 
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command
-from usbip_capture.cli.terminal import say
+from usbip_capture.cli.terminal import print_lines
 
 _EXAMPLES = """\
   usbip-capture attached           what is attached, and at which port
@@ -35,5 +35,5 @@ def run(args: argparse.Namespace) -> int:
     from usbip_capture.vhci.controller import Vhci
 
     detached = Attacher(Vhci()).detach(args.which)
-    say([f"{one.where} is detached from port {one.port.number}" for one in detached] or ["nothing is attached"])
+    print_lines([f"{one.where} is detached from port {one.port.number}" for one in detached] or ["nothing is attached"])
     return DONE

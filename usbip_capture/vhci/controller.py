@@ -70,7 +70,7 @@ class Vhci:
             try:
                 self._write("attach", f"{free[0]} {fileno} {devid} {min(speed, _FASTEST):d}")
             except OSError as error:
-                # EINVAL is what old kernels say of a port that is in use, and all of them of what they cannot take.
+                # Old kernels return EINVAL for a port that is in use, and all of them for what they do not accept.
                 if error.errno == errno.EBUSY or (error.errno == errno.EINVAL and self._is_taken(free[0])):
                     refused.add(free[0])
                     continue

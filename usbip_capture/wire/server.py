@@ -72,7 +72,7 @@ Event: TypeAlias = "DevlistRequested | ImportRequested | UrbSubmitted | UnlinkRe
 MAX_PENDING = 128 << 20
 _URB_COST, _PACKET_COST = 4 << 10, 128
 
-#: Says what kind of endpoint a bEndpointAddress is now; None if there is no such endpoint.
+#: Returns what kind of endpoint a bEndpointAddress is now; None if there is no such endpoint.
 EndpointLookup: TypeAlias = Callable[[int], "TransferType | None"]
 
 
@@ -217,7 +217,7 @@ class ServerConnection:
             return True  # Linux does not answer requests to endpoints that do not exist
         if kind == TransferType.CONTROL:
             if setup[6] | setup[7] << 8 != length:
-                raise RemoteProtocolError(f"request {seqnum} has {length} bytes, its wLength says otherwise")
+                raise RemoteProtocolError(f"request {seqnum} has {length} bytes, its wLength differs")
             address = DIR_IN if setup[0] & DIR_IN and length else 0
         else:
             setup = NO_SETUP
