@@ -31,7 +31,7 @@ NO_PROGRAM = "no program given: write it after --, as in `usbip-capture use pi -
 _MISSING = 1.0
 _RETRY_INTERVAL = 0.05
 #: What a backend is made of; the rest is for other commands.
-_PACKAGES = ("usbip_capture", "usb", "pcapng")
+_PACKAGES = ("usbip_capture", "usb", "pcapng", "usb1", "libusb_package")
 
 _EPILOG = """\
 examples:

@@ -44,10 +44,11 @@ SOMEBODY = Holder("another program")
 
 @dataclass(slots=True, frozen=True)
 class Obstacle:
-    """Why a device cannot be lent, and what helps; phrases, without a full stop."""
+    """Why a device cannot be lent, and what helps; phrases, without a full stop. rule: of udev, if one helps."""
 
     reason: str
     remedy: str
+    rule: str = ""
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.remedy}"
@@ -116,7 +117,8 @@ def obstacle(sysfs: str, idVendor: int, idProduct: int, roots: Roots = ROOTS) ->
     if not os.path.exists(node):
         return Obstacle(f"there is no {node}", "mount /dev/bus/usb; in a container, pass it with --device")
     if not os.access(node, os.R_OK | os.W_OK):
-        return Obstacle(f"no permission to open {node}", remedy(idVendor, idProduct, "linux"))
+        rule = udev_rule(idVendor, idProduct)
+        return Obstacle(f"no permission to open {node}", remedy(idVendor, idProduct, "linux"), rule)
     return None
 
 

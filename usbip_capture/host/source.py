@@ -95,6 +95,9 @@ class ServerSource:
         identity = _identity(info)
         if identity not in self._serials:
             try:
+                known = self._server.known_serial_number(info.busid)
+                if known is not None:
+                    return known
                 device = self._server.import_device(Selector(busid=info.busid))
             except UsbipError as error:
                 log.debug("its serial number cannot be read: %s", error)

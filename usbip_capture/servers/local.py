@@ -1,0 +1,118 @@
+"""The devices of this machine as those of a server: the host name `local`, wherever a host is taken.
+
+There is no wire: what is imported is a device of libusb, captured, read and used as any other one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from usbip_capture.device import Device
+from usbip_capture.devices import holders
+from usbip_capture.devices.libusb.bus import LocalBus
+from usbip_capture.devices.uses import KEYBOARD, uses
+from usbip_capture.errors import DeviceNotFound, ImportRefused, UsbipError
+from usbip_capture.servers.address import Selector, listing
+from usbip_capture.system.shown import one_line
+from usbip_capture.wire.structs import OpStatus
+
+if TYPE_CHECKING:
+    from usbip_capture.devices.libusb.local_device import LocalDevice
+
+log = logging.getLogger(__name__)
+
+_HUB = 9
+#: iSerialNumber in the device descriptor. Ref: USB 2.0, table 9-8
+_SERIAL_OFFSET = 16
+
+
+def devices() -> list[LocalDevice]:
+    """What can be used, as far as a look can tell: all but hubs. Raises LibusbMissing."""
+    return [device for device in LocalBus.shared().devices() if device.info.bDeviceClass != _HUB]
+
+
+def find(selector: Selector) -> LocalDevice:
+    """The one that is meant. Raises DeviceNotFound, its sentence listing what there is."""
+    there = devices()
+    meant = [device for device in there if selector.matches(device.info)]
+    if selector.serial:
+        meant = [device for device in meant if serial_number(device) == selector.serial]
+    if len(meant) == 1:
+        return meant[0]
+    wanted = one_line(str(selector))
+    if meant:
+        several = f" {wanted}" if wanted else ""
+        raise DeviceNotFound(f"this machine has several devices{several}: name one by its busid: {_listing(meant)}")
+    if there:
+        raise DeviceNotFound(f"this machine has no device {wanted}: it has {_listing(there)}")
+    raise DeviceNotFound("this machine has no USB device: plug one in")
+
+
+def open_device(selector: Selector) -> Device:
+    """Have the device that is meant, its kernel drivers unbound until it is closed.
+
+    Raises DeviceNotFound, and ImportRefused with what helps: no permission, in use by another program, or by this
+    machine itself, which would lose data or its connection to whoever asks.
+    """
+    device = find(selector)
+    info = device.info
+    for use in uses(device.sysfs):
+        if use.vital:
+            raise ImportRefused(
+                f"device {info} is in use by this machine: it is {use}; unmount it or end that first", OpStatus.DEV_BUSY
+            )
+        if use.kind == KEYBOARD:
+            log.warning("device %s is %s: it types nothing here until it is released", info, use)
+    held = holders.interface_holders(device.sysfs)
+    try:
+        opened = device.open()
+    except DeviceNotFound as error:
+        raise _explained(device, held, error) from error
+    for number in sorted(opened.unclaimed):
+        why = f"{_program(held[number])} holds it" if number in held else opened.unclaimed[number]
+        log.warning("interface %d of device %s cannot be used: %s", number, info, why)
+    return opened
+
+
+def serial_number(device: LocalDevice) -> str:
+    """As the system has read it; where it does not, the device is opened for it. Empty if there is none to be had."""
+    if device.sysfs or not device.device_descriptor[_SERIAL_OFFSET:][:1].strip(b"\0"):
+        return device.serial
+    from usbip_capture.devices.serial_number import read_serial_number
+
+    try:
+        opened = device.open()
+    except UsbipError as error:
+        log.debug("its serial number cannot be read: %s", error)
+        return ""
+    try:
+        return read_serial_number(opened)
+    finally:
+        opened.close()
+
+
+def _explained(device: LocalDevice, held: dict[int, holders.Holder], error: DeviceNotFound) -> UsbipError:
+    """Why it cannot be opened, and what helps."""
+    info = device.info
+    if device.sysfs and not os.path.isdir(device.sysfs):
+        return error  # unplugged since it was listed
+    obstacle = holders.obstacle(device.sysfs, *info.vid_pid)
+    if obstacle is not None:
+        return ImportRefused(f"device {info} cannot be used: {obstacle}", OpStatus.NA)
+    if held:
+        who = ", ".join(dict.fromkeys(_program(holder) for holder in held.values()))
+        return ImportRefused(f"device {info} is in use by {who}: end that first", OpStatus.DEV_BUSY)
+    if not device.sysfs and sys.platform != "linux":
+        return ImportRefused(f"{error}: {holders.remedy(*info.vid_pid)}", OpStatus.NA)
+    return error
+
+
+def _program(holder: holders.Holder) -> str:
+    return "this program" if holder.pid == os.getpid() else str(holder)
+
+
+def _listing(found: list[LocalDevice]) -> str:
+    return listing([device.info for device in found])
