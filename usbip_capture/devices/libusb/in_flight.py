@@ -1,0 +1,294 @@
+"""The URBs of a device that are under way: in libusb, waiting for room there, or for their turn.
+
+Each is finished once. Who wins a race is decided when libusb calls back, never when it is asked to cancel.
+
+Threads: whoever submits, libusb's event thread, which finishes, and the device's worker, which does what blocks.
+`order` is held from the decision that a URB is next until libusb has it, `lock` while the books are changed; who needs
+both takes `order` first. No callback of anybody is called with one of them held.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from usbip_capture.device import Transfer
+from usbip_capture.devices.libusb import statuses
+from usbip_capture.devices.libusb.binding import Handle
+from usbip_capture.devices.libusb.budget import Budget
+from usbip_capture.devices.libusb.flights import Flight, completion_of, load, nothing
+from usbip_capture.devices.libusb.slots import Failure, Slot
+from usbip_capture.usb.status import ECONNRESET, EINVAL, ENOENT, ENOMEM, ESHUTDOWN
+
+log = logging.getLogger(__name__)
+
+#: What a transfer costs in usbfs besides its bytes.
+_COST, _PACKET_COST = 512, 16
+
+
+class InFlight:
+    """jobs: what waits for the worker, in order; anything that is submitted while it has work waits there, too.
+
+    refusal: why a URB cannot be passed on. on_doubt: called when the device may be gone.
+    """
+
+    def __init__(
+        self,
+        handle: Handle,
+        budget: Budget,
+        refusal: Callable[[Flight], int | None],
+        on_doubt: Callable[[], None],
+    ) -> None:
+        self._handle = handle
+        self._budget = budget
+        self._refusal = refusal
+        self._on_doubt = on_doubt
+        self._pending: dict[Transfer, Flight] = {}
+        self._flying: dict[Flight, None] = {}  # in libusb, or in the callback that finishes it
+        self._queues: dict[int, deque[Flight]] = {}  # by endpoint: what waits for room
+        self.jobs: deque[Flight] = deque()
+        self.forked()
+
+    def forked(self) -> None:
+        """Nothing is under way, and nobody holds a lock."""
+        self.order, self.lock = threading.Lock(), threading.Lock()
+        self.changed = threading.Condition(self.lock)
+        self._pending.clear()
+        self._flying.clear()
+        self._queues.clear()
+        self.jobs.clear()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether libusb has none."""
+        return not self._flying
+
+    def add(self, flight: Flight, transfer: Transfer) -> None:
+        """It is under way from now on. `lock` is held."""
+        self._pending[transfer] = flight
+
+    # -- to libusb; `order` is held
+
+    def start(self, flight: Flight) -> int | None:
+        """Let a URB go, or queue it until there is room: None; else the status that it ends with."""
+        status = self._refusal(flight)
+        if status is not None:
+            return status
+        urb = flight.urb
+        flight.size = urb.length + _COST + _PACKET_COST * len(urb.packets)
+        with self.lock:
+            if urb.endpoint in self._queues or not self._budget.take(flight.size, self._drain):
+                if flight.unwanted:
+                    return -ECONNRESET
+                self._queues.setdefault(urb.endpoint, deque()).append(flight)
+                return None
+        return self._launch(flight)
+
+    def _launch(self, flight: Flight) -> int | None:
+        """As `start`, for one whose bytes are taken from the budget."""
+        slot: Slot | None = None
+        try:
+            slot = self._handle.slot(len(flight.urb.packets))
+            load(slot, flight.urb)
+            slot.owner, slot.landed = flight, self._landed
+            with self.lock:
+                flight.slot = slot
+                self._flying[flight] = None
+            slot.submit()
+        except (Failure, ValueError, TypeError) as error:
+            with self.lock:
+                self._flying.pop(flight, None)
+                flight.slot = None
+            self._budget.release(flight.size, notify=False)
+            if slot is not None:
+                self._handle.recycle(slot)
+            return self._not_submitted(flight, error) if isinstance(error, Failure) else -EINVAL
+        with self.lock:
+            flight.submitted = True
+            late = flight.unwanted and self._to_be_cancelled(flight)
+        if late:  # it was asked for in vain while libusb did not have it yet
+            self._cancel(flight, slot)
+        return None
+
+    def _not_submitted(self, flight: Flight, failure: Failure) -> int | None:
+        if failure.code == statuses.ERROR_NO_MEM:
+            with self.lock:
+                if flight.unwanted:
+                    return -ECONNRESET
+                if self._flying:  # when one of them is through there is room
+                    self._queues.setdefault(flight.urb.endpoint, deque()).appendleft(flight)
+                    return None
+            return -ENOMEM
+        if failure.code == statuses.ERROR_NO_DEVICE:
+            self._on_doubt()
+            return -ESHUTDOWN
+        # usbfs knows no such endpoint in the current alternate setting, or a driver has its interface.
+        return -ENOENT if failure.code in (statuses.ERROR_IO, statuses.ERROR_NOT_FOUND) else failure.status
+
+    def _drain(self) -> None:
+        """There may be room: let those go that wait for it. `order` is not held."""
+        failed: list[tuple[Flight, int]] = []
+        with self.order:
+            for address in list(self._queues):
+                self._drain_endpoint(address, failed)
+        for flight, status in failed:
+            self.refuse(flight, status)
+        if failed:
+            self._budget.notify()
+
+    def _drain_endpoint(self, address: int, failed: list[tuple[Flight, int]]) -> None:
+        while True:
+            with self.lock:
+                queue = self._queues.get(address)
+                if not queue:
+                    self._queues.pop(address, None)
+                    return
+                if not self._budget.take(queue[0].size, self._drain):
+                    return
+                flight = queue.popleft()
+            status = self._launch(flight)
+            if status is not None:
+                failed.append((flight, status))
+            elif flight.slot is None and not flight.landed:
+                return  # it is at the head of its queue again
+
+    # -- back from libusb
+
+    def _landed(self, slot: Slot) -> None:
+        """On the event thread."""
+        flight: Flight = slot.owner
+        completion = completion_of(flight, slot)
+        if slot.status == statuses.NO_DEVICE:
+            self._on_doubt()
+        with self.lock:
+            flight.landed = True
+            transfer = flight.transfer
+            if transfer is not None and self._pending.pop(transfer, None) is None:
+                transfer = None
+            reusable = not flight.cancelling
+        if reusable:
+            self._handle.recycle(slot)
+        if transfer is not None:
+            transfer.finish(completion)
+        with self.changed:
+            self._flying.pop(flight, None)
+            self.changed.notify_all()
+            waiting = bool(self._queues)
+        self._budget.release(flight.size)
+        if waiting:
+            self._drain()
+
+    def refuse(self, flight: Flight, status: int) -> None:
+        """End a URB that libusb does not have."""
+        with self.lock:
+            transfer = flight.transfer
+            if transfer is None or self._pending.pop(transfer, None) is None:
+                return
+        transfer.finish(nothing(flight.urb, status))
+
+    # -- unlinking
+
+    def cancel(self, transfer: Transfer) -> None:
+        """See `Device.cancel`."""
+        with self.lock:
+            flight = self._pending.get(transfer)
+            if flight is None:
+                return
+            slot = flight.slot
+            if slot is None and not self._unqueue(flight):
+                flight.unwanted = True  # it is just being submitted, or done by the worker
+                return
+            if slot is None:
+                del self._pending[transfer]
+            elif not self._to_be_cancelled(flight):
+                return
+        if slot is None:
+            transfer.finish(nothing(flight.urb, -ECONNRESET))
+        else:
+            self._cancel(flight, slot)
+
+    def abandon(self, transfer: Transfer) -> None:
+        """See `Device.abandon`."""
+        with self.lock:
+            flight = self._pending.pop(transfer, None)
+            if flight is None:
+                return
+            flight.transfer = None
+            self._unqueue(flight)
+        transfer.finish(nothing(transfer.urb, -ECONNRESET))
+
+    def _to_be_cancelled(self, flight: Flight) -> bool:
+        """Whether the caller has to call `_cancel`. `lock` is held."""
+        flight.unwanted = True
+        if flight.cancelling or flight.landed or not flight.submitted:
+            return False
+        flight.cancelling = True
+        return True
+
+    def _cancel(self, flight: Flight, slot: Slot) -> None:
+        slot.cancel()
+        with self.lock:
+            flight.cancelling = False
+            landed = flight.landed
+        if landed:
+            self._handle.recycle(slot)
+
+    def _unqueue(self, flight: Flight) -> bool:
+        """Take it out of what waits; False if it is not there. `lock` is held."""
+        for queue in (self.jobs, self._queues.get(flight.urb.endpoint)):
+            if queue and flight in queue:
+                queue.remove(flight)
+                return True
+        return False
+
+    # -- all of them
+
+    def flush(self, interface: int | None, patience: float) -> None:
+        """End what is pending on an interface, or on all but endpoint 0, with -ESHUTDOWN, and wait for it."""
+        with self.lock:
+            flying = [f for f in self._flying if f.urb.endpoint & 0x0F and interface in (None, f.interface)]
+            queued = [f for queue in self._queues.values() for f in queue if interface in (None, f.interface)]
+            queued = [f for f in queued if f.urb.endpoint & 0x0F]
+            for flight in queued:
+                self._unqueue(flight)
+            for flight in flying:
+                flight.flushed = True
+        for flight in queued:
+            self.refuse(flight, -ESHUTDOWN)
+        self._end(flying, patience)
+
+    def end_all(self, patience: float) -> bool:
+        """Cancel all that libusb has, and wait for it; False if some do not end."""
+        with self.lock:
+            flying = list(self._flying)
+        return self._end(flying, patience)
+
+    def _end(self, flights: list[Flight], patience: float) -> bool:
+        with self.lock:
+            to_cancel = [(f, f.slot) for f in flights if self._to_be_cancelled(f)]
+        for flight, slot in to_cancel:
+            if slot is not None:
+                self._cancel(flight, slot)
+        with self.changed:
+            return self.changed.wait_for(lambda: not any(f in self._flying for f in flights), patience)
+
+    def fail_queued(self, status: int) -> None:
+        """End all that libusb does not have, and the worker has not begun."""
+        with self.lock:
+            failed = [flight for queue in self._queues.values() for flight in queue]
+            failed += self.jobs
+            self._queues.clear()
+            self.jobs.clear()
+        for flight in failed:
+            self.refuse(flight, status)
+
+    def abandon_all(self, status: int) -> None:
+        """End all at once, whatever libusb does."""
+        with self.lock:
+            flights, self._pending = list(self._pending.items()), {}
+            for _, flight in flights:
+                flight.transfer = None
+        for transfer, flight in flights:
+            transfer.finish(nothing(flight.urb, status))
