@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
                 found[server.name] = server
                 if not args.json:
                     waiting.clear()
-                    print("\n".join(lines(server, paint)), flush=True)
+                    print("".join(f"{line}\n" for line in lines(server, paint)), end="", flush=True)
                     waiting.show()
             memory.remember_server(server.host, server.port, server.name, "mdns")
 

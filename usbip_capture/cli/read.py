@@ -85,7 +85,7 @@ def _raw(data: bytes) -> None:
 
 
 def _json(data: bytes) -> None:
-    print(json.dumps({"time": round(time.time(), 6), "length": len(data), "data": data.hex()}))
+    say([json.dumps({"time": round(time.time(), 6), "length": len(data), "data": data.hex()})])
 
 
 def _text(data: bytes) -> None:

@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
                 else:
                     colour = _COLOURS.get(message.severity, "") if coloured else ""
                     shown = f"{colour}{line(message, with_source=host is None)}{_RESET if colour else ''}"
-                print(shown, file=output, flush=True)
+                print(f"{shown}\n", end="", file=output, flush=True)  # in one piece, as `tell` does
     except KeyboardInterrupt:  # its ordinary end
         fresh_line()
     finally:

@@ -67,8 +67,8 @@ def _print_line(text: str) -> None:
 
 
 def say(lines: Iterable[str]) -> None:
-    """Lines of text, without colours, to standard output."""
-    print("\n".join(map(one_line, lines)), flush=True)
+    """Lines of text, without colours, to standard output: all in one piece, as a log may be printed meanwhile."""
+    print("".join(f"{one_line(line)}\n" for line in lines), end="", flush=True)
 
 
 def fresh_line() -> None:

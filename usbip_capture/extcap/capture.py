@@ -24,6 +24,7 @@ from usbip_capture.options.table import INTERFACE, Choices
 from usbip_capture.report.units import count
 from usbip_capture.servers.address import ServerAddress
 from usbip_capture.servers.known import find_interface
+from usbip_capture.system.signals import ensure_noticed
 
 if TYPE_CHECKING:
     from usbip_capture.syslog.message import Message
@@ -56,6 +57,7 @@ class CaptureProcess:
     def run(self) -> str:
         """Capture until stopped; the sentence that says what went wrong, empty if nothing did."""
         warnings.simplefilter("ignore")
+        ensure_noticed()
         for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK"):
             number = getattr(signal, name, None)
             if number is not None:

@@ -19,6 +19,8 @@ from usbip_capture.live.registry import Entry
 from usbip_capture.relay.listening import parse_networks
 from usbip_capture.relay.service import RelayService
 from usbip_capture.servers.address import ServerAddress
+from usbip_capture.system.latch import Latch
+from usbip_capture.system.signals import ensure_noticed
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,8 @@ def main(settings: str) -> None:
     except UsbipError as error:
         _say(f"sentence {error}")
         return
-    stopping = threading.Event()
+    stopping = Latch()
+    ensure_noticed()
     for name in ("SIGTERM", "SIGINT"):
         signal.signal(getattr(signal, name), lambda *_: stopping.set())
     if hasattr(signal, "SIGHUP"):
