@@ -24,7 +24,6 @@ _EXAMPLES = """\
 No device is asked anything, and no rights are needed. To capture one, name this machine: `usbip-capture capture local
 1-1.4`; it is then used by libusb, and its kernel drivers have it again afterwards.
 """
-_NOTHING = "this machine has no USB device: plug one in"
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -69,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     for error in () if args.json else listed.problems:
         tell(str(error))
     if not devices:
-        tell(_NOTHING)
+        tell(listed.server.empty)
     return exits.DONE if devices else exits.FAILED
 
 

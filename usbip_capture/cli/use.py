@@ -126,7 +126,7 @@ def _look_for(server: ServerAddress, selection: list[Selector]) -> None:
     wanted = " or ".join(map(str, selection)) or "device"
     there = ", ".join(map(str, devices))
     others = f", but {there}" if there else ""
-    tell(f"{server} exports no {wanted} now (or it is in use){others}")
+    tell(f"{server.offers} no {wanted} now (or it is in use){others}")
 
 
 def _command(program: list[str]) -> list[str]:

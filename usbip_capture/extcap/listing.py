@@ -49,7 +49,7 @@ def _ask(host: str, port: int, timeout: float) -> tuple[list[KnownDevice], str]:
         _name(devices, read_cache().devices.get((server.host, server.port), []))
         remember_server(server.host, server.port)
         remember_devices(server.host, server.port, devices)
-    return devices, "" if devices else f"{server} {'has' if server.host == LOCAL else 'exports'} no device now"
+    return devices, "" if devices else server.empty
 
 
 def _name_local(devices: list[KnownDevice]) -> None:

@@ -149,6 +149,18 @@ class ServerAddress:
         """Whether it is no server of the network: nothing of it is remembered."""
         return self.host in (DEMO, LOCAL)
 
+    @property
+    def offers(self) -> str:
+        """The beginning of a sentence about its devices: `pi exports`."""
+        return "this machine has" if self.host == LOCAL else f"{self} exports"
+
+    @property
+    def empty(self) -> str:
+        """The sentence that there is no device."""
+        if self.host == LOCAL:
+            return "this machine has no USB device: plug one in"
+        return f"{self} exports no device now: end the client that uses it, or bind one there (usbip bind -b BUSID)"
+
     def open_transport(self) -> Transport:
         """A new connection, as what is imported through it uses it. Raises ServerUnreachable."""
         return SocketTransport(self.connect(), str(self))
@@ -201,9 +213,7 @@ class ServerAddress:
             raise DeviceNotFound(
                 f"{self} exports no device {selector} (or it is in use): it exports {listing(devices)}"
             )
-        raise DeviceNotFound(
-            f"{self} exports no device now: end the client that uses it, or bind one there (usbip bind -b BUSID)"
-        )
+        raise DeviceNotFound(self.empty)
 
     def import_device(self, selector: Selector) -> Device:
         """Take the device that is meant. Raises UsbipError: unreachable, not found, refused."""

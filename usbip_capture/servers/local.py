@@ -15,7 +15,7 @@ from usbip_capture.devices import holders
 from usbip_capture.devices.libusb.bus import LocalBus
 from usbip_capture.devices.uses import KEYBOARD, uses
 from usbip_capture.errors import DeviceNotFound, ImportRefused, UsbipError
-from usbip_capture.servers.address import Selector, listing
+from usbip_capture.servers.address import LOCAL, Selector, ServerAddress, listing
 from usbip_capture.system.shown import one_line
 from usbip_capture.wire.structs import OpStatus
 
@@ -31,24 +31,32 @@ _SERIAL_OFFSET = 16
 
 def devices() -> list[LocalDevice]:
     """What can be used, as far as a look can tell: all but hubs. Raises LibusbMissing."""
-    return [device for device in LocalBus.shared().devices() if device.info.bDeviceClass != _HUB]
+    return [device for device in LocalBus.shared().devices() if not is_hub(device)]
+
+
+def is_hub(device: LocalDevice) -> bool:
+    """Whether other devices are plugged into it: who takes it has them all unplugged."""
+    return device.info.bDeviceClass == _HUB
 
 
 def find(selector: Selector) -> LocalDevice:
     """The one that is meant. Raises DeviceNotFound, its sentence listing what there is."""
-    there = devices()
-    meant = [device for device in there if selector.matches(device.info)]
+    meant = [device for device in LocalBus.shared().devices() if selector.matches(device.info)]
     if selector.serial:
         meant = [device for device in meant if serial_number(device) == selector.serial]
+    hubs = [device for device in meant if is_hub(device)]
+    meant = [device for device in meant if not is_hub(device)]
     if len(meant) == 1:
         return meant[0]
     wanted = one_line(str(selector))
     if meant:
         several = f" {wanted}" if wanted else ""
         raise DeviceNotFound(f"this machine has several devices{several}: name one by its busid: {_listing(meant)}")
-    if there:
+    if wanted and hubs:
+        raise DeviceNotFound(f"device {hubs[0].info} is a hub, which nobody can have: name what is plugged into it")
+    if there := devices():
         raise DeviceNotFound(f"this machine has no device {wanted}: it has {_listing(there)}")
-    raise DeviceNotFound("this machine has no USB device: plug one in")
+    raise DeviceNotFound(ServerAddress(LOCAL).empty)
 
 
 def open_device(selector: Selector) -> Device:
