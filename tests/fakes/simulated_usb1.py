@@ -15,10 +15,10 @@ from typing import Any
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.usb import status as st
-from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor, parse_configuration
+from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor, read_configuration
 from usbip_capture.usb.endpoints import EndpointMap
 from usbip_capture.usb.info import Speed
-from usbip_capture.usb.setup import Setup, clear_halt, set_configuration, set_interface
+from usbip_capture.usb.setup import DT_DEVICE, Setup, clear_halt, get_descriptor, set_configuration, set_interface
 from usbip_capture.usb.urb import DIR_IN, Completion, IsoPacket, TransferType, Urb
 
 COMPLETED, ERROR, TIMED_OUT, CANCELLED, STALL, NO_DEVICE, OVERFLOW = range(7)
@@ -100,18 +100,21 @@ class SimulatedUsb1:
         self.contexts.append(context)
         return context
 
-    def plug(self, device: Device, raw: tuple[bytes, Sequence[bytes]], ports: Sequence[int] = (1,)) -> USBDevice:
-        """A device of ours is put at a port. raw: its descriptors."""
-        attached = USBDevice(self, device, raw, ports)
+    def plug(self, device: Device, ports: Sequence[int] = (1,)) -> USBDevice:
+        """A device of ours is put at a port; it is configured, as the kernel does that."""
+        attached = USBDevice(self, device, ports)
         with self.lock:
             self.attached.append(attached)
+        device.watch(lambda reason: self.unplug(attached))
         self._announce(attached, True)
         return attached
 
     def unplug(self, attached: USBDevice) -> None:
         """First the transfers that are pending end with NO_DEVICE, then LEFT is announced."""
-        attached.gone = True
         with self.lock:
+            if attached.gone:
+                return
+            attached.gone = True
             self.attached.remove(attached)
             flying = list(attached.flying)
         for transfer in flying:
@@ -197,16 +200,16 @@ class USBContext:
 class USBDevice:
     """drivers: interface -> the kernel's driver. holders: interfaces that another process has claimed."""
 
-    def __init__(
-        self, module: SimulatedUsb1, device: Device, raw: tuple[bytes, Sequence[bytes]], ports: Sequence[int]
-    ) -> None:
+    def __init__(self, module: SimulatedUsb1, device: Device, ports: Sequence[int]) -> None:
         self.module = module
         self.device = device
         self.ports = tuple(ports)
         self.gone = False
-        self.device_descriptor = DeviceDescriptor.parse(raw[0])
-        self.parsed = [parse_configuration(configuration) for configuration in raw[1]]
-        self.raw = [bytes(configuration) for configuration in raw[1]]
+        self.device_descriptor = DeviceDescriptor.parse(_descriptor(device, DT_DEVICE, 0, 18))
+        self.parsed = [
+            read_configuration(index, lambda kind, at, length: _descriptor(device, kind, at, length))
+            for index in range(self.device_descriptor.bNumConfigurations)
+        ]
         self.configuration = self.parsed[0].bConfigurationValue if self.parsed else 0
         self.endpoints = EndpointMap(self.parsed[0] if self.parsed else None, device.info.speed)
         self.alternates: dict[int, int] = {}
@@ -252,6 +255,10 @@ class USBDevice:
         if self.open_error:
             raise error(self.open_error)
         return USBDeviceHandle(self.module, self)
+
+
+def _descriptor(device: Device, kind: int, index: int, length: int) -> bytes:
+    return bytes(device.run(Urb.control(get_descriptor(kind, index, 0, length).pack())).data)
 
 
 class _Configuration:
@@ -498,7 +505,10 @@ class USBTransfer:
             attached.flying[self] = None
         self.submitted, self._ended = True, False
         self._transfer = Transfer(self._urb(), self._done)
-        attached.device.submit(self._transfer)
+        try:
+            attached.device.submit(self._transfer)
+        except Exception:  # noqa: BLE001  a device fails, libusb does not
+            self.end(ERROR, Completion(0))
 
     def _urb(self) -> Urb:
         inward = self.endpoint & DIR_IN
