@@ -343,6 +343,8 @@ class USBDeviceHandle:
             raise error("NotFound")
         if interface in self.attached.drivers or interface in self.attached.holders:
             raise error("Busy")
+        if self.attached.claimed.get(interface, self) is not self:
+            raise error("Busy")
         self.attached.claimed[interface] = self
 
     def releaseInterface(self, interface: int) -> None:

@@ -87,7 +87,7 @@ def _table(listed: listing.Listed, devices: list[LocalDevice]) -> Iterator[str]:
             yield f"{pad}{held}"
         for use in uses(device.sysfs):
             yield f"{pad}in use: {use}"
-        found = obstacle(device.sysfs, *device.info.vid_pid)
+        found = obstacle(device.info, device.sysfs)
         if found is None:
             yield f"{pad}can be lent" if device.sysfs else f"{pad}whether it can be lent shows when it is opened"
         elif found.rule:
@@ -133,7 +133,7 @@ def _standing_json(device: LocalDevice) -> dict[str, object]:
     from usbip_capture.devices.holders import interface_holders, obstacle
     from usbip_capture.devices.uses import uses
 
-    found = obstacle(device.sysfs, *device.info.vid_pid)
+    found = obstacle(device.info, device.sysfs)
     return {
         "ports": list(device.ports),
         "manufacturer": device.manufacturer,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from usbip_capture.cli.terminal import Waiting, print_log
 from usbip_capture.errors import LocalProtocolError
-from usbip_capture.servers.address import Selector, ServerAddress, parse_selection
+from usbip_capture.servers.address import LOCAL, Selector, ServerAddress, parse_selection
 from usbip_capture.system.durations import milliseconds
 
 if TYPE_CHECKING:
@@ -144,7 +144,8 @@ def imported(server: ServerAddress, selector: Selector, writer: PcapWriter | Non
     from usbip_capture.host.opened import OpenDevice
     from usbip_capture.tap import Tapped
 
-    remote = server.import_device(selector)
+    with problems_reported(server):
+        remote = server.import_device(selector)
     try:
         device = remote if writer is None else Tapped(remote, writer.add_usb_interface(remote.info, server=str(server)))
         handle = DeviceHandle(device)
@@ -157,6 +158,18 @@ def imported(server: ServerAddress, selector: Selector, writer: PcapWriter | Non
         raise explained from error
     finally:
         remote.close()
+
+
+@contextmanager
+def problems_reported(server: ServerAddress | None) -> Iterator[None]:
+    """What of a device of this machine cannot be had, and who has it, goes to standard error."""
+    if server is None or server.host != LOCAL:
+        yield
+        return
+    from usbip_capture.cli.log_handler import reported
+
+    with reported("usbip_capture.devices.libusb"), reported("usbip_capture.servers.local"):
+        yield
 
 
 def remember(server: ServerAddress, remote: Device, product: str, serial: str = "") -> None:

@@ -124,6 +124,8 @@ class ServerSource:
         if known is not None and not known.imported and _identity(known.info) == _identity(info):
             return known
         descriptor = self._descriptors.get(_identity(info))
+        if descriptor is None and (raw := self._server.known_descriptor(info.busid)):
+            descriptor = self._descriptors[_identity(info)] = DeviceDescriptor.parse(raw)
         return Exported(info, lambda: self._open(info), self._give_back, descriptor)
 
     def _open(self, info: DeviceInfo) -> DeviceHandle:

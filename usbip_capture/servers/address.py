@@ -31,6 +31,7 @@ from usbip_capture.wire.structs import OpStatus, op_status_text
 
 if TYPE_CHECKING:
     from usbip_capture.device import Device
+    from usbip_capture.devices.libusb.local_device import LocalDevice
     from usbip_capture.devices.remote import RemoteDevice
 
 DEMO, LOCAL = configuration.DEMO, configuration.LOCAL
@@ -231,13 +232,26 @@ class ServerAddress:
             reason = f"device {busid} of {self} cannot be imported: {op_status_text(error.status)}"
             raise ImportRefused(f"{reason}; {self._remedy(error.status)}", error.status) from error
 
+    def known_descriptor(self, busid: str) -> bytes:
+        """A device descriptor, where it is known without importing the device; else empty. Raises UsbipError."""
+        device = self._unopened(busid)
+        return b"" if device is None else device.device_descriptor
+
     def known_serial_number(self, busid: str) -> str | None:
-        """That of a device, where it is known without importing it; else None. Raises UsbipError."""
-        if self.host != LOCAL:
+        """A serial number, as `known_descriptor`; else None. Raises UsbipError."""
+        device = self._unopened(busid)
+        if device is None:
             return None
         from usbip_capture.servers import local
 
-        return local.serial_number(local.find(Selector(busid=busid)))
+        return local.serial_number(device)
+
+    def _unopened(self, busid: str) -> LocalDevice | None:
+        if self.host != LOCAL:
+            return None
+        from usbip_capture.devices.libusb.bus import LocalBus
+
+        return LocalBus.shared().find(busid)
 
     def _import_by_serial(self, selector: Selector) -> RemoteDevice:
         """The first that has the serial number; the others are released again. Raises UsbipError."""

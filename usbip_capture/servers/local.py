@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from usbip_capture.device import Device
-from usbip_capture.devices import holders
+from usbip_capture.devices import holders, uses
+from usbip_capture.devices.libusb import statuses
 from usbip_capture.devices.libusb.bus import LocalBus
-from usbip_capture.devices.uses import KEYBOARD, uses
+from usbip_capture.devices.libusb.slots import Failure
 from usbip_capture.errors import DeviceNotFound, ImportRefused, UsbipError
 from usbip_capture.servers.address import LOCAL, Selector, ServerAddress, listing
 from usbip_capture.system.shown import one_line
@@ -67,21 +67,20 @@ def open_device(selector: Selector) -> Device:
     """
     device = find(selector)
     info = device.info
-    for use in uses(device.sysfs):
+    for use in uses.uses(device.sysfs):
         if use.vital:
             raise ImportRefused(
                 f"device {info} is in use by this machine: it is {use}; unmount it or end that first", OpStatus.DEV_BUSY
             )
-        if use.kind == KEYBOARD:
+        if use.kind == uses.KEYBOARD:
             log.warning("device %s is %s: it types nothing here until it is released", info, use)
     held = holders.interface_holders(device.sysfs)
     try:
         opened = device.open()
     except DeviceNotFound as error:
         raise _explained(device, held, error) from error
-    for number in sorted(opened.unclaimed):
-        why = f"{_program(held[number])} holds it" if number in held else opened.unclaimed[number]
-        log.warning("interface %d of device %s cannot be used: %s", number, info, why)
+    for number in sorted(opened.unclaimed.keys() & held.keys()):
+        log.warning("interface %d of device %s is held by %s", number, info, _program(held[number]))
     return opened
 
 
@@ -104,18 +103,16 @@ def serial_number(device: LocalDevice) -> str:
 
 def _explained(device: LocalDevice, held: dict[int, holders.Holder], error: DeviceNotFound) -> UsbipError:
     """Why it cannot be opened, and what helps."""
-    info = device.info
-    if device.sysfs and not os.path.isdir(device.sysfs):
+    info, cause = device.info, error.__cause__
+    if isinstance(cause, Failure) and cause.code == statuses.ERROR_NO_DEVICE:
         return error  # unplugged since it was listed
-    obstacle = holders.obstacle(device.sysfs, *info.vid_pid)
+    obstacle = holders.obstacle(info, device.sysfs)
     if obstacle is not None:
         return ImportRefused(f"device {info} cannot be used: {obstacle}", OpStatus.NA)
     if held:
         who = ", ".join(dict.fromkeys(_program(holder) for holder in held.values()))
         return ImportRefused(f"device {info} is in use by {who}: end that first", OpStatus.DEV_BUSY)
-    if not device.sysfs and sys.platform != "linux":
-        return ImportRefused(f"{error}: {holders.remedy(*info.vid_pid)}", OpStatus.NA)
-    return error
+    return ImportRefused(str(error), OpStatus.NA)
 
 
 def _program(holder: holders.Holder) -> str:
