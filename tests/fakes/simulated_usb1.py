@@ -95,6 +95,9 @@ class SimulatedUsb1:
     def loadLibrary(self, library: object = None) -> bool:
         return True
 
+    def hasCapability(self, capability: int) -> bool:
+        return self.has_hotplug
+
     def USBContext(self) -> USBContext:
         context = USBContext(self)
         self.contexts.append(context)
@@ -150,12 +153,11 @@ class USBContext:
     def getDeviceIterator(self, skip_on_error: bool = False) -> Iterator[USBDevice]:
         return iter(list(self.module.attached))
 
-    def hasCapability(self, capability: int) -> bool:
-        return self.module.has_hotplug
-
-    def hotplugRegisterCallback(self, callback: Callable[[Any, Any, int], object]) -> object:
+    def hotplugRegisterCallback(self, callback: Callable[[Any, Any, int], object], flags: int = 1) -> object:
         key = object()
         self.callbacks[key] = callback
+        for device in self.module.attached if flags else ():
+            callback(self, device, 1)
         return key
 
     def hotplugDeregisterCallback(self, key: object) -> None:
