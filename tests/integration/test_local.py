@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import serial
 import usb.core
 
 from tests.builders.sysfs_tree import KEYBOARD_KEYS
 from tests.fakes.local_machine import IN_PLACE_OF_USB1, LocalMachine, local_machine
 from tests.oracles.pcapng_reader import read_capture
 from tests.programs.commands import ROOT, run_line
+from tests.programs.extcap_runs import Reader, assert_complete
 from usbip_capture import get_backend
 from usbip_capture.cli.main import main
 from usbip_capture.demo.device import BULK_IN, BULK_OUT
 from usbip_capture.errors import DeviceNotFound, ImportRefused, ServerUnreachable
+from usbip_capture.extcap.listing import list_devices
 from usbip_capture.servers.address import Selector, ServerAddress
 
 LOCAL = ServerAddress.parse("local")
@@ -300,3 +305,48 @@ def test_it_may_have_a_name_of_its_own_in_the_configuration(tmp_path: Path) -> N
     status, stdout, stderr = run("list bench", tmp_path, "demo")
     assert (status, stderr) == (0, "")
     assert "99-1.4  1209:0001" in stdout
+
+
+# -- programs of others
+
+
+def test_a_serial_port_of_this_machine(machine: LocalMachine) -> None:
+    machine.plug_demo(1)
+    with serial.serial_for_url("usbip://local/1-1", 115200, timeout=5) as port:
+        port.write(b"to itself")
+        assert b"to itself" in port.read_until(b"to itself")
+
+
+def test_the_plug_in_captures_a_device_of_this_machine(tmp_path: Path) -> None:
+    paths = os.pathsep.join(map(str, (ROOT, IN_PLACE_OF_USB1)))
+    reader = Reader(tmp_path / "fifo")
+    code = "import sys; from usbip_capture.extcap.main import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "--capture", "--extcap-interface", "usbip-remote"]
+    done = subprocess.run(
+        [*command, "--host", "local", "--duration", "1", "--fifo", str(reader.path)],
+        env={**os.environ, "PYTHONPATH": paths, "SIMULATED_USB": "demo"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert reader.ended.wait(10)
+    assert assert_complete(reader.data, tmp_path) > 20
+
+
+def test_reload_lists_the_devices_of_this_machine(machine: LocalMachine) -> None:
+    machine.plug_demo(1)
+    devices, problem = list_devices("local", "", 5.0)
+    assert [(d.busid, d.vid_pid, d.name, d.serial) for d in devices] == [
+        ("1-1", "1209:0001", "Demo device", "DEMO0001")
+    ]
+    assert problem == ""
+
+
+def test_this_machine_is_an_interface_where_it_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USBIP_CAPTURE_SERVERS", "local")
+    code = "from usbip_capture.extcap.main import main; import sys; main(['--extcap-interfaces']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "interface {value=usbip-local}{display=USB of this machine}" in done.stdout
+    assert not {"usb1", "usbip_capture.devices"} & set(done.stdout.split())
