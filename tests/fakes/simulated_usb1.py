@@ -221,7 +221,10 @@ class USBDevice:
         self.claimed: dict[int, USBDeviceHandle] = {}
         self.flying: dict[USBTransfer, None] = {}
         self.open_error = ""
-        self.ended: Callable[[USBTransfer], None] = lambda transfer: None
+        self.claim_errors: dict[int, str] = {}
+        self.on_reset: Callable[[], None] = lambda: None
+        self.before_submit: Callable[[], None] = lambda: None
+        self.on_cancel: Callable[[USBTransfer], None] = lambda transfer: None
         self.mutate: Callable[[USBTransfer, int, Completion], tuple[int, Completion]] | None = None
         self._finalizer_dict: dict[int, Any] = {}
         if self.configuration:
@@ -345,8 +348,8 @@ class USBDeviceHandle:
             raise error("NotFound")
         if interface in self.attached.drivers or interface in self.attached.holders:
             raise error("Busy")
-        if self.attached.claimed.get(interface, self) is not self:
-            raise error("Busy")
+        if interface in self.attached.claim_errors:
+            raise error(self.attached.claim_errors[interface])
         self.attached.claimed[interface] = self
 
     def releaseInterface(self, interface: int) -> None:
@@ -397,6 +400,7 @@ class USBDeviceHandle:
 
     def resetDevice(self) -> None:
         self._called("reset")
+        self.attached.on_reset()
         for interface in list(self.attached.claimed):
             self._kill(interface, NO_DEVICE)
         value = self.attached.configuration
@@ -489,6 +493,7 @@ class USBTransfer:
     def submit(self) -> None:
         attached, module = self.handle.attached, self.handle.module
         assert not self.submitted, "Cannot submit a submitted transfer"
+        attached.before_submit()
         if attached.gone:
             raise error("NoDevice")
         assert not self.handle.closed
@@ -565,6 +570,7 @@ class USBTransfer:
         self._callback(self)
 
     def cancel(self) -> None:
+        self.handle.attached.on_cancel(self)
         transfer = self._transfer
         if not self.submitted or self._ended or transfer is None:
             raise error("NotFound")

@@ -196,9 +196,9 @@ class InFlight:
             self._on_doubt()
         with self.lock:
             flight.landed = True
-            transfer = flight.transfer
-            if transfer is not None and self._pending.pop(transfer, None) is None:
-                transfer = None
+            transfer = flight.transfer  # None if it was abandoned
+            if transfer is not None:
+                del self._pending[transfer]
             reusable = not flight.cancelling
         if reusable:
             self._handle.recycle(slot)
