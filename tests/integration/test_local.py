@@ -266,10 +266,11 @@ def test_a_device_of_which_nothing_is_free(machine: LocalMachine) -> None:
         LOCAL.import_device(Selector("1-1"))
 
 
-def test_a_device_that_is_open_already(machine: LocalMachine) -> None:
+def test_a_device_that_is_open_already(machine: LocalMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("usbip_capture.devices.libusb.bus._RELEASE_PATIENCE", 0.0)
     machine.plug_demo(1)
     first = LOCAL.import_device(Selector("1-1"))
-    with pytest.raises(ImportRefused, match="in use"):
+    with pytest.raises(ImportRefused, match=r"device 1-1 \(1209:0001\) cannot be opened: it is in use by this program"):
         LOCAL.import_device(Selector("1-1"))
     first.close()
     LOCAL.import_device(Selector("1-1")).close()

@@ -109,8 +109,10 @@ def _explained(device: LocalDevice, held: dict[int, holders.Holder], error: Devi
     obstacle = holders.obstacle(info, device.sysfs)
     if obstacle is not None:
         return ImportRefused(f"device {info} cannot be used: {obstacle}", OpStatus.NA)
-    if held:
-        who = ", ".join(dict.fromkeys(_program(holder) for holder in held.values()))
+    # Drivers of the kernel make room for libusb, programs do not.
+    programs = [_program(holder) for holder in held.values() if holder.pid or holder == holders.SOMEBODY]
+    if programs:
+        who = ", ".join(dict.fromkeys(programs))
         return ImportRefused(f"device {info} is in use by {who}: end that first", OpStatus.DEV_BUSY)
     return ImportRefused(str(error), OpStatus.NA)
 
