@@ -29,12 +29,15 @@ class LocalMachine:
         self.usb1 = SimulatedUsb1()
         self.files = Machine(folder)
 
-    def plug_demo(self, *ports: int, devnum: int = 7, drivers: tuple[str, ...] = _DRIVERS) -> USBDevice:
-        """The demo device at these ports of bus 1, configured, with these drivers of its interfaces."""
+    def plug_demo(self, *ports: int, devnum: int = 7, drivers: tuple[str, ...] = _DRIVERS, **texts: str) -> USBDevice:
+        """The demo device at these ports of bus 1, configured, with these drivers of its interfaces.
+
+        texts: what the system has read, in place of the device's manufacturer, product or serial.
+        """
         busid = f"1-{'.'.join(map(str, ports))}"
         strings = dict(zip(("manufacturer", "product", "serial"), DESCRIPTORS.strings[:3], strict=True))
         raw = DESCRIPTORS.device + b"".join(DESCRIPTORS.configurations)
-        sysfs = self.files.device(busid, devnum=devnum, bConfigurationValue="1", **strings)
+        sysfs = self.files.device(busid, devnum=devnum, bConfigurationValue="1", **{**strings, **texts})
         Path(sysfs, "descriptors").write_bytes(raw)
         attached = self.usb1.plug(DemoDevice(replace(INFO, busid=busid, busnum=1, devnum=devnum)), ports)
         for number, driver in enumerate(drivers):

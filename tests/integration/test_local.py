@@ -15,6 +15,7 @@ import serial
 import usb.core
 
 from tests.builders.sysfs_tree import KEYBOARD_KEYS
+from tests.fakes.evil_server import EVIL
 from tests.fakes.local_machine import IN_PLACE_OF_USB1, LocalMachine, local_machine
 from tests.oracles.pcapng_reader import read_capture
 from tests.programs.commands import ROOT, run_line
@@ -204,6 +205,22 @@ def test_all_descriptors_without_a_transfer(machine: LocalMachine, capsys: pytes
     assert descriptors["hid_reports"] == {"2": "05010906a101c0"}
     assert machine.usb1.calls == []
     assert not attached.claimed
+
+
+@pytest.mark.parametrize("options", [[], ["-t"], ["-v"], ["--json"]], ids=" ".join)
+def test_what_devices_say_is_cleaned(
+    options: list[str], machine: LocalMachine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.plug_demo(1, manufacturer=EVIL, product=EVIL, serial=EVIL)
+    folder = Path(machine.files.folder, "sys/bus/usb/devices/1-1").resolve() / "1-1:1.2"
+    (folder / "bAlternateSetting").write_text("0\n")
+    (folder / "interface").write_text(EVIL)
+    machine.files.input(folder, EVIL, key=KEYBOARD_KEYS)
+    assert main(["local", *options]) == 0
+    printed = capsys.readouterr()
+    for text in (printed.out, printed.err):
+        assert all(c.isprintable() or c == "\n" for c in text), ascii(text)
+        assert not [line for line in text.splitlines() if line.startswith("usbip-capture: owned")]
 
 
 # -- the host name
