@@ -129,7 +129,7 @@ def _interface_numbers(device: LocalDevice) -> list[int]:
 
 
 def _standing_json(device: LocalDevice) -> dict[str, object]:
-    """What `list` does not have. lendable: null where only opening the device would tell."""
+    """What `list` does not have. lendable: null where that is known only once it is opened."""
     from usbip_capture.devices.holders import interface_holders, obstacle
     from usbip_capture.devices.uses import uses
 

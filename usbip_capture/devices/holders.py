@@ -71,7 +71,7 @@ def interface_holders(sysfs: str, roots: Roots = ROOTS) -> dict[int, Holder]:
         if name == _USBFS:
             if programs is None:
                 programs = openers(sysfs, roots)
-            # Which of several has this interface, the kernel does not tell.
+            # Which of several has this interface, the kernel does not show.
             held[int(number, 16)] = programs[0] if programs else SOMEBODY
         else:
             held[int(number, 16)] = Holder(name)
@@ -86,7 +86,7 @@ def device_holder(sysfs: str) -> Holder | None:
 
 def openers(sysfs: str, roots: Roots = ROOTS) -> list[Holder]:
     """The programs that have the device open by usbfs, this one last, as far as they may be looked at."""
-    node = device_node(sysfs)  # what a link in /proc says, wherever this process sees it
+    node = device_node(sysfs)  # what a link in /proc points to, wherever this process sees it
     found = []
     for process in folders(Path(roots.proc)) if node else ():
         if process.name.isdecimal() and node in links(process / "fd"):

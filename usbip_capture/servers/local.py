@@ -30,7 +30,7 @@ _SERIAL_OFFSET = 16
 
 
 def devices() -> list[LocalDevice]:
-    """What can be used, as far as a look can tell: all but hubs. Raises LibusbMissing."""
+    """What can be used, as far as a list can show: all but hubs. Raises LibusbMissing."""
     return [device for device in LocalBus.shared().devices() if not is_hub(device)]
 
 
