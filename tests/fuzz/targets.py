@@ -1,6 +1,6 @@
 """What is fuzzed: every parser of what strangers send, and of files and texts. Each target takes any bytes.
 
-A target raises nothing but for a bug of ours: what the parser says about bad input (`UsbipError`) is caught here, and
+A target raises nothing but for a bug of ours: what the parser raises about bad input (`UsbipError`) is caught here, and
 whatever must hold of good input is asserted.
 """
 
@@ -220,7 +220,7 @@ def filters(data: bytes) -> None:
 
 
 def descriptors(data: bytes) -> None:
-    """What a device says of itself, read and printed as lsusb does."""
+    """What a device reports about itself, read and printed as lsusb does."""
     with suppress(UsbipError):
         DeviceDescriptor.parse(data)
     with suppress(UsbipError):

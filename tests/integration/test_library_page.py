@@ -1,4 +1,4 @@
-"""The pages for programmers stay true: its examples run; the reference is what the docstrings say."""
+"""The pages for programmers stay true: its examples run; the reference is that of the docstrings."""
 
 from __future__ import annotations
 

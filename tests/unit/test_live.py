@@ -192,15 +192,15 @@ def test_files_numbered_1024_and_more_are_waited_for() -> None:
             held.append(os.dup(held[0]))
         with contextlib.closing(offered()):
             states: list[messages.Message] = []
-            told = threading.Event()
+            reported = threading.Event()
 
             def on_state(state: messages.Message) -> None:
                 states.append(state)
                 if len(states) == 2:
-                    told.set()
+                    reported.set()
 
             joined = joining.JoinedState(registry.running()[0], on_state)
-            assert told.wait(20)
+            assert reported.wait(20)
             joined.close()
     finally:
         for fd in held:

@@ -50,7 +50,7 @@ class Relayed:
             record_unlinks=choices.record_unlinks,
             on_end=on_end,
         )
-        self._state = JoinedState(entry, self._told)
+        self._state = JoinedState(entry, self._state_changed)
         return capture
 
     def drop(self, number: int) -> None:
@@ -85,10 +85,10 @@ class Relayed:
                 return entry
         return background.start(server, address, port, choices.relay_allow)
 
-    def _told(self, state: Message) -> None:
-        """What the relay says of itself."""
+    def _state_changed(self, state: Message) -> None:
+        """The relay reports its state."""
         if self._capture is not None:
-            self._capture.told(state)
+            self._capture.state_changed(state)
         listed = state.get("clients")
         clients = {}
         for client in listed if isinstance(listed, list) else ():

@@ -15,7 +15,7 @@ COMMANDS = {
     "discover": "find servers that announce themselves on the network",
     "list": "the devices of servers; -v: with all descriptors, -t: as a tree",
     "local": "the devices of this machine, and whether they can be lent",
-    "probe": "read a device and say what it is",
+    "probe": "read a device and report what it is",
     "control": "one control transfer",
     "read": "read from an endpoint",
     "write": "write to an endpoint",
@@ -23,11 +23,11 @@ COMMANDS = {
     "ports": "serial ports, as URLs to open them with",
     "serial": "a terminal on a serial device, or its pseudo-terminal or TCP port",
     "syslog": "show the log of a device, or of devices that send it",
-    "relay": "see what any USB/IP client says to a server",
+    "relay": "see what any USB/IP client sends to a server",
     "stats": "what a capture holds, per device and endpoint",
     "convert": "from a recording of TCP to a capture of USB",
     "use": "run a PyUSB program on a server's devices",
-    "selftest": "try a server and a device, and say what they do right and wrong",
+    "selftest": "try a server and a device, and report what they do right and wrong",
     "demo": "serve the built-in simulated device to others",
     "config": "show or change the configuration: servers by name",
     "completion": "completion of command lines, for bash, zsh and fish",
@@ -44,7 +44,7 @@ examples:
 `usbip-capture COMMAND --help` has more. Options that commands share, such as --host and --pcap, may also be given
 before the command.
 
-exit codes: 0 all is well, 2 wrong arguments, else one sentence says why; docs/commands.md has them all
+exit codes: 0 all is well, 2 wrong arguments, else one sentence reports why; docs/commands.md has them all
 """
 
 
@@ -67,7 +67,7 @@ def parse(command: str, given: list[str]) -> argparse.Namespace:
     program = given[at + 1 :]
     made = _of_command(parser(command), command)
     own = made.switched(given[:at])
-    if command != "use" or program:  # who forgets the -- is told so
+    if command != "use" or program:  # who forgets the -- gets a sentence
         made.check_options(own)
     args, unknown = made.parse_known_intermixed_args(own)
     if unknown and (command != "use" or program):

@@ -71,7 +71,7 @@ def _columns() -> int:
 def add_command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help: str, about: str, examples: str
 ) -> argparse.ArgumentParser:
-    """A subcommand whose help says what it does and teaches by examples."""
+    """A subcommand whose help describes what it does and teaches by examples."""
     return commands.add_parser(
         name,
         help=help,
@@ -140,6 +140,11 @@ def add_old_name(
     """An option that was called otherwise once: scripts may still have it, the help does not."""
     dest = name.removeprefix("--").replace("-", "_")
     parser.add_argument(old, dest=dest, type=type, metavar=metavar, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def add_output(parser: argparse._ActionsContainer, help: str) -> None:
+    """Where a capture goes that is all that the command makes."""
+    parser.add_argument("-o", "--output", "--pcap", dest="output", type=capture_file, metavar="FILE", help=help)
 
 
 def add_recording(parser: argparse.ArgumentParser, *, log_goes: str = _LOG_GOES) -> None:

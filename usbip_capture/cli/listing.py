@@ -84,7 +84,7 @@ def describe_local_devices(listed: Listed, devices: list[LocalDevice]) -> None:
 
 
 def describe(listed: Listed, writer: PcapWriter | None) -> None:
-    """Import each device and read what it says of itself; those of this machine only if that is to be captured."""
+    """Import each device and read its descriptors; those of this machine only if that is to be captured."""
     if listed.server.host == LOCAL and writer is None:
         from usbip_capture.servers import local
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from usbip_capture.cli import exits, listing
 from usbip_capture.cli.groups import add_command, add_json
-from usbip_capture.cli.terminal import say, tell
+from usbip_capture.cli.terminal import print_lines, report
 
 if TYPE_CHECKING:
     from usbip_capture.devices.libusb.local_device import LocalDevice
@@ -62,13 +62,13 @@ def run(args: argparse.Namespace) -> int:
         ]
         print(json.dumps([made], indent=2))
     elif args.tree or args.verbose:
-        say(listing.lines(listed, tree=args.tree, verbose=args.verbose))
+        print_lines(listing.lines(listed, tree=args.tree, verbose=args.verbose))
     elif devices:
-        say(_table(listed, devices))
+        print_lines(_table(listed, devices))
     for error in () if args.json else listed.problems:
-        tell(str(error))
+        report(str(error))
     if not devices:
-        tell(listed.server.empty)
+        report(listed.server.empty)
     return exits.DONE if devices else exits.FAILED
 
 

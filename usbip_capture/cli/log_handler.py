@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from usbip_capture.cli.terminal import tell
+from usbip_capture.cli.terminal import report
 
 
 class LogHandler(logging.Handler):
@@ -19,7 +19,7 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            tell(record.getMessage())
+            report(record.getMessage())
         except OSError:  # nobody reads it: no reason to end what is reported on
             pass
         self.printed.set()

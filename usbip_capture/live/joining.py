@@ -185,10 +185,10 @@ class JoinedCapture:
         _start(self._thread, self._sock)
 
     def comment(self, text: str) -> None:
-        """Say something at this moment of the capture."""
-        self._say({"comment": text})
+        """Comment on this moment of the capture."""
+        self._send({"comment": text})
 
-    def told(self, state: Message) -> None:
+    def state_changed(self, state: Message) -> None:
         """The state of what is joined: it has the counts of this capture."""
         captures = state.get("captures")
         counts = captures.get(self.number) if isinstance(captures, dict) else None
@@ -198,7 +198,7 @@ class JoinedCapture:
     def close(self, timeout: float | None = None, at_most: float | None = None) -> None:
         """Complete it: what the other end still has comes first. Raises CaptureError if the output has failed."""
         self._closing = True
-        self._say({"end": True})
+        self._send({"end": True})
         patience = _END_TIMEOUT if at_most is None else max(at_most + (timeout or 0), 0.3)
         if not self._done.wait(patience):
             self._sink.abort()
@@ -237,10 +237,10 @@ class JoinedCapture:
         """Packets in the output."""
         return self.counts.get("written", 0)
 
-    def _say(self, message: Message) -> None:
+    def _send(self, message: Message) -> None:
         try:
             messages.send(self._sock, message)
-        except OSError:  # it has ended: then nothing is to be said
+        except OSError:  # it has ended: then nothing is to be sent
             pass
 
     def _shut_down(self) -> None:

@@ -50,9 +50,9 @@ def make_folder() -> None:
 
 
 def sweep() -> None:
-    """Take away what killed programs have left, but for files that may be in the making."""
+    """Remove what killed programs have left, but for files that may be in the making."""
     if os.name == "nt":
-        return  # whose owner is alive cannot be told there
+        return  # whose owner is alive cannot be seen there
     try:
         names = os.listdir(folder())
     except OSError:

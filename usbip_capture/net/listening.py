@@ -53,12 +53,12 @@ class Peer(NamedTuple):
         return format_address(self.host, self.port) if self.host else "of this machine"
 
 
-#: Says why a peer may not connect; None or "" if it may. Called before anything is read, from any thread.
+#: Returns why a peer may not connect; None or "" if it may. Called before anything is read, from any thread.
 Policy: TypeAlias = "Callable[[Peer], str | None]"
 
 
 class Admission:
-    """Who is let in: `policy` decides, then `full`, which says whether there are as many clients as can be.
+    """Who is let in: `policy` decides, then `full`, which returns whether there are as many clients as can be.
 
     A policy that raises refuses. Refusals are logged and counted: `refused`, by reason. Threads may share it.
     """

@@ -56,18 +56,18 @@ def is_loopback(address: str) -> bool:
 
 
 def check_allowed(address: str, port: int, allow: Sequence[Network]) -> None:
-    """Raises LocalProtocolError where others could connect and nobody is said to be allowed."""
+    """Raises LocalProtocolError where others could connect and nobody is named as allowed."""
     if not is_loopback(address) and not allow:
         raise LocalProtocolError(
             f"other machines can connect to {format_address(address, port)}, and {WARNING}: "
-            "say who may with --allow, such as 192.0.2.0/24"
+            "name who may with --allow, such as 192.0.2.0/24"
         )
 
 
 def open_listener(address: str, port: int, allow: Sequence[Network]) -> socket.socket:
     """A listening socket, not blocking; port 0 chooses one.
 
-    Raises LocalProtocolError where others could connect and nobody is said to be allowed, CannotListen.
+    Raises LocalProtocolError where others could connect and nobody is named as allowed, CannotListen.
     """
     check_allowed(address, port, allow)
     listener = listening.listen(_ANY.get(address, address) or "127.0.0.1", port, "the relay", _BACKLOG)

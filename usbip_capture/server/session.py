@@ -39,7 +39,7 @@ class Session:
         self._replies = Replies(sock, self._replying, end)
 
     def start(self, info: DeviceInfo) -> None:
-        """Hand the device over. Raises what asking it for its descriptors does."""
+        """Import the device for this client. Raises what asking it for its descriptors does."""
         self._learn()
         self._device.watch(lambda reason: self._end(reason or "its device is gone"))
         with self._replying:
@@ -94,7 +94,7 @@ class Session:
         return endpoint.transfer_type if endpoint is not None else None
 
     def _learn(self) -> None:
-        """The device's configurations: the wire does not say which endpoints are isochronous."""
+        """The device's configurations: the wire does not show which endpoints are isochronous."""
         try:
             device = DeviceDescriptor.parse(self._descriptor(DT_DEVICE, 0, 18))
             for index in range(device.bNumConfigurations):

@@ -43,8 +43,8 @@ ALL_DEVICES, THE_ONLY_ONE = "all", "auto"
 SERIAL_NUMBER = "serial="
 #: Of what is waited for, in seconds.
 _MAX_TIMEOUT = 1e6
-#: Seconds for which a device may be away after it was released.
-_AWAY = 1.0
+#: Seconds for which a device may be missing after it was released.
+_MISSING = 1.0
 _RETRY_INTERVAL = 0.05
 #: Devices that a sentence names.
 _MAX_LISTED = 8
@@ -277,7 +277,7 @@ class ServerAddress:
         )
 
     def _await(self, busid: str) -> None:
-        deadline = time.monotonic() + _AWAY
+        deadline = time.monotonic() + _MISSING
         while all(info.busid != busid for info in self.devices()) and time.monotonic() < deadline:
             time.sleep(_RETRY_INTERVAL)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import sys
 
-from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import parse_address
 from usbip_capture.system.folders import configuration_folder
 
@@ -38,7 +37,7 @@ _NO_PORT = -1
 
 
 class ConfiguredServer:
-    """One entry. name: empty if it has none. host: empty if `problem` says why it cannot be used. port: 0 if not given.
+    """One entry. name: empty if it has none. host: empty if there is a `problem`. port: 0 if not given.
 
     source: ENVIRONMENT or CONFIGURATION. entry: as it is written, empty if it is the whole file.
     """
@@ -66,7 +65,7 @@ class ConfiguredServer:
     def _parse(self, address: str) -> None:
         try:
             host, port = parse_address(address, _NO_PORT)
-        except LocalProtocolError:
+        except ValueError:  # LocalProtocolError, which is not imported for this
             host, port = "", 0
         if not port or not all(c.isalnum() or c in _HOST for c in host):
             self.problem = "it is not an address: write HOST, HOST:PORT or [IPv6]:PORT"
@@ -145,7 +144,7 @@ def _of_configuration() -> list[ConfiguredServer]:
     try:
         entries = read_table(read_bytes(configuration_path()).decode("utf-8-sig"))
     except OSError as error:
-        problem = f"it cannot be read ({error.strerror or error}): make it a file that you may read, or move it away"
+        problem = f"it cannot be read ({error.strerror or error}): make it a file that you may read, or move it"
     except ImportError:
         problem = "it needs the package tomli on Python 3.10: pip install tomli"
     except ValueError as error:

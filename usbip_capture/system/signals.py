@@ -2,7 +2,7 @@
 
 Python runs a handler between two instructions of the main thread. A signal that comes when the last look at signals is
 over and the wait has not begun yet, interrupts nothing: its handler would run when the wait ends, perhaps never. The
-kernel tells a thread of ours of each signal, and this interrupts the main thread once more.
+kernel notifies a thread of ours of each signal, and this interrupts the main thread once more.
 
 Ref: Python's signal module, `set_wakeup_fd`
 """

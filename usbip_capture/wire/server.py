@@ -81,7 +81,7 @@ Event: TypeAlias = "DevlistRequested | ImportRequested | UrbSubmitted | UrbRefus
 MAX_PENDING = 128 << 20
 _URB_COST, _PACKET_COST = 4 << 10, 128
 
-#: Says what kind of endpoint a bEndpointAddress is now; None if there is no such endpoint.
+#: Returns what kind of endpoint a bEndpointAddress is now; None if there is no such endpoint.
 EndpointLookup: TypeAlias = Callable[[int], "TransferType | None"]
 
 

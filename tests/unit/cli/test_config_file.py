@@ -109,7 +109,7 @@ def test_what_is_not_a_file_is_not_written_to(capsys: pytest.CaptureFixture[str]
     path.parent.mkdir(parents=True, exist_ok=True)
     os.mkfifo(path)
     assert config("add", "new", "pi") == 1
-    assert "is not a file: move it away" in capsys.readouterr().err
+    assert "is not a file: move it" in capsys.readouterr().err
 
 
 def test_a_link_stays_one(tmp_path: Path) -> None:

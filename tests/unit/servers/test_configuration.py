@@ -1,4 +1,4 @@
-"""Servers by name: the quick reader says what a reader of TOML says, or leaves the file to it."""
+"""Servers by name: the quick reader finds what a reader of TOML finds, or leaves the file to it."""
 
 from __future__ import annotations
 
