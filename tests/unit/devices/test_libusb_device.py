@@ -99,6 +99,16 @@ def test_a_driver_comes_back_when_the_claim_fails_after_all(usb: LocalUsb) -> No
     device.close()
 
 
+def test_a_driver_that_is_bound_at_the_last_moment(usb: LocalUsb) -> None:
+    usb.raw.bind(0, "cdc_acm")
+    del usb.raw.drivers[0]
+    usb.raw.on_open = lambda: usb.raw.late.append(lambda: usb.raw.bind(0, "cdc_acm"))
+    device = usb.open()
+    assert device.unclaimed == {}
+    device.close()
+    assert usb.raw.drivers == {0: "cdc_acm"}
+
+
 def test_nothing_of_it_can_be_had(usb: LocalUsb) -> None:
     usb.raw.holders.update(dict.fromkeys(range(4), "another program"))
     with pytest.raises(DeviceNotFound, match=r"1-1 .* is in use: interface 0: another program has claimed it"):

@@ -29,8 +29,9 @@ _STOP_PATIENCE = 2.0
 _ISO_SIZES = (8, 32, 128, 1024)
 #: Idle transfers that a device keeps, of each size.
 _MAX_IDLE = 64
-#: What a forked child inherited: its objects must not be finalized there, as they would reap the parent's transfers.
-_of_parent: list[object] = []
+#: What stays as it is to the end: what cannot be closed, and in a forked child all of its parent's, as usb1's
+#: finalizers would reap the parent's transfers.
+_kept: list[object] = []
 
 
 class LibusbMissing(UsbipError):
@@ -189,7 +190,7 @@ class Libusb:
             thread.join(_STOP_PATIENCE)
             if thread.is_alive():
                 log.warning("libusb does not return from its events; it stays open")
-                _of_parent.append(self._context)
+                _kept.append(self._context)
                 return
         self._context.close()
 
@@ -204,9 +205,10 @@ class Libusb:
         Libusb._sharing = threading.Lock()
         Libusb._shared = None
         for thing in (self._context, *(part for handle in self._handles for part in handle.parts())):
-            _of_parent.append(thing)
-            for finalizer in getattr(thing, "_finalizer_dict", {}).values():
-                finalizer.atexit = False
+            _kept.append(thing)
+            for finalizer in list(getattr(thing, "_finalizer_dict", {}).values()):
+                finalizer.detach()
+        getattr(self._context, "_USBContext__close").detach()  # noqa: B009  of usb1, where nothing else leads to it
 
 
 class Handle:
@@ -288,7 +290,7 @@ class Handle:
 
     def keep(self) -> None:
         """Leave it open, with transfers in flight that do not end: closing it would wait for them."""
-        _of_parent.extend(self.parts())
+        _kept.extend(self.parts())
 
     def slot(self, packets: int = 0) -> Slot:
         """A transfer for so many isochronous packets, perhaps used before."""
