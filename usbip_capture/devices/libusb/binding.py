@@ -87,6 +87,7 @@ class Libusb:
         except self._usb1.USBError as error:
             raise UsbipError(f"libusb does not start: {error}: is there a USB controller?") from error
         self._closing = False
+        self._back = threading.Event()  # the event thread has come back from libusb, and from all callbacks
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._handles: set[Handle] = set()
@@ -162,6 +163,14 @@ class Libusb:
                 raise UsbipError(f"no thread for libusb: {error}: end other programs") from error
             self._thread = thread
 
+    def answers(self, timeout: float) -> bool:
+        """Whether the event thread is alive and not stuck in a callback; True when there is none."""
+        if self._thread is None:
+            return True
+        self._back.clear()
+        self._context.interruptEventHandler()
+        return self._back.wait(timeout)
+
     @property
     def on_event_thread(self) -> bool:
         """Whether this is the thread that all callbacks are called on."""
@@ -170,6 +179,7 @@ class Libusb:
     def _handle_events(self) -> None:
         usb1 = self._usb1
         while not self._closing:
+            self._back.set()
             try:
                 self._context.handleEvents()
             except usb1.USBErrorInterrupted:
