@@ -37,6 +37,7 @@ SENTENCES = {
     ("missing", "list local"): NO_LIBUSB,
     ("missing", "capture local -o x.pcapng"): NO_LIBUSB,
     ("missing", "probe local"): NO_LIBUSB,
+    ("unloadable", "local"): (1, "libusb is not installed: pip install libusb-package"),
     ("", "local"): (1, "this machine has no USB device: plug one in"),
     ("", "list local"): (1, "this machine has no USB device: plug one in"),
     ("", "capture local -o x.pcapng"): (4, "this machine has no USB device: plug one in"),

@@ -2,7 +2,7 @@
 
 SIMULATED_USB says which, separated by blanks: `demo` (at 99-1.4, and a hub at 99-1), `second` (the same at 99-2),
 `denied` (nobody may open them), `busy` (another program has the keyboard's interface), `held` (it has all of them),
-`vanishing` (gone when it is opened), `missing` (there is no libusb1).
+`vanishing` (gone when it is opened), `missing` (there is no libusb1), `unloadable` (there is no libusb).
 """
 
 from __future__ import annotations
@@ -43,6 +43,12 @@ def _plug(*ports: int) -> None:
         attached.holders.update(dict.fromkeys(range(4), "openocd"))
 
 
+def _not_there(library: object = None) -> bool:
+    raise OSError("libusb-1.0.so.0: cannot open shared object file")
+
+
+if "unloadable" in words:
+    machine.loadLibrary = _not_there  # type: ignore[method-assign]
 if "demo" in words:
     hub = Descriptors(_HUB, [_HUB_CONFIGURATION])
     machine.plug(SimulatedDevice(hub.info(f"{BUS}-1", BUS, 9, INFO.speed), hub), (1,))
