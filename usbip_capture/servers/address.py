@@ -253,7 +253,7 @@ class ServerAddress:
 
         return LocalBus.shared().find(busid)
 
-    def _import_by_serial(self, selector: Selector) -> RemoteDevice:
+    def _import_by_serial(self, selector: Selector) -> Device:
         """The first that has the serial number; the others are released again. Raises UsbipError."""
         from usbip_capture.devices.serial_number import read_serial_number
 
@@ -262,7 +262,7 @@ class ServerAddress:
             if not selector.matches(info):
                 continue
             try:
-                device = self._imported(info.busid)
+                device = self.import_device(Selector(busid=info.busid))
             except ImportRefused as error:
                 seen.append(f"{info} was refused ({op_status_text(error.status)})")
                 continue
