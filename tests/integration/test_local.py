@@ -242,6 +242,28 @@ def test_pyusb_on_a_device_of_this_machine(machine: LocalMachine, tmp_path: Path
     assert any(packet.usb is not None and packet.usb.data == b"to itself" for packet in read_capture(path))
 
 
+def test_a_reset_is_libusbs(machine: LocalMachine) -> None:
+    machine.plug_demo(1)
+    with get_backend("local") as backend:
+        dev = usb.core.find(backend=backend)
+        assert dev is not None
+        dev.reset()
+        assert dev.serial_number == "DEMO0001"
+    assert [call for call in machine.usb1.calls if call[0] == "reset"]
+
+
+def test_a_device_that_is_unplugged_while_it_is_used(machine: LocalMachine) -> None:
+    attached = machine.plug_demo(1)
+    with get_backend("local") as backend:
+        dev = usb.core.find(backend=backend)
+        assert dev is not None
+        assert dev.serial_number == "DEMO0001"
+        machine.usb1.unplug(attached)
+        with pytest.raises(usb.core.USBError, match="No such device"):
+            dev.ctrl_transfer(0x80, 6, 0x0100, 0, 18)
+        assert list(usb.core.find(find_all=True, backend=backend)) == []
+
+
 def test_a_device_by_its_serial_number_is_not_opened_for_it(machine: LocalMachine) -> None:
     machine.plug_demo(1)
     assert LOCAL.find(Selector(serial="DEMO0001")).busid == "1-1"
