@@ -20,6 +20,7 @@ from tests.fakes.local_machine import IN_PLACE_OF_USB1, LocalMachine, local_mach
 from tests.oracles.pcapng_reader import read_capture
 from tests.programs.commands import ROOT, run_line
 from tests.programs.extcap_runs import Reader, assert_complete
+from tests.waiting import wait_until
 from usbip_capture import get_backend
 from usbip_capture.cli.main import main
 from usbip_capture.demo.device import BULK_IN, BULK_OUT
@@ -261,7 +262,7 @@ def test_a_device_that_is_unplugged_while_it_is_used(machine: LocalMachine) -> N
         machine.usb1.unplug(attached)
         with pytest.raises(usb.core.USBError, match="No such device"):
             dev.ctrl_transfer(0x80, 6, 0x0100, 0, 18)
-        assert list(usb.core.find(find_all=True, backend=backend)) == []
+        wait_until("it is gone", lambda: not list(usb.core.find(find_all=True, backend=backend)))
 
 
 def test_a_device_by_its_serial_number_is_not_opened_for_it(machine: LocalMachine) -> None:
