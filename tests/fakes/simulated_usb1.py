@@ -15,10 +15,10 @@ from typing import Any
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.usb import status as st
-from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor, parse_configuration
+from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor, read_configuration
 from usbip_capture.usb.endpoints import EndpointMap
 from usbip_capture.usb.info import Speed
-from usbip_capture.usb.setup import Setup, clear_halt, set_configuration, set_interface
+from usbip_capture.usb.setup import DT_DEVICE, Setup, clear_halt, get_descriptor, set_configuration, set_interface
 from usbip_capture.usb.urb import DIR_IN, Completion, IsoPacket, TransferType, Urb
 
 COMPLETED, ERROR, TIMED_OUT, CANCELLED, STALL, NO_DEVICE, OVERFLOW = range(7)
@@ -95,23 +95,29 @@ class SimulatedUsb1:
     def loadLibrary(self, library: object = None) -> bool:
         return True
 
+    def hasCapability(self, capability: int) -> bool:
+        return self.has_hotplug
+
     def USBContext(self) -> USBContext:
         context = USBContext(self)
         self.contexts.append(context)
         return context
 
-    def plug(self, device: Device, raw: tuple[bytes, Sequence[bytes]], ports: Sequence[int] = (1,)) -> USBDevice:
-        """A device of ours is put at a port. raw: its descriptors."""
-        attached = USBDevice(self, device, raw, ports)
+    def plug(self, device: Device, ports: Sequence[int] = (1,)) -> USBDevice:
+        """A device of ours is put at a port; it is configured, as the kernel does that."""
+        attached = USBDevice(self, device, ports)
         with self.lock:
             self.attached.append(attached)
+        device.watch(lambda reason: self.unplug(attached))
         self._announce(attached, True)
         return attached
 
     def unplug(self, attached: USBDevice) -> None:
         """First the transfers that are pending end with NO_DEVICE, then LEFT is announced."""
-        attached.gone = True
         with self.lock:
+            if attached.gone:
+                return
+            attached.gone = True
             self.attached.remove(attached)
             flying = list(attached.flying)
         for transfer in flying:
@@ -147,12 +153,11 @@ class USBContext:
     def getDeviceIterator(self, skip_on_error: bool = False) -> Iterator[USBDevice]:
         return iter(list(self.module.attached))
 
-    def hasCapability(self, capability: int) -> bool:
-        return self.module.has_hotplug
-
-    def hotplugRegisterCallback(self, callback: Callable[[Any, Any, int], object]) -> object:
+    def hotplugRegisterCallback(self, callback: Callable[[Any, Any, int], object], flags: int = 1) -> object:
         key = object()
         self.callbacks[key] = callback
+        for device in self.module.attached if flags else ():
+            callback(self, device, 1)
         return key
 
     def hotplugDeregisterCallback(self, key: object) -> None:
@@ -197,16 +202,16 @@ class USBContext:
 class USBDevice:
     """drivers: interface -> the kernel's driver. holders: interfaces that another process has claimed."""
 
-    def __init__(
-        self, module: SimulatedUsb1, device: Device, raw: tuple[bytes, Sequence[bytes]], ports: Sequence[int]
-    ) -> None:
+    def __init__(self, module: SimulatedUsb1, device: Device, ports: Sequence[int]) -> None:
         self.module = module
         self.device = device
         self.ports = tuple(ports)
         self.gone = False
-        self.device_descriptor = DeviceDescriptor.parse(raw[0])
-        self.parsed = [parse_configuration(configuration) for configuration in raw[1]]
-        self.raw = [bytes(configuration) for configuration in raw[1]]
+        self.device_descriptor = DeviceDescriptor.parse(_descriptor(device, DT_DEVICE, 0, 18))
+        self.parsed = [
+            read_configuration(index, lambda kind, at, length: _descriptor(device, kind, at, length))
+            for index in range(self.device_descriptor.bNumConfigurations)
+        ]
         self.configuration = self.parsed[0].bConfigurationValue if self.parsed else 0
         self.endpoints = EndpointMap(self.parsed[0] if self.parsed else None, device.info.speed)
         self.alternates: dict[int, int] = {}
@@ -216,7 +221,10 @@ class USBDevice:
         self.claimed: dict[int, USBDeviceHandle] = {}
         self.flying: dict[USBTransfer, None] = {}
         self.open_error = ""
-        self.ended: Callable[[USBTransfer], None] = lambda transfer: None
+        self.claim_errors: dict[int, str] = {}
+        self.on_reset: Callable[[], None] = lambda: None
+        self.before_submit: Callable[[], None] = lambda: None
+        self.on_cancel: Callable[[USBTransfer], None] = lambda transfer: None
         self.mutate: Callable[[USBTransfer, int, Completion], tuple[int, Completion]] | None = None
         self._finalizer_dict: dict[int, Any] = {}
         if self.configuration:
@@ -252,6 +260,10 @@ class USBDevice:
         if self.open_error:
             raise error(self.open_error)
         return USBDeviceHandle(self.module, self)
+
+
+def _descriptor(device: Device, kind: int, index: int, length: int) -> bytes:
+    return bytes(device.run(Urb.control(get_descriptor(kind, index, 0, length).pack())).data)
 
 
 class _Configuration:
@@ -336,6 +348,8 @@ class USBDeviceHandle:
             raise error("NotFound")
         if interface in self.attached.drivers or interface in self.attached.holders:
             raise error("Busy")
+        if interface in self.attached.claim_errors:
+            raise error(self.attached.claim_errors[interface])
         self.attached.claimed[interface] = self
 
     def releaseInterface(self, interface: int) -> None:
@@ -386,6 +400,7 @@ class USBDeviceHandle:
 
     def resetDevice(self) -> None:
         self._called("reset")
+        self.attached.on_reset()
         for interface in list(self.attached.claimed):
             self._kill(interface, NO_DEVICE)
         value = self.attached.configuration
@@ -478,6 +493,7 @@ class USBTransfer:
     def submit(self) -> None:
         attached, module = self.handle.attached, self.handle.module
         assert not self.submitted, "Cannot submit a submitted transfer"
+        attached.before_submit()
         if attached.gone:
             raise error("NoDevice")
         assert not self.handle.closed
@@ -498,7 +514,10 @@ class USBTransfer:
             attached.flying[self] = None
         self.submitted, self._ended = True, False
         self._transfer = Transfer(self._urb(), self._done)
-        attached.device.submit(self._transfer)
+        try:
+            attached.device.submit(self._transfer)
+        except Exception:  # noqa: BLE001  a device fails, libusb does not
+            self.end(ERROR, Completion(0))
 
     def _urb(self) -> Urb:
         inward = self.endpoint & DIR_IN
@@ -551,6 +570,7 @@ class USBTransfer:
         self._callback(self)
 
     def cancel(self) -> None:
+        self.handle.attached.on_cancel(self)
         transfer = self._transfer
         if not self.submitted or self._ended or transfer is None:
             raise error("NotFound")

@@ -44,7 +44,14 @@ from usbip_capture.wire.client import ClientConnection
 from usbip_capture.wire.observed import Completed, Submitted
 from usbip_capture.wire.observer import Observer
 from usbip_capture.wire.operations import DevlistExchange, Exchange, ImportExchange
-from usbip_capture.wire.server import DevlistRequested, ImportRequested, ServerConnection, UnlinkRequested, UrbSubmitted
+from usbip_capture.wire.server import (
+    DevlistRequested,
+    ImportRequested,
+    ServerConnection,
+    UnlinkRequested,
+    UrbRefused,
+    UrbSubmitted,
+)
 
 _INFO = DeviceInfo("1-1", 1, 2, Speed.HIGH, 0x1209, 1, path="/x")
 _DEVICE = DeviceDescriptor.parse(bytes.fromhex("1201 1002 ef 02 01 40 0912 0100 0001 01 02 03 01"))
@@ -94,6 +101,8 @@ def server(data: bytes) -> None:
                     connection.import_reply(_INFO, _KINDS.get)
                 elif isinstance(event, UrbSubmitted) and choices.flag():
                     connection.complete(event.seqnum, Completion(0, 0, b"", packets=event.urb.packets))
+                elif isinstance(event, UrbRefused):
+                    connection.complete(event.seqnum, event.completion)
                 elif isinstance(event, UnlinkRequested):
                     connection.unlinked(event.target)
                 elif isinstance(event, DevlistRequested):

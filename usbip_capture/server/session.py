@@ -14,7 +14,7 @@ from usbip_capture.usb.endpoints import EndpointMap
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.setup import DT_DEVICE, get_descriptor
 from usbip_capture.usb.urb import Completion, TransferType, Urb
-from usbip_capture.wire.server import Event, ServerConnection, UnlinkRequested, UrbSubmitted
+from usbip_capture.wire.server import Event, ServerConnection, UnlinkRequested, UrbRefused, UrbSubmitted
 
 #: Seconds that a device has to answer a request for a descriptor.
 _DESCRIPTOR_TIMEOUT = 5.0
@@ -61,6 +61,9 @@ class Session:
             transfer = Transfer(urb, lambda completion: self._completed(seqnum, urb, completion))
             self._transfers[seqnum] = transfer
             self._device.submit(transfer)
+        elif isinstance(event, UrbRefused):
+            with self._replying:
+                self._replies.send(self._conn.complete(event.seqnum, event.completion))
         elif isinstance(event, UnlinkRequested):
             with self._replying:
                 reply = self._conn.unlinked(event.target)
@@ -86,7 +89,8 @@ class Session:
             self._replies.send(self._conn.complete(seqnum, completion))
 
     def _type_of(self, address: int) -> TransferType | None:
-        endpoint = self._endpoints.find(address)
+        # Of another setting, too: where a request ends depends on it, and the device refuses it.
+        endpoint = self._endpoints.likely(address)
         return endpoint.transfer_type if endpoint is not None else None
 
     def _learn(self) -> None:

@@ -1,4 +1,4 @@
-"""libusb, by python-libusb1: with `slots`, the only place that knows the names of `usb1`, which is imported when needed.
+"""libusb, by python-libusb1: with `slots`, all that knows the names of `usb1`, which is imported when first needed.
 
 libusb-package's library is preferred to the system's: that of Debian 12 aborts the process when a device is unplugged
 at the wrong moment, and does not notice new devices where no udevd runs.
@@ -100,6 +100,16 @@ class Libusb:
                 cls._shared = cls()
             return cls._shared
 
+    def renewed(self) -> Libusb:
+        """Another one, for a context whose list of devices is out of date; this one serves what is opened by it."""
+        renewed = Libusb(self._usb1)
+        with Libusb._sharing:
+            if Libusb._shared is self:
+                Libusb._shared = renewed
+        if not self._handles:
+            self.close()
+        return renewed
+
     def devices(self) -> list[Any]:
         """The devices of `usb1` that are there, hubs too; those that cannot be read are left out."""
         return list(self._context.getDeviceIterator(skip_on_error=True))
@@ -118,7 +128,7 @@ class Libusb:
         Returns what ends it; None where this libusb cannot tell.
         """
         usb1 = self._usb1
-        if not self._context.hasCapability(usb1.CAP_HAS_HOTPLUG):
+        if not usb1.hasCapability(usb1.CAP_HAS_HOTPLUG):
             return None
 
         def event(_: object, device: Any, kind: int) -> bool:
@@ -129,7 +139,7 @@ class Libusb:
             return False
 
         try:
-            registered = self._context.hotplugRegisterCallback(event)
+            registered = self._context.hotplugRegisterCallback(event, flags=0)  # by default it calls at once
         except usb1.USBError:
             return None
         self.start()

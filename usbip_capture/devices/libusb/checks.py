@@ -24,7 +24,7 @@ def refusal(urb: Urb, endpoints: EndpointMap, claims: Claims) -> int | None:
         return -EPERM
     if urb.transfer_type != TransferType.ISOCHRONOUS:
         return None if urb.endpoint & DIR_IN or len(urb.data) == urb.length else -EINVAL
-    fits = all(p.length <= endpoint.packet_size and p.offset + p.length <= urb.length for p in urb.packets)
+    fits = all(p.offset + p.length <= urb.length for p in urb.packets)
     return None if urb.packets and fits else -EINVAL
 
 

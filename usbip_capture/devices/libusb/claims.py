@@ -37,27 +37,39 @@ class Claims:
         self._name = name
         self._on_detaching = on_detaching
         self._on_attached = on_attached
+        self._is_known = False  # that drivers are unbound
 
     def take(self, interfaces: Iterable[int]) -> None:
-        """Claim what can be had of these. Raises Failure only when the device is gone."""
+        """Claim what can be had of these, those of a configuration. Raises Failure only when the device is gone."""
         self.unclaimed.clear()
+        self.detached.clear()
         interfaces = list(interfaces)
         bound = [number for number in interfaces if self._handle.has_driver(number)]
         if bound:
-            self._on_detaching(sorted(self.detached | set(bound)))
+            self._is_known = True
+            self._on_detaching(bound)
         for number in interfaces:
             try:
-                if self._handle.detach(number):
-                    self.detached.add(number)
-                self._handle.claim(number)
+                self._take(number)
             except Failure as failure:
                 if failure.code == statuses.ERROR_NO_DEVICE:
                     raise
-                why = _WHY.get(failure.code, f"it cannot be claimed ({failure})")
+                why = _WHY.get(failure.code, f"it cannot be claimed: {failure}")
                 self.unclaimed[number] = why
                 log.warning("interface %d of %s is not available: %s", number, self._name, why)
-            else:
-                self.claimed.add(number)
+
+    def _take(self, number: int) -> None:
+        detached = self._handle.detach(number)
+        if detached:
+            self.detached.add(number)
+        try:
+            self._handle.claim(number)
+        except Failure:
+            if detached:
+                self._attach(number)
+                self.detached.discard(number)
+            raise
+        self.claimed.add(number)
 
     def release(self) -> None:
         """Have none any more; the kernel's drivers are not bound yet."""
@@ -71,17 +83,19 @@ class Claims:
     def attach(self) -> None:
         """Bind the drivers that were unbound; all interfaces are released before."""
         for number in sorted(self.detached):
-            try:
-                self._handle.attach(number)
-            except Failure as failure:
-                # Busy: the driver of an earlier interface has bound this one along.
-                if failure.code not in (statuses.ERROR_BUSY, statuses.ERROR_NO_DEVICE, statuses.ERROR_NOT_FOUND):
-                    log.warning(
-                        "the kernel's driver of interface %d of %s is not bound: %s", number, self._name, failure
-                    )
-        if self.detached:
-            self.detached.clear()
+            self._attach(number)
+        self.detached.clear()
+        if self._is_known:
+            self._is_known = False
             self._on_attached()
+
+    def _attach(self, number: int) -> None:
+        try:
+            self._handle.attach(number)
+        except Failure as failure:
+            # Busy: the driver of an earlier interface has bound this one along.
+            if failure.code not in (statuses.ERROR_BUSY, statuses.ERROR_NO_DEVICE, statuses.ERROR_NOT_FOUND):
+                log.warning("the kernel's driver of interface %d of %s is not bound: %s", number, self._name, failure)
 
 
 _WHY = {

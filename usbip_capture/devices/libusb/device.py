@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 PATIENCE = 3.0
 #: The same for a device that is gone, whose transfers libusb ends by itself.
 _GONE_PATIENCE = 1.0
+#: Seconds between two attempts when other programs have all the memory of usbfs.
+_TRY_AGAIN = 0.05
 
 #: Of the process: usbfs has one limit for all.
 shared_budget = Budget(usbfs_limit())
@@ -71,7 +73,7 @@ class LibusbDevice(Device):
             self._endpoints.add_configuration(configuration)
         self._claims = Claims(handle, str(info), on_detaching, on_attached)
         self._flights = InFlight(handle, budget or shared_budget, self._refusal, self._doubt)
-        self._requests = Requests(handle, self._claims, self._endpoints, self._flights)
+        self._requests = Requests(handle, self._claims, self._endpoints, self._flights, self._doubt)
         self._worker = threading.Thread(target=self._work, name=f"libusb-{info.busid}", daemon=True)
         self._open()
         disown_in_children(self)
@@ -112,9 +114,11 @@ class LibusbDevice(Device):
         return self._lost
 
     def watch(self, on_lost: Callable[[str], None]) -> None:
-        self._on_lost = on_lost
-        if self._lost and not self.closed:
-            on_lost(self._lost)
+        with self._flights.lock:
+            self._on_lost = on_lost
+            lost = self._lost and not self.closed
+        if lost:
+            self._tell()
 
     def submit(self, transfer: Transfer) -> None:
         urb, flights = transfer.urb, self._flights
@@ -125,7 +129,7 @@ class LibusbDevice(Device):
                 flights.add(flight, transfer)
                 status: int | None = -ESHUTDOWN if self._lost or self.closed else None
                 if status is None and (action is not None or self._busy or flights.jobs):
-                    flights.jobs.append(flight)
+                    flights.jobs[flight] = None
                     flights.changed.notify_all()
                     return
             if status is None:
@@ -165,7 +169,12 @@ class LibusbDevice(Device):
             self._doubtful = True  # the worker sees to what is in flight
             self._flights.changed.notify_all()
         self._flights.fail_queued(-ESHUTDOWN)
-        on_lost = self._on_lost
+        self._tell()
+
+    def _tell(self) -> None:
+        """Once, whoever comes first."""
+        with self._flights.lock:
+            on_lost, self._on_lost = self._on_lost, None
         if on_lost is not None:
             try:
                 on_lost(self._lost)
@@ -189,17 +198,27 @@ class LibusbDevice(Device):
         flights = self._flights
         while True:
             with flights.changed:
-                flights.changed.wait_for(lambda: flights.jobs or self.closed or self._doubtful)
+                while not self._has_work():
+                    flights.changed.wait(_TRY_AGAIN if flights.starving else None)
+                    if flights.starving:
+                        break
                 if self.closed:
                     break
+                starving = not self._has_work()
                 doubtful, self._doubtful = self._doubtful, False
-                flight = flights.jobs.popleft() if flights.jobs and not doubtful else None
+                flight = flights.jobs.popitem(last=False)[0] if flights.jobs and not doubtful else None
                 self._busy = self._busy or flight is not None
-            if flight is None:
+            if starving:
+                flights.try_again()
+            elif doubtful:
                 self._look()
-            else:
+            elif flight is not None:
                 self._do(flight)
         self._release()
+
+    def _has_work(self) -> bool:
+        flights = self._flights
+        return bool(flights.jobs or self.closed or self._doubtful)
 
     def _look(self) -> None:
         """Whether the device is still there; if not, see to it that nothing waits for it."""
@@ -232,13 +251,16 @@ class LibusbDevice(Device):
     def _release(self) -> None:
         """In this order: cancel, wait, reset, release all, bind the drivers, close."""
         flights = self._flights
+        flights.fail_queued(-ECONNRESET)
+        ended = flights.end_all(PATIENCE)
+        flights.fail_queued(-ECONNRESET)
         try:
-            flights.fail_queued(-ECONNRESET)
-            ended = flights.end_all(PATIENCE)
-            if self._reset and self.closed and not self._lost:
-                self._requests.reset()
+            if self.closed and not self._lost:
+                if self._reset:
+                    self._requests.reset()
+                self._requests.restore()
         except Failure as failure:
-            log.debug("device %s cannot be reset: %s", self.info, failure)
+            log.debug("device %s: %s", self.info, failure)
         self._claims.release()
         self._claims.attach()
         flights.abandon_all(-ECONNRESET)

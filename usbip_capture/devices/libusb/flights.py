@@ -6,7 +6,7 @@ from usbip_capture.device import Transfer
 from usbip_capture.devices.libusb import statuses
 from usbip_capture.devices.libusb.slots import Slot
 from usbip_capture.usb.setup import HostAction, Setup
-from usbip_capture.usb.status import ECONNRESET, EREMOTEIO, ESHUTDOWN, EXDEV
+from usbip_capture.usb.status import EREMOTEIO, ESHUTDOWN, EXDEV
 from usbip_capture.usb.urb import DIR_IN, SHORT_NOT_OK, ZERO_PACKET, Buffer, Completion, IsoPacket, TransferType, Urb
 
 
@@ -59,15 +59,19 @@ def completion_of(flight: Flight, slot: Slot) -> Completion:
     urb, status = flight.urb, slot.status
     if urb.transfer_type == TransferType.ISOCHRONOUS:
         return _isochronous(flight, slot, status)
-    result = statuses.of_transfer(status)
-    if status == statuses.CANCELLED and flight.flushed:
-        result = -ESHUTDOWN
     actual = slot.actual_length
+    result = _result(flight, status, actual)
     if not urb.endpoint & DIR_IN:
         return Completion(result, actual)
     if not result and actual < urb.length and urb.flags & SHORT_NOT_OK:
         result = -EREMOTEIO
     return Completion(result, actual, _part(slot.buffer, actual))
+
+
+def _result(flight: Flight, status: int, actual: int) -> int:
+    if flight.flushed and (status == statuses.CANCELLED or (status == statuses.COMPLETED and not actual)):
+        return -ESHUTDOWN  # what a change of settings itself has killed looks like completed, with nothing
+    return statuses.of_transfer(status)
 
 
 def _part(buffer: Buffer, actual: int) -> Buffer:
@@ -90,9 +94,7 @@ def _isochronous(flight: Flight, slot: Slot, status: int) -> Completion:
         at += length
     errors = sum(packet.status != 0 for packet in packets)
     total = sum(packet.actual_length for packet in packets)
-    result = statuses.of_transfer(status)
-    if cancelled and flight.flushed:
-        result = -ESHUTDOWN
+    result = _result(flight, status, total)
     data = b"".join(pieces) if urb.endpoint & DIR_IN else b""
     return Completion(result, total, data, 0, errors, packets)
 
@@ -105,8 +107,3 @@ def _packed(urb: Urb) -> bytearray:
 def nothing(urb: Urb, status: int) -> Completion:
     """Of a URB that the device has not seen."""
     return Completion(status, packets=[IsoPacket(p.offset, p.length, 0, -EXDEV) for p in urb.packets])
-
-
-def unlinked(urb: Urb) -> Completion:
-    """Of a URB that was cancelled before the device saw it."""
-    return nothing(urb, -ECONNRESET)

@@ -9,10 +9,11 @@ both takes `order` first. No callback of anybody is called with one of them held
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections import deque
-from collections.abc import Callable
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 from usbip_capture.device import Transfer
 from usbip_capture.devices.libusb import statuses
@@ -21,17 +22,21 @@ from usbip_capture.devices.libusb.budget import Budget
 from usbip_capture.devices.libusb.flights import Flight, completion_of, load, nothing
 from usbip_capture.devices.libusb.slots import Failure, Slot
 from usbip_capture.usb.status import ECONNRESET, EINVAL, ENOENT, ENOMEM, ESHUTDOWN
-
-log = logging.getLogger(__name__)
+from usbip_capture.usb.urb import TransferType
 
 #: What a transfer costs in usbfs besides its bytes.
 _COST, _PACKET_COST = 512, 16
+#: Seconds for which a URB waits when usbfs has no memory although nothing of this device is in flight.
+STARVING_PATIENCE = 5.0
+
+Queue: TypeAlias = "OrderedDict[Flight, None]"
 
 
 class InFlight:
     """jobs: what waits for the worker, in order; anything that is submitted while it has work waits there, too.
 
-    refusal: why a URB cannot be passed on. on_doubt: called when the device may be gone.
+    refusal: why a URB cannot be passed on. on_doubt: called when the device may be gone. starving: since when other
+    programs have all memory; the worker calls `try_again` meanwhile.
     """
 
     def __init__(
@@ -45,25 +50,20 @@ class InFlight:
         self._budget = budget
         self._refusal = refusal
         self._on_doubt = on_doubt
-        self._pending: dict[Transfer, Flight] = {}
-        self._flying: dict[Flight, None] = {}  # in libusb, or in the callback that finishes it
-        self._queues: dict[int, deque[Flight]] = {}  # by endpoint: what waits for room
-        self.jobs: deque[Flight] = deque()
         self.forked()
 
     def forked(self) -> None:
         """Nothing is under way, and nobody holds a lock."""
         self.order, self.lock = threading.Lock(), threading.Lock()
         self.changed = threading.Condition(self.lock)
-        self._pending.clear()
-        self._flying.clear()
-        self._queues.clear()
-        self.jobs.clear()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether libusb has none."""
-        return not self._flying
+        self.jobs: Queue = OrderedDict()
+        self.starving = 0.0
+        self._pending: dict[Transfer, Flight] = {}
+        self._flying: dict[Flight, None] = {}  # in libusb, or in the callback that finishes it
+        self._at_endpoint: dict[int, int] = {}  # how many of them
+        self._queues: dict[int, Queue] = {}  # by endpoint: what waits for room
+        self._awaited: set[Flight] = set()  # what the worker waits for the end of
+        self._cancelling = 0  # threads in libusb's cancel
 
     def add(self, flight: Flight, transfer: Transfer) -> None:
         """It is under way from now on. `lock` is held."""
@@ -77,18 +77,27 @@ class InFlight:
         if status is not None:
             return status
         urb = flight.urb
-        flight.size = urb.length + _COST + _PACKET_COST * len(urb.packets)
+        if urb.transfer_type != TransferType.CONTROL:  # which are small, and never to wait for reads that do not end
+            flight.size = urb.length + _COST + _PACKET_COST * len(urb.packets)
         with self.lock:
-            if urb.endpoint in self._queues or not self._budget.take(flight.size, self._drain):
-                if flight.unwanted:
-                    return -ECONNRESET
-                self._queues.setdefault(urb.endpoint, deque()).append(flight)
+            if flight.unwanted:
+                return -ECONNRESET
+            if urb.endpoint in self._queues or not self._take(flight):
+                self._queues.setdefault(urb.endpoint, OrderedDict())[flight] = None
                 return None
         return self._launch(flight)
+
+    def _take(self, flight: Flight) -> bool:
+        """Have the bytes for it. `lock` is held."""
+        if not flight.size:
+            return True
+        idle = not self._at_endpoint.get(flight.urb.endpoint)
+        return self._budget.take(flight.size, self._drain, idle=idle)
 
     def _launch(self, flight: Flight) -> int | None:
         """As `start`, for one whose bytes are taken from the budget."""
         slot: Slot | None = None
+        endpoint = flight.urb.endpoint
         try:
             slot = self._handle.slot(len(flight.urb.packets))
             load(slot, flight.urb)
@@ -96,12 +105,14 @@ class InFlight:
             with self.lock:
                 flight.slot = slot
                 self._flying[flight] = None
+                self._at_endpoint[endpoint] = self._at_endpoint.get(endpoint, 0) + 1
             slot.submit()
         except (Failure, ValueError, TypeError) as error:
-            with self.lock:
-                self._flying.pop(flight, None)
-                flight.slot = None
-            self._budget.release(flight.size, notify=False)
+            with self.changed:
+                if flight.slot is not None:
+                    flight.slot = None
+                    self._gone_from_libusb(flight)
+            self._budget.release(flight.size)
             if slot is not None:
                 self._handle.recycle(slot)
             return self._not_submitted(flight, error) if isinstance(error, Failure) else -EINVAL
@@ -114,18 +125,38 @@ class InFlight:
 
     def _not_submitted(self, flight: Flight, failure: Failure) -> int | None:
         if failure.code == statuses.ERROR_NO_MEM:
-            with self.lock:
-                if flight.unwanted:
-                    return -ECONNRESET
-                if self._flying:  # when one of them is through there is room
-                    self._queues.setdefault(flight.urb.endpoint, deque()).appendleft(flight)
-                    return None
-            return -ENOMEM
+            return self._no_memory(flight)
         if failure.code == statuses.ERROR_NO_DEVICE:
             self._on_doubt()
             return -ESHUTDOWN
         # usbfs knows no such endpoint in the current alternate setting, or a driver has its interface.
         return -ENOENT if failure.code in (statuses.ERROR_IO, statuses.ERROR_NOT_FOUND) else failure.status
+
+    def _no_memory(self, flight: Flight) -> int | None:
+        """Queue it again: when one of ours is through there is room, unless all is in use by others."""
+        with self.changed:
+            if flight.unwanted:
+                return -ECONNRESET
+            now = time.monotonic()
+            if self._flying:
+                self.starving = 0.0
+            elif not self.starving:
+                self.starving = now
+                self.changed.notify_all()
+            elif now - self.starving > STARVING_PATIENCE:
+                return -ENOMEM
+            queue = self._queues.setdefault(flight.urb.endpoint, OrderedDict())
+            queue[flight] = None
+            queue.move_to_end(flight, last=False)
+            self._budget.wait(self._drain)
+            return None
+
+    def try_again(self) -> None:
+        """Usbfs may have memory again. `order` is not held."""
+        self._drain()
+        with self.lock:
+            if not self._queues:
+                self.starving = 0.0
 
     def _drain(self) -> None:
         """There may be room: let those go that wait for it. `order` is not held."""
@@ -145,13 +176,14 @@ class InFlight:
                 if not queue:
                     self._queues.pop(address, None)
                     return
-                if not self._budget.take(queue[0].size, self._drain):
+                flight = next(iter(queue))
+                if not self._take(flight):
                     return
-                flight = queue.popleft()
+                del queue[flight]
             status = self._launch(flight)
             if status is not None:
                 failed.append((flight, status))
-            elif flight.slot is None and not flight.landed:
+            elif not flight.submitted:
                 return  # it is at the head of its queue again
 
     # -- back from libusb
@@ -164,21 +196,36 @@ class InFlight:
             self._on_doubt()
         with self.lock:
             flight.landed = True
-            transfer = flight.transfer
-            if transfer is not None and self._pending.pop(transfer, None) is None:
-                transfer = None
+            transfer = flight.transfer  # None if it was abandoned
+            if transfer is not None:
+                del self._pending[transfer]
             reusable = not flight.cancelling
         if reusable:
             self._handle.recycle(slot)
         if transfer is not None:
             transfer.finish(completion)
         with self.changed:
-            self._flying.pop(flight, None)
-            self.changed.notify_all()
+            self._gone_from_libusb(flight)
             waiting = bool(self._queues)
-        self._budget.release(flight.size)
+        if flight.size:
+            self._budget.release(flight.size)
+            self._budget.notify()
         if waiting:
             self._drain()
+
+    def _gone_from_libusb(self, flight: Flight) -> None:
+        """`lock` is held."""
+        self._flying.pop(flight, None)
+        endpoint = flight.urb.endpoint
+        left = self._at_endpoint.get(endpoint, 0) - 1
+        if left > 0:
+            self._at_endpoint[endpoint] = left
+        else:
+            self._at_endpoint.pop(endpoint, None)
+        if flight in self._awaited:
+            self._awaited.discard(flight)
+            if not self._awaited:
+                self.changed.notify_all()
 
     def refuse(self, flight: Flight, status: int) -> None:
         """End a URB that libusb does not have."""
@@ -216,6 +263,7 @@ class InFlight:
             if flight is None:
                 return
             flight.transfer = None
+            flight.unwanted = True
             self._unqueue(flight)
         transfer.finish(nothing(transfer.urb, -ECONNRESET))
 
@@ -225,13 +273,17 @@ class InFlight:
         if flight.cancelling or flight.landed or not flight.submitted:
             return False
         flight.cancelling = True
+        self._cancelling += 1
         return True
 
     def _cancel(self, flight: Flight, slot: Slot) -> None:
         slot.cancel()
-        with self.lock:
+        with self.changed:
             flight.cancelling = False
             landed = flight.landed
+            self._cancelling -= 1
+            if not self._cancelling:
+                self.changed.notify_all()
         if landed:
             self._handle.recycle(slot)
 
@@ -239,18 +291,21 @@ class InFlight:
         """Take it out of what waits; False if it is not there. `lock` is held."""
         for queue in (self.jobs, self._queues.get(flight.urb.endpoint)):
             if queue and flight in queue:
-                queue.remove(flight)
+                del queue[flight]
                 return True
         return False
 
-    # -- all of them
+    # -- all of them; for the worker only
 
     def flush(self, interface: int | None, patience: float) -> None:
         """End what is pending on an interface, or on all but endpoint 0, with -ESHUTDOWN, and wait for it."""
+
+        def is_meant(flight: Flight) -> bool:
+            return flight.urb.transfer_type != TransferType.CONTROL and interface in (None, flight.interface)
+
         with self.lock:
-            flying = [f for f in self._flying if f.urb.endpoint & 0x0F and interface in (None, f.interface)]
-            queued = [f for queue in self._queues.values() for f in queue if interface in (None, f.interface)]
-            queued = [f for f in queued if f.urb.endpoint & 0x0F]
+            flying = [flight for flight in self._flying if is_meant(flight)]
+            queued = [flight for queue in self._queues.values() for flight in queue if is_meant(flight)]
             for flight in queued:
                 self._unqueue(flight)
             for flight in flying:
@@ -260,19 +315,22 @@ class InFlight:
         self._end(flying, patience)
 
     def end_all(self, patience: float) -> bool:
-        """Cancel all that libusb has, and wait for it; False if some do not end."""
+        """Cancel all that libusb has, and wait for it; False if some do not end. Nothing more may be submitted."""
+        with self.order:
+            pass  # who was submitting is through
         with self.lock:
             flying = list(self._flying)
         return self._end(flying, patience)
 
-    def _end(self, flights: list[Flight], patience: float) -> bool:
+    def _end(self, flights: Iterable[Flight], patience: float) -> bool:
         with self.lock:
-            to_cancel = [(f, f.slot) for f in flights if self._to_be_cancelled(f)]
+            self._awaited = {flight for flight in flights if flight in self._flying}
+            to_cancel = [(f, f.slot) for f in self._awaited if self._to_be_cancelled(f)]
         for flight, slot in to_cancel:
             if slot is not None:
                 self._cancel(flight, slot)
         with self.changed:
-            return self.changed.wait_for(lambda: not any(f in self._flying for f in flights), patience)
+            return self.changed.wait_for(lambda: not self._awaited and not self._cancelling, patience)
 
     def fail_queued(self, status: int) -> None:
         """End all that libusb does not have, and the worker has not begun."""

@@ -25,6 +25,8 @@ _SPEEDS = {1: Speed.LOW, 2: Speed.FULL, 3: Speed.HIGH, 4: Speed.SUPER, 5: Speed.
 #: Seconds after plug-in in which opening is tried again: udev sets permissions late.
 OPEN_PATIENCE = 2.0
 _RETRY_INTERVAL = 0.1
+#: What opening may end with before udev is through: no rights, no file in /dev yet.
+_TRANSIENT = (statuses.ERROR_ACCESS, statuses.ERROR_IO, statuses.ERROR_NO_DEVICE, statuses.ERROR_NOT_FOUND)
 
 
 class LocalDevice:
@@ -72,15 +74,18 @@ class LocalDevice:
 
     def open(self, *, reset: bool = False) -> LibusbDevice:
         """Have it, with all interfaces that can be had. reset: when it is closed. Raises DeviceNotFound."""
-        handle = self._opened()
         opened: list[LibusbDevice] = []
 
         def on_left() -> None:
             for device in opened:
                 device.lose()
 
-        forget = self._bus.opened(self._raw, on_left)
         try:
+            forget = self._bus.opening((self.info.busnum, self.info.devnum), on_left)
+        except DeviceNotFound as error:
+            raise DeviceNotFound(f"device {self.info} cannot be opened: {error}") from error
+        try:
+            handle = self._opened()
             device = LibusbDevice(
                 handle,
                 self.info,
@@ -102,9 +107,17 @@ class LocalDevice:
             try:
                 return self._libusb.open(self._raw)
             except Failure as failure:
-                if failure.code != statuses.ERROR_ACCESS or time.monotonic() > deadline:
+                if failure.code not in _TRANSIENT or time.monotonic() > deadline or not self._is_new():
                     raise DeviceNotFound(self._sentence(failure)) from failure
             time.sleep(_RETRY_INTERVAL)
+
+    def _is_new(self) -> bool:
+        """Whether it was plugged in just now, so that udev may still be at work."""
+        since = self._bus.seconds_since_arrival((self.info.busnum, self.info.devnum))
+        if since is not None:
+            return since < OPEN_PATIENCE * 2
+        text = self._text("power/connected_duration")  # milliseconds
+        return text.isdigit() and int(text) < OPEN_PATIENCE * 2000
 
     def _sentence(self, failure: Failure) -> str:
         if failure.code == statuses.ERROR_ACCESS:

@@ -5,6 +5,8 @@ All of them block: the device's worker makes them, in order with the URBs around
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from usbip_capture.devices.libusb import statuses
 from usbip_capture.devices.libusb.binding import Handle
 from usbip_capture.devices.libusb.checks import refusal
@@ -12,7 +14,7 @@ from usbip_capture.devices.libusb.claims import Claims
 from usbip_capture.devices.libusb.in_flight import InFlight
 from usbip_capture.devices.libusb.slots import Failure
 from usbip_capture.usb.endpoints import EndpointMap
-from usbip_capture.usb.setup import ClearHalt, HostAction, SetConfiguration, SetInterface
+from usbip_capture.usb.setup import ClearHalt, HostAction, PortReset, SetConfiguration, SetInterface
 from usbip_capture.usb.status import EPIPE
 from usbip_capture.usb.urb import Urb
 
@@ -24,17 +26,29 @@ class Requests:
     """Those of one device. Before settings change, what is pending there is ended by us: of what the change itself
     kills libusb says that it was completed, with no data."""
 
-    def __init__(self, handle: Handle, claims: Claims, endpoints: EndpointMap, flights: InFlight) -> None:
+    def __init__(
+        self,
+        handle: Handle,
+        claims: Claims,
+        endpoints: EndpointMap,
+        flights: InFlight,
+        on_doubt: Callable[[], None],
+    ) -> None:
         self._handle = handle
         self._claims = claims
         self._endpoints = endpoints
         self._flights = flights
+        self._on_doubt = on_doubt
         self._alternates: dict[int, int] = {}
+        self._first: int | None = None
 
     def learn(self) -> None:
         """Claim the interfaces of the configuration that is active now. Raises Failure."""
         self._alternates.clear()
-        self._endpoints.activate(self._handle.configuration())
+        value = self._handle.configuration()
+        if self._first is None:
+            self._first = value
+        self._endpoints.activate(value)
         active = self._endpoints.configuration
         numbers = {interface.bInterfaceNumber for interface in active.interfaces} if active is not None else set()
         self._claims.take(sorted(numbers))
@@ -54,9 +68,18 @@ class Requests:
             else:
                 self.reset()
         except Failure as failure:
+            if isinstance(action, PortReset):
+                self._on_doubt()  # with another descriptor it has come back as another device
+                return failure.status
             # A device stalls what it does not have.
             return -EPIPE if failure.code == statuses.ERROR_NOT_FOUND else failure.status
         return 0
+
+    def restore(self) -> None:
+        """Have the configuration that was found, with the kernel's drivers bound. Raises Failure."""
+        if self._first is not None and self._handle.configuration() != self._first:
+            self._claims.release()
+            self._handle.set_configuration(self._first)
 
     def _set_configuration(self, value: int) -> None:
         self._flights.flush(None, _FLUSH_PATIENCE)
