@@ -10,11 +10,10 @@ import signal
 import sys
 import threading
 
-from usbip_capture.devices.libusb.bus import LocalBus
-from usbip_capture.devices.libusb.local_device import LocalDevice
-
 from usbip_capture import PcapWriter, Tapped
 from usbip_capture.device import Device
+from usbip_capture.devices.libusb.bus import LocalBus
+from usbip_capture.devices.libusb.local_device import LocalDevice
 from usbip_capture.server import Server
 
 HUB = 9
@@ -26,8 +25,13 @@ def main(port: int, pcap: str = "") -> None:
     server, bus, changed = Server(), LocalBus.shared(), threading.Event()
     writer = PcapWriter(pcap) if pcap else None
     ended = threading.Event()
+
+    def end(*_: object) -> None:
+        ended.set()
+        changed.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: (ended.set(), changed.set()))
+        signal.signal(number, end)
     bus.watch(changed.set)
     server.listen("0.0.0.0", port)
     exported: dict[str, LocalDevice] = {}

@@ -130,6 +130,11 @@ class Guest(Machine):
         self.run(f"usbip detach -p {self._attached()[local_busid]}")
         self._poll(f"[ ! -e {_SYSFS}/{local_busid} ]")
 
+    def detach_all(self) -> None:
+        """Have all that is attached leave, without waiting for drivers that do not let go."""
+        for port in self._attached().values():
+            self.run(f"usbip detach -p {port}")
+
     def gadget(
         self,
         functions: Sequence[str],
