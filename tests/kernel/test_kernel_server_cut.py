@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes.cutting_proxy import CuttingProxy
 from tests.kernel.lending import TIMEOUT, Lending
-from tests.kernel.rig import Guest, PythonGuest
+from tests.kernel.rig import Guest, Program, PythonGuest
 
 pytestmark = pytest.mark.kernel
 
@@ -22,8 +22,10 @@ CONTROL = """
 import ctypes, fcntl, os, struct, sys
 data = ctypes.create_string_buffer(18)
 request = struct.pack("<BBHHHI4xQ", 0x80, 6, 0x100, 0, 18, 2000, ctypes.addressof(data))
+file = os.open(sys.argv[1], os.O_RDWR)
+print("asking")
 try:
-    fcntl.ioctl(os.open(sys.argv[1], os.O_RDWR), 0xC0185500, request)
+    fcntl.ioctl(file, 0xC0185500, request)
 except OSError as error:
     print(os.strerror(error.errno))
 """
@@ -50,6 +52,13 @@ def complaints(client: Guest) -> str:
 
 def ask(client: PythonGuest, local: str) -> None:
     client.python(CONTROL, client.device_file(local))
+
+
+def ask_in_the_background(client: PythonGuest, local: str) -> Program:
+    """Where no answer comes, the kernel waits for it until the device is detached."""
+    asking = client.start("-c", CONTROL, client.device_file(local), log="/tmp/asked")
+    asking.wait_printed("asking")
+    return asking
 
 
 def read(client: PythonGuest, local: str) -> None:
@@ -100,8 +109,10 @@ def test_half_a_reply_and_nothing_more(
     local = borrower.attach(proxy.port, busid)
     wait_disk(borrower)
     proxy.arm(REPLY + 9, close=False)
-    ask(borrower, local)
+    asking = ask_in_the_background(borrower, local)
+    assert proxy.cut.wait(TIMEOUT)
     borrower.detach(local)
+    asking.wait_ended()
     proxy.disarm()
     lending.wait_available(busid)
     local = borrower.attach(proxy.port, busid)
@@ -139,8 +150,9 @@ def test_server_is_stopped_then_killed(lending: Lending, borrower: PythonGuest, 
     local = borrower.attach(lending.port, busid)
     wait_disk(borrower)
     lending.program.signal("STOP")
-    ask(borrower, local)  # without an answer
+    asking = ask_in_the_background(borrower, local)
     borrower.detach(local)
+    asking.wait_ended()
     lending.program.signal("CONT")
     lending.wait_available(busid)
     local = borrower.attach(lending.port, busid)
