@@ -100,7 +100,7 @@ class LibusbDevice(Device):
     @property
     def unclaimed(self) -> dict[int, str]:
         """Interface number -> who holds it."""
-        return self._claims.unclaimed
+        return dict(self._claims.unclaimed)
 
     def forked(self) -> None:
         """In a child process: the device and what is in flight are the parent's."""

@@ -50,7 +50,10 @@ def load(slot: Slot, urb: Urb) -> None:
         lengths = [packet.length for packet in urb.packets]
         slot.isochronous(urb.endpoint, bytearray(sum(lengths)) if inward else _packed(urb), lengths)
     else:
-        buffer = bytearray(urb.length) if inward else bytearray(urb.data)
+        if inward:
+            buffer = bytearray(urb.length)
+        else:  # memory that libusb can read where it is, if the client's side has made it so
+            buffer = urb.data if isinstance(urb.data, bytearray) else bytearray(urb.data)
         slot.move(urb.transfer_type, urb.endpoint, buffer, zero_packet=not inward and bool(urb.flags & ZERO_PACKET))
 
 
