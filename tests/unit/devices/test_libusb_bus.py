@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -207,6 +208,8 @@ def test_a_libusb_that_notices_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         other = local.open()
         assert other.alive
         other.close()
+        shutil.rmtree(tmp_path / "1-1")
+        assert [device.info.busid for device in usb.bus.devices()] == ["1-2", "1-3"]  # though libusb still lists it
         (tmp_path / "1-2/devnum").write_text("11")
         usb.module.attached[1].device.info = replace(second.info, devnum=11)  # in and out again
         usb.bus._libusb.close()
