@@ -139,7 +139,7 @@ class LibusbDevice(Device):
             if status is None:
                 status = flights.start(flight)
         if status is not None:
-            flights.refuse(flight, status)
+            flights.fail(flight, status)
 
     def cancel(self, transfer: Transfer) -> None:
         self._flights.cancel(transfer)
@@ -253,7 +253,7 @@ class LibusbDevice(Device):
             log.exception("a request to %s failed in a way of its own", self.info)
             status = -EPROTO
         if status is not None:
-            flights.refuse(flight, status)
+            flights.fail(flight, status)
         with flights.order, flights.lock:
             self._busy = bool(flights.jobs)
 

@@ -233,6 +233,11 @@ class InFlight:
                 return
         transfer.finish(nothing(flight.urb, status))
 
+    def fail(self, flight: Flight, status: int) -> None:
+        """As `refuse`, for one that may have had bytes of the budget that others wait for."""
+        self.refuse(flight, status)
+        self._budget.notify()
+
     # -- unlinking
 
     def cancel(self, transfer: Transfer) -> None:
