@@ -36,6 +36,10 @@ EXPECTED = {
     "again": [0, 3, ""],
     "listed": ["1-1", "Demo device", 3, "/sys/bus/usb/devices/1-1"],
     "closed": -ECONNRESET,
+    "unplugged": [-ESHUTDOWN] * 3,
+    "lost": "device 1-1 (1209:0001) was unplugged",
+    "later": [-ESHUTDOWN, 0, ""],
+    "left": [],
 }
 
 

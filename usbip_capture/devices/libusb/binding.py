@@ -22,9 +22,9 @@ from usbip_capture.system.at_exit import close_at_exit
 from usbip_capture.system.forks import disown_in_children
 
 log = logging.getLogger(__name__)
-
 #: What it needs of other packages.
 PACKAGES = ("usb1", "libusb_package")
+
 #: Seconds that the event thread may need to come back from libusb.
 _STOP_PATIENCE = 2.0
 #: Packets of isochronous transfers that are kept for the next one.
@@ -89,10 +89,11 @@ class Libusb:
         except self._usb1.USBError as error:
             raise UsbipError(f"libusb does not start: {error}: is there a USB controller?") from error
         self._closing = False
-        self._back = threading.Event()  # the event thread has come back from libusb, and from all callbacks
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._handles: set[Handle] = set()
+        self._turns = 0  # of the event thread
+        self._turned = threading.Condition()
         disown_in_children(self)
         close_at_exit(self)
 
@@ -119,17 +120,24 @@ class Libusb:
         return list(self._context.getDeviceIterator(skip_on_error=True))
 
     def open(self, device: Any) -> Handle:
-        """Raises Failure."""
+        """Raises Failure, with ERROR_NO_DEVICE when this context is closed: its devices are not to be touched then."""
         self.start()
-        handle = Handle(self, self._usb1, called(self._usb1, device.open))
         with self._lock:
+            if self._closing:
+                raise Failure(statuses.ERROR_NO_DEVICE)
+            handle = Handle(self, self._usb1, called(self._usb1, device.open))
             self._handles.add(handle)
         return handle
+
+    @property
+    def closed(self) -> bool:
+        """Whether its devices have to be looked up anew."""
+        return self._closing
 
     def watch(self, on_event: Callable[[Any, bool], None]) -> Callable[[], None] | None:
         """Have `on_event` called with each device that arrives (True) or leaves, on the event thread.
 
-        Returns what ends it; None where this libusb cannot tell.
+        Returns what ends it; None where this libusb has no hotplug.
         """
         usb1 = self._usb1
         if not usb1.hasCapability(usb1.CAP_HAS_HOTPLUG):
@@ -156,7 +164,7 @@ class Libusb:
     def start(self) -> None:
         """Have the event thread. Raises UsbipError if none can be had."""
         with self._lock:
-            if self._thread is not None:
+            if self._thread is not None or self._closing:
                 return
             thread = threading.Thread(target=self._handle_events, name="libusb-events", daemon=True)
             try:
@@ -165,23 +173,26 @@ class Libusb:
                 raise UsbipError(f"no thread for libusb: {error}: end other programs") from error
             self._thread = thread
 
-    def answers(self, timeout: float) -> bool:
-        """Whether the event thread is alive and not stuck in a callback; True when there is none."""
-        if self._thread is None or self._closing:
-            return True
-        self._back.clear()
-        self._context.interruptEventHandler()
-        return self._back.wait(timeout)
-
     @property
     def on_event_thread(self) -> bool:
         """Whether this is the thread that all callbacks are called on."""
         return threading.current_thread() is self._thread
 
+    def answers(self, timeout: float) -> bool:
+        """Whether the event thread comes round within `timeout` seconds; True if there is none yet."""
+        with self._turned:
+            if self._thread is None or self._closing:
+                return True
+            turns = self._turns
+            self._context.interruptEventHandler()
+            return self._turned.wait_for(lambda: self._turns != turns or self._closing, timeout)
+
     def _handle_events(self) -> None:
         usb1 = self._usb1
         while not self._closing:
-            self._back.set()
+            with self._turned:
+                self._turns += 1
+                self._turned.notify_all()
             try:
                 self._context.handleEvents()
             except usb1.USBErrorInterrupted:
@@ -259,7 +270,7 @@ class Handle:
         called(self._usb1, self._handle.releaseInterface, interface)
 
     def has_driver(self, interface: int) -> bool:
-        """Whether the kernel's driver is bound to an interface; False where the system does not tell."""
+        """Whether the kernel's driver is bound to an interface; False where that is unknown."""
         try:
             return bool(called(self._usb1, self._handle.kernelDriverActive, interface))
         except Failure:
@@ -321,5 +332,5 @@ class Handle:
 
 
 def is_linux() -> bool:
-    """Where sysfs tells more than libusb does."""
+    """Where sysfs has more than libusb."""
     return sys.platform == "linux"

@@ -17,7 +17,7 @@ from usbip_capture.system.forks import disown_in_children
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks at which devices there are: nothing tells where libusb cannot, and in some containers.
+#: Seconds between two looks at which devices there are: some libusbs have no hotplug, some containers no events.
 POLL_INTERVAL = 1.0
 #: Seconds for a device to be released by who has just closed it.
 _RELEASE_PATIENCE = 5.0
@@ -76,7 +76,10 @@ class LocalBus:
         """Those that are there, hubs too but for the controllers' own, by busid."""
         self._refresh()
         found = []
+        there = _in_sysfs(self._sysfs)
         for raw in self._libusb.devices():
+            if there is not None and _key(raw) not in there:
+                continue  # it has left, which this libusb has not noticed
             try:
                 device = LocalDevice(self, self._libusb, raw, self._sysfs)
             except UsbipError as error:
@@ -96,6 +99,10 @@ class LocalBus:
 
         switch_power(self._libusb, self._sysfs, busid, on)
 
+    def answers(self, timeout: float) -> bool:
+        """Whether the thread that all devices need comes round within `timeout` seconds."""
+        return self._libusb.answers(timeout)
+
     def watch(self, on_change: Callable[[], None]) -> Callable[[], None]:
         """Have `on_change` called, from any thread, when devices have come or left; returns what ends that.
 
@@ -112,10 +119,6 @@ class LocalBus:
                 self._watchers.pop(key, None)
 
         return unwatch
-
-    def answers(self, timeout: float) -> bool:
-        """Whether transfers finish: libusb's event thread is not stuck. For watchdogs."""
-        return self._libusb.answers(timeout)
 
     def close(self) -> None:
         """Nobody is notified any more; opened devices stay open."""
@@ -169,8 +172,8 @@ class LocalBus:
     # -- noticing
 
     def _event(self, raw: Any, arrived: bool) -> None:
-        """On the event thread, at once; the poller does the same a little later where nobody tells."""
-        key = (int(raw.getBusNumber()), int(raw.getDeviceAddress()))
+        """On the event thread, at once; the poller does the same a little later, where there are no events."""
+        key = _key(raw)
         with self._lock:
             if (key in self._known) == arrived:
                 return
@@ -208,7 +211,7 @@ class LocalBus:
         known = _in_sysfs(self._sysfs)
         if known is not None:
             return known
-        return frozenset((int(raw.getBusNumber()), int(raw.getDeviceAddress())) for raw in self._libusb.devices())
+        return frozenset(_key(raw) for raw in self._libusb.devices())
 
     def _refresh(self) -> None:
         """Some libusb's list stays as it was when it began, where no udevd runs: begin anew."""
@@ -229,10 +232,14 @@ class LocalBus:
         there = _in_sysfs(self._sysfs)
         if there is None or there == self._compared:
             return False
-        if there <= {(int(raw.getBusNumber()), int(raw.getDeviceAddress())) for raw in self._libusb.devices()}:
+        if there <= {_key(raw) for raw in self._libusb.devices()}:
             self._compared = there
             return False
         return True
+
+
+def _key(raw: Any) -> Key:
+    return int(raw.getBusNumber()), int(raw.getDeviceAddress())
 
 
 def _in_sysfs(folder: str) -> frozenset[Key] | None:

@@ -70,7 +70,7 @@ class LibusbDevice(Device):
         self._lost = ""
         self._doubtful = False  # it may be gone
         self._busy = False  # the worker has something to do
-        self.working_since = 0.0  # when it began with that
+        self.working_since = 0.0
         self._on_lost: Callable[[str], None] | None = None
         self._endpoints = EndpointMap(None, info.speed)
         for configuration in configurations:
@@ -100,13 +100,7 @@ class LibusbDevice(Device):
     @property
     def unclaimed(self) -> dict[int, str]:
         """Interface number -> who holds it."""
-        return self._claims.unclaimed
-
-    @property
-    def stuck_seconds(self) -> float:
-        """For how long its worker has been doing one thing; 0.0 when it has nothing to do."""
-        since = self.working_since
-        return time.monotonic() - since if since else 0.0
+        return dict(self._claims.unclaimed)
 
     def forked(self) -> None:
         """In a child process: the device and what is in flight are the parent's."""
@@ -128,7 +122,7 @@ class LibusbDevice(Device):
             self._on_lost = on_lost
             lost = self._lost and not self.closed
         if lost:
-            self._tell()
+            self._report_loss()
 
     def submit(self, transfer: Transfer) -> None:
         urb, flights = transfer.urb, self._flights
@@ -145,7 +139,7 @@ class LibusbDevice(Device):
             if status is None:
                 status = flights.start(flight)
         if status is not None:
-            flights.refuse(flight, status)
+            flights.fail(flight, status)
 
     def cancel(self, transfer: Transfer) -> None:
         self._flights.cancel(transfer)
@@ -180,7 +174,7 @@ class LibusbDevice(Device):
             self._flights.changed.notify_all()
         self._flights.fail_queued(-ESHUTDOWN)
 
-    def _tell(self) -> None:
+    def _report_loss(self) -> None:
         """Once, whoever comes first."""
         with self._flights.lock:
             on_lost, self._on_lost = self._on_lost, None
@@ -244,7 +238,7 @@ class LibusbDevice(Device):
             self._flights.end_all(_GONE_PATIENCE)
             self._flights.abandon_all(-ESHUTDOWN)
             if not self.closed:
-                self._tell()
+                self._report_loss()
 
     def _do(self, flight: Flight) -> None:
         flights = self._flights
@@ -259,7 +253,7 @@ class LibusbDevice(Device):
             log.exception("a request to %s failed in a way of its own", self.info)
             status = -EPROTO
         if status is not None:
-            flights.refuse(flight, status)
+            flights.fail(flight, status)
         with flights.order, flights.lock:
             self._busy = bool(flights.jobs)
 

@@ -1,4 +1,4 @@
-"""A device of this machine that is not opened: what can be told of it without asking it anything."""
+"""A device of this machine that is not opened: what is known of it without asking it anything."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ _SPEEDS = {1: Speed.LOW, 2: Speed.FULL, 3: Speed.HIGH, 4: Speed.SUPER, 5: Speed.
 #: Seconds after plug-in in which opening is tried again: udev sets permissions late.
 OPEN_PATIENCE = 2.0
 _RETRY_INTERVAL = 0.1
+#: bDeviceClass
+_HUB = 9
 #: What opening may end with before udev is through: no rights, no file in /dev yet.
 _TRANSIENT = (statuses.ERROR_ACCESS, statuses.ERROR_IO, statuses.ERROR_NO_DEVICE, statuses.ERROR_NOT_FOUND)
 
@@ -75,6 +77,8 @@ class LocalDevice:
 
     def open(self, *, reset: bool = False) -> LibusbDevice:
         """Have it, with all interfaces that can be had. reset: when it is closed. Raises DeviceNotFound."""
+        if self.info.bDeviceClass == _HUB:
+            raise DeviceNotFound(f"device {self.info} is a hub: the devices behind it can be opened, each by itself")
         opened: list[LibusbDevice] = []
 
         def on_left() -> None:
@@ -105,12 +109,22 @@ class LocalDevice:
     def _opened(self) -> Handle:
         deadline = time.monotonic() + OPEN_PATIENCE
         while True:
+            self._look_up()
             try:
                 return self._libusb.open(self._raw)
             except Failure as failure:
                 if failure.code not in _TRANSIENT or time.monotonic() > deadline or not self._is_new():
                     raise DeviceNotFound(self._sentence(failure)) from failure
             time.sleep(_RETRY_INTERVAL)
+
+    def _look_up(self) -> None:
+        """Find it again in the context that is used now, if that of this object is closed."""
+        if not self._libusb.closed:
+            return
+        found = self._bus.find(self.info.busid)
+        if found is None or found.info.devnum != self.info.devnum:
+            raise DeviceNotFound(f"device {self.info} has been unplugged")
+        self._libusb, self._raw = found._libusb, found._raw
 
     def _is_new(self) -> bool:
         """Whether it was plugged in just now, so that udev may still be at work."""

@@ -16,7 +16,7 @@ class Failure(Exception):
     """libusb refused. `status`: as a URB has it; `code`: libusb_error."""
 
     def __init__(self, code: int) -> None:
-        super().__init__(f"libusb error {code}")
+        super().__init__(statuses.words_of(code))
         self.code = code
         self.status = statuses.of_error(code)
 
@@ -86,7 +86,7 @@ class Slot:
 
     @property
     def status(self) -> int:
-        """libusb_transfer_status; COMPLETED for isochronous ones, whatever their packets say."""
+        """libusb_transfer_status; COMPLETED for isochronous ones, whatever became of their packets."""
         return int(self._raw.getStatus())
 
     @property

@@ -1,4 +1,4 @@
-"""What libusb says, as statuses of URBs: Linux errno numbers on each system, as that is what the wire carries.
+"""What libusb reports, as statuses of URBs: Linux errno numbers on each system, as that is what the wire carries.
 
 Ref: libusb.h, enum libusb_error and enum libusb_transfer_status; Linux Documentation/driver-api/usb/error-codes.rst
 """
@@ -40,6 +40,27 @@ _OF_ERROR = {
     ERROR_NO_MEM: -st.ENOMEM,
     ERROR_NOT_SUPPORTED: -st.EOPNOTSUPP,
 }
+
+
+_WORDS = {
+    ERROR_IO: "input/output error",
+    ERROR_INVALID_PARAM: "invalid parameter",
+    ERROR_ACCESS: "no permission",
+    ERROR_NO_DEVICE: "it has been unplugged",
+    ERROR_NOT_FOUND: "not found",
+    ERROR_BUSY: "it is in use",
+    ERROR_TIMEOUT: "timed out",
+    ERROR_OVERFLOW: "overflow",
+    ERROR_PIPE: "stalled",
+    ERROR_INTERRUPTED: "interrupted",
+    ERROR_NO_MEM: "out of memory",
+    ERROR_NOT_SUPPORTED: "not supported on this system",
+}
+
+
+def words_of(code: int) -> str:
+    """A libusb_error for a person."""
+    return _WORDS.get(code, f"unknown error {code} of libusb")
 
 
 def of_transfer(status: int) -> int:
