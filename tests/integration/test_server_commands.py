@@ -178,6 +178,24 @@ def test_the_power_of_a_port(
     assert bus.switched[2:] == [("1-1", False), ("1-1", True)]
 
 
+def test_the_end_of_the_server_leaves_no_port_off(bus: SwitchableBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    off = threading.Event()
+    switch = bus.switch_power
+
+    def switched(busid: str, on: bool) -> None:
+        switch(busid, on)
+        off.set()
+
+    monkeypatch.setattr(bus, "switch_power", switched)
+    monkeypatch.setattr(ports, "OFF_TIME", 3600.0)
+    with serve(["1-1"], listen=ANY, name="bench", bus=bus):
+        asking = threading.Thread(target=running()[0].call, args=("power",), kwargs={"busid": "1-1", "action": "cycle"})
+        asking.start()
+        assert off.wait(20)
+    asking.join(20)
+    assert bus.switched == [("1-1", False), ("1-1", True)]
+
+
 def test_the_power_of_what_is_not_ours_stays(server: LocalServer, bus: SwitchableBus, run: Run) -> None:
     bus.plug("1-2")
     for action in ("off", "cycle"):
