@@ -108,7 +108,7 @@ def test_what_is_exported_and_who_has_it(server: LocalServer, run: Run) -> None:
     assert said.splitlines() == [
         f"bench (process {os.getpid()}) at {server.address}",
         "exports, by its command line: 1-1",
-        "  1-1  303a:4001  Demo device    free",
+        "  1-1  303a:4001  Demo device  free",
     ]
     with attached(server):
         client = next(str(client.peer) for client in server.clients if client.busid)
