@@ -106,6 +106,17 @@ def test_pyusb_is_imported_at_its_edge_only(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_libusb_is_imported_at_its_edge_only(path: Path) -> None:
+    """Where it is imported when it is first needed."""
+    assert not {name for name in imported(path) if name.split(".")[0] in ("usb1", "libusb_package")}
+    if name_of(path) != "devices/libusb/binding.py":
+        assert not {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)} & {
+            "usb1",
+            "libusb_package",
+        }
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_files_and_functions_stay_short(path: Path) -> None:
     text = path.read_text()
     assert text.count("\n") <= 400

@@ -87,11 +87,10 @@ class Libusb:
         except self._usb1.USBError as error:
             raise UsbipError(f"libusb does not start: {error}: is there a USB controller?") from error
         self._closing = False
+        self._back = threading.Event()  # the event thread has come back from libusb, and from all callbacks
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._handles: set[Handle] = set()
-        self._turns = 0  # of the event thread
-        self._turned = threading.Condition()
         disown_in_children(self)
         close_at_exit(self)
 
@@ -164,26 +163,23 @@ class Libusb:
                 raise UsbipError(f"no thread for libusb: {error}: end other programs") from error
             self._thread = thread
 
+    def answers(self, timeout: float) -> bool:
+        """Whether the event thread is alive and not stuck in a callback; True when there is none."""
+        if self._thread is None:
+            return True
+        self._back.clear()
+        self._context.interruptEventHandler()
+        return self._back.wait(timeout)
+
     @property
     def on_event_thread(self) -> bool:
         """Whether this is the thread that all callbacks are called on."""
         return threading.current_thread() is self._thread
 
-    def answers(self, timeout: float) -> bool:
-        """Whether the event thread comes round within `timeout` seconds; True if there is none yet."""
-        with self._turned:
-            if self._thread is None or self._closing:
-                return True
-            turns = self._turns
-            self._context.interruptEventHandler()
-            return self._turned.wait_for(lambda: self._turns != turns or self._closing, timeout)
-
     def _handle_events(self) -> None:
         usb1 = self._usb1
         while not self._closing:
-            with self._turned:
-                self._turns += 1
-                self._turned.notify_all()
+            self._back.set()
             try:
                 self._context.handleEvents()
             except usb1.USBErrorInterrupted:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from usbip_capture.devices.libusb.binding import Libusb
 from usbip_capture.devices.libusb.local_device import LocalDevice
 from usbip_capture.errors import DeviceNotFound, UsbipError
+from usbip_capture.system.at_exit import close_at_exit
 from usbip_capture.system.forks import disown_in_children
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class LocalBus:
         self._compared: frozenset[Key] = frozenset()  # with what libusb lists
         self._closed = threading.Event()
         disown_in_children(self)
+        close_at_exit(self)
 
     @classmethod
     def shared(cls) -> LocalBus:
@@ -94,10 +96,6 @@ class LocalBus:
 
         switch_power(self._libusb, self._sysfs, busid, on)
 
-    def answers(self, timeout: float) -> bool:
-        """Whether the thread that all devices need comes round within `timeout` seconds."""
-        return self._libusb.answers(timeout)
-
     def watch(self, on_change: Callable[[], None]) -> Callable[[], None]:
         """Have `on_change` called, from any thread, when devices have come or left; returns what ends that.
 
@@ -114,6 +112,10 @@ class LocalBus:
                 self._watchers.pop(key, None)
 
         return unwatch
+
+    def answers(self, timeout: float) -> bool:
+        """Whether transfers finish: libusb's event thread is not stuck. For watchdogs."""
+        return self._libusb.answers(timeout)
 
     def close(self) -> None:
         """Nobody is notified any more; opened devices stay open."""

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.devices.libusb import statuses
@@ -69,7 +70,7 @@ class LibusbDevice(Device):
         self._lost = ""
         self._doubtful = False  # it may be gone
         self._busy = False  # the worker has something to do
-        self.working_since = 0.0
+        self.working_since = 0.0  # when it began with that
         self._on_lost: Callable[[str], None] | None = None
         self._endpoints = EndpointMap(None, info.speed)
         for configuration in configurations:
@@ -84,7 +85,7 @@ class LibusbDevice(Device):
 
     def _open(self) -> None:
         try:
-            self._requests.learn()
+            self.info = replace(self.info, bConfigurationValue=self._requests.learn())
             if self._claims.unclaimed and not self._claims.claimed:
                 reasons = "; ".join(f"interface {n}: {why}" for n, why in self._claims.unclaimed.items())
                 raise DeviceNotFound(f"device {self.info} is in use: {reasons}")
@@ -100,6 +101,12 @@ class LibusbDevice(Device):
     def unclaimed(self) -> dict[int, str]:
         """Interface number -> who holds it."""
         return self._claims.unclaimed
+
+    @property
+    def stuck_seconds(self) -> float:
+        """For how long its worker has been doing one thing; 0.0 when it has nothing to do."""
+        since = self.working_since
+        return time.monotonic() - since if since else 0.0
 
     def forked(self) -> None:
         """In a child process: the device and what is in flight are the parent's."""

@@ -42,8 +42,8 @@ class Requests:
         self._alternates: dict[int, int] = {}
         self._first: int | None = None
 
-    def learn(self) -> None:
-        """Claim the interfaces of the configuration that is active now. Raises Failure."""
+    def learn(self) -> int:
+        """Claim the interfaces of the configuration that is active now; its bConfigurationValue. Raises Failure."""
         self._alternates.clear()
         value = self._handle.configuration()
         if self._first is None:
@@ -52,6 +52,7 @@ class Requests:
         active = self._endpoints.configuration
         numbers = {interface.bInterfaceNumber for interface in active.interfaces} if active is not None else set()
         self._claims.take(sorted(numbers))
+        return value
 
     def perform(self, action: HostAction, urb: Urb) -> int:
         """The status of the request; nothing is raised."""
