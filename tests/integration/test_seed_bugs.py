@@ -237,6 +237,7 @@ def test_devices_that_vanish_at_once_end_their_sessions(rack: Rack) -> None:
     """[E] There was room to remember one device that was gone."""
     clients = [rack.client(busid) for busid in ("1-1", "1-2")]
     pending = [client.submit(BULK_IN, 8) for client in clients]
+    wait_until("both have them", lambda: all(rack.plugged[busid].flying for busid in ("1-1", "1-2")))
     for busid in ("1-1", "1-2"):
         rack.usb1.unplug(rack.plugged[busid])
     for client, seqnum in zip(clients, pending, strict=True):

@@ -17,7 +17,7 @@ from tests.programs.commands import run_line
 from tests.programs.simulated_machine import BUSID, Machine, environment
 from tests.waiting import wait_until
 from usbip_capture.cli.exits import NOT_RUNNING
-from usbip_capture.devices.remote import RemoteDevice
+from usbip_capture.device import Device
 from usbip_capture.servers.address import Selector, ServerAddress
 
 CODE = "from usbip_capture.cli.main import main; import sys; sys.exit(main())"
@@ -58,7 +58,7 @@ class Service:
     def command(self, line: str) -> subprocess.CompletedProcess[str]:
         return run_line(f"usbip-capture {line}", self._folder, **self.runtime)
 
-    def attach(self) -> RemoteDevice:
+    def attach(self) -> Device:
         (address,) = json.loads(self.command("status --json").stdout)["addresses"]
         return ServerAddress.parse(address, timeout=30.0).import_device(Selector(BUSID))
 

@@ -44,6 +44,8 @@ LINES: dict[str, list[tuple[list[str], str | None]]] = {
         (["EVIL", "-v", "--json"], ENDED),
         (["--mdns-timeout", "0.1"], ENDED),
     ],
+    # What devices of this machine say is in test_local.py.
+    "local": [([], ENDED), (["-t"], ENDED), (["-v"], ENDED), (["--json"], ENDED)],
     "probe": [
         (["EVIL"], ENDED),
         (["EVIL", "--device", "EVERY", "--get-device-desc", *SYSLOG], ENDED),

@@ -57,6 +57,10 @@ class Lending:
         found = self.guest.wait_until(lambda: [info for info in self.offered() if info.busid == busid], TIMEOUT)
         return found[0]
 
+    def wait_removed(self, busid: str) -> None:
+        """Until a device is offered no more."""
+        self.guest.wait_until(lambda: busid not in [info.busid for info in self.offered()], TIMEOUT)
+
     def wait_driver(self, busid: str, driver: str) -> None:
         """Until a driver of the guest's kernel has the device's first interface."""
         self.guest.wait_until(lambda: driver in self.drivers(busid).values(), TIMEOUT)

@@ -25,8 +25,13 @@ def main(port: int, pcap: str = "") -> None:
     server, bus, changed = Server(), LocalBus.shared(), threading.Event()
     writer = PcapWriter(pcap) if pcap else None
     ended = threading.Event()
+
+    def end(*_: object) -> None:
+        ended.set()
+        changed.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: (ended.set(), changed.set()))
+        signal.signal(number, end)
     bus.watch(changed.set)
     server.listen("0.0.0.0", port)
     exported: dict[str, LocalDevice] = {}

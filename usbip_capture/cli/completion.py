@@ -82,10 +82,14 @@ def _actions(parser: argparse.ArgumentParser) -> Iterable[argparse.Action]:
 
 
 def _servers(**given: object) -> list[str]:
-    from usbip_capture.servers.address import DEMO
+    from usbip_capture.servers.address import DEMO, LOCAL
     from usbip_capture.servers.known import known_servers
 
-    return [DEMO, *dict.fromkeys(name for server in known_servers() for name in _names(server.name, server.address))]
+    return [
+        DEMO,
+        LOCAL,
+        *dict.fromkeys(name for server in known_servers() for name in _names(server.name, server.address)),
+    ]
 
 
 def _first_words(parsed_args: argparse.Namespace, **given: object) -> list[str]:
@@ -104,7 +108,7 @@ def _names(name: str, address: str) -> list[str]:
 
 def _busids(parsed_args: argparse.Namespace, **given: object) -> list[str]:
     from usbip_capture.errors import UsbipError
-    from usbip_capture.servers.address import DEMO, ServerAddress
+    from usbip_capture.servers.address import DEMO, LOCAL, ServerAddress
     from usbip_capture.servers.known import read_cache
 
     host = _host(parsed_args) or getattr(parsed_args, "server", None) or ""
@@ -116,6 +120,11 @@ def _busids(parsed_args: argparse.Namespace, **given: object) -> list[str]:
         from usbip_capture.demo.device import BUSID
 
         return [BUSID]
+    if server.host == LOCAL:
+        try:
+            return [info.busid for info in server.devices()]
+        except UsbipError:
+            return []
     return [device.busid for device in read_cache().devices.get((server.host, server.port), [])]
 
 

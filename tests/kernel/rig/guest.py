@@ -96,6 +96,12 @@ class Guest(Machine):
         numbers = sorted(int(path.rpartition("usb")[2]) for path in listed)
         return numbers[-1 if super_speed else 0]
 
+    def device_file(self, busid: str) -> str:
+        """usbfs's file of a device."""
+        folder = f"{_SYSFS}/{busid}"
+        bus, device = (int(number) for number in self.run(f"cat {folder}/busnum {folder}/devnum").text.split())
+        return f"/dev/bus/usb/{bus:03}/{device:03}"
+
     def send_keys(self, *keys: str) -> None:
         """Press and release keys of the plugged keyboard, one after another, named as QEMU does ("a", "ret")."""
         for key in keys:
@@ -126,6 +132,11 @@ class Guest(Machine):
         """Give an attached device back to its server."""
         self.run(f"usbip detach -p {self._attached()[local_busid]}")
         self._poll(f"[ ! -e {_SYSFS}/{local_busid} ]")
+
+    def detach_all(self) -> None:
+        """Have all that is attached leave, without waiting for drivers that do not let go."""
+        for port in self._attached().values():
+            self.run(f"usbip detach -p {port}")
 
     def gadget(
         self,

@@ -23,6 +23,8 @@ from usbip_capture.system.forks import disown_in_children
 
 log = logging.getLogger(__name__)
 
+#: What it needs of other packages.
+PACKAGES = ("usb1", "libusb_package")
 #: Seconds that the event thread may need to come back from libusb.
 _STOP_PATIENCE = 2.0
 #: Packets of isochronous transfers that are kept for the next one.
@@ -165,7 +167,7 @@ class Libusb:
 
     def answers(self, timeout: float) -> bool:
         """Whether the event thread is alive and not stuck in a callback; True when there is none."""
-        if self._thread is None:
+        if self._thread is None or self._closing:
             return True
         self._back.clear()
         self._context.interruptEventHandler()

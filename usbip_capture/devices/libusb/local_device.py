@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from usbip_capture.devices.holders import remedy
 from usbip_capture.devices.libusb import statuses
 from usbip_capture.devices.libusb.binding import Handle, Libusb, is_linux
 from usbip_capture.devices.libusb.device import LibusbDevice
@@ -120,14 +121,8 @@ class LocalDevice:
         return text.isdigit() and int(text) < OPEN_PATIENCE * 2000
 
     def _sentence(self, failure: Failure) -> str:
-        if failure.code == statuses.ERROR_ACCESS:
-            vendor, product = self.info.vid_pid
-            rule = f'SUBSYSTEM=="usb", ATTR{{idVendor}}=="{vendor:04x}", ATTR{{idProduct}}=="{product:04x}"'
-            rule += ', MODE="0660", TAG+="uaccess"'
-            return (
-                f"device {self.info} may not be opened by this user: write {rule} into"
-                " /etc/udev/rules.d/70-usbip-capture.rules and plug it in again"
-            )
+        if failure.code in (statuses.ERROR_ACCESS, statuses.ERROR_NOT_SUPPORTED):
+            return f"device {self.info} may not be opened by this user: {remedy(*self.info.vid_pid)}"
         if failure.code == statuses.ERROR_NO_DEVICE:
             return f"device {self.info} has been unplugged"
         return f"device {self.info} cannot be opened: {failure}"
