@@ -12,7 +12,7 @@ from tests.kernel.rig import PythonGuest
 from tests.kernel.rig.agent import Result
 from tests.kernel.rig.python_guest import Program
 from usbip_capture.cli.exits import NOT_RUNNING
-from usbip_capture.devices.remote import RemoteDevice
+from usbip_capture.device import Device
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.usb.setup import get_descriptor
 from usbip_capture.usb.urb import Urb
@@ -48,7 +48,7 @@ class Serving:
         assert result.returncode == 0, result
         return result.text
 
-    def attach(self) -> RemoteDevice:
+    def attach(self) -> Device:
         return ServerAddress("127.0.0.1", self.port, TIMEOUT).import_device(Selector(busid=self.serial))
 
     def wait_driver(self, name: str) -> None:
