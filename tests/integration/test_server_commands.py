@@ -108,7 +108,7 @@ def test_what_is_exported_and_who_has_it(server: LocalServer, run: Run) -> None:
     assert said.splitlines() == [
         f"bench (process {os.getpid()}) at {server.address}",
         "exports, by its command line: 1-1",
-        "  1-1  303a:4001  Demo device    free",
+        "  1-1  303a:4001  Demo device  free",
     ]
     with attached(server):
         client = next(str(client.peer) for client in server.clients if client.busid)
@@ -176,6 +176,24 @@ def test_the_power_of_a_port(
     assert bus.switched == [("1-1", False), ("1-1", True)]
     assert run("power", "1-1", "cycle")[1] == "the port 1-1 has power again\n"
     assert bus.switched[2:] == [("1-1", False), ("1-1", True)]
+
+
+def test_the_end_of_the_server_leaves_no_port_off(bus: SwitchableBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    off = threading.Event()
+    switch = bus.switch_power
+
+    def switched(busid: str, on: bool) -> None:
+        switch(busid, on)
+        off.set()
+
+    monkeypatch.setattr(bus, "switch_power", switched)
+    monkeypatch.setattr(ports, "OFF_TIME", 3600.0)
+    with serve(["1-1"], listen=ANY, name="bench", bus=bus):
+        asking = threading.Thread(target=running()[0].call, args=("power",), kwargs={"busid": "1-1", "action": "cycle"})
+        asking.start()
+        assert off.wait(20)
+    asking.join(20)
+    assert bus.switched == [("1-1", False), ("1-1", True)]
 
 
 def test_the_power_of_what_is_not_ours_stays(server: LocalServer, bus: SwitchableBus, run: Run) -> None:

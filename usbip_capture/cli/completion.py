@@ -64,6 +64,10 @@ def complete() -> None:
             action.completer = _servers  # type: ignore[attr-defined]
         elif action.dest == "server":
             action.completer = _first_words  # type: ignore[attr-defined]
+        elif action.dest == "busid":
+            action.completer = _exported  # type: ignore[attr-defined]
+        elif action.dest == "running_server":
+            action.completer = _running  # type: ignore[attr-defined]
         elif action.dest in ("device", "device_word"):
             action.completer = _busids  # type: ignore[attr-defined]
     autocomplete(made)
@@ -122,3 +126,22 @@ def _busids(parsed_args: argparse.Namespace, **given: object) -> list[str]:
         except UsbipError:
             return []
     return [device.busid for device in read_cache().devices.get((server.host, server.port), [])]
+
+
+def _running(**given: object) -> list[str]:
+    from usbip_capture.control_socket.asking import running
+
+    return [server.name for server in running()]
+
+
+def _exported(parsed_args: argparse.Namespace, **given: object) -> list[str]:
+    """Busids of the running server."""
+    from usbip_capture.cli.commanding import rows
+    from usbip_capture.control_socket.asking import find
+    from usbip_capture.errors import UsbipError
+
+    try:
+        status = find(getattr(parsed_args, "running_server", None) or "").call("status")
+    except UsbipError:
+        return []
+    return [str(device.get("busid")) for device in rows(status, "devices")]
