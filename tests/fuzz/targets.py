@@ -27,7 +27,7 @@ from usbip_capture.describe.verbose import verbose
 from usbip_capture.errors import UsbipError
 from usbip_capture.filters.language import Facts, FilterError, parse
 from usbip_capture.net.address import parse_address
-from usbip_capture.relay.listening import listen_address, parse_networks
+from usbip_capture.net.networks import listen_address, parse_networks
 from usbip_capture.report.data import as_data
 from usbip_capture.report.html import html_page
 from usbip_capture.report.measure import measure

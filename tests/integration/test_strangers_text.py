@@ -64,6 +64,9 @@ LINES: dict[str, list[tuple[list[str], str | None]]] = {
         (["EVIL", REFUSED, "--tcp", "0"], ENDED),
         (["EVIL", GOOD, "--tcp", "0"], "the serial port is at"),
     ],
+    "attach": [(["EVIL"], ENDED), (["EVIL", "missing\x1b[2J"], ENDED)],
+    "detach": [(["missing\x1b[2J"], ENDED)],
+    "attached": [([], ENDED), (["--json"], ENDED)],
     "syslog": [(["LOG"], "owned"), (["LOG", "--json"], "owned"), (["LOG", "--pcap", "log.pcapng"], "owned")],
     "relay": [(["EVIL", "--listen", "127.0.0.1:0", "-o", "relay.pcapng"], "relaying")],
     "stats": [

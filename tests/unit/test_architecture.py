@@ -19,10 +19,10 @@ LAYERS = """
     wire records uart filters recordings options
     device < tap net
     capture devices simulated server
-    demo < servers live
-    host relay collector
+    demo < servers live lending < control_socket
+    host relay collector vhci
     pyusb_backend serial_port convert report
-    probe describe selftest use installation urlhandler usbip_client < capture_session
+    probe describe selftest use installation urlhandler usbip_client serving < capture_session
     cli extcap
 """
 # Room -> (layer, step within the layer).

@@ -20,7 +20,7 @@ DEBUG = "Debug"
 
 #: `syslog.LOG_PORT`, which is not imported for it: the queries are to load as few modules as can be.
 LOG_PORT = 1514
-_DEVICE = r"([^\s:/,]+|(0[xX])?[0-9A-Fa-f]+:(0[xX])?[0-9A-Fa-f]+)"
+_DEVICE = r"([^\s:/,]+|(0[xX])?[0-9A-Fa-f]+:(0[xX])?[0-9A-Fa-f]+(:[^\s,]+)?)"
 
 OPTIONS = (
     Option(

@@ -28,6 +28,7 @@ class Session:
     """
 
     def __init__(self, sock: socket.socket, conn: ServerConnection, device: Device, end: Callable[[str], None]) -> None:
+        self.urbs = self.bytes = 0  # that were answered, and what they moved
         self._conn = conn
         self._device = device
         self.info = device.info
@@ -86,6 +87,8 @@ class Session:
             self._endpoints.follow(urb.setup)
         self._transfers.pop(seqnum, None)
         with self._replying:
+            self.urbs += 1
+            self.bytes += completion.actual_length
             self._replies.send(self._conn.complete(seqnum, completion))
 
     def _type_of(self, address: int) -> TransferType | None:

@@ -125,25 +125,34 @@ class Guest(Machine):
         self._poll(f"[ ! -e {_SYSFS}/{local_busid} ]")
 
     def gadget(
-        self, functions: Sequence[str], udc: str = "usbip-vudc.0", settings: Mapping[str, str] | None = None
+        self,
+        functions: Sequence[str],
+        udc: str = "usbip-vudc.0",
+        settings: Mapping[str, str] | None = None,
+        binary: Mapping[str, bytes] | None = None,
+        ids: tuple[int, int] = (0x1D6B, 0x0104),
     ) -> None:
         """Make a USB gadget of configfs functions, such as SourceSink.0, and offer it.
 
         udc: usbip-vudc.0, with that busid at `gadget_port`; or dummy_udc.0, a device on the guest's bus "dummy".
         settings: what to write to files of the functions, as {"mass_storage.0/lun.0/file": "/tmp/disk"}.
+        binary: the same for what is not text. ids: idVendor and idProduct.
         """
         script = [
             f"modprobe {'usbip-vudc' if 'vudc' in udc else 'dummy_hcd'}; modprobe libcomposite",
             "mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config",
             f"mkdir -p {_GADGET} && cd {_GADGET}",
-            "echo 0x1d6b >idVendor; echo 0x0104 >idProduct",
+            f"echo {ids[0]:#x} >idVendor; echo {ids[1]:#x} >idProduct",
             "mkdir -p strings/0x409 configs/c.1/strings/0x409",
             "echo gadget >strings/0x409/product; echo 0001 >strings/0x409/serialnumber",
         ]
         for function in functions:
             name = function.partition(".")[0]
             script.append(f"modprobe usb_f_{_GADGET_MODULES.get(name, name)}; mkdir functions/{function}")
-        script += [f"echo {value} >functions/{file}" for file, value in (settings or {}).items()]
+        script += [f"echo '{value}' >functions/{file}" for file, value in (settings or {}).items()]
+        for file, content in (binary or {}).items():
+            escaped = "".join(f"\\x{byte:02x}" for byte in content)
+            script.append(f"printf '{escaped}' >functions/{file}")
         script += [f"ln -s {_GADGET}/functions/{function} configs/c.1/" for function in functions]
         script.append(f"echo {udc} >UDC")
         if "vudc" in udc:
@@ -152,6 +161,13 @@ class Guest(Machine):
         self.run("; ".join(script))
         if "dummy" in udc:
             self._wait_device(f"{self.bus('dummy')}-1")
+
+    def remove_gadget(self) -> None:
+        """Take away the gadget on dummy_hcd."""
+        self.run(
+            f"cd {_GADGET}; echo >UDC; rm configs/c.1/*.*; rmdir configs/c.1/strings/* configs/c.1;"
+            f" rmdir functions/* strings/*; cd /; rmdir {_GADGET}"
+        )
 
     def _place(self, kind: str, bus: str) -> Plugged:
         if bus in self._ports:

@@ -329,7 +329,7 @@ def test_a_reset_that_makes_another_device_of_it(usb: LocalUsb) -> None:
 def test_who_is_stuck(usb: LocalUsb) -> None:
     device = usb.open()
     assert usb.bus.answers(TIMEOUT)
-    assert device.stuck_seconds == 0.0
+    assert device.working_since == 0.0
     go_on = threading.Event()
 
     def stuck() -> None:
@@ -337,14 +337,14 @@ def test_who_is_stuck(usb: LocalUsb) -> None:
 
     usb.raw.on_reset = stuck
     resetting = submitted(device, Urb.control(requests.Setup(0x23, 3, 4, 1, 0).pack()))
-    wait_until("it is in a request", lambda: device.stuck_seconds > 0.0)
+    wait_until("it is in a request", lambda: device.working_since > 0.0)
     assert usb.bus.answers(TIMEOUT)  # which is not the event thread's
     usb.context.post(stuck)
     assert not usb.bus.answers(0.01)
     go_on.set()
     assert status(device, resetting) == 0
     assert usb.bus.answers(TIMEOUT)
-    wait_until("it is through", lambda: device.stuck_seconds == 0.0)
+    wait_until("it is through", lambda: device.working_since == 0.0)
 
 
 # -- races that have an owner

@@ -89,10 +89,11 @@ class Libusb:
         except self._usb1.USBError as error:
             raise UsbipError(f"libusb does not start: {error}: is there a USB controller?") from error
         self._closing = False
-        self._back = threading.Event()  # the event thread has come back from libusb, and from all callbacks
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._handles: set[Handle] = set()
+        self._turns = 0  # of the event thread
+        self._turned = threading.Condition()
         disown_in_children(self)
         close_at_exit(self)
 
@@ -129,7 +130,7 @@ class Libusb:
     def watch(self, on_event: Callable[[Any, bool], None]) -> Callable[[], None] | None:
         """Have `on_event` called with each device that arrives (True) or leaves, on the event thread.
 
-        Returns what ends it; None where this libusb cannot tell.
+        Returns what ends it; None where this libusb has no hotplug.
         """
         usb1 = self._usb1
         if not usb1.hasCapability(usb1.CAP_HAS_HOTPLUG):
@@ -165,23 +166,26 @@ class Libusb:
                 raise UsbipError(f"no thread for libusb: {error}: end other programs") from error
             self._thread = thread
 
-    def answers(self, timeout: float) -> bool:
-        """Whether the event thread is alive and not stuck in a callback; True when there is none."""
-        if self._thread is None:
-            return True
-        self._back.clear()
-        self._context.interruptEventHandler()
-        return self._back.wait(timeout)
-
     @property
     def on_event_thread(self) -> bool:
         """Whether this is the thread that all callbacks are called on."""
         return threading.current_thread() is self._thread
 
+    def answers(self, timeout: float) -> bool:
+        """Whether the event thread comes round within `timeout` seconds; True if there is none yet."""
+        with self._turned:
+            if self._thread is None or self._closing:
+                return True
+            turns = self._turns
+            self._context.interruptEventHandler()
+            return self._turned.wait_for(lambda: self._turns != turns or self._closing, timeout)
+
     def _handle_events(self) -> None:
         usb1 = self._usb1
         while not self._closing:
-            self._back.set()
+            with self._turned:
+                self._turns += 1
+                self._turned.notify_all()
             try:
                 self._context.handleEvents()
             except usb1.USBErrorInterrupted:
@@ -259,7 +263,7 @@ class Handle:
         called(self._usb1, self._handle.releaseInterface, interface)
 
     def has_driver(self, interface: int) -> bool:
-        """Whether the kernel's driver is bound to an interface; False where the system does not tell."""
+        """Whether the kernel's driver is bound to an interface; False where that is unknown."""
         try:
             return bool(called(self._usb1, self._handle.kernelDriverActive, interface))
         except Failure:
@@ -321,5 +325,5 @@ class Handle:
 
 
 def is_linux() -> bool:
-    """Where sysfs tells more than libusb does."""
+    """Where sysfs has more than libusb."""
     return sys.platform == "linux"

@@ -17,7 +17,7 @@ from usbip_capture.system.forks import disown_in_children
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks at which devices there are: nothing tells where libusb cannot, and in some containers.
+#: Seconds between two looks at which devices there are: some libusbs have no hotplug, some containers no events.
 POLL_INTERVAL = 1.0
 #: Seconds for a device to be released by who has just closed it.
 _RELEASE_PATIENCE = 5.0
@@ -90,6 +90,16 @@ class LocalBus:
         """The one at this port path."""
         return next((device for device in self.devices() if device.info.busid == busid), None)
 
+    def switch_power(self, busid: str, on: bool) -> None:
+        """Switch the power of a port. Raises DeviceNotFound, UsbipError: its hub cannot do that."""
+        from usbip_capture.devices.libusb.hubs import switch_power
+
+        switch_power(self._libusb, self._sysfs, busid, on)
+
+    def answers(self, timeout: float) -> bool:
+        """Whether the thread that all devices need comes round within `timeout` seconds."""
+        return self._libusb.answers(timeout)
+
     def watch(self, on_change: Callable[[], None]) -> Callable[[], None]:
         """Have `on_change` called, from any thread, when devices have come or left; returns what ends that.
 
@@ -106,10 +116,6 @@ class LocalBus:
                 self._watchers.pop(key, None)
 
         return unwatch
-
-    def answers(self, timeout: float) -> bool:
-        """Whether transfers finish: libusb's event thread is not stuck. For watchdogs."""
-        return self._libusb.answers(timeout)
 
     def close(self) -> None:
         """Nobody is notified any more; opened devices stay open."""
@@ -163,7 +169,7 @@ class LocalBus:
     # -- noticing
 
     def _event(self, raw: Any, arrived: bool) -> None:
-        """On the event thread, at once; the poller does the same a little later where nobody tells."""
+        """On the event thread, at once; the poller does the same a little later, where there are no events."""
         key = (int(raw.getBusNumber()), int(raw.getDeviceAddress()))
         with self._lock:
             if (key in self._known) == arrived:

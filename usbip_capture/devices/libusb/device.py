@@ -45,7 +45,8 @@ class LibusbDevice(Device):
     """unclaimed: the interfaces that somebody else holds, with who or why; their URBs end with -EPERM.
 
     reset: whether the device is reset when it is closed, as Linux's server does between two clients. on_detaching,
-    on_attached: see `Claims`. on_closed: called when all of it is released, from any thread.
+    on_attached: see `Claims`. on_closed: called when all of it is released, from any thread. working_since: when the
+    worker began with what it does now, on the monotonic clock; 0 while it waits.
     Raises DeviceNotFound when nothing of it can be had; `handle` is closed then.
     """
 
@@ -69,7 +70,7 @@ class LibusbDevice(Device):
         self._lost = ""
         self._doubtful = False  # it may be gone
         self._busy = False  # the worker has something to do
-        self._since = 0.0  # when it began with that
+        self.working_since = 0.0
         self._on_lost: Callable[[str], None] | None = None
         self._endpoints = EndpointMap(None, info.speed)
         for configuration in configurations:
@@ -101,12 +102,6 @@ class LibusbDevice(Device):
         """Interface number -> who holds it."""
         return self._claims.unclaimed
 
-    @property
-    def stuck_seconds(self) -> float:
-        """For how long its worker has been doing one thing; 0.0 when it has nothing to do."""
-        since = self._since
-        return time.monotonic() - since if since else 0.0
-
     def forked(self) -> None:
         """In a child process: the device and what is in flight are the parent's."""
         self.closed = True
@@ -127,7 +122,7 @@ class LibusbDevice(Device):
             self._on_lost = on_lost
             lost = self._lost and not self.closed
         if lost:
-            self._tell()
+            self._report_loss()
 
     def submit(self, transfer: Transfer) -> None:
         urb, flights = transfer.urb, self._flights
@@ -170,7 +165,7 @@ class LibusbDevice(Device):
             flights.abandon_all(-ECONNRESET)
 
     def lose(self) -> None:
-        """The device was unplugged."""
+        """The device was unplugged. Who watches learns of it when all that was in flight has ended."""
         with self._flights.changed:
             if self._lost or self.closed:
                 return
@@ -178,9 +173,8 @@ class LibusbDevice(Device):
             self._doubtful = True  # the worker sees to what is in flight
             self._flights.changed.notify_all()
         self._flights.fail_queued(-ESHUTDOWN)
-        self._tell()
 
-    def _tell(self) -> None:
+    def _report_loss(self) -> None:
         """Once, whoever comes first."""
         with self._flights.lock:
             on_lost, self._on_lost = self._on_lost, None
@@ -217,17 +211,17 @@ class LibusbDevice(Device):
                 doubtful, self._doubtful = self._doubtful, False
                 flight = flights.jobs.popitem(last=False)[0] if flights.jobs and not doubtful else None
                 self._busy = self._busy or flight is not None
-            self._since = time.monotonic()
+            self.working_since = time.monotonic()
             if starving:
                 flights.try_again()
             elif doubtful:
                 self._look()
             elif flight is not None:
                 self._do(flight)
-            self._since = 0.0
-        self._since = time.monotonic()
+            self.working_since = 0.0
+        self.working_since = time.monotonic()
         self._release()
-        self._since = 0.0
+        self.working_since = 0.0
 
     def _has_work(self) -> bool:
         flights = self._flights
@@ -243,6 +237,8 @@ class LibusbDevice(Device):
         if self._lost:
             self._flights.end_all(_GONE_PATIENCE)
             self._flights.abandon_all(-ESHUTDOWN)
+            if not self.closed:
+                self._report_loss()
 
     def _do(self, flight: Flight) -> None:
         flights = self._flights

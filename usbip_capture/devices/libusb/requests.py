@@ -23,8 +23,8 @@ _FLUSH_PATIENCE = 3.0
 
 
 class Requests:
-    """Those of one device. Before settings change, what is pending there is ended by us: of what the change itself
-    kills libusb says that it was completed, with no data."""
+    """Those of one device. Before settings change, what is pending there is ended by us: what the change itself
+    kills libusb reports as completed, with no data."""
 
     def __init__(
         self,
