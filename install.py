@@ -3,9 +3,9 @@
 
 python3 install.py              install, and put the plug-in where Wireshark looks
 python3 install.py --demo       the same, then capture the built-in simulated device
-python3 install.py --doctor     look for everything that may be wrong, and say how to fix it
-python3 install.py --profile    install the Wireshark profile USB-IP; --profile remove takes it away
-python3 install.py --uninstall  take everything back
+python3 install.py --doctor     look for everything that may be wrong, and show how to fix it
+python3 install.py --profile    install the Wireshark profile USB-IP; --profile remove removes it
+python3 install.py --uninstall  remove everything
 python3 install.py --test       make a test environment and run the whole suite; arguments after -- go to pytest
                                 (--test --long: also the proofs that take long)
 """
@@ -19,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+from glob import iglob
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -27,7 +28,7 @@ OLDEST = (3, 10)
 COMMANDS = ("usbip-capture", "usbip-extcap")
 DEMO_SECONDS = 3
 
-# What the tests start, by the Debian package that has it.
+# What the tests start, or import from the system's Python, by the Debian package that has it.
 TEST_PACKAGES = {
     "tshark": "tshark",
     "capinfos": "wireshark-common",
@@ -40,6 +41,7 @@ TEST_PACKAGES = {
     "busybox": "busybox-static",
     "lsusb": "usbutils",
     "umockdev-run": "umockdev",
+    "/usr/lib/*/girepository-1.0/UMockdev-1.0.typelib": "gir1.2-umockdev-1.0 python3-gi",
     "tcpdump": "tcpdump",
     "depmod": "kmod",
     "aplay": "alsa-utils",
@@ -48,6 +50,10 @@ TEST_PACKAGES = {
     "logger": "bsdutils",
     "rsyslogd": "rsyslog rsyslog-gnutls",
     "openssl": "openssl",
+    "avahi-browse": "avahi-utils",
+    "avahi-daemon": "avahi-daemon",
+    "ssh": "openssh-client",
+    "sshd": "openssh-server",
     "jq": "jq",
     "zsh": "zsh",
     "fish": "fish",
@@ -76,7 +82,7 @@ def main() -> int:
     choice.add_argument(
         "--profile", nargs="?", const="install", choices=("install", "remove"), help="the Wireshark profile USB-IP"
     )
-    choice.add_argument("--uninstall", action="store_true", help="take everything back")
+    choice.add_argument("--uninstall", action="store_true", help="remove everything")
     parser.add_argument("--long", action="store_true", help="with --test: also the proofs that take long")
     args = parser.parse_args(arguments)
     if args.long and not args.test:
@@ -107,12 +113,12 @@ def install() -> None:
     """An environment of our own with this checkout in it, the plug-in in Wireshark's folder, the commands in PATH."""
     environment = home()
     make_environment(environment)
-    say(f"Installing usbip_capture into {environment}")
+    report(f"Installing usbip_capture into {environment}")
     pip(environment, "install", "--upgrade", f"{ROOT}[all]")
     if subprocess.run([program(environment, "usbip-extcap"), "--install"], check=False).returncode:
         raise Failed("the plug-in is not in Wireshark's folder; all else is installed.")
     if os.name == "nt":
-        say(f"The commands usbip-capture and usbip-extcap are in {environment / 'Scripts'}.")
+        report(f"The commands usbip-capture and usbip-extcap are in {environment / 'Scripts'}.")
     else:
         link_commands(environment)
 
@@ -129,10 +135,12 @@ def link_commands(environment: Path) -> None:
             if not link.is_symlink():
                 link.symlink_to(programs / name)
     except OSError as error:
-        say(f"The commands usbip-capture and usbip-extcap are in {programs} ({error.strerror}).")
+        report(f"The commands usbip-capture and usbip-extcap are in {programs} ({error.strerror}).")
         return
     known = str(folder) in os.environ.get("PATH", "").split(os.pathsep)
-    say(f"The commands usbip-capture and usbip-extcap are in {folder}" + ("." if known else ": add it to your PATH."))
+    report(
+        f"The commands usbip-capture and usbip-extcap are in {folder}" + ("." if known else ": add it to your PATH.")
+    )
 
 
 def commands_folder() -> Path:
@@ -150,12 +158,12 @@ def uninstall() -> int:
         link = commands_folder() / name
         if link.is_symlink() and str(link.readlink()).startswith(str(environment)):
             link.unlink()
-            say(f"Removed {link}.")
+            report(f"Removed {link}.")
     if not environment.exists():
-        say(f"There is no environment in {environment}.")
+        report(f"There is no environment in {environment}.")
         return 0
     shutil.rmtree(environment)
-    say(f"Removed {environment}.")
+    report(f"Removed {environment}.")
     try:
         environment.parent.rmdir()
     except OSError:  # something of somebody else's is in it
@@ -202,7 +210,7 @@ def make_environment(folder: Path) -> None:
     if os.path.exists(python) and subprocess.run([python, "-c", ""], check=False, capture_output=True).returncode == 0:
         return
     shutil.rmtree(folder, ignore_errors=True)
-    say(f"Making an environment in {folder}")
+    report(f"Making an environment in {folder}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         (folder.parent / ".writable").touch()
@@ -283,7 +291,7 @@ def demo(capture: Path) -> int:
     environment = home()
     tshark = shutil.which("tshark")
     print(flush=True)
-    say(f"Capturing the demo device for {DEMO_SECONDS} seconds")
+    report(f"Capturing the demo device for {DEMO_SECONDS} seconds")
     if tshark:
         chosen = ["-o", "extcap.usbip_remote.host:demo", "-o", "extcap.usbip_remote.syslog:connect"]
         options = [*chosen, "-a", f"duration:{DEMO_SECONDS}", "-w", str(capture)]
@@ -306,11 +314,11 @@ def demo(capture: Path) -> int:
 
 
 def show_decoded(tshark: str, capture: Path) -> None:
-    """What Wireshark makes of it: strings, interfaces, keys typed, what the serial port and the device's log say."""
+    """What Wireshark makes of it: strings, interfaces, keys typed, lines of the serial port and the device's log."""
     base = [tshark, "-r", str(capture)]
     text = run([*base, "-V"], "tshark cannot read the capture").stdout
     only_data = [*base, "-Y", "usb.capdata", "-T", "fields", "-e", "usb.capdata"]
-    said = run(only_data, "tshark cannot read the capture").stdout.split()
+    numbers = run(only_data, "tshark cannot read the capture").stdout.split()
     only_log = [*base, "-Y", "syslog", "-T", "fields", "-e", "_ws.col.Info"]
     logged = run(only_log, "tshark cannot read the capture").stdout.splitlines()
 
@@ -321,7 +329,7 @@ def show_decoded(tshark: str, capture: Path) -> None:
     print("  strings:    " + ", ".join(dict.fromkeys(found(r"^ +bString: (.+)$"))))
     print("  interfaces: " + ", ".join(dict.fromkeys(found(r"^ +bInterfaceClass: (.+)$"))))
     print("  keys typed: " + " ".join(found(r"Usage: Keyboard (\w) and")))
-    lines = bytes.fromhex("".join(said).replace(":", "")).decode("ascii", "replace").splitlines()
+    lines = bytes.fromhex("".join(numbers).replace(":", "")).decode("ascii", "replace").splitlines()
     print("  serial:     " + "; ".join(lines))
     print("  its log:    " + "; ".join(line.partition(" - - - ")[2] for line in logged[:3]) + "; ...")
 
@@ -333,7 +341,7 @@ def test(arguments: list[str], *, long: bool) -> int:
     """Lint, types, tests; the exit code of the first that fails."""
     install_test_packages()
     make_environment(TEST_ENVIRONMENT)
-    say("Installing what the tests need")
+    report("Installing what the tests need")
     pip(TEST_ENVIRONMENT, "install", "--editable", str(ROOT), *test_requirements())
     python = program(TEST_ENVIRONMENT, "python")
     # On every core; what somebody chooses runs in one process, where a debugger can be used.
@@ -357,15 +365,15 @@ def test_requirements() -> list[str]:
 
 
 def install_test_packages() -> None:
-    """On Debian as root: the programs that the tests start. Elsewhere such tests are skipped, and say so."""
+    """On Debian as root: the programs that the tests start. Elsewhere such tests are skipped, with the reason."""
     missing = [packages for name, packages in TEST_PACKAGES.items() if not which(name)]
     if not missing:
         return
     packages = " ".join(missing).split()
     if not shutil.which("apt-get") or os.name == "nt" or os.geteuid():
-        say(f"Tests that need these packages will be skipped: {' '.join(packages)}")
+        report(f"Tests that need these packages will be skipped: {' '.join(packages)}")
         return
-    say(f"Installing for the tests: {' '.join(packages)}")
+    report(f"Installing for the tests: {' '.join(packages)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     command = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages]
     if subprocess.run(command, env=environment, check=False, capture_output=True).returncode:
@@ -374,7 +382,9 @@ def install_test_packages() -> None:
 
 
 def which(name: str) -> str | None:
-    """Also where only root's PATH leads."""
+    """Also where only root's PATH leads. A name that begins with / is a pattern of files."""
+    if name.startswith("/"):
+        return next(iglob(name), None)
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
 
 
@@ -406,8 +416,8 @@ def run(
     return done
 
 
-def say(text: str) -> None:
-    """Tell what is being done."""
+def report(text: str) -> None:
+    """Print what is being done."""
     print(text, flush=True)
 
 

@@ -5,7 +5,7 @@
 The recordings are made here: a bulk or interrupt IN endpoint read over Ethernet, each request and reply with its
 acknowledgement; 64 KiB replies as an Ethernet carries them (1448 bytes a segment) and as loopback or an adapter that
 joins segments shows them (two a reply). Both programs read from memory (/dev/shm, where there is one), ours writes a
-new file there: how fast a disk takes hundreds of megabytes says nothing of either. The long recording is on disk.
+new file there: how fast a disk takes hundreds of megabytes measures neither. The long recording is on disk.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def cases(urbs: int) -> Iterator[tuple[str, int, int, int, float]]:
 
 
 def in_memory() -> str | None:
-    """A folder that is no disk, if it has room."""
+    """A folder that is not on a disk, if it has room."""
     folder = "/dev/shm"
     return folder if os.path.isdir(folder) and shutil.disk_usage(folder).free > 1 << 30 else None
 

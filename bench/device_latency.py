@@ -1,7 +1,7 @@
 """A control transfer at the Device level against a C loop over a blocking socket, both with the same C server.
 
 Each round runs C, then ours with the capture off, then on, so that the ratios hold while the machine's speed drifts.
-All run on one processor where the system can be told so: otherwise the scheduler's choice of processors, which differs
+All run on one processor where the system can: otherwise the scheduler's choice of processors, which differs
 from run to run, is most of what is measured. Also the CPU time that the capture costs the caller's thread, a URB.
 
     python bench/device_latency.py [--rounds 9] [--transfers 5000] [--unpinned]

@@ -1,7 +1,7 @@
 """Transfers through PyUSB, against a C loop and against pyusb-usbip-backend 0.0.1, all with the same C server.
 
 Each round runs all of them, so that the ratios hold while the machine's speed drifts. All run on one processor where
-the system can be told so, but for what many threads do. The other backend is fetched with pip into a folder of its own.
+the system can, but for what many threads do. The other backend is fetched with pip into a folder of its own.
 
     python bench/pyusb_backend.py [--rounds 7] [--transfers 3000] [--unpinned]
     python bench/pyusb_backend.py --wake-ups 1000000

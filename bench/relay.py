@@ -83,10 +83,10 @@ class Relay:
         return 0.0
 
     def stop(self) -> str:
-        """End it; what it says of its capture."""
+        """End it; its report on its capture."""
         self.process.terminate()
-        _, said = self.process.communicate(timeout=60)
-        return next((line for line in said.splitlines() if "packets" in line), said)
+        _, output = self.process.communicate(timeout=60)
+        return next((line for line in output.splitlines() if "packets" in line), output)
 
 
 def wait_listening(port: int) -> None:

@@ -37,7 +37,7 @@ register(serial)
 
 
 def serve() -> None:
-    """Export an echo, a sink and a far echo until the input ends; say the port."""
+    """Export an echo, a sink and a far echo until the input ends; print the port."""
     server = Server()
     for adapter in (
         acm(Loopback(), ECHO, serial="ECHO", speed=Speed.HIGH),

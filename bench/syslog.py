@@ -26,7 +26,7 @@ from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.urb import Buffer, Urb
 
-#: What single messages say, and those of a flood do not.
+#: What is in single messages, and not in those of a flood.
 MARK = b"a single message"
 SETUP = bytes.fromhex("8006000100001200")
 

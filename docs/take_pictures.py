@@ -92,7 +92,7 @@ def decoded(folder: Path, home: Path) -> None:
         main_window = window.find("capture.pcapng")
         time.sleep(2)
         window.key("ctrl+Right", main_window)
-        window.click((300, 700))  # in the packet's details, whose end says which key it is
+        window.click((300, 700))  # in the packet's details, whose end shows which key it is
         window.xdotool("key", "End")
         take(window, folder / "decoded.png", 1270, 790, 20, 20)
 

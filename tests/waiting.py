@@ -1,4 +1,4 @@
-"""Waiting for what another program does, when nothing else can tell."""
+"""Waiting for what another program does, when nothing else notifies."""
 
 from __future__ import annotations
 

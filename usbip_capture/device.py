@@ -112,7 +112,7 @@ class Transfer:
 class Device(ABC):
     """Runs URBs. May finish a transfer before `submit` returns, and from any thread; never loses one.
 
-    on_unlink: told of the messages that take transfers back, where there is a wire: of a CMD_UNLINK with its transfer
+    on_unlink: called with the messages that unlink transfers, where there is a wire: of a CMD_UNLINK with its transfer
     before it is sent, of a RET_UNLINK without one when it has come. From any thread.
     """
 
@@ -123,7 +123,7 @@ class Device(ABC):
     @property
     @abstractmethod
     def alive(self) -> bool:
-        """False once the device was closed or has gone away."""
+        """False once the device was closed or is gone."""
 
     @property
     def loss(self) -> str:
@@ -146,7 +146,7 @@ class Device(ABC):
 
     @abstractmethod
     def watch(self, on_lost: Callable[[str], None]) -> None:
-        """Call `on_lost` with the reason, from any thread, once the device goes away by itself. Some never do."""
+        """Call `on_lost` with the reason, from any thread, once the device is gone by itself. Some never do."""
 
     @abstractmethod
     def close(self) -> None:

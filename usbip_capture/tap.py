@@ -11,7 +11,7 @@ from usbip_capture.usb.urb import Completion, Urb
 
 
 class Tap(ABC):
-    """Told of each URB, on the thread that moves it: must not block, and stamps the time by itself."""
+    """Notified of each URB, on the thread that moves it: must not block, and stamps the time by itself."""
 
     @abstractmethod
     def submitted(self, urb: Urb) -> int:

@@ -252,13 +252,13 @@ class USBIPClient:
         return lost_usb
 
     def shutdown_connection(self, usb: USBIP_Connection) -> None:
-        """Give one device back."""
+        """Release one device."""
         usb.connection.close()
         if usb in self._connections:
             self._connections.remove(usb)
 
     def shutdown(self) -> None:
-        """Give all devices back."""
+        """Release all devices."""
         for connection in list(self._connections):
             self.shutdown_connection(connection)
 

@@ -109,6 +109,6 @@ def usbpcap_stages(packet: bytes) -> list[bytes]:
         return head + bytes([number]) + data
 
     if event.type == COMPLETE:
-        told = [stage(1, 1, event.data)] if inward and event.data else []
-        return [*told, stage(2, 1, b"")]
+        reported = [stage(1, 1, event.data)] if inward and event.data else []
+        return [*reported, stage(2, 1, b"")]
     return [stage(0, 0, event.setup), *([stage(1, 0, event.data)] if event.data else [])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.fakes.simulated_usb1 import SimulatedUsb1, USBContext, USBDevice
 from usbip_capture.demo.device import DemoDevice
@@ -16,12 +17,14 @@ from usbip_capture.devices.libusb.device import LibusbDevice
 class LocalUsb:
     """module: stands in for usb1. raw: the device at port 1, `simulated` what is behind it."""
 
-    def __init__(self, simulated: Device | None = None, *, has_hotplug: bool = True) -> None:
+    def __init__(
+        self, simulated: Device | None = None, *, has_hotplug: bool = True, sysfs: str = "/there/is/no/sysfs"
+    ) -> None:
         self.module = SimulatedUsb1(has_hotplug=has_hotplug)
         self.simulated = simulated or DemoDevice()
         self.raw: USBDevice = self.module.plug(self.simulated)
         self.libusb = Libusb(self.module)
-        self.bus = LocalBus(self.libusb, "/there/is/no/sysfs")
+        self.bus = LocalBus(self.libusb, sysfs)
         self._opened: list[LibusbDevice] = []
 
     @property
@@ -50,11 +53,25 @@ def local_usb(
     simulated: Device | None = None,
     *,
     has_hotplug: bool = True,
+    sysfs: str = "/there/is/no/sysfs",
 ) -> Iterator[LocalUsb]:
     """One that is closed at the end; `prepare` is called before the device is opened."""
-    usb = LocalUsb(simulated, has_hotplug=has_hotplug)
+    usb = LocalUsb(simulated, has_hotplug=has_hotplug, sysfs=sysfs)
     try:
         prepare(usb.raw)
         yield usb
     finally:
         usb.close()
+
+
+def in_sysfs(folder: Path, device: Device, **texts: str) -> Path:
+    """The folder that Linux would have for a device. texts: its other files."""
+    info = device.info
+    path = folder / info.busid
+    path.mkdir(parents=True)
+    texts = {"busnum": str(info.busnum), "devnum": str(info.devnum), "bConfigurationValue": "1", **texts}
+    for name, text in texts.items():
+        target = path / name.replace("__", "/")
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(f"{text}\n", "utf-8")
+    return path

@@ -1,4 +1,4 @@
-"""Recordings of TCP made for tests: who says what, cut into segments, as packets of any link type in a pcap."""
+"""Recordings of TCP made for tests: who sends what, cut into segments, as packets of any link type in a pcap."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ STEP_NS = 1_000_000
 ETHERNET, VLAN, SLL, SLL2, NULL, LOOP, RAW = "ethernet", "vlan", "sll", "sll2", "null", "loop", "raw"
 LINK_TYPES = {ETHERNET: 1, VLAN: 1, SLL: 113, SLL2: 276, NULL: 0, LOOP: 108, RAW: 101}
 
-#: Who says something, and what.
-Saying = tuple[int, bytes]
+#: Who sends something, and what.
+Turn = tuple[int, bytes]
 _IPV4 = Struct(">BBHHHBBH4s4s")
 _IPV6 = Struct(">IHBB16s16s")
 _PLACE = Struct(">HH")
@@ -48,9 +48,9 @@ class Hosts:
     server_port: int = 3240
 
 
-def golden_sayings(path: Path) -> list[Saying]:
-    """What is said in a recording of one connection without loss."""
-    sayings: list[Saying] = []
+def golden_turns(path: Path) -> list[Turn]:
+    """What is sent in a recording of one connection without loss."""
+    turns: list[Turn] = []
     client_port = -1
     with open_capture(path) as capture:
         for interface, _, data, start, end, _, _ in capture.packets:
@@ -63,12 +63,12 @@ def golden_sayings(path: Path) -> list[Saying]:
             if flags & SYN and not flags & ACK:
                 client_port = port
             if stop > begin:
-                sayings.append((CLIENT if port == client_port else SERVER, data[begin:stop]))
-    return sayings
+                turns.append((CLIENT if port == client_port else SERVER, data[begin:stop]))
+    return turns
 
 
 def segments(
-    sayings: Iterable[Saying],
+    turns: Iterable[Turn],
     *,
     size: int = 1448,
     starts: Sequence[int] = (1000, 2**32 - 2000),
@@ -87,7 +87,7 @@ def segments(
         add(CLIENT, starts[0], 0, b"", SYN)
         add(SERVER, starts[1], at[0], b"", SYN | ACK)
         add(CLIENT, at[0], at[1], b"", ACK)
-    for side, data in sayings:
+    for side, data in turns:
         for begin in range(0, len(data), size):
             piece = data[begin : begin + size]
             add(side, at[side], at[1 - side], piece, PSH | ACK)

@@ -1,8 +1,8 @@
-"""What client and server say in sessions made for tests: every kind of transfer, in USB/IP's own words."""
+"""What client and server send in sessions made for tests: every kind of transfer, in USB/IP's own words."""
 
 from __future__ import annotations
 
-from tests.builders.tcp_recording import CLIENT, SERVER, Saying
+from tests.builders.tcp_recording import CLIENT, SERVER, Turn
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.setup import get_descriptor, set_configuration
 from usbip_capture.usb.urb import Completion, IsoPacket, TransferType, Urb
@@ -27,14 +27,14 @@ _BODY = _INTERFACE + _ENDPOINTS
 CONFIGURATION = bytes((9, 2, 9 + len(_BODY), 0, 1, 1, 0, 0x80, 50)) + _BODY
 
 
-def imported(info: DeviceInfo = INFO) -> list[Saying]:
+def imported(info: DeviceInfo = INFO) -> list[Turn]:
     """The device is imported."""
     request = structs.OP_COMMON.pack(structs.VERSION, structs.OP_REQ_IMPORT, 0) + structs.pack_busid(info.busid)
     reply = structs.OP_COMMON.pack(structs.VERSION, structs.OP_REP_IMPORT, 0) + structs.pack_device(info)
     return [(CLIENT, request), (SERVER, reply)]
 
 
-def submit(seqnum: int, urb: Urb, *, count: int | None = None) -> Saying:
+def submit(seqnum: int, urb: Urb, *, count: int | None = None) -> Turn:
     """CMD_SUBMIT; `count` is another number_of_packets than there are."""
     head = structs.pack_submit(urb, seqnum, INFO.devid)
     if count is not None:
@@ -43,29 +43,29 @@ def submit(seqnum: int, urb: Urb, *, count: int | None = None) -> Saying:
     return CLIENT, head + data + structs.pack_iso(urb.packets)
 
 
-def reply(seqnum: int, urb: Urb, completion: Completion, *, count: int | None = None) -> Saying:
+def reply(seqnum: int, urb: Urb, completion: Completion, *, count: int | None = None) -> Turn:
     """RET_SUBMIT."""
     count = len(urb.packets) if count is None else count
     return SERVER, b"".join(bytes(part) for part in _ret_submit(seqnum, urb, count, completion))
 
 
-def unlink(seqnum: int, target: int) -> Saying:
+def unlink(seqnum: int, target: int) -> Turn:
     """CMD_UNLINK."""
     return CLIENT, structs.CMD_UNLINK.pack(structs.USBIP_CMD_UNLINK, seqnum, INFO.devid, 0, 0, target)
 
 
-def unlink_reply(seqnum: int, status: int) -> Saying:
+def unlink_reply(seqnum: int, status: int) -> Turn:
     """RET_UNLINK."""
     return SERVER, structs.RET_UNLINK.pack(structs.USBIP_RET_UNLINK, seqnum, 0, 0, 0, status)
 
 
-def run(seqnum: int, urb: Urb, data: bytes = b"", status: int = 0) -> list[Saying]:
+def run(seqnum: int, urb: Urb, data: bytes = b"", status: int = 0) -> list[Turn]:
     """A URB and its reply."""
     moved = len(data) if urb.endpoint & 0x80 else urb.length
     return [submit(seqnum, urb), reply(seqnum, urb, Completion(status, moved, data))]
 
 
-def described(first: int = 1) -> list[Saying]:
+def described(first: int = 1) -> list[Turn]:
     """The configuration is read and set: two URBs from this seqnum on."""
     read = Urb.control(get_descriptor(2, 0, 0, len(CONFIGURATION)).pack())
     return run(first, read, CONFIGURATION) + run(first + 1, Urb.control(set_configuration(1).pack()))
@@ -90,24 +90,24 @@ def iso_out(count: int = 2) -> Urb:
     return Urb(TransferType.ISOCHRONOUS, ISO_OUT, 64 * count, bytes(64 * count), interval=1, packets=packets)
 
 
-def traffic(first: int, rounds: int = 3, size: int = 700) -> list[Saying]:
-    """Every kind of transfer, 6 URBs a round; data tells its round, and holds no zeros."""
-    sayings: list[Saying] = []
+def traffic(first: int, rounds: int = 3, size: int = 700) -> list[Turn]:
+    """Every kind of transfer, 6 URBs a round; data shows its round, and holds no zeros."""
+    turns: list[Turn] = []
     seqnum = first
     for number in range(rounds):
         data = bytes([number % 200 + 1]) * size
-        sayings += run(seqnum, Urb(TransferType.BULK, BULK_IN, size), data)
-        sayings += run(seqnum + 1, Urb(TransferType.BULK, BULK_OUT, size, data))
-        sayings += run(seqnum + 2, Urb(TransferType.INTERRUPT, INTERRUPT_IN, 8, interval=8), data[:5])
+        turns += run(seqnum, Urb(TransferType.BULK, BULK_IN, size), data)
+        turns += run(seqnum + 1, Urb(TransferType.BULK, BULK_OUT, size, data))
+        turns += run(seqnum + 2, Urb(TransferType.INTERRUPT, INTERRUPT_IN, 8, interval=8), data[:5])
         inward, outward = iso_in(), iso_out()
-        sayings += [submit(seqnum + 3, inward), reply(seqnum + 3, inward, iso_in_done(inward, data[:1]))]
+        turns += [submit(seqnum + 3, inward), reply(seqnum + 3, inward, iso_in_done(inward, data[:1]))]
         done = Completion(0, outward.length, packets=[IsoPacket(p.offset, p.length, 64, 0) for p in outward.packets])
-        sayings += [submit(seqnum + 4, outward), reply(seqnum + 4, outward, done)]
-        sayings += run(seqnum + 5, Urb(TransferType.BULK, BULK_IN, size), status=-32)
+        turns += [submit(seqnum + 4, outward), reply(seqnum + 4, outward, done)]
+        turns += run(seqnum + 5, Urb(TransferType.BULK, BULK_IN, size), status=-32)
         seqnum += 6
-    return sayings
+    return turns
 
 
-def session(rounds: int = 3, size: int = 700, info: DeviceInfo = INFO) -> list[Saying]:
+def session(rounds: int = 3, size: int = 700, info: DeviceInfo = INFO) -> list[Turn]:
     """A whole one."""
     return imported(info) + described() + traffic(3, rounds, size)

@@ -59,6 +59,6 @@ def test_capture_filter(chroot: Chroot) -> None:
 )
 def test_a_failure_is_one_sentence(chroot: Chroot, options: list[str], words: str) -> None:
     done = chroot.tshark("-i", "usbip-remote", *options, "-c", "5")
-    (said,) = [line for line in done.stderr.splitlines() if "extcap pipe" in line]
-    assert words in said
+    (output,) = [line for line in done.stderr.splitlines() if "extcap pipe" in line]
+    assert words in output
     assert not re.search("Traceback|Warning", done.stderr)

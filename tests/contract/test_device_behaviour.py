@@ -73,7 +73,7 @@ def test_a_halted_endpoint_stalls_until_cleared(device: Device) -> None:
     assert run(device, bulk_out(b"x")).status == 0
 
 
-def test_an_idle_read_can_be_taken_back(device: Device) -> None:
+def test_an_idle_read_can_be_unlinked(device: Device) -> None:
     assert device.run(bulk_in(8), 0.02).status == -ECONNRESET
     run(device, bulk_out(b"later"))
     assert bytes(run(device, bulk_in(8)).data) == b"later"

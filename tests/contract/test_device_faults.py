@@ -26,11 +26,11 @@ from usbip_capture.usb.urb import Completion, TransferType, Urb
 
 def test_unplugged_in_mid_transfer(device: Device, opener: Opener) -> None:
     lost: list[str] = []
-    told = threading.Event()
+    reported = threading.Event()
 
     def on_lost(reason: str) -> None:
         lost.append(reason)
-        told.set()
+        reported.set()
 
     device.watch(on_lost)
     waiting = [Transfer(bulk_in(8)), Transfer(Urb(TransferType.INTERRUPT, CDC_NOTIFY, 16, interval=256))]
@@ -41,7 +41,7 @@ def test_unplugged_in_mid_transfer(device: Device, opener: Opener) -> None:
         assert device.wait(transfer, TIMEOUT)
         assert transfer.completion is not None
         assert transfer.completion.status == -ESHUTDOWN
-    assert told.wait(TIMEOUT)
+    assert reported.wait(TIMEOUT)
     assert run(device, bulk_in(8)).status == -ESHUTDOWN
 
 
@@ -137,7 +137,7 @@ def test_when_no_thread_can_be_started(opener: Opener, monkeypatch: pytest.Monke
     device.close()
 
 
-def test_a_device_that_cannot_be_watched_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_cannot_be_watched_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Opener("remote")
     device = opened.open()
 

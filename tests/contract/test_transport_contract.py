@@ -215,7 +215,7 @@ def test_a_peer_that_takes_nothing_is_given_up(pair: Pair, monkeypatch: pytest.M
 
 
 def test_without_waiting(pair: Pair) -> None:
-    """What a loop over many connections sees: the descriptor, and what is pending, say all."""
+    """What a loop over many connections sees: the descriptor, and what is pending, are all it needs."""
     one, other = pair
     quick = other.nonblocking()
     with pytest.raises(BlockingIOError):

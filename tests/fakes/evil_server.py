@@ -33,7 +33,7 @@ INFOS = [evil_info(busid, at + 1) for at, busid in enumerate((*EVIL_BUSIDS, GOOD
 
 
 class EvilServer:
-    """Lists, refuses and hands over devices; `port` is the server's, `log_port` that of its log."""
+    """Lists, refuses and exports devices; `port` is the server's, `log_port` that of its log."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()

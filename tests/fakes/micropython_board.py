@@ -38,10 +38,10 @@ class MicroPythonBoard(Peer):
             else:
                 self._friendly_byte(byte)
 
-    def _mode(self, raw: bool, said: bytes) -> None:
+    def _mode(self, raw: bool, output: bytes) -> None:
         self._raw = raw
         self._code.clear()
-        self.line.send(said)
+        self.line.send(output)
 
     def _raw_byte(self, byte: int) -> None:
         if byte != _RUN:
@@ -62,10 +62,10 @@ class MicroPythonBoard(Peer):
         self.line.send(b"\r\n" + out + error + b">>> ")
 
     def _run(self) -> tuple[bytes, bytes]:
-        code, said = self._code.decode(), []
+        code, output = self._code.decode(), []
         self._code.clear()
         try:
-            exec(code, {"__builtins__": {"print": lambda *what: said.append(" ".join(map(str, what)))}})
+            exec(code, {"__builtins__": {"print": lambda *what: output.append(" ".join(map(str, what)))}})
         except Exception as error:  # noqa: BLE001  as MicroPython does
             return b"", f"{type(error).__name__}: {error}\r\n".encode()
-        return "".join(f"{line}\r\n" for line in said).encode(), b""
+        return "".join(f"{line}\r\n" for line in output).encode(), b""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from tests.builders.tcp_recording import CLIENT, Saying
+from tests.builders.tcp_recording import CLIENT, Turn
 from tests.fakes.scripted_server import read_exactly
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter
@@ -65,9 +65,9 @@ def ends(capture: Path | None = None) -> Iterator[Ends]:
         yield found
 
 
-def play(client: socket.socket, server: socket.socket, sayings: Iterable[Saying], chunk: int) -> None:
-    """Say it turn by turn, `chunk` bytes at a time; what arrives must be what was said."""
-    for side, data in sayings:
+def play(client: socket.socket, server: socket.socket, turns: Iterable[Turn], chunk: int) -> None:
+    """Send it turn by turn, `chunk` bytes at a time; what arrives must be what was sent."""
+    for side, data in turns:
         source, target = (client, server) if side == CLIENT else (server, client)
         thread = threading.Thread(target=_send, args=(source, data, chunk))
         thread.start()

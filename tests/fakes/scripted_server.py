@@ -28,7 +28,7 @@ def read_exactly(sock: socket.socket, size: int) -> bytes:
 
 
 def answer_import(sock: socket.socket) -> None:
-    """Hand over INFO to the client that asks."""
+    """Export INFO to the client that asks."""
     read_exactly(sock, 40)
     sock.sendall(structs.OP_COMMON.pack(0x0111, structs.OP_REP_IMPORT, 0) + structs.pack_device(INFO))
 

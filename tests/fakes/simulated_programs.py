@@ -111,7 +111,7 @@ _IDLE, _DNLOAD_SYNC, _DNLOAD_IDLE, _MANIFEST_SYNC, _UPLOAD_IDLE = 2, 3, 5, 6, 9
 
 
 class DfuDevice(SimulatedDevice):
-    """Keeps the firmware that is downloaded, and gives it back."""
+    """Keeps the firmware that is downloaded, and returns it."""
 
     firmware = b""
 

@@ -74,7 +74,10 @@ def error(name: str) -> USBError:
 
 
 class SimulatedUsb1:
-    """The module. memory: bytes that usbfs lets transfers have. calls: those of handles, in order."""
+    """The module. memory: bytes that usbfs lets transfers have. calls: those of handles, in order.
+
+    lags: a context lists for ever what there was when it was made, as Debian's libusb does where no udevd runs.
+    """
 
     USBError = USBError
     CAP_HAS_HOTPLUG = 1
@@ -82,6 +85,8 @@ class SimulatedUsb1:
 
     def __init__(self, *, has_hotplug: bool = True) -> None:
         self.has_hotplug = has_hotplug
+        self.lags = False
+        self.start_error = ""
         self.memory = USBFS_MEMORY
         self.used = 0
         self.attached: list[USBDevice] = []
@@ -125,7 +130,7 @@ class SimulatedUsb1:
         self._announce(attached, False)
 
     def _announce(self, attached: USBDevice, arrived: bool) -> None:
-        if self.has_hotplug:
+        if self.has_hotplug and not self.lags:
             for context in self.contexts:
                 context.post(lambda context=context: context.announce(attached, arrived))  # type: ignore[misc]
 
@@ -133,6 +138,7 @@ class SimulatedUsb1:
 class USBContext:
     def __init__(self, module: SimulatedUsb1) -> None:
         self.module = module
+        self.listed = list(module.attached)
         self.events: deque[Callable[[], object]] = deque()
         self.changed = threading.Condition()
         self.interrupted = False
@@ -141,8 +147,11 @@ class USBContext:
         self.handling = 0
         self.callbacks: dict[object, Callable[[Any, Any, int], object]] = {}
         self._finalizer_dict: dict[int, Any] = {}
+        self._USBContext__close = SimpleNamespace(detach=lambda: None)
 
     def open(self) -> USBContext:
+        if self.module.start_error:
+            raise error(self.module.start_error)
         self.is_open = True
         return self
 
@@ -151,7 +160,7 @@ class USBContext:
         self.is_open = False
 
     def getDeviceIterator(self, skip_on_error: bool = False) -> Iterator[USBDevice]:
-        return iter(list(self.module.attached))
+        return iter(self.listed if self.module.lags else list(self.module.attached))
 
     def hotplugRegisterCallback(self, callback: Callable[[Any, Any, int], object], flags: int = 1) -> object:
         key = object()
@@ -221,6 +230,9 @@ class USBDevice:
         self.claimed: dict[int, USBDeviceHandle] = {}
         self.flying: dict[USBTransfer, None] = {}
         self.open_error = ""
+        self.opened = 0
+        self.on_open: Callable[[], None] = lambda: None
+        self.late: list[Callable[[], None]] = []  # what happens just before an interface is claimed
         self.claim_errors: dict[int, str] = {}
         self.on_reset: Callable[[], None] = lambda: None
         self.before_submit: Callable[[], None] = lambda: None
@@ -255,6 +267,8 @@ class USBDevice:
         return _USBIP_TO_LIBUSB.get(self.device.info.speed, 0)
 
     def open(self) -> USBDeviceHandle:
+        self.opened += 1
+        self.on_open()
         if self.gone:
             raise error("NoDevice")
         if self.open_error:
@@ -343,6 +357,8 @@ class USBDeviceHandle:
         attached.drivers.update({n: d for n, d in attached.probes.items() if n in attached.interfaces()})
 
     def claimInterface(self, interface: int) -> None:
+        while self.attached.late:
+            self.attached.late.pop()()
         self._called("claim", interface)
         if interface not in self.attached.interfaces():
             raise error("NotFound")

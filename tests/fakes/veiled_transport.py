@@ -1,7 +1,7 @@
 """A second transport: what an encrypted one does to those who use it, without the cryptography.
 
 Bytes are veiled on the wire by their position in the stream, taken off the socket in records, and delivered in odd
-pieces; what is left of a record stays inside, where no descriptor tells of it.
+pieces; what is left of a record stays inside, where no descriptor shows it.
 """
 
 from __future__ import annotations

@@ -7,22 +7,22 @@ from pathlib import Path
 
 from tests.builders import class_descriptors
 from tests.builders.capture_files import Shown, classic, pcapng, read_classic
-from tests.builders.tcp_recording import CLIENT, Saying, golden_sayings, recording, segments
+from tests.builders.tcp_recording import CLIENT, Turn, golden_turns, recording, segments
 from tests.builders.usbip_sessions import session
 
 _GOLDEN = Path(__file__).parents[1] / "golden"
 _LARGEST = 20_000
 
 
-def _sayings() -> list[list[Saying]]:
-    golden = [golden_sayings(path)[:60] for path in sorted(_GOLDEN.glob("*/usbip.pcap"))]
+def _turns() -> list[list[Turn]]:
+    golden = [golden_turns(path)[:60] for path in sorted(_GOLDEN.glob("*/usbip.pcap"))]
     return [session(rounds=2), *golden]
 
 
 def _observer() -> Iterator[bytes]:
-    for sayings in _sayings():
+    for turns in _turns():
         out = bytearray(b"\x01")
-        for side, data in sayings:
+        for side, data in turns:
             for at in range(0, len(data), 400):
                 piece = data[at : at + 400]
                 # As `targets.observer` reads it: what it is, how much, and the bytes.
@@ -31,9 +31,9 @@ def _observer() -> Iterator[bytes]:
 
 
 def _one_side(side: int, size: int) -> Iterator[bytes]:
-    for sayings in _sayings():
+    for turns in _turns():
         out = bytearray()
-        for data in (data for said_by, data in sayings if said_by == side):
+        for data in (data for sent_by, data in turns if sent_by == side):
             for at in range(0, len(data), size):
                 piece = data[at : at + size]
                 out += (len(piece) - 1).to_bytes((size - 1).bit_length() + 7 >> 3, "little") + piece
@@ -41,8 +41,8 @@ def _one_side(side: int, size: int) -> Iterator[bytes]:
 
 
 def _convert() -> Iterator[bytes]:
-    for sayings in _sayings():
-        yield recording(segments(sayings))
+    for turns in _turns():
+        yield recording(segments(turns))
 
 
 def _report() -> Iterator[bytes]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 
 from tests.builders.conversion import convert
-from tests.builders.tcp_recording import CLIENT, SERVER, Saying, golden_sayings, packet, pcap, segments
+from tests.builders.tcp_recording import CLIENT, SERVER, Turn, golden_turns, packet, pcap, segments
 from tests.builders.usbip_sessions import session
 from usbip_capture.errors import CaptureError
 from usbip_capture.wire.observed import Completed, Submitted
@@ -43,15 +43,15 @@ REASONS = (
 _EDGES = (0, 1, 2, 3, 4, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
-def sessions() -> list[list[Saying]]:
+def sessions() -> list[list[Turn]]:
     """What is mutated: recorded sessions, and made ones with every kind of transfer."""
-    golden = [golden_sayings(path)[:150] for path in sorted(GOLDEN.glob("*/usbip.pcap"))]
+    golden = [golden_turns(path)[:150] for path in sorted(GOLDEN.glob("*/usbip.pcap"))]
     return [*golden, session(rounds=5), session(rounds=3, size=5000)]
 
 
-def mutated(sayings: list[Saying], random: Random) -> list[Saying]:
-    """Some messages changed, lost, doubled, swapped, cut, or told to the wrong side."""
-    out = list(sayings)
+def mutated(turns: list[Turn], random: Random) -> list[Turn]:
+    """Some messages changed, lost, doubled, swapped, cut, or sent to the wrong side."""
+    out = list(turns)
     for _ in range(random.randrange(1, 8)):
         at = random.randrange(len(out))
         side, data = out[at]
@@ -72,7 +72,7 @@ def mutated(sayings: list[Saying], random: Random) -> list[Saying]:
         else:
             out[at] = side, data + random.randbytes(random.randrange(200))
         if not out:
-            return list(sayings)
+            return list(turns)
     return out
 
 
@@ -87,12 +87,12 @@ def field_changed(data: bytes, random: Random) -> bytes:
     return bytes(raw)
 
 
-def fuzz_observer(sayings: list[Saying], random: Random) -> Counter[str]:
+def fuzz_observer(turns: list[Turn], random: Random) -> Counter[str]:
     """Each URB is completed at most once, after its submission."""
     observer = Observer(from_start=random.random() < 0.8)
     out: dict[int, int] = {}
     stamp = 0
-    for stamp, (side, data) in enumerate(mutated(sayings, random)):
+    for stamp, (side, data) in enumerate(mutated(turns, random)):
         if random.random() < 0.02:
             gap = observer.client_gap if side == CLIENT else observer.server_gap
             events = gap(len(data), stamp)
@@ -107,9 +107,9 @@ def fuzz_observer(sayings: list[Saying], random: Random) -> Counter[str]:
     return observer.counts
 
 
-def fuzz_converter(sayings: list[Saying], random: Random) -> Counter[str]:
+def fuzz_converter(turns: list[Turn], random: Random) -> Counter[str]:
     """What is written can be read again, whatever the recording was."""
-    sent = segments(mutated(sayings, random), size=random.choice([60, 500, 1448, 60000]))
+    sent = segments(mutated(turns, random), size=random.choice([60, 500, 1448, 60000]))
     for _ in range(random.randrange(6)):
         at = random.randrange(len(sent))
         what = random.randrange(4)

@@ -1,6 +1,6 @@
 """Every parser under a coverage-guided fuzzer, and every input that was a bug once.
 
-How long each target is fuzzed: its part of USBIP_CAPTURE_FUZZ_SECONDS; continuous integration says 60, without it each
+How long each target is fuzzed: its part of USBIP_CAPTURE_FUZZ_SECONDS; continuous integration sets 60, without it each
 has half a second.
 """
 

@@ -84,7 +84,7 @@ def test_cancel(device: AsynchronousDevice, server: LoopbackServer) -> None:
     assert waiting.cancel()
     with pytest.raises(CancelledError):
         waiting.result(TIMEOUT)
-    wait_until("it is taken back", lambda: not server.devices[-1].waits_for_data(BULK_IN))
+    wait_until("it is unlinked", lambda: not server.devices[-1].waits_for_data(BULK_IN))
     done = device.write(BULK_OUT, b"x")
     done.result(TIMEOUT)
     assert not done.cancel()
@@ -140,7 +140,7 @@ def test_what_is_done_is_not_kept_until_its_time_is_over(device: AsynchronousDev
     wait_until("it is forgotten", lambda: seen() is None)
 
 
-def test_cancelled_at_a_server_that_says_nothing() -> None:
+def test_cancelled_at_a_silent_server() -> None:
     def never_answer(sock: socket.socket) -> None:
         answer_import(sock)
         while sock.recv(4096):
@@ -226,7 +226,7 @@ class TestAsyncio:
             device.close()
 
         asyncio.run(main())
-        wait_until("it is taken back", lambda: not server.devices[-1].waits_for_data(BULK_IN))
+        wait_until("it is unlinked", lambda: not server.devices[-1].waits_for_data(BULK_IN))
 
     def test_stream(self, dev: usb.core.Device, server: LoopbackServer) -> None:
         async def main() -> list[bytes]:
@@ -244,7 +244,7 @@ class TestAsyncio:
             return got
 
         assert asyncio.run(main()) == [b"%d" % number for number in range(10)]
-        wait_until("all are taken back", lambda: not server.devices[-1].waits_for_data(BULK_IN))
+        wait_until("all are unlinked", lambda: not server.devices[-1].waits_for_data(BULK_IN))
 
     def test_isochronous(self, dev: usb.core.Device) -> None:
         dev.set_interface_altsetting(3, 1)

@@ -70,10 +70,10 @@ def test_until_ctrl_c(tmp_path: Path) -> None:
         assert process.stderr is not None
         assert LINE.fullmatch(process.stdout.readline().rstrip())
         process.send_signal(signal.SIGINT)
-        rest, said = process.communicate(timeout=30)
+        rest, output = process.communicate(timeout=30)
     assert process.returncode == 0
     assert all(LINE.fullmatch(line) for line in rest.splitlines())
-    assert re.fullmatch(r"usbip-capture: \d+ packets, 0 dropped\n", said)
+    assert re.fullmatch(r"usbip-capture: \d+ packets, 0 dropped\n", output)
 
 
 def test_on_a_terminal_without_the_live_view(tmp_path: Path) -> None:

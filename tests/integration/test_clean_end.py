@@ -48,7 +48,7 @@ def observed(capture: Path) -> Iterator[int]:
 
 
 def endings(capture: Path) -> list[tuple[int, int]]:
-    """Endpoint and status of each URB without a good end, sorted; no comment says that the device is gone.
+    """Endpoint and status of each URB without a good end, sorted; no comment reports that the device is gone.
 
     Without those whose reply has crossed the CMD_UNLINK, which the client has and an observer calls unlinked.
     """

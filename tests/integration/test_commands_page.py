@@ -1,4 +1,4 @@
-"""The page about the command line stays true: its commands run, one after the other, and print what it says."""
+"""The page about the command line stays true: its commands run, one after the other, and print what it shows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("line", "output"), [(line, output) for line, _, output in EXAMPLES])
-def test_examples_print_what_the_page_says(line: str, output: str, folder: Path) -> None:
+def test_examples_print_what_the_page_shows(line: str, output: str, folder: Path) -> None:
     if "jq" in line and shutil.which("jq") is None:
         pytest.skip("jq is not installed")
     done = run_line(line, folder)

@@ -67,7 +67,7 @@ def test_outputs_that_are_closed_or_full(
 
 
 def held(module: str, tmp_path: Path) -> str:
-    """Statements after which importing `module` waits, and says so by a file."""
+    """Statements after which importing `module` waits, and reports it by a file."""
     marker = tmp_path / "importing"
     return (
         "import sys, time\n"

@@ -12,7 +12,7 @@ from struct import Struct, pack
 
 import pytest
 
-from tests.builders.tcp_recording import CLIENT, SERVER, START_NS, Hosts, Saying, packet, segments
+from tests.builders.tcp_recording import CLIENT, SERVER, START_NS, Hosts, Turn, packet, segments
 from tests.builders.usbip_sessions import INFO, imported
 from usbip_capture.wire import structs
 
@@ -34,11 +34,11 @@ sys.exit(code)
 """
 
 
-def connection(number: int, sayings: list[Saying], *, size: int = 60_000) -> bytes:
+def connection(number: int, turns: list[Turn], *, size: int = 60_000) -> bytes:
     """The packets of one connection, which stays open."""
     hosts = Hosts(client=f"10.1.{number >> 8}.{number & 255}")
     out = []
-    for segment in segments(sayings, size=size, closed=False):
+    for segment in segments(turns, size=size, closed=False):
         raw = packet(segment, hosts=hosts)
         out.append(RECORD.pack(*divmod(START_NS, 10**9), len(raw), len(raw)) + raw)
     return b"".join(out)
@@ -100,15 +100,15 @@ def configurations() -> Iterator[bytes]:
     yield PCAP
     body = b"\x07\x05\x81\x02\0\x02\0" * 9361
     for number in range(30):
-        sayings = imported()
+        turns = imported()
         for value in range(40):
             setup = bytes((0x80, 6, value, 2, 0, 0, 0xFF, 0xFF))
             head = bytes((9, 2, 0xFF, 0xFF, 1, value, 0, 0xC0, 50))
             answer = (head + body).ljust(65535, b"\0")
             asked = structs.CMD_SUBMIT.pack(1, 1 + value, INFO.devid, 1, 0, 0, 65535, 0, 0, 0, setup)
             done = structs.RET_SUBMIT.pack(3, 1 + value, 0, 0, 0, 0, 65535, 0, 0, 0)
-            sayings += [(CLIENT, asked), (SERVER, done + answer)]
-        yield connection(number, sayings)
+            turns += [(CLIENT, asked), (SERVER, done + answer)]
+        yield connection(number, turns)
 
 
 def connections() -> Iterator[bytes]:
@@ -125,10 +125,10 @@ def connections() -> Iterator[bytes]:
 def devices() -> Iterator[bytes]:
     yield PCAP
     for number in range(30):
-        sayings: list[Saying] = []
+        turns: list[Turn] = []
         for n in range(1000):
-            sayings += imported(replace(INFO, busid=f"{number}-{n}", devnum=n + 1000 * number))
-        yield connection(number, sayings)
+            turns += imported(replace(INFO, busid=f"{number}-{n}", devnum=n + 1000 * number))
+        yield connection(number, turns)
 
 
 def fragments() -> Iterator[bytes]:

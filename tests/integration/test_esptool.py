@@ -33,7 +33,7 @@ def board_adapter(chip: str, board: Esp32Board, latency: float) -> Adapter:
 
 
 def esptool(server: SerialServer, folder: Path, *arguments: str) -> str:
-    """What it says; fails when it does."""
+    """Its output; fails when it does."""
     command = [sys.executable, "-m", "esptool", "--port", server.url(), "--chip", "esp32", *arguments]
     done = subprocess.run(
         command, env=environment(folder), cwd=folder, capture_output=True, text=True, timeout=120, check=False
@@ -50,14 +50,14 @@ def for_all(job: Callable[[str, list[str]], None]) -> None:
 
 
 @pytest.mark.parametrize("latency", LATENCIES)
-def test_a_chip_tells_what_it_is(latency: float, tmp_path: Path) -> None:
+def test_a_chip_identifies_itself(latency: float, tmp_path: Path) -> None:
     def job(chip: str, options: list[str]) -> None:
         folder = tmp_path / f"{chip}{len(options)}"
         folder.mkdir()
         with serial_server(board_adapter(chip, Esp32Board(), latency)) as server:
-            said = esptool(server, folder, *options, "chip-id")
-            assert MAC in said
-            assert ("Stub flasher running" in said) == (not options)
+            output = esptool(server, folder, *options, "chip-id")
+            assert MAC in output
+            assert ("Stub flasher running" in output) == (not options)
             assert MAC in esptool(server, folder, *options, "read-mac")
 
     for_all(job)
@@ -72,8 +72,8 @@ def test_flash_is_written_and_read_back(latency: float, tmp_path: Path) -> None:
         (folder / "image.bin").write_bytes(image)
         speed = ["--baud", "460800"]
         with serial_server(board_adapter(chip, Esp32Board(), latency)) as server:
-            said = esptool(server, folder, *options, *speed, "write-flash", "0x10000", "image.bin")
-            assert "Hash of data verified" in said
+            output = esptool(server, folder, *options, *speed, "write-flash", "0x10000", "image.bin")
+            assert "Hash of data verified" in output
             esptool(server, folder, *options, *speed, "read-flash", "0x10000", str(len(image)), "copy.bin")
         assert (folder / "copy.bin").read_bytes() == image
 

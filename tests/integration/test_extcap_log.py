@@ -41,11 +41,11 @@ def test_usb_and_log_in_one_capture_in_time_order(extcap: Path, tmp_path: Path) 
         latest = max(latest, record.timestamp_ns)
     lines = logged(tmp_path / "read-back.pcapng")
     assert any(line.endswith(b"usb: configuration 1") for line in lines)
-    # In step: each key that was typed is told of within 50 ms of its report, which is one of its packets.
+    # In step: each key that was typed is logged within 50 ms of its report, which is one of its packets.
     keys = [r for r in records if r.usb and r.usb.type == ord("C") and r.usb.epnum == 0x83 and r.data[66:67] > b"\0"]
-    told = [r for r in records if r.interface.name == "syslog0" and b"keyboard: key" in r.data]
-    assert len(told) >= 4
-    for key, line in zip(keys, told, strict=False):
+    reported = [r for r in records if r.interface.name == "syslog0" and b"keyboard: key" in r.data]
+    assert len(reported) >= 4
+    for key, line in zip(keys, reported, strict=False):
         assert line.data[-1:] == bytes([key.data[66] - 4 + ord("a")])
         assert abs(line.timestamp_ns - key.timestamp_ns) < 50 * MS
 
@@ -106,13 +106,13 @@ def test_a_person_at_a_terminal_is_warned(extcap: Path, tmp_path: Path) -> None:
     command = [str(extcap), "--capture", "--extcap-interface", "usbip-remote", *options]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.PIPE) as process:
         os.close(theirs)
-        said = b""
-        while b"nothing listens on 127.0.0.1 port 9" not in said:
-            said += os.read(terminal, 4096)
+        output = b""
+        while b"nothing listens on 127.0.0.1 port 9" not in output:
+            output += os.read(terminal, 4096)
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
     os.close(terminal)
-    assert b"Warning: no log of 127.0.0.1 now, trying again" in said
+    assert b"Warning: no log of 127.0.0.1 now, trying again" in output
 
 
 def test_lines_in_the_log_window(extcap: Path, tmp_path: Path, device: Device) -> None:

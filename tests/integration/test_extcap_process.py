@@ -149,8 +149,8 @@ def test_a_server_that_was_used_is_an_interface_from_then_on(
     name = f"usbip-127.0.0.1-{port}"
     assert f"{{value={name}}}" in out
     config = [str(extcap), "--extcap-config", "--extcap-interface", name]
-    told = f"1209:0001   Demo device   {demo.DESCRIPTORS.strings[2]}"
-    assert told in subprocess.run(config, capture_output=True, text=True, check=True).stdout
+    reported = f"1209:0001   Demo device   {demo.DESCRIPTORS.strings[2]}"
+    assert reported in subprocess.run(config, capture_output=True, text=True, check=True).stdout
     command = [str(extcap), "--capture", "--extcap-interface", name, "--count", "4", "--fifo", target]
     assert subprocess.run(command, check=False, timeout=60).returncode == 0
     other = subprocess.run([*command, "--host", "elsewhere"], capture_output=True, text=True, check=False, timeout=60)

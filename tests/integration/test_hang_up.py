@@ -30,7 +30,7 @@ def started(folder: Path, *arguments: str, **more: object) -> subprocess.Popen[s
 
 
 def ended(process: subprocess.Popen[str], *numbers: int) -> str:
-    """Send it these signals; what it says at its end, which is a good one."""
+    """Send it these signals; what it prints at its end, which is a good one."""
     for number in numbers:
         process.send_signal(number)
     try:
@@ -72,8 +72,8 @@ def test_servers_end_in_order(command: str, tmp_path: Path) -> None:
     stream = process.stderr if command == "relay" else process.stdout
     assert stream is not None
     begun = "relaying" if command == "relay" else "Serving"
-    while begun not in (said := stream.readline()):
-        assert said, "it has ended"
+    while begun not in (output := stream.readline()):
+        assert output, "it has ended"
     err = ended(process, signal.SIGHUP)
     assert "Traceback" not in err
     assert command == "demo" or re.search(r"0 packets( \(.*\))?, 0 dropped", err)
@@ -126,7 +126,7 @@ def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
-def test_what_does_not_run_until_ctrl_c_says_by_what_it_was_ended(number: str, tmp_path: Path) -> None:
+def test_what_does_not_run_until_ctrl_c_reports_what_ended_it(number: str, tmp_path: Path) -> None:
     if not hasattr(signal, number):
         pytest.skip("there is no such signal here")
     path = tmp_path / "x.pcapng"

@@ -51,6 +51,6 @@ def test_one_sentence_for_each(raw: bytes, command: list[str], capsys: pytest.Ca
     with ScriptedServer(script) as server:
         code = main([name, f"127.0.0.1:{server.port}", *options])
     assert code in (0, 1, 6, 7)
-    said = capsys.readouterr()
-    assert "Traceback" not in said.out + said.err
-    assert said.err.count("\n") <= 3
+    output = capsys.readouterr()
+    assert "Traceback" not in output.out + output.err
+    assert output.err.count("\n") <= 3

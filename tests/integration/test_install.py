@@ -1,4 +1,4 @@
-"""`install.py` as a user runs it: into an empty home, the demo with and without tshark, and everything taken back."""
+"""`install.py` as a user runs it: into an empty home, the demo with and without tshark, and everything removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a list says of servers and devices: names, serial numbers, and the same types everywhere in JSON."""
+"""What a list shows of servers and devices: names, serial numbers, and the same types everywhere in JSON."""
 
 from __future__ import annotations
 

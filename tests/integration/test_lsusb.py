@@ -144,7 +144,7 @@ def test_text_becomes_descriptors() -> None:
         ("Negotiated speed: SuperSpeed (5Gbps)", Speed.SUPER),
     ],
 )
-def test_newer_versions_tell_the_speed(line: str, speed: Speed) -> None:
+def test_newer_versions_print_the_speed(line: str, speed: Speed) -> None:
     assert parse_lsusb(f"Bus 001 Device 007: ID 1209:0001\n{line}\n{GADGET}")[1] == speed
 
 
@@ -289,7 +289,7 @@ def test_a_bad_file_ends_the_demo_with_one_sentence(folder: Path) -> None:
     assert "7-1.lsusb: line 22: " in result.stderr
 
 
-def test_the_demo_says_what_is_wrong(tmp_path: Path) -> None:
+def test_the_demo_reports_what_is_wrong(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "usbip_capture.cli.main", "demo", "--lsusb", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert result.returncode == 2

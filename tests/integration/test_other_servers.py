@@ -94,7 +94,7 @@ def test_selftest_of_usbip_of_pypi(virtual: int, capsys: pytest.CaptureFixture[s
 
 
 def test_unlinks_that_are_never_answered() -> None:
-    """pyusbip: the URB that was taken back comes as a RET_SUBMIT with libusb's own number, at some time."""
+    """pyusbip: the URB that was unlinked comes as a RET_SUBMIT with libusb's own number, at some time."""
     late = threading.Event()
 
     def pyusbip(sock: socket.socket) -> None:

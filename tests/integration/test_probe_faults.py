@@ -91,7 +91,7 @@ def test_gone_without_the_connection_being_closed() -> None:
     device.reads = lambda seqnum, imports: ret_submit(seqnum, -19) if imports == 1 else None
     with Probe(device) as probe:
         wait_until("the device is imported again", lambda: probe.listens(2))
-        assert any("away" in state for state in probe.states)
+        assert any("disconnected" in state for state in probe.states)
     assert probe.error is None
     device = ScriptedDevice()
     device.reads = lambda seqnum, imports: ret_submit(seqnum, -19)

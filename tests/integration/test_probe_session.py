@@ -138,7 +138,7 @@ def test_the_enumeration_is_marked_and_nothing_else(exporter: Exporter, records:
     for packet, record in records(probe):
         marked = any("descriptors read" in comment for comment in packet.comments)
         assert marked == (record.xfer_type == 2), packet
-        assert len(packet.comments) == marked or record.status == -ECONNRESET  # taken back at the end
+        assert len(packet.comments) == marked or record.status == -ECONNRESET  # unlinked at the end
 
 
 def test_without_descriptors_only_what_listening_needs(exporter: Exporter, records: Records) -> None:
@@ -296,7 +296,7 @@ def silent(sock: socket.socket) -> None:
         pass
 
 
-def test_stop_while_the_device_says_nothing() -> None:
+def test_stop_while_the_device_is_silent() -> None:
     with ScriptedServer(silent) as server:
         probe = Probe(server.port, device="1-1")
         probe.written(1)
@@ -304,7 +304,7 @@ def test_stop_while_the_device_says_nothing() -> None:
     assert probe.error is None
 
 
-def test_stop_while_the_device_is_away(exporter: Exporter) -> None:
+def test_stop_while_the_device_is_disconnected(exporter: Exporter) -> None:
     exporter.add(DemoDevice)
     probe = Probe(exporter.port)
     probe.written(46)

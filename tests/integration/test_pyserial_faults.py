@@ -43,14 +43,14 @@ def server() -> Iterator[SerialServer]:
 
 
 def wrong(url: str) -> str:
-    """The sentence that opening says, at once."""
+    """The sentence that opening raises, at once."""
     with pytest.raises(serial.SerialException) as caught:
         serial.serial_for_url(url)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_wrong_urls_and_devices_are_said(server: SerialServer) -> None:
+def test_wrong_urls_and_devices_are_reported(server: SerialServer) -> None:
     port = server.port
     assert "unknown parameter 'speed'" in wrong(server.url(query="speed=1"))
     assert "99999 is not a TCP port" in wrong("usbip://127.0.0.1:99999/1-1")
@@ -63,13 +63,13 @@ def test_wrong_urls_and_devices_are_said(server: SerialServer) -> None:
     assert "nofolder" in wrong(server.url(query="pcap=/nofolder/x.pcapng"))
 
 
-def test_a_server_that_is_not_there_is_said() -> None:
+def test_a_server_that_is_not_there_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     assert "nothing listens" in wrong(f"usbip://127.0.0.1:{port}/1-1")
 
 
-def test_a_device_that_is_not_serial_is_said() -> None:
+def test_a_device_that_is_not_serial_is_reported() -> None:
     from tests.fakes.pyusb_test_device import BUSID, pyusb_test_server
 
     server = pyusb_test_server()
@@ -80,14 +80,14 @@ def test_a_device_that_is_not_serial_is_said() -> None:
         server.close()
 
 
-def test_a_device_that_is_in_use_is_said(server: SerialServer) -> None:
+def test_a_device_that_is_in_use_is_reported(server: SerialServer) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as other:
         other.sendall(b"\x01\x11\x80\x03\0\0\0\0" + b"1-1".ljust(32, b"\0"))
         assert other.recv(1)
         assert "in use by another client" in wrong(server.url())
 
 
-def test_a_server_that_dies_while_the_port_is_opened_is_said() -> None:
+def test_a_server_that_dies_while_the_port_is_opened_is_reported() -> None:
     with ScriptedServer(answer_import) as scripted:
         assert "cannot be read" in wrong(f"usbip://127.0.0.1:{scripted.port}/1-1")
 
@@ -212,13 +212,13 @@ def test_a_device_that_is_plugged_in_elsewhere_is_found_by_its_serial_number() -
         assert port.read(4) == b"here"
 
 
-def test_a_port_that_is_closed_while_its_device_is_away_leaves_the_other_one() -> None:
+def test_a_port_that_is_closed_while_its_device_is_disconnected_leaves_the_other_one() -> None:
     with serial_server(ftdi([Loopback(), Loopback()], "FT2232H")) as server:
         one, two = (open_port(server, f"reconnect=10&interface={number}") for number in (0, 1))
         before = server.device
         server.server.remove("1-1")
         before.unplug()
-        wait_until("it is away", lambda: not one.cts and not two.cts)
+        wait_until("it is disconnected", lambda: not one.cts and not two.cts)
         one.close()
         server.server.add(server.adapters[0].info, server.adapters[0].open)
         two.write(b"still there")
@@ -226,7 +226,7 @@ def test_a_port_that_is_closed_while_its_device_is_away_leaves_the_other_one() -
         two.close()
 
 
-def test_a_device_that_does_not_come_back_is_said(server: SerialServer) -> None:
+def test_a_device_that_does_not_come_back_is_reported(server: SerialServer) -> None:
     port = open_port(server, "reconnect=0.2", timeout=None)
     device = server.device
     server.server.remove("1-1")
@@ -260,7 +260,7 @@ def test_the_log_of_the_device_is_captured_beside(tmp_path: Path) -> None:
         with serial.serial_for_url(f"usbip://127.0.0.1:{usb}/1-1?syslog={log}&pcap={capture}", timeout=10) as port:
 
             def logged() -> bool:
-                port.dtr = not port.dtr  # each time, the device has something to say
+                port.dtr = not port.dtr  # each time, the device has something to notify
                 return b"DTR on" in capture.read_bytes()
 
             wait_until("the log is captured", logged)

@@ -134,7 +134,7 @@ def test_nothing_is_lost_while_nobody_reads() -> None:
         assert port.read(len(data)) == data
 
 
-def test_select_tells_of_data(server: SerialServer) -> None:
+def test_select_reports_data(server: SerialServer) -> None:
     with open_port(server) as port:
         assert select.select([port], [], [], 0)[0] == []
         port.write(b"x")
@@ -259,7 +259,7 @@ def test_xoff_stops_and_xon_goes_on() -> None:
 # -- which port
 
 
-def test_devices_are_told_apart() -> None:
+def test_devices_are_distinguished() -> None:
     one, two, three = Notebook(), Notebook(), Notebook()
     adapters = (acm(one, "1-1", serial="A"), acm(two, "1-2", serial="B"), ftdi([three], busid="1-10", serial="C"))
     with serial_server(*adapters) as server:
@@ -298,7 +298,7 @@ def test_ports_of_one_device_are_opened_one_by_one() -> None:
 
 
 def test_timeouts_are_never_early() -> None:
-    """How late they are, `bench/serial_port.py` says."""
+    """How late they are, `bench/serial_port.py` measures."""
     with serial_server() as server, open_port(server, timeout=0.05) as port:
         started = time.monotonic()
         assert port.read(1) == b""

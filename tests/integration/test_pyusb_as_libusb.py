@@ -196,7 +196,7 @@ class TestTransfers:
             dev.read(0x83, 4)  # less than the packet that comes
         assert libusb_error(caught) == (-8, errno.EOVERFLOW)
 
-    def test_stall_and_what_cannot_be_told_apart(self, dev: usb.core.Device, server: LoopbackServer) -> None:
+    def test_stall_and_what_cannot_be_distinguished(self, dev: usb.core.Device, server: LoopbackServer) -> None:
         dev.get_active_configuration()
         server.devices[-1].stall(BULK_IN)
         with pytest.raises(usb.core.USBError, match="endpoint 0x84 of device 1-1") as caught:
@@ -343,7 +343,7 @@ def test_a_lost_server_leaves_the_capture_valid(tmp_path: Path) -> None:
     assert any(packet.data.endswith(b"last words") for packet in packets)
 
 
-def test_devices_of_a_refusing_server_have_what_its_list_says() -> None:
+def test_devices_of_a_refusing_server_have_what_is_in_its_list() -> None:
     def refuse(sock: Any) -> None:
         sock.recv(40)
         sock.sendall(bytes.fromhex("0111 0003 00000001"))

@@ -1,4 +1,4 @@
-"""A device that is reset, lost, flashed, given back: through PyUSB."""
+"""A device that is reset, lost, flashed, released: through PyUSB."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_a_closed_backend_brings_nothing_back() -> None:
         assert len(server.devices) == 1
 
 
-def test_the_cause_of_a_loss_is_told() -> None:
+def test_the_cause_of_a_loss_is_reported() -> None:
     with loopback_server() as server, get_backend("127.0.0.1", server.port) as backend:
         dev = usb.core.find(backend=backend)
         dev.get_active_configuration()
@@ -202,12 +202,12 @@ def test_reconnect_gives_up_in_time() -> None:
         get_backend("127.0.0.1", reconnect=-1)
 
 
-def test_what_was_given_back_is_found_again_as_soon_as_it_is_there() -> None:
+def test_what_was_released_is_found_again_as_soon_as_it_is_there() -> None:
     with loopback_server() as server, get_backend("127.0.0.1", server.port) as backend:
         dev = usb.core.find(backend=backend)
         dev.write(BULK_OUT, b"x")
         del dev
-        server.server.remove("1-1")  # Linux has it away for half a second
+        server.server.remove("1-1")  # on Linux it is missing for half a second
         timer = threading.Timer(0.3, server.export)
         timer.start()
         assert usb.core.find(backend=backend) is not None

@@ -1,4 +1,4 @@
-"""Time-outs with servers that have their own ways to say that a URB was unlinked."""
+"""Time-outs with servers that have their own ways to report that a URB was unlinked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""URBs that a client of ours takes back: the comment on their completion, and `--record-unlinks`."""
+"""URBs that a client of ours unlinks: the comment on their completion, and `--record-unlinks`."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _, CMD = unlink(2, 1)
 _, RET = unlink_reply(2, -ECONNRESET)
 
 
-def taken_back(path: Path, *, capture_filter: str = "", record_unlinks: bool = True) -> list[CapturedRecord]:
-    """The packets of a capture in which one URB of the demo device runs, and two are taken back."""
+def unlinked_reads(path: Path, *, capture_filter: str = "", record_unlinks: bool = True) -> list[CapturedRecord]:
+    """The packets of a capture in which one URB of the demo device runs, and two are unlinked."""
     server = DemoServer()
     where = server.listen("127.0.0.1", 0)
     writer = PcapWriter(path, capture_filter=capture_filter, record_unlinks=record_unlinks)
@@ -58,7 +58,7 @@ def messages(records: list[CapturedRecord]) -> list[tuple[int, int]]:
 
 def test_unlinks_of_a_live_capture(tmp_path: Path) -> None:
     path = tmp_path / "live.pcapng"
-    records = taken_back(path)
+    records = unlinked_reads(path)
     sent = messages(records)
     assert [command for command, _ in sent] == [CMD_UNLINK, RET_UNLINK] * 2
     assert sent[0][1] == sent[1][1] != sent[2][1] == sent[3][1]
@@ -69,14 +69,14 @@ def test_unlinks_of_a_live_capture(tmp_path: Path) -> None:
 
 
 def test_without_the_option_there_is_the_comment_only(tmp_path: Path) -> None:
-    records = taken_back(tmp_path / "live.pcapng", record_unlinks=False)
+    records = unlinked_reads(tmp_path / "live.pcapng", record_unlinks=False)
     assert {r.interface.name for r in records} == {"usbip0"}
     assert [len(r.comments) for r in records] == [0, 0, 0, 1, 0, 1]
 
 
 def test_unlinks_of_urbs_that_the_filter_leaves_out_are_left_out(tmp_path: Path) -> None:
-    assert messages(taken_back(tmp_path / "control.pcapng", capture_filter="control")) == []
-    assert len(messages(taken_back(tmp_path / "interrupt.pcapng", capture_filter="interrupt"))) == 4
+    assert messages(unlinked_reads(tmp_path / "control.pcapng", capture_filter="control")) == []
+    assert len(messages(unlinked_reads(tmp_path / "interrupt.pcapng", capture_filter="interrupt"))) == 4
 
 
 @pytest.mark.wireshark
@@ -84,7 +84,7 @@ def test_wireshark_shows_them(tmp_path: Path) -> None:
     if shutil.which("tshark") is None:
         pytest.skip("tshark is not installed")
     path = tmp_path / "live.pcapng"
-    taken_back(path)
+    unlinked_reads(path)
     command = ["tshark", "-2", "-r", str(path), "-d", "tcp.port==3240,usbip", "-Y", "usbip.urb || _ws.malformed"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert [line.split("USBIP")[0] != line for line in done.stdout.splitlines()] == [True] * 4

@@ -35,7 +35,7 @@ def server() -> Iterator[str]:
 
 
 class Running:
-    """The command, and what it says on standard error."""
+    """The command, and what it prints on standard error."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
@@ -82,8 +82,8 @@ def test_a_file(name: str, server: str, tmp_path: Path) -> None:
     assert (code, out) == (0, b"")
     records = list(read_capture(target))
     notes = sum(1 for record in records if record.interface.name == "notes0")
-    said = f" (and {notes} with notes only)" if notes else ""
-    assert f"{len(records) - notes} packets{said}, 0 dropped, in {target}" in err
+    output = f" (and {notes} with notes only)" if notes else ""
+    assert f"{len(records) - notes} packets{output}, 0 dropped, in {target}" in err
     # What happens to a client is logged in its order.
     number = re.search(r"client (\d+), .*, has imported 1-1 \(1209:0001\)\n", err)
     assert number is not None
@@ -101,11 +101,11 @@ def test_standard_output_that_nobody_reads_any_more_cuts_nobody_off(server: str)
         assert relay.process.stdout.read(4) == b"\n\r\r\n"
         relay.process.stdout.close()
         assert relay.process.stderr is not None
-        said = b""
-        while b"nobody reads" not in said:
+        output = b""
+        while b"nobody reads" not in output:
             assert device.ctrl_transfer(0x80, 6, 0x0100, 0, 18)
-            said = relay.process.stderr.readline()
-        assert b"ends when nobody is attached" in said
+            output = relay.process.stderr.readline()
+        assert b"ends when nobody is attached" in output
         assert device.ctrl_transfer(0x80, 6, 0x0100, 0, 18)
         backend.close()
         assert relay.process.wait(20) == 0
@@ -137,12 +137,12 @@ def test_one_that_hangs_does_not_keep_the_others_from_stopping(server: str, caps
             assert f"does not answer: wait, or end its process, {first.process.pid}" in capsys.readouterr().err
         finally:
             os.kill(first.process.pid, signal.SIGCONT)
-        assert main(["relay", "--stop"]) in (0, 1, 3)  # or it has read what was said before
+        assert main(["relay", "--stop"]) in (0, 1, 3)  # or it has read what was sent before
         assert first.end()[0] == 0
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_a_full_disk_is_told_by_the_exit_code(server: str) -> None:
+def test_a_full_disk_has_an_exit_code(server: str) -> None:
     with relaying(server, "-o", "/dev/full") as relay:
         code, _, err = relay.end()
     assert code == 1
@@ -183,8 +183,8 @@ def test_what_cannot_be_is_one_sentence(
     arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["relay", *arguments]) == code
-    said = capsys.readouterr().err
-    assert words in said.splitlines()[-1]
+    output = capsys.readouterr().err
+    assert words in output.splitlines()[-1]
 
 
 def test_wrong_arguments(capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +193,7 @@ def test_wrong_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     assert "name the server" in capsys.readouterr().err
 
 
-def test_a_server_that_is_not_there_is_told() -> None:
+def test_a_server_that_is_not_there_is_reported() -> None:
     with relaying("127.0.0.1:1") as relay:
         assert "-b BUSID" in relay.first
         assert "nothing listens on 127.0.0.1 port 1" in relay.first

@@ -143,8 +143,8 @@ def test_in_other_modes_there_is_nobody_to_drop(extcap: Path, tmp_path: Path) ->
 
 def test_a_busy_port_is_a_sentence_and_a_valid_capture(extcap: Path, relay_options: list[str], tmp_path: Path) -> None:
     port = relay_options[relay_options.index("--port") + 1]
-    said = failing(extcap, tmp_path, *relay_options, "--relay-listen", f"127.0.0.1:{port}")
-    assert_sentence(said, "the port is in use: choose another port")
+    output = failing(extcap, tmp_path, *relay_options, "--relay-listen", f"127.0.0.1:{port}")
+    assert_sentence(output, "the port is in use: choose another port")
 
 
 @pytest.mark.parametrize(
@@ -181,10 +181,10 @@ def test_a_relay_that_ends_ends_its_captures_with_a_sentence(
 def test_a_relay_on_another_servers_port_is_named(extcap: Path, relay_options: list[str], tmp_path: Path) -> None:
     with started(extcap, *relay_options, "--fifo", str(tmp_path / "one.pcapng")):
         port = relay_port()
-        said = failing(
+        output = failing(
             extcap, tmp_path, "--mode", "relay", "--host", "192.0.2.1", "--relay-listen", f"127.0.0.1:{port}"
         )
-        assert_sentence(said, "listens there already", "--stop")
+        assert_sentence(output, "listens there already", "--stop")
 
 
 def test_the_query_imports_nothing_that_is_heavy(extcap: Path, relay_options: list[str], tmp_path: Path) -> None:

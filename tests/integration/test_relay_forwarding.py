@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders.tcp_recording import golden_sayings
+from tests.builders.tcp_recording import golden_turns
 from tests.builders.usbip_sessions import INFO, described, imported, session, traffic
 from tests.fakes.relayed_session import TIMEOUT, Ends, ends, play
 from tests.fakes.scripted_server import read_exactly
@@ -30,10 +30,10 @@ SESSIONS = sorted(path.parent for path in (Path(__file__).parents[1] / "golden")
 @pytest.mark.parametrize("chunk", [1, 1 << 20])
 @pytest.mark.parametrize("folder", SESSIONS, ids=lambda path: path.name)
 def test_golden_sessions_are_forwarded_unchanged_and_captured(folder: Path, chunk: int, tmp_path: Path) -> None:
-    sayings = golden_sayings(folder / "usbip.pcap")
+    turns = golden_turns(folder / "usbip.pcap")
     with ends(tmp_path / "out.pcapng") as both:
         client, server = both.connect()
-        play(client, server, sayings, chunk)
+        play(client, server, turns, chunk)
         client.close()
         assert server.recv(1) == b""
         server.close()
@@ -82,7 +82,7 @@ def test_a_reset_after_a_half_close_ends_it() -> None:
             server.sendall(b"nobody is there")
 
 
-def test_what_a_server_said_before_it_died_arrives() -> None:
+def test_what_a_server_sent_before_it_died_arrives() -> None:
     for _ in range(30):
         with ends() as both:
             client, server = both.connect()

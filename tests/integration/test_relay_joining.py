@@ -28,10 +28,10 @@ from usbip_capture.live.joining import JoinedCapture, JoinedState
 from usbip_capture.live.local_channel import LocalChannel
 from usbip_capture.live.messages import Message
 from usbip_capture.live.registry import Entry
+from usbip_capture.net.networks import parse_networks
 from usbip_capture.pyusb_backend import UsbipBackend
 from usbip_capture.relay import background
 from usbip_capture.relay.captures import DESCRIPTORS
-from usbip_capture.relay.listening import parse_networks
 from usbip_capture.relay.service import RelayService
 from usbip_capture.servers.address import ServerAddress
 
@@ -78,7 +78,7 @@ _backends: list[UsbipBackend] = []
 
 
 @pytest.fixture(autouse=True)
-def _devices_are_given_back() -> Iterator[None]:
+def _devices_are_released() -> Iterator[None]:
     yield
     while _backends:
         _backends.pop().close()
@@ -140,7 +140,7 @@ def test_unlinks_are_recorded_when_asked_for(service: RelayService, tmp_path: Pa
     device = used(service)
 
     with pytest.raises(usb.core.USBTimeoutError):
-        device.read(CDC_NOTIFY, 16, 10)  # it never says anything
+        device.read(CDC_NOTIFY, 16, 10)  # it never sends anything
     _backends.pop().close()
     joined.capture.close()
     records = list(read_capture(joined.path))
@@ -154,11 +154,11 @@ def test_a_filter_that_is_wrong_is_refused(service: RelayService, tmp_path: Path
         Joined(entry_of(service), tmp_path / "x.pcapng", "epp")
 
 
-def test_the_state_tells_clients_and_drops_them(service: RelayService) -> None:
+def test_the_state_lists_clients_and_drops_them(service: RelayService) -> None:
     states: list[Message] = []
     state = JoinedState(entry_of(service), states.append)
     device = used(service)
-    wait_until("the device is told", lambda: "1209:0001" in json.dumps(states[-1:]))
+    wait_until("the device is reported", lambda: "1209:0001" in json.dumps(states[-1:]))
     clients = states[-1]["clients"]
     assert isinstance(clients, list)
     (client,) = [client for client in clients if client["device"]]
@@ -200,7 +200,7 @@ def test_the_channel_with_either_kind_of_address(service: RelayService, loopback
 
 
 @pytest.mark.parametrize(
-    "said",
+    "output",
     [
         b"nonsense\n",
         b"[]\n",
@@ -214,19 +214,19 @@ def test_the_channel_with_either_kind_of_address(service: RelayService, loopback
         b"[" * 5000 + b"\n",
     ],
 )
-def test_garbage_on_the_channel_hurts_nobody(service: RelayService, said: bytes) -> None:
+def test_garbage_on_the_channel_hurts_nobody(service: RelayService, output: bytes) -> None:
     entry = entry_of(service)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(20)
         sock.connect(entry.address.removeprefix("unix:"))
-        sock.sendall(said.replace(b"TOKEN", entry.token.encode()))
+        sock.sendall(output.replace(b"TOKEN", entry.token.encode()))
         answer = b""
         try:
             while data := sock.recv(4096):
                 answer += data
         except ConnectionResetError:  # it left with some of it unread
             pass
-    assert b"error" in answer or len(said) > 4096
+    assert b"error" in answer or len(output) > 4096
     wait_until("it is forgotten", lambda: not len(service.channel.subscribers))
     used(service)
 

@@ -292,7 +292,7 @@ def test_close_finishes_all_and_leaves_no_thread() -> None:
     assert threading.active_count() <= before + 2  # the scripted server's own
 
 
-def say(words: bytes) -> Script:
+def answer(words: bytes) -> Script:
     """A server that answers any request with these bytes."""
 
     def script(sock: socket.socket) -> None:
@@ -302,18 +302,18 @@ def say(words: bytes) -> Script:
     return script
 
 
-def say_nothing(sock: socket.socket) -> None:
+def stay_silent(sock: socket.socket) -> None:
     while sock.recv(4096):
         pass
 
 
 BAD_SERVERS = {
-    "random bytes": (say(random.Random(3).randbytes(400)), "not a USB/IP server"),
-    "web server": (say(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "'HTTP/1.1'"),
-    "closes at once": (say(b""), "closed the connection|broke off"),
-    "silent": (say_nothing, "does not answer within"),
-    "four billion devices": (say(structs.OP_COMMON.pack(0x111, 5, 0) + b"\xff\xff\xff\xff"), "4294967295 devices"),
-    "version 2": (say(structs.OP_COMMON.pack(0x200, 5, 0)), "not a USB/IP server"),
+    "random bytes": (answer(random.Random(3).randbytes(400)), "not a USB/IP server"),
+    "web server": (answer(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "'HTTP/1.1'"),
+    "closes at once": (answer(b""), "closed the connection|broke off"),
+    "silent": (stay_silent, "does not answer within"),
+    "four billion devices": (answer(structs.OP_COMMON.pack(0x111, 5, 0) + b"\xff\xff\xff\xff"), "4294967295 devices"),
+    "version 2": (answer(structs.OP_COMMON.pack(0x200, 5, 0)), "not a USB/IP server"),
 }
 
 
@@ -345,7 +345,7 @@ def refuse(status: int) -> Script:
     ("status", "words"),
     [(1, "refused"), (2, "in use by another client; end that client"), (3, "bind the device again"), (77, "status 77")],
 )
-def test_refused_imports_say_what_to_do(status: int, words: str) -> None:
+def test_refused_imports_come_with_advice(status: int, words: str) -> None:
     with ScriptedServer(refuse(status)) as server, pytest.raises(ImportRefused, match=words):
         attach(server)
 

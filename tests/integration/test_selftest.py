@@ -52,7 +52,7 @@ def test_newlib_numbers_and_a_limit_are_noted(capsys: pytest.CaptureFixture[str]
 
 
 def careless(sock: socket.socket) -> None:
-    """Answers control requests, echoes the header, says -1 packets, never answers anything else, nor UNLINK."""
+    """Answers control requests, echoes the header, reports -1 packets, never answers anything else, nor UNLINK."""
     answer_import(sock)
     while True:
         header = read_exactly(sock, 48)

@@ -36,7 +36,7 @@ def server() -> Iterator[SerialServer]:
         yield running
 
 
-def test_identical_devices_are_told_apart(server: SerialServer) -> None:
+def test_identical_devices_are_distinguished(server: SerialServer) -> None:
     with SerialClient("127.0.0.1", server.port) as client:
         first = client.attach("1-1", settings=LineSettings(115200))
         second = client.attach(serial="B")
@@ -101,7 +101,7 @@ def test_a_device_comes_back_by_itself_when_asked(server: SerialServer) -> None:
                 continue
 
 
-def test_a_server_that_is_not_there_is_said() -> None:
+def test_a_server_that_is_not_there_is_reported() -> None:
     with SerialClient("127.0.0.1", 1) as client, pytest.raises(ServerUnreachable):
         client.attach("1-1")
 

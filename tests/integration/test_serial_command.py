@@ -34,15 +34,15 @@ def command(server: SerialServer, *arguments: str) -> list[str]:
 
 @contextmanager
 def served(server: SerialServer, folder: Path, *arguments: str) -> Iterator[str]:
-    """Where the command says that the port is; it must end well when it is stopped."""
+    """Where the command reports the port to be; it must end well when it is stopped."""
     process = subprocess.Popen(
         command(server, *arguments), env=environment(folder), stderr=subprocess.PIPE, text=True, cwd=folder
     )
     assert process.stderr is not None
     try:
-        said = process.stderr.readline()
-        where = re.search(r"is at (\S+),", said)
-        assert where, said + process.stderr.read()
+        output = process.stderr.readline()
+        where = re.search(r"is at (\S+),", output)
+        assert where, output + process.stderr.read()
         yield where[1]
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) in (0, 130)
@@ -143,7 +143,7 @@ def test_mpremote_runs_code_and_has_a_prompt(tmp_path: Path) -> None:
             assert program.process.wait(10) == 0
 
 
-def test_what_is_wrong_is_said_in_one_sentence(tmp_path: Path) -> None:
+def test_what_is_wrong_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with serial_server() as server:
         done = subprocess.run(
             command(server, "9-9", "--tcp", "0"), env=environment(tmp_path), capture_output=True, text=True, check=False
@@ -155,7 +155,7 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("speed", ["-5", "0", "fast", "4294967296"])
-def test_a_speed_that_is_none_is_said(tmp_path: Path, speed: str) -> None:
+def test_a_speed_that_is_not_one_is_reported(tmp_path: Path, speed: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "usbip_capture.cli.main", "serial", "demo", f"--baud={speed}", "--tcp", "0"],
         env=environment(tmp_path),
@@ -206,7 +206,7 @@ def test_a_tcp_port_carries_bytes_for_one_client_after_the_other(tmp_path: Path)
                 assert bytes(got) == data
 
 
-def test_a_client_that_has_said_all_gets_the_answer(tmp_path: Path) -> None:
+def test_a_client_that_has_sent_all_gets_the_answer(tmp_path: Path) -> None:
     with serial_server() as server, served(server, tmp_path, "1-1", "--tcp", "0") as where:
         for _ in range(2):
             with socket.create_connection(("127.0.0.1", int(where.rpartition(":")[2])), 10) as sock:

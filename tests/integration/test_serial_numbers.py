@@ -64,8 +64,8 @@ def test_it_is_found(where: str) -> None:
         wait_until("all are listed again", lambda: len(server.devices()) == len(NUMBERS))
     with pytest.raises(DeviceNotFound) as caught:
         server.find(Selector(serial="C"))
-    told = "1-1 (1209:0001) has A1; 1-2 (1209:0001) has B 2,x; 1-3 (1209:0001) has none"
-    assert str(caught.value) == f"no device of {where} has the serial number C (or it is in use): {told}"
+    reported = "1-1 (1209:0001) has A1; 1-2 (1209:0001) has B 2,x; 1-3 (1209:0001) has none"
+    assert str(caught.value) == f"no device of {where} has the serial number C (or it is in use): {reported}"
 
 
 def test_others_that_are_in_use_are_left_alone(where: str) -> None:

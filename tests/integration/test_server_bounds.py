@@ -131,7 +131,7 @@ def test_a_demo_log_that_cannot_set_up_a_client_goes_on(serving: DemoServer, mon
     with socket.create_connection(address, 20) as unlucky:
         assert closed_by_peer(unlucky)
     with socket.create_connection(address, 20) as good:
-        serving.log.say("I", "test", "hello")
+        serving.log.write("I", "test", "hello")
         assert good.recv(100)
 
 

@@ -31,7 +31,7 @@ BULK_IN = demo.BULK_IN & 15
 
 
 class HeldDevice(Device):
-    """Control transfers as the demo's; others finish when the test says so, on the test's thread."""
+    """Control transfers as the demo's; others finish when the test wants it, on the test's thread."""
 
     def __init__(self) -> None:
         self._inner = demo.DemoDevice()

@@ -80,7 +80,7 @@ def test_through_a_server(kind: str, stack: ExitStack) -> None:
         return SocketTransport(ours, "the test's server")
 
     for _ in range(2):  # each import finds it as new
-        wait_until("it is given back", lambda: list_devices(connect(), 10))
+        wait_until("it is released", lambda: list_devices(connect(), 10))
         device = import_device(connect(), adapter.info.busid, 10)
         host = SerialHost(device)
         host.write(b"again and again" * 100)
@@ -144,10 +144,10 @@ def test_lines_and_breaks(kind: str, stack: ExitStack) -> None:
     ]
 
 
-def hear(host: SerialHost, said: Callable[[], bool]) -> None:
-    """Let the driver hear of lines and errors in whichever way its chip tells of them."""
+def hear(host: SerialHost, output: Callable[[], bool]) -> None:
+    """Let the driver hear of lines and errors in whichever way its chip reports them."""
     for _ in range(5):
-        if said():
+        if output():
             return
         if host.driver.polls:
             host.poll()
@@ -273,7 +273,7 @@ def test_unplugged_while_reading(stack: ExitStack) -> None:
     adapter.device.timetable.after(0.01, adapter.device.unplug)
     into = host.port.pipes.bulk_in
     assert host.device.run(Urb(into.transfer_type, into.address, 64), 10).status
-    wait_until("the loss is told", lambda: lost)
+    wait_until("the loss is reported", lambda: lost)
     assert not host.device.alive
 
 

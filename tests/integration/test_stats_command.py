@@ -66,7 +66,7 @@ def test_for_scripts() -> None:
     assert found["problem"] is None
 
 
-def test_scripts_are_told_what_is_cut_off(tmp_path: Path) -> None:
+def test_scripts_learn_what_is_cut_off(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(RAW[:-5])
     done = stats("--json", tmp_path / "x")
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""What a server, a device or a log says holds nothing that a terminal acts upon, whichever command shows it.
+"""What a server, a device or a log sends holds nothing that a terminal acts upon, whichever command shows it.
 
 Every command of the table has its lines here: a new one fails until it has.
 """
@@ -62,6 +62,9 @@ LINES: dict[str, list[tuple[list[str], str | None]]] = {
         (["EVIL", REFUSED, "--tcp", "0"], ENDED),
         (["EVIL", GOOD, "--tcp", "0"], "the serial port is at"),
     ],
+    "attach": [(["EVIL"], ENDED), (["EVIL", "missing\x1b[2J"], ENDED)],
+    "detach": [(["missing\x1b[2J"], ENDED)],
+    "attached": [([], ENDED), (["--json"], ENDED)],
     "syslog": [(["LOG"], "owned"), (["LOG", "--json"], "owned"), (["LOG", "--pcap", "log.pcapng"], "owned")],
     "relay": [(["EVIL", "--listen", "127.0.0.1:0", "-o", "relay.pcapng"], "relaying")],
     "stats": [
@@ -129,14 +132,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory, evil: EvilServer) -> Path:
 
 def tcp_of_an_evil_session() -> bytes:
     urb = Urb(TransferType.BULK, BULK_IN, 64)
-    sayings = [
+    turns = [
         *imported(replace(INFO, busid=EVIL_BUSIDS[0], path=EVIL)),
         submit(1, urb),
         reply(1, urb, Completion(0, 8, b"\x1b[2J\x07abc")),
         submit(2, urb),
         (1, EVIL.encode() * 4),  # nothing of USB/IP: where the session ends
     ]
-    return recording(segments(sayings))
+    return recording(segments(turns))
 
 
 def run(
@@ -152,13 +155,13 @@ def run(
         stderr=subprocess.STDOUT,
     ) as process:
         assert process.stdout is not None
-        said = b""
+        output = b""
         if until is not None:
-            while until.encode() not in said and (line := process.stdout.readline()):
-                said += line
+            while until.encode() not in output and (line := process.stdout.readline()):
+                output += line
             process.send_signal(signal.SIGINT)
-        said += process.communicate(timeout=60)[0]
-    return said.decode(), process.returncode
+        output += process.communicate(timeout=60)[0]
+    return output.decode(), process.returncode
 
 
 def test_every_command_is_here() -> None:
@@ -169,11 +172,11 @@ def test_every_command_is_here() -> None:
 def test_what_commands_print(
     command: str, arguments: list[str], until: str | None, evil: EvilServer, folder: Path
 ) -> None:
-    said, code = run(folder, evil, command, arguments, until)
-    check(said)
-    assert "Traceback" not in said
+    output, code = run(folder, evil, command, arguments, until)
+    check(output)
+    assert "Traceback" not in output
     assert code in (range(8) if until is None else (0, 130))
-    assert until is None or until in said
+    assert until is None or until in output
     assert not (folder / "owned").exists()
 
 
@@ -183,8 +186,8 @@ def test_clients_of_the_relay(evil: EvilServer, folder: Path) -> None:
         command, cwd=folder, env=command_environment(folder), stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
-        said = process.stderr.readline()
-        where = said.split()[2]
+        output = process.stderr.readline()
+        where = output.split()[2]
         for device in DEVICES:
             probed = subprocess.run(
                 ["usbip-capture", "probe", where, "--device", device],
@@ -192,8 +195,8 @@ def test_clients_of_the_relay(evil: EvilServer, folder: Path) -> None:
             )  # fmt: skip
             check(probed.stdout + probed.stderr)
         process.send_signal(signal.SIGINT)
-        said += process.communicate(timeout=30)[1]
-    check(said)
+        output += process.communicate(timeout=30)[1]
+    check(output)
     check_capture(folder / "relay.pcapng")
 
 
@@ -211,7 +214,7 @@ PLUG_IN = "import sys; from usbip_capture.extcap.main import main; sys.exit(main
 
 
 @pytest.mark.parametrize("device", ["", *DEVICES], ids=ascii)
-def test_what_the_plug_in_says(device: str, evil: EvilServer, folder: Path) -> None:
+def test_messages_of_the_plug_in(device: str, evil: EvilServer, folder: Path) -> None:
     chosen = (*EXTCAP, str(evil.port), *(["--device", device] if device else []))
     for arguments in (
         ("--capture", *chosen, *INTO_FILES),

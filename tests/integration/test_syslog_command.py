@@ -41,7 +41,7 @@ def lines(process: subprocess.Popen[str], count: int) -> list[str]:
 
 
 def stop(process: subprocess.Popen[str], number: int = signal.SIGINT) -> str:
-    """End it; what it said on standard error."""
+    """End it; what it printed on standard error."""
     process.send_signal(number)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 0
@@ -121,7 +121,7 @@ def test_a_capture_on_standard_output(device: Device, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_a_capture_that_cannot_be_written_any_more_is_told_at_once(device: Device) -> None:
+def test_a_capture_that_cannot_be_written_any_more_is_reported_at_once(device: Device) -> None:
     with command("syslog", f"127.0.0.1:{device.port}", "--pcap", "/dev/full") as process, device.accept() as sock:
         while process.poll() is None:
             try:
@@ -134,7 +134,7 @@ def test_a_capture_that_cannot_be_written_any_more_is_told_at_once(device: Devic
     assert "the disk is full" in err
 
 
-def test_who_reads_the_output_goes_away(device: Device) -> None:
+def test_the_reader_of_the_output_ends(device: Device) -> None:
     with command("syslog", f"127.0.0.1:{device.port}") as process, device.accept() as sock:
         assert process.stdout is not None
         process.stdout.close()

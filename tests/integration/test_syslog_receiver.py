@@ -61,7 +61,7 @@ def test_the_iterator_ends_with_the_receiver(device: Device) -> None:
     receiver.stop()
 
 
-def test_a_device_that_is_not_there_yet_and_goes_away(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+def test_a_device_that_is_not_there_yet_and_is_lost(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     absent = Device()
     port = absent.port
     absent.close()
@@ -93,7 +93,7 @@ def test_a_device_that_is_not_there_yet_and_goes_away(caplog: pytest.LogCaptureF
     assert (interface.name, interface.received) == ("syslog0", 3)
 
 
-def test_a_peer_that_accepts_and_says_nothing_does_not_hold_up_the_end(device: Device) -> None:
+def test_a_silent_peer_does_not_hold_up_the_end(device: Device) -> None:
     receiver = SyslogReceiver("127.0.0.1", device.port)
     receiver.start()
     sock = device.accept()
@@ -118,7 +118,7 @@ def test_stop_without_start_and_from_the_callback(device: Device) -> None:
     receiver.stop()
 
 
-def test_a_callback_that_fails_is_told_once(caplog: pytest.LogCaptureFixture, device: Device) -> None:
+def test_a_callback_that_fails_is_reported_once(caplog: pytest.LogCaptureFixture, device: Device) -> None:
     def callback(message: object) -> None:
         raise ZeroDivisionError
 
@@ -239,7 +239,7 @@ def test_tcp_and_udp_at_once(tmp_path: Path) -> None:
     assert [pdu.flow.port_type for pdu in pdus if pdu and pdu.flow] == [TCP, UDP]
 
 
-def test_devices_are_told_apart_by_their_address(tmp_path: Path) -> None:
+def test_devices_are_distinguished_by_their_address(tmp_path: Path) -> None:
     messages = Messages()
     with SyslogReceiver(listen="tcp:*:0", callback=messages) as receiver:
         for number, address in enumerate(("127.0.0.2", "127.0.0.3", "::1"), 1):
@@ -260,7 +260,7 @@ def test_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     messages = Messages()
     with SyslogReceiver(listen="tls:127.0.0.1:0", certificate=str(both), callback=messages) as receiver:
         address = "127.0.0.1", port_of(receiver, "tls")
-        with socket.create_connection(address) as plain:  # says nothing: nobody waits for its handshake
+        with socket.create_connection(address) as plain:  # sends nothing: nobody waits for its handshake
             sock = socket.create_connection(address)
             with context.wrap_socket(sock, server_hostname="localhost") as tls:
                 tls.sendall(b"".join(LINES) * 2000)
@@ -422,7 +422,7 @@ def test_a_flood_of_senders_of_datagrams(monkeypatch: pytest.MonkeyPatch) -> Non
         assert len(receiver._collector._datagram_senders) == 5  # type: ignore[union-attr]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what it has dropped")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts what it has dropped")
 def test_datagrams_that_the_system_has_dropped_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "log.pcapng"
     monkeypatch.setattr(listening, "_DATAGRAM_BUFFER", 4096)

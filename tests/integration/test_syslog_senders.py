@@ -121,7 +121,7 @@ def rsyslogd(folder: Path, action: str, ca: Path | None = None) -> Iterator[Path
         process.wait(20)
 
 
-def say(path: Path, messages: Messages, process_output: Path) -> None:
+def log(path: Path, messages: Messages, process_output: Path) -> None:
     """Log through the socket, as programs on that machine do, once rsyslogd has it open."""
     wait_until(f"rsyslogd: {process_output.read_text()}", path.exists)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
@@ -147,7 +147,7 @@ def test_rsyslogd(tmp_path: Path, transport: str, how: str) -> None:
     with collecting(transport) as (receiver, messages, port):
         action = f'action(type="omfwd" Target="127.0.0.1" Port="{port}" {how})'
         with rsyslogd(tmp_path, action) as path:
-            say(path, messages, tmp_path / "output")
+            log(path, messages, tmp_path / "output")
     assert_lines(messages)
     assert receiver.counts.flaws() == []
 
@@ -161,7 +161,7 @@ def test_rsyslogd_with_tls(tmp_path: Path) -> None:
             'StreamDriverAuthMode="x509/name" StreamDriverPermittedPeers="localhost")'
         )
         with rsyslogd(tmp_path, action, alone) as path:
-            say(path, messages, tmp_path / "output")
+            log(path, messages, tmp_path / "output")
     assert_lines(messages)
     assert receiver.counts.flaws() == []
 

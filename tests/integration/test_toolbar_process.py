@@ -90,7 +90,7 @@ def test_a_window_that_never_reads_does_not_matter(extcap: Path, tmp_path: Path)
     target = tmp_path / "out.pcapng"
     for name in ("in", "out"):
         os.mkfifo(tmp_path / name)
-    # Both ends are open, and nobody takes what is said: the pipe fills up.
+    # Both ends are open, and nobody reads what is sent: the pipe fills up.
     held = [os.open(tmp_path / name, os.O_RDWR) for name in ("in", "out")]
     options = ["--extcap-control-in", str(tmp_path / "in"), "--extcap-control-out", str(tmp_path / "out")]
     options += ["--log-level", "debug", "--host", "demo", "--count", "60", "--fifo", str(target)]

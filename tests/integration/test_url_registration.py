@@ -55,19 +55,19 @@ def test_another_module_of_that_name_is_left_alone(tmp_path: Path) -> None:
     assert python("import serial; print(serial.name)", env).strip() == "another"
 
 
-def test_what_is_missing_is_said_and_not_that_the_protocol_is_unknown(tmp_path: Path) -> None:
+def test_what_is_missing_is_reported_and_not_an_unknown_protocol(tmp_path: Path) -> None:
     (tmp_path / "pcapng").mkdir()
     (tmp_path / "pcapng" / "__init__.py").write_text("raise ImportError('gone', name='pcapng')\n")
     code = (
         "import serial\ntry:\n    serial.serial_for_url('usbip://demo/1-1?pcap=x.pcapng')\n"
         "except serial.SerialException as error:\n    print(error)"
     )
-    said = python(code, environment(tmp_path))
-    assert "package pcapng, which is missing" in said
-    assert "pip install" in said
+    output = python(code, environment(tmp_path))
+    assert "package pcapng, which is missing" in output
+    assert "pip install" in output
 
 
-def test_without_pyserial_the_handler_says_so(tmp_path: Path) -> None:
+def test_without_pyserial_the_handler_reports_it(tmp_path: Path) -> None:
     (tmp_path / "serial.py").write_text("raise ImportError('no pyserial')\n")
     code = "try:\n    import usbip_capture.urlhandler.protocol_usbip\nexcept ImportError as error:\n    print(error)"
     assert "pipx inject usbip-capture pyserial" in python(code, environment(tmp_path))

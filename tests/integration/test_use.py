@@ -153,7 +153,7 @@ def test_what_cannot_be(server: LoopbackServer, tmp_path: Path) -> None:
     assert "nothing listens on 127.0.0.1" in done.stderr
 
 
-def test_a_program_that_does_not_use_pyusb_is_told_of(server: LoopbackServer, tmp_path: Path) -> None:
+def test_a_program_that_does_not_use_pyusb_is_reported(server: LoopbackServer, tmp_path: Path) -> None:
     written(tmp_path, "print('nothing')")
     done = use(server, tmp_path, "--", "program.py")
     assert (done.returncode, done.stdout) == (0, "nothing\n")

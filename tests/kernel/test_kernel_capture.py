@@ -204,7 +204,7 @@ def test_device_behind_a_hub(guest: Guest, plug: Plug, start: Callable[..., Capt
     assert_free(guest, busid)
 
 
-def test_device_that_is_away_for_a_while(guest: Guest, plug: Plug, start: Callable[..., Capture]) -> None:
+def test_device_that_is_disconnected_for_a_while(guest: Guest, plug: Plug, start: Callable[..., Capture]) -> None:
     busid = plug("kbd")
     capture = start(busid)
     capture.wait_listening()
@@ -218,7 +218,7 @@ def test_device_that_is_away_for_a_while(guest: Guest, plug: Plug, start: Callab
     capture.stop()
     (gone,) = capture.packets("frame.number", "usb.urb_status", show='frame.comment contains "gone"')
     (back,) = capture.packets("frame.number", "usb.urb_type", show=f'frame.comment contains "device {busid}"')
-    assert gone[1] == "-108"  # what the kernel says of URBs whose device is unplugged: ESHUTDOWN
+    assert gone[1] == "-108"  # what the kernel reports for URBs whose device is unplugged: ESHUTDOWN
     assert back[1] == "'S'"
     assert int(gone[0]) < int(back[0])
     assert len(capture.packets("frame.number", show="usb.setup.bRequest == 9")) == 2

@@ -106,8 +106,8 @@ def test_pyftdi(guest: Guest, plug: Plug, tmp_path: Path) -> None:
     pytest.importorskip("pyftdi", reason="pyftdi is not installed")
     plug("serial")
     (tmp_path / "echo.py").write_text(FTDI)
-    said = run_use(guest.usbip_port, tmp_path, "--pcap", "ftdi.pcapng", "--", "echo.py")
-    assert "b'hello through the adapter'" in said
+    output = run_use(guest.usbip_port, tmp_path, "--pcap", "ftdi.pcapng", "--", "echo.py")
+    assert "b'hello through the adapter'" in output
     assert (tmp_path / "ftdi.pcapng").stat().st_size > 2000
 
 

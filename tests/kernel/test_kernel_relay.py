@@ -105,8 +105,8 @@ def test_a_serial_adapter_echoes(client: Guest, plug: Plug, attached: Attach) ->
     relayed = attached(plug("serial"))
     client.run("modprobe ftdi_sio; until [ -c /dev/ttyUSB0 ]; do usleep 20000; done")
     client.run("stty -F /dev/ttyUSB0 115200 raw -echo")
-    said = client.run("exec 3<>/dev/ttyUSB0; echo hello through the relay >&3; timeout 10 head -n 1 <&3").text
-    assert said == "hello through the relay\n"
+    output = client.run("exec 3<>/dev/ttyUSB0; echo hello through the relay >&3; timeout 10 head -n 1 <&3").text
+    assert output == "hello through the relay\n"
     relayed.detach()
 
 
@@ -191,7 +191,7 @@ def test_captures_come_and_go_while_the_disk_stays(
     relayed.detach()
 
 
-def test_a_server_that_refuses_says_so_through_the_relay(guest: Guest, client: Guest) -> None:
+def test_a_refusal_of_the_server_passes_through_the_relay(guest: Guest, client: Guest) -> None:
     with closing(Relay(ServerAddress("127.0.0.1", guest.usbip_port), port=0)) as relay:
         with pytest.raises(RigError, match="Attach Request"):
             client.attach(relay.port, "9-9")

@@ -194,12 +194,12 @@ def tcp_recorded(port: int, path: Path) -> Iterator[None]:
     command = ["tcpdump", *options, "tcp", "port", str(port)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tcpdump:
         assert tcpdump.stderr is not None
-        said = tcpdump.stderr.readline()
-        while said and "listening on" not in said:
-            if "permission" in said:
+        output = tcpdump.stderr.readline()
+        while output and "listening on" not in output:
+            if "permission" in output:
                 tcpdump.wait(TIMEOUT)
                 pytest.skip("tcpdump may not record on this machine's loopback")
-            said = tcpdump.stderr.readline()
+            output = tcpdump.stderr.readline()
         try:
             yield
         finally:

@@ -1,1 +1,1 @@
-"""What is not ours and says what is right."""
+"""What is not ours and decides what is right."""

@@ -1,7 +1,7 @@
 """One recording of usbmon against another of the same URBs: record by record, field by field.
 
 URBs are matched by pipe, in the order of submission. Of the reference, those of the root hub are left out, SET_ADDRESS
-too, and what lies before and after ours. What else is not compared is said where it is not; docs/fidelity.md has the
+too, and what lies before and after ours. What else is not compared is noted where it is not; docs/fidelity.md has the
 list.
 """
 
@@ -27,7 +27,7 @@ CONTROL, BULK, ISO = TransferType.CONTROL, TransferType.BULK, TransferType.ISOCH
 
 
 class Event(NamedTuple):
-    """A record with the lengths and the time that the file says."""
+    """A record with the lengths and the time of the file."""
 
     record: UsbmonRecord
     captured: int
@@ -107,7 +107,7 @@ def compare(
             context = f"pipe {pipe:#x}, URB {number}"
             if other is not None:
                 _compare_urb(report, one, other, on_server, context)
-            elif not (on_server and _given_back_at_end(one)) and not (by_libusb and _configures(one)):
+            elif not (on_server and _cancelled_at_end(one)) and not (by_libusb and _configures(one)):
                 report.differences.append(f"{context} is not in the reference: {one.submission.record}")
     if not on_server:
         report.equal("pipes", sorted(mine), sorted(theirs), reference)
@@ -129,7 +129,7 @@ def _matched(urbs: list[SeenUrb], others: list[SeenUrb]) -> tuple[list[tuple[See
     return list(zip(urbs, partners, strict=True)), len(others) - sum(p is not None for p in partners)
 
 
-def _given_back_at_end(urb: SeenUrb) -> bool:
+def _cancelled_at_end(urb: SeenUrb) -> bool:
     """The connection ended before the server had it."""
     return urb.completion is None or urb.completion.record.status == -ESHUTDOWN
 
@@ -172,7 +172,7 @@ def _compare_completion(report: Report, one: Event, other: Event, on_server: boo
     if report.by_libusb and got.status == -EREMOTEIO:
         wanted |= {0}  # the server judges short packets by itself
     if got.status == -ESHUTDOWN and not got.length:
-        wanted |= {-ENOENT, -ECONNRESET}  # when the connection ends, the server and drivers take back what waits
+        wanted |= {-ENOENT, -ECONNRESET}  # when the connection ends, the server and drivers unlink what waits
     report.equal("C status", got.status, got.status if want.status in wanted else want.status, context)
     if on_server and not got.length and (unlinked or got.status == -ESHUTDOWN):
         return  # what was done already is not on the wire

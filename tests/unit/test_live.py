@@ -15,6 +15,7 @@ from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CannotListen, CaptureError, RemoteProtocolError, UsbipError
 from usbip_capture.live import joining, local_channel, messages, registry, serving
 from usbip_capture.live.local_channel import LocalChannel
+from usbip_capture.live.local_listener import connect_local
 from usbip_capture.live.serving import Source
 
 
@@ -144,7 +145,7 @@ def test_a_greeting_that_drips_in_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     stop = threading.Event()
     with contextlib.closing(offered(loopback=True)):
         (entry,) = registry.running()
-        with joining._connected(entry.address) as slow:
+        with connect_local(entry.address, 5.0) as slow:
             slow.settimeout(20)
 
             def drip() -> None:
@@ -192,15 +193,15 @@ def test_files_numbered_1024_and_more_are_waited_for() -> None:
             held.append(os.dup(held[0]))
         with contextlib.closing(offered()):
             states: list[messages.Message] = []
-            told = threading.Event()
+            reported = threading.Event()
 
             def on_state(state: messages.Message) -> None:
                 states.append(state)
                 if len(states) == 2:
-                    told.set()
+                    reported.set()
 
             joined = joining.JoinedState(registry.running()[0], on_state)
-            assert told.wait(20)
+            assert reported.wait(20)
             joined.close()
     finally:
         for fd in held:

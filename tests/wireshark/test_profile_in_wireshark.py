@@ -56,8 +56,8 @@ def capture(tmp_path: Path) -> Path:
 def tshark(environment: dict[str, str], *arguments: str) -> str:
     command = ["tshark", *arguments, "-C", profile.NAME]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
-    said = [line for line in done.stderr.splitlines() if "Running as user" not in line]
-    assert (done.returncode, said) == (0, []), said
+    output = [line for line in done.stderr.splitlines() if "Running as user" not in line]
+    assert (done.returncode, output) == (0, []), output
     return done.stdout
 
 
@@ -115,7 +115,7 @@ def test_what_the_buttons_find(environment: dict[str, str], capture: Path) -> No
     assert found(environment, capture, buttons["No descriptors"]) == list(range(1, 12))
 
 
-def test_a_wrong_colour_would_be_told(environment: dict[str, str], capture: Path, tmp_path: Path) -> None:
+def test_a_wrong_colour_would_be_reported(environment: dict[str, str], capture: Path, tmp_path: Path) -> None:
     """The tests above rely on it."""
     with (tmp_path / ".config/wireshark/profiles" / profile.NAME / "colorfilters").open("a") as file:
         file.write("@Wrong@usb..nonsense ==@[0,0,0][1,1,1]\n")

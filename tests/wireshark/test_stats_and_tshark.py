@@ -72,7 +72,7 @@ def test_counts_bytes_and_times_are_those_of_tshark(case: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["pcapng", "nsecpcap", "pcap", "pcapng.gz"])
-def test_what_editcap_has_converted_says_the_same(form: str, tmp_path: Path) -> None:
+def test_what_editcap_has_converted_gives_the_same(form: str, tmp_path: Path) -> None:
     if shutil.which("editcap") is None:
         pytest.skip("editcap is not installed")
     source, target = CASES[0] / "capture.pcap", tmp_path / "converted"
@@ -85,7 +85,7 @@ def test_what_editcap_has_converted_says_the_same(form: str, tmp_path: Path) -> 
     assert lines[1:] == (CASES[0] / "expected.txt").read_text().splitlines()[1:]
 
 
-def test_what_tshark_has_written_and_merged_says_the_same(tmp_path: Path) -> None:
+def test_what_tshark_has_written_and_merged_gives_the_same(tmp_path: Path) -> None:
     """Two sections' interfaces in one file, of which tshark writes one each."""
     for case in CASES:
         tshark("-r", case / "capture.pcap", "-w", tmp_path / f"{case.name}.pcapng")

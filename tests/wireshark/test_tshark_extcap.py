@@ -1,4 +1,4 @@
-"""The extcap under the real tshark: listed, asked, capturing, and every failure told without a hang."""
+"""The extcap under the real tshark: listed, asked, capturing, and every failure reported without a hang."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def tshark(environment: dict[str, str], *arguments: str) -> subprocess.Completed
 
 
 def capture(environment: dict[str, str], target: Path, stop: str, **preferences: object) -> str:
-    """Capture until `stop`; what tshark said on standard error."""
+    """Capture until `stop`; what tshark printed on standard error."""
     options = [part for name, value in preferences.items() for part in ("-o", f"{PREFIX}{name}:{value}")]
     return tshark(environment, "-i", "usbip-remote", *options, "-a", stop, "-w", str(target)).stderr
 

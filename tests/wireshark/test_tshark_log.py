@@ -83,10 +83,10 @@ def assert_both_in_order(target: Path) -> None:
         latest = max(latest, float(time))
     assert fields(target, "_ws.malformed", "frame.number") == []
     assert fields(target, "usb.idVendor", "usb.idVendor")
-    said = fields(target, 'frame.interface_name == "syslog0"', *FIELDS)
-    assert len(said) >= 3
-    assert all(all(row) for row in said), said
-    assert ["syslog0", "6", "1", "demo", "usb", "127.0.0.1"] in said
+    output = fields(target, 'frame.interface_name == "syslog0"', *FIELDS)
+    assert len(output) >= 3
+    assert all(all(row) for row in output), output
+    assert ["syslog0", "6", "1", "demo", "usb", "127.0.0.1"] in output
 
 
 def test_through_the_extcap(environment: dict[str, str], ports: tuple[int, int], tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_what_devices_send(environment: dict[str, str], device: Device, tmp_path
     assert {row[4] for row in ends} == {"exported_pdu:syslog"}
 
 
-def test_senders_told_apart_by_address(tmp_path: Path) -> None:
+def test_senders_are_distinguished_by_address(tmp_path: Path) -> None:
     target = tmp_path / "out.pcapng"
     with PcapWriter(target) as pcap, SyslogReceiver(listen="udp:*:0", pcap=pcap) as receiver:
         port = receiver.bound[0].port
@@ -157,7 +157,7 @@ def test_senders_told_apart_by_address(tmp_path: Path) -> None:
     assert fields(target, "syslog", "ip.src") == [["127.0.0.2"], ["127.0.0.3"]]
 
 
-def test_the_log_goes_away_and_usb_goes_on(
+def test_the_log_is_lost_and_usb_goes_on(
     environment: dict[str, str], ports: tuple[int, int], device: Device, tmp_path: Path
 ) -> None:
     target = tmp_path / "out.pcapng"

@@ -1,4 +1,4 @@
-"""Several devices of one server, checked in the window's options, saved, and taken back again."""
+"""Several devices of one server, checked in the window's options, saved, and unchecked again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An extcap that dies at any stage leaves the window alive: it can still be told to quit."""
+"""An extcap that dies at any stage leaves the window alive: it can still be asked to quit."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class UsbChannel(Tap):
         self._queue = queue
         self._snaplen = snaplen
         self._labels: dict[int, str] = {}  # of URBs that are out
-        # What is to be said of those that were unlinked; and CMD_UNLINKs of URBs that the filter does not let pass. An
+        # The comments on those that were unlinked; and CMD_UNLINKs of URBs that the filter does not let pass. An
         # end that never comes must not keep them for ever.
         self._unlinked: OrderedDict[int, str] = OrderedDict()
         self._unseen: OrderedDict[int, None] = OrderedDict()
@@ -97,7 +97,7 @@ class UsbChannel(Tap):
             self.settled = 0.0
 
     def comment(self, text: str) -> None:
-        """Say something at this moment: on the next event, or by itself if there is none soon."""
+        """Comment on this moment: on the next event, or by itself if there is none soon."""
         with self._queue.lock:
             self._queue.remark(self.remarks, text)
 

@@ -10,7 +10,7 @@ from usbip_capture.capture.log_channel import LogBatch
 
 
 def uncount(items: Sequence[Item]) -> None:
-    """Take back that URBs were captured whose completions are not written; the queue is locked."""
+    """Uncount URBs as captured whose completions are not written; the queue is locked."""
     for item in items:
         if isinstance(item, tuple) and (completion := item[7]) is not None:
             item[0].urbs -= 1

@@ -27,7 +27,7 @@ class EventQueue(Generic[ItemT]):
         self.wake = threading.Event()
         self.items: list[ItemT] = []
         self.budget = budget
-        # Half of the queue may be spoken for by completions to come: more would turn submits away for nothing.
+        # Half of the queue may be spoken for by completions to come: more would refuse submits for nothing.
         self.max_reserved = budget // 2
         self.used = self.log_used = self.reserved = 0
         self.last_urb_id = 0

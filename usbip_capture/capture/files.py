@@ -131,7 +131,7 @@ class RotatingSink(Sink):
             try:
                 os.unlink(oldest)
             except FileNotFoundError:
-                pass  # somebody else has taken it away
+                pass  # somebody else has removed it
             except OSError as error:
                 raise CaptureError(
                     f"the oldest file of the ring, {oldest}, cannot be removed: {error.strerror}: keep more of them"

@@ -78,7 +78,7 @@ class LogChannel:
                 self.dropped += count
 
     def note(self, text: str) -> None:
-        """Say something about the whole log, at the end of the capture."""
+        """Comment on the whole log, at the end of the capture."""
         with self._queue.lock:
             self.remarks.append(Remark(text))
 

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 COALESCE = 0.01
 #: Seconds between two looks, while nothing is captured, whether there is still a reader.
 READER_CHECK = 0.1
-#: Seconds that the writer waits for the name of a device's product, which is told before its packets.
+#: Seconds that the writer waits for the name of a device's product, which comes before its packets.
 PRODUCT_TIMEOUT = 0.5
 #: Seconds that a remark waits for an event to carry it.
 REMARK_TIMEOUT = 1.0
@@ -137,7 +137,7 @@ class Recorder:
         return channel
 
     def comment(self, text: str) -> None:
-        """Say something at this moment: on the next event of any channel, or by itself if there is none soon."""
+        """Comment on this moment: on the next event of any channel, or by itself if there is none soon."""
         with self._queue.lock:
             self._queue.remark(self._queue.remarks, text)
 

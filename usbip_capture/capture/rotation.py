@@ -49,7 +49,7 @@ class Rotation:
     def due(self, *, now: float, started: float, size: int, packets: int) -> bool:
         """Whether the next packet goes into another file. Times in seconds; `size` in bytes, with the next packet."""
         if not packets:
-            return False  # a file without packets would be no use to anybody
+            return False  # a file without packets would not help anybody
         return bool(
             (self.size and size > self.size)
             or (self.packets and packets >= self.packets)

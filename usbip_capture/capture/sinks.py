@@ -32,7 +32,7 @@ _ABORT_CHECK = 0.02
 _JOIN_BELOW = 4096
 #: A pipe that poll calls writable takes this many bytes at once. Ref: POSIX, PIPE_BUF; Linux's number.
 _PIPE_BUF = getattr(select, "PIPE_BUF", 512)
-#: As large as Linux lets everybody have: the reader may be away a little longer. The default is 64 KiB.
+#: As large as Linux lets everybody have: the reader may pause a little longer. The default is 64 KiB.
 _PIPE_SIZE = 1 << 20
 _NAMED_PIPE = "\\\\.\\pipe\\"
 
@@ -41,7 +41,7 @@ try:
 except (AttributeError, ValueError, OSError):
     _IOV_MAX = 16
 
-#: What writing to a pipe without reader says; Windows has EINVAL for it.
+#: The error of writing to a pipe without reader; Windows has EINVAL for it.
 _READER_GONE = {errno.EPIPE, errno.ECONNRESET} | ({errno.EINVAL} if sys.platform == "win32" else set())
 
 _ADVICE = {
@@ -53,7 +53,7 @@ _ADVICE = {
     errno.ENOENT: "there is no such folder: create it or choose another place",
     errno.ENOTDIR: "there is no such folder: create it or choose another place",
     errno.EISDIR: "it is a folder: add a file name",
-    errno.EAGAIN: "it is full and in non-blocking mode: hand over a blocking one",
+    errno.EAGAIN: "it is full and in non-blocking mode: open a blocking one",
     errno.EFBIG: "the file has become too large: choose another place or capture less",
 }
 
@@ -87,7 +87,7 @@ class Sink(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what the sink has opened. Raises CaptureError if the end could not be written."""
+        """Close what the sink has opened. Raises CaptureError if the end could not be written."""
 
     def forget(self) -> None:  # noqa: B027  not every sink has opened something
         """In a forked child: close what was inherited; the output, and whoever reads it, sees nothing of that."""
@@ -169,7 +169,7 @@ class PipeSink(Sink):
                 check_owner(path)
                 return cls(path, os.open(path, os.O_WRONLY | os.O_NONBLOCK))
             except OSError as error:
-                if error.errno != errno.ENXIO:  # that one says: no reader yet
+                if error.errno != errno.ENXIO:  # that one means: no reader yet
                     raise _sentence(path, error) from error
             if stop is None:
                 time.sleep(_OPEN_RETRY)
@@ -226,7 +226,7 @@ class StreamSink(Sink):
             while view:
                 size = self._stream.write(view)
                 if not isinstance(self._stream, io.RawIOBase):
-                    size = len(view)  # others take all, and some say nothing about it
+                    size = len(view)  # others take all, and some return nothing
                 elif size is None:
                     raise BlockingIOError(errno.EAGAIN, "non-blocking mode")
                 view = view[size:]
@@ -296,7 +296,7 @@ def open_sink(path: str | os.PathLike[str], stop: threading.Event | None = None)
     try:
         is_fifo = stat.S_ISFIFO(os.stat(name).st_mode)
     except (OSError, ValueError):
-        is_fifo = False  # opening it tells why
+        is_fifo = False  # opening it will raise why
     return PipeSink.open(name, stop) if is_fifo else FileSink(name)
 
 
@@ -363,7 +363,7 @@ def _pipe_or_none(fd: int) -> int:
 
 def _reader_gone(fd: int) -> bool:
     if not hasattr(select, "poll"):
-        return False  # the next write will tell
+        return False  # the next write will raise
     poll = select.poll()
     poll.register(fd, 0)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

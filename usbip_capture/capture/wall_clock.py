@@ -15,7 +15,7 @@ class WallClock:
         self._difference_ns = _difference_ns()
 
     def jump(self) -> str:
-        """What to say about a jump since the last one; empty if there was none."""
+        """The comment on a jump since the last one; empty if there was none."""
         now = _difference_ns()
         jump_ns = now - self._difference_ns
         if abs(jump_ns) <= _JUMP_NS:

@@ -73,7 +73,7 @@ class PcapWriter:
     def add_usb_interface(self, info: DeviceInfo, *, server: str, product: str | None = "") -> UsbChannel:
         """A tap for one device, on an interface of its own: `usbip0`, `usbip1`, ... `server` is HOST or HOST:PORT.
 
-        product: what the device calls itself; None if that is told later, by the channel's `product`.
+        product: what the device calls itself; None if that comes later, by the channel's `product`.
         """
         description = f"USB/IP {server} {info.busid} {info.idVendor:04x}:{info.idProduct:04x} {product or ''}"
         return self._recorder.add_channel(info, description.strip(), product_follows=product is None)
@@ -83,7 +83,7 @@ class PcapWriter:
         return self._recorder.add_log(description)
 
     def comment(self, text: str) -> None:
-        """Say something at this moment: on the next packet, or as a packet of its own if there is none within 1 s."""
+        """Comment on this moment: on the next packet, or as a packet of its own if there is none within 1 s."""
         self._recorder.comment(text)
 
     def flush(self, timeout: float | None = None) -> bool:

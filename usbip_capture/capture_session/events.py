@@ -20,7 +20,7 @@ class SessionEvents:
     """Called on any thread, and not for long; each method may be overridden."""
 
     def activity(self, source: object, text: str) -> None:
-        """What a device, or the relay, is doing now. source: only says which one it is."""
+        """What a device, or the relay, is doing now. source: only identifies which one it is."""
 
     def capturing(self) -> None:
         """The device is imported, the output is open: transfers come next."""

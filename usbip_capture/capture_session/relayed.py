@@ -50,7 +50,7 @@ class Relayed:
             record_unlinks=choices.record_unlinks,
             on_end=on_end,
         )
-        self._state = JoinedState(entry, self._told)
+        self._state = JoinedState(entry, self._state_changed)
         return capture
 
     def drop(self, number: int) -> None:
@@ -67,8 +67,8 @@ class Relayed:
     def _chosen(self) -> Entry:
         """The relay that is chosen, started if it does not run."""
         # Imported here: who joins one that runs does not need it.
+        from usbip_capture.net.networks import WARNING, check_allowed, is_loopback, listen_address, parse_networks
         from usbip_capture.relay import background
-        from usbip_capture.relay.listening import WARNING, check_allowed, is_loopback, listen_address, parse_networks
 
         choices = self._choices
         server = self._settings.required_server()
@@ -85,10 +85,10 @@ class Relayed:
                 return entry
         return background.start(server, address, port, choices.relay_allow)
 
-    def _told(self, state: Message) -> None:
-        """What the relay says of itself."""
+    def _state_changed(self, state: Message) -> None:
+        """The relay reports its state."""
         if self._capture is not None:
-            self._capture.told(state)
+            self._capture.state_changed(state)
         listed = state.get("clients")
         clients = {}
         for client in listed if isinstance(listed, list) else ():

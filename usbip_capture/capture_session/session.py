@@ -16,13 +16,13 @@ from usbip_capture.capture.sinks import ReaderGone, Sink
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.capture_session.device_log import DeviceLog
 from usbip_capture.capture_session.events import ForwardedEvents, SessionEvents
-from usbip_capture.capture_session.latch import Latch
 from usbip_capture.capture_session.output import Output
 from usbip_capture.capture_session.relayed import Relayed
 from usbip_capture.capture_session.settings import LOG_ALONE, RELAY, CaptureSettings
 from usbip_capture.errors import CaptureError, ServerLost, ServerUnreachable, UsbipError
 from usbip_capture.live.joining import OVER, JoinedCapture
 from usbip_capture.probe import ProbeGroup, ProbeSettings
+from usbip_capture.system.latch import Latch
 
 log = logging.getLogger(__name__)
 

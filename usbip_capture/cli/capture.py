@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from usbip_capture.cli.groups import add_command, add_device, add_json, add_old_name, add_server
+from usbip_capture.cli.groups import (
+    add_command,
+    add_device,
+    add_json,
+    add_old_name,
+    add_output,
+    add_rotation,
+    add_server,
+)
 from usbip_capture.cli.session import chosen_server
 from usbip_capture.cli.table_options import add_options, choices_of
-from usbip_capture.cli.values import capture_file, wait
+from usbip_capture.cli.values import wait
 from usbip_capture.errors import LocalProtocolError
 
 _EXAMPLES = """\
@@ -51,25 +59,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where to")
     where = group.add_mutually_exclusive_group()
-    where.add_argument(
-        "-o",
-        "--output",
-        "--pcap",
-        dest="output",
-        type=capture_file,
-        metavar="FILE",
-        help="a file (compressed if it ends with .gz), a named pipe, or - for standard output (default: print lines of"
-        " text instead)",
+    add_output(
+        where,
+        "a file (compressed if it ends with .gz), a named pipe, or - for standard output (default: print lines of text"
+        " instead)",
     )
     where.add_argument("--wireshark", action="store_true", help="start Wireshark, and show it there")
-    group.add_argument(
-        "-b",
-        "--rotate",
-        action="append",
-        default=[],
-        metavar="KEY:NUMBER",
-        help="several files, as dumpcap writes them; may be repeated",
-    )
+    add_rotation(group)
     group.add_argument(
         "--live",
         action=argparse.BooleanOptionalAction,

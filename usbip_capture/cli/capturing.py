@@ -23,7 +23,7 @@ from usbip_capture.cli.live import LiveView
 from usbip_capture.cli.log_handler import LogHandler, reported
 from usbip_capture.cli.packets import PacketLines
 from usbip_capture.cli.session import chosen_devices
-from usbip_capture.cli.terminal import Waiting, fresh_line, is_terminal, print_log, tell
+from usbip_capture.cli.terminal import Waiting, fresh_line, is_terminal, print_log, report
 from usbip_capture.device import Device
 from usbip_capture.live.joining import JoinedCapture
 from usbip_capture.options.table import Choices
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _PERIOD = 1.0
 #: Seconds that a session has to end which was interrupted before it captured anything.
 _GIVE_UP_TIMEOUT = 1.5
-#: Seconds in which the device's log can still say something about the last transfer.
+#: Seconds in which the device's log can still report on the last transfer.
 _LOG_LINGER = 0.2
 
 
@@ -122,7 +122,7 @@ class Capturing:
             return start_wireshark()
         output = self._args.output
         if self._prints:
-            return PacketLines((lambda text: None) if self._args.quiet else tell)
+            return PacketLines((lambda text: None) if self._args.quiet else report)
         if self._rotation is not None:
             return RotatingSink(output, self._rotation)
         if is_file(output):
@@ -151,7 +151,7 @@ class Capturing:
         if self._args.quiet:
             return
         filtered = f", {writer.filtered} filtered" if writer.filtered else ""
-        tell(f"{count(writer.written, 'packet')}, {writer.dropped} dropped{filtered}{self._into(files)}")
+        report(f"{count(writer.written, 'packet')}, {writer.dropped} dropped{filtered}{self._into(files)}")
 
     def _into(self, files: list[str]) -> str:
         if self._prints:
@@ -176,7 +176,7 @@ class _Shown(SessionEvents):
         self._view = view
 
     def capturing(self) -> None:
-        if self._settings.choices.reconnect:  # else the capture ends, and says why
+        if self._settings.choices.reconnect:  # else the capture ends, and reports why
             self._stack.enter_context(reported("usbip_capture.probe.session"))
 
     def log_started(self) -> None:

@@ -14,19 +14,30 @@ if TYPE_CHECKING:
 COMMANDS = {
     "discover": "find servers that announce themselves on the network",
     "list": "the devices of servers; -v: with all descriptors, -t: as a tree",
-    "probe": "read a device and say what it is",
+    "probe": "read a device and report what it is",
     "control": "one control transfer",
     "read": "read from an endpoint",
     "write": "write to an endpoint",
     "capture": "capture a device's traffic into a file, a pipe or Wireshark, or print it",
     "ports": "serial ports, as URLs to open them with",
     "serial": "a terminal on a serial device, or its pseudo-terminal or TCP port",
+    "attach": "attach a device of a server to this machine (Linux)",
+    "detach": "detach a device that is attached to this machine (Linux)",
+    "attached": "the devices that are attached to this machine (Linux)",
     "syslog": "show the log of a device, or of devices that send it",
-    "relay": "see what any USB/IP client says to a server",
+    "relay": "see what any USB/IP client sends to a server",
+    "serve": "lend this machine's USB devices to USB/IP clients",
+    "status": "what the running server exports, and where",
+    "clients": "who is connected to the running server",
+    "kick": "disconnect the client that has a device",
+    "reset": "reset a device of the running server",
+    "power": "switch the power of a port off and on",
+    "bind": "have devices exported, by the configuration",
+    "unbind": "have devices not exported any more",
     "stats": "what a capture holds, per device and endpoint",
     "convert": "from a recording of TCP to a capture of USB",
     "use": "run a PyUSB program on a server's devices",
-    "selftest": "try a server and a device, and say what they do right and wrong",
+    "selftest": "try a server and a device, and report what they do right and wrong",
     "demo": "serve the built-in simulated device to others",
     "config": "show or change the configuration: servers by name",
     "completion": "completion of command lines, for bash, zsh and fish",
@@ -43,7 +54,7 @@ examples:
 `usbip-capture COMMAND --help` has more. Options that commands share, such as --host and --pcap, may also be given
 before the command.
 
-exit codes: 0 all is well, 2 wrong arguments, else one sentence says why; docs/commands.md has them all
+exit codes: 0 all is well, 2 wrong arguments, else one sentence reports why; docs/commands.md has them all
 """
 
 
@@ -66,7 +77,7 @@ def parse(command: str, given: list[str]) -> argparse.Namespace:
     program = given[at + 1 :]
     made = _of_command(parser(command), command)
     own = made.switched(given[:at])
-    if command != "use" or program:  # who forgets the -- is told so
+    if command != "use" or program:  # who forgets the -- gets a sentence
         made.check_options(own)
     args, unknown = made.parse_known_intermixed_args(own)
     if unknown and (command != "use" or program):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import fields
 
 from usbip_capture.cli.exits import DONE, FAILED
 from usbip_capture.cli.groups import add_command, add_json
-from usbip_capture.cli.terminal import say, tell
+from usbip_capture.cli.terminal import print_lines, report
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
 from usbip_capture.servers.configuration import (
@@ -33,6 +34,8 @@ The configuration file is TOML; your comments in it are kept:
   [servers]
   bench = "192.0.2.10:3241"
   "Rack 1" = "pi.local"
+
+Its table [server] is for `usbip-capture serve`, and shown here as well.
 
 Then `usbip-capture list bench` asks that server; its name does wherever HOST is taken, and Wireshark has an interface
 for it.
@@ -60,19 +63,37 @@ def run(args: argparse.Namespace) -> int:
     servers = configured()
     usable = [server for server in servers if server.host]
     path = configuration_path()
+    own, problem = _own_server()
     if args.json:
-        print(json.dumps(_as_json(path, servers), indent=2))
+        print(json.dumps({**_as_json(path, servers), "server": own}, indent=2))
     else:
         there = "" if os.path.exists(path) else "  (not there yet: see `usbip-capture config --help`)"
-        say([f"file: {path}{there}"])
+        print_lines([f"file: {path}{there}"])
         width = max((len(server.name) for server in usable), default=0)
         for server in usable:
             where = f"  ({_place(server)})" if server.source != CONFIGURATION else ""
-            say([f"  {one_line(server.name):{width}}  {_address(server)}{where}"])
+            print_lines([f"  {one_line(server.name):{width}}  {_address(server)}{where}"])
+        for name, value in own.items():
+            print_lines([f"serve {name}: {', '.join(value) if isinstance(value, tuple) else json.dumps(value)}"])
     for server in servers:
         if server.problem:
-            tell(server.complaint(_place(server)))
-    return DONE if len(usable) == len(servers) else FAILED
+            report(server.complaint(_place(server)))
+    if problem and len(usable) == len(servers):  # else the same may have been reported of the whole file
+        report(problem)
+    return DONE if len(usable) == len(servers) and not problem else FAILED
+
+
+def _own_server() -> tuple[dict[str, object], str]:
+    """The table of `usbip-capture serve` as far as it has values, and what is wrong with it."""
+    from usbip_capture.errors import UsbipError
+    from usbip_capture.servers.server_table import ServerTable, read_server_table
+
+    try:
+        table = read_server_table()
+    except UsbipError as error:
+        return {}, str(error)
+    values = ((field.name, getattr(table, field.name), field.default) for field in fields(ServerTable))
+    return {name.replace("_", "-"): value for name, value, default in values if value != default}, ""
 
 
 def _change(args: argparse.Namespace) -> None:
@@ -82,18 +103,18 @@ def _change(args: argparse.Namespace) -> None:
         if not args.name or args.address:
             raise LocalProtocolError("remove needs the NAME of one server, as in `usbip-capture config remove bench`")
         name = remove_server(args.name)
-        said = f"{one_line(name)} is not configured any more"
+        changed = f"{one_line(name)} is not configured any more"
     else:
         if not args.name or not args.address:
             raise LocalProtocolError("add needs NAME and HOST, as in `usbip-capture config add bench 192.0.2.10`")
         name = add_server(args.name, args.address)
-        said = f"{one_line(name)} is {args.address} from now on"
+        changed = f"{one_line(name)} is {args.address} from now on"
     if args.json:
         print(json.dumps(_as_json(configuration_path(), configured()), indent=2))
     else:
-        print(f"{said}, in {configuration_path()}")
+        print(f"{changed}, in {configuration_path()}")
     if any(s.source == ENVIRONMENT and s.name.lower() == name.lower() for s in configured()):
-        tell(f"{SERVERS_VARIABLE} names {one_line(name)}, too, and comes first")
+        report(f"{SERVERS_VARIABLE} names {one_line(name)}, too, and comes first")
 
 
 def _as_json(path: str, servers: list[ConfiguredServer]) -> dict[str, object]:

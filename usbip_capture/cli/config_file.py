@@ -99,7 +99,7 @@ def _known(table: dict[str, object], name: str) -> str | None:
 def _text() -> str:
     path = configuration_path()
     if os.path.exists(path) and not os.path.isfile(path):
-        raise UsbipError(f"{path} is not a file: move it away")
+        raise UsbipError(f"{path} is not a file: move it")
     try:
         raw = read_bytes(path)
     except OSError as error:

@@ -17,7 +17,7 @@ from usbip_capture.cli.groups import (
 from usbip_capture.cli.hexdump import NO_DATA, hexdump
 from usbip_capture.cli.probe import add_control_timeout
 from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording, transfer_timeout
-from usbip_capture.cli.terminal import say
+from usbip_capture.cli.terminal import print_lines
 from usbip_capture.cli.values import data_hex, number8, number16
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.report.units import count
@@ -53,7 +53,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_device(parser)
     parser.add_argument("request", nargs="*", metavar="REQUEST", help="in short: 80 06 0100 0 18, see below")
     setup = parser.add_argument_group("the request")
-    setup.add_argument("--direction", choices=("in", "out"), help="of the data stage (default: as bmRequestType says)")
+    setup.add_argument("--direction", choices=("in", "out"), help="of the data stage (default: that of bmRequestType)")
     setup.add_argument("--bm-request-type", type=number8, metavar="NUMBER")
     setup.add_argument("--b-request", type=number8, metavar="NUMBER")
     setup.add_argument("--w-value", type=number16, metavar="NUMBER")
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.json:
         print(json.dumps({"length": len(brought), "data": brought.hex()}))
     else:
-        say(hexdump(brought) if brought else [NO_DATA])
+        print_lines(hexdump(brought) if brought else [NO_DATA])
     return DONE
 
 
@@ -145,7 +145,7 @@ def check(args: argparse.Namespace) -> bool:
     if args.direction is not None and (args.direction == "in") != inward:
         other = "out" if args.direction == "in" else "in"
         raise LocalProtocolError(
-            f"--direction {args.direction} contradicts bmRequestType {args.bm_request_type:#04x}, whose bit 7 says "
+            f"--direction {args.direction} contradicts bmRequestType {args.bm_request_type:#04x}, whose bit 7 means "
             f"{other}: change one of them"
         )
     if inward and args.data_hex is not None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from usbip_capture.cli.groups import HelpFormatter
-from usbip_capture.cli.terminal import CLEAR_LINE, takes_escapes, tell
+from usbip_capture.cli.terminal import CLEAR_LINE, report, takes_escapes
 from usbip_capture.cli.values import port
 from usbip_capture.errors import CaptureError
 from usbip_capture.report.units import count
@@ -161,18 +161,18 @@ def _report(converter: Converter, source: Source) -> int:
     if unread and unread.total() == converter.packets:
         raise _no_tcp(source, sorted(unread))
     for remark in converter.remarks:
-        tell(remark)
+        report(remark)
     if converter.error is not None:
-        tell(f"{converter.error}; what came before was converted")
+        report(f"{converter.error}; what came before was converted")
     if not converter.sessions:
-        tell(
+        report(
             f"no USB/IP session in {source.name}: was the right port recorded, and its beginning?"
             " --port takes all of a port for USB/IP"
         )
     else:
         found = [(converter.sessions, "session"), (converter.devices, "device"), (converter.urbs, "URB")]
         counts = ", ".join(count(number, what) for number, what in found)
-        tell(f"{counts} in {count(converter.packets, 'packet')} of {source.name}")
+        report(f"{counts} in {count(converter.packets, 'packet')} of {source.name}")
     if source.stopped and source.size:
         return INTERRUPTED  # what comes from a pipe has no other end
     return 1 if converter.error is not None or not converter.sessions else 0
@@ -207,6 +207,6 @@ class _Progress:
         print(f"\r{percent:3d} %, {self.converter.urbs} URBs ", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Erase the line."""
         if self._written:
             print(CLEAR_LINE, end="", file=sys.stderr, flush=True)

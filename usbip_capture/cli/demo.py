@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from usbip_capture.cli.groups import add_command
-from usbip_capture.cli.terminal import say, tell
+from usbip_capture.cli.terminal import print_lines, report
 from usbip_capture.errors import CannotListen
 from usbip_capture.net.address import DEFAULT_PORT, format_address, parse_address
 from usbip_capture.syslog import LOG_PORT
@@ -69,7 +69,7 @@ def serve(listen: str, log_listen: str | None, lsusb: str | None) -> int:
     if log_port:
         print(f"  usbip-capture syslog {format_address(address, log_port)}")
     for line in added:
-        say([f"Serving {line} there as well."])
+        print_lines([f"Serving {line} there as well."])
     if not (address.startswith("127.") or address == "::1"):
         if address in ("0.0.0.0", "::"):
             print("From another machine: this one's name or address instead.")
@@ -104,7 +104,7 @@ def _offer_log(server: DemoServer, address: str, listen: str | None) -> int:
     except CannotListen as error:
         if listen:
             raise
-        tell(f"{error}; the device is served without its log")
+        report(f"{error}; the device is served without its log")
         return 0
 
 

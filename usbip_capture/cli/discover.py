@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from usbip_capture.cli.exits import DONE, FAILED
 from usbip_capture.cli.groups import add_browsing, add_command, add_json, add_old_name
-from usbip_capture.cli.terminal import BOLD, DIM, Paint, Waiting, tell
+from usbip_capture.cli.terminal import BOLD, DIM, Paint, Waiting, report
 from usbip_capture.cli.values import wait
 from usbip_capture.system.shown import one_line
 
@@ -70,7 +70,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([as_json(server) for server in servers], indent=2))
     elif not servers:
-        tell(f"no server has announced itself within {args.mdns_timeout:g} s: name one, as in `usbip-capture list pi`")
+        report(
+            f"no server has announced itself within {args.mdns_timeout:g} s: name one, as in `usbip-capture list pi`"
+        )
     return DONE if servers else FAILED
 
 

@@ -52,7 +52,7 @@ def check_direction(address: int, inward: bool) -> None:
 
 
 def ready(device: Imported, address: int, alternate: int | None) -> Endpoint:
-    """The endpoint in its alternate setting. Raises DeviceError if the device has none such, saying what it has."""
+    """The endpoint in its alternate setting. Raises DeviceError if the device has none such: names those it has."""
     from usbip_capture.errors import RequestRefused
     from usbip_capture.usb.status import ENOENT
 

@@ -71,7 +71,7 @@ def _columns() -> int:
 def add_command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help: str, about: str, examples: str
 ) -> argparse.ArgumentParser:
-    """A subcommand whose help says what it does and teaches by examples."""
+    """A subcommand whose help describes what it does and teaches by examples."""
     return commands.add_parser(
         name,
         help=help,
@@ -114,7 +114,7 @@ def _add_connection(parser: argparse.ArgumentParser) -> None:
 def add_device(parser: argparse.ArgumentParser, *, several: str = "") -> None:
     """One device of a server, as DEVICE or --device. several: what else may be given, where several devices may be."""
     only = "" if several else " (default: the only one that is exported)"
-    forms = f"a busid such as 1-1.2, VID:PID in hexadecimal, or serial=NUMBER{several}{only}"
+    forms = f"a busid such as 1-1.2, VID:PID in hexadecimal, VID:PID:SERIAL, or serial=NUMBER{several}{only}"
     parser.add_argument("device_word", nargs="?", metavar="DEVICE", help="the device, as for --device")
     group = parser.add_argument_group("which device")
     group.add_argument("--device", metavar="DEVICE", help=forms)
@@ -142,6 +142,11 @@ def add_old_name(
     parser.add_argument(old, dest=dest, type=type, metavar=metavar, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
+def add_output(parser: argparse._ActionsContainer, help: str) -> None:
+    """Where a capture goes that is all that the command makes."""
+    parser.add_argument("-o", "--output", "--pcap", dest="output", type=capture_file, metavar="FILE", help=help)
+
+
 def add_recording(parser: argparse.ArgumentParser, *, log_goes: str = _LOG_GOES) -> None:
     """Capture what the command does, and the device's log. log_goes: where to, for the help."""
     group = parser.add_argument_group("recording")
@@ -155,6 +160,18 @@ def add_recording(parser: argparse.ArgumentParser, *, log_goes: str = _LOG_GOES)
     )
     group.add_argument(
         "--syslog-port", type=port, default=LOG_PORT, metavar="PORT", help="its log port (default: %(default)s)"
+    )
+
+
+def add_rotation(group: argparse._ArgumentGroup) -> None:
+    """A capture in several files."""
+    group.add_argument(
+        "-b",
+        "--rotate",
+        action="append",
+        default=[],
+        metavar="KEY:NUMBER",
+        help="several files, as dumpcap writes them; may be repeated",
     )
 
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from usbip_capture.cli import exits, listing
 from usbip_capture.cli.groups import add_command, add_json, add_old_name, add_recording, add_servers
 from usbip_capture.cli.session import chosen_servers, recording
-from usbip_capture.cli.terminal import Waiting, say, tell
+from usbip_capture.cli.terminal import Waiting, print_lines, report
 from usbip_capture.cli.values import wait
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.servers.address import ServerAddress
@@ -72,19 +72,19 @@ def run(args: argparse.Namespace) -> int:
     if failed:
         return exits.exit_code(failed[0])
     if not found:
-        tell("no server is configured or has announced itself: name one, as in `usbip-capture list pi`")
+        report("no server is configured or has announced itself: name one, as in `usbip-capture list pi`")
     return exits.DONE if any(listed.devices for listed in found) else exits.FAILED
 
 
 def _print(listed: listing.Listed, args: argparse.Namespace) -> None:
     if listed.error is not None:
-        tell(str(listed.error))
+        report(str(listed.error))
         return
-    say(listing.lines(listed, tree=args.tree, verbose=args.verbose))
+    print_lines(listing.lines(listed, tree=args.tree, verbose=args.verbose))
     for error in listed.problems:
-        tell(str(error))
+        report(str(error))
     if not listed.devices:
-        tell(f"{listed.server} exports no device now: end the client that uses it, or bind one there")
+        report(f"{listed.server} exports no device now: end the client that uses it, or bind one there")
 
 
 class _Asking:
@@ -193,7 +193,7 @@ def _found(args: argparse.Namespace, asking: _Asking) -> Iterator[listing.Listed
             yield listed
             waiting.show()
     if silent:
-        tell(f"used before, and not there now: {', '.join(silent)}")
+        report(f"used before, and not there now: {', '.join(silent)}")
 
 
 def _ask(server: ServerAddress) -> listing.Listed:

@@ -60,7 +60,7 @@ def name_devices(listed: Listed) -> None:
 
 
 def describe(listed: Listed, writer: PcapWriter | None) -> None:
-    """Import each device and read what it says of itself."""
+    """Import each device and read its descriptors."""
     from usbip_capture.cli.session import imported, remember
     from usbip_capture.describe.reading import read_description
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import argparse
 
 #: Ctrl-C is how they are meant to end.
-_UNTIL_STOPPED = ("capture", "demo", "syslog", "relay", "serial")
+_UNTIL_STOPPED = ("capture", "demo", "syslog", "relay", "serial", "serve")
 #: Their failures have one code only: others are those of the program, or of the tests.
 _ONE_FAILURE = ("use", "selftest")
 
@@ -74,7 +74,7 @@ def _misused(command: str, sentence: str) -> int:
 def _run(command: str, args: argparse.Namespace) -> int:
     from usbip_capture.cli import exits
     from usbip_capture.cli.standard_output import text_beside_binary
-    from usbip_capture.cli.terminal import tell
+    from usbip_capture.cli.terminal import report
 
     # Names that a device gives itself must not end a command in a terminal that cannot show them.
     reconfigure = getattr(sys.stdout, "reconfigure", None)
@@ -93,7 +93,7 @@ def _run(command: str, args: argparse.Namespace) -> int:
         code = exits.exit_code(error)
         if code == exits.USAGE:
             return _misused(command, exits.sentence(error))
-        tell(exits.sentence(error))
+        report(exits.sentence(error))
         return min(code, exits.FAILED) if command in _ONE_FAILURE else code
 
 

@@ -30,7 +30,7 @@ _MAX_OPEN = 4096
 
 
 class PacketLines(Sink):
-    """Prints each packet: time of day, then usbmon's text line. What else a capture says goes to `on_comment`."""
+    """Prints each packet: time of day, then usbmon's text line. Comments go to `on_comment`."""
 
     def __init__(self, on_comment: Callable[[str], None]) -> None:
         terminal = sys.stdout.isatty()

@@ -12,7 +12,7 @@ from usbip_capture.cli import exits, listing
 from usbip_capture.cli.groups import add_command, add_json, add_old_name, add_recording, add_servers
 from usbip_capture.cli.list import answers
 from usbip_capture.cli.session import chosen_servers, recording
-from usbip_capture.cli.terminal import say, tell
+from usbip_capture.cli.terminal import print_lines, report
 from usbip_capture.cli.values import wait
 from usbip_capture.net.address import DEFAULT_PORT
 from usbip_capture.servers.address import ServerAddress
@@ -55,19 +55,19 @@ def run(args: argparse.Namespace) -> int:
     with recording(args, servers) as writer:
         for listed in answers(args, servers):
             if listed.error is not None:
-                tell(str(listed.error))
+                report(str(listed.error))
                 failed.append(exits.exit_code(listed.error))
             listing.describe(listed, writer)
             for problem in listed.problems:
-                tell(str(problem))
+                report(str(problem))
             for port in _ports(listed):
                 found.append(port)
                 if not args.json:
-                    say([f"{port['url']}  {port['name']}"])
+                    print_lines([f"{port['url']}  {port['name']}"])
     if args.json:
         print(json.dumps(found, indent=2))
     elif not found and not failed:
-        tell("no serial port found")
+        report("no serial port found")
     return failed[0] if failed else exits.DONE if found else exits.FAILED
 
 

@@ -18,7 +18,7 @@ from usbip_capture.cli.groups import (
 )
 from usbip_capture.cli.hexdump import hexdump
 from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording, remember, transfer_timeout
-from usbip_capture.cli.terminal import say
+from usbip_capture.cli.terminal import print_lines
 from usbip_capture.cli.values import MAX_WAIT, number, wait
 from usbip_capture.usb.setup import DT_DEVICE, get_descriptor
 
@@ -41,7 +41,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = add_command(
         commands,
         "probe",
-        "read a device and say what it is",
+        "read a device and report what it is",
         "Import a device, read its descriptors and strings, and release it.",
         _EXAMPLES,
     )
@@ -82,9 +82,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_as_json(device, found, raw), indent=2))
         return DONE
-    say(summary(device, found))
+    print_lines(summary(device, found))
     if raw:
-        say(["", "device descriptor:", *hexdump(raw)])
+        print_lines(["", "device descriptor:", *hexdump(raw)])
     return DONE
 
 
@@ -93,11 +93,11 @@ def summary(device: Imported, found: Description) -> list[str]:
     from usbip_capture.describe.naming import class_name, listed_name, speed_name, version
 
     d, info = found.device, found.info
-    told = {name: found.strings.get(index, "") for name, index in _strings(found).items()}
+    strings = {name: found.strings.get(index, "") for name, index in _strings(found).items()}
     lines = [
         f"device         {info.busid} of {device.server}, {speed_name(info.speed)}",
         f"VID:PID        {d.idVendor:04x}:{d.idProduct:04x}  {listed_name(d.idVendor, d.idProduct)}".rstrip(),
-        *(f"{name:14} {text}" for name, text in told.items() if text),
+        *(f"{name:14} {text}" for name, text in strings.items() if text),
         f"USB            {version(d.bcdUSB)}, device version {version(d.bcdDevice)}",
         f"configuration  {found.active} of {d.bNumConfigurations}",
     ]

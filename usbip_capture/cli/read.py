@@ -12,7 +12,7 @@ from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command, add_recording
 from usbip_capture.cli.hexdump import NO_DATA, hexdump
 from usbip_capture.cli.session import chosen_device, chosen_server, imported, recording, transfer_timeout
-from usbip_capture.cli.terminal import Waiting, say
+from usbip_capture.cli.terminal import Waiting, print_lines
 from usbip_capture.cli.values import count, whole
 from usbip_capture.wire.structs import MAX_TRANSFER
 
@@ -85,8 +85,8 @@ def _raw(data: bytes) -> None:
 
 
 def _json(data: bytes) -> None:
-    say([json.dumps({"time": round(time.time(), 6), "length": len(data), "data": data.hex()})])
+    print_lines([json.dumps({"time": round(time.time(), 6), "length": len(data), "data": data.hex()})])
 
 
 def _text(data: bytes) -> None:
-    say(hexdump(data) if data else [NO_DATA])
+    print_lines(hexdump(data) if data else [NO_DATA])

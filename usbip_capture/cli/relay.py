@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-import queue
 import signal
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from usbip_capture.cli.groups import add_command, add_server
+from usbip_capture.cli.groups import add_command, add_output, add_server
+from usbip_capture.cli.log_handler import queued
 from usbip_capture.cli.session import chosen_server
-from usbip_capture.cli.terminal import tell
-from usbip_capture.cli.values import capture_file
 from usbip_capture.errors import CaptureError, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, parse_address
 from usbip_capture.system import console
@@ -22,10 +20,8 @@ if TYPE_CHECKING:
     from usbip_capture.capture.writer import PcapWriter
     from usbip_capture.relay.service import RelayService
 
-#: Whose log tells of clients.
-_SAYS = "usbip_capture.relay"
-#: Lines that wait to be printed, and seconds that the last ones are worth waiting for.
-_MAX_LINES, _LAST_LINES = 1000, 2.0
+#: The logger that reports clients.
+_LOGGER = "usbip_capture.relay"
 
 _ABOUT = """\
 Stand between any USB/IP client and a server, and see what they send to each other. What is relayed can also be captured
@@ -42,7 +38,7 @@ _EXAMPLES = """\
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
-    parser = add_command(commands, "relay", "see what any USB/IP client says to a server", _ABOUT, _EXAMPLES)
+    parser = add_command(commands, "relay", "see what any USB/IP client sends to a server", _ABOUT, _EXAMPLES)
     add_server(parser)
     parser.add_argument(
         "--listen",
@@ -55,15 +51,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="append",
         help="who may connect from other machines, such as 192.0.2.0/24; may be repeated",
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        "--pcap",
-        dest="output",
-        type=capture_file,
-        metavar="FILE",
-        help="capture into FILE; - is standard output",
-    )
+    add_output(parser, "capture into FILE; - is standard output")
     parser.add_argument(
         "--record-unlinks", action="store_true", help="with -o: also CMD_UNLINK and RET_UNLINK, on unlink0 and so on"
     )
@@ -77,27 +65,19 @@ def run(args: argparse.Namespace) -> int:
     if args.stop:
         if args.server or args.output or args.wireshark or args.allow:
             args.parser.error("--stop goes with --listen only")
-        return _telling(lambda: _stop(args.listen))
+        with queued(_LOGGER):
+            return _stop(args.listen)
     if not args.server:
         args.parser.error("name the server that has the devices, or --stop")
     if args.record_unlinks and not args.output:
         args.parser.error("--record-unlinks goes with -o; in Wireshark it is an option of the capture")
-    return _telling(lambda: _relay(args))
-
-
-def _telling(job: Callable[[], int]) -> int:
-    """Do it while the relay's log is printed."""
-    telling = _tell_of_clients()
-    try:
-        return job()
-    finally:
-        logging.getLogger(_SAYS).removeHandler(telling)
-        telling.close()
+    with queued(_LOGGER):
+        return _relay(args)
 
 
 def _relay(args: argparse.Namespace) -> int:
+    from usbip_capture.net.networks import WARNING, is_loopback, listen_address, parse_networks
     from usbip_capture.relay.background import make_responsive
-    from usbip_capture.relay.listening import WARNING, is_loopback, listen_address, parse_networks
     from usbip_capture.relay.service import LIST_TIMEOUT, RelayService
 
     make_responsive()
@@ -106,9 +86,9 @@ def _relay(args: argparse.Namespace) -> int:
     relay = service.relay
 
     def ready() -> None:
-        _say(f"relaying {relay.listening} to {relay.server}; {relay.hint}")
+        _log(f"relaying {relay.listening} to {relay.server}; {relay.hint}")
         if not is_loopback(relay.address):
-            _say(f"other machines can connect: {WARNING}")
+            _log(f"other machines can connect: {WARNING}")
 
     try:
         service.listed.wait(LIST_TIMEOUT)
@@ -141,7 +121,7 @@ def _capture(service: RelayService, output: str | None, ready: Callable[[], None
         service.end(capture)
         error = _closed(writer, output)
     if ended.is_set():
-        _say(f"{error or 'nobody reads the capture any more'}; the relay ends when nobody is attached, or with Ctrl-C")
+        _log(f"{error or 'nobody reads the capture any more'}; the relay ends when nobody is attached, or with Ctrl-C")
         service.wait_unused()
     if error is not None:
         raise error
@@ -154,7 +134,7 @@ def _closed(writer: PcapWriter, output: str) -> CaptureError | None:
         return error
     notes = f" (and {writer.notes} with notes only)" if writer.notes else ""
     where = "standard output" if output == "-" else output
-    _say(f"{writer.written} packets{notes}, {writer.dropped} dropped, in {where}")
+    _log(f"{writer.written} packets{notes}, {writer.dropped} dropped, in {where}")
     return None
 
 
@@ -171,7 +151,7 @@ def _stop_on_signals(service: RelayService) -> None:
 
 def _stop(listen: str | None) -> int:
     from usbip_capture.live import joining, registry
-    from usbip_capture.relay.listening import listen_address
+    from usbip_capture.net.networks import listen_address
 
     at = None if listen is None else listen_address(listen)
     entries = [entry for entry in registry.running() if at is None or parse_address(entry.listen) == at]
@@ -182,10 +162,10 @@ def _stop(listen: str | None) -> int:
     for entry in entries:
         try:
             joining.stop(entry)
-            _say(f"stopped: {entry.display}")
+            _log(f"stopped: {entry.display}")
         except UsbipError as error:  # the others are to be stopped all the same
             if failed is not None:
-                _say(str(failed))
+                _log(str(failed))
             failed = error
     if failed is not None:
         raise failed
@@ -198,47 +178,6 @@ def _open_wireshark(interface: str) -> None:
     start.start([*start.find(), "-k", "-i", interface])
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     """Between the lines of the log, in the order in which they came."""
-    logging.getLogger(_SAYS).info("%s", text)
-
-
-class _Telling(logging.Handler):
-    """Prints log lines on a thread of its own: who holds up the terminal (Ctrl-S, `less`) holds up no device."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._lines: queue.Queue[str | None] = queue.Queue(_MAX_LINES)
-        self._thread = threading.Thread(target=self._print, name="usbip-relay-log", daemon=True)
-        self._thread.start()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Have it printed, if there is room."""
-        try:
-            self._lines.put_nowait(record.getMessage())
-        except queue.Full:
-            pass
-
-    def close(self) -> None:
-        """Print what there is, if that can be done soon."""
-        try:
-            self._lines.put_nowait(None)
-            self._thread.join(_LAST_LINES)
-        except queue.Full:
-            pass
-        super().close()
-
-    def _print(self) -> None:
-        while (line := self._lines.get()) is not None:
-            try:
-                tell(line)
-            except (OSError, ValueError):  # nobody reads it: no reason to cut clients off
-                pass
-
-
-def _tell_of_clients() -> logging.Handler:
-    handler = _Telling()
-    logger = logging.getLogger(_SAYS)
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    return handler
+    logging.getLogger(_LOGGER).info("%s", text)

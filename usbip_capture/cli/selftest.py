@@ -25,7 +25,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """The subcommand's options."""
     parser = commands.add_parser(
         "selftest",
-        help="try a server and a device, and say what they do right and wrong",
+        help="try a server and a device, and report what they do right and wrong",
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
     )
@@ -40,16 +40,16 @@ def run(args: argparse.Namespace) -> int:
     """Print each result as it comes; the exit status. Raises UsbipError."""
     from usbip_capture.capture.sinks import check_file
     from usbip_capture.cli.session import chosen_device, chosen_server, recording, resolved
-    from usbip_capture.cli.terminal import say
+    from usbip_capture.cli.terminal import print_lines
     from usbip_capture.selftest.results import Result, Verdict
     from usbip_capture.selftest.session import Selftest
 
     found: list[Result] = []
 
-    def tell(result: Result) -> None:
+    def report(result: Result) -> None:
         found.append(result)
         if not args.json:
-            say([str(result)])
+            print_lines([str(result)])
 
     if args.pcap and args.pcap != "-":
         check_file(args.pcap)
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     selector = resolved(server, chosen_device(args))
     with contextlib.ExitStack() as stack:
         pcap = stack.enter_context(recording(args, [server]))
-        Selftest(server, selector, tell, pcap).run()
+        Selftest(server, selector, report, pcap).run()
     bad = sum(result.verdict is Verdict.WRONG for result in found)
     if args.json:
         checks = [{"name": r.name, "verdict": r.verdict.name.lower(), "detail": r.detail} for r in found]

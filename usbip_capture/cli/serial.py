@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from usbip_capture.cli.groups import HelpFormatter, add_device, add_recording, add_server
 from usbip_capture.cli.session import chosen_device, chosen_server
-from usbip_capture.cli.terminal import tell
+from usbip_capture.cli.terminal import report
 from usbip_capture.cli.values import number8, seconds, whole
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, parse_address
@@ -163,4 +163,4 @@ def _bridge(args: argparse.Namespace, port: Serial) -> None:
 
 
 def _announce(where: str) -> None:
-    tell(f"the serial port is at {where}, until Ctrl-C")
+    report(f"the serial port is at {where}, until Ctrl-C")

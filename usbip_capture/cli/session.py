@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Of bmRequestType. Ref: USB 2.0, table 9-2
 _RECIPIENT, _INTERFACE = 0x1F, 0x01
 _TYPE, _VENDOR = 0x60, 0x40
-#: Seconds in which the device's log can still say something about the last transfer.
+#: Seconds in which the device's log can still report on the last transfer.
 _LOG_LINGER = 0.2
 
 

@@ -55,7 +55,7 @@ class StandingLines:
         sys.stderr.flush()
         with self._lock:
             gone = not self._write(CLEAR_LINE)
-        if gone:  # closed meanwhile: what is still to be said would fail
+        if gone:  # closed meanwhile: further output would fail
             os.close(self._terminal)
             self._terminal = os.open(os.devnull, os.O_WRONLY)
         os.dup2(self._terminal, _STDERR)  # and so the pipe is closed, unless a child process has it
@@ -88,7 +88,7 @@ class StandingLines:
             self._write(self._erased(), text, self._drawing())
 
     def _erased(self) -> str:
-        """What takes the lines away. Ones that a narrower terminal may have wrapped stay: nothing else is erased."""
+        """What erases the lines. Ones that a narrower terminal may have wrapped stay: nothing else is erased."""
         drawn, self._drawn = self._drawn, 0
         if not drawn or self._drawn_columns > terminal_size(self._terminal)[0]:
             return CLEAR_LINE

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 from typing import TYPE_CHECKING
 
 from usbip_capture.cli.groups import HelpFormatter, add_old_name
-from usbip_capture.cli.log_handler import LogHandler
-from usbip_capture.cli.terminal import fresh_line, is_colourful, tell
+from usbip_capture.cli.log_handler import reported
+from usbip_capture.cli.terminal import fresh_line, is_colourful, report
 from usbip_capture.cli.values import capture_file, port
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import parse_address
@@ -87,7 +86,6 @@ def run(args: argparse.Namespace) -> int:
     from usbip_capture.collector.display import line
 
     _check(args)
-    _tell_of_connections()
     host, port = parse_address(args.server, args.syslog_port) if args.server else (None, args.syslog_port)
     receiver = SyslogReceiver(
         host,
@@ -102,23 +100,23 @@ def run(args: argparse.Namespace) -> int:
     output = sys.stderr if args.pcap == "-" else sys.stdout
     coloured = args.colour == "always" or (args.colour == "auto" and is_colourful(output))
     try:
-        with receiver:
+        with reported("usbip_capture.collector"), receiver:
             for place in receiver.bound:
-                tell(f"waiting for logs on {place}")
+                report(f"waiting for logs on {place}")
             for message in receiver:
                 if args.json:
                     shown = json.dumps(as_json(message))
                 else:
                     colour = _COLOURS.get(message.severity, "") if coloured else ""
                     shown = f"{colour}{line(message, with_source=host is None)}{_RESET if colour else ''}"
-                print(f"{shown}\n", end="", file=output, flush=True)  # in one piece, as `tell` does
+                print(f"{shown}\n", end="", file=output, flush=True)  # in one piece, as `report` does
     except KeyboardInterrupt:  # its ordinary end
         fresh_line()
     finally:
         counts = receiver.counts
         missed = [f"{counts.missed} not shown: the terminal was too slow"] if counts.missed else []
-        if said := ", ".join([*counts.flaws(), *missed]):
-            tell(f"of {count(counts.messages, 'message')}: {said}")
+        if flaws := ", ".join([*counts.flaws(), *missed]):
+            report(f"of {count(counts.messages, 'message')}: {flaws}")
     return 0
 
 
@@ -149,9 +147,3 @@ def _check(args: argparse.Namespace) -> None:
         raise LocalProtocolError("--align changes times in a capture: add --pcap FILE")
     if args.certificate and not (args.listen and "tls:" in args.listen.lower()):
         raise LocalProtocolError("--certificate is for listening with TLS: add --listen tls:ADDRESS:PORT")
-
-
-def _tell_of_connections() -> None:
-    logger = logging.getLogger("usbip_capture.collector")
-    logger.addHandler(LogHandler())
-    logger.setLevel(logging.INFO)

@@ -1,6 +1,6 @@
-"""What a terminal gets that a file or a program does not: colours, and a line that says what is waited for.
+"""What a terminal gets that a file or a program does not: colours, and a line that shows what is waited for.
 
-Text leaves for a person by `tell` and `say`, which clean it: a server or a device decides what is in it.
+Text leaves for a person by `report` and `print_lines`, which clean it: a server or a device decides what is in it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Paint:
         return f"{colour}{text}{_RESET}" if self._colourful and text else text
 
 
-def tell(text: str) -> None:
+def report(text: str) -> None:
     """A sentence for the person at standard error, on one line whatever is in it."""
     _print_line(f"usbip-capture: {one_line(text)}")
 
@@ -66,7 +66,7 @@ def _print_line(text: str) -> None:
     print(f"{text}\n", end="", file=sys.stderr, flush=True)
 
 
-def say(lines: Iterable[str]) -> None:
+def print_lines(lines: Iterable[str]) -> None:
     """Lines of text, without colours, to standard output: all in one piece, as a log may be printed meanwhile."""
     print("".join(f"{one_line(line)}\n" for line in lines), end="", flush=True)
 

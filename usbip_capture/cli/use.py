@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from usbip_capture.cli.groups import HelpFormatter, add_device, add_old_name, add_recording, add_server
-from usbip_capture.cli.terminal import tell
+from usbip_capture.cli.terminal import report
 from usbip_capture.cli.values import seconds, wait
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.system.console import Terminated
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if args.pcap:
         check_file(args.pcap)
     server = chosen_server(args)
-    # What is wrong is better said now than in a program's traceback.
+    # What is wrong is better reported now than in a program's traceback.
     selection = [resolved(server, selector) for selector in chosen_devices(args)]
     _look_for(server, selection or [Selector()])
     # Into a capture only the program's own process can write the log.
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         settings["packages"] = _package_folders()
         status = _run(command, settings)
         if not marker.exists():
-            tell(
+            report(
                 f"{' '.join(args.program)} has not asked PyUSB for a device: is it a Python program that uses PyUSB, "
                 "and not run with -I, -E or -S?"
             )
@@ -126,7 +126,7 @@ def _look_for(server: ServerAddress, selection: list[Selector]) -> None:
     wanted = " or ".join(map(str, selection)) or "device"
     there = ", ".join(map(str, devices))
     others = f", but {there}" if there else ""
-    tell(f"{server} exports no {wanted} now (or it is in use){others}")
+    report(f"{server} exports no {wanted} now (or it is in use){others}")
 
 
 def _command(program: list[str]) -> list[str]:

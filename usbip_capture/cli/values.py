@@ -1,4 +1,4 @@
-"""The types of options' values: what they stand for, or a sentence that says what is possible."""
+"""The types of options' values: what they stand for, or a sentence that names what is possible."""
 
 from __future__ import annotations
 

@@ -69,18 +69,18 @@ class ConnectingCollector:
             self._thread.join(_READING_TIMEOUT if reading else _LOOKING_TIMEOUT)
 
     def _run(self) -> None:
-        retry, said, missing = FIRST_RETRY, "", ""
+        retry, reported, missing = FIRST_RETRY, "", ""
         while not self._stopping.is_set():
             reason, got = self._once(missing)
             self._tried.set()
             if self._stopping.is_set():
                 break
             retry = FIRST_RETRY if got else retry
-            if got or reason != said:
+            if got or reason != reported:
                 log.warning("no log of %s now, trying again until it is there: %s", self._host, reason)
                 state = f"the log of {self._host} is lost" if got else f"cannot reach the log of {self._host} yet"
                 self._comment(f"usbip-capture: {state}, still trying: {reason}")
-                said, missing = reason, "back" if got or missing == "back" else "there"
+                reported, missing = reason, "back" if got or missing == "back" else "there"
             self._stopping.wait(retry)
             retry = min(2 * retry, LAST_RETRY)
 

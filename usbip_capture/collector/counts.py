@@ -14,7 +14,7 @@ class Counts:
     too_long, wrong_counts, incomplete: messages with such a flaw; discarded: bytes left out of those too long.
     missed: messages that the reader of the iterator was too slow for. callback_errors: those on which it failed.
     connections: that were accepted, or made to the device. crowded_out, failed_handshakes: of a collector that listens.
-    dropped: datagrams that the system dropped as they came faster than they were taken, as Linux tells.
+    dropped: datagrams that the system dropped as they came faster than they were taken, as Linux reports.
     own_faults: what should not happen.
     """
 
@@ -40,7 +40,7 @@ class Counts:
         self.discarded += framer.discarded
 
     def flaws(self) -> list[str]:
-        """What is worth telling, such as `2 too long and cut`; empty if all was well."""
+        """What is worth reporting, such as `2 too long and cut`; empty if all was well."""
         values = asdict(self)
         return [f"{values[name]} {sentence}" for name, sentence in _SENTENCES.items() if values[name]]
 

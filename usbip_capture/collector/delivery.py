@@ -27,7 +27,7 @@ class Delivery:
     """Gets messages from a collector's thread. `counts` is that thread's, for others to read.
 
     min_severity: 0 to 7; messages that are less severe are counted and go nowhere.
-    align_clock: captured messages get the time at which they were made, as far as that can be told.
+    align_clock: captured messages get the time at which they were made, as far as that is known.
     """
 
     def __init__(self, callback: Callable[[Message], object] | None, min_severity: int, align_clock: bool) -> None:

@@ -9,7 +9,7 @@ from usbip_capture.system.shown import one_line
 
 
 def line(message: Message, *, with_source: bool = False) -> str:
-    """Time of arrival, severity, who says it and what; further lines of a message are indented.
+    """Time of arrival, severity, source and text; further lines of a message are indented.
 
     with_source: also from which address it came.
     """
@@ -17,7 +17,7 @@ def line(message: Message, *, with_source: bool = False) -> str:
     clock = f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{nanoseconds // 1_000_000:03d}"
     source = f"{message.source} " if with_source else ""
     flaw = f" ({message.flaw})" if message.flaw else ""
-    shown = f"{clock} {source}{message.severity_name:9} {message.said}{flaw}"
+    shown = f"{clock} {source}{message.severity_name:9} {message.tagged_text}{flaw}"
     return "\n    ".join(map(_printable, shown.split("\n")))
 
 

@@ -16,7 +16,7 @@ _DROPS = 8
 
 
 class Drops:
-    """Those of one socket, counted from now on. Always 0 on systems that do not tell."""
+    """Those of one socket, counted from now on. Always 0 on systems that do not count them."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 #: Connections at a time; a further one takes the place of the one that was silent longest.
 MAX_CONNECTIONS = 200
-#: Senders of datagrams that are told apart.
+#: Senders of datagrams that are distinguished.
 _MAX_SENDERS = 1024
 #: Connections that the system keeps until they are accepted: as many may come between two rounds.
 _BACKLOG = 1024
@@ -71,7 +71,7 @@ class ListeningCollector:
         self._stopping = threading.Event()
         self._connections: OrderedDict[socket.socket, _Connection] = OrderedDict()
         self._datagram_senders: OrderedDict[tuple[str, int], Sender] = OrderedDict()
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
         self._wake, wake_up = socket.socketpair()
         self._listeners = [wake_up]
         self._selector.register(wake_up, selectors.EVENT_READ, lambda: None)
@@ -168,7 +168,7 @@ class ListeningCollector:
             self._counts.connections += 1
             while len(self._connections) >= MAX_CONNECTIONS:
                 self._counts.crowded_out += 1
-                self._say(f"more than {MAX_CONNECTIONS} senders of logs: those that were silent longest are cut off")
+                self._report(f"more than {MAX_CONNECTIONS} senders of logs: those that were silent longest are cut off")
                 self._drop(next(iter(self._connections.values())))
             self._take(sock, secure)
 
@@ -211,7 +211,7 @@ class ListeningCollector:
         except OSError as error:
             if connection.handshake:
                 self._counts.failed_handshakes += 1
-                self._say(f"{connection.sender.source} did not get through the TLS handshake: {error}")
+                self._report(f"{connection.sender.source} did not get through the TLS handshake: {error}")
             data = b""
         if data:
             sender = connection.sender
@@ -231,7 +231,7 @@ class ListeningCollector:
         for _ in range(_DATAGRAMS):
             try:
                 data, address = sock.recvfrom(_MAX_DATAGRAM)
-            except OSError:  # none is left, or Windows tells of one of ours that did not arrive
+            except OSError:  # none is left, or Windows reports one of ours that did not arrive
                 return
             sender = self._sender(sock, endpoint(address))
             if sender is None:
@@ -250,11 +250,11 @@ class ListeningCollector:
                 self._datagram_senders.popitem(last=False)
         return sender
 
-    def _say(self, sentence: str) -> None:
+    def _report(self, sentence: str) -> None:
         """Warn, of each kind of trouble only once: what follows is counted."""
         kind = sentence.rpartition(":")[2]
-        if kind not in self._said and len(self._said) < 20:
-            self._said.add(kind)
+        if kind not in self._reported and len(self._reported) < 20:
+            self._reported.add(kind)
             log.warning("%s", sentence)
 
 

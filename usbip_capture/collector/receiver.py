@@ -32,7 +32,7 @@ class SyslogReceiver:
     certificate: PEM file with the certificate and its key, for addresses of TLS.
     min_severity: leave out what is less severe, such as `warning`.
     align_clock: in the capture, a message has the time at which the device made it, as far as the smallest delay seen
-    tells, and a comment says so; else the time of its arrival.
+    shows it, and a comment notes that; else the time of its arrival.
     timeout: seconds for each attempt to connect.
     ends_with_capture: the iteration ends when the capture that this has opened does, as nobody reads it any more or it
     cannot be written; else messages go on coming.
@@ -98,7 +98,7 @@ class SyslogReceiver:
         if server is None:
             collector = ListeningCollector(self._listen_addresses, self._tls, self._delivery)
         else:
-            comment = self._pcap.comment if self._pcap is not None else _say_nothing
+            comment = self._pcap.comment if self._pcap is not None else _no_comment
             collector = ConnectingCollector(server.host, server.port, server.timeout, self._delivery, comment)
         if self._pcap is not None:
             self._delivery.channel = self._pcap.add_log_interface(self._description())
@@ -165,5 +165,5 @@ def _no_password() -> str:
     raise ValueError("it has a password")
 
 
-def _say_nothing(text: str) -> None:
-    """There is no capture that could say it."""
+def _no_comment(text: str) -> None:
+    """There is no capture to comment on."""

@@ -12,7 +12,7 @@ from usbip_capture.syslog.clock import AlignedClock
 from usbip_capture.syslog.framing import Frame, Framer
 from usbip_capture.syslog.message import Message, MessageParser
 
-#: Clocks that are told apart in what one sender, perhaps a relay, passes on.
+#: Clocks that are distinguished in what one sender, perhaps a relay, passes on.
 _MAX_CLOCKS = 256
 #: Stands for a connection within this process, which has no address.
 _HERE = ("127.0.0.1", LOG_PORT)
@@ -42,7 +42,7 @@ class Sender:
         return [parse(frame, arrival_ns, flaw) for frame, flaw in frames]
 
     def made_ns(self, message: Message) -> int | None:
-        """When `message` was made, in nanoseconds of our clock; None if it does not tell.
+        """When `message` was made, in nanoseconds of our clock; None if it has no time.
 
         A relay passes on messages of many hosts, each with a clock of its own; and an uptime is another than a stamp.
         """

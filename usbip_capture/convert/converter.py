@@ -36,7 +36,7 @@ class Converter:
 
     ports: of the servers, None to find sessions by their content.
     on_portion: called after each portion that was read, for progress.
-    After `run`: packets, sessions and urbs (submitted ones) that were seen; `remarks` says what was not as it should
+    After `run`: packets, sessions and urbs (submitted ones) that were seen; `remarks` has what was not as it should
     be, `error` why the recording ended early.
     """
 
@@ -89,16 +89,16 @@ class Converter:
 
     def _of_all(self) -> list[str]:
         """Remarks that are of no session."""
-        said = [f"{link_type_label(kind)} cannot be read: {n} packets" for kind, n in sorted(self.unread.items())]
+        found = [f"{link_type_label(kind)} cannot be read: {n} packets" for kind, n in sorted(self.unread.items())]
         if not self.sessions:
-            said += [f"{what} is not looked into: {n} packets" for what, n in self._hidden.most_common(_MAX_REMARKS)]
+            found += [f"{what} is not looked into: {n} packets" for what, n in self._hidden.most_common(_MAX_REMARKS)]
         if self._cut:
-            said.append(f"packets of which only the beginning was recorded (tcpdump -s 0 records all): {self._cut}")
+            found.append(f"packets of which only the beginning was recorded (tcpdump -s 0 records all): {self._cut}")
         if self._other_urbs:
-            said.append(f"URBs of more than {MAX_DEVICES} devices, which are left out: {self._other_urbs}")
+            found.append(f"URBs of more than {MAX_DEVICES} devices, which are left out: {self._other_urbs}")
         if self._fragments.incomplete:
-            said.append(f"IP packets with a fragment missing: {self._fragments.incomplete}")
-        return said
+            found.append(f"IP packets with a fragment missing: {self._fragments.incomplete}")
+        return found
 
     def run(self) -> None:
         """Convert all of it. Raises CaptureError if there is nothing to begin with, or the output fails."""
@@ -224,7 +224,7 @@ class Converter:
                 self._over(session, interface)
 
     def _over(self, session: Session, interface: UsbInterface) -> None:
-        """What was wrong in a session is told with its device."""
+        """What was wrong in a session is reported with its device."""
         interface.faults += session.observer.counts
         interface.retransmitted += session.client.retransmitted + session.peer.retransmitted
 
@@ -256,5 +256,5 @@ class Converter:
 
 
 def _spoken(counts: Counter[str], retransmitted: int) -> list[str]:
-    said = [f"{what}: {f'{n} times' if n > 1 else 'once'}" for what, n in sorted(counts.items())]
-    return [*said, f"bytes that TCP sent again: {retransmitted}"] if retransmitted else said
+    found = [f"{what}: {f'{n} times' if n > 1 else 'once'}" for what, n in sorted(counts.items())]
+    return [*found, f"bytes that TCP sent again: {retransmitted}"] if retransmitted else found

@@ -15,7 +15,7 @@ from struct import Struct
 MAX_WAITING = 256
 #: Nanoseconds after which its number may be that of another packet. Ref: Linux net.ipv4.ipfrag_time
 MAX_AGE_NS = 30_000_000_000
-#: What the length field of an IP header can say.
+#: The largest value of an IP header's length field.
 _LONGEST = 0xFFFF
 _TCP, _FRAGMENT = 6, 44
 #: IPv6 headers that may lie before the fragment header: hop-by-hop options, routing, destination options.

@@ -70,7 +70,7 @@ def tcp_segment(data: bytes, at: int, end: int) -> Segment | None:
 
 
 def hidden_in(link_type: int, data: bytes, at: int, end: int) -> str:
-    """What the packet at `at`, in which no IP header was found, is of, for people; empty if that says nothing."""
+    """What the packet at `at`, in which no IP header was found, is of, for people; empty if that is not known."""
     if link_type != ETHERNET or end - at < 14:
         return ""
     at += 12
@@ -84,7 +84,7 @@ def hidden_in(link_type: int, data: bytes, at: int, end: int) -> str:
 
 
 def tunnel_in(data: bytes, at: int, end: int) -> str:
-    """The tunnel in the IP packet at `at`, for people; empty if it is none."""
+    """The tunnel in the IP packet at `at`, for people; empty if it is not one."""
     if end - at < 20:
         return ""
     name = _TUNNELS.get(data[at + 9] if data[at] >> 4 == 4 else data[at + 6])
@@ -184,7 +184,7 @@ def _linux_sll2(data: bytes, at: int, end: int) -> int:
 
 
 def _loopback(data: bytes, at: int, end: int) -> int:
-    """The address family is in the byte order of the machine, and its number for IPv6 differs: the packet tells."""
+    """The address family is in the byte order of the machine, and its number for IPv6 differs: the packet decides."""
     return _raw(data, at + 4, end)
 
 

@@ -93,7 +93,7 @@ class Output(ABC):
         return
 
     def finish(self, remarks: Sequence[str]) -> None:
-        """Complete the output; `remarks` is what there is to say of all of it."""
+        """Complete the output; `remarks` are comments on all of it."""
         self.flush()
 
     def flush(self) -> None:
@@ -117,7 +117,7 @@ class Output(ABC):
 
 
 class ClassicOutput(Output):
-    """Classic pcap. All devices are in one file; bus and device number tell them apart."""
+    """Classic pcap. All devices are in one file; bus and device number distinguish them."""
 
     def __init__(self, sink: Sink) -> None:
         super().__init__(sink)
@@ -199,17 +199,17 @@ class PcapngOutput(Output):
         if not self.devices:  # without an interface the file is not valid
             self._buffers.append(self._section.interface(name="usbip0", description="", snaplen=MAX_BLOCK)[1])
         for interface in self.devices:
-            said = [*interface.remarks, *remarks]
-            self._statistics(interface.number, interface.packets, interface.first_ns, interface.last_ns, said)
+            comments = [*interface.remarks, *remarks]
+            self._statistics(interface.number, interface.packets, interface.first_ns, interface.last_ns, comments)
             if interface.unlinks is not None:
                 unlinks = interface.unlinks
                 self._statistics(unlinks.number, unlinks.count, interface.first_ns, unlinks.last_ns, [])
         self.flush()
 
-    def _statistics(self, number: int, packets: int, first_ns: int, last_ns: int, said: Sequence[str]) -> None:
+    def _statistics(self, number: int, packets: int, first_ns: int, last_ns: int, comments: Sequence[str]) -> None:
         self._append(
             self._section.statistics(
-                number, start_ns=first_ns, end_ns=last_ns or first_ns, received=packets, dropped=0, comments=said
+                number, start_ns=first_ns, end_ns=last_ns or first_ns, received=packets, dropped=0, comments=comments
             )
         )
 

@@ -221,7 +221,7 @@ class Direction:
         return distance - (distance & _HALF) * 2
 
     def _acknowledged(self, seq: int) -> bool:
-        """Whether the peer says that it has all before `seq`."""
+        """Whether the peer has acknowledged all before `seq`."""
         acked = self.peer.acked
         return acked is not None and not (acked - seq) & _HALF
 

@@ -78,7 +78,7 @@ class Session:
         self.peer.flush()
 
     def stop(self) -> None:
-        """Let go of what is held. What refers to this session in a circle would stay in memory for a while."""
+        """Drop what is held. What refers to this session in a circle would stay in memory for a while."""
         self.client.stop()
         self.peer.stop()
         if self.number:

@@ -1,12 +1,12 @@
 """The built-in demo: a composite device that Wireshark decodes as CDC-ACM and HID, on a server of its own.
 
-Interfaces 0 and 1: a serial port; the device says its uptime each second and echoes what it gets.
+Interfaces 0 and 1: a serial port; the device prints its uptime each second and echoes what it gets.
 Interface 2: a keyboard that types `usbip` over and over.
 Interface 3: vendor specific. Alternate setting 0: bulk OUT 0x04 comes back at bulk IN 0x84. Alternate setting 1:
-isochronous OUT 0x05 comes back at isochronous IN 0x85. Vendor request 0x10 stores data (OUT) and gives it back (IN);
+isochronous OUT 0x05 comes back at isochronous IN 0x85. Vendor request 0x10 stores data (OUT) and returns it (IN);
 any other one stalls.
 
-It also has a log, which tells of the same events (see `demo_log`).
+It also has a log, which reports the same events (see `demo_log`).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class DemoDevice(SimulatedDevice):
     def __init__(self, info: DeviceInfo = INFO, log: DemoLog | None = None) -> None:
         super().__init__(info, DESCRIPTORS)
         self._log = log or DemoLog()
-        self._log.say("I", "usb", "imported by a host")
+        self._log.write("I", "usb", "imported by a host")
         self._started = time.monotonic()
         self._line_coding = bytes.fromhex("00c20100 00 00 08")  # 115200 8N1
         self._stored = b""
@@ -101,21 +101,21 @@ class DemoDevice(SimulatedDevice):
         self._reports = cycle(bytes([0, 0, code]).ljust(8, b"\0") for letter in "usbip" for code in (usages[letter], 0))
         self._last_report = bytes(8)
         self.timetable.every(_KEY_PERIOD, self._type)
-        self.timetable.every(_UPTIME_PERIOD, self._say_uptime)
+        self.timetable.every(_UPTIME_PERIOD, self._write_uptime)
 
     def close(self) -> None:
         super().close()
-        self._log.say("I", "usb", "released by the host")
+        self._log.write("I", "usb", "released by the host")
 
     def _control(self, urb: Urb) -> Completion:
         completion = super()._control(urb)
         setup = Setup.unpack(urb.setup)
         if completion.status:
-            self._log.say("W", "usb", f"request {urb.setup.hex(' ')} is not supported: stalled")
+            self._log.write("W", "usb", f"request {urb.setup.hex(' ')} is not supported: stalled")
         elif (setup.bmRequestType, setup.bRequest) == _SET_CONFIGURATION:
-            self._log.say("I", "usb", f"configuration {setup.wValue}")
+            self._log.write("I", "usb", f"configuration {setup.wValue}")
         elif (setup.bmRequestType, setup.bRequest) == _SET_INTERFACE:
-            self._log.say("I", "usb", f"interface {setup.wIndex}, alternate setting {setup.wValue}")
+            self._log.write("I", "usb", f"interface {setup.wIndex}, alternate setting {setup.wValue}")
         return completion
 
     def control(self, setup: Setup, data: bytes) -> bytes | None:
@@ -142,7 +142,7 @@ class DemoDevice(SimulatedDevice):
             return b""
         if setup.bRequest == _SET_CONTROL_LINE_STATE:
             # Carrier and data set ready follow the host's DTR.
-            self._log.say("I", "serial", f"DTR {'on' if setup.wValue & 1 else 'off'}")
+            self._log.write("I", "serial", f"DTR {'on' if setup.wValue & 1 else 'off'}")
             self.feed(CDC_NOTIFY, _SERIAL_STATE + bytes([3 if setup.wValue & 1 else 0, 0]))
             return b""
         return b"" if setup.bRequest == _SEND_BREAK else None
@@ -163,13 +163,13 @@ class DemoDevice(SimulatedDevice):
         if self.waits_for_data(KEYS_IN):
             self._last_report = next(self._reports)
             if code := self._last_report[2]:
-                self._log.say("I", "keyboard", f"key {chr(code - 4 + ord('a'))}")
+                self._log.write("I", "keyboard", f"key {chr(code - 4 + ord('a'))}")
             self.feed(KEYS_IN, self._last_report)
 
-    def _say_uptime(self) -> None:
+    def _write_uptime(self) -> None:
         if self.waits_for_data(CDC_IN):
             uptime = time.monotonic() - self._started
-            self._log.say("I", "serial", f"uptime {uptime:.0f} s")
+            self._log.write("I", "serial", f"uptime {uptime:.0f} s")
             self.feed(CDC_IN, f"demo: uptime {uptime:.0f} s\r\n".encode())
 
 
@@ -209,10 +209,10 @@ class DemoServer(Server):
         self.log.close()
 
     def _start_pulse(self) -> None:
-        """A sign of life each second, for a log has something to say when nobody uses the device, too."""
+        """A sign of life each second, so that the log has lines when nobody uses the device, too."""
         if self._pulse is None:
             self._pulse = Timetable("usb-demo-log")
-            self._pulse.every(_UPTIME_PERIOD, lambda: self.log.say("D", "main", "alive"))
+            self._pulse.every(_UPTIME_PERIOD, lambda: self.log.write("D", "main", "alive"))
 
 
 _server: DemoServer | None = None

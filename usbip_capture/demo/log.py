@@ -33,7 +33,7 @@ class DemoLog:
         self._acceptors: list[listening.Acceptor] = []
         self.admission = listening.Admission(full=lambda: len(self._clients) >= MAX_CLIENTS)
 
-    def say(self, letter: str, tag: str, text: str) -> None:
+    def write(self, letter: str, tag: str, text: str) -> None:
         """One line, `letter` being ESP-IDF's: E, W, I or D."""
         with self._lock:
             # Who has connected before this line gets it, though our thread may not have accepted them yet.

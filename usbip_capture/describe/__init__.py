@@ -1,1 +1,1 @@
-"""Tells of devices: their names, their descriptors as lsusb prints them, a tree of buses and ports."""
+"""Describes devices: their names, their descriptors as lsusb prints them, a tree of buses and ports."""

@@ -21,9 +21,9 @@ _BYTES_A_LINE = 16
 class Field:
     """One field, or as many as `count` names.
 
-    size: bytes, or the name of the field that tells. style: d decimal, x hexadecimal, v version, s index of a string.
-    meaning: of a value. bits: their names, from bit 0 on. controls: names of pairs of bits, which say how a control
-    may be used. count: the name of the field that tells how many; `rest` for as many as leave one byte.
+    size: bytes, or the field that holds it. style: d decimal, x hexadecimal, v version, s index of a string.
+    meaning: of a value. bits: their names, from bit 0 on. controls: names of pairs of bits, which define how a control
+    may be used. count: the name of the field that counts them; `rest` for as many as leave one byte.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Field:
 def table_lines(
     indent: int, fields: Sequence[Field], data: bytes, strings: Mapping[int, str], width: int = 25
 ) -> Iterator[str]:
-    """The fields in `data`; what is missing or left over is said, as nothing is believed to be longer than it is."""
+    """The fields in `data`; what is missing or left over is shown, as nothing is believed to be longer than it is."""
     known: dict[str, int] = {}
     at = 0
     for one in fields:

@@ -23,7 +23,7 @@ def named(indent: int, name: str, value: str, meaning: str, width: int = _WIDTH)
 
 
 def string(indent: int, name: str, index: int, strings: Mapping[int, str], width: int = _WIDTH) -> str:
-    """The index of a string, and the string; `(error)` if the device has not told it. It may hold anything."""
+    """The index of a string, and the string; `(error)` if the device did not send it. It may hold anything."""
     text = strings.get(index, "(error)") if index else ""
     shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
     return named(indent, name, str(index), shown, width)

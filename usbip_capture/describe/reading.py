@@ -1,4 +1,4 @@
-"""Everything that a device says of itself."""
+"""Everything that a device reports about itself."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PATIENCE = 2
 class Description:
     """strings: by index. reports: HID report descriptors by bInterfaceNumber. qualifier: raw, empty if there is none.
 
-    status: of GET_STATUS, None if the device does not tell.
+    status: of GET_STATUS, None if the device does not report it.
     """
 
     info: DeviceInfo

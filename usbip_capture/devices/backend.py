@@ -1,6 +1,6 @@
 """A Device over any PyUSB backend: a device of this machine by libusb, or one that somebody else's backend reaches.
 
-PyUSB knows neither URBs in flight nor taking them back. So each endpoint has a thread that does one transfer after
+PyUSB knows neither URBs in flight nor unlinking them. So each endpoint has a thread that does one transfer after
 the other, and looks every POLL_INTERVAL whether it is still wanted. Isochronous transfers can have full packets only.
 """
 

@@ -1,4 +1,4 @@
-"""What a PyUSB backend says, in our terms: its devices, its errors, its way to lay out isochronous packets."""
+"""What a PyUSB backend reports, in our terms: its devices, its errors, its way to lay out isochronous packets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def status_of(error: BaseException) -> int:
 
 
 def device_info(backend: IBackend, dev: Any) -> DeviceInfo:
-    """What a server would say of a backend's device; its busid is that of Linux, as far as the backend tells it."""
+    """What a server would list of a backend's device; its busid is that of Linux, as far as the backend reports it."""
     descriptor = backend.get_device_descriptor(dev)
     bus, address = descriptor.bus or 0, descriptor.address or 0
     ports = descriptor.port_numbers or (address,)
@@ -59,7 +59,7 @@ def device_info(backend: IBackend, dev: Any) -> DeviceInfo:
 
 
 def filled_packets(packets: Sequence[IsoPacket], moved: int) -> list[IsoPacket]:
-    """PyUSB tells only how many bytes an isochronous transfer has moved: taken as packets filled one by one."""
+    """PyUSB reports only how many bytes an isochronous transfer has moved: taken as packets filled one by one."""
     found = []
     for packet in packets:
         size = min(packet.length, moved)

@@ -34,7 +34,7 @@ _UNLINK_PATIENCE = 0.1
 
 
 def import_device(transport: Transport, busid: str, timeout: float) -> RemoteDevice:
-    """Take a device over; the connection is its own from now on. Raises UsbipError and closes `transport`."""
+    """Import a device; the connection is its own from now on. Raises UsbipError and closes `transport`."""
     try:
         request = ImportExchange(busid)
         exchange(transport, request, timeout)
@@ -47,7 +47,7 @@ def import_device(transport: Transport, busid: str, timeout: float) -> RemoteDev
 
 
 class RemoteDevice(Device):
-    """An imported device. `lost` tells why its connection ended, None while it lives."""
+    """An imported device. `lost` is why its connection ended, None while it lives."""
 
     def __init__(self, transport: Transport, info: DeviceInfo) -> None:
         self.info = info

@@ -1,4 +1,4 @@
-"""The serial number of a device that is imported already."""
+"""The serial number, and other strings, of a device that is imported already."""
 
 from __future__ import annotations
 
@@ -19,8 +19,13 @@ def read_serial_number(device: Device) -> str:
     descriptor = _read(device, DT_DEVICE, 0, 0, 18)
     if len(descriptor) <= _OFFSET or not descriptor[_OFFSET]:
         return ""
-    languages = parse_langids(_read(device, DT_STRING, 0, 0, _LENGTH))
-    return parse_string(_read(device, DT_STRING, descriptor[_OFFSET], languages[0], _LENGTH)) if languages else ""
+    return read_string(device, descriptor[_OFFSET])
+
+
+def read_string(device: Device, index: int) -> str:
+    """In the device's first language; empty if it has none, or does not answer within a second for each request."""
+    languages = parse_langids(_read(device, DT_STRING, 0, 0, _LENGTH)) if index else ()
+    return parse_string(_read(device, DT_STRING, index, languages[0], _LENGTH)) if languages else ""
 
 
 def _read(device: Device, kind: int, index: int, language: int, length: int) -> bytes:

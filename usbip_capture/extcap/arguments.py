@@ -15,7 +15,7 @@ examples:
   usbip-extcap --capture --host pi --device 1-1.2 --fifo - | tshark -r -
   tshark -i {INTERFACE} -o extcap.usbip_remote.host:pi -o extcap.usbip_remote.device:1-1.2
 
-exit status: 0 all is well, 1 it failed (one sentence says why), 2 wrong arguments, 130 Ctrl-C came before it was done
+exit status: 0 all is well, 1 it failed, as one sentence reports, 2 wrong arguments, 130 Ctrl-C came before it was done
 """
 
 
@@ -50,9 +50,9 @@ def parser() -> Parser:
 def _add_jobs(made: Parser) -> None:
     jobs = made.add_mutually_exclusive_group()
     jobs.add_argument("--install", action="store_true", help="put it where this machine's Wireshark looks for it")
-    jobs.add_argument("--uninstall", action="store_true", help="take it away again")
+    jobs.add_argument("--uninstall", action="store_true", help="remove it again")
     jobs.add_argument(
-        "--doctor", action="store_true", help="look for everything that may be wrong, and say how to fix it"
+        "--doctor", action="store_true", help="look for everything that may be wrong, and show how to fix it"
     )
     jobs.add_argument(
         "--profile",

@@ -15,7 +15,7 @@ from usbip_capture.capture_session.session import BY_SOURCE, CaptureSession
 from usbip_capture.capture_session.settings import LOG_ALONE, LOG_LISTEN, RELAY, CaptureSettings, needs_server
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.extcap import arguments, logs, queries
-from usbip_capture.extcap.argv import value_of
+from usbip_capture.extcap.grammar import value_of
 from usbip_capture.extcap.log_window import LogWindow
 from usbip_capture.extcap.toolbar import Toolbar
 from usbip_capture.live import registry
@@ -24,6 +24,7 @@ from usbip_capture.options.table import INTERFACE, Choices
 from usbip_capture.report.units import count
 from usbip_capture.servers.address import ServerAddress
 from usbip_capture.servers.known import find_interface
+from usbip_capture.system.signals import ensure_noticed
 
 if TYPE_CHECKING:
     from usbip_capture.syslog.message import Message
@@ -54,8 +55,9 @@ class CaptureProcess:
         )
 
     def run(self) -> str:
-        """Capture until stopped; the sentence that says what went wrong, empty if nothing did."""
+        """Capture until stopped; the sentence on what went wrong, empty if nothing did."""
         warnings.simplefilter("ignore")
+        ensure_noticed()
         for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK"):
             number = getattr(signal, name, None)
             if number is not None:
@@ -98,7 +100,7 @@ class CaptureProcess:
         """For a person who captures without Wireshark."""
         choices = self._choices
         what = {RELAY: "what the relay forwards", LOG_ALONE: "the log"}.get(choices.mode, choices.host)
-        logs.tell(f"Capturing {what}; Ctrl-C stops.")
+        logs.report(f"Capturing {what}; Ctrl-C stops.")
 
     def _sentence(self) -> str:
         """What went wrong. After a stop only what the output lacks, or why some devices could not be imported."""
@@ -118,7 +120,7 @@ class CaptureProcess:
         if writer is not None and self._session.output_error is None:
             log.info("%d packets, %d dropped, %d filtered", writer.received, writer.dropped, writer.filtered)
             packets = count(writer.written, "packet")
-            logs.tell(f"{packets}, {writer.dropped} dropped, in {value_of(self._argv, '--fifo')}")
+            logs.report(f"{packets}, {writer.dropped} dropped, in {value_of(self._argv, '--fifo')}")
 
     def _output(self) -> Output:
         """The output that --fifo names. Raises LocalProtocolError.
@@ -201,7 +203,7 @@ class _Shown(SessionEvents):
         self._log_window.add(message)
 
     def clients(self, clients: dict[int, str], hint: str) -> None:
-        self._toolbar.clients.tell(clients, hint)
+        self._toolbar.clients.update(clients, hint)
 
     def ended(self) -> None:
         self._log_window.report_left_out()

@@ -24,7 +24,7 @@ class ClientList:
         self._shown: dict[int, str] | None = None
         self._chosen = NO_CLIENT
 
-    def tell(self, clients: dict[int, str], hint: str) -> None:
+    def update(self, clients: dict[int, str], hint: str) -> None:
         """These are connected now: what to show of each, by its number."""
         self._clients = clients
         self.hint = "" if clients else hint

@@ -8,7 +8,7 @@ Ref: Wireshark 4.0, doc/extcap.adoc (toolbar controls); ui/qt/interface_toolbar.
 
 from __future__ import annotations
 
-from usbip_capture.extcap.sentences import sentence
+from usbip_capture.extcap.grammar import sentence
 
 # Numbers of our controls
 LOG, HELP, MARK, DEVICE, LISTEN, CLIENTS, DROP = range(7)
@@ -28,7 +28,7 @@ MAX_PAYLOAD = 2000
 
 
 class Message:
-    """What Wireshark said: a command for a control. quit: the capture is to end, and nothing else counts."""
+    """What Wireshark sent: a command for a control. quit: the capture is to end, and nothing else counts."""
 
     __slots__ = ("command", "control", "payload", "quit")
 
@@ -69,7 +69,7 @@ def pack(control: int, command: int, text: str = "") -> bytes:
 
 
 class Parser:
-    """Bytes of the toolbar's pipe to messages; what is none is passed over."""
+    """Bytes of the toolbar's pipe to messages; what is not one is skipped."""
 
     def __init__(self) -> None:
         self._data = b""

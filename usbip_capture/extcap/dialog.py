@@ -5,9 +5,7 @@ Ref: Wireshark 4.0, doc/extcap.adoc; extcap_parser.c, ui/qt/extcap_argument.cpp 
 
 from __future__ import annotations
 
-from usbip_capture.errors import LocalProtocolError
-from usbip_capture.extcap.argv import value_of
-from usbip_capture.extcap.sentences import sentence
+from usbip_capture.extcap.grammar import sentence, value_of
 from usbip_capture.net.address import DEFAULT_PORT, parse_address
 from usbip_capture.options.option import BOOLEAN, FILESELECT, MULTICHECK, SELECTOR, Option
 from usbip_capture.options.table import INTERFACE, OPTIONS
@@ -124,7 +122,7 @@ def _key(host: str, port: int) -> tuple[str, int]:
         return own[0], own[1] if own[1] and port == DEFAULT_PORT else port
     try:
         name, port = parse_address(host, port)
-    except LocalProtocolError:
+    except ValueError:  # LocalProtocolError, which is not imported for this
         return host, port
     own = named(name)
     return own[0] if own else name, port
@@ -141,7 +139,7 @@ def _with_chosen(option: Option, devices: list[KnownDevice], chosen: list[str]) 
 
 
 def _display(device: KnownDevice) -> str:
-    """What tells a device from others: those of one kind differ in their serial numbers."""
+    """What distinguishes a device from others: those of one kind differ in their serial numbers."""
     parts = device.busid, device.vid_pid, _short(device.name or device.kind), _short(device.serial)
     return "   ".join(part for part in parts if part)
 

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-from usbip_capture.extcap.argv import value_of
+from usbip_capture.extcap.grammar import value_of
 
 #: Set to see tracebacks and warnings on standard error, for work on this program.
 TRACEBACK_VARIABLE = "USBIP_CAPTURE_TRACEBACK"
@@ -78,7 +78,7 @@ class ControlPipe:
             try:
                 if os.read(self.fd, 1):
                     return
-            except OSError:  # EAGAIN: a writer is there and has said nothing
+            except OSError:  # EAGAIN: a writer is there and has sent nothing
                 return
             time.sleep(0.02)
 
@@ -110,7 +110,7 @@ def enable_site_packages() -> None:
         import site
 
         site.main()
-        # Where we are may be no site folder of this Python, yet hold our dependencies (pip --user, pip --target).
+        # Where we are may not be a site folder of this Python, yet hold our dependencies (pip --user, pip --target).
         site.addsitedir(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from usbip_capture.syslog.message import Message
 
-#: Lines a second that the window gets; a flood is no use to anybody there.
+#: Lines a second that the window gets; a flood does not help anybody there.
 _SHOWN_PER_SECOND = 100
 
 

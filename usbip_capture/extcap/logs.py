@@ -1,4 +1,4 @@
-"""Where a capture process says what it does: the log file, the toolbar's log window, a terminal."""
+"""Where a capture process reports what it does: the log file, the toolbar's log window, a terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Line(logging.Formatter):
 
 
 class _Sentence(_Line):
-    """A record for a person: its time, what is told, and that it is a warning or worse."""
+    """A record for a person: its time, its text, and that it is a warning or worse."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         level = f"{record.levelname.capitalize()}: " if record.levelno >= logging.WARNING else ""
@@ -58,11 +58,11 @@ class _Terminal(logging.Handler):
     """Warnings for a person who captures without Wireshark."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tell(f"{record.levelname.capitalize()}: {record.getMessage()}")
+        report(f"{record.levelname.capitalize()}: {record.getMessage()}")
 
 
-def tell(text: str) -> None:
-    """Say something to a person who captures without Wireshark; to nobody else."""
+def report(text: str) -> None:
+    """Print it for a person who captures without Wireshark; to nobody else."""
     try:
         if sys.stdout is not None and sys.stdout.isatty():
             print(one_line(text), flush=True)

@@ -15,9 +15,9 @@ _ABOUT = f"""\
 usbip-extcap {__version__}: Wireshark's USB/IP interface
 
   usbip-extcap --install      put it where this machine's Wireshark looks for it
-  usbip-extcap --uninstall    take it away again
-  usbip-extcap --doctor       look for everything that may be wrong, and say how to fix it
-  usbip-extcap --profile      install the Wireshark profile USB-IP; --profile remove takes it away
+  usbip-extcap --uninstall    remove it again
+  usbip-extcap --doctor       look for everything that may be wrong, and show how to fix it
+  usbip-extcap --profile      install the Wireshark profile USB-IP; --profile remove removes it
   usbip-extcap --wireshark HOST [DEVICE]    start Wireshark, capturing at once
   usbip-extcap --help         every option, and how to capture without Wireshark
 

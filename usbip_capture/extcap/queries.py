@@ -9,8 +9,7 @@ Ref: Wireshark 4.0, doc/extcap.adoc; extcap.c, extcap_parser.c for what is reall
 from __future__ import annotations
 
 from usbip_capture import __version__
-from usbip_capture.extcap.argv import value_of
-from usbip_capture.extcap.sentences import sentence
+from usbip_capture.extcap.grammar import sentence, value_of
 from usbip_capture.options.table import INTERFACE
 
 INTERFACE_DISPLAY = "USB/IP remote"

@@ -39,7 +39,7 @@ _READ_SIZE = 4096
 
 
 class Counts(Protocol):
-    """What is told of a capture in the status line."""
+    """What the status line shows of a capture."""
 
     @property
     def urbs(self) -> int:
@@ -66,7 +66,7 @@ class Capture(Protocol):
         """The capture, None before it has begun."""
 
     def comment(self, text: str) -> None:
-        """Say something at this moment of the capture."""
+        """Comment on this moment of the capture."""
 
     def listen_to(self, chosen: frozenset[int] | None) -> None:
         """Read these endpoints from now on."""
@@ -89,7 +89,7 @@ class Toolbar:
         self._lock = threading.Lock()
         self._marks = 0
         self._states: dict[object, str] = {}
-        self._said = ""
+        self._shown = ""
         self._over = False
         self._listening = "all"
         self.clients = ClientList(self.send)
@@ -111,7 +111,7 @@ class Toolbar:
         with self._lock:
             self._over = True
         self._show_state()
-        self.clients.tell({}, "")
+        self.clients.update({}, "")
         self.clients.show()
 
     def log_handler(self) -> logging.Handler:
@@ -190,7 +190,7 @@ class Toolbar:
         try:
             out = os.open(self._out_path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
         except OSError as error:
-            if error.errno != errno.ENXIO:  # that one says: nobody reads it yet
+            if error.errno != errno.ENXIO:  # that one means: nobody reads it yet
                 self._out_path = None
             return
         self._out = out
@@ -200,8 +200,8 @@ class Toolbar:
 
     def _show_state(self) -> None:
         text = "" if self._over else "; ".join(self._states.values())
-        if text != self._said and self.send(DEVICE, SET, text):
-            self._said = text
+        if text != self._shown and self.send(DEVICE, SET, text):
+            self._shown = text
 
     def _handle(self, message: Message) -> None:
         if message.quit:

@@ -50,9 +50,9 @@ _ALIASES = {
     "endpoint": "ep", "transfer_type": "type", "direction": "dir", "len": "length", "idvendor": "vid",
     "idproduct": "pid", "busid": "device",
 }  # fmt: skip
-#: The comment on the packets that `descriptors` asks for; `frame.comment` tells them from the rest.
+#: The comment on the packets that `descriptors` asks for; `frame.comment` distinguishes them from the rest.
 ENUMERATION_LABEL = "usbip-capture: descriptors read at the start"
-#: Facts that only the completion tells.
+#: Facts that only the completion has.
 LATE = ("status", "length")
 _ORDERED = ("vid", "pid", "ep", "status", "class", "length", "requested")
 _BARE = ("error", "descriptors", *_DIRECTIONS, *_TYPES)

@@ -12,7 +12,7 @@ _CONTROL = TransferType.CONTROL
 
 
 class Matcher:
-    """Not locked: whoever shows it URBs does that. `descriptors` tells a URB of the capture's own first requests."""
+    """Not locked: whoever shows it URBs does that. `descriptors` recognizes the capture's own first requests."""
 
     def __init__(self, capture_filter: Filter, info: DeviceInfo) -> None:
         self._test = capture_filter.test
@@ -38,7 +38,7 @@ class Matcher:
         return bool(self._test(facts))
 
     def learn(self, urb: Urb, completion: Completion) -> None:
-        """A URB came back, whether it passes or not: it may tell of interfaces and their classes."""
+        """A URB came back, whether it passes or not: it may hold interfaces and their classes."""
         self._learner.saw(urb, completion)
 
     def _of(self, urb: Urb, descriptors: bool) -> Facts:

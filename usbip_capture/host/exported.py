@@ -15,7 +15,7 @@ from usbip_capture.usb.info import DeviceInfo
 class Exported:
     """One device of a server's list, imported by its first use.
 
-    open_handle: imports it. give_back: takes what was imported; None if somebody else does that.
+    open_handle: imports it. release: takes what was imported; None if somebody else does that.
     descriptor: its device descriptor, if that is known from an earlier import.
     """
 
@@ -23,18 +23,18 @@ class Exported:
         self,
         info: DeviceInfo,
         open_handle: Callable[[], DeviceHandle],
-        give_back: Callable[[DeviceHandle], None] | None = None,
+        release: Callable[[DeviceHandle], None] | None = None,
         descriptor: DeviceDescriptor | None = None,
     ) -> None:
         self.info = info
         self.known_descriptor = descriptor
         self._open_handle = open_handle
-        self._give_back = give_back
+        self._release = release
         self._handle: DeviceHandle | None = None
         self._lock = threading.Lock()
 
     def handle(self) -> DeviceHandle:
-        """The imported device. Raises UsbipError when the server does not hand it over."""
+        """The imported device. Raises UsbipError when the server refuses to export it."""
         with self._lock:
             if self._handle is None:
                 self._handle = self._open_handle()
@@ -43,12 +43,12 @@ class Exported:
     def open(self) -> OpenDevice:
         """A new opening, of a device that has a configuration as a local one would. Raises UsbipError."""
         handle = self.handle()
-        if self._give_back is not None:
+        if self._release is not None:
             handle.ensure_configured()
         return OpenDevice(handle, self)
 
     def descriptor(self) -> DeviceDescriptor:
-        """The device descriptor; of a device that is in use elsewhere, what the server's list says of it."""
+        """The device descriptor; of a device that is in use elsewhere, what the server's list has of it."""
         if self.known_descriptor is None:
             try:
                 self.known_descriptor = self.handle().device_descriptor()
@@ -67,11 +67,11 @@ class Exported:
         return self._handle is not None and self._handle.device.alive
 
     def close(self) -> None:
-        """Give the device back to the server."""
+        """Release the device."""
         with self._lock:
             handle, self._handle = self._handle, None
-        if handle is not None and self._give_back is not None:
-            self._give_back(handle)
+        if handle is not None and self._release is not None:
+            self._release(handle)
 
     def __del__(self) -> None:
         self.close()

@@ -1,4 +1,4 @@
-"""The host's side of one imported device: what its descriptors say, its settings, control transfers."""
+"""The host's side of one imported device: its descriptors, its settings, control transfers."""
 
 from __future__ import annotations
 
@@ -319,7 +319,7 @@ class DeviceHandle:
         return kind(f"{what}: {status_name(status)}", status, endpoint)
 
     def _activated(self, value: int) -> None:
-        """The device says that this is its configuration."""
+        """The device reports that this is its configuration."""
         self._value = value
         if value:
             self.configurations()

@@ -18,7 +18,7 @@ _MAX_INTERFACES = 32
 class OpenDevice:
     """One opening of a device; several may share `unit`, whose interfaces belong to one of them each.
 
-    owner: is not collected, and so does not give the device back, while this is in use.
+    owner: is not collected, and so does not release the device, while this is in use.
     """
 
     __slots__ = ("claimed", "owner", "unit")
@@ -50,7 +50,7 @@ class OpenDevice:
         self.claimed.add(number)
 
     def release(self, number: int) -> None:
-        """Give an interface up, back in its alternate setting 0. Raises DeviceError if it is not claimed."""
+        """Release an interface, in its alternate setting 0 again. Raises DeviceError if it is not claimed."""
         _check_interface(number)
         if number not in self.claimed:
             raise RequestRefused(f"interface {number} of {self} is not claimed", -ENOENT)

@@ -121,7 +121,7 @@ class ServerSource:
         if known is not None and not known.imported and _identity(known.info) == _identity(info):
             return known
         descriptor = self._descriptors.get(_identity(info))
-        return Exported(info, lambda: self._open(info), self._give_back, descriptor)
+        return Exported(info, lambda: self._open(info), self._release, descriptor)
 
     def _open(self, info: DeviceInfo) -> DeviceHandle:
         self._check_open()
@@ -136,7 +136,7 @@ class ServerSource:
         self._descriptors[_identity(info)] = handle.device_descriptor()
         return handle
 
-    def _give_back(self, handle: DeviceHandle) -> None:
+    def _release(self, handle: DeviceHandle) -> None:
         self._give_up(handle.device)
 
     def _give_up(self, device: Device) -> None:
@@ -191,7 +191,7 @@ class ServerSource:
 
 
 def _identity(info: DeviceInfo) -> tuple[object, ...]:
-    """What a list says of a device, without what its use changes."""
+    """What a list has of a device, without what its use changes."""
     return (
         info.busid,
         info.busnum,

@@ -55,7 +55,7 @@ def write(handle: DeviceHandle, endpoint: Endpoint, data: Buffer | array[int], t
     if size <= handle.max_transfer:
         status = handle.run(out_urb(endpoint, view), timeout).status
         if not status:
-            return size  # an OUT transfer that succeeds is never short, whatever a bridge says
+            return size  # an OUT transfer that succeeds is never short, whatever a bridge reports
         if status not in TOO_LARGE:
             raise handle.failed(status, timeout, address)
         lower_limit(handle, endpoint, size, status)

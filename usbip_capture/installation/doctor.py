@@ -78,7 +78,7 @@ def run(host: str = "", port: int = DEFAULT_PORT) -> int:
 
 
 def findings(host: str = "", port: int = DEFAULT_PORT) -> Iterator[Finding]:
-    """Every finding, from the inside out: Python, Wireshark, the launcher, what Wireshark says of it, servers."""
+    """Every finding, from the inside out: Python, Wireshark, the launcher, what Wireshark reports of it, servers."""
     yield from _guarded(_ourselves)
     found: list[Installation] = []
 
@@ -200,12 +200,12 @@ def _listed(wireshark: Installation) -> Iterator[Finding]:
         yield Finding(OK, f"{tshark} lists {INTERFACE}, in {answer.seconds * 1000:.0f} ms for all interfaces")
     elif answer.problem:
         folders = " and ".join(map(str, wireshark.extcap_folders))
-        remedy = f"run '{tshark} -D'; if it hangs, another program in {folders} does: move it away"
+        remedy = f"run '{tshark} -D'; if it hangs, another program in {folders} does: move it"
         yield Finding(FAILURE, f"'{tshark} -D' {answer.problem}", remedy)
     else:
-        said = first_line(answer.error)
-        text = f"{tshark} does not list {INTERFACE}" + (f", but says: {said}" if said else "")
-        yield Finding(FAILURE, text, f"see what '{tshark} -D --log-domains=Extcap --log-level=debug' says")
+        line = first_line(answer.error)
+        text = f"{tshark} does not list {INTERFACE}" + (f", but reports: {line}" if line else "")
+        yield Finding(FAILURE, text, f"see what '{tshark} -D --log-domains=Extcap --log-level=debug' reports")
 
 
 def _servers(named: str = "", named_port: int = DEFAULT_PORT) -> Iterator[Finding]:
@@ -218,7 +218,7 @@ def _servers(named: str = "", named_port: int = DEFAULT_PORT) -> Iterator[Findin
     found: dict[ServerAddress, Finding] = {}
     threads = []
     particular = None
-    with contextlib.suppress(UsbipError):  # what is wrong with it is said where it is asked
+    with contextlib.suppress(UsbipError):  # what is wrong with it is reported where it is asked
         particular = ServerAddress.parse(named, named_port, _SERVER_LIMIT) if named else None
     for known in known_servers():
         server = ServerAddress(known.host, known.port, _SERVER_LIMIT)

@@ -36,7 +36,7 @@ class Finding:
 
 @dataclass(slots=True, frozen=True)
 class Answer:
-    """What a program said. `problem` is empty when it ended well in time, else half a sentence about it."""
+    """What a program printed. `problem` is empty when it ended well in time, else half a sentence about it."""
 
     out: str = ""
     error: str = ""
@@ -101,7 +101,7 @@ def ourselves() -> str:
 
 
 def first_line(text: str) -> str:
-    """The first line that says something, short enough for a sentence."""
+    """The first line that means something, short enough for a sentence."""
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip() and "Running as user" not in line]
     return lines[0][:160] if lines else ""
 
@@ -110,8 +110,8 @@ def _problem(code: int | None, late: bool, limit: float, error: str) -> str:
     if late:
         return f"does not end within {limit:g} s"
     if code:
-        said = first_line(error)
-        return f"ends with code {code}" + (f": {said}" if said else "")
+        line = first_line(error)
+        return f"ends with code {code}" + (f": {line}" if line else "")
     return ""
 
 

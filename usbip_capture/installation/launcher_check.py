@@ -25,7 +25,7 @@ QUERIES = (
 SLOW = 0.25
 _TIMES = 3
 _OLDEST_PYTHON = (3, 10)
-# Says two things one after the other: that Python lives, and that the library loads.
+# Prints two things one after the other: that Python lives, and that the library loads.
 _PROBE = """\
 import sys
 print(*sys.version_info[:3], flush=True)
@@ -102,11 +102,11 @@ def file_problem(path: Path) -> Finding | None:
     try:
         path.read_bytes()
     except OSError as error:
-        away = f"move it away, then {install_remedy()}"
-        return Finding(FAILURE, f"{path} cannot be read ({error.strerror})", away)
+        remedy = f"move it, then {install_remedy()}"
+        return Finding(FAILURE, f"{path} cannot be read ({error.strerror})", remedy)
     if not placement.is_ours(path):
-        away = f"move it away, then {install_remedy()}"
-        return Finding(FAILURE, f"{path} is not ours: Wireshark runs something else under our name", away)
+        remedy = f"move it, then {install_remedy()}"
+        return Finding(FAILURE, f"{path} is not ours: Wireshark runs something else under our name", remedy)
     if os.name == "nt":
         return None
     if not os.access(path, os.X_OK):
@@ -120,8 +120,8 @@ def file_problem(path: Path) -> Finding | None:
 def _started(launcher: Launcher) -> Iterator[Finding]:
     """Its interpreter lives, its library loads, and both are of the right versions."""
     answer = ask(launcher.python, "-IS", "-c", _PROBE, launcher.library)
-    said = answer.out.splitlines()
-    numbers = said[0].split() if said else []
+    lines = answer.out.splitlines()
+    numbers = lines[0].split() if lines else []
     if len(numbers) != 3 or not all(number.isdigit() for number in numbers):
         reason = answer.problem or "does not answer as Python does"
         yield Finding(FAILURE, f"the launcher's interpreter {launcher.python} {reason}", install_remedy())
@@ -132,13 +132,13 @@ def _started(launcher: Launcher) -> Iterator[Finding]:
         yield Finding(FAILURE, f"the launcher's interpreter {launcher.python} is Python {python}, too old", remedy)
         return
     yield Finding(OK, f"its interpreter is {launcher.python}, Python {python}")
-    if len(said) < 2:
+    if len(lines) < 2:
         yield Finding(FAILURE, _unloadable(launcher.library, answer), install_remedy())
-    elif said[1] != __version__:
-        text = f"its library in {launcher.library} is version {said[1]}, and this is {__version__}"
+    elif lines[1] != __version__:
+        text = f"its library in {launcher.library} is version {lines[1]}, and this is {__version__}"
         yield Finding(WARNING, text, install_remedy())
     else:
-        yield Finding(OK, f"its library is {launcher.library}, version {said[1]}")
+        yield Finding(OK, f"its library is {launcher.library}, version {lines[1]}")
 
 
 def _unloadable(library: str, answer: Answer) -> str:
@@ -173,4 +173,4 @@ def _speed(name: str, seconds: float) -> Finding:
 
 def _by_hand(path: Path, arguments: tuple[str, ...]) -> str:
     shown = f"'{path}'" if " " in str(path) else path
-    return f"see what it says: {shown} {' '.join(arguments)}; then {install_remedy()}"
+    return f"see what it prints: {shown} {' '.join(arguments)}; then {install_remedy()}"

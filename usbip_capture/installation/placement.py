@@ -1,4 +1,4 @@
-"""Puts the launcher where this machine's Wireshark looks for extcaps, and takes it away again.
+"""Puts the launcher where this machine's Wireshark looks for extcaps, and removes it again.
 
 One file is placed. It is recognised by a line of its own: a file without that line is somebody else's and stays.
 
@@ -36,7 +36,7 @@ _QUERY_TIMEOUT = 60
 
 
 def install() -> int:
-    """Place the launcher; tells what was done. Returns the exit code."""
+    """Place the launcher and report what was done. Returns the exit code."""
     folders = find_folders()
     for folder, wireshark in folders.items():
         try:
@@ -182,7 +182,7 @@ def check(path: Path) -> None:
 
 def _refuse_foreign(path: Path) -> None:
     if path.is_symlink() or (path.exists() and not is_ours(path)):
-        raise CaptureError(f"{path} is there already and not ours: move it away, then install again")
+        raise CaptureError(f"{path} is there already and not ours: move it, then install again")
 
 
 def is_ours(path: Path) -> bool:

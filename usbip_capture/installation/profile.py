@@ -1,6 +1,6 @@
 """`usbip-extcap --profile`: a Wireshark profile for USB/IP in the user's configuration folder, and its removal.
 
-A file of marks in the profile tells that it is ours, and which of its files are as we wrote them: what the user changed
+A file of marks in the profile shows that it is ours, and which of its files are as we wrote them: what the user changed
 stays, and a profile without the marks is somebody else's.
 
 Ref: Wireshark User's Guide, appendix B (profiles; files colorfilters, dfilter_buttons, preferences)
@@ -25,7 +25,7 @@ _PASSING = ("recent",)
 
 
 def run(action: str) -> int:
-    """`install` or `remove`; tells what was done. Returns the exit code."""
+    """`install` or `remove`, and report what was done. Returns the exit code."""
     try:
         if action == "remove":
             lines = [line for folder in _folders() for line in remove(folder)]
@@ -82,7 +82,7 @@ def arguments(configuration: Path) -> list[str]:
 
 
 def remove(folder: Path) -> list[str]:
-    """Take away of `folder` what we wrote; what was done, as sentences; empty when there is nothing of ours."""
+    """Remove from `folder` what we wrote; what was done, as sentences; empty when there is nothing of ours."""
     marks = read_marks(folder)
     if marks is None:
         return []

@@ -71,10 +71,10 @@ def start(command: list[str]) -> int:
         flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
     none = subprocess.DEVNULL
     # Not a pipe: with nobody at its other end, a warning of Wireshark's would end it later.
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as output:
         try:
             process = subprocess.Popen(
-                command, stdin=none, stdout=none, stderr=said, cwd=Path.home(), start_new_session=True,
+                command, stdin=none, stdout=none, stderr=output, cwd=Path.home(), start_new_session=True,
                 creationflags=flags,
             )  # fmt: skip
         except OSError as error:
@@ -85,9 +85,9 @@ def start(command: list[str]) -> int:
             process.returncode = 0  # it is on its own now, and no child that is forgotten
             return process.pid
         if code:
-            said.seek(0)
+            output.seek(0)
             # Without what Wireshark's log puts before the text.
-            reason = first_line(said.read(65536).decode("utf-8", "replace")).rpartition(" -- ")[2]
+            reason = first_line(output.read(65536).decode("utf-8", "replace")).rpartition(" -- ")[2]
             reason = reason or f"exit code {code}"
             raise CaptureError(f"{command[0]} ended at once ({reason}): start it alone to see why")
     return process.pid

@@ -20,10 +20,10 @@ SANDBOXES = {
 
 @dataclass(slots=True, frozen=True)
 class Installation:
-    """One Wireshark: the programs of a folder, and what they tell of themselves.
+    """One Wireshark: the programs of a folder, and what they report of themselves.
 
     programs: paths by name (tshark, wireshark, dumpcap).
-    version: such as 4.0.17; empty when unknown, then `problem` says why.
+    version: such as 4.0.17; empty when unknown, then `problem` has the reason.
     personal, shared: extcap folders; `shared` is None when unknown.
     configuration: the user's configuration folder.
     """
@@ -88,8 +88,8 @@ def _describe(programs: dict[str, str]) -> Installation:
     number = re.search(r"Wireshark\)? (\d+\.\d+\.\d+)", version.out)
     problem = version.problem
     if not number and not problem:
-        said = first_line(version.out)
-        problem = f"does not report its version but {said!r}" if said else "does not report its version"
+        line = first_line(version.out)
+        problem = f"does not report its version but {line!r}" if line else "does not report its version"
     # One that hangs is not asked again.
     folders = "" if problem else ask(asked, "-G", "folders").out
     shared = re.search(r"^(?:Global )?Extcap path:\s*(.+)$", folders, re.MULTILINE)

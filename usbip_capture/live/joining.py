@@ -10,6 +10,7 @@ from collections.abc import Callable
 from usbip_capture.capture.sinks import ReaderGone, Sink
 from usbip_capture.errors import CaptureError, RemoteProtocolError, ServerLost, UsbipError
 from usbip_capture.live import messages
+from usbip_capture.live.local_listener import connect_local
 from usbip_capture.live.messages import Lines, Message
 from usbip_capture.live.registry import Entry
 from usbip_capture.net import connecting as net
@@ -31,7 +32,7 @@ _END_TIMEOUT = 2.0
 def connect(entry: Entry, want: str, **request: object) -> tuple[socket.socket, Message, bytes]:
     """A connection to what is listed as `entry`, the answer, and what came behind it. Raises UsbipError."""
     try:
-        sock = _connected(entry.address)
+        sock = connect_local(entry.address, _TIMEOUT)
     except (OSError, ValueError) as error:
         raise ServerLost(f"{entry.display} is not running any more: start it again") from error
     try:
@@ -44,21 +45,6 @@ def connect(entry: Entry, want: str, **request: object) -> tuple[socket.socket, 
         sock.close()
         raise
     return sock, answer, rest
-
-
-def _connected(address: str) -> socket.socket:
-    kind, _, place = address.partition(":")
-    if kind != "unix":
-        host, _, port = place.rpartition(":")
-        return socket.create_connection((host, int(port)), _TIMEOUT)
-    sock = socket.socket(socket.AF_UNIX)
-    try:
-        sock.settimeout(_TIMEOUT)
-        sock.connect(place)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 def _start(thread: threading.Thread, sock: socket.socket) -> None:
@@ -185,10 +171,10 @@ class JoinedCapture:
         _start(self._thread, self._sock)
 
     def comment(self, text: str) -> None:
-        """Say something at this moment of the capture."""
-        self._say({"comment": text})
+        """Comment on this moment of the capture."""
+        self._send({"comment": text})
 
-    def told(self, state: Message) -> None:
+    def state_changed(self, state: Message) -> None:
         """The state of what is joined: it has the counts of this capture."""
         captures = state.get("captures")
         counts = captures.get(self.number) if isinstance(captures, dict) else None
@@ -198,7 +184,7 @@ class JoinedCapture:
     def close(self, timeout: float | None = None, at_most: float | None = None) -> None:
         """Complete it: what the other end still has comes first. Raises CaptureError if the output has failed."""
         self._closing = True
-        self._say({"end": True})
+        self._send({"end": True})
         patience = _END_TIMEOUT if at_most is None else max(at_most + (timeout or 0), 0.3)
         if not self._done.wait(patience):
             self._sink.abort()
@@ -237,10 +223,10 @@ class JoinedCapture:
         """Packets in the output."""
         return self.counts.get("written", 0)
 
-    def _say(self, message: Message) -> None:
+    def _send(self, message: Message) -> None:
         try:
             messages.send(self._sock, message)
-        except OSError:  # it has ended: then nothing is to be said
+        except OSError:  # it has ended: then nothing is to be sent
             pass
 
     def _shut_down(self) -> None:

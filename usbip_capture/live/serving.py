@@ -20,9 +20,9 @@ from usbip_capture.net.listening import Peer, receive_by
 
 log = logging.getLogger(__name__)
 
-#: Seconds in which the one who joins must have said what it wants.
+#: Seconds in which the one who joins must have sent what it wants.
 _GREETING_TIMEOUT = 5.0
-#: Seconds between two looks whether anything has changed; the state is told anew after so many of them.
+#: Seconds between two looks whether anything has changed; the state is sent anew after so many of them.
 _LOOK, _LOOKS = 0.2, 5
 _LEAVE_TIMEOUT = 10.0
 _RECEIVE_SIZE = 4096
@@ -41,7 +41,7 @@ class Source(ABC):
 
     @abstractmethod
     def state(self) -> Message:
-        """What there is to tell of it now, in JSON's types."""
+        """Its state, in JSON's types."""
 
     @abstractmethod
     def drop(self, number: int) -> None:
@@ -96,7 +96,7 @@ class Subscribers:
                 self._capture(sock, request, lines)
             elif want == "state":
                 messages.send(sock, {"ok": True})
-                self._tell_state(sock, lines)
+                self._send_state(sock, lines)
             elif want == "stop":
                 messages.send(sock, {"ok": True})
                 self._source.stop()
@@ -181,15 +181,15 @@ class Subscribers:
                 if comment := messages.text(message, "comment"):
                     writer.comment(comment)
 
-    def _tell_state(self, sock: socket.socket, lines: Lines) -> None:
-        told: Message = {}
+    def _send_state(self, sock: socket.socket, lines: Lines) -> None:
+        sent: Message = {}
         looks = 0
         while not self._leaving.is_set():
             state: Message = {**self._source.state(), "captures": self._counts()}
-            if state != told or looks >= _LOOKS:
+            if state != sent or looks >= _LOOKS:
                 sock.settimeout(_GREETING_TIMEOUT)
                 messages.send(sock, state)
-                told, looks = state, 0
+                sent, looks = state, 0
             looks += 1
             received = _receive(sock, lines)
             if received is None:
@@ -210,7 +210,7 @@ class Subscribers:
 
 
 def _receive(sock: socket.socket, lines: Lines) -> list[Message] | None:
-    """What was said within _LOOK; None when the other end is gone."""
+    """What was received within _LOOK; None when the other end is gone."""
     if lines.early:
         found, lines.early = lines.early, []
         return found

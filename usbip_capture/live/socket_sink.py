@@ -15,7 +15,7 @@ _JOIN_BELOW = 64 << 10
 
 
 class SocketSink(Sink):
-    """Writes to `sock`, which stays its owner's but is told the end; a reader that is slow can be given up."""
+    """Writes to `sock`, which stays its owner's but is shut down at the end; a reader that is slow can be given up."""
 
     def __init__(self, sock: socket.socket, name: str) -> None:
         super().__init__(name)

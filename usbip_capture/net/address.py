@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from usbip_capture.errors import LocalProtocolError
+TYPE_CHECKING = False  # not from typing, and the errors where they are raised: Wireshark waits for this import
+if TYPE_CHECKING:
+    from usbip_capture.errors import LocalProtocolError
 
 DEFAULT_PORT = 3240
 
@@ -13,16 +15,22 @@ def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int
     if host.startswith("["):
         host, closed, port = host[1:].partition("]")
         if not closed or (port and not port.startswith(":")):
-            raise LocalProtocolError(f"{text!r} is not an address: write [IPv6]:PORT")
+            raise _error(f"{text!r} is not an address: write [IPv6]:PORT")
         port = port[1:]
     elif host.count(":") == 1:
         host, _, port = host.partition(":")
     number = port.isascii() and port.isdigit()
     if not host or (port and not number) or (":" in host and not _is_ipv6(host)):
-        raise LocalProtocolError(f"{text!r} is not an address: write HOST, HOST:PORT or [IPv6]:PORT")
+        raise _error(f"{text!r} is not an address: write HOST, HOST:PORT or [IPv6]:PORT")
     if number and (len(port) > 5 or int(port) > 65535):
-        raise LocalProtocolError(f"{text!r}: {port} is not a TCP port (1 to 65535)")
+        raise _error(f"{text!r}: {port} is not a TCP port (1 to 65535)")
     return host, int(port) if port else default_port
+
+
+def _error(sentence: str) -> LocalProtocolError:
+    from usbip_capture.errors import LocalProtocolError
+
+    return LocalProtocolError(sentence)
 
 
 def _is_ipv6(host: str) -> bool:

@@ -30,7 +30,7 @@ _LINGER = struct.pack("@HH" if os.name == "nt" else "@ii", 1, 0)
 
 
 def _timeval_format() -> str:
-    """The format of a struct timeval as this kernel takes it for SO_RCVTIMEO; empty where that cannot be said.
+    """The format of a struct timeval as this kernel takes it for SO_RCVTIMEO; empty where that is not known.
 
     Ref: Linux include/uapi/asm-generic/socket.h: SO_RCVTIMEO is one of two options, by the size of time_t
     """
@@ -114,7 +114,7 @@ class Transport(ABC):
 
     @abstractmethod
     def reset_on_close(self) -> None:
-        """Have `close` tell the peer that the connection is broken, not ended, where there is a way. Never raises."""
+        """Have `close` reset the connection, as broken and not ended, where there is a way. Never raises."""
 
     @abstractmethod
     def close(self) -> None:
@@ -204,6 +204,19 @@ class SocketTransport(Transport):
         self._sock.close()
         self._sender.close()
 
+    def release(self) -> socket.socket:
+        """The socket, blocking and without limits of ours, for who uses it from now on; not of the transport any more.
+
+        Raises OSError if the peer has left.
+        """
+        if self._sender is not self._sock:
+            self._sender.close()
+        self._sock.settimeout(None)
+        if _KERNEL_TIMEOUTS:
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                self._sock.setsockopt(socket.SOL_SOCKET, option, _timeval(0))
+        return self._sock
+
     def _wait_at_most(self, timeout: float | None) -> None:
         """Have the next system call wait for at most `timeout` seconds. Raises TimeoutError if that is over already."""
         if timeout is not None and timeout <= 2 * _KERNEL_LATE and _KERNEL_TIMEOUTS:
@@ -232,7 +245,7 @@ def send(sock: socket.socket, parts: list[Buffer]) -> None:
 
 
 def limit_sending(sock: socket.socket, timeout: float | None = None) -> None:
-    """Sending raises OSError when the peer takes nothing for `timeout` seconds, SEND_TIMEOUT if not said.
+    """Sending raises OSError when the peer takes nothing for `timeout` seconds, SEND_TIMEOUT if not given.
 
     Where the kernel keeps no such limit it is Python's, which is one for receiving as well: SEND_TIMEOUT then.
     """
@@ -243,7 +256,7 @@ def limit_sending(sock: socket.socket, timeout: float | None = None) -> None:
 
 
 def reset_on_close(sock: socket.socket) -> None:
-    """Have closing tell the peer that the connection is broken, not ended."""
+    """Have closing reset the connection: it is broken, not ended."""
     _set_option(sock, socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
 
 

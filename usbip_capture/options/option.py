@@ -26,12 +26,12 @@ class Option:
     """One option, as `--name VALUE`; the preference is `extcap.usbip_remote.<name without dashes>`.
 
     kind: one of the types above; decides what `parse` returns.
-    default: what is used when nothing is given; Wireshark is told the same.
+    default: what is used when nothing is given; Wireshark gets the same.
     display: label in Wireshark's dialog; `help`: the tooltip, `--help` and the README.
     group: the tab of the dialog.
     limits: least and greatest number.
     validation: regular expression, for Qt and for Python, without braces (they end an extcap value).
-    expects: what the refusal of a wrong value says instead of the expression.
+    expects: how the refusal of a wrong value describes right ones, instead of the expression.
     alone: the value meant by the flag without one, empty if it needs one.
     choices: (value, display) of a selector. reload: others come from the server, by the button Reload.
     """

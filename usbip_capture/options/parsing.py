@@ -8,8 +8,8 @@ from typing import NoReturn
 
 from usbip_capture.errors import LocalProtocolError
 
-#: Beginnings of what a type says of a value, which then go on after the option's name.
-_SAYS_OF_IT = ("must ", "needs ")
+#: How the sentences of types begin that go on after the option's name.
+_PREDICATES = ("must ", "needs ")
 #: What a switch takes as its value; any other word after it may be HOST.
 _SWITCHED = ("on", "off")
 
@@ -89,7 +89,7 @@ def _sentence(message: str) -> str:
             return f"{name} needs a value"
         if text.startswith("not allowed with argument "):
             return f"use either {name} or {text.rpartition(' ')[2].split('/')[0]}, not both"
-        return f"{name} {text}" if text.startswith(_SAYS_OF_IT) else f"{name}: {text}"
+        return f"{name} {text}" if text.startswith(_PREDICATES) else f"{name}: {text}"
     _, colon, names = message.partition(" required: ")
     if colon:
         missing = names.split(", ")

@@ -18,7 +18,9 @@ RELAY = "Relay"
 LOG = "Log"
 DEBUG = "Debug"
 
-_DEVICE = r"([^\s:/,]+|(0[xX])?[0-9A-Fa-f]+:(0[xX])?[0-9A-Fa-f]+)"
+#: `syslog.LOG_PORT`, which is not imported for it: the queries are to load as few modules as can be.
+LOG_PORT = 1514
+_DEVICE = r"([^\s:/,]+|(0[xX])?[0-9A-Fa-f]+:(0[xX])?[0-9A-Fa-f]+(:[^\s,]+)?)"
 
 OPTIONS = (
     Option(
@@ -63,7 +65,7 @@ OPTIONS = (
         "",
         "Several devices",
         "Several devices, instead of the one above, each on an interface of its own: a comma-separated list as of "
-        "--device, or all; empty: what --device says",
+        "--device, or all; empty: those of --device",
         group=SERVER,
         validation=rf"^\s*{_DEVICE}(\s*,\s*{_DEVICE})*\s*$",
         expects="busids such as 1-1.2, VID:PID such as 303a:4004 or serial=NUMBER, separated by commas, or all",
@@ -178,7 +180,7 @@ OPTIONS = (
     Option(
         "syslog-port",
         UNSIGNED,
-        1514,
+        LOG_PORT,
         "Log port",
         "Port of the log, to connect to or to listen on",
         group=LOG,

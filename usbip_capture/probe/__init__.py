@@ -1,4 +1,4 @@
-"""The probe: imports devices, reads them as a host would, listens, gives them back."""
+"""The probe: imports devices, reads them as a host would, listens, releases them."""
 
 from usbip_capture.probe.group import ProbeGroup
 from usbip_capture.probe.session import ProbeSession

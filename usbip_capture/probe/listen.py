@@ -44,7 +44,7 @@ class Listener:
     """Keeps IN transfers of a device in flight.
 
     note: gets a sentence when an endpoint has to be given up.
-    on_gone: called when a URB says that the device is gone, with its status; perhaps more than once.
+    on_gone: called when a URB reports that the device is gone, with its status; perhaps more than once.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Listener:
         self._device.unlink([transfer for reader in self._readers for transfer in reader.end()], timeout)
 
     def give_up(self, endpoint: Endpoint, status: int) -> None:
-        """Say that an endpoint is not read any more."""
+        """Report that an endpoint is not read any more."""
         text = f"endpoint {endpoint.address:#04x} is not read any more: {status_name(status)}"
         log.warning("%s: %s", self._device.info, text)
         self._note(text)

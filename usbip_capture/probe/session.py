@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 RETRY_INTERVAL = 0.5
 #: Seconds that the device has to finish URBs when the capture stops.
 RELEASE_TIMEOUT = 0.2
-#: Seconds in which a server that says "no such device" may close the connection, with a better reason.
+#: Seconds in which a server that reports "no such device" may close the connection, with a better reason.
 _GONE_GRACE = 0.3
 
 
@@ -78,7 +78,7 @@ class ProbeSession:
             log.info("%s", reason)
             if not self._settings.reconnect:
                 raise ServerLost(f"the capture ended: {reason}")
-            self._state(f"{info.busid} away")
+            self._state(f"{info.busid} disconnected")
             device, again = self._wait_for(info), True
 
     def stop(self) -> None:

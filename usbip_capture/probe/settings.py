@@ -1,4 +1,4 @@
-"""What a probe is to do, and what it tells while it does it."""
+"""What a probe is to do, and what it reports while it does it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ProbeSettings:
 
 
 class ProbeEvents:
-    """Told what happens, on any thread; each method may be overridden."""
+    """Notified of what happens, on any thread; each method may be overridden."""
 
     def state(self, session: object, text: str) -> None:
         """What a session is doing now."""

@@ -179,7 +179,7 @@ class AsynchronousDevice:
 
 
 class AsyncioDevice:
-    """The same for `asyncio`: `await dev.read(0x81, 64)`. Cancelling a task takes its transfer back."""
+    """The same for `asyncio`: `await dev.read(0x81, 64)`. Cancelling a task cancels its transfer."""
 
     def __init__(self, dev: usb.core.Device) -> None:
         self._device = AsynchronousDevice(dev)

@@ -40,7 +40,7 @@ class UsbipBackend(IBackend):
         self._source = source
 
     def close(self) -> None:
-        """Give back what was imported through this backend. May be called again."""
+        """Release what was imported through this backend. May be called again."""
         self._source.close()
 
     def _finalize_object(self) -> None:

@@ -20,7 +20,7 @@ MAGIC = {
 }
 _HEADER_SIZE = 24
 _LINK_TYPE_AT = 20
-# A link type has 16 bits, as in pcapng; those above it tell of frame check sequences, or are reserved.
+# A link type has 16 bits, as in pcapng; those above it describe frame check sequences, or are reserved.
 _LINK_TYPE = 0xFFFF
 _HEAD_SIZE = 16
 

@@ -1,4 +1,4 @@
-"""Link types of captures: which of them are USB as it is told here, and what the others are called.
+"""Link types of captures: which of them are USB as it is read here, and what the others are called.
 
 Ref: https://www.tcpdump.org/linktypes.html
 """
@@ -79,6 +79,6 @@ def link_type_label(link_type: int) -> str:
 
 
 def link_type_name(link_type: int) -> str:
-    """As it is said to people: `link type 1 (Ethernet): not USB`."""
+    """As people read it: `link type 1 (Ethernet): not USB`."""
     verdict = "not URBs of a host" if "USB" in _NAMES.get(link_type, "") else "not USB"
     return f"{link_type_label(link_type)}: {verdict}"

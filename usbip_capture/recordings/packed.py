@@ -9,7 +9,7 @@ _PACKED = {
 
 
 def packed_with(name: str, first: bytes) -> str | None:
-    """What to say of the capture `name`, which begins with `first`; None if it is not packed, or with gzip."""
+    """What to report of the capture `name`, which begins with `first`; None if it is not packed, or with gzip."""
     for magic, program in _PACKED.items():
         if first.startswith(magic):
             return f"{name} is packed with {program}: unpack it first (gzip is read as it is)"

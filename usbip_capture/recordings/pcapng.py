@@ -79,7 +79,7 @@ def read_blocks(stream: Stream, interfaces: list[Interface] | None, max_packet: 
 
 
 class _Reader:
-    """What the blocks so far tell of those that follow."""
+    """What the blocks so far define for those that follow."""
 
     def __init__(self, stream: Stream, interfaces: list[Interface] | None, max_packet: int) -> None:
         self._stream = stream

@@ -22,7 +22,7 @@ _WINDOW = 0xFFFF
 
 
 def unlink_comment(seqnum: int) -> str:
-    """What is said of a URB that this CMD_UNLINK has asked for."""
+    """The comment on a URB that this CMD_UNLINK has asked for."""
     return f"usbip-capture: unlinked by CMD_UNLINK {seqnum}"
 
 

@@ -36,7 +36,7 @@ class Flow:
 
 @dataclass(slots=True, frozen=True)
 class UpperPdu:
-    """What a packet says of itself, and its payload. `flow` is None if it has no source address."""
+    """The tags of a packet, and its payload. `flow` is None if it has no source address."""
 
     dissector: str
     flow: Flow | None

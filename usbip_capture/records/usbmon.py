@@ -38,7 +38,7 @@ HEADER_SIZE = HEADER.size
 # status, offset, length; 4 bytes of padding
 ISO_DESCRIPTOR = Struct("<iII4x")
 ISO_DESCRIPTOR_SIZE = ISO_DESCRIPTOR.size
-#: usbmon shows no more of them; the header still tells how many packets there were.
+#: usbmon shows no more of them; the header still counts all of them.
 MAX_ISO_DESCRIPTORS = 128
 #: Data from this size on is handed out as a buffer of its own; below, joining is cheaper.
 OWN_BUFFER = 4096
@@ -243,7 +243,7 @@ class UsbmonPacker:
 
 
 def _control_epnum(endpoint: int, setup: bytes) -> int:
-    """Inward is what has a data stage towards the host, whatever the PDU's direction says."""
+    """Inward is what has a data stage towards the host, whatever the PDU's direction is."""
     return endpoint | DIR_IN if setup[0] & DIR_IN and (setup[6] or setup[7]) else endpoint & ~DIR_IN
 
 

@@ -1,6 +1,6 @@
 """A relay in a process of its own, which outlives the capture that has started it.
 
-The child says on its standard output that it listens, or one sentence why it cannot; then it closes what it inherited.
+The child reports on its standard output that it listens, or one sentence why not; then it closes what it inherited.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import threading
 from usbip_capture.errors import CannotListen, UsbipError
 from usbip_capture.live import registry
 from usbip_capture.live.registry import Entry
-from usbip_capture.relay.listening import parse_networks
+from usbip_capture.net.networks import parse_networks
 from usbip_capture.relay.service import RelayService
 from usbip_capture.servers.address import ServerAddress
+from usbip_capture.system.latch import Latch
+from usbip_capture.system.signals import ensure_noticed
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +52,8 @@ def start(server: ServerAddress, address: str, port: int, allow: str) -> Entry:
     late = threading.Timer(_START_TIMEOUT, process.kill)
     late.daemon = True
     late.start()
-    with process.stdout as said:
-        answer = said.readline().decode("utf-8", "replace").strip()
+    with process.stdout as output:
+        answer = output.readline().decode("utf-8", "replace").strip()
     late.cancel()
     kind, _, text = answer.partition(" ")
     if kind == "sentence":
@@ -70,14 +72,15 @@ def main(settings: str) -> None:
     try:
         service = RelayService(ServerAddress(host, port), address, listen_port, parse_networks(allow))
     except UsbipError as error:
-        _say(f"sentence {error}")
+        _report(f"sentence {error}")
         return
-    stopping = threading.Event()
+    stopping = Latch()
+    ensure_noticed()
     for name in ("SIGTERM", "SIGINT"):
         signal.signal(getattr(signal, name), lambda *_: stopping.set())
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    _say(f"listed {service.channel.name}")
+    _report(f"listed {service.channel.name}")
     make_responsive()
     service.wait_unused(stopping)
     service.close()
@@ -88,7 +91,7 @@ def make_responsive() -> None:
     sys.setswitchinterval(0.0002)
 
 
-def _say(line: str) -> None:
+def _report(line: str) -> None:
     """Report it, and close the pipe: somebody waits for its end."""
     os.write(1, " ".join(line.split()).encode() + b"\n")
     nowhere = os.open(os.devnull, os.O_RDWR)

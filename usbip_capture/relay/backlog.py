@@ -65,7 +65,7 @@ class Backlog:
             data = memoryview(data)
             self.chunks.appendleft((observation, from_client, data[piece:], timestamp_ns))
             data = data[:piece]
-        begin_ns = time.thread_time_ns()  # what a busy machine does meanwhile says nothing of the messages
+        begin_ns = time.thread_time_ns()  # what a busy machine does meanwhile is not the cost of the messages
         observation.saw(from_client, data, timestamp_ns)
         taken_ns = time.thread_time_ns() - begin_ns
         if taken_ns > _SLICE_NS:

@@ -47,7 +47,7 @@ class PollPoller:
 
 
 class SelectPoller:
-    """select, for Windows: it tells neither errors nor ends apart, and the next read or write does."""
+    """select, for Windows: it reports neither errors nor ends, and the next read or write does."""
 
     def __init__(self) -> None:
         self._masks: dict[int, int] = {}

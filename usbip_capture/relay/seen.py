@@ -25,7 +25,7 @@ class SeenRequests:
         return list(self._found.values())
 
     def saw(self, urb: Urb, completion: Completion) -> None:
-        """A URB came back: keep it if it tells what the device is."""
+        """A URB came back: keep it if it describes the device."""
         if urb.transfer_type is not _CONTROL or completion.status:
             return
         setup = urb.setup

@@ -12,10 +12,11 @@ from usbip_capture.errors import UsbipError
 from usbip_capture.live.local_channel import LocalChannel
 from usbip_capture.live.messages import Message
 from usbip_capture.live.serving import Source
+from usbip_capture.net.networks import Network
 from usbip_capture.relay.captures import RelayCapture
-from usbip_capture.relay.listening import Network
 from usbip_capture.relay.relay import Relay
 from usbip_capture.servers.address import ServerAddress
+from usbip_capture.system.latch import Latch
 from usbip_capture.system.shown import one_line
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class RelayService(Source):
 
     def __init__(self, server: ServerAddress, address: str, port: int, allow: Sequence[Network] = ()) -> None:
         self.listed = threading.Event()
-        self._stopping = threading.Event()
+        self._stopping = Latch()  # which `stop` sets in signal handlers
         self.relay = Relay(server, address, port, allow=allow)
         where = self.relay.listening
         place = f"[{self.relay.address}]" if ":" in self.relay.address else self.relay.address
@@ -61,7 +62,7 @@ class RelayService(Source):
         self.relay.close()
         self.channel.close()
 
-    def wait_unused(self, stopping: threading.Event | None = None) -> None:
+    def wait_unused(self, stopping: Latch | None = None) -> None:
         """Until nobody has been connected and nothing captured for LINGER seconds, or it is stopped."""
         unused_since = time.monotonic()
         while not self._waited() and not (stopping is not None and stopping.is_set()):

@@ -10,7 +10,7 @@ from usbip_capture.usb.urb import DIR_IN, TransferType
 
 
 def as_data(measured: Measured) -> dict[str, object]:
-    """All that the text tells, and each log line and failure that was kept. Times in seconds, points since 1970."""
+    """All that the text has, and each log line and failure that was kept. Times in seconds, points since 1970."""
     statistics = measured.statistics
     return {
         "file": measured.name,

@@ -1,4 +1,4 @@
-"""What a capture tells of its devices: their descriptors, and so the facts that a capture filter asks for. Pure."""
+"""What a capture shows of its devices: their descriptors, and so the facts that a capture filter asks for. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FIRST_CONFIGURATION = 1
 class SeenDevice:
     """One device of an interface. `descriptor` is None until it passes by.
 
-    name: its busid if the interface's description tells it, else BUS.DEVICE, as Wireshark writes it.
+    name: its busid if the interface's description has it, else BUS.DEVICE, as Wireshark writes it.
     """
 
     def __init__(self, busnum: int, devnum: int, description: str) -> None:
@@ -33,15 +33,15 @@ class SeenDevice:
         self.devnum = devnum
         self.name = ours[1] if ours else f"{busnum}.{devnum}"
         self.descriptor: DeviceDescriptor | None = None
-        self._told = (int(ours[2], 16), int(ours[3], 16)) if ours else None
+        self._described = (int(ours[2], 16), int(ours[3], 16)) if ours else None
         self._learner = self._new_learner()
 
     @property
     def vid_pid(self) -> tuple[int, int] | None:
-        """idVendor and idProduct, None if nothing tells them."""
+        """idVendor and idProduct, None if they are not known."""
         if self.descriptor is not None:
             return self.descriptor.idVendor, self.descriptor.idProduct
-        return self._told
+        return self._described
 
     @property
     def device_class(self) -> int | None:

@@ -14,9 +14,9 @@ from usbip_capture.recordings.link_types import USB_LINUX, USB_LINUX_MMAPPED, US
 from usbip_capture.usb import status as statuses
 from usbip_capture.usb.urb import DIR_IN, NO_SETUP, TransferType
 
-#: Stages of a URB. A LATE one counts only if the URB is still out: older USBPcap tells of some completions twice.
+#: Stages of a URB. A LATE one counts only if the URB is still out: older USBPcap records some completions twice.
 SUBMIT, COMPLETE, LATE_COMPLETE = range(3)
-#: Length of an event that does not tell it: what was asked for is what was moved.
+#: Length of an event that does not have it: what was asked for is what was moved.
 AS_REQUESTED = -1
 
 #: stage, URB id, endpoint (see `endpoint_key`), status, bytes asked for or moved, setup, failed isochronous packets,
@@ -149,7 +149,7 @@ def _usbpcap_control(
         inward = DIR_IN if setup[0] & DIR_IN and wanted else 0
         return SUBMIT, urb_id, key | inward, status, wanted, setup, False, data_at + 8
     if not back:
-        return None  # data on its way out, which the setup told of
+        return None  # data on its way out, which the setup announced
     if stage == _STATUS_STAGE:
         return LATE_COMPLETE, urb_id, key, status, AS_REQUESTED, NO_SETUP, False, data_at
     # Whether it is inward only the submit knows: `length` is 0 for the others.

@@ -31,7 +31,7 @@ MAX_PLOTTED = 12
 _ERRORS = COLUMNS.index("errors")
 _TOKEN = re.compile(r"\{\{(\w+)\}\}")
 _NANOSECONDS = 1e9
-#: Furthest time that a date can be told of, in ns.
+#: Furthest time that has a date, in ns.
 _LAST_DATE_NS = 253_402_300_799 * 10**9
 
 

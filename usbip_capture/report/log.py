@@ -56,4 +56,4 @@ def log_line(timestamp_ns: int, source: str, packet: bytes) -> LogLine | None:
     if pdu is None or pdu.dissector != "syslog":
         return None
     message = MessageParser("").parse(pdu.payload[: 4 * MAX_LINE], timestamp_ns)
-    return LogLine(timestamp_ns, source, message.severity_name, message.said.strip()[:MAX_LINE])
+    return LogLine(timestamp_ns, source, message.severity_name, message.tagged_text.strip()[:MAX_LINE])

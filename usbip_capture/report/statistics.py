@@ -41,7 +41,7 @@ _SHORT = 255
 
 @dataclass(slots=True, eq=False)
 class EndpointTotals:
-    """One endpoint of a device, control told apart by direction.
+    """One endpoint of a device, control split by direction.
 
     urbs: all that were seen. bytes: moved by those that came back. errors: failed, other than by being unlinked;
     cancelled: unlinked; unfinished: out at the end. times: from submit to completion, of those that came back by
@@ -80,7 +80,7 @@ class _InFlight(dict[int, _Pending]):
 
 @dataclass(slots=True, eq=False)
 class InterfaceTotals:
-    """One interface of the capture. `unread` counts packets too short to tell; `beyond` URBs of further endpoints.
+    """One interface of the capture. `unread` counts packets too short to parse; `beyond` URBs of further endpoints.
 
     key: what stands above the keys of its endpoints. completes_out: whether a completion of OUT, other than control's,
     was seen.
@@ -220,7 +220,7 @@ class Statistics:
         if not key & DIR_IN:
             if kind != _CONTROL_BITS:
                 totals.completes_out = True
-            # USBPcap tells no length then, and QEMU 0: what succeeded without moving anything was not asked to.
+            # USBPcap has no length then, and QEMU 0: what succeeded without moving anything was not asked to.
             if length == AS_REQUESTED or (not length and kind != _ISOCHRONOUS_BITS):
                 length = 0 if pending is None or status else requested
         elif length == AS_REQUESTED:

@@ -22,7 +22,7 @@ _KINDS = {USB_LINUX: "usbmon", USB_LINUX_MMAPPED: "usbmon", USBPCAP: "USBPcap"}
 
 
 def text_report(statistics: Statistics) -> list[str]:
-    """All there is to say but the plot, as lines without control characters."""
+    """The whole report but the plot, as lines without control characters."""
     lines = []
     for totals in statistics.interfaces.values():
         lines += _interface(statistics, totals)
@@ -102,12 +102,12 @@ def _interface(statistics: Statistics, totals: InterfaceTotals) -> list[str]:
         lines += [f"    {line}" for line in (" " * rows[0].index(TIMES[0]) + TIMES_HEADING, *rows)]
     if not is_usb(totals.interface.link_type):
         name = totals.interface.name or "capture"
-        said = [line for line in statistics.log if line.source == name]
+        log = [line for line in statistics.log if line.source == name]
         start_ns = min((t.first_ns for t in statistics.interfaces.values() if t.first_ns), default=0)
-        for line in said[:MAX_LINES]:
+        for line in log[:MAX_LINES]:
             lines.append(f"  {(line.timestamp_ns - start_ns) / 1e9:10.6f} s  {line.severity:9} {line.text}")
-        if len(said) > MAX_LINES:
-            lines.append(f"  and {len(said) - MAX_LINES} more lines, which --html shows")
+        if len(log) > MAX_LINES:
+            lines.append(f"  and {len(log) - MAX_LINES} more lines, which --html shows")
     return lines + [f"  {comment}" for comment in totals.interface.comments]
 
 

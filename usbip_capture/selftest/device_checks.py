@@ -22,7 +22,7 @@ _MASS_STORAGE = 8
 
 
 class DeviceChecks:
-    """One pass over `dev`. `idle` are IN endpoints that had nothing to say meanwhile, `numbers` of all there are."""
+    """One pass over `dev`. `idle` are IN endpoints that sent nothing meanwhile, `numbers` of all there are."""
 
     def __init__(self, dev: usb.core.Device) -> None:
         self._dev = dev

@@ -109,7 +109,7 @@ class RawSession:
         self._done(seqnum, Completion(-ECONNRESET))
 
     def close(self) -> None:
-        """Give the device back."""
+        """Release the device."""
         for seqnum in list(self._sent):
             self.gave_up(seqnum)
         self._transport.shut_down()

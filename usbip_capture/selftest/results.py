@@ -29,7 +29,7 @@ class Result:
         return f"{self.verdict.value:5}  {self.name:26}  {self.detail}"
 
 
-Tell: TypeAlias = Callable[[Result], None]
+Report: TypeAlias = Callable[[Result], None]
 
 
 def right(name: str, detail: str) -> Result:

@@ -14,7 +14,7 @@ from usbip_capture.pyusb_backend import backend_of
 from usbip_capture.report.units import count
 from usbip_capture.selftest.device_checks import DeviceChecks
 from usbip_capture.selftest.raw import RawSession
-from usbip_capture.selftest.results import Tell, note, right, wrong
+from usbip_capture.selftest.results import Report, note, right, wrong
 from usbip_capture.selftest.wire_checks import check_replies, check_rude, check_sizes, check_stall, check_unlink
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.usb.info import DeviceInfo
@@ -29,10 +29,12 @@ _MISSING = 5.0
 class Selftest:
     """Tests `server` and the device that is meant; `pcap` captures all of it."""
 
-    def __init__(self, server: ServerAddress, selector: Selector, tell: Tell, pcap: PcapWriter | None = None) -> None:
+    def __init__(
+        self, server: ServerAddress, selector: Selector, report: Report, pcap: PcapWriter | None = None
+    ) -> None:
         self._server = server
         self._selector = selector
-        self._tell = tell
+        self._report = report
         self._pcap = pcap
         self._channel: UsbChannel | None = None
 
@@ -41,7 +43,7 @@ class Selftest:
         start = time.monotonic()
         devices = self._server.devices()
         milliseconds = (time.monotonic() - start) * 1000
-        self._tell(right("OP_REQ_DEVLIST", f"{count(len(devices), 'device')} in {milliseconds:.1f} ms"))
+        self._report(right("OP_REQ_DEVLIST", f"{count(len(devices), 'device')} in {milliseconds:.1f} ms"))
         info = self._server.find(self._selector)
         try:
             checks, configuration = self._through_pyusb(info)
@@ -60,14 +62,14 @@ class Selftest:
                 raise ServerLost(f"device {info} of {self._server} was there and is gone: plug it in again")
             checks = DeviceChecks(dev)
             for result in checks.run():
-                self._tell(result)
+                self._report(result)
             return checks, checks.configuration()
 
     def _on_the_wire(self, info: DeviceInfo, seen: DeviceChecks, configuration: int) -> None:
         start = time.monotonic()
         session = self._open(info)
-        away = time.monotonic() - start
-        self._tell((right if away < 1 else note)("imported again", f"after {away * 1000:.0f} ms"))
+        missing = time.monotonic() - start
+        self._report((right if missing < 1 else note)("imported again", f"after {missing * 1000:.0f} ms"))
         idle = seen.idle
         bulk = next((e for e in idle if e.transfer_type == TransferType.BULK), None)
         quiet = next((e for e in idle if e.transfer_type == TransferType.INTERRUPT), bulk)
@@ -81,15 +83,15 @@ class Selftest:
                     check_sizes(session, bulk),
                 ):
                     for result in checks:
-                        self._tell(result)
+                        self._report(result)
             except ServerLost as error:
-                self._tell(wrong("the connection", str(error)))
+                self._report(wrong("the connection", str(error)))
         missing = next((number for number in range(15, 0, -1) if number not in seen.numbers), 0)
         for result in check_rude(lambda: self._open(info), missing | DIR_IN):
-            self._tell(result)
+            self._report(result)
 
     def _open(self, info: DeviceInfo) -> RawSession:
-        """As soon as the server hands the device over again."""
+        """As soon as the server exports the device again."""
         if self._pcap is not None and self._channel is None:
             self._channel = self._pcap.add_usb_interface(info, server=str(self._server))
         return retry(lambda: RawSession(self._server, info.busid, self._channel), _MISSING)

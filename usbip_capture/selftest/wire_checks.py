@@ -1,4 +1,4 @@
-"""How a server speaks USB/IP, told from its replies.
+"""How a server speaks USB/IP, judged by its replies.
 
 What is right is what Linux does.
 
@@ -98,7 +98,7 @@ def check_unlink(session: RawSession, idle: Endpoint | None) -> Iterator[Result]
 
 
 def check_sizes(session: RawSession, bulk_in: Endpoint | None) -> Iterator[Result]:
-    """A bulk transfer of 64 KiB, and the numbers in which errors are told."""
+    """A bulk transfer of 64 KiB, and the numbers in which errors are reported."""
     if bulk_in is None:
         yield skipped("64 KiB transfers", "no bulk IN endpoint was idle")
         return
@@ -130,8 +130,8 @@ def check_rude(open_session: Open, missing_endpoint: int) -> Iterator[Result]:
         with open_session() as session:
             urb = Urb(TransferType.BULK, missing_endpoint | DIR_IN, 64, flags=FLAG_DIR_IN)
             reply = session.answer(urb, _SHORT_PATIENCE)
-            said = "not answered" if reply is None else status_name(reply.status)
-            yield (right if reply is None or reply.status else wrong)("missing endpoint", said)
+            outcome = "not answered" if reply is None else status_name(reply.status)
+            yield (right if reply is None or reply.status else wrong)("missing endpoint", outcome)
     except ServerLost:
         yield note("missing endpoint", "ends the connection")
 

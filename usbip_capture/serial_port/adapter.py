@@ -8,10 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from usbip_capture.device import Device
+from usbip_capture.devices.serial_number import read_string
 from usbip_capture.errors import DeviceError, DeviceNotFound, UsbipError
 from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.host.reimport import retry
-from usbip_capture.serial_port.serial_number import read_string
 from usbip_capture.uart.ports import Port, find_ports, no_ports
 
 log = logging.getLogger(__name__)
@@ -68,9 +68,11 @@ class Adapter:
             handle.ensure_configured()
             configuration = handle.endpoints.configuration
             descriptor = handle.device_descriptor()
-            self.serial = read_string(handle, descriptor.iSerialNumber)
+            self.serial = read_string(device, descriptor.iSerialNumber)
         except DeviceError as error:
             raise DeviceNotFound(f"device {device.info} of {self.where} cannot be read: {error}") from error
+        if not device.alive:  # then the serial number is not known, rather than empty
+            raise DeviceNotFound(f"device {device.info} of {self.where} cannot be read: it was lost meanwhile")
         if configuration is None:
             raise DeviceNotFound(f"device {device.info} of {self.where} has no configuration, and no serial port in it")
         self.descriptor, self.configuration = descriptor, configuration
@@ -79,7 +81,7 @@ class Adapter:
             raise DeviceNotFound(f"device {device.info} of {self.where} has {no_ports(configuration)}")
 
     def watch(self) -> None:
-        """Notice that the device goes away, even while no port is read."""
+        """Notice that the device is disconnected, even while no port is read."""
         device = self.device
         device.watch(lambda reason: self.device_lost(device, reason))
 
@@ -108,7 +110,7 @@ class Adapter:
         if reviving is not None and reviving.is_alive() and reviving is not threading.current_thread():
             reviving.join()
 
-    # -- a device that goes away
+    # -- a device that is disconnected
 
     def device_lost(self, device: Device, reason: str) -> None:
         """Called by whoever notices it, on any thread and perhaps several times."""

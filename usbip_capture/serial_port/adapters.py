@@ -148,7 +148,7 @@ def _places(url: PortUrl, adapter: Adapter) -> Iterator[Selector]:
     """Where a device that was lost may be: at the same place, whatever it is now; or one of its kind elsewhere.
 
     The caller compares serial numbers then, and asks again. A device that has none is looked for elsewhere only if the
-    URL did not say which of several it is: its bytes must not go to its neighbour.
+    URL did not name which of several it is: its bytes must not go to its neighbour.
     """
     info = adapter.device.info
     here, _ = places(info)

@@ -1,4 +1,4 @@
-"""Flow control that a chip leaves to the host: what the other side says to the data that we send, and the reverse."""
+"""Flow control that a chip leaves to the host: how the other side stops the data that we send, and the reverse."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _STRIPPED = bytes([XON, XOFF])
 
 
 class Flow:
-    """One direction each: `stopped` is what the other side wants; `held` what we have told it."""
+    """One direction each: `stopped` is what the other side wants; `held` what we have asked of it."""
 
     def __init__(self) -> None:
         self._driver: Driver | None = None

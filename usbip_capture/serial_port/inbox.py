@@ -15,7 +15,7 @@ _LONGEST_WAIT = 86_400.0
 
 
 class Inbox:
-    """Bytes in their order. on_room: called, by a reader, when there is room again after `put` has said there is none.
+    """Bytes in their order. on_room: called, by a reader, when there is room again after `put` has found none.
 
     Once `fail` was called, what is there can still be read; then reading raises the error.
     """
@@ -101,7 +101,7 @@ class Inbox:
             self._changed.notify_all()
 
     def fail(self, error: Exception) -> None:
-        """Nothing comes any more, and `error` says why."""
+        """Nothing comes any more, for the reason in `error`."""
         with self._changed:
             self._error = error
             self._show()

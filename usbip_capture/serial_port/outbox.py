@@ -63,7 +63,7 @@ class Outbox:
         """Take `data`; how many bytes of it were taken within `timeout` seconds or before `cancel`.
 
         through: wait until the device has taken them, and count those only.
-        Raises what the device said to earlier data, or why it is gone.
+        Raises the device's error for earlier data, or why it is gone.
         """
         rest = memoryview(bytes(data))
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -135,7 +135,7 @@ class Outbox:
             self._changed.notify_all()
 
     def fail(self, error: Exception) -> None:
-        """Nothing can be written any more, and `error` says why."""
+        """Nothing can be written any more, for the reason in `error`."""
         with self._changed:
             self._error = error
             self._drop_queue()

@@ -220,9 +220,9 @@ class SerialPort(PortUser):
             controls.run(device, driver, driver.set_break(on))
 
     def modem_lines(self) -> ModemLines:
-        """CTS, DSR, RI and CD as the device has last told. Raises UsbipError when it is gone.
+        """CTS, DSR, RI and CD as the device last reported. Raises UsbipError when it is gone.
 
-        It is asked when it does not tell by itself, and after DTR or RTS were driven: they may be wired to the others.
+        It is asked when it does not notify, and after DTR or RTS were driven: they may be wired to the others.
         """
         if self._error is not None:
             raise self._error
@@ -244,7 +244,7 @@ class SerialPort(PortUser):
     # -- the end
 
     def close(self) -> None:
-        """Send what was written, as long as the device takes it, and give the port back. May be called again.
+        """Send what was written, as long as the device takes it, and release the port. May be called again.
 
         Raises CaptureError if the capture could not be written.
         """
@@ -337,7 +337,7 @@ class SerialPort(PortUser):
                 self._outbox.pump()
             room = self._inbox.put(data)
             if not room:
-                self._tell_other_side(full=True)
+                self._signal_other_side(full=True)
             return room
 
         def notified(data: bytes) -> bool:
@@ -360,11 +360,11 @@ class SerialPort(PortUser):
             self._on_lines()
 
     def _on_room(self) -> None:
-        self._tell_other_side(full=False)
+        self._signal_other_side(full=False)
         for stream in self._streams:
             stream.resume()
 
-    def _tell_other_side(self, full: bool) -> None:
+    def _signal_other_side(self, full: bool) -> None:
         if byte := self._flow.hold(full):
             self._outbox.urgent(byte)
 

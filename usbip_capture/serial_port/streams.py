@@ -22,7 +22,7 @@ _PATIENCE = 16
 class InStream:
     """Keeps `depth` transfers of up to `size` bytes on an IN endpoint. Made for one import of the device.
 
-    receive: called with what each brought, on the device's thread, and says whether there may be more for now; else
+    receive: called with what each brought, on the device's thread, and returns whether there may be more for now; else
     call `resume`. on_end: called once with the reason, when the endpoint cannot be read any more.
     """
 

@@ -20,7 +20,7 @@ _CONNECT_TIMEOUT = 5.0
 
 @dataclass(slots=True, frozen=True)
 class PortUrl:
-    """What a URL says.
+    """The parts of a URL.
 
     serial: the device's serial number. instance: which of several devices that fit, from 0 in the order of their
     busids. interface: bInterfaceNumber, of a device with several ports; None is its first one that is free.

@@ -28,6 +28,7 @@ class Session:
     """
 
     def __init__(self, sock: socket.socket, conn: ServerConnection, device: Device, end: Callable[[str], None]) -> None:
+        self.urbs = self.bytes = 0  # that were answered, and what they moved
         self._conn = conn
         self._device = device
         self.info = device.info
@@ -39,7 +40,7 @@ class Session:
         self._replies = Replies(sock, self._replying, end)
 
     def start(self, info: DeviceInfo) -> None:
-        """Hand the device over. Raises what asking it for its descriptors does."""
+        """Import the device for this client. Raises what asking it for its descriptors does."""
         self._learn()
         self._device.watch(lambda reason: self._end(reason or "its device is gone"))
         with self._replying:
@@ -86,6 +87,8 @@ class Session:
             self._endpoints.follow(urb.setup)
         self._transfers.pop(seqnum, None)
         with self._replying:
+            self.urbs += 1
+            self.bytes += completion.actual_length
             self._replies.send(self._conn.complete(seqnum, completion))
 
     def _type_of(self, address: int) -> TransferType | None:
@@ -94,7 +97,7 @@ class Session:
         return endpoint.transfer_type if endpoint is not None else None
 
     def _learn(self) -> None:
-        """The device's configurations: the wire does not say which endpoints are isochronous."""
+        """The device's configurations: the wire does not show which endpoints are isochronous."""
         try:
             device = DeviceDescriptor.parse(self._descriptor(DT_DEVICE, 0, 18))
             for index in range(device.bNumConfigurations):

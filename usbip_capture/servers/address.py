@@ -7,21 +7,33 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from usbip_capture.devices.devlist import list_devices
-from usbip_capture.errors import DeviceNotFound, ImportRefused, LocalProtocolError, StrayReply, UsbipError
+from usbip_capture.errors import (
+    DeviceNotFound,
+    ImportRefused,
+    LocalProtocolError,
+    RemoteProtocolError,
+    ServerLost,
+    StrayReply,
+    UsbipError,
+)
 from usbip_capture.net import connecting as net
 from usbip_capture.net.address import DEFAULT_PORT, format_address, parse_address
 from usbip_capture.net.transport import SocketTransport, Transport
 from usbip_capture.servers.configuration import named
 from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
+from usbip_capture.wire.operations import ImportExchange
 from usbip_capture.wire.structs import OpStatus, op_status_text
 
 if TYPE_CHECKING:
     from usbip_capture.devices.remote import RemoteDevice
+
+T = TypeVar("T")
 
 DEMO = "demo"
 #: Attempts, and seconds between them, when a server answers with what belongs to an earlier connection.
@@ -32,8 +44,8 @@ ALL_DEVICES, THE_ONLY_ONE = "all", "auto"
 SERIAL_NUMBER = "serial="
 #: Of what is waited for, in seconds.
 _MAX_TIMEOUT = 1e6
-#: Seconds for which a device may be away after it was released.
-_AWAY = 1.0
+#: Seconds for which a device may be missing after it was released.
+_MISSING = 1.0
 _RETRY_INTERVAL = 0.05
 #: Devices that a sentence names.
 _MAX_LISTED = 8
@@ -49,7 +61,7 @@ class Selector:
 
     @classmethod
     def parse(cls, text: str) -> Selector:
-        """`1-1.2`, `303a:4004`, `serial=123456`; nothing or `auto`. Raises LocalProtocolError."""
+        """`1-1.2`, `303a:4004`, `303a:4004:123456`, `serial=123456`; nothing or `auto`. Raises LocalProtocolError."""
         text = text.strip()
         if text == THE_ONLY_ONE:
             return cls()
@@ -58,14 +70,17 @@ class Selector:
             if not serial:
                 raise LocalProtocolError("serial= needs the device's serial number after it")
             return cls(serial=serial)
-        vid, colon, pid = text.partition(":")
+        vid, colon, rest = text.partition(":")
         if colon:
+            pid, colon, serial = rest.partition(":")
             try:
-                return cls(vid_pid=(_hex16(vid), _hex16(pid)))
+                if colon and not serial:
+                    raise ValueError(text)
+                return cls(vid_pid=(_hex16(vid), _hex16(pid)), serial=serial)
             except ValueError:
                 raise LocalProtocolError(
                     f"{text!r} is not a device: write a busid such as 1-1.2, VID:PID in hexadecimal such as 303a:4004, "
-                    "or serial=NUMBER"
+                    "VID:PID:SERIAL, or serial=NUMBER"
                 ) from None
         return cls(busid=text)
 
@@ -178,10 +193,38 @@ class ServerAddress:
         """Take the device that is meant. Raises UsbipError: unreachable, not found, refused."""
         if selector.serial:
             return self._import_by_serial(selector)
+        # Imported here: a list does without.
+        from usbip_capture.devices.remote import import_device
+
+        return self._imported(selector, lambda busid: import_device(self.open_transport(), busid, self.timeout))
+
+    def import_socket(self, selector: Selector) -> tuple[socket.socket, DeviceInfo]:
+        """The device that is meant, and its connection for who runs its URBs, such as a kernel. Raises UsbipError."""
+        if selector.serial:
+            selector = Selector(busid=self.find(selector).busid)
+        return self._imported(selector, self._socket_of)
+
+    def _socket_of(self, busid: str) -> tuple[socket.socket, DeviceInfo]:
+        transport = SocketTransport(self.connect(), str(self))
+        try:
+            request = ImportExchange(busid)
+            net.exchange(transport, request, self.timeout)
+            if request.info is None:
+                raise RemoteProtocolError(f"{self}: the import of {busid} was answered without a device")
+            return transport.release(), request.info
+        except OSError as error:
+            transport.close()
+            raise ServerLost(f"{self} broke off the connection ({error.strerror or error})") from error
+        except BaseException:
+            transport.close()
+            raise
+
+    def _imported(self, selector: Selector, take: Callable[[str], T]) -> T:
+        """What `take` makes of the busid that is meant; a refusal is explained. Raises UsbipError."""
         # By busid without a look at the list first: servers leave devices in use out of it, and "in use" is the answer.
         busid = selector.busid or self.find(selector).busid
         try:
-            return self._imported(busid)
+            return self._taken(busid, take)
         except ImportRefused as error:
             reason = f"device {busid} of {self} cannot be imported: {op_status_text(error.status)}"
             raise ImportRefused(f"{reason}; {self._remedy(error.status)}", error.status) from error
@@ -210,23 +253,20 @@ class ServerAddress:
         )
 
     def _await(self, busid: str) -> None:
-        deadline = time.monotonic() + _AWAY
+        deadline = time.monotonic() + _MISSING
         while all(info.busid != busid for info in self.devices()) and time.monotonic() < deadline:
             time.sleep(_RETRY_INTERVAL)
 
-    def _imported(self, busid: str) -> RemoteDevice:
+    def _taken(self, busid: str, take: Callable[[str], T]) -> T:
         """Tried again when a server begins with what it still had to answer on an earlier connection.
 
         Ref: Linux drivers/usb/usbip/vudc_tx.c, whose queue of replies outlives its connection
         """
-        # Imported here: a list does without.
-        from usbip_capture.devices.remote import import_device
-
         attempts, stray = _STRAY_ATTEMPTS, False
         while True:
             attempts -= 1
             try:
-                return import_device(self.open_transport(), busid, self.timeout)
+                return take(busid)
             except (StrayReply, ImportRefused) as error:
                 stray = stray or isinstance(error, StrayReply)
                 if not stray or not attempts:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import sys
 
-from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import parse_address
 from usbip_capture.system.folders import configuration_folder
 
@@ -24,6 +23,8 @@ from usbip_capture.system.folders import configuration_folder
 SERVERS_VARIABLE = "USBIP_CAPTURE_SERVERS"
 CONFIGURATION_FILE = "config.toml"
 SERVERS_TABLE = "servers"
+#: What `usbip-capture serve` does: see `server_table`.
+SERVER_TABLE = "server"
 #: Where servers are configured, and the name of each place.
 ENVIRONMENT, CONFIGURATION = "environment", "configuration"
 #: No file of ours is ever longer.
@@ -36,7 +37,7 @@ _NO_PORT = -1
 
 
 class ConfiguredServer:
-    """One entry. name: empty if it has none. host: empty if `problem` says why it cannot be used. port: 0 if not given.
+    """One entry. name: empty if it has none. host: empty if there is a `problem`. port: 0 if not given.
 
     source: ENVIRONMENT or CONFIGURATION. entry: as it is written, empty if it is the whole file.
     """
@@ -64,7 +65,7 @@ class ConfiguredServer:
     def _parse(self, address: str) -> None:
         try:
             host, port = parse_address(address, _NO_PORT)
-        except LocalProtocolError:
+        except ValueError:  # LocalProtocolError, which is not imported for this
             host, port = "", 0
         if not port or not all(c.isalnum() or c in _HOST for c in host):
             self.problem = "it is not an address: write HOST, HOST:PORT or [IPv6]:PORT"
@@ -93,26 +94,27 @@ def configuration_path() -> str:
 
 
 def read_lines(text: str) -> list[tuple[str, str]] | None:
-    """Names and addresses in a file that is nothing but a table of servers; None if there is more in it."""
+    """Names and addresses in a file of nothing but the tables of servers and of the server; None if it has more."""
     text = text.replace("\r\n", "\n")
     if any((c < " " and c not in "\t\n") or c == "\x7f" for c in text):
         return None
-    found: dict[str, str] = {}
-    table = False
+    tables: dict[str, dict[str, str]] = {}
+    table = ""
     for line in text.split("\n"):
         line = line.strip(" \t")
         if not line or line[0] == "#":
             continue
-        if not table and line == f"[{SERVERS_TABLE}]":
-            table = True
+        if line in (f"[{SERVERS_TABLE}]", f"[{SERVER_TABLE}]") and line[1:-1] not in tables:
+            table = line[1:-1]
+            tables[table] = {}
             continue
         name, rest = split_key(line)
-        address, rest = split_string(rest)
+        value, rest = split_string(rest) if table == SERVERS_TABLE else _split_value(rest)
         rest = rest.lstrip(" \t")
-        if not table or name is None or address is None or name in found or (rest and rest[0] != "#"):
+        if not table or name is None or value is None or name in tables[table] or (rest and rest[0] != "#"):
             return None
-        found[name] = address
-    return list(found.items())
+        tables[table][name] = value
+    return list(tables.get(SERVERS_TABLE, {}).items())
 
 
 def is_bare(name: str) -> bool:
@@ -139,11 +141,30 @@ def split_string(text: str) -> tuple[str | None, str]:
     return text[1:end], text[end + 1 :]
 
 
+def _split_value(text: str) -> tuple[str | None, str]:
+    """A string, a list of strings on this line, true, false or a number, None if it is not so simple; and the rest."""
+    if text[:1] == '"':
+        return split_string(text)
+    if text[:1] != "[":
+        end = next((at for at, c in enumerate(text) if c in " \t#"), len(text))
+        word = text[:end]
+        simple = word in ("true", "false", "0") or (word.isascii() and word.isdigit() and word[0] != "0")
+        return (word if simple else None), text[end:]
+    text = text[1:].lstrip(" \t")
+    while text[:1] != "]":
+        item, text = split_string(text)
+        text = text.lstrip(" \t")
+        if item is None or text[:1] not in (",", "]"):
+            return None, ""
+        text = text.removeprefix(",").lstrip(" \t")
+    return "", text[1:]
+
+
 def _of_configuration() -> list[ConfiguredServer]:
     try:
         entries = read_table(read_bytes(configuration_path()).decode("utf-8-sig"))
     except OSError as error:
-        problem = f"it cannot be read ({error.strerror or error}): make it a file that you may read, or move it away"
+        problem = f"it cannot be read ({error.strerror or error}): make it a file that you may read, or move it"
     except ImportError:
         problem = "it needs the package tomli on Python 3.10: pip install tomli"
     except ValueError as error:

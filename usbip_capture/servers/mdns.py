@@ -86,7 +86,7 @@ def _browse(
 ) -> ServiceBrowser:
     from zeroconf import ServiceBrowser, ServiceInfo, ServiceListener
 
-    def tell(name: str, info: ServiceInfo) -> None:
+    def report(name: str, info: ServiceInfo) -> None:
         server = _server(name, info)
         if server is not None:
             on_found(server)
@@ -96,17 +96,17 @@ def _browse(
     def ask(zc: Zeroconf, name: str, info: ServiceInfo) -> None:
         try:
             info.request(zc, _DETAILS_TIMEOUT)
-        except Exception:  # noqa: BLE001  it was closed meanwhile, which zeroconf says in several ways
+        except Exception:  # noqa: BLE001  it was closed meanwhile, which zeroconf reports in several ways
             return
         finally:
             room.release()
-        tell(name, info)
+        report(name, info)
 
     class Listener(ServiceListener):
         def add_service(self, zc: Zeroconf, type_: str, name: str) -> None:
             info = ServiceInfo(type_, name)
             if info.load_from_cache(zc):
-                tell(name, info)
+                report(name, info)
             elif room.acquire(blocking=False):
                 # On a thread: others must not wait for one that never completes its announcement.
                 thread = threading.Thread(target=ask, args=(zc, name, info), name="usbip-mdns", daemon=True)

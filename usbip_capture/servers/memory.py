@@ -29,8 +29,8 @@ MAX_AGE = 30 * 24 * 3600
 _LOCK_FILE, _TEMPORARY = "lock", ".servers-new"
 FILES = (CACHE_FILE, _TEMPORARY, _LOCK_FILE, STAMP_FILE, REFRESHER_LOCK_FILE)
 #: Devices of a server that are not listed now are remembered for so many seconds, and at most so many.
-_AWAY = 24 * 3600
-_MAX_AWAY = 16
+_MISSING = 24 * 3600
+_MAX_MISSING = 16
 _LOCK_TIMEOUT = 1.0
 _LOCK_RETRY = 0.01
 
@@ -68,12 +68,12 @@ def remember_devices(host: str, port: int, devices: Sequence[KnownDevice]) -> No
             device.kind = clean(device.kind or known.kind)
             device.seen = int(time.time())
         listed = {device.busid for device in devices}
-        away = [
+        missing = [
             device
             for device in cache.devices.get((host, port), [])
-            if device.name and device.busid not in listed and time.time() - device.seen < _AWAY
+            if device.name and device.busid not in listed and time.time() - device.seen < _MISSING
         ]
-        cache.devices[host, port] = [*kept, *away[:_MAX_AWAY]][:MAX_DEVICES]
+        cache.devices[host, port] = [*kept, *missing[:_MAX_MISSING]][:MAX_DEVICES]
 
     _change(change)
 

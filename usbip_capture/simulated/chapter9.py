@@ -58,7 +58,7 @@ class Descriptors:
         return find_ports(DeviceDescriptor.parse(self.device), parse_configuration(self.configurations[0]), speed)
 
     def info(self, busid: str, busnum: int, devnum: int, speed: Speed) -> DeviceInfo:
-        """What a server says of such a device: not configured yet, but with the interfaces that it will have."""
+        """What a server reports of such a device: not configured yet, but with the interfaces that it will have."""
         device = DeviceDescriptor.parse(self.device)
         first = parse_configuration(self.configurations[0])
         interfaces = [

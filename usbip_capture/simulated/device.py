@@ -22,7 +22,7 @@ from usbip_capture.usb.status import ECONNRESET, ENOENT, EOVERFLOW, EPIPE, EREMO
 from usbip_capture.usb.urb import DIR_IN, SHORT_NOT_OK, Buffer, Completion, IsoPacket, TransferType, Urb
 
 _STANDARD = 0x60  # bmRequestType, type bits
-#: Bytes that an IN endpoint keeps for its host. A device with more to say loses it; a loopback takes no more (NAK).
+#: Bytes that an IN endpoint keeps for its host. A device with more to send loses it; a loopback takes no more (NAK).
 MAX_QUEUED = 1 << 20
 #: What a message costs besides its bytes.
 _MESSAGE_COST = 64

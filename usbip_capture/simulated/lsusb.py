@@ -24,7 +24,7 @@ from usbip_capture.usb.descriptors import DeviceDescriptor, parse_configuration
 from usbip_capture.usb.info import DeviceInfo, Speed
 
 _LONGEST_FILE = 1 << 20
-_LONGEST_CONFIGURATION = 0xFFFF  # which wTotalLength can say
+_LONGEST_CONFIGURATION = 0xFFFF  # which wTotalLength can hold
 _LONGEST_STRING = 252  # bytes of UTF-16, ref: USB 2.0, 9.6.7
 _LONGEST_BUSID = 31
 # Blocks that are descriptors of their own, not part of a configuration.
@@ -130,7 +130,7 @@ def _packed(run: Sequence[Block], bcdUSB: int, left_out: list[str]) -> bytes:
         for line, raw in block.raw:
             # Only at the very end: what follows would be taken for a part of it.
             if raw[0] != len(raw) and (block is not run[-1] or raw is not block.raw[-1][1]):
-                raise failed(line, f"an unrecognized descriptor of {len(raw)} bytes says that it has {raw[0]}")
+                raise failed(line, f"an unrecognized descriptor of {len(raw)} bytes claims to have {raw[0]}")
             pieces.append(raw)
     whole = b"".join(pieces)
     if len(whole) > _LONGEST_CONFIGURATION:
@@ -183,7 +183,7 @@ def _strings(blocks: Sequence[Block]) -> list[str]:
 
 
 def _speed(found: Text, device: DeviceDescriptor, configuration: bytes) -> Speed:
-    """As lsusb says; older versions do not, then as the descriptors suggest."""
+    """As lsusb prints it; older versions do not, then as the descriptors suggest."""
     number, text = found.speed
     name = text.partition("(")[0].strip().lower()
     if name in _SPEEDS:

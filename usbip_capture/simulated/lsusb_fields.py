@@ -1,7 +1,7 @@
 """Descriptors out of the blocks of `lsusb -v`: each field packed as its descriptor has it.
 
 Standard descriptors, and those of HID and CDC, are rebuilt exactly or not at all. Others are rebuilt if their fields,
-by the sizes that their names and hexadecimal digits show, have the length that they say.
+by the sizes that their names and hexadecimal digits show, have the length that they claim.
 
 Ref: USB 2.0 specification, 9.6; USB 3.2 specification, 9.6.7; HID 1.11, 6.2.1; CDC 1.2, 5.2.3
 """

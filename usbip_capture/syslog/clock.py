@@ -10,9 +10,9 @@ RESTART_NS = 2_000_000_000
 
 
 class AlignedClock:
-    """Tells when messages of one device were made, by our clock: as long before their arrival as they were late.
+    """Computes when messages of one device were made, by our clock: as long before their arrival as they were late.
 
-    What is left is the smallest delay seen, which cannot be told from a difference of the clocks.
+    What is left is the smallest delay seen, which cannot be distinguished from a difference of the clocks.
     """
 
     def __init__(self) -> None:

@@ -128,7 +128,7 @@ class Framer:
             return self._line(buffer, at, start, end, WRONG_COUNT)
         if stop > end or count > self._max_length:
             return self._unfinished(buffer, at, start, stop, end)
-        # Most frames, told quickly: an LF at the end, or one that can follow and none shortly before.
+        # Most frames, recognized quickly: an LF at the end, or one that can follow and none shortly before.
         if buffer[stop - 1] in _ENDS:
             return start, stop, stop, ""
         follows = stop == end or buffer[stop] in _BEGINNINGS

@@ -43,14 +43,14 @@ _RFC3164 = re.compile(rf"(?:({_STAMP}) (?:({_HOST}) (?=\S))?)?(?:{_TAG})?")
 
 
 class Message:
-    """A message as it came, and what it says.
+    """A message as it came, and its parts.
 
     raw: its bytes, without framing. format: `rfc5424`, `rfc3164`, or `line` for text that has no priority.
     facility, severity: numbers. timestamp: the sender's, as text. hostname, app_name, procid, msgid: empty if not
     given.
-    text: what it says, without BOM and without colours.
+    text: its text, without BOM and without colours.
     source: the sender's address. arrival_ns: when it came, in nanoseconds since 1970.
-    device_ns: the sender's own time in nanoseconds, since 1970 or since its start; None if it does not tell, as the
+    device_ns: the sender's own time in nanoseconds, since 1970 or since its start; None if it has none, as the
     stamps of RFC 3164, which have no zone.
     flaw: what was wrong with it on the wire, empty if nothing was.
     """
@@ -90,8 +90,8 @@ class Message:
         return SEVERITIES[self.severity]
 
     @property
-    def said(self) -> str:
-        """The text, after who says it; ESP-IDF's lines name their tag themselves."""
+    def tagged_text(self) -> str:
+        """The text after its tag; ESP-IDF's lines name their tag themselves."""
         named = not self.app_name or self.format == LINE or espidf.recognize(self.text)
         return self.text if named else f"{self.app_name}: {self.text}"
 
@@ -164,7 +164,7 @@ class MessageParser:
             if data is not None:
                 message._sd = text[at : data.end()] if text[at] == "[" else ""
                 at = data.end()
-            self._say(message, int(header[1]), text[at:])
+            self._fill(message, int(header[1]), text[at:])
         elif (priority := _PRIORITY.match(text)) is not None and int(priority[1]) < 192:
             message.format = RFC3164
             old = _RFC3164.match(text, priority.end())
@@ -172,13 +172,13 @@ class MessageParser:
             if old is not None:
                 message.timestamp, message.hostname, message.app_name, message.procid = (g or "" for g in old.groups())
                 at = old.end()
-            self._say(message, int(priority[1]), text[at:])
+            self._fill(message, int(priority[1]), text[at:])
         else:
             self._line(message, text)
         self._last = message.severity, message.app_name
         return message
 
-    def _say(self, message: Message, priority: int, text: str) -> None:
+    def _fill(self, message: Message, priority: int, text: str) -> None:
         message.facility, message.severity = priority >> 3, priority & 7
         text = text.removeprefix("\ufeff")
         if "\x1b" in text:

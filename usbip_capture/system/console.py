@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.system.shown import one_line
+from usbip_capture.system.signals import ensure_noticed
 
 #: Exit codes besides 0: it failed; the arguments are wrong; Ctrl-C came before it was done.
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
@@ -66,6 +67,7 @@ def on_request_to_end(act: Callable[[int], object], *more: int) -> None:
     for number in (*REQUESTS, *more):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handle)
+    ensure_noticed()
 
 
 def requested(number: int) -> None:

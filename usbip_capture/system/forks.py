@@ -18,7 +18,7 @@ class Inherited(Protocol):
     def forked(self) -> None:
         """Called in a child after the fork, where no other thread runs and locks may be held by threads that are gone.
 
-        Let go of it, without a word to anybody outside.
+        Close it, without a message to anybody outside.
         """
 
 

@@ -46,7 +46,7 @@ def check_owner(path: str) -> None:
     for _ in range(_MAX_LINKS):
         try:
             status = os.lstat(path)
-        except OSError:  # opening it tells why
+        except OSError:  # opening it will raise why
             return
         _check(status, path)
         if not stat.S_ISLNK(status.st_mode):

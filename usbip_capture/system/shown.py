@@ -1,6 +1,6 @@
 """A stranger's text, made fit for a person's screen and shell.
 
-What a server, a device, a client or a file says may hold control sequences, line
+What a server, a device, a client or a file sends may hold control sequences, line
 breaks and marks that turn the line around. It is cleaned where it leaves for a
 terminal, a sentence, a hint, a log or a comment, not where it is received. Pure.
 """

@@ -28,7 +28,7 @@ _DCD, _DSR, _BREAK, _RING, _FRAMING, _PARITY, _OVERRUN = (1 << bit for bit in ra
 
 
 class CdcAcm(Driver):
-    """The class has no CTS: it is always asserted, as Linux says too. Flow control is the device's own affair."""
+    """The class has no CTS: it is always asserted, as in Linux. Flow control is the device's own affair."""
 
     name = "CDC-ACM"
 

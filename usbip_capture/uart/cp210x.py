@@ -24,7 +24,7 @@ _CTS, _DSR, _RI, _CD = 0x10, 0x20, 0x40, 0x80
 _PURGE_TX, _PURGE_RX = 0x05, 0x0A
 FLOW = Struct("<IIII")  # ulControlHandshake, ulFlowReplace, ulXonLimit, ulXoffLimit
 COMM_STATUS_LENGTH = 19
-_LIMIT = 128  # bytes left in the chip's buffer when the other side is told to stop
+_LIMIT = 128  # bytes left in the chip's buffer when the other side is asked to stop
 
 # ulControlHandshake
 DTR_MODE, DTR_ACTIVE, DTR_HANDSHAKE, CTS_HANDSHAKE, DSR_HANDSHAKE = 0x03, 0x01, 0x02, 0x08, 0x10
@@ -58,7 +58,7 @@ _TABLE = (
 
 
 class Cp210x(Driver):
-    """Modem lines and errors are asked for. The first two requests tell which chip of the family it is."""
+    """Modem lines and errors are asked for. The first two requests identify which chip of the family it is."""
 
     name = "CP210x"
     polls = True

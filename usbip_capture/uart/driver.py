@@ -1,4 +1,4 @@
-"""What every serial chip's driver does: say which control requests to send, and read what the chip sent.
+"""What every serial chip's driver does: choose the control requests to send, and read what the chip sent.
 
 A driver does no transfers itself. Whoever owns the port sends the `Request`s of each list in their order, and hands
 the data of those that read to `answered`. Requests of one list do not depend on each other's answers: they may be in
@@ -40,7 +40,7 @@ class Pipes:
 
     interface: bInterfaceNumber of the interface that takes its requests; claim `interfaces`, all that it is made of.
     index: 0 for the device's first port. alternate: bAlternateSetting of the interface `data_interface` with the bulk
-    endpoints. bcdDevice and idProduct tell chips of a family apart. capabilities: bmCapabilities of CDC-ACM.
+    endpoints. bcdDevice and idProduct distinguish chips of a family. capabilities: bmCapabilities of CDC-ACM.
     """
 
     interface: int
@@ -59,7 +59,7 @@ class Pipes:
 
 
 class Driver(ABC):
-    """One open port. `lines` and `errors` are what the chip has last said of the wire.
+    """One open port. `lines` and `errors` are what the chip last reported of the wire.
 
     in_chip: which of rtscts, dsrdtr and xonxoff the chip does by itself since the last `apply`; the others are left
     to the port's owner.
@@ -106,7 +106,7 @@ class Driver(ABC):
         return []
 
     def poll(self) -> Sequence[Request]:
-        """Ask for the modem lines; nothing for chips that only tell of changes."""
+        """Ask for the modem lines; nothing for chips that only report changes."""
         return []
 
     def answered(self, request: Request, data: bytes) -> None:  # noqa: B027  most chips answer nothing

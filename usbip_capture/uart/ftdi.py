@@ -23,7 +23,7 @@ _OUT, _IN = 0x40, 0xC0
 # Ref: libftdi 1.5, ChangeLog and ftdi.h (SIO_TCIFLUSH, SIO_TCOFLUSH)
 PURGE_RX, PURGE_TX = 2, 1
 
-# Modem control: the upper byte says which lines the lower one sets.
+# Modem control: the upper byte selects which lines the lower one sets.
 _DTR, _RTS, _BOTH = 1, 2, 0x0300
 _FLOW = {"rtscts": 0x0100, "dsrdtr": 0x0200, "xonxoff": 0x0400}
 _BREAK = 1 << 14
@@ -59,7 +59,7 @@ class Ftdi(Driver):
     def __init__(self, pipes: Pipes) -> None:
         super().__init__(pipes)
         self._channel = 0 if pipes.bcdDevice in ONE_CHANNEL else pipes.interface + 1
-        self._packet = pipes.bulk_in.packet_size or 64  # some chips say 0
+        self._packet = pipes.bulk_in.packet_size or 64  # some chips report 0
         self._status = 0
         self._data = 0
 
@@ -115,7 +115,7 @@ class Ftdi(Driver):
         status = packet[0] << 8 | packet[1]
         if status == self._status and not status & _ERRORS:
             return  # nearly always
-        # While nothing is received the last errors are said again and again.
+        # While nothing is received the last errors are reported again and again.
         fresh = status if len(packet) > STATUS_LENGTH else status & ~self._status
         self._status = status
         self._lines(packet[0])

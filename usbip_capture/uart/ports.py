@@ -60,7 +60,7 @@ class Port:
 
 
 def find_ports(device: DeviceDescriptor, configuration: ConfigurationDescriptor, speed: Speed) -> list[Port]:
-    """The serial ports of a configuration, in the order of their interfaces; none: `no_ports` says what there is."""
+    """The serial ports of a configuration, in the order of their interfaces; none: `no_ports` reports what there is."""
     kind = vendor_driver(device)
     found = list(_vendor(device, configuration, speed, kind)) if kind else []
     return found or list(_acm(device, configuration, speed))

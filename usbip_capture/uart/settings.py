@@ -19,7 +19,7 @@ _TOLERANCE = 0.03  # half of what a receiver of ten-bit frames stands
 class LineSettings:
     """Values as pyserial spells them. baudrate: bits per second; low_latency: short answers are not held back.
 
-    Raises LocalProtocolError for what no UART does; what one chip cannot do, its driver says.
+    Raises LocalProtocolError for what no UART does; what one chip cannot do, its driver reports.
     """
 
     baudrate: int = 9600

@@ -42,7 +42,7 @@ class Serial(SerialBase):
     # -- opening
 
     def from_url(self, url: str) -> PortUrl:
-        """What the URL says. Raises SerialException."""
+        """The parts of the URL. Raises SerialException."""
         with _sentences():
             from usbip_capture.serial_port.url import PortUrl
 
@@ -68,7 +68,7 @@ class Serial(SerialBase):
             self._update_break_state()
 
     def close(self) -> None:
-        """Send what was written, and give the device back."""
+        """Send what was written, and release the device."""
         session, self._session = self._session, None
         self.is_open = False
         if session is not None:
@@ -101,7 +101,7 @@ class Serial(SerialBase):
             return session.read_until(expected, size, self.timeout)
 
     def write(self, data: Any, /) -> int:
-        """Hand over `data`; how many bytes of it.
+        """Write `data`; how many bytes of it.
 
         With a `write_timeout`, the device has taken them when this returns, else SerialTimeoutException is raised.
         """
@@ -210,7 +210,7 @@ class Serial(SerialBase):
             with _sentences():
                 session.apply(settings)
         except SerialException as error:
-            if isinstance(error.__cause__, ValueError):  # pyserial's way to say what a chip cannot do
+            if isinstance(error.__cause__, ValueError):  # pyserial's way to report what a chip cannot do
                 raise error.__cause__ from error
             raise
 

@@ -1,4 +1,4 @@
-"""Tells pyserial of `usbip://` when a program imports it; started by `usbip-capture-serial.pth` with each Python.
+"""Registers `usbip://` with pyserial when a program imports it; started by `usbip-capture-serial.pth` with each Python.
 
 So it must cost nothing: no import but what Python has loaded already, and nothing done until `serial` is imported.
 
@@ -73,5 +73,5 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Take the finder away."""
+    """Remove the finder."""
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, SerialFinder)]

@@ -141,7 +141,7 @@ _Owner: TypeAlias = "ConfigurationDescriptor | InterfaceDescriptor | EndpointDes
 
 
 def read_configuration(index: int, read: Callable[[int, int, int], bytes]) -> ConfigurationDescriptor:
-    """A configuration by its index, with the request of Linux: its first 9 bytes tell its length.
+    """A configuration by its index, with the request of Linux: its first 9 bytes have its length.
 
     read: GET_DESCRIPTOR by bDescriptorType, index and length. Raises RemoteProtocolError, and what `read` raises.
     """

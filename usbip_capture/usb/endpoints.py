@@ -1,6 +1,6 @@
 """The endpoints that a device has now: those of the current alternate settings of its active configuration.
 
-Neither USB/IP nor usbmon's users are told an endpoint's type; it follows from the configuration descriptors and from
+Neither USB/IP nor usbmon's users get an endpoint's type; it follows from the configuration descriptors and from
 the SET_CONFIGURATION and SET_INTERFACE requests that went by.
 """
 

@@ -1,4 +1,4 @@
-"""What a USB/IP server tells of a device before it is imported.
+"""What a USB/IP server reports of a device before it is imported.
 
 Ref: Linux Documentation/usb/usbip_protocol.rst, OP_REP_DEVLIST and OP_REP_IMPORT
 """

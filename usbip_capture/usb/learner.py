@@ -22,7 +22,7 @@ class EndpointLearner:
         self._active = info.bConfigurationValue
 
     def saw(self, urb: Urb, completion: Completion) -> None:
-        """A URB came back: take note if it tells of descriptors or settings."""
+        """A URB came back: take note if it holds descriptors or settings."""
         if urb.transfer_type != _CONTROL or completion.status:
             return
         setup = urb.setup
@@ -50,7 +50,7 @@ class EndpointLearner:
         try:
             configuration = parse_configuration(raw)
         except RemoteProtocolError:
-            return  # the device's fault; whoever asked for it will say so
+            return  # the device's fault; whoever asked for it will report it
         self.endpoints.add_configuration(configuration)
         if self.endpoints.configuration is None and configuration.bConfigurationValue == self._active:
             self.endpoints.activate(self._active)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from usbip_capture.capture.writer import PcapWriter
     from usbip_capture.syslog.message import Message
 
-#: Seconds in which the device's log can still say something about the last transfer.
+#: Seconds in which the device's log can still report on the last transfer.
 _LOG_LINGER = 0.2
 
 

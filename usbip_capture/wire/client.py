@@ -1,9 +1,9 @@
 """The client's side of an imported device's connection, sans-IO.
 
-A RET_SUBMIT does not say how long it is: that depends on the request it answers. So the table of pending URBs and
+A RET_SUBMIT does not hold its length: that depends on the request it answers. So the table of pending URBs and
 the framing of replies are one object.
 
-Life of a URB: SUBMITTED until its RET_SUBMIT, or until a RET_UNLINK for it, whatever its status says: servers give
+Life of a URB: SUBMITTED until its RET_SUBMIT, or until a RET_UNLINK for it, whatever its status: servers give
 -ECONNRESET when the URB was unlinked, but also 0 for one that they then never answer. A RET_SUBMIT that was on its
 way wins. A seqnum that ended otherwise is remembered for a while as a ghost, so that a late RET_SUBMIT can be framed.
 

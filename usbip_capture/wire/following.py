@@ -1,6 +1,6 @@
 """Follows the two byte streams of a session: cuts them into messages, and finds the way back after a gap or nonsense.
 
-Which message is at hand, how long it is and what it means is for the class that follows them to say.
+Which message is at hand, how long it is and what it means is decided by the class that follows them.
 """
 
 from __future__ import annotations

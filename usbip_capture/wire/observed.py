@@ -1,4 +1,4 @@
-"""What the observer of a session tells, and where it is in each of the two streams."""
+"""What the observer of a session reports, and where it is in each of the two streams."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Reads both directions of somebody else's session and tells what became of its URBs, sans-IO.
+"""Reads both directions of somebody else's session and reports what became of its URBs, sans-IO.
 
 The events are those that usbmon would have on the bus of the client:
   - CMD_SUBMIT: Submitted.
-  - RET_SUBMIT: Completed. With -ECONNRESET if its CMD_UNLINK was on the way, for the client's kernel says so too.
+  - RET_SUBMIT: Completed. With -ECONNRESET if its CMD_UNLINK was on the way, as in the client's kernel.
   - RET_UNLINK, whatever its status, of a URB that still waits: Completed with -ECONNRESET and nothing moved.
   - end of the connection: Completed with -ESHUTDOWN for each URB that still waits.
   - more URBs that wait than are kept: Unanswered for the oldest.
@@ -69,7 +69,7 @@ from usbip_capture.wire.structs import (
 
 #: More than any client has: from then on the oldest URB is taken for one that is never answered.
 MAX_PENDING = 65_536
-#: URBs whose late reply can still be told from nonsense.
+#: URBs whose late reply can still be distinguished from nonsense.
 _MAX_GHOSTS = 4096
 #: Isochronous packets of all URBs that are kept: many times what any client has.
 _MAX_PACKETS = 1 << 17
@@ -131,7 +131,7 @@ class Observer(Follower):
         return self.held + 400 * urbs + 150 * self._packets + 100 * unlinks + 30 * learnt
 
     def closed(self, timestamp_ns: int, reason: str = "the connection ended") -> list[Event]:
-        """The connection is over, or one side has said that it sends no more."""
+        """The connection is over, or one side has ended its stream."""
         if self.ended:
             return []
         self.ended = True

@@ -1,6 +1,6 @@
 """The client's side of the OP messages: one request, one reply, before any URB.
 
-Each exchange says how many bytes it still wants, so that nothing after the reply is read.
+Each exchange returns how many bytes it still wants, so that nothing after the reply is read.
 
 Ref: Linux Documentation/usb/usbip_protocol.rst, OP_REQ_DEVLIST ... OP_REP_IMPORT
 """

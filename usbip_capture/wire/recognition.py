@@ -1,7 +1,7 @@
 """USB/IP messages found by their content: which TCP connection is a session, and where its next message begins.
 
-Nothing marks the beginning of a message. A header is taken for one when every field that says something has a value
-that peers send, and when the message after it, as far as it is there, looks like one too. Fields that say nothing of
+Nothing marks the beginning of a message. A header is taken for one when every field that means something has a value
+that peers send, and when the message after it, as far as it is there, looks like one too. Fields that mean nothing for
 this URB hold anything with some peers, so they only make up for what else is missing: number_of_packets, interval and
 start_frame where it is not isochronous, the flags, devid in what some clients send (0), the padding of replies.
 
@@ -126,7 +126,7 @@ def is_first_packet(data: Buffer, at: int, length: int) -> bool:
 
 
 def operation_request_length(data: Buffer, at: int, size: int) -> int:
-    """Bytes of the OP request at `at`, as far as `size` bytes tell; 0 if it is none."""
+    """Bytes of the OP request at `at`, as far as `size` bytes show it; 0 if it is not one."""
     if size < OP_COMMON.size:
         return OP_COMMON.size
     version, code, _ = OP_COMMON.unpack_from(data, at)
@@ -136,7 +136,7 @@ def operation_request_length(data: Buffer, at: int, size: int) -> int:
 
 
 def operation_reply_length(data: Buffer, at: int, size: int) -> int:
-    """Bytes of the OP reply at `at`, as far as `size` bytes tell; 0 if it is none.
+    """Bytes of the OP reply at `at`, as far as `size` bytes show it; 0 if it is not one.
 
     Of a list of devices only what comes before the first one: see `listed_devices`.
     """
@@ -161,14 +161,14 @@ def listed_devices(data: Buffer, at: int, length: int) -> int:
 
 
 def listed_device_length(data: Buffer, at: int, size: int) -> int:
-    """Bytes of the device at `at` in a list of devices, as far as `size` bytes tell."""
+    """Bytes of the device at `at` in a list of devices, as far as `size` bytes show it."""
     if size < DEVICE.size:
         return DEVICE.size
     return DEVICE.size + INTERFACE.size * data[at + DEVICE.size - 1]  # bNumInterfaces, the last field of a device
 
 
 def imports_device(data: Buffer, at: int, length: int) -> bool:
-    """Whether the OP reply at `at`, of `length` bytes, hands a device over."""
+    """Whether the OP reply at `at`, of `length` bytes, exports a device."""
     _, code, status = OP_COMMON.unpack_from(data, at)
     return bool(length == OP_COMMON.size + DEVICE.size and code == OP_REP_IMPORT and not status)
 

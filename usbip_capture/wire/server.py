@@ -81,7 +81,7 @@ Event: TypeAlias = "DevlistRequested | ImportRequested | UrbSubmitted | UrbRefus
 MAX_PENDING = 128 << 20
 _URB_COST, _PACKET_COST = 4 << 10, 128
 
-#: Says what kind of endpoint a bEndpointAddress is now; None if there is no such endpoint.
+#: Returns what kind of endpoint a bEndpointAddress is now; None if there is no such endpoint.
 EndpointLookup: TypeAlias = Callable[[int], "TransferType | None"]
 
 
@@ -91,6 +91,7 @@ class ServerConnection:
     def __init__(self) -> None:
         self.state = State.OPERATIONS
         self._data = bytearray()
+        self._version = structs.VERSION  # the client's, once it has sent a request
         self._devid = 0
         self._lookup: EndpointLookup = lambda address: None
         self._pending: dict[int, tuple[Urb, int, int]] = {}  # with number_of_packets, and what it costs
@@ -109,7 +110,7 @@ class ServerConnection:
     def devlist(self, devices: Sequence[DeviceInfo]) -> bytes:
         """OP_REP_DEVLIST."""
         reply = [
-            structs.OP_COMMON.pack(structs.VERSION, structs.OP_REP_DEVLIST, 0),
+            structs.OP_COMMON.pack(self._version, structs.OP_REP_DEVLIST, 0),
             structs.DEVLIST_COUNT.pack(len(devices)),
         ]
         for info in devices:
@@ -126,11 +127,11 @@ class ServerConnection:
         self._devid = info.devid
         self._lookup = lookup
         # No interfaces follow: Linux clients lose their place if they do.
-        return structs.OP_COMMON.pack(structs.VERSION, structs.OP_REP_IMPORT, 0) + structs.pack_device(info)
+        return structs.OP_COMMON.pack(self._version, structs.OP_REP_IMPORT, 0) + structs.pack_device(info)
 
     def import_refused(self, status: structs.OpStatus) -> bytes:
         """OP_REP_IMPORT of an import that is refused."""
-        return structs.OP_COMMON.pack(structs.VERSION, structs.OP_REP_IMPORT, status)
+        return structs.OP_COMMON.pack(self._version, structs.OP_REP_IMPORT, status)
 
     def complete(self, seqnum: int, completion: Completion) -> list[Buffer]:
         """The device finished a URB: the bytes that answer its SUBMIT, its UNLINK, or both; in parts."""
@@ -175,6 +176,7 @@ class ServerConnection:
             return False
         version, code, _ = common.unpack_from(data)
         structs.check_version(version)
+        self._version = version
         if code == structs.OP_REQ_DEVLIST:
             self._step(code)
             del data[: common.size]

@@ -32,7 +32,7 @@ USBIP_RET_UNLINK = 4
 HEADER_SIZE = 48
 ISO_PACKET_SIZE = 16
 BUSID_SIZE = 32
-#: number_of_packets of URBs that are not isochronous, as some peers say it.
+#: number_of_packets of URBs that are not isochronous, as some peers send it.
 NOT_ISO = -1
 #: More is refused: the kernel's stub takes no more either.
 MAX_ISO_PACKETS = 1024
@@ -73,7 +73,7 @@ class OpStatus(IntEnum):
 _OP_STATUS_TEXT = {
     OpStatus.NA: "the server refused it",
     OpStatus.DEV_BUSY: "it is in use by another client",
-    OpStatus.DEV_ERR: "the server says that the device is in an error state",
+    OpStatus.DEV_ERR: "the server reports that the device is in an error state",
     OpStatus.NODEV: "the server has no such device",
     OpStatus.ERROR: "the server reports an unexpected response from the device",
 }

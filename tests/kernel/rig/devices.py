@@ -57,7 +57,7 @@ class Ports:
             raise RigError("no free port on this bus")
         return self.free.pop(0)
 
-    def give_back(self, port: str) -> None:
+    def release(self, port: str) -> None:
         bisect.insort(self.free, port, key=lambda p: int(p.rpartition(".")[2]))
 
 

@@ -4,7 +4,7 @@ errors, stalls and NAKs on demand.
 Interface 0 is vendor specific:
   bulk OUT 0x05 -> bulk IN 0x84   loopback; IN waits (NAKs) while there is nothing
   interrupt IN 0x83               8-byte reports, see request 0x31
-  vendor requests                 0x10  OUT stores its data, IN gives it back
+  vendor requests                 0x10  OUT stores its data, IN returns it
                                   0x30  makes the next wValue bulk IN transfers stall
                                   0x31  sends wValue interrupt reports
                                   0x32  makes every wValue-th isochronous IN packet fail; 0: none
@@ -117,7 +117,7 @@ class FakeDevice:
                 finally:
                     self._end_stream()
 
-    # What QEMU tells and asks
+    # What QEMU reports and asks
 
     def _hello(self, ident: int, content: bytes) -> None:
         self._describe()

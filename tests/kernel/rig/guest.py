@@ -60,7 +60,7 @@ class Guest(Machine):
             self.qmp("device_add", id=f"dev-{entry.name}", bus=f"{hcd}.0", port=entry.port, **driver)
         except BaseException:
             entry.backend.close()
-            entry.ports.give_back(entry.port)
+            entry.ports.release(entry.port)
             raise
         busid = f"{self.bus(entry.bus)}-{entry.port}"
         self._plugged[busid] = entry
@@ -76,7 +76,7 @@ class Guest(Machine):
         self.qmp("device_del", id=name)
         self.qmp.wait("DEVICE_DELETED", lambda data: data.get("device") == name)
         entry.backend.close()
-        entry.ports.give_back(entry.port)
+        entry.ports.release(entry.port)
         self._poll(f"[ ! -e {_SYSFS}/{busid} ]")
 
     def is_plugged(self, busid: str) -> bool:
@@ -117,7 +117,7 @@ class Guest(Machine):
         self._poll(f'[ "$(cat {status} 2>/dev/null)" = 1 ]')  # SDEV_ST_AVAILABLE
 
     def attach(self, port: int, busid: str, host: str = HOST_ADDRESS, timeout: float = 30.0) -> str:
-        """Import a device from a server, on this machine's loopback unless told otherwise; return its busid here."""
+        """Import a device from a server, on this machine's loopback unless given another; return its busid here."""
         self.run("modprobe vhci-hcd", timeout=timeout)
         before = self._attached().keys()
         self.run(f"usbip --tcp-port {port} attach -r {host} -b {busid}", timeout=timeout)
@@ -193,7 +193,7 @@ class Guest(Machine):
         return entry
 
     def _add_backend(self, entry: Plugged, file: Path | None, socket: Path | None) -> None:
-        """Make what is behind a device in QEMU; what takes it away again goes into `entry.backend`."""
+        """Make what is behind a device in QEMU; what removes it again goes into `entry.backend`."""
         name, undo = entry.name, entry.backend
         if entry.kind == "storage":
             disk = {"driver": "file", "filename": str(file)}

@@ -17,7 +17,7 @@ from tests.kernel.rig.host import RigError
 class Qmp:
     """Call it with a command and its arguments; the answer is what QEMU returned.
 
-    Raises RigError when QEMU refuses, is gone, or says nothing for `timeout` seconds.
+    Raises RigError when QEMU refuses, is gone, or sends nothing for `timeout` seconds.
     """
 
     def __init__(self, sock: socket.socket, timeout: float = 60.0) -> None:

@@ -61,7 +61,7 @@ _NO_ENDPOINT, _SLOTS = 0xFF, 32
 
 
 class Endpoint(NamedTuple):
-    """An endpoint as EP_INFO tells it; `transfer_type` is that of bmAttributes."""
+    """An endpoint as EP_INFO has it; `transfer_type` is that of bmAttributes."""
 
     transfer_type: int
     interval: int
@@ -84,7 +84,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._header = _HEADER_32  # until both have said hello
+        self._header = _HEADER_32  # until both have sent hello
         self._sending = threading.Lock()
         self.send(Kind.HELLO, 0, struct.pack("<64sI", b"usbip-rig", _CAPABILITIES))
 

@@ -238,7 +238,7 @@ def test_remarks_without_a_packet_are_written_soon(target: Path) -> None:
     assert names == {"usbip0": 220, "notes0": 252}
 
 
-def test_a_writer_that_finds_no_thread_says_so(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_finds_no_thread_reports_it(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -250,7 +250,7 @@ def test_a_writer_that_finds_no_thread_says_so(target: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("where", ["write", "close"])
-def test_a_writer_without_memory_says_so(where: str) -> None:
+def test_a_writer_without_memory_reports_it(where: str) -> None:
     class Sink(HeldSink):
         def close(self) -> None:
             super().close()

@@ -121,8 +121,8 @@ def test_one_that_fails_in_the_child_does_not_keep_the_others(tmp_path: Path) ->
         forks.disown_in_children(thing)
     assert forked() == 0
     os.close(theirs)
-    with os.fdopen(ours, "rb") as said:
-        assert said.read() == b"x" * 8
+    with os.fdopen(ours, "rb") as output:
+        assert output.read() == b"x" * 8
 
 
 def test_a_child_does_not_write_into_a_capture_of_its_parents_ports(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ class Piecemeal(io.RawIOBase):
 
 
 class Silent(io.BytesIO):
-    """A stream whose write does not say how much it took: all of it."""
+    """A stream whose write does not return how much it took: all of it."""
 
     def write(self, data: Buffer) -> None:  # type: ignore[override]
         super().write(data)

@@ -83,7 +83,7 @@ def test_every_packet_is_in_one_of_the_files(tmp_path: Path, suffix: str) -> Non
 
 
 def interfaces(path: str) -> dict[str, tuple[int | None, int | None]]:
-    """Received and dropped, as a file tells of each of its interfaces."""
+    """Received and dropped, as a file has for each of its interfaces."""
     with open_capture(path) as found:
         packets = list(found.packets)
         assert len(packets) == sum((i.received or 0) - (i.dropped or 0) for i in found.interfaces)
@@ -101,7 +101,7 @@ def test_every_file_has_its_own_statistics(tmp_path: Path) -> None:
     ]
 
 
-def test_what_was_dropped_is_told_once(tmp_path: Path) -> None:
+def test_what_was_dropped_is_reported_once(tmp_path: Path) -> None:
     sink = RotatingSink(str(tmp_path / "ring.pcapng"), Rotation(packets=2))
     writer = PcapWriter(sink, queue_bytes=2500)
     channel = writer.add_usb_interface(INFO, server="pi")

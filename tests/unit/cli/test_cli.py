@@ -17,7 +17,7 @@ from usbip_capture.cli.completion import _busids, _first_words, _servers
 from usbip_capture.cli.hexdump import hexdump
 from usbip_capture.cli.live import LiveView
 from usbip_capture.cli.main import main
-from usbip_capture.cli.terminal import Paint, Waiting, cut, is_colourful, say, tell
+from usbip_capture.cli.terminal import Paint, Waiting, cut, is_colourful, print_lines, report
 from usbip_capture.demo.device import DemoDevice
 from usbip_capture.errors import (
     CaptureError,
@@ -68,7 +68,7 @@ def test_every_shared_option_with_a_value_may_stand_before() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_overview_says_what_the_command_says(name: str) -> None:
+def test_the_overview_and_the_command_agree(name: str) -> None:
     commands = argparse.ArgumentParser().add_subparsers()
     import_module(f"usbip_capture.cli.{name}").add_parser(commands)
     (choice,) = commands._choices_actions
@@ -157,7 +157,7 @@ def test_the_live_view() -> None:
     device.close()
 
 
-def test_what_was_taken_back_is_no_error() -> None:
+def test_what_was_unlinked_is_not_an_error() -> None:
     meter = Meter()
     urb = Urb(TransferType.BULK, 0x84, 512)
     meter.completed(meter.submitted(urb), urb, Completion(-104))
@@ -188,11 +188,11 @@ def test_colours_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_text_is_cleaned_where_it_leaves_for_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    tell("a\x1b[2J\x07b\u202e\u061c\nusbip-capture: all is well")
-    say(["a\nb", "c"])
-    said = capsys.readouterr()
-    assert said.err == "usbip-capture: a\\x1b[2J\\x07b\\u202e\\u061c\\nusbip-capture: all is well\n"
-    assert said.out == "a\\nb\nc\n"
+    report("a\x1b[2J\x07b\u202e\u061c\nusbip-capture: all is well")
+    print_lines(["a\nb", "c"])
+    output = capsys.readouterr()
+    assert output.err == "usbip-capture: a\\x1b[2J\\x07b\\u202e\\u061c\\nusbip-capture: all is well\n"
+    assert output.out == "a\\nb\nc\n"
 
 
 def test_completion_of_servers_and_busids(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,7 +162,7 @@ def test_each_command_has_a_parser_of_ours() -> None:
         assert import_module(f"usbip_capture.cli.{command}").__doc__
 
 
-def test_the_serial_command_says_it_all_in_its_url() -> None:
+def test_the_serial_command_takes_all_from_its_url() -> None:
     from usbip_capture.cli.serial import _url
     from usbip_capture.serial_port.url import PortUrl
 
@@ -210,10 +210,10 @@ WORDS = st.sampled_from(
 
 @given(st.sampled_from(list(COMMANDS)), st.lists(WORDS.filter(lambda w: w not in ("-h", "--help")), max_size=6))
 def test_whatever_is_typed_is_understood_or_one_sentence(command: str, words: list[str]) -> None:
-    said = "one sentence"
+    output = "one sentence"
     try:
         parse(command, words)
     except LocalProtocolError as error:
-        said = str(error)
-    assert said
-    assert "\n" not in said
+        output = str(error)
+    assert output
+    assert "\n" not in output

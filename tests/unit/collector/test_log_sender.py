@@ -16,7 +16,7 @@ def made(sender: Sender, line: str, arrival_ns: int) -> int | None:
 
 def test_each_host_of_a_relay_has_its_own_clock() -> None:
     sender = Sender(Flow("192.0.2.1", 1, "192.0.2.2", 2))
-    for second in range(3):  # one is an hour ahead, one an hour late; lines tell the uptime
+    for second in range(3):  # one is an hour ahead, one an hour late; lines have the uptime
         arrival = NOW + second * S
         assert made(sender, f"<13>1 2023-11-14T23:13:2{second}Z ahead a - - - x", arrival) == arrival
         assert made(sender, f"<13>1 2023-11-14T21:13:2{second}Z late a - - - x", arrival) == arrival

@@ -1,4 +1,4 @@
-"""What can be converted from and into: file formats, compression, pipes, damage; and what the command says."""
+"""What can be converted from and into: file formats, compression, pipes, damage; and what the command reports."""
 
 from __future__ import annotations
 
@@ -208,12 +208,12 @@ def test_no_session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (220, "link type 220 (USB as usbmon has it):"),
     ],
 )
-def test_wrong_link_type_is_said(kind: int, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_link_type_is_reported(kind: int, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tcp = tmp_path / "tcp.pcap"
     tcp.write_bytes(classic("<", 0xA1B2C3D4, 1000, link_type=kind))
     assert main(["convert", str(tcp), str(tmp_path / "usb.pcapng")]) == 1
-    (said,) = capsys.readouterr().err.splitlines()
-    assert f"holds only packets of {name} a recording of TCP is needed" in said
+    (output,) = capsys.readouterr().err.splitlines()
+    assert f"holds only packets of {name} a recording of TCP is needed" in output
 
 
 def test_packets_of_another_link_type_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -300,10 +300,10 @@ def test_a_live_stream_is_completed_when_it_is_interrupted(number: int, tmp_path
         process.stdin.flush()
         wait_until("what came is written", lambda: usb.exists() and usb.stat().st_size > 500)
         process.send_signal(number)
-        said = process.stderr.read()
+        output = process.stderr.read()
         assert process.wait(20) == 0
-    assert b"1 session, 1 device" in said
-    assert b"cut off" not in said
+    assert b"1 session, 1 device" in output
+    assert b"cut off" not in output
     (interface,) = [item for item in read_items(usb) if isinstance(item, CapturedInterface)]
     assert interface.received == len([r for r in read_capture(usb) if r.usb]) > 10
 
@@ -344,7 +344,7 @@ def test_text_can_be_read_on_a_terminal(tmp_path: Path) -> None:
     assert len(shown.splitlines()) == len(EXPECTED)
 
 
-def test_a_reader_that_goes_away_is_a_normal_end(tmp_path: Path) -> None:
+def test_a_reader_that_ends_is_a_normal_end(tmp_path: Path) -> None:
     tcp = tmp_path / "tcp.pcap"
     tcp.write_bytes(recording(segments(session(rounds=800))))
     read_end, write_end = os.pipe()
@@ -368,7 +368,7 @@ def test_classic_pcap_has_the_same_times(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "magic"), [("usb.pcap", b"\xd4\xc3\xb2\xa1"), ("usb.pcapng", b"\x0a\x0d\x0d\x0a")])
-def test_the_format_is_what_the_name_says(name: str, magic: bytes, tmp_path: Path) -> None:
+def test_the_format_is_that_of_the_name(name: str, magic: bytes, tmp_path: Path) -> None:
     assert main(["convert", str(GOLDEN / "audio-in/usbip.pcap"), str(tmp_path / name)]) == 0
     assert (tmp_path / name).read_bytes()[:4] in (
         magic,

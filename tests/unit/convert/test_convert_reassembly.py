@@ -98,7 +98,7 @@ def test_lost_segments_cost_what_was_in_them_only(seed: int) -> None:
     for record in got.records:
         assert record.usb
         urb, other = event(record.usb), whole[chr(record.usb.type), record.usb.id & 0xFFFFFFFF]
-        if urb[6] == -108:  # its reply is lost: the end of the connection gives it back
+        if urb[6] == -108:  # its reply is lost: the end of the connection completes it
             assert any("may be in what is missing" in comment for comment in record.comments)
             continue
         assert urb[:9] == other[:9]  # the data may end early, what is there is right
@@ -126,7 +126,7 @@ def test_cut_packets_keep_headers_and_what_there_is_of_data() -> None:
 
 
 @pytest.mark.parametrize("snaplen", [40, 60])
-def test_packets_cut_too_short_are_said(snaplen: int) -> None:
+def test_packets_cut_too_short_are_reported(snaplen: int) -> None:
     sent = segments(SESSION)
     got = convert(pcap(((s.timestamp_ns, packet(s)) for s in sent), snaplen=snaplen))
     assert got.records == []
@@ -152,7 +152,7 @@ def test_fragments_of_ip(seed: int, net: str) -> None:
     assert got.converter.remarks == []
 
 
-def test_fragments_that_are_missing_are_said() -> None:
+def test_fragments_that_are_missing_are_reported() -> None:
     sent = segments(SESSION)
     pieces = [(s.timestamp_ns, p) for n, s in enumerate(sent) for p in fragmented(packet(s, RAW), 400, n)]
     lost = next(n for n, (_, p) in enumerate(pieces) if n > 20 and len(p) == 420)
@@ -182,10 +182,10 @@ def test_many_sessions_at_once(seed: int) -> None:
     queues, expected = [], {}
     for number in range(5):
         info = replace(INFO, busid=f"1-{number}", devnum=number + 1)
-        sayings = session(rounds=number + 1, info=info)
+        turns = session(rounds=number + 1, info=info)
         hosts = Hosts(client_port=40000 + number, server_port=random.choice([3240, 5000 + number]))
-        queues.append([packet(s, hosts=hosts) for s in segments(sayings, size=random.randrange(50, 1500))])
-        alone = convert(recording(segments(sayings)))
+        queues.append([packet(s, hosts=hosts) for s in segments(turns, size=random.randrange(50, 1500))])
+        alone = convert(recording(segments(turns)))
         expected[f"1-{number}"] = alone.urbs()
     mixed: list[bytes] = []
     while any(queues):
@@ -198,7 +198,7 @@ def test_many_sessions_at_once(seed: int) -> None:
     assert len({r.usb.id for r in got.records if r.usb}) == got.converter.urbs
 
 
-def test_what_is_wrong_is_told_with_the_device_it_is_of() -> None:
+def test_what_is_wrong_is_reported_with_its_device() -> None:
     other = session(info=replace(INFO, busid="1-2"))
     sound = [(s.timestamp_ns, packet(s, hosts=Hosts(client_port=5000))) for s in segments(other, closed=False)]
     sent = segments(SESSION)
@@ -206,9 +206,9 @@ def test_what_is_wrong_is_told_with_the_device_it_is_of() -> None:
     poor = [(s.timestamp_ns, packet(s)) for n, s in enumerate(sent) if n != lost]
     got = convert(pcap([*sound, *poor]))
     assert got.counts["gap in what the server sent"] == 1
-    quiet, said = (i.comments for i in got.interfaces)
+    quiet, output = (i.comments for i in got.interfaces)
     assert quiet == []
-    assert set(got.converter.remarks) <= set(said)
+    assert set(got.converter.remarks) <= set(output)
 
 
 def test_a_device_that_is_imported_again_keeps_its_interface() -> None:
@@ -392,7 +392,7 @@ def test_a_session_that_takes_too_much_memory_completes_its_urbs(monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    "sayings",
+    "turns",
     [
         [(CLIENT, b"GET / HTTP/1.1\r\n\r\n"), (SERVER, b"HTTP/1.1 200 OK\r\n\r\n" + bytes(500))],
         [(SERVER, b"SSH-2.0-OpenSSH_9.2\r\n"), (CLIENT, b"SSH-2.0-x\r\n")],
@@ -401,8 +401,8 @@ def test_a_session_that_takes_too_much_memory_completes_its_urbs(monkeypatch: py
         [(CLIENT, bytes.fromhex("00000055") + b"\xfeSMB" + bytes(100))],
     ],
 )
-def test_other_connections_are_left_alone(sayings: list[tuple[int, bytes]]) -> None:
-    got = convert(recording(segments(sayings)))
+def test_other_connections_are_left_alone(turns: list[tuple[int, bytes]]) -> None:
+    got = convert(recording(segments(turns)))
     assert got.converter.sessions == 0
     assert got.records == []
     assert got.interfaces != []  # a file without interface is not valid

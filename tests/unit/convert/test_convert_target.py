@@ -1,4 +1,4 @@
-"""A conversion that fails leaves what was there; what it says of files that it cannot read."""
+"""A conversion that fails leaves what was there; what it reports of files that it cannot read."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_too_little_memory_is_one_sentence(
     assert usb.read_bytes() == PRECIOUS
 
 
-# -- what is said of a file
+# -- what is reported of a file
 
 
 @pytest.mark.parametrize(
@@ -151,10 +151,10 @@ def test_packed_files_are_named_alike(
 ) -> None:
     tcp.write_bytes(begin + bytes(100))
     assert main(["convert", str(tcp), str(usb)]) == 1
-    said = capsys.readouterr().err
-    assert f"{tcp} is packed with {program}: unpack it first (gzip is read as it is)" in said
+    output = capsys.readouterr().err
+    assert f"{tcp} is packed with {program}: unpack it first (gzip is read as it is)" in output
     assert main(["stats", str(tcp)]) == 1
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == output
 
 
 def test_what_tcp_may_hide_in_is_counted_when_there_is_no_session() -> None:
@@ -178,6 +178,6 @@ def test_names_that_move_a_cursor_are_escaped(tmp_path: Path, capsys: pytest.Cap
     tcp = tmp_path / "a\x1b[2Jb.pcap"
     tcp.write_bytes(NO_SESSION)
     assert main(["convert", str(tcp), str(tmp_path / "usb")]) == 1
-    said = capsys.readouterr().err
-    assert "\x1b" not in said
-    assert "a\\x1b[2Jb.pcap" in said
+    output = capsys.readouterr().err
+    assert "\x1b" not in output
+    assert "a\\x1b[2Jb.pcap" in output

@@ -14,7 +14,7 @@ from usbip_capture.syslog.message import MessageParser
 def test_framed_as_esp32_bridges_do() -> None:
     log = DemoLog()
     with log.connect() as client:
-        log.say("W", "usb", "text")
+        log.write("W", "usb", "text")
         data = client.recv(4096)
     count, _, message = data.partition(b" ")
     assert int(count) == len(message)
@@ -31,11 +31,11 @@ def test_a_client_that_does_not_read_loses_lines_and_gets_whole_ones() -> None:
     log = DemoLog()
     with log.connect() as client:
         for number in range(20_000):
-            log.say("I", "flood", f"{number} " + "x" * 100)
+            log.write("I", "flood", f"{number} " + "x" * 100)
         framer, frames = Framer(), 0
         client.setblocking(False)
         for _ in range(100):
-            log.say("I", "flood", "further")
+            log.write("I", "flood", "further")
             with contextlib.suppress(BlockingIOError):
                 frames += sum(not flaw for _, flaw in framer.feed(client.recv(1 << 20)))
         assert 100 < frames < 20_000
@@ -50,12 +50,12 @@ def test_clients_come_and_go() -> None:
     for client in clients:
         client.settimeout(20)
     assert clients[-1].recv(1) == b""  # one too many
-    log.say("I", "a", "b")
+    log.write("I", "a", "b")
     assert all(client.recv(100) for client in clients[:-1])
     clients[0].close()
 
     def noticed() -> bool:
-        log.say("I", "a", "b")
+        log.write("I", "a", "b")
         return len(log._clients) == MAX_CLIENTS - 1
 
     wait_until("it is noticed", noticed)

@@ -99,6 +99,16 @@ def test_a_driver_comes_back_when_the_claim_fails_after_all(usb: LocalUsb) -> No
     device.close()
 
 
+def test_a_driver_that_is_bound_at_the_last_moment(usb: LocalUsb) -> None:
+    usb.raw.bind(0, "cdc_acm")
+    del usb.raw.drivers[0]
+    usb.raw.on_open = lambda: usb.raw.late.append(lambda: usb.raw.bind(0, "cdc_acm"))
+    device = usb.open()
+    assert device.unclaimed == {}
+    device.close()
+    assert usb.raw.drivers == {0: "cdc_acm"}
+
+
 def test_nothing_of_it_can_be_had(usb: LocalUsb) -> None:
     usb.raw.holders.update(dict.fromkeys(range(4), "another program"))
     with pytest.raises(DeviceNotFound, match=r"1-1 .* is in use: interface 0: another program has claimed it"):
@@ -311,6 +321,30 @@ def test_a_reset_that_makes_another_device_of_it(usb: LocalUsb) -> None:
     assert device.run(Urb.control(reset.pack()), TIMEOUT).status < 0
     assert reported.wait(TIMEOUT)
     assert not device.alive
+
+
+# -- for watchdogs
+
+
+def test_who_is_stuck(usb: LocalUsb) -> None:
+    device = usb.open()
+    assert usb.bus.answers(TIMEOUT)
+    assert device.working_since == 0.0
+    go_on = threading.Event()
+
+    def stuck() -> None:
+        go_on.wait(TIMEOUT)
+
+    usb.raw.on_reset = stuck
+    resetting = submitted(device, Urb.control(requests.Setup(0x23, 3, 4, 1, 0).pack()))
+    wait_until("it is in a request", lambda: device.working_since > 0.0)
+    assert usb.bus.answers(TIMEOUT)  # which is not the event thread's
+    usb.context.post(stuck)
+    assert not usb.bus.answers(0.01)
+    go_on.set()
+    assert status(device, resetting) == 0
+    assert usb.bus.answers(TIMEOUT)
+    wait_until("it is through", lambda: device.working_since == 0.0)
 
 
 # -- races that have an owner

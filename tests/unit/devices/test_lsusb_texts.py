@@ -87,7 +87,7 @@ def test_the_unit_of_max_power_depends_on_the_version(version: str, printed: int
         ("    bNumInterfaces          2\n", "", "bConfigurationValue stands where"),
         ("bDataInterface          1", "bDataInterface        256", "bDataInterface 256 does not fit into 1 byte"),
         ("** UNRECOGNIZED:  03 41 07", "** UNRECOGNIZED:  03 41 zz", "not pairs of hexadecimal digits"),
-        ("** UNRECOGNIZED:  03 41 07", "** UNRECOGNIZED:  04 41 07", "3 bytes says that it has 4"),
+        ("** UNRECOGNIZED:  03 41 07", "** UNRECOGNIZED:  04 41 07", "3 bytes claims to have 4"),
         ("  Configuration Descriptor:\n", "", "bLength is indented otherwise"),
         ("bNumConfigurations      1", "bNumConfigurations      2", "bNumConfigurations is 2, but 1"),
         ("A maker of things", "A" * 127, "iManufacturer is longer than a string of 126"),

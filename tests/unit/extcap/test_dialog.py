@@ -107,7 +107,7 @@ def test_reload_of_the_demo_is_not_remembered() -> None:
     assert read_cache().servers == {}
 
 
-def test_reload_says_what_went_wrong_as_an_item_that_does_no_harm() -> None:
+def test_reload_reports_what_went_wrong_as_an_item_that_does_no_harm() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         lines = reload("--host", "127.0.0.1", "--port", str(port), "--device", "1-1")
@@ -140,7 +140,7 @@ def test_other_options_have_nothing_to_reload() -> None:
 BOARDS = [KnownDevice(f"1-1.{n}", "303a:4004", "Bench board", serial=f"A00{n}") for n in (1, 2)]
 
 
-def test_equal_boards_are_told_apart_by_their_serial_numbers() -> None:
+def test_equal_boards_are_distinguished_by_their_serial_numbers() -> None:
     memory.remember_server("pi", 3240)
     memory.remember_devices("pi", 3240, BOARDS)
     lines = dialog.answer(["--extcap-interface", "usbip-pi"])
@@ -208,7 +208,7 @@ def test_each_of_several_chosen_devices_is_kept(interface: str, module: str, hom
     assert devices(lines) == ["auto", "all", "1-1.1", "1-1.2"]
 
 
-def test_where_no_device_is_known_the_list_says_what_to_do() -> None:
+def test_where_no_device_is_known_the_list_has_advice() -> None:
     (value,) = values(dialog.answer(["--extcap-interface", "usbip-remote"]), "devices")
     assert value["value"] == ""
     assert value["enabled"] == "false"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from usbip_capture.extcap import queries
-from usbip_capture.extcap.sentences import sentence
+from usbip_capture.extcap.grammar import sentence
 from usbip_capture.options.table import OPTIONS
 
 ROOT = Path(__file__).parents[3]
@@ -22,6 +22,30 @@ QUERIES = {
     "reload": ["--extcap-config", "--extcap-interface", "usbip-remote", "--extcap-reload-option", "device"],
     "filter": ["--extcap-capture-filter", "bulk and class == hid", "--extcap-interface", "usbip-remote"],
     "cleanup": ["--extcap-cleanup-postkill"],
+}
+#: Each is searched for, opened and run at every start of Wireshark, once for each interface: as few as can be.
+EACH = {"usbip_capture"} | {
+    f"usbip_capture.{name}"
+    for name in (
+        "extcap",
+        "extcap.main",
+        "extcap.queries",
+        "extcap.grammar",
+        "options",
+        "options.option",
+        "options.table",
+    )
+}
+SERVERS = {
+    f"usbip_capture.{name}"
+    for name in ("servers", "servers.known", "servers.configuration", "net", "net.address", "system", "system.folders")
+}
+LOADED = {
+    "interfaces": EACH
+    | SERVERS
+    | {f"usbip_capture.{name}" for name in ("servers.refresher", "live", "live.registry", "extcap.controls")},
+    "dlts": EACH,
+    "config": EACH | SERVERS | {f"usbip_capture.{name}" for name in ("extcap.dialog", "extcap.preferences")},
 }
 # extcap_parser.c: a keyword, then groups; a value ends at a brace before a brace, a blank or the end.
 LINE = re.compile(r"^(extcap|interface|dlt|arg|value|control) (\{[a-z]+=[^{}\r\n]*\})+$")
@@ -110,3 +134,5 @@ def test_queries_import_next_to_nothing(name: str) -> None:
     )
     more = set(done.stderr.split()) - set(bare.stderr.split())
     assert {name for name in more if not name.startswith("usbip_capture")} == {"__future__"}
+    if name in LOADED:
+        assert {name for name in more if name.startswith("usbip_capture")} == LOADED[name]

@@ -23,7 +23,7 @@ TRUE = [
 ]  # fmt: skip
 FALSE = ["control", "out", "ep == 0x82", "bulk and out", "device == 1-1", "device == 303a:4005", "class == hid",
          "not in", "ep in (1, 2)", "descriptors", "requested < 512"]  # fmt: skip
-#: For the status and length of the completion: what is said before it is there, and with -32 and 5.
+#: For the status and length of the completion: what is decided before it is there, and with -32 and 5.
 LATE = [
     ("status == 0", None, False), ("status != 0", None, True), ("status == stall", None, True),
     ("status == EPIPE", None, True), ("status == -EPIPE", None, True), ("status == -32", None, True),
@@ -64,7 +64,7 @@ def test_false(text: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "early", "late"), LATE)
-def test_what_only_the_completion_tells(text: str, early: bool | None, late: bool) -> None:
+def test_what_only_the_completion_shows(text: str, early: bool | None, late: bool) -> None:
     parsed = parse(text)
     assert parsed is not None
     assert parsed.late
@@ -73,7 +73,7 @@ def test_what_only_the_completion_tells(text: str, early: bool | None, late: boo
 
 
 @pytest.mark.parametrize(("text", "position", "words"), WRONG)
-def test_mistakes_tell_their_position(text: str, position: int, words: str) -> None:
+def test_mistakes_come_with_their_position(text: str, position: int, words: str) -> None:
     with pytest.raises(FilterError) as caught:
         parse(text)
     assert caught.value.position == position - 1

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
+from tests.fakes.idle_device import IdleDevice
 from usbip_capture.device import Device, Transfer
 from usbip_capture.host.in_transfers import InTransfers
 from usbip_capture.usb.endpoints import Endpoint
-from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.status import ECONNRESET, EMSGSIZE, EPROTO
 from usbip_capture.usb.urb import Completion, TransferType
 
 ENDPOINT = Endpoint(0x81, TransferType.BULK, 64, 64, 0, 0, 0, 0, 0xFF, 0, 0)
 
 
-class Endless(Device):
-    """Finishes a transfer within `submit` as long as it has messages, and keeps what it cannot finish."""
+class Endless(IdleDevice):
+    """Finishes a transfer within `submit` as long as it has messages; raises the first `raising` times."""
 
     def __init__(self, messages: int = 0) -> None:
-        self.info = DeviceInfo("1-1", 1, 2, Speed.FULL, 0x1209, 1)
+        super().__init__()
         self.messages = messages
-        self.pending: list[Transfer] = []
-        self.cancelled: list[Transfer] = []
         self.raising = 0
-
-    @property
-    def alive(self) -> bool:
-        return True
 
     def submit(self, transfer: Transfer) -> None:
         if self.raising:
@@ -38,19 +30,7 @@ class Endless(Device):
             self.messages -= 1
             transfer.finish(Completion(0, 1, b"x"))
         else:
-            self.pending.append(transfer)
-
-    def cancel(self, transfer: Transfer) -> None:
-        self.cancelled.append(transfer)
-
-    def abandon(self, transfer: Transfer) -> None:
-        transfer.finish(Completion(-ECONNRESET))
-
-    def watch(self, on_lost: Callable[[str], None]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+            super().submit(transfer)
 
 
 class Reader:

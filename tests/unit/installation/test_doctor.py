@@ -1,4 +1,4 @@
-"""`usbip-extcap --doctor` on machines that are broken in every way users told of: a finding and its remedy each."""
+"""`usbip-extcap --doctor` on machines that are broken in every way users reported: a finding and its remedy each."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_two_versions_get_a_launcher_each(
     assert list(machine.home.rglob("usbip-extcap")) == []
 
 
-def test_two_of_one_version_are_told_of_once(
+def test_two_of_one_version_are_reported_once(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine.wireshark("4.0")
@@ -190,7 +190,7 @@ def test_a_foreign_file(content: bytes, machine: Machine, capsys: pytest.Capture
     machine.wireshark("4.0")
     machine.old_folder.mkdir(parents=True)
     (machine.old_folder / "usbip-extcap").write_bytes(content)
-    assert "move it away" in only_failure(capsys)
+    assert "move it" in only_failure(capsys)
     assert (machine.old_folder / "usbip-extcap").read_bytes() == content
 
 
@@ -226,7 +226,7 @@ def test_a_tshark_that_hangs(
     machine.wireshark("4.0", scripts={asked: HANGS})
     place(machine.old_folder)
     code, text = diagnosis(capsys)
-    # Without its folders, the rules for its version tell where the launcher belongs.
+    # Without its folders, the rules for its version decide where the launcher belongs.
     assert code == (0 if asked == "folders" else 1), text
     if code:
         assert "does not end within 1 s" in text
@@ -381,9 +381,7 @@ def test_missing_pyserial_is_reported_with_the_command_that_installs_it(
     assert command in warning
 
 
-def test_a_server_that_says_nothing(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_silent_server(machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(doctor, "_SERVER_LIMIT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("USBIP_CAPTURE_SERVERS", f"127.0.0.1:{server.getsockname()[1]}")
@@ -401,7 +399,7 @@ def test_a_list_of_servers_that_cannot_be_read(
     assert any("config.toml cannot be read (Is a directory)" in warning for warning in warnings)
 
 
-def test_a_check_that_fails_itself_is_told(
+def test_a_check_that_fails_itself_is_reported(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken() -> list[str]:

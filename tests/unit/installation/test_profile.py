@@ -1,4 +1,4 @@
-"""`usbip-extcap --profile`: written, written again, taken away; what the user changed or made stays."""
+"""`usbip-extcap --profile`: written, written again, removed; what the user changed or made stays."""
 
 from __future__ import annotations
 
@@ -87,17 +87,17 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     assert names(tmp_path) == {*profile.FILES, profile.MARKS, "recent"}
 
 
-def test_changed_files_stay_and_are_told(tmp_path: Path) -> None:
+def test_changed_files_stay_and_are_reported(tmp_path: Path) -> None:
     folder = tmp_path / "USB-IP"
     profile.install(folder)
     (folder / "colorfilters").write_text("@mine@usb@[0,0,0][1,1,1]\n")
     (folder / "dfilter_buttons").unlink()
     (folder / "recent").write_text("Wireshark's own\n")
-    (told,) = [line for line in profile.install(folder) if "Kept" in line]
-    assert "colorfilters" in told
+    (reported,) = [line for line in profile.install(folder) if "Kept" in line]
+    assert "colorfilters" in reported
     assert (folder / "dfilter_buttons").stat().st_size > 100, "what the user removed comes back with --profile"
-    (told,) = profile.remove(folder)
-    assert "colorfilters" in told
+    (reported,) = profile.remove(folder)
+    assert "colorfilters" in reported
     assert names(folder) == {"colorfilters", profile.MARKS}
     assert (folder / "colorfilters").read_text().startswith("@mine")
     profile.install(folder)
@@ -113,7 +113,7 @@ def test_files_of_others_in_our_profile_stay(tmp_path: Path) -> None:
     assert names(tmp_path) == {"hosts", profile.MARKS}
 
 
-def test_a_second_removal_does_not_say_again_that_something_is_removed(tmp_path: Path) -> None:
+def test_a_second_removal_does_not_report_it_again(tmp_path: Path) -> None:
     profile.install(tmp_path)
     (tmp_path / "preferences").write_text("mine")
     (first,), (second,) = profile.remove(tmp_path), profile.remove(tmp_path)
@@ -132,6 +132,6 @@ def test_a_wrong_word(machine: Machine, capsys: pytest.CaptureFixture[str]) -> N
     assert "--profile: 'nonsense' is not a possible value: choose from install, remove" in capsys.readouterr().err
 
 
-def test_by_the_rule_where_nothing_is_told(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_the_rule_where_nothing_is_reported(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", "/xdg")
     assert wiresharks.configuration_folder("garbage") == Path("/xdg/wireshark")

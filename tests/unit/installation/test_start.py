@@ -60,7 +60,7 @@ def test_our_profile_is_used_where_it_is_installed(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "output"),
     [
         (["pi:none"], "is not an address"),
         (["a", "b", "c"], "--wireshark pi 1-1.2"),
@@ -68,9 +68,9 @@ def test_our_profile_is_used_where_it_is_installed(machine: Machine) -> None:
         (["pi", "no device {}"], "--device cannot be"),
     ],
 )
-def test_wrong_words(words: list[str], said: str, machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_words(words: list[str], output: str, machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--wireshark", *words]) in (1, 2)
-    assert said in capsys.readouterr().err
+    assert output in capsys.readouterr().err
     assert not (machine.home / "started").exists()
 
 

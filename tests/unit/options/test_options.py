@@ -1,4 +1,4 @@
-"""Options: said once, checked on our side, and the README says the same."""
+"""Options: declared once, checked on our side, and the README has the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import pytest
 
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.extcap import arguments
+from usbip_capture.net.address import DEFAULT_PORT
 from usbip_capture.options.table import OPTIONS, Choices, markdown_table
+from usbip_capture.syslog import LOG_PORT
 
 BY_NAME = {option.name: option for option in OPTIONS}
 
@@ -23,6 +25,10 @@ def test_defaults() -> None:
     assert (choices.host, choices.port, choices.device, choices.mode) == ("", 3240, "auto", "probe")
     assert (choices.descriptors, choices.listen_in, choices.reconnect) == (True, True, True)
     assert (choices.snaplen, choices.duration, choices.count) == (262144, 0, 0)
+
+
+def test_ports_are_those_of_the_modules_that_are_not_imported() -> None:
+    assert (BY_NAME["port"].default, BY_NAME["syslog-port"].default) == (DEFAULT_PORT, LOG_PORT)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`records.upper_pdu`: packed as the format's description says, and read back."""
+"""`records.upper_pdu`: packed as in the format's description, and read back."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def pack(
     busnum: int = 1,
     devnum: int = 2,
 ) -> list[Buffer]:
-    """The buffers of one block; they hold what the packer says."""
+    """The buffers of one block; they hold what the packer reports."""
     out: list[Buffer] = []
     packer = UsbmonPacker(3, snaplen, busnum, devnum)
     if completion is None:
@@ -281,7 +281,7 @@ def test_iso_in_with_nothing_in_it() -> None:
 
 @pytest.mark.parametrize("completion", [Completion(-104), Completion(-2), Completion(-22)])
 @pytest.mark.parametrize("endpoint", [0x81, 0x01])
-def test_iso_that_was_taken_back(completion: Completion, endpoint: int) -> None:
+def test_iso_that_was_unlinked(completion: Completion, endpoint: int) -> None:
     urb = iso_urb(endpoint, 4, 8, b"" if endpoint & 0x80 else bytes(32))
     got = event(urb, completion)
     assert (got.status, got.length, got.len_cap, got.ndesc) == (completion.status, 0, 64, 4)

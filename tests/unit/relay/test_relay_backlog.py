@@ -71,7 +71,7 @@ def test_a_slice_ends_soon_whatever_messages_cost(clock: Clock) -> None:
         begin = clock.now_ns
         last = waiting.observe()
         longest = max(longest, clock.now_ns - begin)
-    assert longest < 20_000_000  # the first piece tells how dear they are
+    assert longest < 20_000_000  # the first piece shows how dear they are
     assert dear.got == data
     assert dear.over
     assert last == 2
@@ -129,9 +129,9 @@ def test_comments_on_what_was_not_understood_end_somewhere(tmp_path: Path) -> No
         for number in range(1000):
             capture.event(peer, Noted(2, f"nonsense {number}"))
     comments = [text for record in read_capture(tmp_path / "out.pcapng") for text in record.comments]
-    said = [text for text in comments if "nonsense" in text]
-    assert len(said) == 100
-    assert said[-1].endswith("nonsense 99; no more such comments on this connection")
+    output = [text for text in comments if "nonsense" in text]
+    assert len(output) == 100
+    assert output[-1].endswith("nonsense 99; no more such comments on this connection")
 
 
 def test_incomplete_messages_share_their_memory() -> None:

@@ -1,4 +1,4 @@
-"""`relay.forwarding` with a transport that has bytes inside which no descriptor tells of."""
+"""`relay.forwarding` with a transport that has bytes inside which no descriptor shows."""
 
 from __future__ import annotations
 

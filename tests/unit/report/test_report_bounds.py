@@ -1,4 +1,4 @@
-"""Small files that ask for much: memory and work stay bounded, whatever a capture says of itself."""
+"""Small files that ask for much: memory and work stay bounded, whatever a capture claims."""
 
 from __future__ import annotations
 

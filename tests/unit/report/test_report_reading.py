@@ -1,4 +1,4 @@
-"""Captures of every form: the same packets say the same, and what cannot be read is said in a sentence."""
+"""Captures of every form: the same packets give the same, and what cannot be read is reported in a sentence."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from usbip_capture.report.measure import Measured, measure
 from usbip_capture.report.text import text_report
 
 GOLDEN = Path(__file__).parent / "golden"
-CASES = sorted(GOLDEN.glob("**/capture.pcap*"))  # those of others are not told as tshark tells them
+CASES = sorted(GOLDEN.glob("**/capture.pcap*"))  # those of others are not described as by tshark
 RAW = (GOLDEN / "serial" / "capture.pcap").read_bytes()
 PACKETS = read_classic(RAW)
 TSRESOL_NS = option("<", 9, b"\x09")
 
 
-def told(raw: bytes, folder: Path, name: str = "capture") -> list[str]:
+def reported(raw: bytes, folder: Path, name: str = "capture") -> list[str]:
     path = folder / name
     path.write_bytes(raw)
     measured = measure(path)
@@ -84,9 +84,9 @@ def test_golden(case: Path) -> None:
     ids=["ns", "big", "big-ns", "189", "fcs-bits", "pcapng", "pcapng-big", "pcapng-ns", "pcapng-2^-20", "gzip",
          "gzip-members", "pcapng-gzip"],
 )  # fmt: skip
-def test_every_form_says_the_same(raw: bytes, tmp_path: Path) -> None:
+def test_every_form_means_the_same(raw: bytes, tmp_path: Path) -> None:
     expected = (GOLDEN / "serial" / "expected.txt").read_text().splitlines()
-    found = told(raw, tmp_path)
+    found = reported(raw, tmp_path)
     if b"\x09\x00\x01\x00\x94" in raw:
         # In powers of two they are cut off otherwise.
         found, expected = without_times(found), without_times(expected)
@@ -100,18 +100,18 @@ def test_time_stamps_with_an_offset(tmp_path: Path) -> None:
     assert [stamp for stamp, _, _ in packets_of(path)] == [1_000_000_000_005]
 
 
-def test_usbpcap_says_the_same(tmp_path: Path) -> None:
+def test_usbpcap_gives_the_same(tmp_path: Path) -> None:
     """But for what it does not have: the packets that are no transfers of URBs are none there either."""
     expected = [line[:54].rstrip() for line in (GOLDEN / "serial" / "expected.txt").read_text().splitlines()]
-    found = [line[:54].rstrip() for line in told(classic(mapped(usbpcap), 249), tmp_path)]
+    found = [line[:54].rstrip() for line in reported(classic(mapped(usbpcap), 249), tmp_path)]
     assert found[1:] == expected[1:]
     assert found[0] == "capture: USBPcap"
 
 
-def test_usbpcap_with_each_stage_in_a_packet_says_the_same(tmp_path: Path) -> None:
+def test_usbpcap_with_each_stage_in_a_packet_gives_the_same(tmp_path: Path) -> None:
     control = [p for p in PACKETS if p.data[9] == 2]
     stages = [Shown(stamp, data) for stamp, event in control for data in usbpcap_stages(event)]
-    now, old = (told(classic(raw, link), tmp_path)[2:] for raw, link in ((control, 220), (stages, 249)))
+    now, old = (reported(classic(raw, link), tmp_path)[2:] for raw, link in ((control, 220), (stages, 249)))
     assert now == old
 
 
@@ -188,7 +188,7 @@ def test_names_of_any_bytes_can_be_printed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "raw", [RAW, pcapng(PACKETS, 220), gzip.compress(RAW, mtime=0)], ids=["pcap", "pcapng", "gzip"]
 )
-def test_cut_anywhere_tells_what_came_before(raw: bytes, tmp_path: Path) -> None:
+def test_cut_anywhere_reports_what_came_before(raw: bytes, tmp_path: Path) -> None:
     whole = len(PACKETS)
     path = tmp_path / "cut"
     before = 0

@@ -125,7 +125,7 @@ def test_filters_by_class_of_a_capture_of_others() -> None:
         measure(serial, "nonsense")
 
 
-def test_headers_that_were_cut_are_said(tmp_path: Path) -> None:
+def test_headers_that_were_cut_are_reported(tmp_path: Path) -> None:
     events = [event(kind, 1, 0) for kind in "SC"]  # as `tcpdump -s 20` has them
     (tmp_path / "short.pcap").write_bytes(classic([Shown(at, head[:20]) for at, head in events], 220))
     lines = text_report(measure(tmp_path / "short.pcap").statistics)
@@ -160,7 +160,7 @@ def test_times_are_from_submit_to_completion(tmp_path: Path) -> None:
 
 
 def test_endpoints_of_one_number_have_each_their_own_urbs_in_flight(tmp_path: Path) -> None:
-    """What waits at an IN endpoint says nothing of how many URBs an OUT endpoint of the same number has had."""
+    """What waits at an IN endpoint does not depend on how many URBs an OUT endpoint of the same number has had."""
     events = [event("S", n, n) for n in range(8)]
     events += [event(kind, 100, 10 + at, ep=0x01) for at, kind in enumerate("SC")]
     path = tmp_path / "both.pcap"
@@ -203,8 +203,8 @@ def test_log_lines(tmp_path: Path) -> None:
     section = Section(application="t", hardware="", os="")
     parts = [section.header(), section.interface(name="usbip0", description="d", snaplen=0)[1]]
     parts.append(section.interface(name="syslog0", description="", snaplen=0, link_type=252)[1])
-    said = [b"<131>disk on fire", b"<165>1 2026-01-01T00:00:00Z host app - - - hello", b"plain \xff"]
-    for n, text in enumerate(said):
+    output = [b"<131>disk on fire", b"<165>1 2026-01-01T00:00:00Z host app - - - hello", b"plain \xff"]
+    for n, text in enumerate(output):
         parts.append(pack_packet(1, START_NS + n, pack_head("syslog") + text))
     parts.append(pack_packet(1, START_NS + 9, pack_head("http") + b"GET /"))
     path = tmp_path / "log.pcapng"

@@ -70,7 +70,7 @@ def test_what_came_before_the_end_can_be_read() -> None:
         inbox.read(1, None)
 
 
-def test_a_full_inbox_says_so_and_tells_when_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_inbox_reports_it_and_when_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox_module, "HIGH", 8)
     monkeypatch.setattr(inbox_module, "LOW", 4)
     calls: list[int] = []
@@ -198,7 +198,7 @@ def test_flow_control_takes_nothing_in() -> None:
     assert not device.waiting
 
 
-def test_an_error_of_earlier_data_is_told_once() -> None:
+def test_an_error_of_earlier_data_is_reported_once() -> None:
     outbox, device = slow_outbox()
     outbox.write(b"abc", 0)
     device.finish(-EPIPE)

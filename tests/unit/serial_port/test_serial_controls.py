@@ -3,60 +3,42 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import pytest
 
+from tests.fakes.idle_device import IdleDevice
 from tests.unit.uart.chips import ACM, device, only_port, vendor_port
-from usbip_capture.device import UNLINK_GRACE, Device, Transfer
+from usbip_capture.device import UNLINK_GRACE, Transfer
 from usbip_capture.errors import DeviceError, DeviceGone, TransferFailed, TransferTimeout
 from usbip_capture.serial_port import controls
 from usbip_capture.uart.driver import Driver
 from usbip_capture.uart.settings import LineSettings
-from usbip_capture.usb.info import DeviceInfo, Speed
-from usbip_capture.usb.status import ECONNRESET, ENODEV, EPIPE, ETIMEDOUT
+from usbip_capture.usb.status import ENODEV, EPIPE, ETIMEDOUT
 from usbip_capture.usb.urb import Completion
 
 
-class Counted(Device):
+class Counted(IdleDevice):
     """Finishes what is waited for, unless silent; `most` were in flight together."""
 
     def __init__(self, silent: bool = False, status: int = 0) -> None:
-        self.info = DeviceInfo("1-1", 1, 2, Speed.FULL, 0x0403, 0x6001)
-        self.flying: list[Transfer] = []
+        super().__init__()
         self.most = self.count = 0
         self.silent = silent
         self.status = status
         self.timeouts: list[float] = []
 
-    @property
-    def alive(self) -> bool:
-        return True
-
     def submit(self, transfer: Transfer) -> None:
-        self.flying.append(transfer)
+        super().submit(transfer)
         self.count += 1
-        self.most = max(self.most, len(self.flying))
+        self.most = max(self.most, len(self.pending))
 
     def wait(self, transfer: Transfer, timeout: float | None = None) -> bool:
-        if not self.silent and transfer in self.flying:
-            self.flying.remove(transfer)
+        if not self.silent and transfer in self.pending:
+            self.pending.remove(transfer)
             transfer.finish(Completion(self.status))
         elif timeout:
             self.timeouts.append(timeout)
         return transfer.completion is not None
-
-    def cancel(self, transfer: Transfer) -> None:
-        pass
-
-    def abandon(self, transfer: Transfer) -> None:
-        transfer.finish(Completion(-ECONNRESET))
-
-    def watch(self, on_lost: Callable[[str], None]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 def opened(descriptors: str, vendor: int) -> Driver:
@@ -90,15 +72,15 @@ def test_a_list_of_requests_has_one_time_out(descriptors: str, vendor: int, monk
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "told"),
+    ("status", "kind", "words"),
     [
         (-EPIPE, TransferFailed, "EPIPE .stall."),
         (-ETIMEDOUT, TransferTimeout, "timed out"),
         (-ENODEV, DeviceGone, "no such device"),
     ],
 )
-def test_a_request_that_fails_is_no_lost_server(status: int, kind: type[DeviceError], told: str) -> None:
+def test_a_request_that_fails_is_no_lost_server(status: int, kind: type[DeviceError], words: str) -> None:
     driver, counted = opened(ACM, 0x1209), Counted(status=status)
-    with pytest.raises(kind, match=f"does not do what its serial port should: control request .*: .*{told}") as caught:
+    with pytest.raises(kind, match=f"does not do what its serial port should: control request .*: .*{words}") as caught:
         controls.run(counted, driver, driver.apply(None, LineSettings()))
     assert caught.value.status == status

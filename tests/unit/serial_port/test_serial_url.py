@@ -48,7 +48,7 @@ def test_the_port_of_the_log(value: str, port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "output"),
     [
         ("http://pi/1-1", "does not begin with usbip://"),
         ("usbip:pi/1-1", "names no server"),
@@ -79,10 +79,10 @@ def test_the_port_of_the_log(value: str, port: int) -> None:
         ("usbip://pi/1-1?serial=a&serial=b", "serial twice"),
     ],
 )
-def test_each_wrong_part_is_named(text: str, said: str) -> None:
+def test_each_wrong_part_is_named(text: str, output: str) -> None:
     with pytest.raises(LocalProtocolError) as caught:
         PortUrl.parse(text)
-    assert said in str(caught.value)
+    assert output in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -172,7 +172,7 @@ def test_a_device_in_use_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None
     memory.remember_devices("pi", 3240, [KnownDevice("1-1", "1209:0001")])
     assert [(d.busid, d.name) for d in read_cache().devices["pi", 3240]] == [("1-1", "Thing")]
     memory.remember_devices("pi", 3240, [])
-    monkeypatch.setattr(memory, "_AWAY", 0)
+    monkeypatch.setattr(memory, "_MISSING", 0)
     memory.remember_devices("pi", 3240, [])
     assert not read_cache().devices.get(("pi", 3240))
 

@@ -136,7 +136,7 @@ ESP = "<14>1 2000-01-01T00:00:01.234Z esp32 esp - - - "
 @pytest.mark.parametrize(
     ("text", "severity"),
     [
-        ("\x1b[0;31mE (1234) wifi: bad\x1b[0m", 3),  # its first byte is no letter: the bridge says info
+        ("\x1b[0;31mE (1234) wifi: bad\x1b[0m", 3),  # its first byte is no letter: the bridge reports info
         ("\x1b[0;32mI (1234) wifi: good\x1b[0m", 6),
         ("E (1234) wifi: told as info on purpose", 6),
         ("\x1b[0;31mplain colour\x1b[0m", 6),

@@ -23,7 +23,7 @@ def test_a_shell_reads_one_word(text: str) -> None:
     assert not shell_word(text).startswith("-")
 
 
-def test_what_a_hostile_server_says() -> None:
+def test_texts_of_a_hostile_server() -> None:
     assert one_line(HOSTILE) == r"1-1\x1b[31m\n\r\x07\u202e\u061c\x9b;touch /tmp/x"
     assert one_line("Prüfgerät 試験") == "Prüfgerät 試験"
     assert one_line("\udcff") == r"\udcff"

@@ -143,7 +143,7 @@ def test_the_firmware_is_asked_for_where_it_matters() -> None:
     assert asked(driver.open())[-1] == "c0ff100000000300"
 
 
-def test_chips_that_do_not_say_what_they_are() -> None:
+def test_chips_that_do_not_identify_themselves() -> None:
     driver = chip("")
     assert driver.chip == "CP210x"
     assert driver.apply(None, LineSettings(1_500_000))

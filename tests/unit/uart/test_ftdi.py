@@ -156,7 +156,7 @@ def test_status_bytes_go_out_of_each_packet_of_a_transfer() -> None:
     assert driver.received(b"\x01") == b""
 
 
-def test_packets_are_as_long_as_the_endpoint_says() -> None:
+def test_packets_are_as_long_as_those_of_the_endpoint() -> None:
     driver = chip(H, packet=512)
     full = bytes.fromhex("0160") + bytes(510)
     assert driver.received(full + bytes.fromhex("0160") + b"!") == bytes(510) + b"!"

@@ -209,7 +209,7 @@ class TestUnlink:
         assert conn.receive_data(ret_submit(1, 0, 40000, 0, bytes(40000))) == []
         assert not conn.in_message()
 
-    def test_unlinked_iso_packets_say_exdev(self) -> None:
+    def test_unlinked_iso_packets_have_exdev(self) -> None:
         conn = connection()
         conn.submit(iso_in(), "iso")
         conn.unlink("iso")

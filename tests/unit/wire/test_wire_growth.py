@@ -38,12 +38,12 @@ def misfit(seqnum: int) -> bytes:
     return structs.RET_SUBMIT.pack(structs.USBIP_RET_SUBMIT, seqnum, 0, 0, 0, 0, 101, 0, 0, 0)
 
 
-def in_chunks(say: Callable[[memoryview, int], object], data: bytes) -> Run:
+def in_chunks(send: Callable[[memoryview, int], object], data: bytes) -> Run:
     view = memoryview(data)
 
     def run() -> None:
         for at in range(0, len(view), CHUNK):
-            say(view[at : at + CHUNK], at)
+            send(view[at : at + CHUNK], at)
 
     return run
 

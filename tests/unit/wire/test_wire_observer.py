@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.builders.tcp_recording import CLIENT, SERVER, Saying, golden_sayings
+from tests.builders.tcp_recording import CLIENT, SERVER, Turn, golden_turns
 from tests.builders.usbip_sessions import (
     BULK_IN,
     BULK_OUT,
@@ -53,11 +53,11 @@ READ = Urb(TransferType.BULK, BULK_IN, 100)
 WRITE = Urb(TransferType.BULK, BULK_OUT, 100, b"w" * 100)
 
 
-def watch(sayings: Iterable[Saying], observer: Observer | None = None) -> list[Event]:
-    """Each saying at a time, with its number as time stamp."""
+def watch(turns: Iterable[Turn], observer: Observer | None = None) -> list[Event]:
+    """Each turn at a time, with its number as time stamp."""
     observer = observer or Observer()
     events: list[Event] = []
-    for number, (side, data) in enumerate(sayings):
+    for number, (side, data) in enumerate(turns):
         events += observer.client(data, number) if side == CLIENT else observer.server(data, number)
     return events
 
@@ -129,12 +129,12 @@ def test_time_stamps_are_those_of_the_last_byte() -> None:
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.parent.name)
 def test_cut_anywhere(path: Path) -> None:
-    sayings = golden_sayings(path)
-    whole = plain(watch(sayings))
+    turns = golden_turns(path)
+    whole = plain(watch(turns))
     for seed in range(8):
         random = Random(seed)
-        cuts: list[Saying] = []
-        for side, raw in sayings:
+        cuts: list[Turn] = []
+        for side, raw in turns:
             at = sorted(random.randrange(len(raw) + 1) for _ in range(random.randrange(4)))
             cuts += [(side, raw[a:b]) for a, b in zip([0, *at], [*at, len(raw)], strict=True)]
         assert plain(watch(cuts)) == whole
@@ -178,14 +178,14 @@ def test_any_answer_to_an_unlink_ends_a_urb_that_waits(status: int) -> None:
 
 
 def test_reply_that_wins_keeps_its_data_but_is_unlinked() -> None:
-    sayings = [submit(1, READ), unlink(2, 1), reply(1, READ, Completion(0, 5, b"early")), unlink_reply(2, 0)]
-    events = watch([*imported(), *sayings])
+    turns = [submit(1, READ), unlink(2, 1), reply(1, READ, Completion(0, 5, b"early")), unlink_reply(2, 0)]
+    events = watch([*imported(), *turns])
     done = [e for e in events if isinstance(e, Completed)]
     assert len(done) == 1
     assert (done[0].completion.status, bytes(done[0].completion.data), done[0].unlink) == (-ECONNRESET, b"early", 2)
 
 
-def test_reply_after_its_urb_was_taken_back_is_left_out() -> None:
+def test_reply_after_its_urb_was_unlinked_is_left_out() -> None:
     late = [submit(1, READ), unlink(2, 1), unlink_reply(2, 0), reply(1, READ, Completion(0, 4, b"late"))]
     observer = Observer()
     events = watch([*imported(), *late, *run(3, READ, b"next")], observer)
@@ -246,15 +246,15 @@ def test_guesses() -> None:
 
 
 @pytest.mark.parametrize("count", [-1, 5, 1000, 77_777])
-def test_number_of_packets_says_nothing_where_no_packets_follow(count: int) -> None:
+def test_number_of_packets_means_nothing_where_no_packets_follow(count: int) -> None:
     assert guess(READ, count) == TransferType.BULK
     assert guess(Urb(TransferType.INTERRUPT, INTERRUPT_IN, 8, interval=8), count) == TransferType.INTERRUPT
 
 
 def test_guess_is_corrected_when_the_descriptors_pass_by() -> None:
     odd = Urb(TransferType.INTERRUPT, INTERRUPT_IN, 8, interval=0)  # interval 0: taken for bulk
-    sayings = [*imported(), *run(1, odd, b"a"), *described(2), *run(4, odd, b"b")]
-    submitted = submissions(watch(sayings))
+    turns = [*imported(), *run(1, odd, b"a"), *described(2), *run(4, odd, b"b")]
+    submitted = submissions(watch(turns))
     assert submitted[1].urb.transfer_type == TransferType.BULK
     assert submitted[4].urb.transfer_type == TransferType.INTERRUPT
 
@@ -334,8 +334,8 @@ def test_gap_in_an_isochronous_reply_leaves_its_header() -> None:
 )
 def test_nonsense_of_the_server_is_left_out(nonsense: bytes, reason: str) -> None:
     observer = Observer()
-    sayings = [*imported(), submit(1, READ), submit(2, READ), (SERVER, nonsense)]
-    events = watch([*sayings, reply(2, READ, Completion(0, 2, b"ok"))], observer)
+    turns = [*imported(), submit(1, READ), submit(2, READ), (SERVER, nonsense)]
+    events = watch([*turns, reply(2, READ, Completion(0, 2, b"ok"))], observer)
     assert bytes(completions(events)[2].completion.data) == b"ok"
     assert observer.counts[reason] == 1
     assert notes(events) == [f"{reason}: looking for the next message"]
@@ -405,10 +405,10 @@ def test_packets_of_urbs_that_are_never_answered_are_bounded() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from([CLIENT, SERVER]), st.binary(max_size=200), st.booleans()), max_size=8))
-def test_nothing_makes_it_raise(sayings: list[tuple[int, bytes, bool]]) -> None:
+def test_nothing_makes_it_raise(turns: list[tuple[int, bytes, bool]]) -> None:
     observer = Observer()
     watch([*imported(), submit(1, READ), submit(2, iso_in()), unlink(3, 1)], observer)
-    for number, (side, data, gap) in enumerate(sayings):
+    for number, (side, data, gap) in enumerate(turns):
         if gap:
             (observer.client_gap if side == CLIENT else observer.server_gap)(len(data), number)
         else:
@@ -416,7 +416,7 @@ def test_nothing_makes_it_raise(sayings: list[tuple[int, bytes, bool]]) -> None:
     observer.closed(99)
 
 
-def test_packets_that_do_not_add_up_are_told_as_they_are() -> None:
+def test_packets_that_do_not_add_up_are_reported_as_they_are() -> None:
     urb = iso_in(2)
     odd = Completion(0, 70, b"z" * 70, packets=[IsoPacket(0, 64, 64, 0), IsoPacket(64, 64, 64, 0)])
     events = watch([*imported(), *described(), submit(3, urb), reply(3, urb, odd), *run(4, READ, b"ok")])

@@ -1,4 +1,4 @@
-"""Where a session is joined in its middle, or found again: with peers that leave garbage in what says nothing there."""
+"""Where a session is joined in its middle, or found again: with peers that leave garbage in unused fields."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from tests.builders.conversion import convert
-from tests.builders.tcp_recording import CLIENT, Saying
+from tests.builders.tcp_recording import CLIENT, Turn
 from tests.builders.usbip_sessions import (
     BULK_IN,
     INFO,
@@ -40,7 +40,7 @@ def test_a_client_that_leaves_the_number_of_packets_to_chance(name: str, events:
 
 
 def spoil_command(data: bytes, random: Random, *, devid: bool) -> bytes:
-    """A CMD_SUBMIT, not isochronous, with anything in the fields that say nothing of it."""
+    """A CMD_SUBMIT, not isochronous, with anything in the fields that mean nothing for it."""
     fields = list(structs.CMD_SUBMIT.unpack_from(data))
     if fields[0] == structs.USBIP_CMD_SUBMIT and fields[4] not in (4, 5):
         fields[5] = random.getrandbits(32)  # flags
@@ -61,12 +61,12 @@ def spoil_reply(data: bytes, random: Random, urb: Urb) -> bytes:
     return head + data[structs.HEADER_SIZE :]
 
 
-def spoiled(sayings: list[Saying], seed: int, *, devid: bool = False) -> list[Saying]:
+def spoiled(turns: list[Turn], seed: int, *, devid: bool = False) -> list[Turn]:
     random = Random(seed)
-    kinds = {structs.CMD_SUBMIT.unpack_from(d)[1]: structs.CMD_SUBMIT.unpack_from(d)[4] for s, d in sayings if not s}
+    kinds = {structs.CMD_SUBMIT.unpack_from(d)[1]: structs.CMD_SUBMIT.unpack_from(d)[4] for s, d in turns if not s}
     assert CLIENT == 0
     out = []
-    for side, data in sayings:
+    for side, data in turns:
         if side == CLIENT:
             out.append((side, spoil_command(data, random, devid=devid)))
         else:
@@ -76,10 +76,10 @@ def spoiled(sayings: list[Saying], seed: int, *, devid: bool = False) -> list[Sa
     return out
 
 
-def found(observer: Observer, sayings: list[Saying]) -> tuple[list[int], list[tuple[int, bytes]]]:
+def found(observer: Observer, turns: list[Turn]) -> tuple[list[int], list[tuple[int, bytes]]]:
     """Seqnums of the URBs submitted, and of those completed with what they brought."""
     events: list[Event] = []
-    for number, (side, data) in enumerate(sayings):
+    for number, (side, data) in enumerate(turns):
         events += (observer.client if side == CLIENT else observer.server)(data, number)
     return (
         [event.seqnum for event in events if isinstance(event, Submitted)],
@@ -90,26 +90,26 @@ def found(observer: Observer, sayings: list[Saying]) -> tuple[list[int], list[tu
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("devid", [False, True])
 def test_found_again_after_a_gap(seed: int, devid: bool) -> None:
-    sayings = traffic(3, rounds=4)
+    turns = traffic(3, rounds=4)
 
-    def after_a_gap(sayings: list[Saying]) -> tuple[list[int], list[tuple[int, bytes]]]:
+    def after_a_gap(turns: list[Turn]) -> tuple[list[int], list[tuple[int, bytes]]]:
         observer = Observer()
         found(observer, [*imported(), *described()])
         observer.client_gap(10, 1)
         observer.server_gap(10, 1)
-        return found(observer, [(CLIENT, b"rest of a message"), *sayings])
+        return found(observer, [(CLIENT, b"rest of a message"), *turns])
 
-    expected = after_a_gap(sayings)
+    expected = after_a_gap(turns)
     assert len(expected[0]) == 24
-    assert after_a_gap(spoiled(sayings, seed, devid=devid)) == expected
+    assert after_a_gap(spoiled(turns, seed, devid=devid)) == expected
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_joined_in_the_middle(seed: int) -> None:
-    sayings = [saying for n in range(1, 40) for saying in run(n, READ, b"x" * n)]
-    expected = found(Observer(from_start=False), sayings)
+    turns = [turn for n in range(1, 40) for turn in run(n, READ, b"x" * n)]
+    expected = found(Observer(from_start=False), turns)
     assert expected[0] == list(range(1, 40))
-    assert found(Observer(from_start=False), spoiled(sayings, seed)) == expected
+    assert found(Observer(from_start=False), spoiled(turns, seed)) == expected
 
 
 @pytest.mark.parametrize("status", [-71, 0, 5, 121])

@@ -29,8 +29,9 @@ _STOP_PATIENCE = 2.0
 _ISO_SIZES = (8, 32, 128, 1024)
 #: Idle transfers that a device keeps, of each size.
 _MAX_IDLE = 64
-#: What a forked child inherited: its objects must not be finalized there, as they would reap the parent's transfers.
-_of_parent: list[object] = []
+#: What stays as it is to the end: what cannot be closed, and in a forked child all of its parent's, as usb1's
+#: finalizers would reap the parent's transfers.
+_kept: list[object] = []
 
 
 class LibusbMissing(UsbipError):
@@ -89,6 +90,8 @@ class Libusb:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._handles: set[Handle] = set()
+        self._turns = 0  # of the event thread
+        self._turned = threading.Condition()
         disown_in_children(self)
         close_at_exit(self)
 
@@ -125,7 +128,7 @@ class Libusb:
     def watch(self, on_event: Callable[[Any, bool], None]) -> Callable[[], None] | None:
         """Have `on_event` called with each device that arrives (True) or leaves, on the event thread.
 
-        Returns what ends it; None where this libusb cannot tell.
+        Returns what ends it; None where this libusb has no hotplug.
         """
         usb1 = self._usb1
         if not usb1.hasCapability(usb1.CAP_HAS_HOTPLUG):
@@ -166,9 +169,21 @@ class Libusb:
         """Whether this is the thread that all callbacks are called on."""
         return threading.current_thread() is self._thread
 
+    def answers(self, timeout: float) -> bool:
+        """Whether the event thread comes round within `timeout` seconds; True if there is none yet."""
+        with self._turned:
+            if self._thread is None or self._closing:
+                return True
+            turns = self._turns
+            self._context.interruptEventHandler()
+            return self._turned.wait_for(lambda: self._turns != turns or self._closing, timeout)
+
     def _handle_events(self) -> None:
         usb1 = self._usb1
         while not self._closing:
+            with self._turned:
+                self._turns += 1
+                self._turned.notify_all()
             try:
                 self._context.handleEvents()
             except usb1.USBErrorInterrupted:
@@ -189,7 +204,7 @@ class Libusb:
             thread.join(_STOP_PATIENCE)
             if thread.is_alive():
                 log.warning("libusb does not return from its events; it stays open")
-                _of_parent.append(self._context)
+                _kept.append(self._context)
                 return
         self._context.close()
 
@@ -204,9 +219,10 @@ class Libusb:
         Libusb._sharing = threading.Lock()
         Libusb._shared = None
         for thing in (self._context, *(part for handle in self._handles for part in handle.parts())):
-            _of_parent.append(thing)
-            for finalizer in getattr(thing, "_finalizer_dict", {}).values():
-                finalizer.atexit = False
+            _kept.append(thing)
+            for finalizer in list(getattr(thing, "_finalizer_dict", {}).values()):
+                finalizer.detach()
+        getattr(self._context, "_USBContext__close").detach()  # noqa: B009  of usb1, where nothing else leads to it
 
 
 class Handle:
@@ -245,7 +261,7 @@ class Handle:
         called(self._usb1, self._handle.releaseInterface, interface)
 
     def has_driver(self, interface: int) -> bool:
-        """Whether the kernel's driver is bound to an interface; False where the system does not tell."""
+        """Whether the kernel's driver is bound to an interface; False where that is unknown."""
         try:
             return bool(called(self._usb1, self._handle.kernelDriverActive, interface))
         except Failure:
@@ -288,7 +304,7 @@ class Handle:
 
     def keep(self) -> None:
         """Leave it open, with transfers in flight that do not end: closing it would wait for them."""
-        _of_parent.extend(self.parts())
+        _kept.extend(self.parts())
 
     def slot(self, packets: int = 0) -> Slot:
         """A transfer for so many isochronous packets, perhaps used before."""
@@ -307,5 +323,5 @@ class Handle:
 
 
 def is_linux() -> bool:
-    """Where sysfs tells more than libusb does."""
+    """Where sysfs has more than libusb."""
     return sys.platform == "linux"

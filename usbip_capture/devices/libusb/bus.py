@@ -12,11 +12,12 @@ from typing import Any, TypeAlias
 from usbip_capture.devices.libusb.binding import Libusb
 from usbip_capture.devices.libusb.local_device import LocalDevice
 from usbip_capture.errors import DeviceNotFound, UsbipError
+from usbip_capture.system.at_exit import close_at_exit
 from usbip_capture.system.forks import disown_in_children
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks at which devices there are: nothing tells where libusb cannot, and in some containers.
+#: Seconds between two looks at which devices there are: some libusbs have no hotplug, some containers no events.
 POLL_INTERVAL = 1.0
 #: Seconds for a device to be released by who has just closed it.
 _RELEASE_PATIENCE = 5.0
@@ -55,6 +56,7 @@ class LocalBus:
         self._compared: frozenset[Key] = frozenset()  # with what libusb lists
         self._closed = threading.Event()
         disown_in_children(self)
+        close_at_exit(self)
 
     @classmethod
     def shared(cls) -> LocalBus:
@@ -87,6 +89,16 @@ class LocalBus:
     def find(self, busid: str) -> LocalDevice | None:
         """The one at this port path."""
         return next((device for device in self.devices() if device.info.busid == busid), None)
+
+    def switch_power(self, busid: str, on: bool) -> None:
+        """Switch the power of a port. Raises DeviceNotFound, UsbipError: its hub cannot do that."""
+        from usbip_capture.devices.libusb.hubs import switch_power
+
+        switch_power(self._libusb, self._sysfs, busid, on)
+
+    def answers(self, timeout: float) -> bool:
+        """Whether the thread that all devices need comes round within `timeout` seconds."""
+        return self._libusb.answers(timeout)
 
     def watch(self, on_change: Callable[[], None]) -> Callable[[], None]:
         """Have `on_change` called, from any thread, when devices have come or left; returns what ends that.
@@ -157,7 +169,7 @@ class LocalBus:
     # -- noticing
 
     def _event(self, raw: Any, arrived: bool) -> None:
-        """On the event thread, at once; the poller does the same a little later where nobody tells."""
+        """On the event thread, at once; the poller does the same a little later, where there are no events."""
         key = (int(raw.getBusNumber()), int(raw.getDeviceAddress()))
         with self._lock:
             if (key in self._known) == arrived:

@@ -50,7 +50,7 @@ class Claims:
             self._on_detaching(bound)
         for number in interfaces:
             try:
-                self._take(number)
+                self._take(number, driven=number in bound)
             except Failure as failure:
                 if failure.code == statuses.ERROR_NO_DEVICE:
                     raise
@@ -58,18 +58,27 @@ class Claims:
                 self.unclaimed[number] = why
                 log.warning("interface %d of %s is not available: %s", number, self._name, why)
 
-    def _take(self, number: int) -> None:
-        detached = self._handle.detach(number)
-        if detached:
+    def _take(self, number: int, *, driven: bool) -> None:
+        if driven and self._handle.detach(number):
             self.detached.add(number)
         try:
-            self._handle.claim(number)
+            self._claim(number)
         except Failure:
-            if detached:
+            if number in self.detached:
                 self._attach(number)
                 self.detached.discard(number)
             raise
         self.claimed.add(number)
+
+    def _claim(self, number: int) -> None:
+        try:
+            self._handle.claim(number)
+        except Failure as failure:
+            # A driver was bound just now, as one is some time after plug-in.
+            if failure.code != statuses.ERROR_BUSY or not self._handle.detach(number):
+                raise
+            self.detached.add(number)
+            self._handle.claim(number)
 
     def release(self) -> None:
         """Have none any more; the kernel's drivers are not bound yet."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.devices.libusb import statuses
@@ -43,7 +45,8 @@ class LibusbDevice(Device):
     """unclaimed: the interfaces that somebody else holds, with who or why; their URBs end with -EPERM.
 
     reset: whether the device is reset when it is closed, as Linux's server does between two clients. on_detaching,
-    on_attached: see `Claims`. on_closed: called when all of it is released, from any thread.
+    on_attached: see `Claims`. on_closed: called when all of it is released, from any thread. working_since: when the
+    worker began with what it does now, on the monotonic clock; 0 while it waits.
     Raises DeviceNotFound when nothing of it can be had; `handle` is closed then.
     """
 
@@ -67,6 +70,7 @@ class LibusbDevice(Device):
         self._lost = ""
         self._doubtful = False  # it may be gone
         self._busy = False  # the worker has something to do
+        self.working_since = 0.0
         self._on_lost: Callable[[str], None] | None = None
         self._endpoints = EndpointMap(None, info.speed)
         for configuration in configurations:
@@ -81,7 +85,7 @@ class LibusbDevice(Device):
 
     def _open(self) -> None:
         try:
-            self._requests.learn()
+            self.info = replace(self.info, bConfigurationValue=self._requests.learn())
             if self._claims.unclaimed and not self._claims.claimed:
                 reasons = "; ".join(f"interface {n}: {why}" for n, why in self._claims.unclaimed.items())
                 raise DeviceNotFound(f"device {self.info} is in use: {reasons}")
@@ -118,7 +122,7 @@ class LibusbDevice(Device):
             self._on_lost = on_lost
             lost = self._lost and not self.closed
         if lost:
-            self._tell()
+            self._report_loss()
 
     def submit(self, transfer: Transfer) -> None:
         urb, flights = transfer.urb, self._flights
@@ -161,7 +165,7 @@ class LibusbDevice(Device):
             flights.abandon_all(-ECONNRESET)
 
     def lose(self) -> None:
-        """The device was unplugged."""
+        """The device was unplugged. Who watches learns of it when all that was in flight has ended."""
         with self._flights.changed:
             if self._lost or self.closed:
                 return
@@ -169,9 +173,8 @@ class LibusbDevice(Device):
             self._doubtful = True  # the worker sees to what is in flight
             self._flights.changed.notify_all()
         self._flights.fail_queued(-ESHUTDOWN)
-        self._tell()
 
-    def _tell(self) -> None:
+    def _report_loss(self) -> None:
         """Once, whoever comes first."""
         with self._flights.lock:
             on_lost, self._on_lost = self._on_lost, None
@@ -208,13 +211,17 @@ class LibusbDevice(Device):
                 doubtful, self._doubtful = self._doubtful, False
                 flight = flights.jobs.popitem(last=False)[0] if flights.jobs and not doubtful else None
                 self._busy = self._busy or flight is not None
+            self.working_since = time.monotonic()
             if starving:
                 flights.try_again()
             elif doubtful:
                 self._look()
             elif flight is not None:
                 self._do(flight)
+            self.working_since = 0.0
+        self.working_since = time.monotonic()
         self._release()
+        self.working_since = 0.0
 
     def _has_work(self) -> bool:
         flights = self._flights
@@ -230,6 +237,8 @@ class LibusbDevice(Device):
         if self._lost:
             self._flights.end_all(_GONE_PATIENCE)
             self._flights.abandon_all(-ESHUTDOWN)
+            if not self.closed:
+                self._report_loss()
 
     def _do(self, flight: Flight) -> None:
         flights = self._flights

@@ -1,4 +1,4 @@
-"""A device of this machine that is not opened: what can be told of it without asking it anything."""
+"""A device of this machine that is not opened: what is known of it without asking it anything."""
 
 from __future__ import annotations
 

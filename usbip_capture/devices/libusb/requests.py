@@ -23,8 +23,8 @@ _FLUSH_PATIENCE = 3.0
 
 
 class Requests:
-    """Those of one device. Before settings change, what is pending there is ended by us: of what the change itself
-    kills libusb says that it was completed, with no data."""
+    """Those of one device. Before settings change, what is pending there is ended by us: what the change itself
+    kills libusb reports as completed, with no data."""
 
     def __init__(
         self,
@@ -42,8 +42,8 @@ class Requests:
         self._alternates: dict[int, int] = {}
         self._first: int | None = None
 
-    def learn(self) -> None:
-        """Claim the interfaces of the configuration that is active now. Raises Failure."""
+    def learn(self) -> int:
+        """Claim the interfaces of the configuration that is active now; its bConfigurationValue. Raises Failure."""
         self._alternates.clear()
         value = self._handle.configuration()
         if self._first is None:
@@ -52,6 +52,7 @@ class Requests:
         active = self._endpoints.configuration
         numbers = {interface.bInterfaceNumber for interface in active.interfaces} if active is not None else set()
         self._claims.take(sorted(numbers))
+        return value
 
     def perform(self, action: HostAction, urb: Urb) -> int:
         """The status of the request; nothing is raised."""

@@ -86,7 +86,7 @@ class Slot:
 
     @property
     def status(self) -> int:
-        """libusb_transfer_status; COMPLETED for isochronous ones, whatever their packets say."""
+        """libusb_transfer_status; COMPLETED for isochronous ones, whatever became of their packets."""
         return int(self._raw.getStatus())
 
     @property

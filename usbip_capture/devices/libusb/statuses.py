@@ -1,4 +1,4 @@
-"""What libusb says, as statuses of URBs: Linux errno numbers on each system, as that is what the wire carries.
+"""What libusb reports, as statuses of URBs: Linux errno numbers on each system, as that is what the wire carries.
 
 Ref: libusb.h, enum libusb_error and enum libusb_transfer_status; Linux Documentation/driver-api/usb/error-codes.rst
 """

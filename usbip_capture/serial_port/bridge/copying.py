@@ -14,7 +14,7 @@ from usbip_capture.system.durations import milliseconds
 #: Bytes at a time. What the other side does not take stays in the port.
 _CHUNK = 64 << 10
 _IDLE = 0.25
-#: Seconds of silence of the device after which a far end that has nothing more to say is done: `echo AT | nc HOST PORT`
+#: Seconds of silence of the device after which a far end with nothing more to send is done: `echo AT | nc HOST PORT`
 #: wants the answer.
 _LINGER = 0.5
 #: Seconds between two tries to write to a device that takes nothing now; a port cannot be polled for that.
@@ -36,14 +36,14 @@ class FarEnd(ABC):
 
     @abstractmethod
     def receive(self) -> bytes | None:
-        """What the other side wants to be written; None when it has said all, and perhaps still listens.
+        """What the other side wants to be written; None when it has sent all, and perhaps still listens.
 
         Raises FarEndFault.
         """
 
     @abstractmethod
     def send(self, data: bytes) -> int:
-        """Hand over what came from the device; how many bytes of it were taken. Must not wait. Raises OSError."""
+        """Pass on what came from the device; how many bytes of it were taken. Must not wait. Raises OSError."""
 
     def idle(self) -> None:  # noqa: B027  most have nothing to do then
         """Called some times a second. Raises FarEndFault."""

@@ -207,5 +207,5 @@ class Rfc2217Connection(RawConnection):
         except BlockingIOError:
             pass
         except OSError:
-            self._gone = True  # pyserial calls this too: the next `send` says it
+            self._gone = True  # pyserial calls this too: the next `send` raises it
             self._out.clear()

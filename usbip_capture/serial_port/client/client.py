@@ -83,7 +83,7 @@ class SerialClient:
         return attached
 
     def close(self) -> None:
-        """Give all devices back."""
+        """Release all devices."""
         for connection in list(self.connections):
             connection.close()
 

@@ -12,7 +12,7 @@ from usbip_capture.uart.settings import LineSettings
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.urb import Buffer
 
-#: Seconds for an answer, and for taking a request, when nothing else is said.
+#: Seconds for an answer, and for taking a request, when nothing else is given.
 RESPONSE_TIMEOUT = 0.25
 SEND_TIMEOUT = 5.0
 _RETRY_INTERVAL = 0.1
@@ -93,7 +93,7 @@ class SerialConnection:
         self._info, self._serial = self.port.info, self.port.serial_number
 
     def close(self) -> None:
-        """Give the device back. May be called again."""
+        """Release the device. May be called again."""
         self.port.close()
         self._on_close(self)
 

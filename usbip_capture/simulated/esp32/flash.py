@@ -12,7 +12,7 @@ _SPI = 0x3FF42000
 _SPI_CMD, _SPI_USR2, _SPI_W0 = _SPI, _SPI + 0x24, _SPI + 0x80
 _CMD_USR = 1 << 18
 _READ_ID, _READ_STATUS = 0x9F, 0x05
-# The value that tells an ESP32 from its relatives
+# The value that distinguishes an ESP32 from its relatives
 _MAGIC, _ESP32 = 0x40001000, 0x00F01D83
 _UART_CLOCK_DIVIDER = 0x3FF40014
 _EFUSE_BLOCK0 = 0x3FF5A000
@@ -50,7 +50,7 @@ class Flash:
 
 
 class Registers:
-    """Memory-mapped registers: what is written is read again, and some say what the chip is. baudrate: the loader's."""
+    """Memory-mapped registers: what is written is read again, and some identify the chip. baudrate: the loader's."""
 
     def __init__(self, flash: Flash, mac: bytes) -> None:
         self._flash = flash

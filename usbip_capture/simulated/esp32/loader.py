@@ -26,7 +26,7 @@ _INVALID, _BAD_CHECKSUM, _FLASH_ERROR = 0x05, 0x07, 0x08
 
 _SYNC = b"\x07\x07\x12\x20" + b"\x55" * 32
 _SYNC_REPLIES = 8
-_ROM_SYNC_VALUE = 0x20120707  # a stub says 0, and is known by that
+_ROM_SYNC_VALUE = 0x20120707  # a stub has 0, and is known by that
 
 
 class Refused(Exception):

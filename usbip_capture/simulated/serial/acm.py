@@ -59,7 +59,7 @@ class Acm(SimulatedAdapter):
     """The port or ports, from one import to its end. There is no CTS in this class."""
 
     def __init__(self, info: DeviceInfo, descriptors: Descriptors, peers: Sequence[Peer]) -> None:
-        self._said = [0] * len(peers)
+        self._reported = [0] * len(peers)
         super().__init__(info, descriptors, peers)
 
     def control(self, setup: Setup, data: bytes) -> bytes | None:
@@ -92,8 +92,8 @@ class Acm(SimulatedAdapter):
 
     def _notify(self, line: Line, errors: int) -> None:
         state = line.modem.cd | line.modem.dsr << 1 | line.modem.ri << 3
-        if state != self._said[line.index] or errors:
-            self._said[line.index] = state
+        if state != self._reported[line.index] or errors:
+            self._reported[line.index] = state
             head = _HEAD[:4] + bytes([line.interface]) + _HEAD[5:]
             self.feed(line.notify_address, head + bytes([state | errors, 0]))
 

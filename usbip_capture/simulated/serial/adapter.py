@@ -33,21 +33,21 @@ class SimulatedAdapter(SimulatedDevice):
         for line, peer in zip(self.lines, peers, strict=True):
             peer.connected(line)
 
-    # -- what a chip says for itself
+    # -- what each chip implements
 
     @abstractmethod
     def send(self, line: Line, data: bytes) -> None:
         """Give the host data from the wire, as this chip packs it. Called by way of `Line.send`."""
 
     def modem_changed(self, line: Line) -> None:
-        """The far end has changed the modem lines: tell the host, if this chip does, and let flow control know."""
+        """The far end has changed the modem lines: notify the host, if this chip does, and let flow control know."""
         self._hold(line)
 
     @abstractmethod
     def report(self, line: Line, errors: LineErrors) -> None:
-        """Tell the host of errors."""
+        """Report errors to the host."""
 
-    # -- what the host does, said by the chips
+    # -- what the host does, reported by the chips
 
     def host_sets(self, line: Line, **changes: object) -> bool:
         """Take new line settings, by the names of LineSettings. False: the chip has no such thing."""
@@ -57,20 +57,20 @@ class SimulatedAdapter(SimulatedDevice):
             return False
         if settings != line.settings:
             line.settings = settings
-            self._tell(line, "settings_changed")
+            self._notify_peer(line, "settings_changed")
         return True
 
     def host_drives(self, line: Line, dtr: bool, rts: bool) -> None:
         """Take DTR and RTS, both at the same moment."""
         if (dtr, rts) != (line.dtr, line.rts):
             line.dtr, line.rts = dtr, rts
-            self._tell(line, "lines_changed")
+            self._notify_peer(line, "lines_changed")
 
     def host_breaks(self, line: Line, on: bool) -> None:
         """Take the beginning or the end of a break."""
         if on != line.breaking:
             line.breaking = on
-            self._tell(line, "break_changed")
+            self._notify_peer(line, "break_changed")
 
     def from_wire(self, line: Line, data: bytes) -> bytes:
         """What is left of data from the far end when the chip has taken its XON and XOFF."""
@@ -98,10 +98,10 @@ class SimulatedAdapter(SimulatedDevice):
         if line is not None:
             self._peers[line.index].received(data)
 
-    def _tell(self, line: Line, what: str) -> None:
-        self._events.append(partial(self._told, line, what))
+    def _notify_peer(self, line: Line, what: str) -> None:
+        self._events.append(partial(self._deliver, line, what))
 
-    def _told(self, line: Line, what: str) -> None:
+    def _deliver(self, line: Line, what: str) -> None:
         self._hold(line)
         getattr(self._peers[line.index], what)()
 

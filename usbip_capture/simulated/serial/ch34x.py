@@ -89,7 +89,7 @@ class SimulatedCh34x(SimulatedAdapter):
         return self._registers.get(name, 0)
 
     def _written(self, line: Line) -> bool:
-        """What the registers say now is the line's setting."""
+        """The registers are now the line's setting."""
         registers = self._registers
         control, prescaler = registers[_LCR], registers.get(_PRESCALER, 0)
         divisor = 0x100 - registers.get(_DIVISOR, 0)

@@ -1,6 +1,6 @@
 """One serial line of a simulated adapter, and what is at its far end.
 
-A `Peer` is told what the host does and answers by way of the `Line`. It outlives its lines: each import of the adapter
+A `Peer` is notified of what the host does and answers by way of the `Line`. It outlives its lines: each import
 opens a new one.
 """
 
@@ -15,7 +15,7 @@ from usbip_capture.uart.settings import LineErrors, LineSettings, ModemLines
 
 
 class Adapter(Protocol):
-    """What a line is told of goes to the host this way. timetable: its clock, for those at the far end."""
+    """Its events go to the host this way. timetable: its clock, for those at the far end."""
 
     timetable: Timetable
 

@@ -27,8 +27,8 @@ def test_lines_leave_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     output, errors = Pieces(), Pieces()
     monkeypatch.setattr(sys, "stdout", output)
     monkeypatch.setattr(sys, "stderr", errors)
-    terminal.say(["one", "two\x1b[2J"])
-    terminal.tell("a sentence")
+    terminal.print_lines(["one", "two\x1b[2J"])
+    terminal.report("a sentence")
     terminal.print_log("a message\nof two lines")
     assert output.written == ["one\ntwo\\x1b[2J\n"]
     assert errors.written == ["usbip-capture: a sentence\n", "[syslog] a message\nof two lines\n"]

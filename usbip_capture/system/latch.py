@@ -11,7 +11,9 @@ _STEP = 0.2 if os.name == "nt" else None
 
 
 class Latch:
-    """Set once, for good. A signal handler may raise out of `wait`, which leaves a `threading.Event` broken.
+    """Set once, for good. In a signal handler, too: it may interrupt `wait`, or raise out of it.
+
+    With a `threading.Event` the one would wait for a lock of the thread that it interrupts, the other leave it locked.
 
     Ref: Python's signal module, note on signal handlers and exceptions
     """
@@ -24,6 +26,10 @@ class Latch:
         """Let everybody pass who waits, or will."""
         self._is_set = True
         self._gate.put(None)
+
+    def is_set(self) -> bool:
+        """Whether it is set."""
+        return self._is_set
 
     def wait(self, timeout: float | None = None) -> bool:
         """Whether it is set; waits for that, at most `timeout` seconds."""
