@@ -71,7 +71,7 @@ def lender(start_python_guest: Callable[[], PythonGuest]) -> PythonGuest:
     if importlib.util.find_spec("usb1") is None:
         pytest.skip("libusb1 is not installed")
     guest = start_python_guest()
-    guest.add(ROOT / "usbip_capture", ROOT / "tests/programs/lend_devices.py")
+    guest.add(ROOT / "usbip_capture")
     guest.run("modprobe -a usb-storage sd_mod ftdi_sio usbhid hid-generic evdev snd-usb-audio usblp")
     return guest
 

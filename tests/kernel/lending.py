@@ -1,4 +1,4 @@
-"""Our server in a guest with Python, over the devices that are plugged into it, taken from that guest's drivers."""
+"""`usbip-capture serve` in a guest with Python, over the devices plugged into it, taken from that guest's drivers."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ class Lending:
 
     def start(self, *arguments: str) -> None:
         """Start the server's program: again, after `stop` or its death."""
-        self.program = self.guest.start("-m", "lend_devices", str(PORT), *arguments)
-        self.program.wait_printed("lending ")
+        options = ["--all", "--listen", f"0.0.0.0:{PORT}", "--allow-public", "--no-announce", "--no-live"]
+        self.program = self.guest.start("-m", "usbip_capture", "serve", *options, *arguments)
+        self.program.wait_printed("serving at ")
 
     def stop(self) -> str:
         """End it as Ctrl-C does; all that it has printed."""
