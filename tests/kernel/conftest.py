@@ -71,7 +71,7 @@ def lender(start_python_guest: Callable[[], PythonGuest]) -> PythonGuest:
     if importlib.util.find_spec("usb1") is None:
         pytest.skip("libusb1 is not installed")
     guest = start_python_guest()
-    guest.add(ROOT / "usbip_capture", ROOT / "tests/programs/lend_devices.py")
+    guest.add(ROOT / "usbip_capture")
     guest.run("modprobe -a usb-storage sd_mod ftdi_sio usbhid hid-generic evdev snd-usb-audio usblp")
     return guest
 
@@ -84,12 +84,18 @@ def borrower(start_python_guest: Callable[[], PythonGuest]) -> PythonGuest:
     return guest
 
 
+@pytest.fixture(scope="session")
+def server(lender: PythonGuest) -> Iterator[Lending]:
+    running = Lending(lender)
+    yield running
+    running.close()
+
+
 @pytest.fixture
-def lending(lender: PythonGuest) -> Iterator[Lending]:
-    """Our server, over all devices of the guest `lender`; what was plugged in for it is unplugged afterwards."""
-    server = Lending(lender)
+def lending(server: Lending) -> Iterator[Lending]:
+    """Our server, over all devices of the guest `lender`; what a test has plugged in is unplugged afterwards."""
     yield server
-    server.close()
+    server.restore()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Our server in a guest with Python, over the devices that are plugged into it, taken from that guest's drivers."""
+"""`usbip-capture serve` in a guest with Python, over the devices plugged into it, taken from that guest's drivers."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ TIMEOUT = 20.0
 class Lending:
     """port: where the server answers on this machine's loopback. program: the server's process."""
 
-    def __init__(self, guest: PythonGuest, *arguments: str) -> None:
+    def __init__(self, guest: PythonGuest) -> None:
         self.guest = guest
         self.port = guest.forward(PORT)
         self._plugged: list[str] = []
-        self.start(*arguments)
+        self.start()
 
     def start(self, *arguments: str) -> None:
         """Start the server's program: again, after `stop` or its death."""
-        self.program = self.guest.start("-m", "lend_devices", str(PORT), *arguments)
-        self.program.wait_printed("lending ")
+        self._arguments = arguments
+        options = ["--all", "--listen", f"0.0.0.0:{PORT}", "--allow-public", "--no-announce", "--no-live"]
+        self.program = self.guest.start("-m", "usbip_capture", "serve", *options, *arguments)
+        self.program.wait_printed("serving at ")
 
     def stop(self) -> str:
         """End it as Ctrl-C does; all that it has printed."""
@@ -80,10 +82,17 @@ class Lending:
         self._plugged.remove(busid)
         self.guest.unplug(busid)
 
-    def close(self) -> None:
-        """Stop the server if it runs, and unplug what was lent."""
-        if self.program.alive:
-            self.stop()
+    def restore(self) -> None:
+        """As it was in the beginning: nothing is plugged in, and the server runs, without arguments."""
         for busid in reversed(self._plugged):
             self.guest.unplug(busid)
         self._plugged.clear()
+        if self._arguments and self.program.alive:
+            self.stop()
+        if not self.program.alive:
+            self.start()
+
+    def close(self) -> None:
+        """Stop the server if it runs."""
+        if self.program.alive:
+            self.stop()

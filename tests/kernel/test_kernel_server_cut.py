@@ -66,8 +66,8 @@ def read(client: PythonGuest, local: str) -> None:
 
 
 SHORT = {
-    "control": (ask, (0, 21, REPLY, REPLY + 17)),
-    "bulk": (read, (REPLY + 1, REPLY + REPLY, REPLY + REPLY + 4095)),
+    "control": (ask, (21, REPLY + 17)),
+    "bulk": (read, (REPLY + REPLY, REPLY + REPLY + 4095)),
 }
 LONG = {
     "control": (ask, range(REPLY + 18)),
@@ -157,11 +157,27 @@ def test_server_is_stopped_then_killed(lending: Lending, borrower: PythonGuest, 
     lending.wait_available(busid)
     local = borrower.attach(lending.port, busid)
     wait_disk(borrower)
-    lending.program.signal("KILL")
-    wait_gone(borrower, local)
+    kill(lending, borrower, local)
+    restoring = lending.guest.start("-m", "usbip_capture", "serve", "--restore", log="/tmp/restore.log")
+    restoring.wait_ended()
+    assert lending.drivers(busid) == {"1.0": "usb-storage"}, restoring.printed()
     lending.start()
+    lending.wait_available(busid)
+    local = borrower.attach(lending.port, busid)
+    wait_disk(borrower)
+    kill(lending, borrower, local)
+    lending.start()  # which also binds what was left
+    lending.wait_driver(busid, "usb-storage")
+    lending.wait_available(busid)
     local = borrower.attach(lending.port, busid)
     wait_disk(borrower)
     borrower.detach(local)
     lending.wait_available(busid)
     assert complaints(borrower) == ""
+
+
+def kill(lending: Lending, client: Guest, local: str) -> None:
+    """No chance to bind any driver again."""
+    lending.program.signal("KILL")
+    lending.program.wait_ended()
+    wait_gone(client, local)

@@ -38,7 +38,7 @@ class Recorded:
         guest = self._lending.guest
         number = int(guest.run(f"cat /sys/bus/usb/devices/{busid}/devnum").text)
         self._lending.stop()
-        self._lending.start(CAPTURE)
+        self._lending.start("--pcap", CAPTURE)
         self._lending.wait_available(busid)
         with recorded(guest, int(busid.partition("-")[0]), reference):
             use()

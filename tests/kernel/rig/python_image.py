@@ -22,7 +22,7 @@ SITE = "site"  # the folder in the guest for what programs import
 # libc and libm come from this machine, as the rig's own programs do.
 _PACKAGES = [
     "python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib", "libffi8", "libexpat1", "zlib1g", "libssl3",
-    "liblzma5", "libbz2-1.0", "libuuid1", "libusb-1.0-0", "libudev1", "libgcc-s1",
+    "liblzma5", "libbz2-1.0", "libuuid1", "libgcc-s1", "libusb-1.0-0", "libudev1",
     "udev", "libkmod2", "libblkid1", "libacl1", "libselinux1", "libpcre2-8-0", "libcap2", "libzstd1",
 ]  # fmt: skip
 _PYTHON = "usr/lib/python3.11"
@@ -88,7 +88,7 @@ def gathered(tree: Path, sources: list[Path], folder: Path) -> None:
     """Copy modules and packages (folders) into a folder, compiled."""
     for source in sources:
         if source.is_dir():
-            shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__", "usb.ids"))
+            shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, folder)
     compile_all(tree, folder)
