@@ -19,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+from glob import iglob
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -27,7 +28,7 @@ OLDEST = (3, 10)
 COMMANDS = ("usbip-capture", "usbip-extcap")
 DEMO_SECONDS = 3
 
-# What the tests start, by the Debian package that has it.
+# What the tests start, or import from the system's Python, by the Debian package that has it.
 TEST_PACKAGES = {
     "tshark": "tshark",
     "capinfos": "wireshark-common",
@@ -40,6 +41,7 @@ TEST_PACKAGES = {
     "busybox": "busybox-static",
     "lsusb": "usbutils",
     "umockdev-run": "umockdev",
+    "/usr/lib/*/girepository-1.0/UMockdev-1.0.typelib": "gir1.2-umockdev-1.0 python3-gi",
     "tcpdump": "tcpdump",
     "depmod": "kmod",
     "aplay": "alsa-utils",
@@ -48,6 +50,10 @@ TEST_PACKAGES = {
     "logger": "bsdutils",
     "rsyslogd": "rsyslog rsyslog-gnutls",
     "openssl": "openssl",
+    "avahi-browse": "avahi-utils",
+    "avahi-daemon": "avahi-daemon",
+    "ssh": "openssh-client",
+    "sshd": "openssh-server",
     "jq": "jq",
     "zsh": "zsh",
     "fish": "fish",
@@ -378,7 +384,9 @@ def install_test_packages() -> None:
 
 
 def which(name: str) -> str | None:
-    """Also where only root's PATH leads."""
+    """Also where only root's PATH leads. A name that begins with / is a pattern of files."""
+    if name.startswith("/"):
+        return next(iglob(name), None)
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
 
 

@@ -27,7 +27,8 @@ _numbers = count()
 
 def _own_folders() -> dict[str, str]:
     base = os.path.join(_folders.name, str(next(_numbers)))
-    return {"XDG_CACHE_HOME": os.path.join(base, "cache"), "XDG_CONFIG_HOME": os.path.join(base, "config")}
+    kinds = ("cache", "config", "runtime")
+    return {f"XDG_{kind.upper()}_{'DIR' if kind == 'runtime' else 'HOME'}": os.path.join(base, kind) for kind in kinds}
 
 
 os.environ.update(_own_folders())
@@ -54,6 +55,7 @@ _TOGETHER = {
     "wireshark/test_wireshark_": "windows",
     "integration/test_discover": "announced",
     "integration/test_list_names": "announced",
+    "integration/test_announcement": "announced",
 }
 _ORDER = ("kernel", "wireshark", "integration", "fuzz", "contract", "unit")
 

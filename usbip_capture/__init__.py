@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from usbip_capture.serial_port.url import PortUrl
     from usbip_capture.server import Access, Client, Decision, Server
     from usbip_capture.servers.mdns import discover_usbip_servers
+    from usbip_capture.serving import LocalServer, serve
     from usbip_capture.tap import Tap, Tapped
     from usbip_capture.uart.settings import LineErrors, LineSettings, ModemLines
     from usbip_capture.usb.info import DeviceInfo
@@ -66,6 +67,7 @@ __all__ = [
     "LineErrors",
     "LineSettings",
     "LocalProtocolError",
+    "LocalServer",
     "ModemLines",
     "PcapBackendWrapper",
     "PcapWriter",
@@ -94,6 +96,7 @@ __all__ = [
     "__version__",
     "discover_usbip_servers",
     "get_backend",
+    "serve",
 ]
 
 # Each public name and its module, in the order of the reference. Nothing is imported before it is asked for:
@@ -121,6 +124,8 @@ _HOMES = {
     "Decision": "server",
     "Client": "server",
     "Peer": "net.listening",
+    "serve": "serving",
+    "LocalServer": "serving",
     "Device": "device",
     "Transfer": "device",
     "Urb": "usb.urb",

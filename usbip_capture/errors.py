@@ -35,6 +35,10 @@ class ServerLost(UsbipError):
     """The connection to the server ended while it was in use."""
 
 
+class NotRunning(UsbipError):
+    """No server of this user runs on this machine, or none of the name that was given."""
+
+
 class DeviceNotFound(UsbipError):
     """No device, or more than one, answers to what was asked for."""
 
@@ -97,3 +101,11 @@ class ResponseTimeout(UsbipError):
     def __init__(self, message: str, partial: bytes = b"") -> None:
         super().__init__(message)
         self.partial = partial
+
+
+class NoVhci(UsbipError):
+    """This machine's kernel cannot attach devices: no vhci-hcd, no right to use it, or another system than Linux."""
+
+
+class CannotAttach(UsbipError):
+    """A device cannot be attached or detached now: no port is free, nothing is attached there, the kernel refuses."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from tests.builders.conversion import convert as convert_recording
+from tests.builders.local_usb import local_usb
+from tests.fakes import simulated_usb1
 from tests.fuzz.choices import Choices
 from usbip_capture.collector.display import line
 from usbip_capture.collector.listen_addresses import parse_listen_addresses
@@ -24,12 +27,13 @@ from usbip_capture.describe.verbose import verbose
 from usbip_capture.errors import UsbipError
 from usbip_capture.filters.language import Facts, FilterError, parse
 from usbip_capture.net.address import parse_address
-from usbip_capture.relay.listening import listen_address, parse_networks
+from usbip_capture.net.networks import listen_address, parse_networks
 from usbip_capture.report.data import as_data
 from usbip_capture.report.html import html_page
 from usbip_capture.report.measure import measure
 from usbip_capture.report.text import text_report
 from usbip_capture.serial_port.url import PortUrl
+from usbip_capture.server.session import Session
 from usbip_capture.servers.address import Selector, ServerAddress, parse_selection
 from usbip_capture.simulated.lsusb import parse_lsusb
 from usbip_capture.syslog.framing import Framer, datagram_frames
@@ -40,15 +44,30 @@ from usbip_capture.usb.endpoints import EndpointMap
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.strings import parse_langids, parse_string
 from usbip_capture.usb.urb import Completion, IsoPacket, TransferType, Urb
+from usbip_capture.wire import structs
 from usbip_capture.wire.client import ClientConnection
 from usbip_capture.wire.observed import Completed, Submitted
 from usbip_capture.wire.observer import Observer
 from usbip_capture.wire.operations import DevlistExchange, Exchange, ImportExchange
-from usbip_capture.wire.server import DevlistRequested, ImportRequested, ServerConnection, UnlinkRequested, UrbSubmitted
+from usbip_capture.wire.server import (
+    DevlistRequested,
+    ImportRequested,
+    ServerConnection,
+    UnlinkRequested,
+    UrbRefused,
+    UrbSubmitted,
+)
 
 _INFO = DeviceInfo("1-1", 1, 2, Speed.HIGH, 0x1209, 1, path="/x")
 _DEVICE = DeviceDescriptor.parse(bytes.fromhex("1201 1002 ef 02 01 40 0912 0100 0001 01 02 03 01"))
 _KINDS = {0x81: TransferType.INTERRUPT, 0x02: TransferType.BULK, 0x85: TransferType.ISOCHRONOUS}
+_SETUPS = tuple(
+    bytes.fromhex(text)
+    for text in (
+        "8006000100001200", "0009000000000000", "0009010000000000", "010b000003000000", "010b010003000000",
+        "0201000084000000", "2303040001000000", "4010000000000300", "c010000000004000",
+    )
+)  # fmt: skip
 _FILE = os.path.join(tempfile.mkdtemp(prefix="usbip-fuzz-"), "input")
 
 
@@ -94,10 +113,58 @@ def server(data: bytes) -> None:
                     connection.import_reply(_INFO, _KINDS.get)
                 elif isinstance(event, UrbSubmitted) and choices.flag():
                     connection.complete(event.seqnum, Completion(0, 0, b"", packets=event.urb.packets))
+                elif isinstance(event, UrbRefused):
+                    connection.complete(event.seqnum, event.completion)
                 elif isinstance(event, UnlinkRequested):
                     connection.unlinked(event.target)
                 elif isinstance(event, DevlistRequested):
                     connection.devlist([_INFO])
+
+
+def local_device(data: bytes) -> None:
+    """A client of a server with a device by libusb: whatever it sends, nothing stays claimed, pending or in memory."""
+    choices = Choices(data)
+    with local_usb() as usb:
+        ours, theirs = socket.socketpair()
+        device = usb.open()
+        conn = ServerConnection()
+        conn.receive_data(structs.OP_COMMON.pack(0x111, structs.OP_REQ_IMPORT, 0) + structs.pack_busid("1-1"))
+        session = Session(theirs, conn, device, lambda reason: None)
+        session.start(device.info)
+        with suppress(UsbipError):
+            while choices:
+                session.receive(_message(choices, device.info.devid))
+                if choices.number(0, 15) == 0:
+                    usb.raw.before_submit = choices.pick((lambda: None, _no_memory))
+        for sock in (ours, theirs):
+            sock.close()
+        session.close()
+        assert usb.module.used == 0
+        assert usb.raw.claimed == {}
+
+
+def _message(choices: Choices, devid: int) -> bytes:
+    """What a client might send."""
+    what = choices.number(0, 9)
+    if what == 0:
+        return choices.chunk(60)
+    seqnum = choices.number(0, 40)
+    if what == 1:
+        return structs.CMD_UNLINK.pack(2, 1000 + seqnum, devid, 0, 0, seqnum)
+    direction, ep = choices.flag(), choices.pick((0, 0, 1, 2, 4, 5, 9))
+    length, count = choices.number(0, 600), choices.pick((0, 1, 3, -1))
+    setup = choices.pick(_SETUPS) if choices.flag() else choices.data(8).ljust(8, b"\0")
+    if ep == 0:
+        length = choices.pick((setup[6] | setup[7] << 8, length))
+    header = structs.CMD_SUBMIT.pack(
+        1, seqnum, devid, direction, ep, choices.number(0, 0x3FF), length, 0, count, 8, setup
+    )
+    packets = [IsoPacket(choices.number(0, 600), choices.number(0, 80)) for _ in range(max(count, 0))]
+    return header + (b"" if direction else bytes(length)) + (structs.pack_iso(packets) if ep == 5 else b"")
+
+
+def _no_memory() -> None:
+    raise simulated_usb1.error("NoMem")
 
 
 def observer(data: bytes) -> None:
@@ -257,6 +324,7 @@ def texts(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
-        client, server, observer, convert, report, reassembly, fragments, syslog, filters, descriptors, lsusb, texts,
+        client, server, local_device, observer, convert, report, reassembly, fragments, syslog, filters, descriptors,
+        lsusb, texts,
     )
 }  # fmt: skip

@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.programs.extcap_launcher import ROOT, wireshark_environment
+from usbip_capture.cli import commands, serve
 from usbip_capture.extcap import controls
 from usbip_capture.filters.language import parse
+from usbip_capture.net.networks import listen_address
 from usbip_capture.options.table import OPTIONS
+from usbip_capture.servers.server_table import parse_server_table
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 HELP = (ROOT / "usbip_capture/extcap/help.html").read_text()
@@ -75,3 +78,24 @@ def test_commands_of_the_tshark_page_run(command: str, folder: Path) -> None:
     assert "Error" not in done.stderr
     if "-w capture" not in command and "-o capture" not in command and "urb_status < 0" not in command:
         assert done.stdout.strip(), done.stderr
+
+
+SERVE = re.findall(r"^\$ usbip-capture serve (.*)$", (ROOT / "docs/server.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", SERVE)
+def test_commands_of_the_server_page_are_understood(line: str) -> None:
+    """They need devices to run; `test_serve_command.py` runs others like them."""
+    args = commands.parse("serve", shlex.split(line))
+    if not args.restore:
+        settings = serve.settings(args)
+        assert settings.exports or args.service
+        for text in settings.listen:
+            assert listen_address(text)
+
+
+def test_the_configuration_of_the_server_page_can_be_read() -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/server.md").read_text(), re.DOTALL)
+    table = parse_server_table(text.encode(), "the page")
+    assert table.exports
+    assert table.max_clients

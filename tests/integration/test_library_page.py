@@ -13,7 +13,7 @@ import pytest
 from tests.programs.usbip_ports import environment
 
 ROOT = Path(__file__).parents[2]
-PAGES = {page: (ROOT / "docs" / page).read_text() for page in ("library.md", "serial.md")}
+PAGES = {page: (ROOT / "docs" / page).read_text() for page in ("library.md", "serial.md", "server.md")}
 BLOCKS = [
     pytest.param(code, id=f"{page}-{number}")
     for page, text in PAGES.items()
@@ -25,6 +25,8 @@ BLOCKS = [
 def test_examples_run(code: str, tmp_path: Path) -> None:
     if "import serial" in code:
         pytest.importorskip("serial", reason="pyserial, of the extra `serial`, is not installed")
+    if "usbip_capture.serve(" in code:
+        pytest.importorskip("usb1", reason="libusb1, of the extra `server`, is not installed")
     folder, site = tmp_path / "captures", tmp_path / "site"
     folder.mkdir()
     site.mkdir()

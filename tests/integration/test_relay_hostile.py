@@ -21,8 +21,9 @@ from usbip_capture.errors import ServerLost
 from usbip_capture.live import joining, registry
 from usbip_capture.net.address import format_address
 from usbip_capture.net.listening import Peer
+from usbip_capture.net.networks import parse_networks, policy
 from usbip_capture.relay import forwarding, observation, relay
-from usbip_capture.relay.listening import attach_hint, parse_networks, policy
+from usbip_capture.relay.listening import attach_hint
 from usbip_capture.relay.observation import Observation
 from usbip_capture.relay.relay import Relay
 from usbip_capture.relay.service import RelayService

@@ -28,10 +28,10 @@ from usbip_capture.live.joining import JoinedCapture, JoinedState
 from usbip_capture.live.local_channel import LocalChannel
 from usbip_capture.live.messages import Message
 from usbip_capture.live.registry import Entry
+from usbip_capture.net.networks import parse_networks
 from usbip_capture.pyusb_backend import UsbipBackend
 from usbip_capture.relay import background
 from usbip_capture.relay.captures import DESCRIPTORS
-from usbip_capture.relay.listening import parse_networks
 from usbip_capture.relay.service import RelayService
 from usbip_capture.servers.address import ServerAddress
 

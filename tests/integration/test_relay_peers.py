@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +14,7 @@ import usb.core
 from tests.fakes.simulated_programs import MODEM, Modem
 from tests.integration.test_other_servers import virtual
 from tests.oracles.pcapng_reader import read_capture
+from tests.programs.other_clients import run_program
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter, get_backend, server
 from usbip_capture.demo.device import BULK_IN, BULK_OUT, DemoServer
@@ -79,21 +77,8 @@ def between(tmp_path: Path) -> Iterator[Between]:
         yield found
 
 
-def run(module: str, program: str, port: int, folder: Path) -> str:
-    """What `program` prints, which uses `module`."""
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f"PyPI's {module} is not installed")
-    (folder / "program.py").write_text(program)
-    done = subprocess.run(
-        [sys.executable, "program.py", str(port)], cwd=folder, env=dict(os.environ), capture_output=True, text=True,
-        check=False, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_pyusb_usbip_backend(between: Between, tmp_path: Path) -> None:
-    assert run("usbip_backend", PYUSB, between.port, tmp_path) == "Demo device once around\n"
+    assert run_program("usbip_backend", PYUSB, between.port, tmp_path) == "Demo device once around\n"
     between.check(5)
 
 
@@ -102,7 +87,7 @@ def test_serial_usbipclient(tmp_path: Path) -> None:
         modems.add(MODEM, Modem)
         address = ServerAddress(*modems.listen("127.0.0.1", 0))
         with closing(Between(address, tmp_path / "out.pcapng")) as between:
-            assert run("serial_usbipclient", SERIAL, between.port, tmp_path) == "once around\n"
+            assert run_program("serial_usbipclient", SERIAL, between.port, tmp_path) == "once around\n"
             between.check(10)
 
 

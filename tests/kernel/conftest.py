@@ -1,14 +1,18 @@
-"""One guest for all kernel tests, and devices that are unplugged after each."""
+"""Guests for all kernel tests, and devices that are unplugged after each."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
-from tests.kernel.rig import Guest, unsupported
+from tests.kernel.lending import Lending
+from tests.kernel.rig import Guest, PythonGuest, unsupported
+
+ROOT = Path(__file__).parents[2]
 
 
 class Plug(Protocol):
@@ -37,6 +41,61 @@ def start_guest() -> Iterator[Callable[[], Guest]]:
 def guest(start_guest: Callable[[], Guest]) -> Guest:
     """The guest that is a USB/IP server."""
     return start_guest()
+
+
+@pytest.fixture(scope="session")
+def client(start_guest: Callable[[], Guest]) -> Guest:
+    """A second guest, as USB/IP client."""
+    return start_guest()
+
+
+@pytest.fixture(scope="session")
+def start_python_guest() -> Iterator[Callable[[], PythonGuest]]:
+    """Starts a guest with Python that lives as long as the tests do."""
+    if reason := unsupported():
+        pytest.skip(reason)
+    guests: list[PythonGuest] = []
+
+    def start() -> PythonGuest:
+        guests.append(PythonGuest())
+        return guests[-1]
+
+    yield start
+    for guest in guests:
+        guest.close()
+
+
+@pytest.fixture(scope="session")
+def lender(start_python_guest: Callable[[], PythonGuest]) -> PythonGuest:
+    """The guest that our server runs in, with this package, and with drivers for what is plugged into it."""
+    if importlib.util.find_spec("usb1") is None:
+        pytest.skip("libusb1 is not installed")
+    guest = start_python_guest()
+    guest.add(ROOT / "usbip_capture")
+    guest.run("modprobe -a usb-storage sd_mod ftdi_sio usbhid hid-generic evdev snd-usb-audio usblp")
+    return guest
+
+
+@pytest.fixture(scope="session")
+def borrower(start_python_guest: Callable[[], PythonGuest]) -> PythonGuest:
+    """The guest whose kernel attaches what the other one lends."""
+    guest = start_python_guest()
+    guest.run("modprobe -a vhci-hcd usb-storage sd_mod ftdi_sio usbhid hid-generic evdev snd-usb-audio usblp usbtest")
+    return guest
+
+
+@pytest.fixture(scope="session")
+def server(lender: PythonGuest) -> Iterator[Lending]:
+    running = Lending(lender)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def lending(server: Lending) -> Iterator[Lending]:
+    """Our server, over all devices of the guest `lender`; what a test has plugged in is unplugged afterwards."""
+    yield server
+    server.restore()
 
 
 @pytest.fixture

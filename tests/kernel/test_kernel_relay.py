@@ -28,12 +28,6 @@ AUDIO_RATE = 48_000
 BROKEN = re.compile("C status: 0, the reference has -(71|104|108): ")
 
 
-@pytest.fixture(scope="session")
-def client(start_guest: Callable[[], Guest]) -> Guest:
-    """A second guest, as USB/IP client."""
-    return start_guest()
-
-
 @pytest.fixture
 def fake(tmp_path: Path) -> Iterator[FakeDevice]:
     with closing(FakeDevice(tmp_path / "fake.sock")) as device:

@@ -6,7 +6,7 @@ import shutil
 import signal
 import struct
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
@@ -31,12 +31,6 @@ pytestmark = pytest.mark.kernel
 
 TIMEOUT = 20.0
 VENDOR_OUT = 0x40
-
-
-@pytest.fixture(scope="session")
-def client(start_guest: Callable[[], Guest]) -> Guest:
-    """A second guest, as USB/IP client."""
-    return start_guest()
 
 
 @pytest.fixture

@@ -46,12 +46,6 @@ IDS = {
 }
 
 
-@pytest.fixture(scope="session")
-def client(start_guest: Callable[[], Guest]) -> Guest:
-    """A second guest, as USB/IP client."""
-    return start_guest()
-
-
 @pytest.fixture
 def fake(tmp_path: Path) -> Iterator[FakeDevice]:
     with closing(FakeDevice(tmp_path / "fake.sock")) as device:

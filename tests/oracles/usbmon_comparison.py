@@ -17,12 +17,12 @@ from typing import NamedTuple
 from usbip_capture.recordings.reading import open_capture
 from usbip_capture.records.pcapng import LINKTYPE_USB_LINUX_MMAPPED
 from usbip_capture.records.usbmon import COMPLETE, HEADER_SIZE, SUBMIT, UsbmonRecord
-from usbip_capture.usb.status import ECONNRESET, ENOENT, ESHUTDOWN
+from usbip_capture.usb.status import ECONNRESET, ENOENT, EREMOTEIO, ESHUTDOWN
 from usbip_capture.usb.urb import NO_TRANSFER_DMA_MAP, TransferType
 
 ROOT_HUB = 1
 SHORT_NOT_OK, ISO_ASAP, ZERO_PACKET = 0x1, 0x2, 0x40
-SET_ADDRESS = b"\0\x05"
+SET_ADDRESS, SET_CONFIGURATION = b"\0\x05", b"\0\x09"
 CONTROL, BULK, ISO = TransferType.CONTROL, TransferType.BULK, TransferType.ISOCHRONOUS
 
 
@@ -50,8 +50,9 @@ class SeenUrb:
 
 @dataclass
 class Report:
-    """fields: how many were compared. differences: one sentence for each that is not equal."""
+    """fields: how many were compared. differences: one sentence for each that is not equal. by_libusb: see compare."""
 
+    by_libusb: bool = False
     fields: int = 0
     urbs: int = 0
     differences: list[str] = field(default_factory=list)
@@ -85,12 +86,15 @@ def urbs_by_pipe(events: Iterator[Event]) -> dict[int, list[SeenUrb]]:
     return pipes
 
 
-def compare(ours: Path, reference: Path, *, on_server: bool = False, device: int | None = None) -> Report:
+def compare(
+    ours: Path, reference: Path, *, on_server: bool = False, by_libusb: bool = False, device: int | None = None
+) -> Report:
     """Each URB of `ours` with that of `reference`, which is of the client's bus, or of the server's.
 
+    by_libusb: the server submits URBs by libusb, which has no way to pass everything on.
     device: number that the device has on the reference's bus, None for all but the root hub.
     """
-    report = Report()
+    report = Report(by_libusb=by_libusb)
     mine = urbs_by_pipe(read_events(ours))
     theirs = urbs_by_pipe(e for e in read_events(reference) if _wanted(e.record, device))
     report.equal("devices", len({(e.record.busnum, e.record.devnum) for e in read_events(ours)}), 1, ours)
@@ -103,7 +107,7 @@ def compare(ours: Path, reference: Path, *, on_server: bool = False, device: int
             context = f"pipe {pipe:#x}, URB {number}"
             if other is not None:
                 _compare_urb(report, one, other, on_server, context)
-            elif not (on_server and _cancelled_at_end(one)):
+            elif not (on_server and _cancelled_at_end(one)) and not (by_libusb and _configures(one)):
                 report.differences.append(f"{context} is not in the reference: {one.submission.record}")
     if not on_server:
         report.equal("pipes", sorted(mine), sorted(theirs), reference)
@@ -130,14 +134,19 @@ def _cancelled_at_end(urb: SeenUrb) -> bool:
     return urb.completion is None or urb.completion.record.status == -ESHUTDOWN
 
 
+def _configures(urb: SeenUrb) -> bool:
+    """SET_CONFIGURATION: to the value that the device has, the server does nothing."""
+    return urb.submission.record.setup.startswith(SET_CONFIGURATION)
+
+
 def _compare_urb(report: Report, one: SeenUrb, other: SeenUrb, on_server: bool, where: str) -> None:
     got, want = one.submission.record, other.submission.record
     context = f"{where}: {got} against {want}"
     for name in ("xfer_type", "epnum", "flag_setup", "flag_data", "status", "length", "len_cap", "setup", "interval"):
         report.equal(f"S {name}", getattr(got, name), getattr(want, name), context)
-    for name in ("start_frame", "ndesc", "packets", "data"):
+    for name in ("ndesc", "packets", "data") if report.by_libusb else ("start_frame", "ndesc", "packets", "data"):
         report.equal(f"S {name}", getattr(got, name), getattr(want, name), context)
-    flags = _server_flags(got) if on_server else got.xfer_flags
+    flags = _passed_on(report, got) if on_server else got.xfer_flags
     report.equal("S xfer_flags", flags, want.xfer_flags & ~NO_TRANSFER_DMA_MAP, context)
     _compare_frame(report, "S", one.submission, other.submission, context)
     if one.completion is None or other.completion is None:
@@ -154,18 +163,26 @@ def _compare_completion(report: Report, one: Event, other: Event, on_server: boo
     context = f"{where}: {got} against {want}"
     for name in ("xfer_type", "epnum", "flag_setup", "flag_data", "interval"):
         report.equal(f"C {name}", getattr(got, name), getattr(want, name), context)
-    flags = _server_flags(got) if on_server else got.xfer_flags
+    flags = _passed_on(report, got) if on_server else got.xfer_flags
     report.equal("C xfer_flags", flags, want.xfer_flags & ~NO_TRANSFER_DMA_MAP, context)
     unlinked = got.status == -ECONNRESET
     wanted = {-ENOENT, -ECONNRESET} if unlinked else {got.status}
     if on_server and unlinked and got.length:
         wanted |= {0}  # the reply was on its way: only the client's kernel calls it unlinked
+    if report.by_libusb and got.status == -EREMOTEIO:
+        wanted |= {0}  # the server judges short packets by itself
     if got.status == -ESHUTDOWN and not got.length:
         wanted |= {-ENOENT, -ECONNRESET}  # when the connection ends, the server and drivers unlink what waits
     report.equal("C status", got.status, got.status if want.status in wanted else want.status, context)
     if on_server and not got.length and (unlinked or got.status == -ESHUTDOWN):
         return  # what was done already is not on the wire
     for name in ("length", "ndesc", "setup", "start_frame", "packets", "len_cap"):
+        if report.by_libusb and name == "start_frame":
+            continue  # libusb does not pass it on
+        if report.by_libusb and name == "setup" and got.xfer_type == ISO:
+            # The count of errors is the server's own: host controllers leave it 0.
+            report.equal("C number_of_packets", got.setup[4:], want.setup[4:], context)
+            continue
         report.equal(f"C {name}", getattr(got, name), getattr(want, name), context)
     if got.xfer_type == ISO:
         for packet in got.packets:
@@ -182,6 +199,14 @@ def _compare_frame(report: Report, kind: str, one: Event, other: Event, context:
     report.equal(f"{kind} original", one.original, other.original, context)
     stamp = one.record.ts_sec * 1_000_000 + one.record.ts_usec
     report.equal(f"{kind} time in record and file", stamp, one.timestamp_ns // 1000, context)
+
+
+def _passed_on(report: Report, record: UsbmonRecord) -> int:
+    """The flags that the server's kernel is to have."""
+    flags = _server_flags(record)
+    if not report.by_libusb:
+        return flags
+    return (flags | ISO_ASAP if record.xfer_type == ISO else flags) & ~SHORT_NOT_OK
 
 
 def _server_flags(record: UsbmonRecord) -> int:

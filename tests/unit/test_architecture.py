@@ -19,10 +19,10 @@ LAYERS = """
     wire records uart filters recordings options
     device < tap net
     capture devices simulated server
-    demo < servers live
-    host relay collector
+    demo < servers live lending < control_socket
+    host relay collector vhci
     pyusb_backend serial_port convert report
-    probe describe selftest use installation urlhandler usbip_client < capture_session
+    probe describe selftest use installation urlhandler usbip_client serving < capture_session
     cli extcap
 """
 # Room -> (layer, step within the layer).
@@ -103,6 +103,17 @@ def test_pure_rooms_know_no_socket_thread_clock_or_file(path: Path) -> None:
 def test_pyusb_is_imported_at_its_edge_only(path: Path) -> None:
     if not name_of(path).startswith(PYUSB_PLACES):
         assert not {name for name in imported(path) if name.split(".")[0] == "usb"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_libusb_is_imported_at_its_edge_only(path: Path) -> None:
+    """Where it is imported when it is first needed."""
+    assert not {name for name in imported(path) if name.split(".")[0] in ("usb1", "libusb_package")}
+    if name_of(path) != "devices/libusb/binding.py":
+        assert not {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)} & {
+            "usb1",
+            "libusb_package",
+        }
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

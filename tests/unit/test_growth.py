@@ -20,10 +20,10 @@ from usbip_capture.describe.naming import class_names
 from usbip_capture.errors import UsbipError
 from usbip_capture.filters.language import Facts, parse
 from usbip_capture.net.address import parse_address
+from usbip_capture.net.networks import parse_networks
 from usbip_capture.options.table import OPTIONS
 from usbip_capture.recordings.reading import open_capture
 from usbip_capture.records.pcapng import Section, pack_comments, pack_packet
-from usbip_capture.relay.listening import parse_networks
 from usbip_capture.serial_port.inbox import Inbox
 from usbip_capture.serial_port.url import PortUrl
 from usbip_capture.servers.address import Selector

@@ -15,6 +15,7 @@ from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CannotListen, CaptureError, RemoteProtocolError, UsbipError
 from usbip_capture.live import joining, local_channel, messages, registry, serving
 from usbip_capture.live.local_channel import LocalChannel
+from usbip_capture.live.local_listener import connect_local
 from usbip_capture.live.serving import Source
 
 
@@ -144,7 +145,7 @@ def test_a_greeting_that_drips_in_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     stop = threading.Event()
     with contextlib.closing(offered(loopback=True)):
         (entry,) = registry.running()
-        with joining._connected(entry.address) as slow:
+        with connect_local(entry.address, 5.0) as slow:
             slow.settimeout(20)
 
             def drip() -> None:

@@ -67,8 +67,8 @@ class Relayed:
     def _chosen(self) -> Entry:
         """The relay that is chosen, started if it does not run."""
         # Imported here: who joins one that runs does not need it.
+        from usbip_capture.net.networks import WARNING, check_allowed, is_loopback, listen_address, parse_networks
         from usbip_capture.relay import background
-        from usbip_capture.relay.listening import WARNING, check_allowed, is_loopback, listen_address, parse_networks
 
         choices = self._choices
         server = self._settings.required_server()

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from usbip_capture.cli.groups import add_command, add_device, add_json, add_old_name, add_output, add_server
+from usbip_capture.cli.groups import (
+    add_command,
+    add_device,
+    add_json,
+    add_old_name,
+    add_output,
+    add_rotation,
+    add_server,
+)
 from usbip_capture.cli.session import chosen_server
 from usbip_capture.cli.table_options import add_options, choices_of
 from usbip_capture.cli.values import wait
@@ -57,14 +65,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         " instead)",
     )
     where.add_argument("--wireshark", action="store_true", help="start Wireshark, and show it there")
-    group.add_argument(
-        "-b",
-        "--rotate",
-        action="append",
-        default=[],
-        metavar="KEY:NUMBER",
-        help="several files, as dumpcap writes them; may be repeated",
-    )
+    add_rotation(group)
     group.add_argument(
         "--live",
         action=argparse.BooleanOptionalAction,

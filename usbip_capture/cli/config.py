@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import fields
 
 from usbip_capture.cli.exits import DONE, FAILED
 from usbip_capture.cli.groups import add_command, add_json
@@ -34,6 +35,8 @@ The configuration file is TOML; your comments in it are kept:
   bench = "192.0.2.10:3241"
   "Rack 1" = "pi.local"
 
+Its table [server] is for `usbip-capture serve`, and shown here as well.
+
 Then `usbip-capture list bench` asks that server; its name does wherever HOST is taken, and Wireshark has an interface
 for it.
 """
@@ -60,8 +63,9 @@ def run(args: argparse.Namespace) -> int:
     servers = configured()
     usable = [server for server in servers if server.host]
     path = configuration_path()
+    own, problem = _own_server()
     if args.json:
-        print(json.dumps(_as_json(path, servers), indent=2))
+        print(json.dumps({**_as_json(path, servers), "server": own}, indent=2))
     else:
         there = "" if os.path.exists(path) else "  (not there yet: see `usbip-capture config --help`)"
         print_lines([f"file: {path}{there}"])
@@ -69,10 +73,27 @@ def run(args: argparse.Namespace) -> int:
         for server in usable:
             where = f"  ({_place(server)})" if server.source != CONFIGURATION else ""
             print_lines([f"  {one_line(server.name):{width}}  {_address(server)}{where}"])
+        for name, value in own.items():
+            print_lines([f"serve {name}: {', '.join(value) if isinstance(value, tuple) else json.dumps(value)}"])
     for server in servers:
         if server.problem:
             report(server.complaint(_place(server)))
-    return DONE if len(usable) == len(servers) else FAILED
+    if problem and len(usable) == len(servers):  # else the same may have been reported of the whole file
+        report(problem)
+    return DONE if len(usable) == len(servers) and not problem else FAILED
+
+
+def _own_server() -> tuple[dict[str, object], str]:
+    """The table of `usbip-capture serve` as far as it has values, and what is wrong with it."""
+    from usbip_capture.errors import UsbipError
+    from usbip_capture.servers.server_table import ServerTable, read_server_table
+
+    try:
+        table = read_server_table()
+    except UsbipError as error:
+        return {}, str(error)
+    values = ((field.name, getattr(table, field.name), field.default) for field in fields(ServerTable))
+    return {name.replace("_", "-"): value for name, value, default in values if value != default}, ""
 
 
 def _change(args: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from usbip_capture.errors import (
     FileFormatError,
     ImportRefused,
     LocalProtocolError,
+    NotRunning,
     ServerLost,
     ServerUnreachable,
     TransferTimeout,
@@ -20,7 +21,7 @@ from usbip_capture.wire.structs import OpStatus
 
 #: Those that all our programs share have their numbers from `console`.
 FAILED, USAGE, INTERRUPTED = console.FAILED, console.MISUSED, console.INTERRUPTED
-DONE, SERVER, DEVICE, REFUSED, TRANSFER, TIMEOUT = 0, 3, 4, 5, 6, 7
+DONE, SERVER, DEVICE, REFUSED, TRANSFER, TIMEOUT, NOT_RUNNING = 0, 3, 4, 5, 6, 7, 8
 
 #: Code -> what it means, as the documentation has it.
 MEANINGS = {
@@ -33,6 +34,7 @@ MEANINGS = {
     REFUSED: "the device is in use by another client, or the server refuses to export it",
     TRANSFER: "the device refused a transfer (stall), or it failed in another way",
     TIMEOUT: "the device did not answer in time",
+    NOT_RUNNING: "no server of yours runs here, for a command that speaks to one (`clients`, `kick`, ...)",
     INTERRUPTED: "ended by Ctrl-C before it was done (143: by SIGTERM, 129: as the terminal was closed); 0 for commands"
     " that run until then",
 }
@@ -45,6 +47,7 @@ _OF_ERRORS: tuple[tuple[type[UsbipError], int], ...] = (
     (ImportRefused, REFUSED),
     (TransferTimeout, TIMEOUT),
     (DeviceError, TRANSFER),
+    (NotRunning, NOT_RUNNING),
 )
 
 

@@ -20,7 +20,7 @@ CONNECT_TIMEOUT = 2.0
 BROWSE_TIMEOUT = 3.0
 
 _LOG_GOES = "onto standard error, and into the capture"
-_HOST = "the USB/IP server: HOST, HOST:PORT, [IPv6]:PORT, a name from the configuration, or demo"
+_HOST = "the USB/IP server: HOST, HOST:PORT, [IPv6]:PORT, a name from the configuration, demo, or local"
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -114,7 +114,7 @@ def _add_connection(parser: argparse.ArgumentParser) -> None:
 def add_device(parser: argparse.ArgumentParser, *, several: str = "") -> None:
     """One device of a server, as DEVICE or --device. several: what else may be given, where several devices may be."""
     only = "" if several else " (default: the only one that is exported)"
-    forms = f"a busid such as 1-1.2, VID:PID in hexadecimal, or serial=NUMBER{several}{only}"
+    forms = f"a busid such as 1-1.2, VID:PID in hexadecimal, VID:PID:SERIAL, or serial=NUMBER{several}{only}"
     parser.add_argument("device_word", nargs="?", metavar="DEVICE", help="the device, as for --device")
     group = parser.add_argument_group("which device")
     group.add_argument("--device", metavar="DEVICE", help=forms)
@@ -160,6 +160,18 @@ def add_recording(parser: argparse.ArgumentParser, *, log_goes: str = _LOG_GOES)
     )
     group.add_argument(
         "--syslog-port", type=port, default=LOG_PORT, metavar="PORT", help="its log port (default: %(default)s)"
+    )
+
+
+def add_rotation(group: argparse._ArgumentGroup) -> None:
+    """A capture in several files."""
+    group.add_argument(
+        "-b",
+        "--rotate",
+        action="append",
+        default=[],
+        metavar="KEY:NUMBER",
+        help="several files, as dumpcap writes them; may be repeated",
     )
 
 

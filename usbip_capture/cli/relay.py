@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-import queue
 import signal
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from usbip_capture.cli.groups import add_command, add_output, add_server
+from usbip_capture.cli.log_handler import queued
 from usbip_capture.cli.session import chosen_server
-from usbip_capture.cli.terminal import report
 from usbip_capture.errors import CaptureError, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, parse_address
 from usbip_capture.system import console
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 #: The logger that reports clients.
 _LOGGER = "usbip_capture.relay"
-#: Lines that wait to be printed, and seconds that the last ones are worth waiting for.
-_MAX_LINES, _LAST_LINES = 1000, 2.0
 
 _ABOUT = """\
 Stand between any USB/IP client and a server, and see what they send to each other. What is relayed can also be captured
@@ -68,27 +65,19 @@ def run(args: argparse.Namespace) -> int:
     if args.stop:
         if args.server or args.output or args.wireshark or args.allow:
             args.parser.error("--stop goes with --listen only")
-        return _with_log(lambda: _stop(args.listen))
+        with queued(_LOGGER):
+            return _stop(args.listen)
     if not args.server:
         args.parser.error("name the server that has the devices, or --stop")
     if args.record_unlinks and not args.output:
         args.parser.error("--record-unlinks goes with -o; in Wireshark it is an option of the capture")
-    return _with_log(lambda: _relay(args))
-
-
-def _with_log(job: Callable[[], int]) -> int:
-    """Do it while the relay's log is printed."""
-    handler = _print_log()
-    try:
-        return job()
-    finally:
-        logging.getLogger(_LOGGER).removeHandler(handler)
-        handler.close()
+    with queued(_LOGGER):
+        return _relay(args)
 
 
 def _relay(args: argparse.Namespace) -> int:
+    from usbip_capture.net.networks import WARNING, is_loopback, listen_address, parse_networks
     from usbip_capture.relay.background import make_responsive
-    from usbip_capture.relay.listening import WARNING, is_loopback, listen_address, parse_networks
     from usbip_capture.relay.service import LIST_TIMEOUT, RelayService
 
     make_responsive()
@@ -162,7 +151,7 @@ def _stop_on_signals(service: RelayService) -> None:
 
 def _stop(listen: str | None) -> int:
     from usbip_capture.live import joining, registry
-    from usbip_capture.relay.listening import listen_address
+    from usbip_capture.net.networks import listen_address
 
     at = None if listen is None else listen_address(listen)
     entries = [entry for entry in registry.running() if at is None or parse_address(entry.listen) == at]
@@ -192,44 +181,3 @@ def _open_wireshark(interface: str) -> None:
 def _log(text: str) -> None:
     """Between the lines of the log, in the order in which they came."""
     logging.getLogger(_LOGGER).info("%s", text)
-
-
-class _LogPrinter(logging.Handler):
-    """Prints log lines on a thread of its own: who holds up the terminal (Ctrl-S, `less`) holds up no device."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._lines: queue.Queue[str | None] = queue.Queue(_MAX_LINES)
-        self._thread = threading.Thread(target=self._print, name="usbip-relay-log", daemon=True)
-        self._thread.start()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Have it printed, if there is room."""
-        try:
-            self._lines.put_nowait(record.getMessage())
-        except queue.Full:
-            pass
-
-    def close(self) -> None:
-        """Print what there is, if that can be done soon."""
-        try:
-            self._lines.put_nowait(None)
-            self._thread.join(_LAST_LINES)
-        except queue.Full:
-            pass
-        super().close()
-
-    def _print(self) -> None:
-        while (line := self._lines.get()) is not None:
-            try:
-                report(line)
-            except (OSError, ValueError):  # nobody reads it: no reason to cut clients off
-                pass
-
-
-def _print_log() -> logging.Handler:
-    handler = _LogPrinter()
-    logger = logging.getLogger(_LOGGER)
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    return handler

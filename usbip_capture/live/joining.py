@@ -10,6 +10,7 @@ from collections.abc import Callable
 from usbip_capture.capture.sinks import ReaderGone, Sink
 from usbip_capture.errors import CaptureError, RemoteProtocolError, ServerLost, UsbipError
 from usbip_capture.live import messages
+from usbip_capture.live.local_listener import connect_local
 from usbip_capture.live.messages import Lines, Message
 from usbip_capture.live.registry import Entry
 from usbip_capture.net import connecting as net
@@ -31,7 +32,7 @@ _END_TIMEOUT = 2.0
 def connect(entry: Entry, want: str, **request: object) -> tuple[socket.socket, Message, bytes]:
     """A connection to what is listed as `entry`, the answer, and what came behind it. Raises UsbipError."""
     try:
-        sock = _connected(entry.address)
+        sock = connect_local(entry.address, _TIMEOUT)
     except (OSError, ValueError) as error:
         raise ServerLost(f"{entry.display} is not running any more: start it again") from error
     try:
@@ -44,21 +45,6 @@ def connect(entry: Entry, want: str, **request: object) -> tuple[socket.socket, 
         sock.close()
         raise
     return sock, answer, rest
-
-
-def _connected(address: str) -> socket.socket:
-    kind, _, place = address.partition(":")
-    if kind != "unix":
-        host, _, port = place.rpartition(":")
-        return socket.create_connection((host, int(port)), _TIMEOUT)
-    sock = socket.socket(socket.AF_UNIX)
-    try:
-        sock.settimeout(_TIMEOUT)
-        sock.connect(place)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 def _start(thread: threading.Thread, sock: socket.socket) -> None:

@@ -25,11 +25,12 @@ def send(sock: socket.socket, message: Message) -> None:
 
 
 class Lines:
-    """Bytes to messages. early: some that came with another one, and wait to be taken."""
+    """Bytes to messages. early: some that came with another one, and wait to be taken. longest: in bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = _MAX_LINE) -> None:
         self.rest = b""
         self.early: list[Message] = []
+        self._longest = longest
 
     def feed(self, data: bytes) -> list[Message]:
         """The messages that `data` completes. Raises RemoteProtocolError for anything else."""
@@ -38,7 +39,7 @@ class Lines:
         while b"\n" in self.rest:
             line, _, self.rest = self.rest.partition(b"\n")
             found.append(parse(line))
-        if len(self.rest) > _MAX_LINE:
+        if len(self.rest) > self._longest:
             raise RemoteProtocolError("the other end of the channel sends no lines")
         return found
 

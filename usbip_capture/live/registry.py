@@ -38,50 +38,53 @@ class Entry:
 
 
 def folder() -> str:
-    """Where the files lie."""
+    """Where the files lie. What is not for Wireshark has a `place` of its own."""
     return os.path.join(cache_folder(), _FOLDER)
 
 
-def make_folder() -> None:
+def make_folder(place: str = "") -> None:
     """Have a folder that its user alone can enter. Raises OSError."""
-    os.makedirs(folder(), mode=0o700, exist_ok=True)
+    place = place or folder()
+    os.makedirs(place, mode=0o700, exist_ok=True)
     if os.name != "nt":
-        os.chmod(folder(), 0o700)
+        os.chmod(place, 0o700)
 
 
-def sweep() -> None:
+def sweep(place: str = "") -> None:
     """Remove what killed programs have left, but for files that may be in the making."""
     if os.name == "nt":
         return  # whose owner is alive cannot be seen there
+    place = place or folder()
     try:
-        names = os.listdir(folder())
+        names = os.listdir(place)
     except OSError:
         return
-    lock = _lock()
+    lock = _lock(place)
     try:
         for name in names:
             pid = name.removesuffix(".new").rpartition(".")[2]
-            left = pid.isdigit() and not _lives(int(pid)) if name.startswith(".") else _is_left(name)
+            path = os.path.join(place, name)
+            left = pid.isdigit() and not _lives(int(pid)) if name.startswith(".") else _is_left(path)
             if left:
                 try:
-                    os.unlink(os.path.join(folder(), name))
+                    os.unlink(path)
                 except OSError:  # somebody was quicker
                     pass
     finally:
         os.close(lock)
 
 
-def _lock() -> int:
+def _lock(place: str) -> int:
     """A file descriptor that holds the folder until it is closed: nobody takes a name that is just being swept."""
     import fcntl
 
-    fd = os.open(folder(), os.O_RDONLY)
+    fd = os.open(place, os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_EX)
     return fd
 
 
 def _rename(temporary: str, path: str) -> None:
-    lock = _lock() if os.name != "nt" else -1
+    lock = _lock(os.path.dirname(path)) if os.name != "nt" else -1
     try:
         os.replace(temporary, path)
     finally:
@@ -89,9 +92,9 @@ def _rename(temporary: str, path: str) -> None:
             os.close(lock)
 
 
-def _is_left(name: str) -> bool:
+def _is_left(path: str) -> bool:
     try:
-        fd = os.open(os.path.join(folder(), name), os.O_RDONLY)
+        fd = os.open(path, os.O_RDONLY)
     except OSError:
         return False
     try:
@@ -110,13 +113,14 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def running() -> list[Entry]:
+def running(place: str = "") -> list[Entry]:
     """What can be joined now, by name."""
+    place = place or folder()
     try:
-        names = sorted(name for name in os.listdir(folder()) if not name.startswith("."))
+        names = sorted(name for name in os.listdir(place) if not name.startswith("."))
     except OSError:
         return []
-    found = [_read(name) for name in names[:_MAX_ENTRIES]]
+    found = [_read(place, name) for name in names[:_MAX_ENTRIES]]
     return [entry for entry in found if entry is not None]
 
 
@@ -128,10 +132,11 @@ def find(name: str) -> Entry | None:
 class Registration:
     """An entry that is listed until `withdraw`, or until this process ends. Raises OSError."""
 
-    def __init__(self, entry: Entry) -> None:
-        make_folder()
-        self.path = os.path.join(folder(), entry.name)
-        temporary = os.path.join(folder(), f".{entry.name}.{os.getpid()}.new")
+    def __init__(self, entry: Entry, place: str = "") -> None:
+        place = place or folder()
+        make_folder(place)
+        self.path = os.path.join(place, entry.name)
+        temporary = os.path.join(place, f".{entry.name}.{os.getpid()}.new")
         self._fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
         fields = (_VERSION, entry.display, entry.address, entry.token, str(entry.pid), entry.server, entry.listen)
         os.write(self._fd, "\n".join(" ".join(field.split("\n")) for field in fields).encode() + b"\n")
@@ -164,9 +169,9 @@ class Registration:
             os.close(fd)
 
 
-def free_name(wanted: str) -> str:
+def free_name(wanted: str, place: str = "") -> str:
     """`wanted`, or that with a number if it is taken."""
-    taken = {entry.name for entry in running()}
+    taken = {entry.name for entry in running(place)}
     name, number = wanted, 1
     while name in taken:
         number += 1
@@ -174,9 +179,9 @@ def free_name(wanted: str) -> str:
     return name
 
 
-def _read(name: str) -> Entry | None:
+def _read(place: str, name: str) -> Entry | None:
     try:
-        fd = os.open(os.path.join(folder(), name), os.O_RDONLY)
+        fd = os.open(os.path.join(place, name), os.O_RDONLY)
     except OSError:
         return None
     try:

@@ -10,6 +10,7 @@ import logging
 import os
 import selectors
 import socket
+import stat
 import threading
 import time
 from collections import Counter
@@ -121,6 +122,44 @@ def listen(
         return socket.create_server((address, port), family=family, backlog=backlog, dualstack_ipv6=everywhere)
     except OSError as error:
         raise cannot_listen(what, transport, address, port, error) from error
+
+
+def listen_unix(path: str, what: str = "", backlog: int = _BACKLOG) -> socket.socket:
+    """A listening Unix socket that only its owner can connect to; one that a killed program has left is replaced.
+
+    Raises CannotListen.
+    """
+    try:
+        if _is_left(path):
+            os.unlink(path)
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            listener.bind(path)
+            os.chmod(path, 0o600)  # before `listen`: until then nobody can connect
+            listener.listen(backlog)
+        except BaseException:
+            listener.close()
+            raise
+    except (OSError, AttributeError) as error:  # AttributeError: Python on Windows has no such sockets
+        text = {errno.EADDRINUSE: "the name is in use: choose another one"}.get(getattr(error, "errno", 0) or 0)
+        text = text or f"{getattr(error, 'strerror', None) or error}: choose another name"
+        raise CannotListen(f"{what} cannot listen on {path}: {text}".lstrip()) from error
+    return listener
+
+
+def _is_left(path: str) -> bool:
+    """Whether it is a socket that nobody listens on."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return False
+    except FileNotFoundError:
+        return False
+    with socket.socket(socket.AF_UNIX) as sock:
+        try:
+            sock.connect(path)
+        except ConnectionRefusedError:
+            return True
+    return False
 
 
 def cannot_listen(what: str, transport: str, address: str, port: int, error: OSError) -> CannotListen:

@@ -204,6 +204,19 @@ class SocketTransport(Transport):
         self._sock.close()
         self._sender.close()
 
+    def release(self) -> socket.socket:
+        """The socket, blocking and without limits of ours, for who uses it from now on; not of the transport any more.
+
+        Raises OSError if the peer has left.
+        """
+        if self._sender is not self._sock:
+            self._sender.close()
+        self._sock.settimeout(None)
+        if _KERNEL_TIMEOUTS:
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                self._sock.setsockopt(socket.SOL_SOCKET, option, _timeval(0))
+        return self._sock
+
     def _wait_at_most(self, timeout: float | None) -> None:
         """Have the next system call wait for at most `timeout` seconds. Raises TimeoutError if that is over already."""
         if timeout is not None and timeout <= 2 * _KERNEL_LATE and _KERNEL_TIMEOUTS:

@@ -20,7 +20,7 @@ DEBUG = "Debug"
 
 #: `syslog.LOG_PORT`, which is not imported for it: the queries are to load as few modules as can be.
 LOG_PORT = 1514
-_DEVICE = r"([^\s:/,]+|(0[xX])?[0-9A-Fa-f]+:(0[xX])?[0-9A-Fa-f]+)"
+_DEVICE = r"([^\s:/,]+|(0[xX])?[0-9A-Fa-f]+:(0[xX])?[0-9A-Fa-f]+(:[^\s,]+)?)"
 
 OPTIONS = (
     Option(
@@ -28,9 +28,9 @@ OPTIONS = (
         STRING,
         "",
         "Server",
-        "Name or address of the USB/IP server; demo is a simulated device that needs no server",
+        "Name or address of the USB/IP server; demo is a simulated device, local this machine",
         group=SERVER,
-        placeholder="raspberrypi.local, 192.0.2.10 or demo",
+        placeholder="raspberrypi.local, 192.0.2.10, demo or local",
         required=True,
         validation=r"^\s*[^\s/]([^/]*[^\s/])?\s*$",
         expects="the name or the address of a server, such as raspberrypi.local, 192.0.2.10 or pi:3241",

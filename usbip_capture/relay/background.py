@@ -16,7 +16,7 @@ import threading
 from usbip_capture.errors import CannotListen, UsbipError
 from usbip_capture.live import registry
 from usbip_capture.live.registry import Entry
-from usbip_capture.relay.listening import parse_networks
+from usbip_capture.net.networks import parse_networks
 from usbip_capture.relay.service import RelayService
 from usbip_capture.servers.address import ServerAddress
 from usbip_capture.system.latch import Latch

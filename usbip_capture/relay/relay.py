@@ -16,19 +16,20 @@ import time
 from collections.abc import Callable, Sequence
 
 from usbip_capture.capture.writer import PcapWriter
-from usbip_capture.errors import UsbipError
+from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
 from usbip_capture.net.connecting import set_options
 from usbip_capture.net.listening import PAUSE, TOO_MANY, Admission, Peer
+from usbip_capture.net.networks import Network, policy
 from usbip_capture.net.transport import SocketTransport, Transport, reset_on_close
 from usbip_capture.relay.backlog import Backlog
 from usbip_capture.relay.calls import Calls, guarded
 from usbip_capture.relay.captures import RelayCapture
 from usbip_capture.relay.forwarding import Connection
-from usbip_capture.relay.listening import Network, attach_hint, open_listener, policy
+from usbip_capture.relay.listening import attach_hint, open_listener
 from usbip_capture.relay.observation import Observation, Share
 from usbip_capture.relay.readiness import READABLE, make_poller
-from usbip_capture.servers.address import ServerAddress
+from usbip_capture.servers.address import LOCAL, ServerAddress
 from usbip_capture.system.shown import one_line
 from usbip_capture.wire.hindsight import Hindsight
 from usbip_capture.wire.observed import Event
@@ -66,6 +67,8 @@ class Relay:
         *,
         allow: Sequence[Network] = (),
     ) -> None:
+        if server.host == LOCAL:
+            raise LocalProtocolError("local is this machine itself: `usbip-capture serve` lends its devices")
         self.server = server
         self.busids: list[str] = []
         self._admission = Admission(policy(allow))

@@ -12,8 +12,8 @@ from usbip_capture.errors import UsbipError
 from usbip_capture.live.local_channel import LocalChannel
 from usbip_capture.live.messages import Message
 from usbip_capture.live.serving import Source
+from usbip_capture.net.networks import Network
 from usbip_capture.relay.captures import RelayCapture
-from usbip_capture.relay.listening import Network
 from usbip_capture.relay.relay import Relay
 from usbip_capture.servers.address import ServerAddress
 from usbip_capture.system.latch import Latch

@@ -27,12 +27,17 @@ _REQUEST_TIMEOUT = 10.0
 
 
 class Client(NamedTuple):
-    """Who is connected. since, imported: seconds since 1970; busid is empty and imported 0 without a device."""
+    """Who is connected. since, imported: seconds since 1970; busid is empty and imported 0 without a device.
+
+    urbs, bytes: URBs that the device has answered, and what they moved.
+    """
 
     peer: Peer
     since: float
     busid: str = ""
     imported: float = 0.0
+    urbs: int = 0
+    bytes: int = 0
 
 
 class Connection:
@@ -52,7 +57,7 @@ class Connection:
         on_import: Callable[[Connection], None],
         on_end: Callable[[Connection], None],
     ) -> None:
-        self.client = Client(peer, time.time())
+        self._client = Client(peer, time.time())
         self._sock = sock
         self._peer = peer
         self._exports = exports
@@ -65,6 +70,12 @@ class Connection:
         self._closing = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="usbip-connection", daemon=True)
+
+    @property
+    def client(self) -> Client:
+        """Who it is, and what it has done so far."""
+        session = self._session
+        return self._client if session is None else self._client._replace(urbs=session.urbs, bytes=session.bytes)
 
     def start(self) -> None:
         """Raises RuntimeError if no thread can be had."""
@@ -127,8 +138,10 @@ class Connection:
             removed = export is not None and export.removed
             self._sock.sendall(conn.import_refused(status or (OpStatus.NODEV if removed else OpStatus.DEV_ERR)))
             return None
+        # Before the client learns of it: whoever it asks to be disconnected finds it.
+        self._client = self._client._replace(busid=busid, imported=time.time())
         session.start(replace(session.info, interfaces=()))
-        self.client = self.client._replace(busid=busid, imported=time.time())
+        log.info("client %s has imported %s", self._peer, session.info)
         self._on_import(self)
         return session
 
@@ -210,6 +223,8 @@ class Connection:
             log.exception("the device of client %s cannot be closed", self._peer)
         finally:
             self._release()
+            if self._client.busid and self._session is not None:
+                log.info("client %s has released %s", self._peer, self._session.info)
             with self._closing:
                 self._closed = True
                 self._sock.close()

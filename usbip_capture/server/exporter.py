@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -31,6 +32,7 @@ class Server:
         self.admission = listening.Admission(self._refusal)
         self._exports = Exports()
         self._lock = threading.Lock()
+        self._paths: dict[str, int] = {}  # of Unix sockets, with their inodes
         self._acceptors: list[listening.Acceptor] = []
         self._connections: dict[Connection, None] = {}
         self._waiting: dict[Connection, None] = {}  # those without a device, the oldest first
@@ -50,22 +52,26 @@ class Server:
         """Stop exporting a device; who has it, or is just getting it, loses it."""
         self._exports.remove(busid)
 
-    def disconnect(self, busid: str) -> bool:
-        """End the client that has this device, which stays exported; False if nobody has it."""
+    def disconnect(self, busid: str, reason: str = "as it was asked for here") -> bool:
+        """End the client that has this device, which stays exported; False if nobody has it. reason: for the log."""
         with self._lock:
             found = [connection for connection in self._connections if busid and connection.client.busid == busid]
         for connection in found:
-            connection.end("as it was asked for here")
+            connection.end(reason)
         return bool(found)
 
     def listen(self, address: str, port: int) -> tuple[str, int]:
         """Accept connections; the address and port that are really used (port 0 chooses one). Raises CannotListen."""
         listener = listening.listen(address, port)
         host, bound = listener.getsockname()[:2]
-        acceptor = listening.Acceptor(listener, self._serve, "usbip-server", self.admission, self._give_up_oldest)
-        with self._lock:
-            self._acceptors.append(acceptor)
+        self._accept(listener)
         return host, bound
+
+    def listen_unix(self, path: str) -> None:
+        """Accept connections of this user's programs at a Unix socket. Raises CannotListen."""
+        listener = listening.listen_unix(path)
+        self._paths[path] = os.stat(path).st_ino
+        self._accept(listener)
 
     def serve_socket(self, sock: socket.socket) -> None:
         """Serve one connection on a thread of its own, if it may connect; the socket is the server's from now on.
@@ -89,12 +95,27 @@ class Server:
             acceptors, self._acceptors = self._acceptors, []
         for acceptor in acceptors:
             acceptor.close()
+        self._remove_paths()
         with self._lock:
             connections = list(self._connections)
         for connection in connections:
             connection.end()
         for connection in connections:
             connection.join()
+
+    def _accept(self, listener: socket.socket) -> None:
+        acceptor = listening.Acceptor(listener, self._serve, "usbip-server", self.admission, self._give_up_oldest)
+        with self._lock:
+            self._acceptors.append(acceptor)
+
+    def _remove_paths(self) -> None:
+        while self._paths:
+            path, number = self._paths.popitem()
+            try:
+                if os.stat(path).st_ino == number:  # not if somebody else listens there meanwhile
+                    os.unlink(path)
+            except OSError:  # somebody has removed it
+                pass
 
     def _refusal(self, peer: listening.Peer) -> str:
         decision = self._access.may_connect(peer)

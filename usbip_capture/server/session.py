@@ -14,7 +14,7 @@ from usbip_capture.usb.endpoints import EndpointMap
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.setup import DT_DEVICE, get_descriptor
 from usbip_capture.usb.urb import Completion, TransferType, Urb
-from usbip_capture.wire.server import Event, ServerConnection, UnlinkRequested, UrbSubmitted
+from usbip_capture.wire.server import Event, ServerConnection, UnlinkRequested, UrbRefused, UrbSubmitted
 
 #: Seconds that a device has to answer a request for a descriptor.
 _DESCRIPTOR_TIMEOUT = 5.0
@@ -28,6 +28,7 @@ class Session:
     """
 
     def __init__(self, sock: socket.socket, conn: ServerConnection, device: Device, end: Callable[[str], None]) -> None:
+        self.urbs = self.bytes = 0  # that were answered, and what they moved
         self._conn = conn
         self._device = device
         self.info = device.info
@@ -61,6 +62,9 @@ class Session:
             transfer = Transfer(urb, lambda completion: self._completed(seqnum, urb, completion))
             self._transfers[seqnum] = transfer
             self._device.submit(transfer)
+        elif isinstance(event, UrbRefused):
+            with self._replying:
+                self._replies.send(self._conn.complete(event.seqnum, event.completion))
         elif isinstance(event, UnlinkRequested):
             with self._replying:
                 reply = self._conn.unlinked(event.target)
@@ -83,10 +87,13 @@ class Session:
             self._endpoints.follow(urb.setup)
         self._transfers.pop(seqnum, None)
         with self._replying:
+            self.urbs += 1
+            self.bytes += completion.actual_length
             self._replies.send(self._conn.complete(seqnum, completion))
 
     def _type_of(self, address: int) -> TransferType | None:
-        endpoint = self._endpoints.find(address)
+        # Of another setting, too: where a request ends depends on it, and the device refuses it.
+        endpoint = self._endpoints.likely(address)
         return endpoint.transfer_type if endpoint is not None else None
 
     def _learn(self) -> None:
@@ -95,6 +102,7 @@ class Session:
             device = DeviceDescriptor.parse(self._descriptor(DT_DEVICE, 0, 18))
             for index in range(device.bNumConfigurations):
                 self._endpoints.add_configuration(read_configuration(index, self._descriptor))
+            self._endpoints.activate(self.info.bConfigurationValue)  # a client need not set what is set
         except RemoteProtocolError:  # of such a device only endpoint 0 can be used
             return
 

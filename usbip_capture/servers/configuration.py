@@ -23,12 +23,16 @@ from usbip_capture.system.folders import configuration_folder
 SERVERS_VARIABLE = "USBIP_CAPTURE_SERVERS"
 CONFIGURATION_FILE = "config.toml"
 SERVERS_TABLE = "servers"
+#: What `usbip-capture serve` does: see `server_table`.
+SERVER_TABLE = "server"
 #: Where servers are configured, and the name of each place.
 ENVIRONMENT, CONFIGURATION = "environment", "configuration"
 #: No file of ours is ever longer.
 MAX_BYTES = 256 << 10
 _BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
-_RESERVED = "demo"
+#: Names of hosts that are built in, and what they are.
+DEMO, LOCAL = "demo", "local"
+_BUILT_IN = {DEMO: "the simulated device", LOCAL: "this machine itself"}
 #: What a name or an address has besides letters and digits; `%` is in front of an IPv6 zone.
 _HOST = "-._:%"
 _NO_PORT = -1
@@ -49,8 +53,8 @@ class ConfiguredServer:
         self.host, self.port, self.problem = "", 0, ""
         if not isinstance(address, str):
             self.problem = 'it must be a string: NAME = "HOST" or NAME = "HOST:PORT"'
-        elif self.name.lower() == _RESERVED:
-            self.problem = "demo is the simulated device: choose another name"
+        elif self.name.lower() in _BUILT_IN:
+            self.problem = f"{self.name.lower()} is {_BUILT_IN[self.name.lower()]}: choose another name"
         else:
             self._parse(address)
 
@@ -92,26 +96,27 @@ def configuration_path() -> str:
 
 
 def read_lines(text: str) -> list[tuple[str, str]] | None:
-    """Names and addresses in a file that is nothing but a table of servers; None if there is more in it."""
+    """Names and addresses in a file of nothing but the tables of servers and of the server; None if it has more."""
     text = text.replace("\r\n", "\n")
     if any((c < " " and c not in "\t\n") or c == "\x7f" for c in text):
         return None
-    found: dict[str, str] = {}
-    table = False
+    tables: dict[str, dict[str, str]] = {}
+    table = ""
     for line in text.split("\n"):
         line = line.strip(" \t")
         if not line or line[0] == "#":
             continue
-        if not table and line == f"[{SERVERS_TABLE}]":
-            table = True
+        if line in (f"[{SERVERS_TABLE}]", f"[{SERVER_TABLE}]") and line[1:-1] not in tables:
+            table = line[1:-1]
+            tables[table] = {}
             continue
         name, rest = split_key(line)
-        address, rest = split_string(rest)
+        value, rest = split_string(rest) if table == SERVERS_TABLE else _split_value(rest)
         rest = rest.lstrip(" \t")
-        if not table or name is None or address is None or name in found or (rest and rest[0] != "#"):
+        if not table or name is None or value is None or name in tables[table] or (rest and rest[0] != "#"):
             return None
-        found[name] = address
-    return list(found.items())
+        tables[table][name] = value
+    return list(tables.get(SERVERS_TABLE, {}).items())
 
 
 def is_bare(name: str) -> bool:
@@ -136,6 +141,25 @@ def split_string(text: str) -> tuple[str | None, str]:
     if text[:1] != '"' or end < 0 or text[:3] == '"""' or "\\" in text[:end]:
         return None, ""
     return text[1:end], text[end + 1 :]
+
+
+def _split_value(text: str) -> tuple[str | None, str]:
+    """A string, a list of strings on this line, true, false or a number, None if it is not so simple; and the rest."""
+    if text[:1] == '"':
+        return split_string(text)
+    if text[:1] != "[":
+        end = next((at for at, c in enumerate(text) if c in " \t#"), len(text))
+        word = text[:end]
+        simple = word in ("true", "false", "0") or (word.isascii() and word.isdigit() and word[0] != "0")
+        return (word if simple else None), text[end:]
+    text = text[1:].lstrip(" \t")
+    while text[:1] != "]":
+        item, text = split_string(text)
+        text = text.lstrip(" \t")
+        if item is None or text[:1] not in (",", "]"):
+            return None, ""
+        text = text.removeprefix(",").lstrip(" \t")
+    return "", text[1:]
 
 
 def _of_configuration() -> list[ConfiguredServer]:

@@ -26,7 +26,12 @@ _open: dict[int, ref[Closable]] = {}
 
 
 def close_at_exit(thing: Closable) -> None:
-    """Have `thing.close` called when the interpreter ends, if `thing` is still there; the newest first."""
+    """Have `thing.close` called when the interpreter ends, if `thing` is still there; the newest first.
+
+    Before the finalizers of whatever libraries have made until now.
+    """
+    atexit.unregister(_close_all)
+    atexit.register(_close_all)  # what is registered last is called first
     key = id(thing)
     _open[key] = ref(thing, lambda _: _open.pop(key, None))
 
@@ -41,6 +46,5 @@ def _close_all() -> None:
                 log.warning("at the end of the program: %s", error)
 
 
-atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
     os.register_at_fork(after_in_child=_open.clear)

@@ -121,6 +121,11 @@ def classify(setup: bytes) -> HostAction | None:
 _ACTION_CODES = 1 << SET_CONFIGURATION | 1 << SET_INTERFACE | 1 << CLEAR_FEATURE | 1 << SET_FEATURE
 
 
+def port_reset(port: int) -> Setup:
+    """SET_FEATURE(PORT_RESET), which a device of this machine takes for a reset of its own port."""
+    return Setup(_PORT, SET_FEATURE, PORT_RESET, port, 0)
+
+
 def get_descriptor(kind: int, index: int, w_index: int, length: int, recipient: int = RECIPIENT_DEVICE) -> Setup:
     """GET_DESCRIPTOR; `w_index` is a language for strings, an interface for class descriptors, else 0."""
     return Setup(0x80 | recipient, GET_DESCRIPTOR, kind << 8 | index, w_index, length)

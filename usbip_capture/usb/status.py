@@ -5,6 +5,7 @@ Ref: Linux Documentation/driver-api/usb/error-codes.rst; include/uapi/asm-generi
 
 from __future__ import annotations
 
+EPERM = 1
 ENOENT = 2
 EIO = 5
 ENOMEM = 12
@@ -31,6 +32,7 @@ NEWLIB_ETIMEDOUT = 116
 NEWLIB_EMSGSIZE = 122
 
 _NAMES = {
+    EPERM: ("EPERM", "interface not available"),
     ENOENT: ("ENOENT", "unlinked"),
     EIO: ("EIO", "input/output error"),
     ENOMEM: ("ENOMEM", "out of memory"),

@@ -9,6 +9,8 @@ came of it or with -ECONNRESET because it was cancelled. `complete` answers for 
   - unlinked, but done all the same: RET_SUBMIT, then RET_UNLINK 0.
 An UNLINK of what is not pending (any more) is answered at once: RET_UNLINK 0.
 
+A request that no device can run is refused alone, as long as it is known where it ends; the session goes on.
+
 Ref: Linux Documentation/usb/usbip_protocol.rst; drivers/usb/usbip/stub_rx.c, stub_tx.c
 """
 
@@ -20,8 +22,8 @@ from typing import NamedTuple, TypeAlias
 
 from usbip_capture.errors import RemoteProtocolError
 from usbip_capture.usb.info import DeviceInfo
-from usbip_capture.usb.status import ECONNRESET
-from usbip_capture.usb.urb import DIR_IN, NO_SETUP, Buffer, Completion, TransferType, Urb
+from usbip_capture.usb.status import ECONNRESET, EINVAL, ENOENT, EXDEV
+from usbip_capture.usb.urb import DIR_IN, NO_SETUP, Buffer, Completion, IsoPacket, TransferType, Urb
 from usbip_capture.wire import structs
 
 
@@ -59,13 +61,20 @@ class UrbSubmitted(NamedTuple):
     urb: Urb
 
 
+class UrbRefused(NamedTuple):
+    """A URB that cannot be run; answer with `complete` and this completion."""
+
+    seqnum: int
+    completion: Completion
+
+
 class UnlinkRequested(NamedTuple):
     """Cancel the pending URB `target`; `complete` answers this request as well."""
 
     target: int
 
 
-Event: TypeAlias = "DevlistRequested | ImportRequested | UrbSubmitted | UnlinkRequested"
+Event: TypeAlias = "DevlistRequested | ImportRequested | UrbSubmitted | UrbRefused | UnlinkRequested"
 
 #: Bytes that the pending URBs of a client may take: their buffers, and what each URB and packet needs with us and in a
 #: device. No more than 32768 URBs.
@@ -82,6 +91,7 @@ class ServerConnection:
     def __init__(self) -> None:
         self.state = State.OPERATIONS
         self._data = bytearray()
+        self._version = structs.VERSION  # the client's, once it has sent a request
         self._devid = 0
         self._lookup: EndpointLookup = lambda address: None
         self._pending: dict[int, tuple[Urb, int, int]] = {}  # with number_of_packets, and what it costs
@@ -100,7 +110,7 @@ class ServerConnection:
     def devlist(self, devices: Sequence[DeviceInfo]) -> bytes:
         """OP_REP_DEVLIST."""
         reply = [
-            structs.OP_COMMON.pack(structs.VERSION, structs.OP_REP_DEVLIST, 0),
+            structs.OP_COMMON.pack(self._version, structs.OP_REP_DEVLIST, 0),
             structs.DEVLIST_COUNT.pack(len(devices)),
         ]
         for info in devices:
@@ -117,11 +127,11 @@ class ServerConnection:
         self._devid = info.devid
         self._lookup = lookup
         # No interfaces follow: Linux clients lose their place if they do.
-        return structs.OP_COMMON.pack(structs.VERSION, structs.OP_REP_IMPORT, 0) + structs.pack_device(info)
+        return structs.OP_COMMON.pack(self._version, structs.OP_REP_IMPORT, 0) + structs.pack_device(info)
 
     def import_refused(self, status: structs.OpStatus) -> bytes:
         """OP_REP_IMPORT of an import that is refused."""
-        return structs.OP_COMMON.pack(structs.VERSION, structs.OP_REP_IMPORT, status)
+        return structs.OP_COMMON.pack(self._version, structs.OP_REP_IMPORT, status)
 
     def complete(self, seqnum: int, completion: Completion) -> list[Buffer]:
         """The device finished a URB: the bytes that answer its SUBMIT, its UNLINK, or both; in parts."""
@@ -166,6 +176,7 @@ class ServerConnection:
             return False
         version, code, _ = common.unpack_from(data)
         structs.check_version(version)
+        self._version = version
         if code == structs.OP_REQ_DEVLIST:
             self._step(code)
             del data[: common.size]
@@ -210,26 +221,30 @@ class ServerConnection:
         end = body + _iso_count(kind, seqnum, count) * structs.ISO_PACKET_SIZE
         if len(data) < end:
             return False
-        payload = bytes(data[structs.HEADER_SIZE : body])
+        payload = data[structs.HEADER_SIZE : body]  # a copy already
         packets = structs.unpack_iso(data[body:end])
         del data[:end]
+        refused = 0
         if kind is None:
-            return True  # Linux does not answer requests to endpoints that do not exist
-        if kind == TransferType.CONTROL:
-            if setup[6] | setup[7] << 8 != length:
-                raise RemoteProtocolError(f"request {seqnum} has {length} bytes, its wLength differs")
+            refused, kind = ENOENT, TransferType.BULK
+        elif kind == TransferType.CONTROL:
+            refused = EINVAL if setup[6] | setup[7] << 8 != length else 0
             address = DIR_IN if setup[0] & DIR_IN and length else 0
-        else:
+        elif any(p.offset + p.length > length for p in packets):
+            refused = EINVAL
+        if kind != TransferType.CONTROL:
             setup = NO_SETUP
-        if any(p.offset + p.length > length for p in packets):
-            raise RemoteProtocolError(f"request {seqnum} has isochronous packets beyond its {length} bytes")
         urb = Urb(kind, address, length, payload, setup, flags, interval, start_frame, packets)
         cost = _URB_COST + length + _PACKET_COST * len(packets)
         self._pending[seqnum] = (urb, count, cost)
         self._taken_bytes += cost
         if self._taken_bytes - self._answered_bytes > MAX_PENDING:
             raise RemoteProtocolError(f"{len(self._pending)} requests are pending, more than can be kept")
-        events.append(UrbSubmitted(seqnum, urb))
+        if refused:
+            nothing = [IsoPacket(p.offset, p.length, 0, -EXDEV) for p in packets]
+            events.append(UrbRefused(seqnum, Completion(-refused, packets=nothing)))
+        else:
+            events.append(UrbSubmitted(seqnum, urb))
         return True
 
 

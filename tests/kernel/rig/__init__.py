@@ -5,5 +5,6 @@ from __future__ import annotations
 from tests.kernel.rig.fakedev import FakeDevice
 from tests.kernel.rig.guest import Guest
 from tests.kernel.rig.host import RigError, unsupported
+from tests.kernel.rig.python_guest import Program, PythonGuest
 
-__all__ = ["FakeDevice", "Guest", "RigError", "unsupported"]
+__all__ = ["FakeDevice", "Guest", "Program", "PythonGuest", "RigError", "unsupported"]

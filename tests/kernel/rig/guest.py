@@ -55,7 +55,10 @@ class Guest(Machine):
         entry = self._place(kind, bus)
         try:
             self._add_backend(entry, file, socket)
-            driver = {key: value.format(id=entry.name) for key, value in DEVICES[kind].items()}
+            driver = {
+                key: value.format(id=entry.name) if isinstance(value, str) else value
+                for key, value in DEVICES[kind].items()
+            }
             hcd = entry.bus.removesuffix("-ss")
             self.qmp("device_add", id=f"dev-{entry.name}", bus=f"{hcd}.0", port=entry.port, **driver)
         except BaseException:
@@ -93,6 +96,12 @@ class Guest(Machine):
         numbers = sorted(int(path.rpartition("usb")[2]) for path in listed)
         return numbers[-1 if super_speed else 0]
 
+    def device_file(self, busid: str) -> str:
+        """usbfs's file of a device."""
+        folder = f"{_SYSFS}/{busid}"
+        bus, device = (int(number) for number in self.run(f"cat {folder}/busnum {folder}/devnum").text.split())
+        return f"/dev/bus/usb/{bus:03}/{device:03}"
+
     def send_keys(self, *keys: str) -> None:
         """Press and release keys of the plugged keyboard, one after another, named as QEMU does ("a", "ret")."""
         for key in keys:
@@ -124,26 +133,40 @@ class Guest(Machine):
         self.run(f"usbip detach -p {self._attached()[local_busid]}")
         self._poll(f"[ ! -e {_SYSFS}/{local_busid} ]")
 
+    def detach_all(self) -> None:
+        """Have all that is attached leave, without waiting for drivers that do not let go."""
+        for port in self._attached().values():
+            self.run(f"usbip detach -p {port}")
+
     def gadget(
-        self, functions: Sequence[str], udc: str = "usbip-vudc.0", settings: Mapping[str, str] | None = None
+        self,
+        functions: Sequence[str],
+        udc: str = "usbip-vudc.0",
+        settings: Mapping[str, str] | None = None,
+        binary: Mapping[str, bytes] | None = None,
+        ids: tuple[int, int] = (0x1D6B, 0x0104),
     ) -> None:
         """Make a USB gadget of configfs functions, such as SourceSink.0, and offer it.
 
         udc: usbip-vudc.0, with that busid at `gadget_port`; or dummy_udc.0, a device on the guest's bus "dummy".
         settings: what to write to files of the functions, as {"mass_storage.0/lun.0/file": "/tmp/disk"}.
+        binary: the same for what is not text. ids: idVendor and idProduct.
         """
         script = [
             f"modprobe {'usbip-vudc' if 'vudc' in udc else 'dummy_hcd'}; modprobe libcomposite",
             "mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config",
             f"mkdir -p {_GADGET} && cd {_GADGET}",
-            "echo 0x1d6b >idVendor; echo 0x0104 >idProduct",
+            f"echo {ids[0]:#x} >idVendor; echo {ids[1]:#x} >idProduct",
             "mkdir -p strings/0x409 configs/c.1/strings/0x409",
             "echo gadget >strings/0x409/product; echo 0001 >strings/0x409/serialnumber",
         ]
         for function in functions:
             name = function.partition(".")[0]
             script.append(f"modprobe usb_f_{_GADGET_MODULES.get(name, name)}; mkdir functions/{function}")
-        script += [f"echo {value} >functions/{file}" for file, value in (settings or {}).items()]
+        script += [f"echo '{value}' >functions/{file}" for file, value in (settings or {}).items()]
+        for file, content in (binary or {}).items():
+            escaped = "".join(f"\\x{byte:02x}" for byte in content)
+            script.append(f"printf '{escaped}' >functions/{file}")
         script += [f"ln -s {_GADGET}/functions/{function} configs/c.1/" for function in functions]
         script.append(f"echo {udc} >UDC")
         if "vudc" in udc:
@@ -153,6 +176,13 @@ class Guest(Machine):
         if "dummy" in udc:
             self._wait_device(f"{self.bus('dummy')}-1")
 
+    def remove_gadget(self) -> None:
+        """Take away the gadget on dummy_hcd."""
+        self.run(
+            f"cd {_GADGET}; echo >UDC; rm configs/c.1/*.*; rmdir configs/c.1/strings/* configs/c.1;"
+            f" rmdir functions/* strings/*; cd /; rmdir {_GADGET}"
+        )
+
     def _place(self, kind: str, bus: str) -> Plugged:
         if bus in self._ports:
             ports, controller = self._ports[bus], bus
@@ -161,7 +191,7 @@ class Guest(Machine):
         else:
             raise RigError(f"no such bus or hub: {bus}")
         entry = Plugged(f"{kind}-{next(self._numbers)}", kind, controller, ports.take(), ports)
-        if kind == "hub":
+        if DEVICES[kind]["driver"] == "usb-hub":
             entry.below = hub_ports(entry.port)
         return entry
 

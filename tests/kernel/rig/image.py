@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tests.kernel.rig.host import BUSYBOX, GUEST_PROGRAMS, RigError, output, unsupported
@@ -27,11 +27,11 @@ _MODULES = (
     *_BOOT_MODULES,
     "vhci-hcd", "usbip-vudc", "dummy_hcd", "libcomposite",
     "usb-storage", "uas", "sd_mod", "cdc-acm", "ftdi_sio", "cp210x", "ch341", "usbhid", "hid-generic", "evdev",
-    "snd-usb-audio",
-    "usb_f_acm", "usb_f_serial", "usb_f_ss_lb", "usb_f_mass_storage", "usbmon",
+    "snd-usb-audio", "usblp", "cdc_ether", "rndis_host", "usbtest",
+    "usb_f_acm", "usb_f_serial", "usb_f_ss_lb", "usb_f_mass_storage", "usb_f_hid", "usb_f_printer", "usbmon",
 )  # fmt: skip
 
-_INIT = f"""#!/bin/sh
+INIT = f"""#!/bin/sh
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root LC_ALL=C
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -120,14 +120,15 @@ def prepare(*, update: bool = False) -> tuple[Path, Path]:
         key.update(Path(program).read_bytes())
     kernel = tree / "vmlinux"
     initramfs = tree / f"initramfs-{key.hexdigest()[:12]}.cpio"
-    _make(kernel, lambda: extract_vmlinux(next(tree.glob("boot/vmlinuz-*")).read_bytes()))
-    _make(initramfs, lambda: _initramfs(tree))
+    make(kernel, lambda: extract_vmlinux(next(tree.glob("boot/vmlinuz-*")).read_bytes()))
+    make(initramfs, lambda: _initramfs(tree))
     for old in set(tree.glob("initramfs-*.cpio")) - {initramfs}:
         old.unlink(missing_ok=True)
     return kernel, initramfs
 
 
-def _make(path: Path, content: Callable[[], bytes]) -> None:
+def make(path: Path, content: Callable[[], bytes]) -> None:
+    """Write a file of the cache if it is not there, whole or not at all."""
     if not path.exists():
         scratch = path.with_suffix(f".{os.getpid()}")
         scratch.write_bytes(content())
@@ -139,7 +140,7 @@ def _initramfs(tree: Path) -> bytes:
     for folder in _FOLDERS:
         cpio.folder(folder)
     cpio.character_device("dev/console", 5, 1)
-    cpio.file("init", _INIT.encode(), 0o755)
+    cpio.file("init", INIT.encode(), 0o755)
     cpio.file("bin/agent", _AGENT.encode(), 0o755)
     for name, text in _ETC.items():
         cpio.file(name, text.encode())
@@ -152,16 +153,17 @@ def _add_programs(cpio: Cpio) -> None:
     cpio.file(BUSYBOX, Path(BUSYBOX).read_bytes(), 0o755)
     for applet in output(BUSYBOX, "--list").split():
         cpio.link(f"bin/{applet}", "busybox")
-    for path in (*GUEST_PROGRAMS, *_shared_libraries()):
+    for path in (*GUEST_PROGRAMS, *shared_libraries(GUEST_PROGRAMS)):
         cpio.file(path, Path(path).read_bytes(), 0o755)
     alsa = Path("/usr/share/alsa")
     for config in (alsa / "alsa.conf", *sorted((alsa / "pcm").glob("*"))):
         cpio.file(str(config), config.read_bytes())
 
 
-def _shared_libraries() -> list[str]:
+def shared_libraries(programs: Iterable[str]) -> list[str]:
+    """Those of this machine that programs are linked with."""
     found: set[str] = set()
-    for program in GUEST_PROGRAMS:
+    for program in programs:
         listed = subprocess.run(["ldd", program], text=True, capture_output=True, check=False).stdout
         found.update(word for word in listed.split() if word.startswith("/"))
     return sorted(found)

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from tests.kernel.rig.debian import unpacked, update_lists_without
 from tests.kernel.rig.host import KERNEL_PACKAGE, RigError, cache, output
 
 _SIGNATURE_MAGIC = b"~Module signature appended~\n"
@@ -31,7 +32,9 @@ def fetch_kernel(*, update: bool = False) -> Path:
     if not tree.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            _unpack(f"{package}={version}", Path(scratch)).rename(tree)
+            files = unpacked([f"{package}={version}"], Path(scratch))
+            output("depmod", "-b", files, modules_dir(files).name)
+            files.rename(tree)
     return tree
 
 
@@ -85,19 +88,8 @@ def _module_name(path: str) -> str:
 
 def _candidate() -> tuple[str, str]:
     """The package that the distribution's current kernel is in, and its version."""
-    if not output("apt-cache", "search", "--names-only", f"^{KERNEL_PACKAGE}$"):
-        output("apt-get", "update", "-qq")
+    update_lists_without(KERNEL_PACKAGE)
     depends = output("apt-cache", "depends", KERNEL_PACKAGE).splitlines()
     package = next(line.split()[-1] for line in depends if "Depends: linux-image-" in line)
     policy = output("apt-cache", "policy", package).splitlines()
     return package, next(line.split()[-1] for line in policy if "Candidate" in line)
-
-
-def _unpack(wanted: str, scratch: Path) -> Path:
-    # Without the sandbox user, who may not write to this folder.
-    output("apt-get", "-o", "APT::Sandbox::User=root", "download", "-qq", wanted, cwd=scratch)
-    tree = scratch / "tree"
-    output("dpkg", "-x", next(scratch.glob("*.deb")), tree)
-    output("depmod", "-b", tree, modules_dir(tree).name)
-    os.utime(tree)
-    return tree

@@ -32,6 +32,9 @@ M = TypeVar("M", bound="Machine")
 #: This machine's loopback, as the guest sees it.
 HOST_ADDRESS = "10.0.2.2"
 
+#: In the guest's folder: what its audio devices have played.
+PLAYED = "played.wav"
+
 _QEMU = "qemu-system-x86_64"
 _CMDLINE = (
     "console=ttyS0 quiet panic=-1 mitigations=off nokaslr audit=0 apparmor=0 cryptomgr.notests random.trust_cpu=on "
@@ -77,6 +80,13 @@ class Machine:
         """Run one line of shell in the guest. Raises RigError as `run_in_guest` does."""
         return run_in_guest(self.agent_port, command, stdin, timeout, check=check)
 
+    def forward(self, guest_port: int) -> int:
+        """Have a port of this machine's loopback lead to one of the guest; that port."""
+        forward = f"hostfwd_add net0 tcp:127.0.0.1:0-:{guest_port}"
+        if complaint := self.qmp("human-monitor-command", **{"command-line": forward}):
+            raise RigError(f"QEMU does not forward port {guest_port}: {complaint}")
+        return self._forwarded_ports()[guest_port]
+
     def console(self) -> str:
         path = self.folder / "console.log"
         return path.read_text(errors="replace") if path.exists() else ""
@@ -97,15 +107,16 @@ class Machine:
         self.close()
 
     def _start(self, devices: tuple[str, ...], usbip_port: int, snapshot: bool) -> None:
-        kernel, initramfs = prepare()
+        kernel, initramfs = self._prepared()
         machine = _machine_arguments(kernel, initramfs, devices)
         # A state belongs to the QEMU and to the machine that saved it.
         version = output(_QEMU, "--version").splitlines()[0]
         key = hashlib.sha256(repr((version, machine)).encode()).hexdigest()
-        state = kernel.parent / f"state-{key[:12]}"
+        state = kernel.parent / f"state-{initramfs.stem}-{key[:12]}"
         self.restored = snapshot and state.exists()
         self.qmp = self._launch([*machine, *_host_arguments(self.folder, usbip_port)])
-        self.usbip_port, self.gadget_port, self.agent_port = self._forwarded_ports()
+        ports = self._forwarded_ports()
+        self.usbip_port, self.gadget_port, self.agent_port = ports[USBIPD_PORT], ports[GADGET_PORT], ports[AGENT_PORT]
         if self.restored:
             self.qmp("migrate-incoming", uri=f"exec:cat {shlex.quote(str(state))}")
             self.qmp.wait("RESUME")
@@ -113,8 +124,12 @@ class Machine:
             self.wait_until(lambda: READY.decode() in self.console(), _COLD_BOOT_TIMEOUT)
         self.wait_until(self._answers, _START_TIMEOUT)
         if snapshot and not self.restored:
-            self._save(state, initramfs)
+            self._save(state)
         self.run(f"date -s @{time.time():.0f}")
+
+    def _prepared(self) -> tuple[Path, Path]:
+        """The kernel and the initramfs to boot."""
+        return prepare()
 
     def _launch(self, arguments: list[str]) -> Qmp:
         with socket.socket(socket.AF_UNIX) as listener:
@@ -150,12 +165,12 @@ class Machine:
         self._process.kill()
         self._process.wait()
 
-    def _forwarded_ports(self) -> tuple[int, int, int]:
+    def _forwarded_ports(self) -> dict[int, int]:
+        """Ports of this machine's loopback by the guest's that they lead to."""
         listed = self.qmp("human-monitor-command", **{"command-line": "info usernet"})
-        ports = {int(inside): int(outside) for outside, inside in _FORWARDED.findall(listed)}
-        return ports[USBIPD_PORT], ports[GADGET_PORT], ports[AGENT_PORT]
+        return {int(inside): int(outside) for outside, inside in _FORWARDED.findall(listed)}
 
-    def _save(self, state: Path, initramfs: Path) -> None:
+    def _save(self, state: Path) -> None:
         scratch = state.with_suffix(f".{os.getpid()}")
         self.qmp("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
         self.qmp("migrate", uri=f"exec:cat >{shlex.quote(str(scratch))}")
@@ -163,8 +178,9 @@ class Machine:
         if self.qmp("query-migrate")["status"] != "completed":
             raise RigError("QEMU could not save the guest's state: is the disk full?")
         scratch.rename(state)
+        images = [image.stem for image in state.parent.glob("*.cpio")]
         for old in state.parent.glob("state-*"):
-            if old.stat().st_mtime < initramfs.stat().st_mtime:
+            if not any(image in old.name for image in images):
                 old.unlink()
         # The event comes a moment before QEMU itself is done.
         self.wait_until(lambda: self.qmp("query-status")["status"] == "postmigrate", _START_TIMEOUT)
@@ -204,5 +220,6 @@ def _host_arguments(folder: Path, usbip_port: int) -> list[str]:
     forwarded = ((usbip_port, USBIPD_PORT), (0, GADGET_PORT), (0, AGENT_PORT))
     forwards = ",".join(f"hostfwd=tcp:127.0.0.1:{outside}-:{inside}" for outside, inside in forwarded)
     return [
-        "-audiodev", "none,id=snd", "-serial", f"file:{folder}/console.log", "-netdev", f"user,id=net0,{forwards}",
+        "-audiodev", f"wav,id=snd,path={folder}/{PLAYED}", "-serial", f"file:{folder}/console.log",
+        "-netdev", f"user,id=net0,{forwards}",
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import sys
@@ -149,3 +150,16 @@ def test_whatever_is_written_is_what_was_meant(text: str, name: str) -> None:
     assert after == {**before, changed: "pi:1"}
     assert config("remove", name) == 0
     assert changed not in read_table(path.read_text())
+
+
+def test_the_table_of_the_server_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(FILE + '[server]\nexports = ["1-1.4", "303a:4001"]\nmax-clients = 3\nannounce = false\n')
+    assert config() == 0
+    shown = capsys.readouterr().out
+    assert "serve exports: 1-1.4, 303a:4001\nserve max-clients: 3\nserve announce: false\n" in shown
+    assert config("--json") == 0
+    own = json.loads(capsys.readouterr().out)["server"]
+    assert own == {"exports": ["1-1.4", "303a:4001"], "max-clients": 3, "announce": False}
+    path = configure(FILE + '[server]\nexports = ["x"]\n')
+    assert config() == 1
+    assert capsys.readouterr().err.startswith(f"usbip-capture: {path}, line 8: 'x' is not a rule")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from usbip_capture.errors import LocalProtocolError, RemoteProtocolError
 from usbip_capture.live import messages
 from usbip_capture.live.messages import Lines
-from usbip_capture.relay.listening import listen_address, may_connect, parse_networks
+from usbip_capture.net.networks import listen_address, may_connect, parse_networks
 from usbip_capture.relay.observation import Observation
 from usbip_capture.relay.readiness import READABLE, WRITABLE, Poller, PollPoller, SelectPoller
 from usbip_capture.relay.relay import WINDOW_NS

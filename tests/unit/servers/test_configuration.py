@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from usbip_capture.errors import LocalProtocolError
@@ -30,11 +30,18 @@ LINES = st.sampled_from(
     ["[servers]", "[servers] # x", "[[servers]]", "[other]", "", "# c", 'a = "b"', 'a="b"c', '"a b" = "c:1" # d',
      "a = 1", "\x0b", "\r", 'c = "\x7f"',
      'a = "x\\ty"', 'a = """x"""', "a = 'b'", 'a.b = "c"', 'servers.a = "b"', 'b = ""', '\t"" = "x"', 'a = "b" "c"',
+     "[server]", 'exports = ["1-1.4", "303a:4001"]', 'exports = ["a" "b"]', "exports = [", 'listen = ["x",] # d',
+     "x = []", "max-clients = 3", "max-clients = 03", "max-clients = 0", "max-clients = 3x", "force = true",
+     "force = yes",
      '\u00e4 = "x"', '"\u00e4" = "x"', "a", "= b", '"a" "b"', 'a\u00a0= "b"', '-1_a = "[::1]:1"']
 )  # fmt: skip
 
 
-@given(st.lists(LINES, max_size=6).map("\n".join) | st.text(alphabet="[servers]=\"a \t\n\r#\\'.", max_size=40))
+@given(st.lists(LINES, max_size=8).map("\n".join) | st.text(alphabet="[servers]=\"a \t\n\r#\\'.", max_size=40))
+@example('[server]\nexports = ["1-1.4", ]\nforce = true\n[servers]\na = "b"')
+@example("[server]\nx = [,]")
+@example('[servers]\na = "b"\n[servers]')
+@example("[server]\nx = 1\nx = 2")
 def test_the_quick_reader_agrees_with_toml(text: str) -> None:
     table = read_lines(text)
     if table is not None:
@@ -49,6 +56,8 @@ def test_the_usual_file_is_read_quickly(monkeypatch: pytest.MonkeyPatch) -> None
     assert named("BENCH ") == ("192.0.2.10", 3241)
     assert named("Rack 1") == ("pi.local", 0)
     assert named("nobody") is named("") is None
+    configure(FILE + '[server]\nexports = ["1-1.4", "303a:4001"]  # mine\nmax-clients = 3\n')
+    assert named("bench") == ("192.0.2.10", 3241)
 
 
 def test_all_of_toml() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from usbip_capture.demo import device as demo
 from usbip_capture.errors import RemoteProtocolError
-from usbip_capture.usb.status import ECONNRESET, EPIPE
+from usbip_capture.usb.status import ECONNRESET, EINVAL, ENOENT, EPIPE, EXDEV
 from usbip_capture.usb.urb import Completion, IsoPacket, TransferType, Urb
 from usbip_capture.wire import structs
 from usbip_capture.wire.client import ClientConnection
@@ -22,6 +22,7 @@ from usbip_capture.wire.server import (
     ServerConnection,
     State,
     UnlinkRequested,
+    UrbRefused,
     UrbSubmitted,
 )
 
@@ -209,8 +210,6 @@ HOSTILE = {
     "direction 2": submit(direction=2),
     "iso: -1 packets": submit(ep=3, count=-1),
     "iso: 1025 packets": submit(ep=3, count=1025),
-    "iso: beyond the buffer": submit(ep=3, count=1) + structs.pack_iso([IsoPacket(4, 5)]),
-    "wLength differs": submit(ep=0),
     "seqnum twice": submit() + submit(),
 }
 
@@ -221,8 +220,27 @@ def test_hostile_requests(stream: bytes) -> None:
         imported().receive_data(stream)
 
 
-def test_unknown_endpoints_are_passed_over() -> None:
-    assert imported().receive_data(submit(ep=9) + submit(ep=9, direction=0, length=4) + b"data") == []
+REFUSED = {
+    "no such endpoint, in": (submit(ep=9), -ENOENT),
+    "no such endpoint, out": (submit(ep=9, direction=0, length=4) + b"data", -ENOENT),
+    "iso: beyond the buffer": (submit(ep=3, count=1) + structs.pack_iso([IsoPacket(4, 5)]), -EINVAL),
+    "wLength differs": (submit(ep=0), -EINVAL),
+    "wLength differs, out": (submit(ep=0, direction=0, length=4) + b"data", -EINVAL),
+}
+
+
+@pytest.mark.parametrize(("stream", "status"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_be_run_fails_alone(stream: bytes, status: int) -> None:
+    conn = imported()
+    refused, following = conn.receive_data(stream + submit(seqnum=2))
+    assert isinstance(refused, UrbRefused)
+    assert isinstance(following, UrbSubmitted)
+    reply = b"".join(bytes(part) for part in conn.complete(refused.seqnum, refused.completion))
+    assert structs.RET_SUBMIT.unpack_from(reply)[1:7] == (1, 0, 0, 0, status, 0)
+    packets = structs.unpack_iso(reply[structs.HEADER_SIZE :])
+    assert all(packet.status == -EXDEV for packet in packets)
+    assert conn.receive_data(structs.CMD_UNLINK.pack(2, 5, demo.INFO.devid, 0, 0, 1)) == [UnlinkRequested(1)]
+    assert conn.unlinked(1)
 
 
 @given(st.binary(max_size=300), st.booleans())

@@ -1,0 +1,106 @@
+"""A bus of this machine whose devices a test plugs in and out: each is the demo device, under another identity."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from usbip_capture.demo.device import INFO, DemoDevice
+from usbip_capture.device import Device
+from usbip_capture.errors import DeviceNotFound
+from usbip_capture.usb.info import DeviceInfo, InterfaceInfo
+
+
+class OpenedDevice(DemoDevice):
+    """resets: as the device of libusb has it. was_reset: whether it was when it was closed."""
+
+    def __init__(self, info: DeviceInfo, *, reset: bool) -> None:
+        super().__init__()
+        self.info = info
+        self.resets = reset
+        self.was_reset = False
+        self.released = threading.Event()
+
+    def close(self) -> None:
+        self.was_reset = self.was_reset or self.resets
+        super().close()
+        self.released.set()
+
+
+class FakePlugged:
+    """opened: each device that was opened, the newest last. refuses: what opening says, if it fails."""
+
+    def __init__(self, info: DeviceInfo, serial: str, sysfs: str) -> None:
+        self.info = info
+        self.serial = serial
+        self.sysfs = sysfs
+        self.manufacturer, self.product = "usbip_capture", "Demo device"
+        self.opened: list[OpenedDevice] = []
+        self.refuses = ""
+
+    def open(self, *, reset: bool = False) -> Device:
+        if self.refuses:
+            raise DeviceNotFound(self.refuses)
+        self.opened.append(OpenedDevice(self.info, reset=reset))
+        return self.opened[-1]
+
+
+class FakeBus:
+    """Told of what is plugged in, it tells those who watch."""
+
+    def __init__(self) -> None:
+        self.plugged: dict[str, FakePlugged] = {}
+        self.on_detached: Callable[[Any, list[int]], None] = lambda plugged, interfaces: None
+        self.on_attached: Callable[[Any], None] = lambda plugged: None
+        self.watchers: list[Callable[[], None]] = []
+        self._addresses = 2
+
+    def devices(self) -> list[FakePlugged]:
+        return list(self.plugged.values())
+
+    def watch(self, on_change: Callable[[], None]) -> Callable[[], None]:
+        self.watchers.append(on_change)
+        return lambda: self.watchers.remove(on_change) if on_change in self.watchers else None
+
+    def plug(
+        self,
+        busid: str = "1-1",
+        vid_pid: tuple[int, int] = (0x303A, 0x4001),
+        *,
+        serial: str = "",
+        sysfs: str = "",
+        classes: tuple[int, ...] = (3, 8),
+        bDeviceClass: int = 0,
+    ) -> FakePlugged:
+        """A device at this port, perhaps in place of another one."""
+        self._addresses += 1
+        info = replace(
+            INFO,
+            busid=busid,
+            busnum=int(busid.partition("-")[0]),
+            devnum=self._addresses,
+            idVendor=vid_pid[0],
+            idProduct=vid_pid[1],
+            bDeviceClass=bDeviceClass,
+            bNumInterfaces=len(classes),
+            interfaces=tuple(InterfaceInfo(code, 0, 0) for code in classes),
+        )
+        before = self.plugged.get(busid)
+        made = self.plugged[busid] = FakePlugged(info, serial, sysfs)
+        for device in before.opened if before is not None else ():
+            device.unplug()
+        self.changed()
+        return made
+
+    def unplug(self, busid: str) -> None:
+        """The device at this port is gone; who has it open notices, as libusb's devices do."""
+        plugged = self.plugged.pop(busid)
+        for device in plugged.opened:
+            device.unplug()
+        self.changed()
+
+    def changed(self) -> None:
+        for watcher in list(self.watchers):
+            watcher()

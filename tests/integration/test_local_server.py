@@ -1,0 +1,313 @@
+"""`usbip_capture.serve`: this machine's devices lent by a program of one's own, over a bus that the test has."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import usb.core
+
+from tests.fakes.local_bus import FakeBus
+from tests.oracles.pcapng_reader import read_capture
+from tests.waiting import wait_until
+from usbip_capture import LocalServer, get_backend, serve
+from usbip_capture.errors import CannotListen, CaptureError, ImportRefused, LocalProtocolError, UsbipError
+from usbip_capture.net.listening import TOO_MANY, Peer
+from usbip_capture.net.networks import parse_networks
+from usbip_capture.servers import announcing
+from usbip_capture.servers.address import Selector, ServerAddress
+from usbip_capture.servers.announcing import AnnouncedDevice
+from usbip_capture.servers.configuration import configuration_path
+from usbip_capture.serving import captures, local_server
+from usbip_capture.serving.access import NetworkAccess
+from usbip_capture.serving.following import FollowedFile
+from usbip_capture.usb.setup import get_descriptor
+from usbip_capture.usb.urb import Urb
+
+READ = Urb.control(get_descriptor(1, 0, 0, 18).pack())
+ANY = "127.0.0.1:0"
+
+
+@pytest.fixture
+def bus() -> FakeBus:
+    made = FakeBus()
+    made.plug("1-1")
+    return made
+
+
+def named(server: LocalServer) -> ServerAddress:
+    return ServerAddress.parse(server.address, timeout=20.0)
+
+
+def test_a_pyusb_program_uses_what_is_served(bus: FakeBus) -> None:
+    with serve(["303a:4001"], listen=ANY, bus=bus) as server:
+        assert [str(info) for info in server.devices] == ["1-1 (303a:4001)"]
+        assert server.rules == ["303a:4001"]
+        host, port = server.addresses[0]
+        with get_backend(host, port) as backend:
+            device = usb.core.find(backend=backend)
+            assert isinstance(device, usb.core.Device)
+            assert device.ctrl_transfer(0x80, 6, 0x0100, 0, 18)
+            (client,) = [client for client in server.clients if client.busid]
+            assert (client.busid, client.peer.host) == ("1-1", "127.0.0.1")
+            assert client.urbs >= 1
+            assert client.bytes >= 18
+        wait_until("the client has left", lambda: not server.clients)
+    with pytest.raises(OSError, match=os.strerror(errno.ECONNREFUSED)):
+        socket.create_connection((host, port), 20)
+    server.close()
+
+
+def test_rules_change_while_it_runs(bus: FakeBus) -> None:
+    bus.plug("1-2", (0x0403, 0x6001))
+    with serve("1-1", listen=ANY, bus=bus) as server:
+        server.add_rule("0403:6001")
+        assert [info.busid for info in server.devices] == ["1-1", "1-2"]
+        assert server.remove_rule("1-1")
+        assert not server.remove_rule("1-1")
+        assert [exported.info.busid for exported in server.exported] == ["1-2"]
+        with pytest.raises(LocalProtocolError):
+            server.set_rules(["1-1", "nonsense"])
+        assert server.rules == ["0403:6001"]
+        server.set_rules(["all"])
+        assert len(server.devices) == 2
+        assert not server.reload()  # it was said here what is exported
+
+
+def test_a_client_is_disconnected_and_the_device_stays(bus: FakeBus) -> None:
+    with serve(["all"], listen=ANY, bus=bus) as server:
+        device = named(server).import_device(Selector("1-1"))
+        lost: list[str] = []
+        device.watch(lost.append)
+        assert server.disconnect("1-1")
+        wait_until("the client has lost the device", lambda: lost)
+        device.close()
+        wait_until("it is free", lambda: not server.disconnect("1-1"))
+        named(server).import_device(Selector("1-1")).close()
+
+
+def test_several_addresses(bus: FakeBus, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with serve(["all"], listen=[ANY, "localhost:0"], unix=str(path), bus=bus) as server:
+        assert len({port for _, port in server.addresses}) == 2
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(path))
+            sock.sendall(bytes.fromhex("0111 8005 00000000"))
+            sock.settimeout(20)
+            assert sock.recv(8) == bytes.fromhex("0111 0005 00000000")
+        with pytest.raises(CannotListen, match="the name is in use"):
+            serve(["all"], unix=str(path), bus=bus)
+        assert path.exists()
+    assert not path.exists()
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(path))
+    left.close()  # as a killed server leaves it
+    serve(["all"], unix=str(path), bus=bus).close()
+    path.write_text("a file")
+    with pytest.raises(CannotListen):
+        serve(["all"], unix=str(path), bus=bus)
+    assert path.read_text() == "a file"
+
+
+def test_no_more_clients_than_there_may_be(bus: FakeBus) -> None:
+    bus.plug("1-2")
+    with serve(["all"], listen=ANY, max_clients=1, bus=bus) as server:
+        device = named(server).import_device(Selector("1-1"))
+        with pytest.raises(UsbipError):
+            named(server).devices()
+        assert device.run(READ, 20).status == 0
+        device.close()
+        wait_until("the client has left", lambda: not server.clients)
+        named(server).import_device(Selector("1-2")).close()
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "*:0", "[::]:0", "192.0.2.1:3240"])
+def test_other_machines_need_to_be_allowed(address: str, bus: FakeBus) -> None:
+    with pytest.raises(LocalProtocolError, match=r"no authentication.*--allow.*or --allow-public"):
+        serve(["all"], listen=address, bus=bus)
+    assert not bus.watchers
+
+
+def test_who_may_connect() -> None:
+    access = NetworkAccess(parse_networks("192.0.2.0/24, 2001:db8::/32"))
+    for host in ("192.0.2.7", "2001:db8::1", "127.0.0.1", "::1", "198.51.100.1", ""):
+        assert access.may_connect(Peer(host, 1, "198.51.100.1")), host
+    for host in ("192.0.3.7", "2001:db9::1", "nonsense"):
+        assert not access.may_connect(Peer(host, 1, "198.51.100.1")), host
+    public = NetworkAccess(public=True, max_clients=1, clients=lambda: 0)
+    assert public.may_connect(Peer("203.0.113.1", 1))
+    public.check_listening("0.0.0.0", 3240)
+    full = NetworkAccess(public=True, max_clients=1, clients=lambda: 1)
+    assert full.may_connect(Peer("203.0.113.1", 1)).reason == TOO_MANY
+
+
+def test_sessions_are_captured(bus: FakeBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captures, "_MAX_INTERFACES", 2)
+    bus.plug("1-2")
+    target = tmp_path / "sessions.pcapng"
+    with serve(["all"], listen=ANY, pcap=target, bus=bus) as server:
+        first = named(server).import_device(Selector("1-1"))
+        second = named(server).import_device(Selector("1-2"))
+        for device in (first, second):
+            assert device.run(READ, 20).status == 0
+            device.close()
+        wait_until("both are free", lambda: len(named(server).devices()) == 2)
+        third = named(server).import_device(Selector("1-1"))  # no further interface: that of the first has ended
+        third.run(READ, 20)
+        third.close()
+    records = list(read_capture(target))
+    names = {record.interface.name: record.interface.description for record in records}
+    assert sorted(name for name in names if name.startswith("usbip")) == ["usbip0", "usbip1"]
+    assert "1-1 303a:4001 Demo device" in names["usbip0"]
+    assert "1-2 303a:4001" in names["usbip1"]
+
+
+def test_a_capture_that_fails_ends_alone(bus: FakeBus, caplog: pytest.LogCaptureFixture) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full")
+    server = serve(["all"], listen=ANY, pcap="/dev/full", bus=bus)
+    device = named(server).import_device(Selector("1-1"))
+    wait_until("the capture has ended", lambda: "the capture has ended" in caplog.text)
+    assert device.run(READ, 20).status == 0
+    assert "the disk is full" in caplog.text
+    device.close()
+    with pytest.raises(CaptureError, match="the disk is full"):
+        server.close()
+    server.close()
+
+
+def test_nothing_is_left_of_what_cannot_start(bus: FakeBus) -> None:
+    before = set(threading.enumerate())
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(CannotListen, match="the port is in use"):
+        serve(["all"], listen=[ANY, f"127.0.0.1:{taken.getsockname()[1]}"], bus=bus)
+    assert set(threading.enumerate()) <= before
+    assert not bus.watchers
+
+
+class Announced:
+    """In place of the announcement: what it was asked for."""
+
+    made: list[Announced] = []
+
+    def __init__(self, name: str, port: int, devices: list[AnnouncedDevice], listening: list[str]) -> None:
+        self.name, self.port, self.listening, self.closed = name, port, listening, False
+        self.devices = [devices]
+        self.made.append(self)
+
+    def update(self, devices: list[AnnouncedDevice]) -> None:
+        self.devices.append(devices)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def announced(monkeypatch: pytest.MonkeyPatch) -> list[Announced]:
+    monkeypatch.setattr(announcing, "Announcement", Announced)
+    monkeypatch.setattr(Announced, "made", [])
+    return Announced.made
+
+
+def test_it_is_announced_with_what_it_exports(bus: FakeBus, announced: list[Announced]) -> None:
+    with serve(["all"], listen=ANY, announce=True, name="Rack 1", bus=bus) as server:
+        (made,) = announced
+        assert (made.name, made.port, made.listening) == ("Rack 1", server.addresses[0][1], ["127.0.0.1"])
+        assert [(str(device.info), device.name) for device in made.devices[0]] == [("1-1 (303a:4001)", "Demo device")]
+        bus.plug("1-2")
+        wait_until("the announcement has changed", lambda: len(made.devices[-1]) == 2)
+        assert not made.closed
+    assert made.closed
+
+
+def test_where_it_is_announced_without_a_word(bus: FakeBus, announced: list[Announced]) -> None:
+    with serve(["all"], listen=ANY, bus=bus):
+        assert not announced
+    with serve(["all"], listen=[ANY, "0.0.0.0:0"], allow_public=True, bus=bus) as server:
+        assert [made.port for made in announced] == [server.addresses[1][1]]
+        assert announced[0].name == socket.gethostname()
+    with serve(["all"], listen="0.0.0.0:0", allow="192.0.2.0/24", announce=False, bus=bus):
+        assert len(announced) == 1
+
+
+# -- the configuration
+
+
+def configure(text: str) -> Path:
+    path = Path(configuration_path())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def configured(bus: FakeBus, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalServer]:
+    """A server that follows the configuration, when the test has it look."""
+    monkeypatch.setattr(local_server, "FollowedFile", lambda path, on_change: NotFollowed())
+    bus.plug("1-2")
+    configure('[server]\nexports = ["1-1"]\n')
+    with serve(listen=ANY, bus=bus) as server:
+        yield server
+
+
+class NotFollowed:
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+def test_what_the_configuration_says_is_exported(configured: LocalServer) -> None:
+    assert configured.rules == ["1-1"]
+    configure('[server]\nexports = ["1-2"]\n')
+    assert configured.reload()
+    assert [info.busid for info in configured.devices] == ["1-2"]
+    configure("")
+    assert configured.reload()
+    assert configured.devices == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [('[server]\nexports = ["1-2", "zz"]', 2), ("[server]\nexports = [\n", 3), ("[server]\n\nx=1", 3)]
+)
+def test_a_damaged_configuration_keeps_the_last_good_exports(
+    text: str, line: int, configured: LocalServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = configure(text)
+    assert not configured.reload()
+    assert [info.busid for info in configured.devices] == ["1-1"]
+    assert str(path) in caplog.text
+    assert f"line {line}" in caplog.text
+    assert "what was exported before still is" in caplog.text
+
+
+def test_without_a_rule_it_says_what_to_write(bus: FakeBus) -> None:
+    with pytest.raises(UsbipError, match=r"nothing is to be exported: .*exports = \[.*in .*config\.toml"):
+        serve(listen=ANY, bus=bus)
+
+
+def test_a_file_that_comes_changes_and_goes_is_followed(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    seen = threading.Semaphore(0)
+    calls: list[None] = []
+
+    def on_change() -> None:
+        seen.release()
+        calls.append(None)
+        if len(calls) == 2:
+            raise ValueError("what fails once")
+
+    followed = FollowedFile(str(path), on_change, interval=0.005)
+    for change in (lambda: path.write_text("1"), lambda: path.write_text("22"), path.unlink):
+        change()
+        assert seen.acquire(timeout=20)
+    followed.close()
+    followed.close()
+
+
+def test_a_refused_import_is_one_sentence(bus: FakeBus) -> None:
+    bus.plugged["1-1"].refuses = "another program has claimed it"
+    with serve(["all"], listen=ANY, bus=bus) as server, pytest.raises(ImportRefused):
+        named(server).import_device(Selector("1-1"))

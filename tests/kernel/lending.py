@@ -1,0 +1,98 @@
+"""`usbip-capture serve` in a guest with Python, over the devices plugged into it, taken from that guest's drivers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.kernel.rig import PythonGuest
+from usbip_capture.devices.devlist import list_devices
+from usbip_capture.net.connecting import connect
+from usbip_capture.net.transport import SocketTransport
+from usbip_capture.usb.info import DeviceInfo
+
+PORT = 3242  # in the guest
+TIMEOUT = 20.0
+
+
+class Lending:
+    """port: where the server answers on this machine's loopback. program: the server's process."""
+
+    def __init__(self, guest: PythonGuest) -> None:
+        self.guest = guest
+        self.port = guest.forward(PORT)
+        self._plugged: list[str] = []
+        self.start()
+
+    def start(self, *arguments: str) -> None:
+        """Start the server's program: again, after `stop` or its death."""
+        self._arguments = arguments
+        options = ["--all", "--listen", f"0.0.0.0:{PORT}", "--allow-public", "--no-announce", "--no-live"]
+        self.program = self.guest.start("-m", "usbip_capture", "serve", *options, *arguments)
+        self.program.wait_printed("serving at ")
+
+    def stop(self) -> str:
+        """End it as Ctrl-C does; all that it has printed."""
+        self.program.signal("INT")
+        self.program.wait_ended()
+        return self.program.printed()
+
+    def lend(
+        self,
+        kind: str,
+        bus: str = "xhci",
+        *,
+        file: Path | None = None,
+        socket: Path | None = None,
+        driver: str = "",
+    ) -> str:
+        """Plug a device in, as `Guest.plug` does; its busid, once it can be imported and its `driver` is bound."""
+        busid = self.guest.plug(kind, bus, file=file, socket=socket)
+        self._plugged.append(busid)
+        if driver:
+            self.wait_driver(busid, driver)
+        if kind != "hub":
+            self.wait_available(busid)
+        return busid
+
+    def wait_available(self, busid: str) -> DeviceInfo:
+        """Until a device is offered: a new one, or one that a client had."""
+        found = self.guest.wait_until(lambda: [info for info in self.offered() if info.busid == busid], TIMEOUT)
+        return found[0]
+
+    def wait_removed(self, busid: str) -> None:
+        """Until a device is offered no more."""
+        self.guest.wait_until(lambda: busid not in [info.busid for info in self.offered()], TIMEOUT)
+
+    def wait_driver(self, busid: str, driver: str) -> None:
+        """Until a driver of the guest's kernel has the device's first interface."""
+        self.guest.wait_until(lambda: driver in self.drivers(busid).values(), TIMEOUT)
+
+    def offered(self) -> list[DeviceInfo]:
+        """What the server lists: the devices that nobody has."""
+        return list_devices(SocketTransport(connect("127.0.0.1", self.port, TIMEOUT), "the guest"), TIMEOUT)
+
+    def drivers(self, busid: str) -> dict[str, str]:
+        """Which driver of the guest's kernel has which interface of a device."""
+        folders = f"/sys/bus/usb/devices/{busid}:*"
+        listed = self.guest.run(f"for i in {folders}; do [ -e $i/driver ] && echo $i $(readlink $i/driver); done; true")
+        pairs = (line.split() for line in listed.text.splitlines())
+        return {folder.rpartition(":")[2]: driver.rpartition("/")[2] for folder, driver in pairs}
+
+    def unplug(self, busid: str) -> None:
+        self._plugged.remove(busid)
+        self.guest.unplug(busid)
+
+    def restore(self) -> None:
+        """As it was in the beginning: nothing is plugged in, and the server runs, without arguments."""
+        for busid in reversed(self._plugged):
+            self.guest.unplug(busid)
+        self._plugged.clear()
+        if self._arguments and self.program.alive:
+            self.stop()
+        if not self.program.alive:
+            self.start()
+
+    def close(self) -> None:
+        """Stop the server if it runs."""
+        if self.program.alive:
+            self.stop()

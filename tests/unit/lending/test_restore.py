@@ -1,0 +1,147 @@
+"""Drivers that a killed server has left unbound: bound again once, and only if it is still the same device."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.builders.sysfs_tree import Machine
+from usbip_capture.lending import restore as module
+from usbip_capture.lending.restore import UnboundDrivers, folder, restore
+
+
+class Kernel:
+    """A machine whose process is alive or not, and whose drivers the test unbinds."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.bound: list[tuple[str, int]] = []
+        self.sysfs = machine.device("1-1.4", idVendor="303a", idProduct="4001", serial="A")
+        self.interfaces = [machine.interface(self.sysfs, 0, "cdc_acm"), machine.interface(self.sysfs, 1, "usbfs")]
+        self.interfaces.append(machine.interface(self.sysfs, 2))
+        self.alive("17")
+
+    def alive(self, started: str) -> None:
+        fields = " ".join(["S", *["0"] * 18, started, "0"])
+        self.machine.proc(f"{os.getpid()}/stat", f"{os.getpid()} (a) b) {fields}")
+
+    def unbind(self) -> None:
+        (self.interfaces[0] / "driver").unlink()
+
+    def restore(self) -> list[str]:
+        return restore(self.machine.roots, lambda node, number: self.bound.append((node, number)))
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return Kernel(Machine(tmp_path))
+
+
+def killed(kernel: Kernel) -> None:
+    """A server unbinds the driver, and is killed."""
+    UnboundDrivers(kernel.machine.roots).unbinding(kernel.sysfs)
+    kernel.unbind()
+    kernel.alive("18")
+
+
+def test_what_a_killed_server_left_is_bound_again(kernel: Kernel) -> None:
+    killed(kernel)
+    assert kernel.restore() == ["1-1.4:1.0 has its driver cdc_acm again"]
+    assert kernel.bound == [(str(kernel.machine.node()), 0)]
+    assert kernel.restore() == []
+    assert list(folder().iterdir()) == []
+
+
+def test_the_file_is_for_its_owner_and_whole(kernel: Kernel) -> None:
+    drivers = UnboundDrivers(kernel.machine.roots)
+    drivers.unbinding(kernel.sysfs)
+    (path,) = folder().iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(json.loads(path.read_text())["devices"][kernel.sysfs]["drivers"].values()) == ["cdc_acm"]
+    drivers.bound(kernel.sysfs)
+    assert not path.exists()
+    drivers.bound(kernel.sysfs)
+
+
+def test_nothing_is_done_while_the_server_lives(kernel: Kernel) -> None:
+    drivers = UnboundDrivers(kernel.machine.roots)
+    drivers.unbinding(kernel.sysfs)
+    kernel.unbind()
+    assert kernel.restore() == []
+    assert not kernel.bound
+
+
+def changed_address(kernel: Kernel) -> None:
+    Path(kernel.sysfs, "devnum").write_text("8\n")
+
+
+def another_device(kernel: Kernel) -> None:
+    Path(kernel.sysfs, "serial").write_text("B\n")
+
+
+def gone(kernel: Kernel) -> None:
+    Path(kernel.sysfs).unlink()
+
+
+def bound_meanwhile(kernel: Kernel) -> None:
+    (kernel.interfaces[0] / "driver").symlink_to(kernel.machine.folder)
+
+
+@pytest.mark.parametrize("meanwhile", [changed_address, another_device, gone, bound_meanwhile])
+def test_another_or_no_device_is_left_alone(kernel: Kernel, meanwhile: Callable[[Kernel], None]) -> None:
+    killed(kernel)
+    meanwhile(kernel)
+    assert kernel.restore() == []
+    assert not kernel.bound
+    assert list(folder().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "3", '{"started": "1"}', '{"started": "1", "devices": 3}', '{"started": "1", "devices": {"x": 3}}'],
+)
+def test_what_is_not_one_of_our_files_is_removed(kernel: Kernel, text: str) -> None:
+    folder().mkdir(parents=True)
+    path = folder() / f"{os.getpid()}-0.json"
+    path.write_text(text)
+    assert kernel.restore() == []
+    assert not path.exists()
+
+
+def test_a_driver_that_cannot_be_bound_is_reported(
+    kernel: Kernel, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed(kernel)
+
+    def refused(node: str, number: int) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(module, "_bind", refused)
+    assert restore(kernel.machine.roots) == []
+    assert "the driver cdc_acm of 1-1.4:1.0 cannot be bound again: Permission denied" in caplog.text
+
+
+def test_a_state_folder_that_cannot_be_written_is_reported(kernel: Kernel, caplog: pytest.LogCaptureFixture) -> None:
+    folder().parent.mkdir(parents=True)
+    folder().write_text("")
+    UnboundDrivers(kernel.machine.roots).unbinding(kernel.sysfs)
+    assert "which drivers are unbound cannot be remembered" in caplog.text
+    assert kernel.restore() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="usbfs is Linux's")
+def test_the_numbers_of_the_request_are_the_kernel_s() -> None:
+    code = (
+        "import ctypes, struct\n"
+        "class R(ctypes.Structure): _fields_=[('i',ctypes.c_int),('c',ctypes.c_int),('d',ctypes.c_void_p)]\n"
+        "print((3 << 30) | (ctypes.sizeof(R) << 16) | (ord('U') << 8) | 18, (ord('U') << 8) | 23)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(module._USBDEVFS_IOCTL), str(module._USBDEVFS_CONNECT)]

@@ -1,0 +1,52 @@
+"""The table `[server]` of the configuration: what is wrong is said with its line."""
+
+from __future__ import annotations
+
+import pytest
+
+from usbip_capture.errors import FileFormatError
+from usbip_capture.servers.server_table import ServerTable, parse_server_table, read_server_table
+
+
+def test_a_table() -> None:
+    text = b"""# mine\r
+[servers]
+pi = "192.0.2.1"
+[server]
+exports = [
+  "1-1.4",  # the board
+  "303a:4001:AB",
+]
+listen = "0.0.0.0:3241"
+allow = ["192.0.2.0/24"]
+max-clients = 3
+announce = false
+"""
+    expected = ServerTable(
+        exports=("1-1.4", "303a:4001:AB"), listen=("0.0.0.0:3241",), allow=("192.0.2.0/24",), max_clients=3,
+        announce=False,
+    )  # fmt: skip
+    assert parse_server_table(text, "config.toml") == expected
+    assert parse_server_table(b"", "config.toml") == read_server_table() == ServerTable()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (b'[server]\nexports = ["1-1.4",\n"zz"]', 3),
+        (b'[servers]\nexports = "1-1"\n[server]\nexports = ["zz"]', 4),
+        (b"[server]\nmaxclients = 2", 2),
+        (b"[server]\nmax-clients = -1", 2),
+        (b"[server]\nmax-clients = true", 2),
+        (b"\n[server]\nlisten = 3", 3),
+        (b'[server]\nlisten = ["a", 3]', 2),
+        (b'[server]\nforce = "yes"', 2),
+        (b"[server]\nname = 3", 2),
+        (b"[server]\nname = '\xff'", 2),
+        (b"[server\n", 1),
+        (b"[server]\n\nx", 3),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_line(text: bytes, line: int) -> None:
+    with pytest.raises(FileFormatError, match=rf"config\.toml\b.*\bline {line}\b"):
+        parse_server_table(text, "config.toml")

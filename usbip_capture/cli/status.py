@@ -1,0 +1,60 @@
+"""`usbip-capture status`: what the running server exports, and where."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from usbip_capture.cli.commanding import add_running_server, columns, rows, running_server
+from usbip_capture.cli.exits import DONE
+from usbip_capture.cli.groups import add_command, add_json
+from usbip_capture.cli.terminal import print_lines
+
+if TYPE_CHECKING:
+    from usbip_capture.live.messages import Message
+
+_ABOUT = "Show where the server that you run here listens, what it is to export, what it exports now, and who has it."
+_EXAMPLES = """\
+  usbip-capture status
+  usbip-capture status --json | jq -r '.devices[].busid'
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = add_command(commands, "status", "what the running server exports, and where", _ABOUT, _EXAMPLES)
+    add_running_server(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print it; the exit code. Raises UsbipError."""
+    answer = running_server(args).call("status")
+    answer.pop("ok", None)
+    if args.json:
+        print(json.dumps(answer, indent=2))
+        return DONE
+    by = f"by {answer.get('configuration')}" if answer.get("follows") else "by its command line"
+    print_lines(
+        [
+            f"{answer.get('name')} (process {answer.get('pid')}) at {_listed(answer, 'addresses') or 'a socket'}",
+            f"exports, {by}: {_listed(answer, 'rules') or 'nothing'}",
+        ]
+    )
+    devices = rows(answer, "devices")
+    if devices:
+        print_lines(f"  {line}" for line in columns([_row(device) for device in devices]))
+    return DONE
+
+
+def _listed(answer: Message, name: str) -> str:
+    found = answer.get(name)
+    return ", ".join(map(str, found)) if isinstance(found, list) else ""
+
+
+def _row(device: Message) -> list[str]:
+    client = device.get("client")
+    state = f"client {client}" if client else "free"
+    return [*(str(device.get(name, "")) for name in ("busid", "vid_pid", "product", "serial")), state]

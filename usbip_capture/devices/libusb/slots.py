@@ -1,0 +1,115 @@
+"""Transfers of libusb, used again and again. The module `usb1` comes from `binding`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from usbip_capture.devices.libusb import statuses
+from usbip_capture.usb.urb import Buffer, TransferType
+
+log = logging.getLogger(__name__)
+
+
+class Failure(Exception):
+    """libusb refused. `status`: as a URB has it; `code`: libusb_error."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(statuses.words_of(code))
+        self.code = code
+        self.status = statuses.of_error(code)
+
+
+def called(usb1: Any, function: Callable[..., Any], *arguments: object) -> Any:
+    """What a function of `usb1` returns; raises Failure where it raises its own errors."""
+    try:
+        return function(*arguments)
+    except usb1.USBError as error:
+        raise Failure(int(error.value or 0)) from error
+
+
+class Slot:
+    """A transfer of libusb, used for one URB after the other: that is twice as fast as a new one each time.
+
+    landed: called with it when it has ended, on the event thread. owner: for who submits it.
+    """
+
+    __slots__ = ("_raw", "_usb1", "buffer", "landed", "owner", "size")
+
+    def __init__(self, usb1: Any, raw: Any, size: int) -> None:
+        self._usb1 = usb1
+        self._raw = raw
+        self.size = size
+        self.landed: Callable[[Slot], None] | None = None
+        self.owner: Any = None
+        self.buffer: Any = b""
+
+    def control(self, setup: tuple[int, int, int, int, int], data: Buffer | None) -> None:
+        """`data` of the OUT data stage; None for one of IN."""
+        kind, request, value, index, length = setup
+        content = length if data is None else bytes(data)
+        self._raw.setControl(kind, request, value, index, content, self._ended)
+        self.buffer = self._raw.getBuffer()
+
+    def move(self, kind: TransferType, endpoint: int, buffer: bytearray, *, zero_packet: bool) -> None:
+        """Bulk or interrupt. `buffer` is the device's until it has ended."""
+        fill = self._raw.setInterrupt if kind == TransferType.INTERRUPT else self._raw.setBulk
+        fill(endpoint, buffer, self._ended)
+        self._raw.setAddZeroPacket(zero_packet)
+        self.buffer = buffer
+
+    def isochronous(self, endpoint: int, buffer: bytearray, lengths: Sequence[int]) -> None:
+        """Packets that lie end to end in `buffer`."""
+        # usb1 refuses packets of no length, which usbfs takes: they are put there afterwards.
+        ones = [1] * len(lengths)
+        if len(buffer) < len(ones):
+            buffer = bytearray(len(ones)) if not buffer else buffer.ljust(len(ones), b"\0")
+        self._raw.setIsochronous(endpoint, buffer, self._ended, iso_transfer_length_list=ones)
+        for packet, length in zip(self._packets(), lengths, strict=False):
+            packet.length = length
+        self.buffer = buffer
+
+    def submit(self) -> None:
+        """Raises Failure; else `landed` is called, perhaps before this returns."""
+        try:
+            self._raw.submit()
+        except self._usb1.USBError as error:
+            raise Failure(int(error.value or 0)) from error
+
+    def cancel(self) -> None:
+        """Ask for its end. How it ended is known when it has landed: this may come too late."""
+        try:
+            self._raw.cancel()
+        except self._usb1.USBError as error:
+            log.debug("a transfer cannot be cancelled: %s", error)
+
+    @property
+    def status(self) -> int:
+        """libusb_transfer_status; COMPLETED for isochronous ones, whatever became of their packets."""
+        return int(self._raw.getStatus())
+
+    @property
+    def actual_length(self) -> int:
+        """Bytes moved; 0 for isochronous ones."""
+        return int(self._raw.getActualLength())
+
+    def packets(self) -> list[tuple[int, int, int]]:
+        """Status, length and actual length of each isochronous packet."""
+        return [(packet.status, packet.length, packet.actual_length) for packet in self._packets()]
+
+    def _packets(self) -> Any:
+        return self._usb1._libusb1.get_iso_packet_list(self._raw._USBTransfer__transfer)
+
+    def clear(self) -> None:
+        """Let its buffer and its owner be forgotten."""
+        self.owner = self.landed = None
+        self.buffer = b""
+
+    def _ended(self, raw: object) -> None:
+        landed = self.landed
+        try:
+            if landed is not None:
+                landed(self)
+        except Exception:  # libusb would print it and go on
+            log.exception("a transfer of libusb could not be handled")

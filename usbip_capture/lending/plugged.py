@@ -1,0 +1,78 @@
+"""What the lender needs of a bus and its devices: `devices.libusb` has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from usbip_capture.device import Device
+from usbip_capture.usb.info import DeviceInfo
+
+
+class Plugged(Protocol):
+    """A device that is plugged in. sysfs: its folder there, empty where there is none; texts may be empty."""
+
+    info: DeviceInfo
+    sysfs: str
+
+    @property
+    def manufacturer(self) -> str:
+        """As the device calls it."""
+
+    @property
+    def product(self) -> str:
+        """As the device calls itself."""
+
+    @property
+    def serial(self) -> str:
+        """Its serial number."""
+
+    def open(self, *, reset: bool = False) -> Device:
+        """Have it; reset: when it is closed. Raises UsbipError."""
+
+
+class Bus(Protocol):
+    """What is plugged in.
+
+    on_detached: called with a device and its interfaces before kernel drivers are unbound from these; on_attached:
+    when all drivers of a device are bound again.
+    """
+
+    on_detached: Callable[[Any, list[int]], None]
+    on_attached: Callable[[Any], None]
+
+    def devices(self) -> Sequence[Plugged]:
+        """All that is there."""
+
+    def watch(self, on_change: Callable[[], None]) -> Callable[[], None]:
+        """Have `on_change` called, from any thread, when that has changed; returns what ends it."""
+
+
+@runtime_checkable
+class Resetting(Protocol):
+    """A device that is reset when it is closed, if `resets` is still set."""
+
+    resets: bool
+
+
+@runtime_checkable
+class Working(Protocol):
+    """A device with a thread of its own. working_since: when that began with what it does now, 0 while it waits."""
+
+    working_since: float
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A bus with a thread that all devices need."""
+
+    def answers(self, timeout: float) -> bool:
+        """Whether that comes round within `timeout` seconds."""
+
+
+@runtime_checkable
+class Switching(Protocol):
+    """A bus whose hubs may switch the power of their ports."""
+
+    def switch_power(self, busid: str, on: bool) -> None:
+        """Of this port. Raises UsbipError: its hub cannot do that."""

@@ -1,0 +1,127 @@
+"""The table `[server]` of `config.toml`: what `usbip-capture serve` exports and where, if no option has it.
+
+    [server]
+    exports = ["1-1.4", "303a:4001"]
+    listen = ["127.0.0.1:3240"]
+
+Its keys are called as the options are. Ref: TOML 1.0
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, fields
+from importlib import import_module
+
+from usbip_capture.errors import FileFormatError, LocalProtocolError, UsbipError
+from usbip_capture.server.rules import Rules
+from usbip_capture.servers.configuration import SERVER_TABLE, configuration_path, read_bytes
+from usbip_capture.system.shown import one_line
+
+_EXPECTED = {
+    tuple: 'a list of strings, such as ["..."]',
+    bool: "true or false",
+    int: "a whole number from 0 on",
+    str: "a string",
+}
+
+
+@dataclass(slots=True, frozen=True)
+class ServerTable:
+    """The values of the table; a tuple, "" or 0 that is empty, or None, stands for what is not there.
+
+    exports: rules, as `server.rules` has them; None: not there.
+    """
+
+    exports: tuple[str, ...] | None = None
+    listen: tuple[str, ...] = ()
+    unix: str = ""
+    name: str = ""
+    max_clients: int = 0
+    max_devices: int = 0
+    allow: tuple[str, ...] = ()
+    allow_public: bool = False
+    force: bool = False
+    reset: bool = True
+    announce: bool | None = None
+    pcap: str = ""
+    rotate: tuple[str, ...] = ()
+
+
+def read_server_table() -> ServerTable:
+    """The table as it is in the file now. Raises FileFormatError, with the file and the line, UsbipError."""
+    path = configuration_path()
+    try:
+        raw = read_bytes(path)
+    except OSError as error:
+        raise UsbipError(f"{path} cannot be read: {error.strerror or error}: make it readable, or move it") from error
+    return parse_server_table(raw, path)
+
+
+def parse_server_table(raw: bytes, path: str) -> ServerTable:
+    """The table in the bytes of a file; path: for errors. Raises FileFormatError, UsbipError."""
+    try:
+        text = raw.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise FileFormatError(f"{path}, line {line}: it is not UTF-8: correct it") from error
+    table = _tables(text, path).get(SERVER_TABLE, {})
+    if not isinstance(table, dict):
+        raise FileFormatError(f"{path}: {SERVER_TABLE} is not a table: write [{SERVER_TABLE}] on a line of its own")
+    known = {field.name.replace("_", "-"): field for field in fields(ServerTable)}
+    values: dict[str, object] = {}
+    for key, value in table.items():
+        if key not in known:
+            raise _wrong(text, path, key, f"there is no {one_line(key)!r} in [{SERVER_TABLE}]: {', '.join(known)}")
+        field = known[key]
+        kind = tuple if "tuple" in str(field.type) else bool if "bool" in str(field.type) else type(field.default)
+        converted = _converted(kind, value)
+        if converted is None:
+            raise _wrong(text, path, key, f"{key} must be {_EXPECTED[kind]}")
+        values[field.name] = converted
+    made = ServerTable(**values)  # type: ignore[arg-type]  # each was looked at
+    for rule in made.exports or ():
+        try:
+            Rules([rule])
+        except LocalProtocolError as error:
+            raise _wrong(text, path, rule, str(error), "exports") from error
+    return made
+
+
+def _tables(text: str, path: str) -> dict[str, object]:
+    try:
+        toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    except ImportError as error:
+        raise UsbipError(f"{path} needs the package tomli on Python 3.10: pip install tomli") from error
+    try:
+        loaded: dict[str, object] = toml.loads(text)
+    except ValueError as error:
+        reason = one_line(str(error)).replace("at end of document", f"at the end, line {text.count(chr(10)) + 1}")
+        raise FileFormatError(f"{path} is not valid TOML: {reason}: correct it") from error
+    return loaded
+
+
+def _converted(kind: type, value: object) -> object:
+    """The value of a key, None if it is not of its kind."""
+    if kind is tuple:
+        listed = [value] if isinstance(value, str) else value
+        strings = isinstance(listed, list) and all(isinstance(item, str) for item in listed)
+        return tuple(listed) if isinstance(listed, list) and strings else None
+    if isinstance(value, bool):
+        return value if kind is bool else None
+    if kind is int:
+        return value if isinstance(value, int) and value >= 0 else None
+    return value if isinstance(value, kind) else None
+
+
+def _wrong(text: str, path: str, found: str, sentence: str, key: str = "") -> FileFormatError:
+    """The error for a key, or for something in the value of `key`, with the line in which it is."""
+    inside, seen = False, not key
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.strip()
+        if line.startswith("["):
+            inside = inside or line.partition("#")[0].strip() == f"[{SERVER_TABLE}]"
+        seen = seen or (inside and line.strip("\"'").startswith(key))
+        if inside and seen and found in line:
+            return FileFormatError(f"{path}, line {number}: {sentence}")
+    return FileFormatError(f"{path}: {sentence}")

@@ -1,0 +1,324 @@
+"""A server of this machine's own devices, as the command `serve` and other programs use it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from usbip_capture.control_socket.serving import ControlSocket
+from usbip_capture.device import Device
+from usbip_capture.errors import CannotListen, CaptureError, UsbipError
+from usbip_capture.lending.lender import Exported, Lender
+from usbip_capture.lending.plugged import Bus
+from usbip_capture.lending.restore import restore
+from usbip_capture.net.address import format_address
+from usbip_capture.net.networks import is_loopback, listen_address, parse_networks
+from usbip_capture.server.connection import Client
+from usbip_capture.server.exporter import Server
+from usbip_capture.server.rules import ExportRule, Rules
+from usbip_capture.servers.configuration import SERVER_TABLE, configuration_path
+from usbip_capture.servers.server_table import ServerTable, read_server_table
+from usbip_capture.serving.access import NetworkAccess
+from usbip_capture.serving.control import handlers_for
+from usbip_capture.serving.following import FollowedFile
+from usbip_capture.serving.ports import Ports
+from usbip_capture.serving.watchdog import Watchdog
+from usbip_capture.usb.info import DeviceInfo
+
+if TYPE_CHECKING:
+    from usbip_capture.servers.announcing import AnnouncedDevice, Announcement
+    from usbip_capture.serving.captures import SessionCaptures
+
+log = logging.getLogger(__name__)
+
+DEFAULT_LISTEN = "127.0.0.1"
+
+
+class LocalServer:
+    """This machine's devices, lent to USB/IP clients until `close`, or to the end of its `with` block.
+
+    Made by `serve`, where the errors are. settings: as the configuration has them; without `exports`, those of
+    the configuration file are exported, and its changes are followed. bus: where the devices are, None for all buses
+    of this machine.
+    """
+
+    def __init__(
+        self,
+        settings: ServerTable,
+        bus: Bus | None = None,
+        on_change: Callable[[], None] | None = None,
+    ) -> None:
+        self.name = settings.name or socket.gethostname()
+        self._listening: list[tuple[str, int]] = []
+        self._follows = settings.exports is None
+        self._on_change = on_change
+        self._stack = ExitStack()
+        self._captures: SessionCaptures | None = None
+        self._announcement: Announcement | None = None
+        with ExitStack() as starting:
+            starting.callback(self.close)
+            self._start(settings, bus)
+            starting.pop_all()
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as clients of ours take it: HOST, HOST:PORT or [IPv6]:PORT; the first of several."""
+        return format_address(*self._listening[0]) if self._listening else ""
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Addresses and ports where it listens."""
+        return list(self._listening)
+
+    @property
+    def devices(self) -> list[DeviceInfo]:
+        """What is exported now, also while a client has it."""
+        return [exported.info for exported in self._lender.exported]
+
+    @property
+    def exported(self) -> list[Exported]:
+        """The same, with what is known of each, and the rule by which it is exported."""
+        return self._lender.exported
+
+    @property
+    def follows(self) -> bool:
+        """Whether changes of the configuration are followed: nothing else was asked for."""
+        return self._follows
+
+    @property
+    def clients(self) -> list[Client]:
+        """Who is connected, since when, and with which device; the longest connected first."""
+        return self._server.clients
+
+    @property
+    def rules(self) -> list[str]:
+        """What is to be exported."""
+        return [str(rule) for rule in self._lender.rules]
+
+    def set_rules(self, rules: Iterable[str]) -> None:
+        """Export by these from now on; who has a device that is not exported any more loses it.
+
+        Raises LocalProtocolError for what is not a rule; then nothing changes.
+        """
+        self._lender.set_rules(Rules(rules, force=self._lender.rules.force))
+
+    def add_rule(self, rule: str) -> None:
+        """Export by this one, too. Raises LocalProtocolError."""
+        self._lender.set_rules(self._lender.rules.with_rule(ExportRule.parse(rule)))
+
+    def remove_rule(self, rule: str) -> bool:
+        """Export by it no more; False if it is not among them. Raises LocalProtocolError."""
+        parsed, rules = ExportRule.parse(rule), self._lender.rules
+        self._lender.set_rules(rules.without_rule(parsed))
+        return parsed in rules
+
+    def disconnect(self, busid: str) -> bool:
+        """End the client that has this device, which stays exported; False if nobody has it."""
+        return self._server.disconnect(busid)
+
+    def reset(self, busid: str) -> None:
+        """Reset an exported device, whether a client has it or not. Raises UsbipError."""
+        self._ports.reset(busid)
+
+    def switch_power(self, busid: str, action: str) -> None:
+        """Switch the power of a device's port: off, on, or cycle. Raises UsbipError: its hub cannot do that."""
+        self._ports.switch_power(busid, action)
+
+    def reload(self) -> bool:
+        """Export what the configuration has now; False if it cannot be read, or was not asked for in the beginning.
+
+        What cannot be read is logged, and what was exported before stays.
+        """
+        if not self._follows:
+            return False
+        try:
+            table = read_server_table()
+        except UsbipError as error:
+            log.warning("%s; what was exported before still is", error)
+            return False
+        rules = Rules(table.exports or (), force=table.force or self._force)
+        if rules != self._lender.rules:
+            log.info("exports are now: %s", ", ".join(map(str, rules)) or "none")
+            self._lender.set_rules(rules)
+        return True
+
+    def close(self) -> None:
+        """Disconnect all clients and release all devices. May be called again.
+
+        Raises CaptureError, the first time, if a capture has failed.
+        """
+        self._stack.close()
+
+    def __enter__(self) -> LocalServer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except CaptureError:
+            if kind is None:  # else it would hide what has gone wrong first
+                raise
+
+    def _start(self, settings: ServerTable, bus: Bus | None) -> None:
+        self._force = settings.force
+        table = read_server_table() if settings.exports is None else settings
+        if table.exports is None:
+            raise UsbipError(
+                "nothing is to be exported: name devices, such as 1-1.4 or 303a:4001 (see `usbip-capture local`), a "
+                f'class or all, or write exports = ["1-1.4"] under [{SERVER_TABLE}] in {configuration_path()}'
+            )
+        rules = Rules(table.exports, force=table.force or settings.force)
+        access = NetworkAccess(
+            parse_networks(",".join(settings.allow)),
+            public=settings.allow_public,
+            max_clients=settings.max_clients,
+            clients=lambda: len(self._server.clients),
+        )
+        places = _places(settings)
+        for place in places:
+            access.check_listening(*place)
+        for sentence in restore():
+            log.info("%s, which a server that was killed had unbound", sentence)
+        self._open_capture(settings, places)
+        self._server = Server(access)
+        self._stack.callback(self._withdraw)  # after the devices: the network may take its time
+        self._stack.callback(self._server.close)
+        if settings.unix:
+            self._server.listen_unix(settings.unix)
+        for place in places:
+            self._listening.append(self._server.listen(*place))
+        bus = bus or _shared_bus()
+        self._lender = Lender(
+            self._server,
+            bus,
+            rules,
+            max_devices=settings.max_devices,
+            reset=settings.reset,
+            observed=self._observed,
+            on_change=self._changed,
+        )
+        self._stack.callback(self._lender.close)  # before the server: nothing is imported any more
+        self._announce(settings.announce)
+        if self._follows:
+            self._stack.callback(FollowedFile(configuration_path(), self.reload).close)
+        self._ports = Ports(self._lender, bus)
+        self._stack.callback(Watchdog(self._server, self._lender, bus).close)
+        self._take_commands()
+
+    def _take_commands(self) -> None:
+        """From the commands `clients`, `kick` and so on. Devices are lent all the same if that cannot be."""
+        try:
+            control = ControlSocket(self.name, handlers_for(self, self._lender, self._ports), listen=self.address)
+        except CannotListen as error:
+            log.warning("%s", error)
+        else:
+            self._stack.callback(control.close)
+        self._stack.callback(self._ports.close)  # before that: it waits for requests in progress
+
+    def _open_capture(self, settings: ServerTable, places: Sequence[tuple[str, int]]) -> None:
+        if settings.pcap:
+            from usbip_capture.serving.captures import SessionCaptures
+
+            where = format_address(*places[0]) if places else settings.unix
+            self._captures = SessionCaptures(settings.pcap, where, settings.rotate)
+            self._stack.callback(self._captures.close)
+
+    def _observed(self, device: Device, exported: Exported) -> Device:
+        return device if self._captures is None else self._captures.tapped(device, exported)
+
+    def _announce(self, wanted: bool | None) -> None:
+        """On the local network, if that is wanted: without a word, where other machines can connect."""
+        beyond = [place for place in self._listening if not is_loopback(place[0])]
+        if wanted is None:
+            wanted = bool(beyond)
+        if not wanted or not self._listening:
+            return
+        from usbip_capture.servers.announcing import Announcement
+
+        port = (beyond or self._listening)[0][1]
+        listening = [address for address, other in self._listening if other == port]
+        self._announcement = Announcement(self.name, port, self._announced(), listening)
+
+    def _withdraw(self) -> None:
+        if self._announcement is not None:
+            self._announcement.close()
+
+    def _announced(self) -> list[AnnouncedDevice]:
+        from usbip_capture.servers.announcing import AnnouncedDevice
+
+        return [AnnouncedDevice(exported.info, exported.product) for exported in self._lender.exported]
+
+    def _changed(self) -> None:
+        if self._announcement is not None:
+            self._announcement.update(self._announced())
+        if self._on_change is not None:
+            self._on_change()
+
+
+def serve(
+    devices: Iterable[str] | None = None,
+    *,
+    listen: Iterable[str] = (),
+    unix: str = "",
+    name: str = "",
+    allow: Iterable[str] = (),
+    allow_public: bool = False,
+    max_clients: int = 0,
+    max_devices: int = 0,
+    pcap: str | os.PathLike[str] = "",
+    rotate: Iterable[str] = (),
+    reset: bool = True,
+    force: bool = False,
+    announce: bool | None = None,
+    bus: Bus | None = None,
+) -> LocalServer:
+    """Lend this machine's USB devices to USB/IP clients, as `usbip-capture serve` does; ends with `close`.
+
+    devices: rules of what is exported: a port such as `1-1.4`, `VID:PID`, `VID:PID:SERIAL`, `class:03`, or `all`; None
+    exports what the configuration has, and follows its changes. Devices that are plugged in later are exported, too.
+    listen: addresses, ADDR or ADDR:PORT (port 0 chooses one); none is 127.0.0.1, unless `unix` names a socket.
+    allow: networks, such as `192.0.2.0/24`, whose machines may connect; needed beyond loopback, unless allow_public.
+    max_clients, max_devices: at a time, 0 without limit. pcap: a file for all sessions, rotate: how it is divided, as
+    `-b` of `usbip-capture capture` has it. reset: each device when a client has released it. force: `all` and classes
+    export disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect.
+
+    Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
+    """
+    settings = ServerTable(
+        exports=None if devices is None else _texts(devices),
+        listen=_texts(listen),
+        unix=unix,
+        name=name,
+        allow=_texts(allow),
+        allow_public=allow_public,
+        max_clients=max_clients,
+        max_devices=max_devices,
+        pcap=os.fspath(pcap),
+        rotate=_texts(rotate),
+        reset=reset,
+        force=force,
+        announce=announce,
+    )
+    return LocalServer(settings, bus)
+
+
+def _texts(given: Iterable[str]) -> tuple[str, ...]:
+    """One text is a list of one."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _places(settings: ServerTable) -> list[tuple[str, int]]:
+    """Where to listen by TCP. Raises LocalProtocolError."""
+    texts = settings.listen or (() if settings.unix else (DEFAULT_LISTEN,))
+    places = [listen_address(text) for text in texts]
+    return [("0.0.0.0" if address == "*" else address, port) for address, port in places]
+
+
+def _shared_bus() -> Bus:
+    from usbip_capture.devices.libusb.bus import LocalBus
+
+    return LocalBus.shared()
