@@ -64,7 +64,7 @@ def test_lists(lending: Lending, fake: str, tmp_path: Path) -> None:
 
 def test_our_probe_and_selftest(lending: Lending, tmp_path: Path) -> None:
     busid = lending.lend("serial", driver="ftdi_sio")
-    where = f"127.0.0.1:{lending.port}/{busid}"
+    where = f"127.0.0.1:{lending.port} {busid}"
     probed = run_line(f"usbip-capture probe {where}", tmp_path)
     assert probed.returncode == 0, probed.stdout + probed.stderr
     tested = run_line(f"usbip-capture selftest {where}", tmp_path)
