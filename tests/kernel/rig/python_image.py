@@ -17,6 +17,8 @@ from tests.kernel.rig.host import cache, output
 from tests.kernel.rig.image import INIT, READY, Cpio, make, prepare, shared_libraries
 
 ZYGOTE_PORT = 5556
+#: More than one, as several copies of the project may share the cache.
+_IMAGES_KEPT = 3
 SITE = "site"  # the folder in the guest for what programs import
 
 # libc and libm come from this machine, as the rig's own programs do.
@@ -58,7 +60,8 @@ def prepare_python() -> tuple[Path, Path]:
         key.update(file.name.encode() + file.read_bytes())
     image = base.with_name(f"python-{key.hexdigest()[:12]}.cpio")
     make(image, lambda: base.read_bytes() + _overlay(tree))
-    for old in set(base.parent.glob("python-*.cpio")) - {image}:
+    os.utime(image)
+    for old in sorted(base.parent.glob("python-*.cpio"), key=os.path.getmtime)[:-_IMAGES_KEPT]:
         old.unlink(missing_ok=True)
     return kernel, image
 
