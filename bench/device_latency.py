@@ -20,7 +20,6 @@ from pathlib import Path
 
 from usbip_capture import PcapWriter
 from usbip_capture.device import Device
-from usbip_capture.devices.remote import RemoteDevice
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.urb import Urb
@@ -56,7 +55,7 @@ def timed(device: Device, transfers: int) -> tuple[list[float], float]:
     return times, (time.thread_time_ns() - cpu) / 1000 / transfers
 
 
-def attach(port: int) -> RemoteDevice:
+def attach(port: int) -> Device:
     """The C server's device."""
     return ServerAddress("127.0.0.1", port, 2.0).import_device(Selector("1-1"))
 

@@ -17,7 +17,8 @@ from usbip_capture.vhci.controller import Vhci
 
 
 class SimulatedVhci(Vhci):
-    """written: to `attach`. busy: ports that somebody else takes just before we write. enumerates: gives busids."""
+    """written: to `attach`. busy: ports that somebody else takes just before we write. addresses, enumerates:
+    whether attached devices get a busid, and appear under it."""
 
     def __init__(self, sysfs: Path, controllers: int = 1) -> None:
         self.tree = vhci_tree(sysfs, controllers)
@@ -25,7 +26,8 @@ class SimulatedVhci(Vhci):
         self.written: list[str] = []
         self.busy: dict[int, int] = {}
         self.refusal = 0
-        self.enumerates = True
+        self.addresses = self.enumerates = True
+        self._local = sysfs / "bus/usb/devices"
         self.on_attached: Callable[[], None] = lambda: None
         self.options: list[tuple[int, int, int]] = []
         self._controllers = controllers
@@ -72,7 +74,9 @@ class SimulatedVhci(Vhci):
         )
         hub = self._hub(number)
         used = row(number, hub, 6, speed, devid, f"3-{number + 1}")
-        self._set(number, used if self.enumerates else row(number, hub, 5))
+        if self.enumerates:
+            (self._local / f"3-{number + 1}").mkdir(parents=True, exist_ok=True)
+        self._set(number, used if self.addresses else row(number, hub, 5))
         reader = threading.Thread(target=self._drain, args=(number, sock))
         self._readers.append(reader)
         reader.start()

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -49,14 +51,17 @@ _CAPABILITIES = 0x01 | 0x04 | 0x10
 _URB = struct.Struct("<BBxxiI4xQiiiiiIQ")
 _PACKET = struct.Struct("<IIi")
 _TYPES = (TransferType.ISOCHRONOUS, TransferType.INTERRUPT, TransferType.CONTROL, TransferType.BULK)
+UNPLUG = b"\x40\x7f"
+PLACE = "/sys/devices/pci0000:00/0000:00:14.0/usb1/1-1"
 DEVICE_FILE = "/dev/bus/usb/001/002"
 
 
 class Usbfs:
-    """One opened device file."""
+    """One opened device file. on_unplugged: called when the program has asked for that, with vendor request 0x7F."""
 
-    def __init__(self, device: DemoDevice) -> None:
+    def __init__(self, device: DemoDevice, on_unplugged: Callable[[], object]) -> None:
         self.device = device
+        self.on_unplugged = on_unplugged
         self.endpoints = EndpointMap(parse_configuration(DESCRIPTORS.configurations[0]), device.info.speed)
         self.claimed: set[int] = set()
         self.pending: dict[bytes, tuple[Transfer, Any, Any, int]] = {}
@@ -75,6 +80,8 @@ class Usbfs:
 
     def answer(self, request: int, argument: Any) -> tuple[int, int]:
         """What the system call returns, and errno."""
+        if not self.device.alive and request not in (REAPURB, REAPURBNDELAY):
+            return -1, errno.ENODEV
         if request == GET_CAPABILITIES:
             argument.resolve(0, 4).update(0, list(struct.pack("<I", _CAPABILITIES)))
         elif request in (CLAIM, RELEASE):
@@ -127,6 +134,9 @@ class Usbfs:
         transfer = Transfer(urb, lambda completion: self.end(pointer, completion))
         self.pending[pointer] = (transfer, data, buffer, 8 if kind == TransferType.CONTROL else 0)
         self.device.submit(transfer)
+        if content[:2] == UNPLUG and kind == TransferType.CONTROL:
+            self.device.unplug()
+            self.on_unplugged()
         return 0, 0
 
     def urb(self, kind: TransferType, endpoint: int, content: bytes, table: bytes, count: int) -> Urb:
@@ -148,7 +158,7 @@ class Usbfs:
     def reap(self, argument: Any) -> tuple[int, int]:
         with self.lock:
             if not self.ended:
-                return -1, errno.EAGAIN
+                return -1, errno.EAGAIN if self.device.alive else errno.ENODEV
             pointer, completion = self.ended.popleft()
         _, data, buffer, at = self.pending.pop(pointer)
         status = -errno.ENOENT if completion.status == -104 else completion.status
@@ -196,7 +206,7 @@ def main() -> int:
     testbed = UMockdev.Testbed.new()
     testbed.add_from_string(description())
     handler = UMockdev.IoctlBase()
-    handler.connect("handle-ioctl", Usbfs(DemoDevice()).handle)
+    handler.connect("handle-ioctl", Usbfs(DemoDevice(), partial(testbed.remove_device, PLACE)).handle)
     testbed.attach_ioctl(DEVICE_FILE, handler)
     loop = GLib.MainLoop()
     code: list[int] = []

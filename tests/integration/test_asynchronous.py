@@ -22,6 +22,7 @@ from tests.waiting import wait_until
 from usbip_capture import AsynchronousDevice, AsyncioDevice, PcapBackendWrapper, get_backend
 from usbip_capture.demo.device import BULK_IN, BULK_OUT, ISO_IN, ISO_OUT
 from usbip_capture.device import Device
+from usbip_capture.devices.remote import RemoteDevice
 from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.host.opened import OpenDevice
 from usbip_capture.servers.address import Selector, ServerAddress
@@ -148,6 +149,7 @@ def test_cancelled_at_a_silent_server() -> None:
 
     with ScriptedServer(never_answer) as server:
         device = ServerAddress("127.0.0.1", server.port, TIMEOUT).import_device(Selector("1-1"))
+        assert isinstance(device, RemoteDevice)
         with AsynchronousDevice(_opened(device)) as asynchronous:
             future = asynchronous.control(0x80, 6, 0x0100, 0, 18, timeout=1)
             assert future.cancel()

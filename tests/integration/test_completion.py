@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.programs.commands import run_line
+from usbip_capture.control_socket.serving import ControlSocket, Handler
 
 BASH = """
 eval "$(usbip-capture completion bash)"
@@ -41,6 +42,22 @@ def test_bash(line: str, tmp_path: Path) -> None:
     (tmp_path / "try.bash").write_text(BASH.format(line=line))
     done = run_line("bash --norc try.bash", tmp_path, USBIP_CAPTURE_SERVERS="bench=192.0.2.10")
     assert {word.strip() for word in done.stdout.split()} == LINES[line], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "words"), [("kick 1", {"1-1"}), ("kick --server b", {"bench"}), ("reset --server x 1", set())]
+)
+def test_what_a_running_server_exports(line: str, words: set[str], tmp_path: Path) -> None:
+    if shutil.which("bash") is None:
+        pytest.skip("bash is not installed")
+    (tmp_path / "try.bash").write_text(BASH.format(line=f"usbip-capture {line}"))
+    handlers: dict[str, Handler] = {"status": lambda request: {"devices": [{"busid": "1-1"}, {"busid": "2-1"}]}}
+    control = ControlSocket("bench", handlers)
+    try:
+        done = run_line("bash --norc try.bash", tmp_path)
+    finally:
+        control.close()
+    assert {word.strip() for word in done.stdout.split()} == words, done.stderr
 
 
 @pytest.mark.parametrize("line", LINES)

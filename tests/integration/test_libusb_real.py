@@ -36,6 +36,18 @@ EXPECTED = {
     "again": [0, 3, ""],
     "listed": ["1-1", "Demo device", 3, "/sys/bus/usb/devices/1-1"],
     "closed": -ECONNRESET,
+    "unplugged": [-ESHUTDOWN] * 3,
+    "lost": "device 1-1 (1209:0001) was unplugged",
+    "later": [-ESHUTDOWN, 0, ""],
+    "left": [],
+}
+
+
+#: Command -> what it prints.
+COMMANDS = {
+    "local": "1-1  1209:0001   480M  Demo device  [Communications",
+    "probe local 1-1": "serial number  DEMO0001",
+    "selftest local": "14 checks, 0 wrong",
 }
 
 
@@ -49,6 +61,22 @@ def system_python() -> str:
     if subprocess.run([program, "-c", check], check=False, capture_output=True).returncode:
         pytest.skip("the system's Python has no UMockdev (gir1.2-umockdev-1.0, python3-gi)")
     return program
+
+
+def test_commands_on_a_device_of_this_machine(system_python: str) -> None:
+    emulator = ["umockdev-wrapper", system_python, str(ROOT / "tests/fakes/usbfs_emulator.py"), "--"]
+    for line, expected in COMMANDS.items():
+        done = subprocess.run(
+            [*emulator, sys.executable, "-m", "usbip_capture.cli.main", *line.split()],
+            check=False,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        assert expected in done.stdout
 
 
 @pytest.mark.parametrize("library", ["packaged", "system"])

@@ -37,7 +37,9 @@ def bulk_in(length: int = 64, endpoint: int = 0x81) -> Urb:
 
 
 def attach(server: ScriptedServer) -> RemoteDevice:
-    return ServerAddress("127.0.0.1", server.port, 2.0).import_device(Selector("1-1"))
+    device = ServerAddress("127.0.0.1", server.port, 2.0).import_device(Selector("1-1"))
+    assert isinstance(device, RemoteDevice)
+    return device
 
 
 def echo_lengths(sock: socket.socket) -> None:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -32,6 +34,9 @@ from usbip_capture.demo.device import (
 from usbip_capture.device import Transfer
 from usbip_capture.devices.libusb.binding import Libusb
 from usbip_capture.devices.libusb.bus import LocalBus
+from usbip_capture.devices.libusb.device import LibusbDevice
+from usbip_capture.server.connection import Connection
+from usbip_capture.server.session import Session
 from usbip_capture.serving.local_server import LocalServer, serve
 from usbip_capture.usb.info import Speed
 from usbip_capture.usb.status import ECONNRESET, EOVERFLOW, EPERM, EPIPE, EREMOTEIO, ESHUTDOWN
@@ -237,6 +242,7 @@ def test_devices_that_vanish_at_once_end_their_sessions(rack: Rack) -> None:
     """[E] There was room to remember one device that was gone."""
     clients = [rack.client(busid) for busid in ("1-1", "1-2")]
     pending = [client.submit(BULK_IN, 8) for client in clients]
+    wait_until("both have them", lambda: all(rack.plugged[busid].flying for busid in ("1-1", "1-2")))
     for busid in ("1-1", "1-2"):
         rack.usb1.unplug(rack.plugged[busid])
     for client, seqnum in zip(clients, pending, strict=True):
@@ -367,3 +373,27 @@ def test_hubs_are_not_exported_and_both_versions_are_spoken(rack: Rack) -> None:
     client = rack.client(version=0x0100)
     assert (client.status, client.version) == (0, 0x0100)
     assert client.ask(GET_DEVICE).data == DEVICE
+
+
+def test_rounds_of_attaching_and_plugging_leave_nothing_behind(rack: Rack) -> None:
+    """[E] Sessions left their entries in the table of pending URBs."""
+
+    def rounds(number: int) -> tuple[int, int, int]:
+        for _ in range(number):
+            with rack.client() as client:
+                assert client.ask(GET_DEVICE).data == DEVICE
+                client.submit(BULK_IN, 8)  # and leaves
+            rack.wait_free()
+        for at in range(number // 10):
+            rack.usb1.unplug(rack.plugged["1-2"])
+            rack.plugged["1-2"].device.close()
+            rack.plug(2, devnum=100 + at % 10)
+        wait_until("the devices are exported", lambda: len(rack.server.devices) == 2)
+        rack.server.set_rules(["all"])
+        gc.collect()
+        kinds = (Session, LibusbDevice, Connection)
+        open_files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+        return open_files, threading.active_count(), sum(isinstance(thing, kinds) for thing in gc.get_objects())
+
+    first = rounds(20)
+    wait_until("nothing more is there", lambda: all(now <= then for now, then in zip(rounds(60), first, strict=True)))

@@ -17,7 +17,7 @@ from tests.oracles.pcapng_reader import read_capture
 from tests.programs.simulated_machine import BUSID, Machine, environment
 from tests.programs.terminal_emulator import Terminal
 from tests.waiting import wait_until
-from usbip_capture.devices.remote import RemoteDevice
+from usbip_capture.device import Device
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.usb.setup import get_descriptor
 from usbip_capture.usb.urb import Urb
@@ -64,7 +64,7 @@ class Serving:
         """Once it listens."""
         return ServerAddress("127.0.0.1", int(self.wait_for(r"serving at 127\.0\.0\.1:(\d+)")[1]), 20.0)
 
-    def attach(self, busid: str = BUSID) -> RemoteDevice:
+    def attach(self, busid: str = BUSID) -> Device:
         return self.server().import_device(Selector(busid))
 
     def end(self, number: int = signal.SIGINT) -> int:
@@ -251,7 +251,7 @@ def test_a_live_view_on_a_terminal(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     terminal = Terminal(100, 20)
     line = "exec usbip-capture serve --all --listen 127.0.0.1:0"
-    devices: list[RemoteDevice] = []
+    devices: list[Device] = []
     typed: list[bool] = []
 
     def on_output(terminal: Terminal) -> None:

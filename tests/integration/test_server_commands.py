@@ -107,8 +107,8 @@ def test_what_is_exported_and_who_has_it(server: LocalServer, run: Run) -> None:
     assert code == 0
     assert said.splitlines() == [
         f"bench (process {os.getpid()}) at {server.address}",
-        "exports, as its command line says: 1-1",
-        "  1-1  303a:4001  Demo device    free",
+        "exports, by its command line: 1-1",
+        "  1-1  303a:4001  Demo device  free",
     ]
     with attached(server):
         client = next(str(client.peer) for client in server.clients if client.busid)
@@ -178,6 +178,24 @@ def test_the_power_of_a_port(
     assert bus.switched[2:] == [("1-1", False), ("1-1", True)]
 
 
+def test_the_end_of_the_server_leaves_no_port_off(bus: SwitchableBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    off = threading.Event()
+    switch = bus.switch_power
+
+    def switched(busid: str, on: bool) -> None:
+        switch(busid, on)
+        off.set()
+
+    monkeypatch.setattr(bus, "switch_power", switched)
+    monkeypatch.setattr(ports, "OFF_TIME", 3600.0)
+    with serve(["1-1"], listen=ANY, name="bench", bus=bus):
+        asking = threading.Thread(target=running()[0].call, args=("power",), kwargs={"busid": "1-1", "action": "cycle"})
+        asking.start()
+        assert off.wait(20)
+    asking.join(20)
+    assert bus.switched == [("1-1", False), ("1-1", True)]
+
+
 def test_the_power_of_what_is_not_ours_stays(server: LocalServer, bus: SwitchableBus, run: Run) -> None:
     bus.plug("1-2")
     for action in ("off", "cycle"):
@@ -223,7 +241,7 @@ def test_a_server_with_rules_of_its_own_takes_them_too(server: LocalServer, bus:
     assert run("unbind", "1-1")[1].splitlines()[-1].startswith("the server bench exports now: 1-2")
     with serve(["1-1"], listen=ANY, name="other", bus=SwitchableBus()) as other:
         said = run("bind", "1-1")[1]
-        assert "the server bench exports what its command line says; with --server bench it follows" in said
+        assert "the server bench exports by its command line; with --server bench it follows" in said
         assert run("unbind", "1-1", "--server", "other")[1].endswith("exports now: nothing that is plugged in\n")
         assert (server.rules, other.rules) == (["1-2"], [])
 

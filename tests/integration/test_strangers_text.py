@@ -22,6 +22,9 @@ from tests.programs.commands import command_environment, run_line
 from usbip_capture.cli.commands import COMMANDS
 from usbip_capture.cli.discover import lines
 from usbip_capture.cli.terminal import Paint
+from usbip_capture.control_socket.serving import ControlSocket, Handler
+from usbip_capture.errors import DeviceNotFound
+from usbip_capture.live.messages import Message
 from usbip_capture.servers.mdns import DiscoveredServer
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 
@@ -41,6 +44,8 @@ LINES: dict[str, list[tuple[list[str], str | None]]] = {
         (["EVIL", "-v", "--json"], ENDED),
         (["--mdns-timeout", "0.1"], ENDED),
     ],
+    # What devices of this machine say is in test_local.py.
+    "local": [([], ENDED), (["-t"], ENDED), (["-v"], ENDED), (["--json"], ENDED)],
     "probe": [
         (["EVIL"], ENDED),
         (["EVIL", "--device", "EVERY", "--get-device-desc", *SYSLOG], ENDED),
@@ -83,6 +88,14 @@ LINES: dict[str, list[tuple[list[str], str | None]]] = {
     "demo": [(["--listen", "127.0.0.1:0", "--syslog-listen", "127.0.0.1:0", "--lsusb", "devices"], "Serving")],
     "config": [([], ENDED), (["--json"], ENDED)],
     "completion": [(["bash"], ENDED)],
+    "serve": [(["--device", EVIL], ENDED), (["--class", EVIL], ENDED), (["--service", EVIL], ENDED)],
+    "status": [([], ENDED), (["--json"], ENDED), (["--server", EVIL], ENDED)],
+    "clients": [([], ENDED), (["--json"], ENDED)],
+    "kick": [([EVIL], ENDED)],
+    "reset": [([EVIL], ENDED)],
+    "power": [([EVIL, "cycle"], ENDED)],
+    "bind": [(["1-1.4"], ENDED), ([EVIL], ENDED)],
+    "unbind": [(["1-1.4"], ENDED), ([EVIL], ENDED)],
 }
 CASES = [
     pytest.param(
@@ -168,6 +181,30 @@ def test_every_command_is_here() -> None:
     assert LINES.keys() == COMMANDS.keys()
 
 
+def _refusing(request: Message) -> Message:
+    raise DeviceNotFound(EVIL)
+
+
+#: What a running server answers whose clients and devices are evil.
+_DEVICE = {"busid": EVIL, "vid_pid": EVIL, "product": EVIL, "serial": EVIL, "client": EVIL, "imported": 1.0}
+_STATUS = {"name": EVIL, "pid": EVIL, "addresses": [EVIL], "rules": [EVIL], "follows": True, "changed": True,
+           "configuration": f"/not there/{EVIL}", "devices": [_DEVICE]}  # fmt: skip
+
+
+@pytest.fixture
+def evil_running() -> Iterator[None]:
+    handlers: dict[str, Handler] = {
+        "status": lambda request: dict(_STATUS),
+        "clients": lambda request: {"clients": [_DEVICE]},
+        "bind": lambda request: dict(_STATUS),
+        **dict.fromkeys(("kick", "reset", "power"), _refusing),
+    }
+    control = ControlSocket(EVIL, handlers, listen=EVIL)
+    yield
+    control.close()
+
+
+@pytest.mark.usefixtures("evil_running")
 @pytest.mark.parametrize(("command", "arguments", "until"), CASES)
 def test_what_commands_print(
     command: str, arguments: list[str], until: str | None, evil: EvilServer, folder: Path
@@ -175,7 +212,7 @@ def test_what_commands_print(
     output, code = run(folder, evil, command, arguments, until)
     check(output)
     assert "Traceback" not in output
-    assert code in (range(8) if until is None else (0, 130))
+    assert code in (range(9) if until is None else (0, 130))
     assert until is None or until in output
     assert not (folder / "owned").exists()
 

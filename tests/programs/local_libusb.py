@@ -64,6 +64,20 @@ def tried(device: LibusbDevice) -> dict[str, Any]:
     return found
 
 
+def unplugged(device: LibusbDevice) -> dict[str, Any]:
+    """Pulled out by a request that the emulator knows."""
+    lost = threading.Event()
+    device.watch(lambda reason: lost.set())
+    pending = [Transfer(Urb(TransferType.INTERRUPT, CDC_NOTIFY, 16)) for _ in range(3)]
+    for transfer in pending:
+        device.submit(transfer)
+    run(device, Urb.control(requests.Setup(0x40, 0x7F, 0, 0, 0).pack()))
+    ended = [
+        device.wait(transfer, TIMEOUT) and transfer.completion and transfer.completion.status for transfer in pending
+    ]
+    return {"unplugged": ended, "lost": lost.wait(TIMEOUT) and device.loss, "later": run(device, pending[0].urb)}
+
+
 def main() -> None:
     """Write it."""
     if sys.argv[1:] == ["system"]:
@@ -82,6 +96,10 @@ def main() -> None:
     closing.start()
     closing.join(TIMEOUT)
     found["closed"] = last.completion and last.completion.status
+    again = local.open()
+    found.update(unplugged(again))
+    again.close()
+    found["left"] = [device.info.busid for device in bus.devices()]
     sys.stdout.write(json.dumps(found))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from usbip_capture.device import Device
 from usbip_capture.probe import ProbeEvents
 from usbip_capture.servers import memory
-from usbip_capture.servers.address import DEMO, ServerAddress
+from usbip_capture.servers.address import ServerAddress
 from usbip_capture.usb.info import DeviceInfo
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class ForwardedEvents(ProbeEvents):
 
     def _remember(self, info: DeviceInfo, name: str = "", serial: str = "") -> None:
         server = self._server
-        if server.host == DEMO:
+        if server.is_built_in:
             return
 
         def remember() -> None:

@@ -48,7 +48,7 @@ class CaptureSettings:
     def required_server(self) -> ServerAddress:
         """The server. Raises LocalProtocolError if there is none."""
         if self.server is None:
-            raise LocalProtocolError("no server given: name one, or demo, a simulated device")
+            raise LocalProtocolError("no server given: name one, or demo, a simulated device, or local, this machine")
         return self.server
 
 

@@ -72,9 +72,7 @@ def _path_of(servers: list[Control]) -> str:
 def _have_followed(server: Control, rules: list[str], removing: bool, *, always: bool) -> None:
     answer = server.call("bind", rules=rules, remove=removing, always=always)
     if not answer.get("changed"):
-        print_lines(
-            [f"the server {server.name} exports what its command line says; with --server {server.name} it follows"]
-        )
+        print_lines([f"the server {server.name} exports by its command line; with --server {server.name} it follows"])
         return
     devices = ", ".join(
         f"{device.get('busid')} {device.get('product', '')}".strip() for device in rows(answer, "devices")

@@ -22,7 +22,7 @@ from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.live import LiveView
 from usbip_capture.cli.log_handler import LogHandler, reported
 from usbip_capture.cli.packets import PacketLines
-from usbip_capture.cli.session import chosen_devices
+from usbip_capture.cli.session import chosen_devices, problems_reported
 from usbip_capture.cli.terminal import Waiting, fresh_line, is_terminal, print_log, report
 from usbip_capture.device import Device
 from usbip_capture.live.joining import JoinedCapture
@@ -67,6 +67,7 @@ class Capturing:
             log_handler = None
             if self._settings.log_source != LOG_OFF:
                 log_handler = stack.enter_context(reported("usbip_capture.collector"))
+            stack.enter_context(problems_reported(self._settings.server))
             session = CaptureSession(self._settings, _Shown(self._settings, stack, log_handler, self._view))
             session.start(Output(self._opened, not late))
             seconds = self._wait(session, stack)

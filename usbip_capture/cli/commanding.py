@@ -40,12 +40,10 @@ def rows(answer: Message, name: str) -> list[Message]:
 
 
 def columns(lines: list[list[str]]) -> list[str]:
-    """Lines of a table, each column as wide as its longest text; the last one is not filled up."""
+    """Lines of a table, each column as wide as its longest text; one that is empty is left out."""
     from usbip_capture.system.shown import one_line
 
     clean = [[one_line(text) for text in line] for line in lines]
-    widths = [max(len(line[at]) for line in clean) for at in range(len(clean[0]) - 1)]
-    return [
-        "  ".join([*(f"{text:{width}}" for text, width in zip(line, widths, strict=False)), line[-1]]).rstrip()
-        for line in clean
-    ]
+    used = [at for at in range(len(clean[0])) if any(line[at] for line in clean)]
+    widths = {at: max(len(line[at]) for line in clean) for at in used}
+    return ["  ".join(f"{line[at]:{widths[at]}}" for at in used).rstrip() for line in clean]

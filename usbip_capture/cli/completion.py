@@ -64,6 +64,10 @@ def complete() -> None:
             action.completer = _servers  # type: ignore[attr-defined]
         elif action.dest == "server":
             action.completer = _first_words  # type: ignore[attr-defined]
+        elif action.dest == "busid":
+            action.completer = _exported  # type: ignore[attr-defined]
+        elif action.dest == "running_server":
+            action.completer = _running  # type: ignore[attr-defined]
         elif action.dest in ("device", "device_word"):
             action.completer = _busids  # type: ignore[attr-defined]
     autocomplete(made)
@@ -78,10 +82,14 @@ def _actions(parser: argparse.ArgumentParser) -> Iterable[argparse.Action]:
 
 
 def _servers(**given: object) -> list[str]:
-    from usbip_capture.servers.address import DEMO
+    from usbip_capture.servers.address import DEMO, LOCAL
     from usbip_capture.servers.known import known_servers
 
-    return [DEMO, *dict.fromkeys(name for server in known_servers() for name in _names(server.name, server.address))]
+    return [
+        DEMO,
+        LOCAL,
+        *dict.fromkeys(name for server in known_servers() for name in _names(server.name, server.address)),
+    ]
 
 
 def _first_words(parsed_args: argparse.Namespace, **given: object) -> list[str]:
@@ -100,7 +108,7 @@ def _names(name: str, address: str) -> list[str]:
 
 def _busids(parsed_args: argparse.Namespace, **given: object) -> list[str]:
     from usbip_capture.errors import UsbipError
-    from usbip_capture.servers.address import DEMO, ServerAddress
+    from usbip_capture.servers.address import DEMO, LOCAL, ServerAddress
     from usbip_capture.servers.known import read_cache
 
     host = _host(parsed_args) or getattr(parsed_args, "server", None) or ""
@@ -112,4 +120,28 @@ def _busids(parsed_args: argparse.Namespace, **given: object) -> list[str]:
         from usbip_capture.demo.device import BUSID
 
         return [BUSID]
+    if server.host == LOCAL:
+        try:
+            return [info.busid for info in server.devices()]
+        except UsbipError:
+            return []
     return [device.busid for device in read_cache().devices.get((server.host, server.port), [])]
+
+
+def _running(**given: object) -> list[str]:
+    from usbip_capture.control_socket.asking import running
+
+    return [server.name for server in running()]
+
+
+def _exported(parsed_args: argparse.Namespace, **given: object) -> list[str]:
+    """Busids of the running server."""
+    from usbip_capture.cli.commanding import rows
+    from usbip_capture.control_socket.asking import find
+    from usbip_capture.errors import UsbipError
+
+    try:
+        status = find(getattr(parsed_args, "running_server", None) or "").call("status")
+    except UsbipError:
+        return []
+    return [str(device.get("busid")) for device in rows(status, "devices")]

@@ -1,4 +1,4 @@
-"""What the configuration file says of exports, changed: comments and all else in it stay as they are.
+"""The exports in the configuration file, changed: comments and all else in it stay as they are.
 
 The list may have several lines, with comments. What is made is read again before it is kept.
 """
@@ -58,7 +58,7 @@ def remove_exports(path: str, rules: Sequence[ExportRule]) -> list[ExportRule]:
 
 
 def _read(path: str) -> tuple[str, list[ExportRule] | None]:
-    """The text, and its rules, None if it says nothing of them. Raises UsbipError."""
+    """The text, and its rules, None if it has no list of them. Raises UsbipError."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise UsbipError(f"{path} is not a file: move it away")
     try:

@@ -20,7 +20,7 @@ CONNECT_TIMEOUT = 2.0
 BROWSE_TIMEOUT = 3.0
 
 _LOG_GOES = "onto standard error, and into the capture"
-_HOST = "the USB/IP server: HOST, HOST:PORT, [IPv6]:PORT, a name from the configuration, or demo"
+_HOST = "the USB/IP server: HOST, HOST:PORT, [IPv6]:PORT, a name from the configuration, demo, or local"
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

@@ -84,7 +84,7 @@ def _print(listed: listing.Listed, args: argparse.Namespace) -> None:
     for error in listed.problems:
         report(str(error))
     if not listed.devices:
-        report(f"{listed.server} exports no device now: end the client that uses it, or bind one there")
+        report(listed.server.empty)
 
 
 class _Asking:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from usbip_capture.describe.naming import class_names, listed_name, speed_name, version
 from usbip_capture.errors import UsbipError
-from usbip_capture.servers.address import DEMO, Selector, ServerAddress
+from usbip_capture.servers.address import DEMO, LOCAL, Selector, ServerAddress
 from usbip_capture.servers.known import KnownDevice, known_servers, read_cache
 from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
@@ -15,6 +15,7 @@ from usbip_capture.usb.info import DeviceInfo
 if TYPE_CHECKING:
     from usbip_capture.capture.writer import PcapWriter
     from usbip_capture.describe.reading import Description
+    from usbip_capture.devices.libusb.local_device import LocalDevice
 
 
 @dataclass(slots=True)
@@ -48,6 +49,11 @@ def name_devices(listed: Listed) -> None:
         _, product, serial = demo.DESCRIPTORS.strings[:3]
         listed.names[demo.BUSID], listed.serials[demo.BUSID] = product, serial
         return
+    if server.host == LOCAL:
+        from usbip_capture.servers import local
+
+        name_local_devices(listed, local.devices())
+        return
     key = server.host, server.port
     known = {(d.busid, d.vid_pid): d for d in read_cache().devices.get(key, [])}
     for info in listed.devices:
@@ -59,8 +65,31 @@ def name_devices(listed: Listed) -> None:
     memory.remember_devices(*key, [KnownDevice(info.busid, _vid_pid(info)) for info in listed.devices])
 
 
+def name_local_devices(listed: Listed, devices: list[LocalDevice]) -> None:
+    """As the system has read them when they were plugged in."""
+    for device in devices:
+        listed.names[device.info.busid] = device.product
+        listed.serials[device.info.busid] = device.serial
+
+
+def describe_local_devices(listed: Listed, devices: list[LocalDevice]) -> None:
+    """As far as they are known without asking them."""
+    from usbip_capture.describe.unopened import describe_unopened
+
+    for device in devices:
+        try:
+            listed.descriptions[device.info.busid] = describe_unopened(device)
+        except UsbipError as error:
+            listed.problems.append(UsbipError(f"device {device.info} cannot be described: {error}"))
+
+
 def describe(listed: Listed, writer: PcapWriter | None) -> None:
-    """Import each device and read its descriptors."""
+    """Import each device and read its descriptors; those of this machine only if that is to be captured."""
+    if listed.server.host == LOCAL and writer is None:
+        from usbip_capture.servers import local
+
+        describe_local_devices(listed, local.devices())
+        return
     from usbip_capture.cli.session import imported, remember
     from usbip_capture.describe.reading import read_description
 
@@ -121,9 +150,14 @@ def as_json(listed: Listed) -> dict[str, object]:
         "host": server.host,
         "port": server.port,
         "error": None if listed.error is None else str(listed.error),
-        "devices": [_device_json(listed, info) for info in listed.devices],
+        "devices": devices_json(listed),
         "problems": [str(error) for error in listed.problems],
     }
+
+
+def devices_json(listed: Listed) -> list[dict[str, object]]:
+    """Its devices for scripts."""
+    return [_device_json(listed, info) for info in listed.devices]
 
 
 def _device_json(listed: Listed, info: DeviceInfo) -> dict[str, object]:

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command, add_rotation
 from usbip_capture.cli.log_handler import queued
+from usbip_capture.cli.service import add_service, run_service
 from usbip_capture.cli.terminal import is_terminal, print_lines
 from usbip_capture.cli.values import MAX_COUNT, capture_file, whole
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
 from usbip_capture.system import console
+from usbip_capture.system.service_notification import READY, STOPPING, notify
 
 if TYPE_CHECKING:
     from usbip_capture.servers.server_table import ServerTable
@@ -54,6 +56,7 @@ _EXAMPLES = """\
   usbip-capture serve --device 303a:4001 --pcap session.pcapng
   usbip-capture serve --class 03              each device with an interface of this class
   usbip-capture serve --all --listen 0.0.0.0 --allow 192.0.2.0/24
+  usbip-capture serve --all --service install as a service of systemd; sudo: of the machine
   usbip-capture serve --restore               bind the drivers that a server left unbound that was killed
 """
 
@@ -69,7 +72,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="store_true",
         help="only bind the kernel drivers that a server left unbound that was killed; each start does so, too",
     )
-    parser.set_defaults(run=run)
+    add_service(parser)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def _add_rules(parser: argparse.ArgumentParser) -> None:
@@ -153,18 +157,22 @@ def run(args: argparse.Namespace) -> int:
     from usbip_capture.serving.local_server import LocalServer
 
     wanted = settings(args)
+    if args.service:
+        return run_service(args)
     stopping = threading.Event()
     console.on_request_to_end(lambda number: _stop(number, stopping), signal.SIGINT)
     with queued(*_LOGGERS), LocalServer(wanted) as server:
         _report_where(server, wanted)
+        notify(READY)
         _wait(server, stopping, is_terminal(sys.stderr) if args.live is None else args.live)
+        notify(STOPPING)
         server.close()
         log.info("all devices are released")
     return DONE
 
 
 def _restore(args: argparse.Namespace) -> int:
-    given = [field for field in (*_own(), "device", "classes", "all") if getattr(args, field, None)]
+    given = [field for field in (*_own(), "device", "classes", "all", "service") if getattr(args, field, None)]
     if given:
         raise LocalProtocolError("--restore goes alone: each start does so, too")
     from usbip_capture.lending.restore import restore

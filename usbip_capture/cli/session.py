@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from usbip_capture.cli.terminal import Waiting, print_log
 from usbip_capture.errors import LocalProtocolError
-from usbip_capture.servers.address import DEMO, Selector, ServerAddress, parse_selection
+from usbip_capture.servers.address import LOCAL, Selector, ServerAddress, parse_selection
 from usbip_capture.system.durations import milliseconds
 
 if TYPE_CHECKING:
     from usbip_capture.capture.writer import PcapWriter
-    from usbip_capture.devices.remote import RemoteDevice
+    from usbip_capture.device import Device
     from usbip_capture.errors import DeviceError
     from usbip_capture.host.handle import DeviceHandle
     from usbip_capture.host.opened import OpenDevice
@@ -34,7 +34,7 @@ class Imported:
     """A device that is ours for now: itself, the host's side of it, and our opening of that."""
 
     server: ServerAddress
-    remote: RemoteDevice
+    remote: Device
     handle: DeviceHandle
     opened: OpenDevice
 
@@ -144,7 +144,8 @@ def imported(server: ServerAddress, selector: Selector, writer: PcapWriter | Non
     from usbip_capture.host.opened import OpenDevice
     from usbip_capture.tap import Tapped
 
-    remote = server.import_device(selector)
+    with problems_reported(server):
+        remote = server.import_device(selector)
     try:
         device = remote if writer is None else Tapped(remote, writer.add_usb_interface(remote.info, server=str(server)))
         handle = DeviceHandle(device)
@@ -159,9 +160,21 @@ def imported(server: ServerAddress, selector: Selector, writer: PcapWriter | Non
         remote.close()
 
 
-def remember(server: ServerAddress, remote: RemoteDevice, product: str, serial: str = "") -> None:
+@contextmanager
+def problems_reported(server: ServerAddress | None) -> Iterator[None]:
+    """What of a device of this machine cannot be had, and who has it, goes to standard error."""
+    if server is None or server.host != LOCAL:
+        yield
+        return
+    from usbip_capture.cli.log_handler import reported
+
+    with reported("usbip_capture.devices.libusb"), reported("usbip_capture.servers.local"):
+        yield
+
+
+def remember(server: ServerAddress, remote: Device, product: str, serial: str = "") -> None:
     """Have the next list show what the device calls itself, and its serial number."""
-    if server.host != DEMO:
+    if not server.is_built_in:
         from usbip_capture.servers import memory
 
         info = remote.info
@@ -171,13 +184,13 @@ def remember(server: ServerAddress, remote: RemoteDevice, product: str, serial: 
         )
 
 
-def _explained(error: DeviceError, remote: RemoteDevice) -> Exception:
+def _explained(error: DeviceError, remote: Device) -> Exception:
     """A sentence with what to try, where the error has none."""
     from usbip_capture.errors import ServerLost, TransferFailed, TransferTimeout, UsbipError
     from usbip_capture.usb.status import EPIPE
 
-    if remote.lost is not None:
-        return ServerLost(remote.lost)
+    if remote.loss:
+        return ServerLost(remote.loss)
     if not isinstance(error, TransferFailed):
         return error
     if isinstance(error, TransferTimeout):

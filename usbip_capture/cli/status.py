@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(answer, indent=2))
         return DONE
-    by = f"as {answer.get('configuration')} says" if answer.get("follows") else "as its command line says"
+    by = f"by {answer.get('configuration')}" if answer.get("follows") else "by its command line"
     print_lines(
         [
             f"{answer.get('name')} (process {answer.get('pid')}) at {_listed(answer, 'addresses') or 'a socket'}",

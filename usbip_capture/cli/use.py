@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         settings["pcap"] = os.path.abspath(args.pcap) if args.pcap else ""
         settings["syslog_port"] = args.syslog_port if args.syslog and args.pcap else 0
         settings["marker"] = str(marker)
-        settings["packages"] = _package_folders()
+        settings["packages"] = _package_folders(server)
         status = _run(command, settings)
         if not marker.exists():
             report(
@@ -103,9 +103,16 @@ def run(args: argparse.Namespace) -> int:
         return status
 
 
-def _package_folders() -> list[str]:
+def _package_folders(server: ServerAddress) -> list[str]:
     """Where this Python has our package and those it needs: the program's own Python may have none of them."""
-    found = [find_spec(name) for name in _PACKAGES]
+    from usbip_capture.servers.address import LOCAL
+
+    names = [*_PACKAGES]
+    if server.host == LOCAL:
+        from usbip_capture.devices.libusb.binding import PACKAGES  # not for those who have no libusb
+
+        names += PACKAGES
+    found = [find_spec(name) for name in names]
     folders = [os.path.dirname(os.path.dirname(spec.origin)) for spec in found if spec is not None and spec.origin]
     return list(dict.fromkeys(folders))
 
@@ -126,7 +133,7 @@ def _look_for(server: ServerAddress, selection: list[Selector]) -> None:
     wanted = " or ".join(map(str, selection)) or "device"
     there = ", ".join(map(str, devices))
     others = f", but {there}" if there else ""
-    report(f"{server} exports no {wanted} now (or it is in use){others}")
+    report(f"{server.offers} no {wanted} now (or it is in use){others}")
 
 
 def _command(program: list[str]) -> list[str]:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from usbip_capture.collector.delivery import Delivery
 from usbip_capture.collector.sender import Sender, flow_of
-from usbip_capture.errors import UsbipError
+from usbip_capture.errors import ServerUnreachable, UsbipError
 from usbip_capture.net import connecting as net
-from usbip_capture.servers.address import DEMO
+from usbip_capture.servers.address import DEMO, LOCAL
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +127,8 @@ class ConnectingCollector:
             from usbip_capture.demo.device import connect_demo_log
 
             return connect_demo_log()
+        if self._host == LOCAL:
+            raise ServerUnreachable("devices of this machine have no log of their own: name the host that has it")
         sock = net.connect(self._host, self._port, self._timeout, "a log server")
         sock.settimeout(None)
         return sock

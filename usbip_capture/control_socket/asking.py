@@ -7,7 +7,7 @@ import socket
 import time
 
 from usbip_capture.control_socket.kinds import error_of
-from usbip_capture.control_socket.serving import FOLDER
+from usbip_capture.control_socket.serving import FOLDER, file_name
 from usbip_capture.errors import LocalProtocolError, NotRunning, ServerLost
 from usbip_capture.live import messages, registry
 from usbip_capture.live.local_listener import connect_local
@@ -77,7 +77,7 @@ def running() -> list[Control]:
 
 
 def _is_there(entry: Entry) -> bool:
-    """Whether it is not what a killed server has left, where the entry itself does not tell (Windows)."""
+    """Whether it is not what a killed server has left, where the entry itself does not show it (Windows)."""
     if not entry.address.startswith("tcp:"):
         return True
     try:
@@ -101,7 +101,7 @@ def find(name: str = "") -> Control:
             raise LocalProtocolError(f"{len(servers)} servers are running: name one with --server: {names}")
         return servers[0]
     for server in servers:
-        if name.lower() == server.name.lower() or (name == server.listen):
+        if file_name(name).lower() == server.name.lower() or name == server.listen:
             return server
     raise NotRunning(f"no server called {name!r} is running: there is {names}")
 

@@ -14,7 +14,7 @@ _SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_SIZE = 0, 1, 76
 
 
 def peer_uid(sock: socket.socket) -> int | None:
-    """The user id of the peer; None where there is none, or the system cannot tell. Raises OSError."""
+    """The user id of the peer; None where there is none, or the system does not know. Raises OSError."""
     if not hasattr(socket, "AF_UNIX") or sock.family != socket.AF_UNIX:
         return None
     if hasattr(socket, "SO_PEERCRED"):

@@ -135,7 +135,7 @@ class ControlSocket:
             raise
         except Exception:
             log.exception("a request on the control socket failed")
-            return {"error": "it failed in the server, whose log says more", "kind": ""}
+            return {"error": "it failed in the server, whose log has more", "kind": ""}
 
 
 def file_name(name: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from usbip_capture.devices.sysfs import ROOTS, Roots, device_node, driver, folders, interfaces, is_hex, links, text
 from usbip_capture.system.shown import one_line
+from usbip_capture.usb.info import DeviceInfo
 
 RULES_FILE = "/etc/udev/rules.d/70-usbip-capture.rules"
 #: What usbfs is called as a driver: a program holds the interface, not the kernel.
@@ -22,7 +23,7 @@ _USBFS = "usbfs"
 #: The driver of every device that is not lent by Linux's usbip-host.
 _USB = "usb"
 _USBIP_HOST = "usbip-host"
-_HUB = "09"
+_HUB = 9
 #: Linux's driver of devices that are attached over USB/IP.
 _VHCI = "vhci_hcd"
 
@@ -44,10 +45,11 @@ SOMEBODY = Holder("another program")
 
 @dataclass(slots=True, frozen=True)
 class Obstacle:
-    """Why a device cannot be lent, and what helps; phrases, without a full stop."""
+    """Why a device cannot be lent, and what helps; phrases, without a full stop. rule: of udev, if one helps."""
 
     reason: str
     remedy: str
+    rule: str = ""
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.remedy}"
@@ -69,7 +71,7 @@ def interface_holders(sysfs: str, roots: Roots = ROOTS) -> dict[int, Holder]:
         if name == _USBFS:
             if programs is None:
                 programs = openers(sysfs, roots)
-            # Which of several has this interface, the kernel does not tell.
+            # Which of several has this interface, the kernel does not show.
             held[int(number, 16)] = programs[0] if programs else SOMEBODY
         else:
             held[int(number, 16)] = Holder(name)
@@ -84,7 +86,7 @@ def device_holder(sysfs: str) -> Holder | None:
 
 def openers(sysfs: str, roots: Roots = ROOTS) -> list[Holder]:
     """The programs that have the device open by usbfs, this one last, as far as they may be looked at."""
-    node = device_node(sysfs)  # what a link in /proc says, wherever this process sees it
+    node = device_node(sysfs)  # what a link in /proc points to, wherever this process sees it
     found = []
     for process in folders(Path(roots.proc)) if node else ():
         if process.name.isdecimal() and node in links(process / "fd"):
@@ -97,18 +99,17 @@ def attached_from_elsewhere(sysfs: str) -> bool:
     return bool(sysfs) and _VHCI in os.path.realpath(sysfs)
 
 
-def obstacle(sysfs: str, idVendor: int, idProduct: int, roots: Roots = ROOTS) -> Obstacle | None:
+def obstacle(info: DeviceInfo, sysfs: str, roots: Roots = ROOTS) -> Obstacle | None:
     """Why the device cannot be lent, as far as that can be known without opening it; None: nothing is in the way."""
+    if info.bDeviceClass == _HUB:
+        return Obstacle("hubs are not lent", "lend what is plugged into it")
     if not sysfs:
         return None
-    if text(Path(sysfs, "bDeviceClass")) == _HUB:
-        return Obstacle("hubs are not lent", "lend what is plugged into it")
     if attached_from_elsewhere(sysfs):
         return Obstacle("it is attached here over USB/IP", "lend it from the machine that it is plugged into")
     holder = device_holder(sysfs)
     if holder is not None:
-        busid = os.path.basename(sysfs)
-        how = f"`usbip unbind -b {busid}` ends that" if holder.name == _USBIP_HOST else "unbind that driver"
+        how = f"`usbip unbind -b {info.busid}` ends that" if holder.name == _USBIP_HOST else "unbind that driver"
         return Obstacle(f"the driver {holder} has it", how)
     node = device_node(sysfs, roots)
     if not node:
@@ -116,7 +117,7 @@ def obstacle(sysfs: str, idVendor: int, idProduct: int, roots: Roots = ROOTS) ->
     if not os.path.exists(node):
         return Obstacle(f"there is no {node}", "mount /dev/bus/usb; in a container, pass it with --device")
     if not os.access(node, os.R_OK | os.W_OK):
-        return Obstacle(f"no permission to open {node}", remedy(idVendor, idProduct, "linux"))
+        return Obstacle(f"no permission to open {node}", remedy(*info.vid_pid, "linux"), udev_rule(*info.vid_pid))
     return None
 
 

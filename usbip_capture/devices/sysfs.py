@@ -68,7 +68,7 @@ def links(folder: Path) -> Iterator[str]:
 
 
 def text(path: Path) -> str:
-    """What a file says, without blanks at its ends; empty if it cannot be read."""
+    """The text of a file, without blanks at its ends; empty if it cannot be read."""
     return contents(path).decode("utf-8", "replace").strip()
 
 

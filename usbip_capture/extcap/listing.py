@@ -8,7 +8,7 @@ import threading
 from usbip_capture.demo.device import DESCRIPTORS
 from usbip_capture.errors import UsbipError
 from usbip_capture.net.address import DEFAULT_PORT
-from usbip_capture.servers.address import DEMO, ServerAddress
+from usbip_capture.servers.address import DEMO, LOCAL, ServerAddress
 from usbip_capture.servers.known import KnownDevice, read_cache
 from usbip_capture.servers.memory import remember_devices, remember_server
 from usbip_capture.usb.names import device_name
@@ -43,11 +43,23 @@ def _ask(host: str, port: int, timeout: float) -> tuple[list[KnownDevice], str]:
     devices = [KnownDevice(info.busid, "{:04x}:{:04x}".format(*info.vid_pid), kind=device_name(info)) for info in infos]
     if server.host == DEMO:
         _, devices[0].name, devices[0].serial = DESCRIPTORS.strings[:3]
+    elif server.host == LOCAL:
+        _name_local(devices)
     else:
         _name(devices, read_cache().devices.get((server.host, server.port), []))
         remember_server(server.host, server.port)
         remember_devices(server.host, server.port, devices)
-    return devices, "" if devices else f"{server} exports no device now"
+    return devices, "" if devices else server.empty
+
+
+def _name_local(devices: list[KnownDevice]) -> None:
+    """As the system has read them when they were plugged in."""
+    from usbip_capture.servers import local
+
+    there = {device.info.busid: device for device in local.devices()}
+    for known in devices:
+        if known.busid in there:
+            known.name, known.serial = there[known.busid].product, there[known.busid].serial
 
 
 def _name(devices: list[KnownDevice], before: list[KnownDevice]) -> None:

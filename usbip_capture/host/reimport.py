@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 from typing import TypeAlias, TypeVar
 
-from usbip_capture.devices.remote import RemoteDevice
+from usbip_capture.device import Device
 from usbip_capture.errors import DeviceNotFound, UsbipError
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.usb.info import DeviceInfo
@@ -87,7 +87,7 @@ def places(before: DeviceInfo, serial: str = "") -> list[Selector]:
     return [Selector(before.busid, serial=serial), Selector(vid_pid=before.vid_pid, serial=serial)]
 
 
-def import_first(server: ServerAddress, choices: Iterable[Selector]) -> RemoteDevice:
+def import_first(server: ServerAddress, choices: Iterable[Selector]) -> Device:
     """The first of `choices` that can be imported. Raises UsbipError, that of the last one."""
     failed: UsbipError = DeviceNotFound(f"no device of {server} is meant")
     for choice in choices:

@@ -95,6 +95,9 @@ class ServerSource:
         identity = _identity(info)
         if identity not in self._serials:
             try:
+                known = self._server.known_serial_number(info.busid)
+                if known is not None:
+                    return known
                 device = self._server.import_device(Selector(busid=info.busid))
             except UsbipError as error:
                 log.debug("its serial number cannot be read: %s", error)
@@ -121,6 +124,8 @@ class ServerSource:
         if known is not None and not known.imported and _identity(known.info) == _identity(info):
             return known
         descriptor = self._descriptors.get(_identity(info))
+        if descriptor is None and (raw := self._server.known_descriptor(info.busid)):
+            descriptor = self._descriptors[_identity(info)] = DeviceDescriptor.parse(raw)
         return Exported(info, lambda: self._open(info), self._release, descriptor)
 
     def _open(self, info: DeviceInfo) -> DeviceHandle:

@@ -26,7 +26,7 @@ from usbip_capture.installation.health import FAILURE, OK, WARNING, Finding, ask
 from usbip_capture.installation.wiresharks import Installation, installations, sandboxed
 from usbip_capture.net.address import DEFAULT_PORT
 from usbip_capture.options.table import INTERFACE
-from usbip_capture.servers.address import ServerAddress
+from usbip_capture.servers.address import LOCAL, ServerAddress
 from usbip_capture.servers.configuration import (
     CONFIGURATION,
     ENVIRONMENT,
@@ -80,6 +80,7 @@ def run(host: str = "", port: int = DEFAULT_PORT) -> int:
 def findings(host: str = "", port: int = DEFAULT_PORT) -> Iterator[Finding]:
     """Every finding, from the inside out: Python, Wireshark, the launcher, what Wireshark reports of it, servers."""
     yield from _guarded(_ourselves)
+    yield from _guarded(_libusb)
     found: list[Installation] = []
 
     def look() -> Iterator[Finding]:
@@ -132,6 +133,18 @@ def _ourselves() -> Iterator[Finding]:
         yield Finding(
             WARNING, "pyserial is not installed: there are no serial ports", f"run '{_installing('pyserial')}'"
         )
+
+
+def _libusb() -> Iterator[Finding]:
+    """Only for the devices of this machine: it may well be missing."""
+    from usbip_capture.devices.libusb.binding import LibusbMissing, load
+
+    try:
+        load()
+    except LibusbMissing as error:
+        yield Finding(OK, f"note: {error}")
+    else:
+        yield Finding(OK, "libusb is there: `usbip-capture local` lists the devices of this machine")
 
 
 def _installing(package: str) -> str:
@@ -259,4 +272,6 @@ def _server(server: ServerAddress, mark: str, forget: str) -> Finding:
         count = len(server.devices())
     except (UsbipError, OSError) as error:
         return Finding(mark, f"server {server}: {shown.one_line(str(error))}", f"start a USB/IP server there{forget}")
-    return Finding(OK, f"server {server} exports {count} device{'' if count == 1 else 's'}")
+    return Finding(
+        OK, f"{'' if server.host == LOCAL else 'server '}{server.offers} {count} device{'' if count == 1 else 's'}"
+    )

@@ -101,7 +101,7 @@ class ProbeGroup:
             return self._selectors
         devices = self._server.devices()
         if not devices:
-            raise DeviceNotFound(f"{self._server} exports no device now: bind one there (usbip bind -b BUSID)")
+            raise DeviceNotFound(self._server.empty)
         return [Selector(busid=info.busid) for info in devices]
 
     def _run(self, session: ProbeSession, writer: PcapWriter) -> None:

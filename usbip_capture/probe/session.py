@@ -8,7 +8,6 @@ import threading
 from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.device import Device
-from usbip_capture.devices.remote import RemoteDevice
 from usbip_capture.errors import DeviceError, DeviceGone, ServerLost, TransferTimeout, UsbipError
 from usbip_capture.filters.language import ENUMERATION_LABEL
 from usbip_capture.host.handle import DeviceHandle
@@ -44,7 +43,7 @@ class ProbeSession:
         self._wake = threading.Event()
         self._stopping = False
         self._lock = threading.Lock()
-        self._first: RemoteDevice | None = None
+        self._first: Device | None = None
         self._current: Device | None = None  # while it is read: `stop` breaks that off
         self._listener: Listener | None = None
         self._chosen: frozenset[int] | None = None if settings.listen_in else frozenset()
@@ -99,7 +98,7 @@ class ProbeSession:
             listener.listen_to(chosen)
             self._state_of(listener)
 
-    def _capture(self, device: RemoteDevice, writer: PcapWriter, again: bool) -> str:
+    def _capture(self, device: Device, writer: PcapWriter, again: bool) -> str:
         """One stay of the device: until it is gone or the session is stopped. Why it is gone."""
         reason = ""
         self._gone_status = 0
@@ -114,11 +113,11 @@ class ProbeSession:
         except DeviceError as error:
             # One that has just come back may need a while until it answers.
             gone = again or isinstance(error, DeviceGone)
-            if not self._stopping and device.lost is None and not (gone and self._settings.reconnect):
+            if not self._stopping and not device.loss and not (gone and self._settings.reconnect):
                 raise UsbipError(f"device {device.info} of {self._server} {_complaint(error)}") from error
             reason = str(error)
         finally:
-            reason = device.lost or reason
+            reason = device.loss or reason
             device.close()
             if reason and self._channel is not None and not self._stopping:
                 self._channel.gone(reason)
@@ -171,7 +170,7 @@ class ProbeSession:
                 self._current = None
         return None if self._stopping else handle
 
-    def _listen(self, device: RemoteDevice, tapped: Device, handle: DeviceHandle, channel: UsbChannel) -> str:
+    def _listen(self, device: Device, tapped: Device, handle: DeviceHandle, channel: UsbChannel) -> str:
         """Read what is to be read until the device is gone, or the session is stopped. Why it is gone."""
 
         def note(text: str) -> None:
@@ -187,10 +186,10 @@ class ProbeSession:
         try:
             listener.listen_to(chosen)
             self._state_of(listener)
-            while not self._stopping and device.lost is None and not self._gone_status:
+            while not self._stopping and not device.loss and not self._gone_status:
                 self._wake.wait()
                 self._wake.clear()
-            if self._gone_status and device.lost is None and not self._stopping:
+            if self._gone_status and not device.loss and not self._stopping:
                 self._wake.wait(_GONE_GRACE)
         finally:
             with self._lock:
@@ -198,7 +197,7 @@ class ProbeSession:
             listener.stop(RELEASE_TIMEOUT)
         return f"device {device.info} of {self._server} is gone: {status_name(self._gone_status)}"
 
-    def _wait_for(self, before: DeviceInfo) -> RemoteDevice | None:
+    def _wait_for(self, before: DeviceInfo) -> Device | None:
         """Look for the device until it can be imported again; None when stopped meanwhile.
 
         Without a busid or VID:PID it is the one that was there before: at its place, or elsewhere by its VID:PID.

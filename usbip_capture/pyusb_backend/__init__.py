@@ -26,7 +26,7 @@ def get_backend(
     reconnect: float = 0.0,
     max_transfer: int = MAX_TRANSFER,
 ) -> UsbipBackend:
-    """A PyUSB backend for the devices of a USB/IP server; `demo` is the built-in one.
+    """A PyUSB backend for the devices of a USB/IP server; `demo` is the built-in one, `local` this machine itself.
 
     host: a name, or an IPv4 or IPv6 address, perhaps with a port of its own (`pi:3241`, `[fe80::1%eth0]:3240`).
     timeout: seconds for connecting and for listing and importing devices.

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from usbip_capture.capture.writer import PcapWriter
-from usbip_capture.errors import UsbipError
+from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
 from usbip_capture.net.connecting import set_options
 from usbip_capture.net.listening import PAUSE, TOO_MANY, Admission, Peer
@@ -29,7 +29,7 @@ from usbip_capture.relay.forwarding import Connection
 from usbip_capture.relay.listening import attach_hint, open_listener
 from usbip_capture.relay.observation import Observation, Share
 from usbip_capture.relay.readiness import READABLE, make_poller
-from usbip_capture.servers.address import ServerAddress
+from usbip_capture.servers.address import LOCAL, ServerAddress
 from usbip_capture.system.shown import one_line
 from usbip_capture.wire.hindsight import Hindsight
 from usbip_capture.wire.observed import Event
@@ -67,6 +67,8 @@ class Relay:
         *,
         allow: Sequence[Network] = (),
     ) -> None:
+        if server.host == LOCAL:
+            raise LocalProtocolError("local is this machine itself: `usbip-capture serve` lends its devices")
         self.server = server
         self.busids: list[str] = []
         self._admission = Admission(policy(allow))

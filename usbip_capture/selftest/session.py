@@ -16,7 +16,7 @@ from usbip_capture.selftest.device_checks import DeviceChecks
 from usbip_capture.selftest.raw import RawSession
 from usbip_capture.selftest.results import Report, note, right, wrong
 from usbip_capture.selftest.wire_checks import check_replies, check_rude, check_sizes, check_stall, check_unlink
-from usbip_capture.servers.address import Selector, ServerAddress
+from usbip_capture.servers.address import LOCAL, Selector, ServerAddress
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.setup import set_configuration
 from usbip_capture.usb.status import EPROTO
@@ -53,7 +53,10 @@ class Selftest:
             raise UsbipError(f"the device cannot be tested: {text}") from (
                 cause if isinstance(cause, UsbipError) else TransferFailed(text, -EPROTO)
             )
-        self._on_the_wire(info, checks, configuration)
+        if self._server.host == LOCAL:
+            self._report(note("USB/IP", "not tried: there is no server between this program and the device"))
+        else:
+            self._on_the_wire(info, checks, configuration)
 
     def _through_pyusb(self, info: DeviceInfo) -> tuple[DeviceChecks, int]:
         with backend_of(self._server, [Selector(busid=info.busid)], self._pcap) as backend:

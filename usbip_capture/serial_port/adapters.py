@@ -82,7 +82,7 @@ def _by_serial_or_instance(url: PortUrl, wrap: Wrap) -> tuple[Adapter, Port]:
         index = url.instance or 0
         if index >= len(devices):
             raise DeviceNotFound(
-                f"{url.server} exports {len(devices)} free {url.device} only: there is no instance {index}"
+                f"{url.server.offers} {len(devices)} free {url.device} only: there is no instance {index}"
             )
         return _adapter(url, Selector(busid=devices[index].busid), wrap)
     seen, left = [], url.instance or 0
@@ -98,9 +98,7 @@ def _by_serial_or_instance(url: PortUrl, wrap: Wrap) -> tuple[Adapter, Port]:
             left -= 1
         seen.append(f"{info} has {adapter.serial or 'none'}")
         adapter.release()
-    raise DeviceNotFound(
-        f"{url.server} exports no serial device with the serial number {url.serial}: {'; '.join(seen)}"
-    )
+    raise DeviceNotFound(f"{url.server.offers} no serial device with the serial number {url.serial}: {'; '.join(seen)}")
 
 
 def _candidates(url: PortUrl) -> list[DeviceInfo]:

@@ -1,6 +1,7 @@
 """A server by its name: dial it, list what it exports, find the device that is meant, import it.
 
-The host name `demo` is the built-in simulated server, wherever a host is taken.
+Two host names are built in, wherever a host is taken: `demo` is a simulated server, `local` this machine itself, whose
+devices are used by libusb, without a server.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from usbip_capture.errors import (
     LocalProtocolError,
     RemoteProtocolError,
     ServerLost,
+    ServerUnreachable,
     StrayReply,
     UsbipError,
 )
 from usbip_capture.net import connecting as net
 from usbip_capture.net.address import DEFAULT_PORT, format_address, parse_address
 from usbip_capture.net.transport import SocketTransport, Transport
+from usbip_capture.servers import configuration
 from usbip_capture.servers.configuration import named
 from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
@@ -31,11 +34,12 @@ from usbip_capture.wire.operations import ImportExchange
 from usbip_capture.wire.structs import OpStatus, op_status_text
 
 if TYPE_CHECKING:
-    from usbip_capture.devices.remote import RemoteDevice
+    from usbip_capture.device import Device
+    from usbip_capture.devices.libusb.local_device import LocalDevice
 
 T = TypeVar("T")
 
-DEMO = "demo"
+DEMO, LOCAL = configuration.DEMO, configuration.LOCAL
 #: Attempts, and seconds between them, when a server answers with what belongs to an earlier connection.
 _STRAY_ATTEMPTS, _STRAY_PAUSE = 8, 0.05
 #: Selections of more than one device, and of the only one.
@@ -135,16 +139,36 @@ class ServerAddress:
             )
         if (configured := named(host)) is not None:
             name, own = configured
-            return cls(name, own if own and port == DEFAULT_PORT else port, timeout)
-        name, port = parse_address(host, port)
-        if not port:
-            raise LocalProtocolError("0 is not a TCP port (1 to 65535)")
-        if (configured := named(name)) is not None:
-            name = configured[0]
+            port = own if own and port == DEFAULT_PORT else port
+        else:
+            name, port = parse_address(host, port)
+            if not port:
+                raise LocalProtocolError("0 is not a TCP port (1 to 65535)")
+            if (configured := named(name)) is not None:
+                name = configured[0]
+        if name.lower() == LOCAL:
+            return cls(LOCAL, timeout=timeout)
         return cls(DEMO if name.lower() == DEMO else name, port, timeout)
 
     def __str__(self) -> str:
         return format_address(self.host, self.port)
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether it is no server of the network: nothing of it is remembered."""
+        return self.host in (DEMO, LOCAL)
+
+    @property
+    def offers(self) -> str:
+        """The beginning of a sentence about its devices: `pi exports`."""
+        return "this machine has" if self.host == LOCAL else f"{self} exports"
+
+    @property
+    def empty(self) -> str:
+        """The sentence that there is no device."""
+        if self.host == LOCAL:
+            return "this machine has no USB device: plug one in"
+        return f"{self} exports no device now: end the client that uses it, or bind one there (usbip bind -b BUSID)"
 
     def open_transport(self) -> Transport:
         """A new connection, as what is imported through it uses it. Raises ServerUnreachable."""
@@ -157,10 +181,19 @@ class ServerAddress:
             from usbip_capture.demo.device import connect_demo
 
             return connect_demo()
+        if self.host == LOCAL:
+            raise ServerUnreachable(
+                "local is this machine itself, without a USB/IP server: start one with `usbip-capture serve`, and name "
+                "it as 127.0.0.1"
+            )
         return net.connect(self.host, self.port, self.timeout)
 
     def devices(self) -> list[DeviceInfo]:
         """What is exported now; many servers leave out devices in use. Raises UsbipError."""
+        if self.host == LOCAL:
+            from usbip_capture.servers import local
+
+            return [device.info for device in local.devices()]
         return list_devices(self.open_transport(), self.timeout)
 
     def find(self, selector: Selector) -> DeviceInfo:
@@ -169,6 +202,10 @@ class ServerAddress:
         For a serial number each that may be meant is imported, and released; this returns when it is listed again,
         which takes half a second on Linux.
         """
+        if self.host == LOCAL:
+            from usbip_capture.servers import local
+
+            return local.find(selector).info
         if selector.serial:
             device = self._import_by_serial(selector)
             device.close()
@@ -180,17 +217,19 @@ class ServerAddress:
             return found[0]
         if found:
             wanted = f" {selector}" if str(selector) else ""
-            raise DeviceNotFound(f"{self} exports several devices{wanted}: name one by its busid: {_listing(found)}")
+            raise DeviceNotFound(f"{self} exports several devices{wanted}: name one by its busid: {listing(found)}")
         if devices:
             raise DeviceNotFound(
-                f"{self} exports no device {selector} (or it is in use): it exports {_listing(devices)}"
+                f"{self} exports no device {selector} (or it is in use): it exports {listing(devices)}"
             )
-        raise DeviceNotFound(
-            f"{self} exports no device now: end the client that uses it, or bind one there (usbip bind -b BUSID)"
-        )
+        raise DeviceNotFound(self.empty)
 
-    def import_device(self, selector: Selector) -> RemoteDevice:
+    def import_device(self, selector: Selector) -> Device:
         """Take the device that is meant. Raises UsbipError: unreachable, not found, refused."""
+        if self.host == LOCAL:
+            from usbip_capture.servers import local
+
+            return local.open_device(selector)
         if selector.serial:
             return self._import_by_serial(selector)
         # Imported here: a list does without.
@@ -229,7 +268,28 @@ class ServerAddress:
             reason = f"device {busid} of {self} cannot be imported: {op_status_text(error.status)}"
             raise ImportRefused(f"{reason}; {self._remedy(error.status)}", error.status) from error
 
-    def _import_by_serial(self, selector: Selector) -> RemoteDevice:
+    def known_descriptor(self, busid: str) -> bytes:
+        """A device descriptor, where it is known without importing the device; else empty. Raises UsbipError."""
+        device = self._unopened(busid)
+        return b"" if device is None else device.device_descriptor
+
+    def known_serial_number(self, busid: str) -> str | None:
+        """A serial number, as `known_descriptor`; else None. Raises UsbipError."""
+        device = self._unopened(busid)
+        if device is None:
+            return None
+        from usbip_capture.servers import local
+
+        return local.serial_number(device)
+
+    def _unopened(self, busid: str) -> LocalDevice | None:
+        if self.host != LOCAL:
+            return None
+        from usbip_capture.devices.libusb.bus import LocalBus
+
+        return LocalBus.shared().find(busid)
+
+    def _import_by_serial(self, selector: Selector) -> Device:
         """The first that has the serial number; the others are released again. Raises UsbipError."""
         from usbip_capture.devices.serial_number import read_serial_number
 
@@ -281,11 +341,12 @@ class ServerAddress:
                 devices = self.devices()
             except UsbipError:
                 return "look at its list of devices (usbip list -r)"
-            return f"it exports {_listing(devices)}" if devices else "it exports no device now"
+            return f"it exports {listing(devices)}" if devices else "it exports no device now"
         return "look at its log, or bind the device again there (usbip unbind, usbip bind)"
 
 
-def _listing(devices: list[DeviceInfo]) -> str:
+def listing(devices: list[DeviceInfo]) -> str:
+    """Devices in a sentence, not too many of them."""
     shown = ", ".join(str(info) for info in devices[:_MAX_LISTED])
     return shown + (f" and {len(devices) - _MAX_LISTED} more" if len(devices) > _MAX_LISTED else "")
 

@@ -28,7 +28,7 @@ _VERSION = "1.1.1"
 _MAX_INSTANCE, _MAX_LABEL, _MAX_STRING = 63 - 5, 63, 255
 #: Bytes of all strings: with the rest of an answer they fit into one packet. Ref: RFC 6763, 6.2
 _MAX_TXT = 1100
-#: Milliseconds for another server to say that it has our name, and how many may have it.
+#: Milliseconds for the answer of another server that has our name, and how many may have it.
 _NAME_TIMEOUT, _MAX_SAME = 1500, 100
 #: Seconds between two looks at this machine's addresses, and for the end.
 _LOOK_AGAIN, _CLOSE_TIMEOUT = 30.0, 1.0

@@ -30,7 +30,9 @@ ENVIRONMENT, CONFIGURATION = "environment", "configuration"
 #: No file of ours is ever longer.
 MAX_BYTES = 256 << 10
 _BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
-_RESERVED = "demo"
+#: Names of hosts that are built in, and what they are.
+DEMO, LOCAL = "demo", "local"
+_BUILT_IN = {DEMO: "the simulated device", LOCAL: "this machine itself"}
 #: What a name or an address has besides letters and digits; `%` is in front of an IPv6 zone.
 _HOST = "-._:%"
 _NO_PORT = -1
@@ -51,8 +53,8 @@ class ConfiguredServer:
         self.host, self.port, self.problem = "", 0, ""
         if not isinstance(address, str):
             self.problem = 'it must be a string: NAME = "HOST" or NAME = "HOST:PORT"'
-        elif self.name.lower() == _RESERVED:
-            self.problem = "demo is the simulated device: choose another name"
+        elif self.name.lower() in _BUILT_IN:
+            self.problem = f"{self.name.lower()} is {_BUILT_IN[self.name.lower()]}: choose another name"
         else:
             self._parse(address)
 

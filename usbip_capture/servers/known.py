@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from usbip_capture.net.address import DEFAULT_PORT, format_address
-from usbip_capture.servers.configuration import configured
+from usbip_capture.servers.configuration import LOCAL, configured
 from usbip_capture.system.folders import cache_folder
 
 CACHE_FILE = "servers"
@@ -52,6 +52,8 @@ class KnownServer:
         """As Wireshark lists it."""
         where = f"{self.host}:{self.port}" if ":" not in self.host else f"[{self.host}]:{self.port}"
         named = self.name and self.name != self.host
+        if self.host == LOCAL:
+            return f"USB of this machine: {self.name}" if named else "USB of this machine"
         return f"USB/IP remote: {self.name} ({where})" if named else f"USB/IP remote: {where}"
 
 

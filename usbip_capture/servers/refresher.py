@@ -21,9 +21,14 @@ _BROWSE_TIME = 3.0
 _OFF = ("off", "no", "false", "0")
 
 
+def is_off() -> bool:
+    """Whether no program of ours is to look for servers by itself."""
+    return os.environ.get(DISCOVERY_VARIABLE, "").lower() in _OFF
+
+
 def start_if_due() -> None:
     """Start a refresher unless one has been started within a minute; never raises."""
-    if os.environ.get(DISCOVERY_VARIABLE, "").lower() in _OFF:
+    if is_off():
         return
     stamp = os.path.join(cache_folder(), STAMP_FILE)
     try:

@@ -217,6 +217,7 @@ class LocalServer:
             log.warning("%s", error)
         else:
             self._stack.callback(control.close)
+        self._stack.callback(self._ports.close)  # before that: it waits for requests in progress
 
     def _open_capture(self, settings: ServerTable, places: Sequence[tuple[str, int]]) -> None:
         if settings.pcap:

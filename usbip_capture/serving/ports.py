@@ -28,7 +28,12 @@ class Ports:
         self._lender = lender
         self._bus = bus
         self._switching = threading.Lock()
+        self._closing = threading.Event()
         self._off: set[str] = set()
+
+    def close(self) -> None:
+        """Let a port that is switched off and on again have its power now."""
+        self._closing.set()
 
     def reset(self, busid: str) -> None:
         """A port reset, by the device's worker if a client has it. Raises UsbipError."""
@@ -46,11 +51,8 @@ class Ports:
         finally:
             device.close()
 
-    def switch_power(self, busid: str, action: str, off_time: float = OFF_TIME) -> None:
-        """Switch the power of the port off, on, or off and on again. Raises UsbipError: its hub cannot do that.
-
-        off_time: seconds without power in between.
-        """
+    def switch_power(self, busid: str, action: str) -> None:
+        """Switch the power of the port off, on, or off and on again. Raises UsbipError: its hub cannot do that."""
         if action not in (OFF, ON, CYCLE):
             raise LocalProtocolError(f"{action!r} cannot be done to a port: it is {OFF}, {ON} or {CYCLE}")
         bus = self._bus
@@ -64,7 +66,7 @@ class Ports:
                 self._off.add(busid)
                 log.info("the port %s has no power", busid)
             if action == CYCLE:
-                threading.Event().wait(off_time)
+                self._closing.wait(OFF_TIME)  # a server that ends leaves no port off that is to be on again
             if action != OFF:
                 bus.switch_power(busid, True)
                 self._off.discard(busid)

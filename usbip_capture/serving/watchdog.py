@@ -50,9 +50,7 @@ class Watchdog:
         """Once."""
         answers = not isinstance(self._bus, Answering) or self._bus.answers(self._interval)
         if answers:
-            status = (
-                f"STATUS={count(len(self._lender.exported), 'device')}, {count(len(self._lender.opened), 'in use')}"
-            )
+            status = f"STATUS={count(len(self._lender.exported), 'device')}, {len(self._lender.opened)} in use"
             notify(ALIVE, *([status] if status != self._status else []))
             self._status = status
         elif not self._silent:

@@ -1,4 +1,4 @@
-"""Tells the service manager that started this program how it is: ready, alive, about to end.
+"""Notifies the service manager that started this program: ready, alive, about to end.
 
 Ref: systemd sd_notify(3), sd_watchdog_enabled(3)
 """

@@ -19,7 +19,7 @@ from usbip_capture.vhci.records import Origin, Records
 #: What `detach` takes for every device.
 ALL = "all"
 #: Seconds for the kernel to enumerate a device, to remove it, and between two looks.
-_ENUMERATION, _REMOVAL, _LOOK_AGAIN = 5.0, 5.0, 0.05
+_ENUMERATION, _REMOVAL, _LOOK_AGAIN = 10.0, 10.0, 0.05
 _NUMBER = re.compile(r"[0-9]{1,6}")
 
 
@@ -51,7 +51,7 @@ class Attacher:
     def attach(self, server: ServerAddress, selector: Selector) -> Attachment:
         """Import the device that is meant and connect it to a free port; returns once the kernel has enumerated it.
 
-        That is waited for 5 s: a device that needs more, or cannot be enumerated, has no local busid yet. Raises
+        That is waited for 10 s: a device that needs more, or cannot be enumerated, has no local busid yet. Raises
         UsbipError: unreachable, not found, refused, no port, no rights.
         """
         self._check(server)
@@ -126,8 +126,10 @@ class Attacher:
                 raise CannotAttach(
                     f"device {info} of {server} was lost while the kernel enumerated it: see the kernel's log (dmesg)"
                 )
-            if port.local_busid or time.monotonic() > deadline:
-                return port if port.devid else Port(number, port.hub, port.status, info.speed, info.devid)
+            if self.vhci.is_enumerated(port):
+                return port
+            if time.monotonic() > deadline:
+                return Port(number, port.hub, port.status, info.speed, info.devid)
             threading.Event().wait(_LOOK_AGAIN)
 
     def _detach(self, attachment: Attachment) -> None:

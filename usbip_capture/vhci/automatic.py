@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from usbip_capture.errors import CannotAttach, LocalProtocolError, NoVhci, UsbipError
+from usbip_capture.servers import refresher
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.vhci.attaching import Attacher, Attachment
 
@@ -57,17 +58,16 @@ class AutoAttach:
     def run(self) -> None:
         """Attach, watch, attach again. Raises NoVhci and LocalProtocolError: what no waiting mends."""
         while not self._stopped:
-            self.attachment = self._attach()
-            if self.attachment is not None:
+            if (attachment := self._attach()) is not None:
                 attached_at = time.monotonic()
-                if not self._watch(self.attachment):
+                if not self._watch(attachment):
                     return
-                lost, self.attachment = self.attachment, None
-                if self._attacher.was_detached_here(lost):
-                    self._report(f"{lost.where} was detached on this machine: it is not attached again")
+                self.attachment = None
+                if self._attacher.was_detached_here(attachment):
+                    self._report(f"{attachment.where} was detached on this machine: it is not attached again")
                     return
-                self._attacher.forget(lost)
-                self._report(f"{lost.where} was lost (unplugged, or its server has ended): waiting for it")
+                self._attacher.forget(attachment)
+                self._report(f"{attachment.where} was lost (unplugged, or its server has ended): waiting for it")
                 if time.monotonic() - attached_at >= _LASTING:
                     self._pause = _FIRST_PAUSE
             self._wait_to_try_again()
@@ -76,7 +76,7 @@ class AutoAttach:
         """None if it is not possible now; why is reported, unless it was."""
         self._woken = False
         try:
-            attachment = self._attacher.attach(self._server, self._selector)
+            attachment = self.attachment = self._attacher.attach(self._server, self._selector)
         except (LocalProtocolError, NoVhci):
             raise
         except UsbipError as error:
@@ -127,7 +127,8 @@ def sentence(attachment: Attachment) -> str:
 def announcements(server: ServerAddress, wake: Callable[[], None]) -> Iterator[None]:
     """During the block `wake` is called when a server on this port announces itself, or what it exports now.
 
-    Any host's: an address may be another name of the one that is meant. Where there is no such network, nothing is.
+    Any host's: an address may be another name of the one that is meant. Without a network for it, or where looking for
+    servers is switched off, it never is.
     """
     from usbip_capture.servers.mdns import browsing
 
@@ -137,5 +138,6 @@ def announcements(server: ServerAddress, wake: Callable[[], None]) -> Iterator[N
 
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(UsbipError):
-            stack.enter_context(browsing(on_found))
+            if not refresher.is_off():
+                stack.enter_context(browsing(on_found))
         yield

@@ -70,7 +70,7 @@ class Vhci:
             try:
                 self._write("attach", f"{free[0]} {fileno} {devid} {min(speed, _FASTEST):d}")
             except OSError as error:
-                # EINVAL is what old kernels say of a port that is in use, and all of them of what they cannot take.
+                # Old kernels return EINVAL for a port that is in use, and all of them for what they do not accept.
                 if error.errno == errno.EBUSY or (error.errno == errno.EINVAL and self._is_taken(free[0])):
                     refused.add(free[0])
                     continue
@@ -87,6 +87,10 @@ class Vhci:
             if error.errno != errno.EINVAL:
                 raise CannotAttach(f"port {number} cannot be detached: {error.strerror}") from error
             raise CannotAttach(f"nothing is attached at port {number}: usbip-capture attached lists what is") from error
+
+    def is_enumerated(self, port: Port) -> bool:
+        """Whether its device is one of this machine: it has a busid before, while the kernel still reads it."""
+        return bool(port.local_busid) and os.path.exists(os.path.join(self._devices, port.local_busid))
 
     def attribute(self, local_busid: str, name: str) -> str:
         """What the kernel knows of an attached device, such as `product`; empty if it does not."""

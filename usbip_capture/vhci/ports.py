@@ -28,7 +28,7 @@ class PortStatus(IntEnum):
 
 @dataclass(slots=True, frozen=True)
 class Port:
-    """One port. hub: which of its controller's two it belongs to. devid: the server's. local_busid: once enumerated."""
+    """One port. hub: which of its controller's two it belongs to. devid: the server's. local_busid: once addressed."""
 
     number: int
     hub: str

@@ -221,7 +221,7 @@ class ServerConnection:
         end = body + _iso_count(kind, seqnum, count) * structs.ISO_PACKET_SIZE
         if len(data) < end:
             return False
-        payload = bytes(data[structs.HEADER_SIZE : body])
+        payload = data[structs.HEADER_SIZE : body]  # a copy already
         packets = structs.unpack_iso(data[body:end])
         del data[:end]
         refused = 0

@@ -27,7 +27,7 @@ CONTROLLER_ARGUMENTS = tuple(
 )
 
 #: Kinds of devices; {id} is the name of the backend that belongs to the device.
-DEVICES = {
+DEVICES: dict[str, dict[str, str | bool]] = {
     "storage": {"driver": "usb-storage", "drive": "{id}"},  # bulk-only transport, up to SuperSpeed
     "serial": {"driver": "usb-serial", "chardev": "{id}"},  # FTDI FT232BM
     "kbd": {"driver": "usb-kbd"},
@@ -37,6 +37,7 @@ DEVICES = {
     "audio": {"driver": "usb-audio", "audiodev": "snd"},  # UAC1 speaker: isochronous OUT
     "ccid": {"driver": "usb-ccid"},  # smart card reader
     "hub": {"driver": "usb-hub"},  # full speed; cannot be exported itself
+    "power-hub": {"driver": "usb-hub", "port-power": True},  # that switches the power of each port
     "redir": {"driver": "usb-redir", "chardev": "{id}"},  # a device made by a program, as `fakedev` does
 }
 

@@ -55,7 +55,10 @@ class Guest(Machine):
         entry = self._place(kind, bus)
         try:
             self._add_backend(entry, file, socket)
-            driver = {key: value.format(id=entry.name) for key, value in DEVICES[kind].items()}
+            driver = {
+                key: value.format(id=entry.name) if isinstance(value, str) else value
+                for key, value in DEVICES[kind].items()
+            }
             hcd = entry.bus.removesuffix("-ss")
             self.qmp("device_add", id=f"dev-{entry.name}", bus=f"{hcd}.0", port=entry.port, **driver)
         except BaseException:
@@ -188,7 +191,7 @@ class Guest(Machine):
         else:
             raise RigError(f"no such bus or hub: {bus}")
         entry = Plugged(f"{kind}-{next(self._numbers)}", kind, controller, ports.take(), ports)
-        if kind == "hub":
+        if DEVICES[kind]["driver"] == "usb-hub":
             entry.below = hub_ports(entry.port)
         return entry
 

@@ -199,7 +199,7 @@ def test_completion_of_servers_and_busids(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("USBIP_CAPTURE_SERVERS", "bench=192.0.2.10:3241,pi")
     memory.remember_server("192.0.2.10", 3241)
     memory.remember_devices("192.0.2.10", 3241, [KnownDevice("1-1", "303a:4004"), KnownDevice("1-2", "303a:4004")])
-    assert _servers() == ["demo", "bench", "192.0.2.10:3241", "pi"]
+    assert _servers() == ["demo", "local", "bench", "192.0.2.10:3241", "pi"]
     assert _busids(argparse.Namespace(server="bench")) == ["1-1", "1-2"]
     assert _busids(argparse.Namespace(server=None, host="demo")) == ["1-1"]
     assert _busids(argparse.Namespace(server=None, host=None)) == []

@@ -92,7 +92,7 @@ def test_an_error_comes_as_what_it_is(server: ControlSocket) -> None:
 
 
 def test_a_bug_in_one_request_costs_that_one(server: ControlSocket, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(UsbipError, match="whose log says more"):
+    with pytest.raises(UsbipError, match="whose log has more"):
         find().call("broken")
     assert "a bug" in caplog.text
     assert find().call("echo", text="still there")["said"] == "still there"
@@ -265,6 +265,14 @@ def test_several_are_told_apart() -> None:
     finally:
         for server in made:
             server.close()
+
+
+def test_a_name_with_blanks_is_found_as_it_was_given() -> None:
+    made = ControlSocket("Rack 1", HANDLERS)
+    try:
+        assert find("rack 1").name == find("Rack-1").name == "Rack-1"
+    finally:
+        made.close()
 
 
 def test_names_of_two_folders_stay_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

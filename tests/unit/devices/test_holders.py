@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ from usbip_capture.devices.holders import (
     remedy,
     udev_rule,
 )
+from usbip_capture.usb.info import DeviceInfo, Speed
+
+INFO = DeviceInfo("1-1.4", 1, 7, Speed.FULL, 0x303A, 0x4001)
 
 
 @pytest.fixture
@@ -71,7 +75,7 @@ def test_a_device_that_is_attached_over_usbip(machine: Machine) -> None:
     assert attached_from_elsewhere(away)
     assert not attached_from_elsewhere(machine.device())
     assert not attached_from_elsewhere("")
-    found = obstacle(away, 0x303A, 0x4001, machine.roots)
+    found = obstacle(INFO, away, machine.roots)
     assert found is not None
     assert str(found) == "it is attached here over USB/IP: lend it from the machine that it is plugged into"
 
@@ -79,12 +83,12 @@ def test_a_device_that_is_attached_over_usbip(machine: Machine) -> None:
 def test_a_device_that_usbip_host_lends(machine: Machine) -> None:
     sysfs = machine.device(driver="usbip-host")
     assert device_holder(sysfs) == Holder("usbip-host")
-    found = obstacle(sysfs, 0x303A, 0x4001, machine.roots)
+    found = obstacle(INFO, sysfs, machine.roots)
     assert str(found) == "the driver usbip-host has it: `usbip unbind -b 1-1.4` ends that"
 
 
 def test_a_hub_is_not_lent(machine: Machine) -> None:
-    found = obstacle(machine.device(bDeviceClass="09"), 1, 2, machine.roots)
+    found = obstacle(replace(INFO, bDeviceClass=9), machine.device(), machine.roots)
     assert found is not None
     assert found.reason == "hubs are not lent"
 
@@ -92,14 +96,14 @@ def test_a_hub_is_not_lent(machine: Machine) -> None:
 def test_nothing_is_in_the_way(machine: Machine) -> None:
     sysfs = machine.device()
     machine.interface(sysfs, 0, "usb-storage")
-    assert obstacle(sysfs, 1, 2, machine.roots) is None
-    assert obstacle("", 1, 2, machine.roots) is None
+    assert obstacle(INFO, sysfs, machine.roots) is None
+    assert obstacle(INFO, "", machine.roots) is None
 
 
 def test_no_permission_names_the_rule_to_write(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     sysfs = machine.device()
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # tests may run as root, who may open everything
-    found = obstacle(sysfs, 0x303A, 0x4001, machine.roots)
+    found = obstacle(INFO, sysfs, machine.roots)
     assert found is not None
     assert found.reason == f"no permission to open {machine.node()}"
     rule = 'SUBSYSTEM=="usb", ATTR{idVendor}=="303a", ATTR{idProduct}=="4001", TAG+="uaccess"'
@@ -111,10 +115,10 @@ def test_no_permission_names_the_rule_to_write(machine: Machine, monkeypatch: py
 def test_no_node_and_no_device(machine: Machine) -> None:
     sysfs = machine.device()
     machine.node().unlink()
-    found = obstacle(sysfs, 1, 2, machine.roots)
+    found = obstacle(INFO, sysfs, machine.roots)
     assert found is not None
     assert found.reason == f"there is no {machine.node()}"
-    gone = obstacle(str(machine.folder / "sys/bus/usb/devices/9-9"), 1, 2, machine.roots)
+    gone = obstacle(INFO, str(machine.folder / "sys/bus/usb/devices/9-9"), machine.roots)
     assert gone is not None
     assert gone.reason == "it is not there any more"
     assert interface_holders(str(machine.folder / "9-9"), machine.roots) == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from usbip_capture.devices.libusb import binding, bus, local_device
 from usbip_capture.devices.libusb.binding import LibusbMissing
 from usbip_capture.devices.libusb.budget import usbfs_limit
 from usbip_capture.errors import DeviceNotFound
+from usbip_capture.simulated.device import SimulatedDevice
 from usbip_capture.usb.info import Speed
 
 TIMEOUT = 10.0
@@ -77,6 +79,16 @@ def test_no_rights_names_the_rule_to_write() -> None:
             usb.open()
         for part in ("1-1 (1209:0001)", 'ATTR{idVendor}=="1209", ATTR{idProduct}=="0001"', "/etc/udev/rules.d/"):
             assert part in str(caught.value)
+
+
+def test_a_hub_is_not_opened() -> None:
+    """Without its driver all that is behind it would be gone."""
+    descriptors = replace(demo.DESCRIPTORS, device=demo.DESCRIPTORS.device[:4] + b"\x09" + demo.DESCRIPTORS.device[5:])
+    with local_usb(simulated=SimulatedDevice(demo.INFO, descriptors)) as usb:
+        assert usb.bus.devices()[0].info.bDeviceClass == 9
+        with pytest.raises(DeviceNotFound, match="is a hub"):
+            usb.open()
+        assert usb.raw.opened == 0
 
 
 @pytest.mark.parametrize(("error", "words"), [("NoDevice", "has been unplugged"), ("Other", "cannot be opened")])
@@ -188,7 +200,21 @@ def test_a_libusb_that_notices_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         assert other.alive
         device.close()
         other.close()
+        third = another("1-3", 10)
+        usb.module.plug(third, (3,))
+        in_sysfs(tmp_path, third)
+        assert usb.bus.find("1-3") is not None  # by a third context; the second one is closed, and not to be touched
+        assert not usb.module.contexts[1].is_open
+        other = local.open()
+        assert other.alive
+        other.close()
+        shutil.rmtree(tmp_path / "1-1")
+        assert [device.info.busid for device in usb.bus.devices()] == ["1-2", "1-3"]  # though libusb still lists it
+        (tmp_path / "1-2/devnum").write_text("11")
+        usb.module.attached[1].device.info = replace(second.info, devnum=11)  # in and out again
         usb.bus._libusb.close()
+        with pytest.raises(DeviceNotFound, match="has been unplugged"):
+            local.open()
 
 
 def test_no_thread_to_watch(monkeypatch: pytest.MonkeyPatch) -> None:

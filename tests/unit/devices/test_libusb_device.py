@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from functools import partial
 
@@ -215,11 +217,13 @@ def test_memory_that_other_programs_have(usb: LocalUsb) -> None:
     for _ in range(6):
         assert device.run(Urb(TransferType.BULK, BULK_OUT, 1, b"x"), TIMEOUT).status == 0
     assert [status(device, transfer) for transfer in reading] == [0] * 6
-    usb.module.memory = 0  # nothing of ours is in flight that could be through
+    idle = submitted(device, Urb(TransferType.INTERRUPT, CDC_NOTIFY, 16))
+    usb.module.memory = 0  # nothing of ours is in flight that will be through
     waiting = submitted(device, bulk_out(b"later"))
     assert waiting.completion is None
     usb.module.memory = 1 << 20
     assert status(device, waiting) == 0
+    assert idle.completion is None
 
 
 def test_memory_that_never_comes(usb: LocalUsb, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,3 +450,23 @@ def test_a_child_uses_nothing_of_it(usb: LocalUsb) -> None:
     assert forked(child) == 0
     assert device.run(bulk_out(b"to the parent"), TIMEOUT).status == 0
     assert status(device, reading) == 0
+
+
+def test_many_clients_leave_nothing_behind(usb: LocalUsb) -> None:
+    threads = threading.active_count() + 2  # libusb's, and the one that looks for devices
+    opened: list[weakref.ref[LibusbDevice]] = []
+    for _ in range(100):
+        device = usb.bus.devices()[0].open(reset=True)
+        reading = submitted(device, bulk_in())
+        assert device.run(bulk_out(b"x"), TIMEOUT).status == 0
+        assert status(device, reading) == 0
+        submitted(device, bulk_in())
+        device.close()
+        opened.append(weakref.ref(device))
+    del device
+    gc.collect()
+    assert [ref for ref in opened if ref() is not None] == []
+    assert threading.active_count() <= threads
+    assert len(usb.libusb._handles) == 0
+    assert usb.raw.flying == {}
+    assert usb.module.used == 0

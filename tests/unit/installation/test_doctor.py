@@ -438,3 +438,13 @@ def test_who_reads_may_leave_early(machine: Machine) -> None:
 
 def test_marks() -> None:
     assert health.Finding(OK, "all", "").lines() == "ok       all"
+
+
+def test_libusb_may_be_missing(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "usb1", None)
+    (finding,) = doctor._libusb()
+    assert finding.mark == OK
+    assert "note: devices of this machine need the package libusb1: pip install" in finding.lines()
+    monkeypatch.setitem(sys.modules, "usb1", SimpleNamespace(loadLibrary=lambda library: True))
+    (finding,) = doctor._libusb()
+    assert "libusb is there" in finding.lines()

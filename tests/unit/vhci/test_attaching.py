@@ -13,7 +13,9 @@ from tests.waiting import wait_until
 from usbip_capture.demo.device import BUSID, INFO, DemoServer
 from usbip_capture.errors import CannotAttach, DeviceNotFound, ImportRefused, LocalProtocolError, ServerUnreachable
 from usbip_capture.servers.address import Selector, ServerAddress
+from usbip_capture.vhci import attaching
 from usbip_capture.vhci.attaching import Attacher
+from usbip_capture.vhci.automatic import sentence
 from usbip_capture.vhci.records import Origin, Records
 
 DEMO_SERIAL = "DEMO0001"
@@ -123,11 +125,24 @@ def test_the_device_is_released_when_the_kernel_refuses(
 def test_a_device_that_is_lost_while_it_is_enumerated(
     attacher: Attacher, vhci: SimulatedVhci, server: DemoServer, address: ServerAddress, tmp_path: Path
 ) -> None:
-    vhci.enumerates = False
+    vhci.addresses = vhci.enumerates = False
     vhci.on_attached = lambda: server.remove(BUSID)
     with pytest.raises(CannotAttach, match=r"was lost while the kernel enumerated it: see the kernel's log \(dmesg\)"):
         attacher.attach(address, Selector())
     assert not (tmp_path / "records").exists()
+
+
+@pytest.mark.parametrize("addresses", [False, True])
+def test_a_device_that_is_not_enumerated_yet(
+    addresses: bool, attacher: Attacher, vhci: SimulatedVhci, address: ServerAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a busid from its address on, and can be used under it later."""
+    monkeypatch.setattr(attaching, "_ENUMERATION", 0.1)
+    vhci.addresses, vhci.enumerates = addresses, False
+    attachment = attacher.attach(address, Selector())
+    assert (attachment.port.number, attachment.port.local_busid) == (0, "")
+    assert "is attached at port 0; the kernel has not enumerated it yet" in sentence(attachment)
+    assert attacher.is_attached(attachment)
 
 
 def test_no_server(attacher: Attacher) -> None:

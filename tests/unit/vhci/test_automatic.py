@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -13,8 +13,10 @@ import pytest
 from tests.fakes.simulated_vhci import SimulatedVhci
 from tests.waiting import wait_until
 from usbip_capture.demo.device import BUSID, INFO, DemoDevice, DemoServer
-from usbip_capture.errors import NoVhci, UsbipError
+from usbip_capture.errors import NoVhci, ServerUnreachable, UsbipError
+from usbip_capture.servers import mdns
 from usbip_capture.servers.address import Selector, ServerAddress
+from usbip_capture.servers.mdns import DiscoveredServer
 from usbip_capture.vhci import automatic
 from usbip_capture.vhci.attaching import Attacher, Attachment
 from usbip_capture.vhci.automatic import AutoAttach
@@ -183,3 +185,31 @@ def test_woken_it_tries_at_once(run: Run, serve: Serve, attacher: Attacher, monk
     server.add(INFO, DemoDevice)
     running.auto.wake()
     running.await_report("is attached")
+
+
+@pytest.mark.parametrize(("port", "woken"), [(3240, True), (3241, False)])
+def test_an_announcement_wakes_it(port: int, woken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of any host: its address may be another name of the one that is meant."""
+    found: list[Callable[[DiscoveredServer], None]] = []
+
+    def browsing(on_found: Callable[[DiscoveredServer], None]) -> AbstractContextManager[None]:
+        found.append(on_found)
+        return nullcontext()
+
+    monkeypatch.setattr(mdns, "browsing", browsing)
+    monkeypatch.setenv("USBIP_CAPTURE_DISCOVERY", "on")
+    wakes: list[bool] = []
+    with automatic.announcements(ServerAddress("pi"), lambda: wakes.append(True)):
+        found[0](DiscoveredServer("Pi", "192.0.2.7", port))
+    assert wakes == [True] * woken
+
+
+def test_without_a_network_nothing_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(on_found: object) -> AbstractContextManager[None]:
+        raise ServerUnreachable("no server can be looked for")
+
+    monkeypatch.setattr(mdns, "browsing", refuse)
+    for discovery in ("on", "off"):
+        monkeypatch.setenv("USBIP_CAPTURE_DISCOVERY", discovery)
+        with automatic.announcements(ServerAddress("pi"), lambda: None):
+            pass

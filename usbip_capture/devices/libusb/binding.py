@@ -22,6 +22,8 @@ from usbip_capture.system.at_exit import close_at_exit
 from usbip_capture.system.forks import disown_in_children
 
 log = logging.getLogger(__name__)
+#: What it needs of other packages.
+PACKAGES = ("usb1", "libusb_package")
 
 #: Seconds that the event thread may need to come back from libusb.
 _STOP_PATIENCE = 2.0
@@ -118,12 +120,19 @@ class Libusb:
         return list(self._context.getDeviceIterator(skip_on_error=True))
 
     def open(self, device: Any) -> Handle:
-        """Raises Failure."""
+        """Raises Failure, with ERROR_NO_DEVICE when this context is closed: its devices are not to be touched then."""
         self.start()
-        handle = Handle(self, self._usb1, called(self._usb1, device.open))
         with self._lock:
+            if self._closing:
+                raise Failure(statuses.ERROR_NO_DEVICE)
+            handle = Handle(self, self._usb1, called(self._usb1, device.open))
             self._handles.add(handle)
         return handle
+
+    @property
+    def closed(self) -> bool:
+        """Whether its devices have to be looked up anew."""
+        return self._closing
 
     def watch(self, on_event: Callable[[Any, bool], None]) -> Callable[[], None] | None:
         """Have `on_event` called with each device that arrives (True) or leaves, on the event thread.
@@ -155,7 +164,7 @@ class Libusb:
     def start(self) -> None:
         """Have the event thread. Raises UsbipError if none can be had."""
         with self._lock:
-            if self._thread is not None:
+            if self._thread is not None or self._closing:
                 return
             thread = threading.Thread(target=self._handle_events, name="libusb-events", daemon=True)
             try:

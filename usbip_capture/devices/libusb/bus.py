@@ -76,7 +76,10 @@ class LocalBus:
         """Those that are there, hubs too but for the controllers' own, by busid."""
         self._refresh()
         found = []
+        there = _in_sysfs(self._sysfs)
         for raw in self._libusb.devices():
+            if there is not None and _key(raw) not in there:
+                continue  # it has left, which this libusb has not noticed
             try:
                 device = LocalDevice(self, self._libusb, raw, self._sysfs)
             except UsbipError as error:
@@ -170,7 +173,7 @@ class LocalBus:
 
     def _event(self, raw: Any, arrived: bool) -> None:
         """On the event thread, at once; the poller does the same a little later, where there are no events."""
-        key = (int(raw.getBusNumber()), int(raw.getDeviceAddress()))
+        key = _key(raw)
         with self._lock:
             if (key in self._known) == arrived:
                 return
@@ -208,7 +211,7 @@ class LocalBus:
         known = _in_sysfs(self._sysfs)
         if known is not None:
             return known
-        return frozenset((int(raw.getBusNumber()), int(raw.getDeviceAddress())) for raw in self._libusb.devices())
+        return frozenset(_key(raw) for raw in self._libusb.devices())
 
     def _refresh(self) -> None:
         """Some libusb's list stays as it was when it began, where no udevd runs: begin anew."""
@@ -229,10 +232,14 @@ class LocalBus:
         there = _in_sysfs(self._sysfs)
         if there is None or there == self._compared:
             return False
-        if there <= {(int(raw.getBusNumber()), int(raw.getDeviceAddress())) for raw in self._libusb.devices()}:
+        if there <= {_key(raw) for raw in self._libusb.devices()}:
             self._compared = there
             return False
         return True
+
+
+def _key(raw: Any) -> Key:
+    return int(raw.getBusNumber()), int(raw.getDeviceAddress())
 
 
 def _in_sysfs(folder: str) -> frozenset[Key] | None:

@@ -100,7 +100,7 @@ class LibusbDevice(Device):
     @property
     def unclaimed(self) -> dict[int, str]:
         """Interface number -> who holds it."""
-        return self._claims.unclaimed
+        return dict(self._claims.unclaimed)
 
     def forked(self) -> None:
         """In a child process: the device and what is in flight are the parent's."""
@@ -139,7 +139,7 @@ class LibusbDevice(Device):
             if status is None:
                 status = flights.start(flight)
         if status is not None:
-            flights.refuse(flight, status)
+            flights.fail(flight, status)
 
     def cancel(self, transfer: Transfer) -> None:
         self._flights.cancel(transfer)
@@ -253,7 +253,7 @@ class LibusbDevice(Device):
             log.exception("a request to %s failed in a way of its own", self.info)
             status = -EPROTO
         if status is not None:
-            flights.refuse(flight, status)
+            flights.fail(flight, status)
         with flights.order, flights.lock:
             self._busy = bool(flights.jobs)
 

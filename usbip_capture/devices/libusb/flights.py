@@ -14,7 +14,8 @@ class Flight:
     """transfer: None once it is finished before its slot has landed. action: of a request that is not passed on.
 
     cancelling: a thread is in libusb's cancel, so that the slot must not be used again. flushed: cancelled by us, for
-    a request that ends all that is pending. unwanted: to be cancelled as soon as libusb has it.
+    a request that ends all that is pending. unwanted: to be cancelled as soon as libusb has it. starving:
+    since when usbfs has had no memory for it, on the monotonic clock.
     """
 
     __slots__ = (
@@ -25,6 +26,7 @@ class Flight:
         "landed",
         "size",
         "slot",
+        "starving",
         "submitted",
         "transfer",
         "unwanted",
@@ -38,6 +40,7 @@ class Flight:
         self.slot: Slot | None = None
         self.interface = -1
         self.size = 0
+        self.starving = 0.0
         self.cancelling = self.flushed = self.landed = self.submitted = self.unwanted = False
 
 
@@ -50,7 +53,10 @@ def load(slot: Slot, urb: Urb) -> None:
         lengths = [packet.length for packet in urb.packets]
         slot.isochronous(urb.endpoint, bytearray(sum(lengths)) if inward else _packed(urb), lengths)
     else:
-        buffer = bytearray(urb.length) if inward else bytearray(urb.data)
+        if inward:
+            buffer = bytearray(urb.length)
+        else:  # memory that libusb can read where it is, if the client's side has made it so
+            buffer = urb.data if isinstance(urb.data, bytearray) else bytearray(urb.data)
         slot.move(urb.transfer_type, urb.endpoint, buffer, zero_packet=not inward and bool(urb.flags & ZERO_PACKET))
 
 

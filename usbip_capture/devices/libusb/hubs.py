@@ -1,7 +1,7 @@
 """The power of a hub's ports, switched off and on where the hub can do that for each port by itself.
 
 The hub is neither claimed nor taken from the kernel's driver, which would lose all that is behind it. A port of a
-USB 3 hub is two, one for each of its buses: where Linux tells of the other one, both are switched.
+USB 3 hub is two, one for each of its buses: where Linux knows the other one, both are switched.
 
 Ref: USB 2.0 specification, 11.23.2.1 (Hub Descriptor), 11.24.2 (Class-specific Requests); USB 3.2, 10.15.2.1; Linux
 Documentation/ABI/testing/sysfs-bus-usb (.../portX/disable, .../portX/peer)
@@ -9,6 +9,7 @@ Documentation/ABI/testing/sysfs-bus-usb (.../portX/disable, .../portX/peer)
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
@@ -21,6 +22,8 @@ from usbip_capture.devices.libusb.slots import Failure
 from usbip_capture.errors import DeviceNotFound, UsbipError
 from usbip_capture.usb.setup import CLEAR_FEATURE, GET_DESCRIPTOR, SET_FEATURE
 
+log = logging.getLogger(__name__)
+
 _PORT_POWER = 8
 _DT_HUB, _DT_SUPERSPEED_HUB = 0x29, 0x2A
 _OF_HUB, _OF_PORT = 0xA0, 0x23
@@ -31,8 +34,8 @@ _SUPERSPEED = 4
 _POWER_SWITCHING, _TOGETHER, _EACH = 0x03, 0, 1
 #: Seconds for a request to a hub, and for its end when it is cancelled.
 _TIMEOUT, _PATIENCE = 5.0, 1.0
-_PEER = re.compile(r"(?:usb(\d+)|(\d+)-([\d.]+))-port(\d+)")
-_BUSID = re.compile(r"(\d{1,3})-(\d{1,3}(?:\.\d{1,3})*)")
+_PEER = re.compile(r"(?:usb([0-9]+)|([0-9]+)-([0-9]+(?:\.[0-9]+)*))-port([0-9]+)")
+_BUSID = re.compile(r"([0-9]{1,3})-([0-9]{1,3}(?:\.[0-9]{1,3})*)")
 
 
 class _Stuck(Failure):
@@ -86,7 +89,10 @@ def switch_power(libusb: Libusb, sysfs: str, busid: str, on: bool) -> None:
     peer = port.peer(sysfs)
     _switch(libusb, sysfs, port, on)
     if peer is not None:
-        _switch(libusb, sysfs, peer, on)
+        try:
+            _switch(libusb, sysfs, peer, on)
+        except UsbipError as error:  # a device that is not of USB 3 has no use for it
+            log.warning("%s is switched, but not its other bus: %s", busid, error)
 
 
 def _switch(libusb: Libusb, sysfs: str, port: Port, on: bool) -> None:
@@ -119,7 +125,7 @@ def _check(handle: Handle, port: Port, superspeed: bool) -> None:
     kind = _DT_SUPERSPEED_HUB if superspeed else _DT_HUB
     raw = _request(handle, (_OF_HUB, GET_DESCRIPTOR, kind << 8, 0, _DESCRIPTOR_SIZE), None)
     if len(raw) < 5 or raw[1] != kind:
-        raise _cannot(port, "what it says of itself is not a hub's descriptor")
+        raise _cannot(port, "its descriptor is not that of a hub")
     if not 1 <= port.number <= raw[2]:
         raise DeviceNotFound(f"the hub {port.hub_name} has ports 1 to {raw[2]}, not {port.number}")
     switching = int.from_bytes(raw[3:5], "little") & _POWER_SWITCHING

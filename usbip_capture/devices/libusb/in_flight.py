@@ -26,7 +26,7 @@ from usbip_capture.usb.urb import TransferType
 
 #: What a transfer costs in usbfs besides its bytes.
 _COST, _PACKET_COST = 512, 16
-#: Seconds for which a URB waits when usbfs has no memory although nothing of this device is in flight.
+#: Seconds for which a URB waits when usbfs has no memory although nothing else is in flight on its endpoint.
 STARVING_PATIENCE = 5.0
 
 Queue: TypeAlias = "OrderedDict[Flight, None]"
@@ -35,8 +35,8 @@ Queue: TypeAlias = "OrderedDict[Flight, None]"
 class InFlight:
     """jobs: what waits for the worker, in order; anything that is submitted while it has work waits there, too.
 
-    refusal: why a URB cannot be passed on. on_doubt: called when the device may be gone. starving: since when other
-    programs have all memory; the worker calls `try_again` meanwhile.
+    refusal: why a URB cannot be passed on. on_doubt: called when the device may be gone. starving: usbfs has refused
+    memory; the worker calls `try_again` now and then.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class InFlight:
         self.order, self.lock = threading.Lock(), threading.Lock()
         self.changed = threading.Condition(self.lock)
         self.jobs: Queue = OrderedDict()
-        self.starving = 0.0
+        self.starving = False
         self._pending: dict[Transfer, Flight] = {}
         self._flying: dict[Flight, None] = {}  # in libusb, or in the callback that finishes it
         self._at_endpoint: dict[int, int] = {}  # how many of them
@@ -133,30 +133,28 @@ class InFlight:
         return -ENOENT if failure.code in (statuses.ERROR_IO, statuses.ERROR_NOT_FOUND) else failure.status
 
     def _no_memory(self, flight: Flight) -> int | None:
-        """Queue it again: when one of ours is through there is room, unless all is in use by others."""
+        """Queue it again: until one of ours is through, or others leave some memory."""
         with self.changed:
             if flight.unwanted:
                 return -ECONNRESET
             now = time.monotonic()
-            if self._flying:
-                self.starving = 0.0
-            elif not self.starving:
-                self.starving = now
-                self.changed.notify_all()
-            elif now - self.starving > STARVING_PATIENCE:
+            flight.starving = flight.starving or now
+            if now - flight.starving > STARVING_PATIENCE and not self._at_endpoint.get(flight.urb.endpoint):
                 return -ENOMEM
             queue = self._queues.setdefault(flight.urb.endpoint, OrderedDict())
             queue[flight] = None
             queue.move_to_end(flight, last=False)
             self._budget.wait(self._drain)
+            if not self.starving:
+                self.starving = True
+                self.changed.notify_all()
             return None
 
     def try_again(self) -> None:
         """Usbfs may have memory again. `order` is not held."""
-        self._drain()
         with self.lock:
-            if not self._queues:
-                self.starving = 0.0
+            self.starving = False  # until it is refused again
+        self._drain()
 
     def _drain(self) -> None:
         """There may be room: let those go that wait for it. `order` is not held."""
@@ -234,6 +232,11 @@ class InFlight:
             if transfer is None or self._pending.pop(transfer, None) is None:
                 return
         transfer.finish(nothing(flight.urb, status))
+
+    def fail(self, flight: Flight, status: int) -> None:
+        """As `refuse`, for one that may have had bytes of the budget that others wait for."""
+        self.refuse(flight, status)
+        self._budget.notify()
 
     # -- unlinking
 

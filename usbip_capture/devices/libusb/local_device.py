@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from usbip_capture.devices.holders import remedy
 from usbip_capture.devices.libusb import statuses
 from usbip_capture.devices.libusb.binding import Handle, Libusb, is_linux
 from usbip_capture.devices.libusb.device import LibusbDevice
@@ -25,6 +26,8 @@ _SPEEDS = {1: Speed.LOW, 2: Speed.FULL, 3: Speed.HIGH, 4: Speed.SUPER, 5: Speed.
 #: Seconds after plug-in in which opening is tried again: udev sets permissions late.
 OPEN_PATIENCE = 2.0
 _RETRY_INTERVAL = 0.1
+#: bDeviceClass
+_HUB = 9
 #: What opening may end with before udev is through: no rights, no file in /dev yet.
 _TRANSIENT = (statuses.ERROR_ACCESS, statuses.ERROR_IO, statuses.ERROR_NO_DEVICE, statuses.ERROR_NOT_FOUND)
 
@@ -74,6 +77,8 @@ class LocalDevice:
 
     def open(self, *, reset: bool = False) -> LibusbDevice:
         """Have it, with all interfaces that can be had. reset: when it is closed. Raises DeviceNotFound."""
+        if self.info.bDeviceClass == _HUB:
+            raise DeviceNotFound(f"device {self.info} is a hub: the devices behind it can be opened, each by itself")
         opened: list[LibusbDevice] = []
 
         def on_left() -> None:
@@ -104,12 +109,22 @@ class LocalDevice:
     def _opened(self) -> Handle:
         deadline = time.monotonic() + OPEN_PATIENCE
         while True:
+            self._look_up()
             try:
                 return self._libusb.open(self._raw)
             except Failure as failure:
                 if failure.code not in _TRANSIENT or time.monotonic() > deadline or not self._is_new():
                     raise DeviceNotFound(self._sentence(failure)) from failure
             time.sleep(_RETRY_INTERVAL)
+
+    def _look_up(self) -> None:
+        """Find it again in the context that is used now, if that of this object is closed."""
+        if not self._libusb.closed:
+            return
+        found = self._bus.find(self.info.busid)
+        if found is None or found.info.devnum != self.info.devnum:
+            raise DeviceNotFound(f"device {self.info} has been unplugged")
+        self._libusb, self._raw = found._libusb, found._raw
 
     def _is_new(self) -> bool:
         """Whether it was plugged in just now, so that udev may still be at work."""
@@ -120,14 +135,8 @@ class LocalDevice:
         return text.isdigit() and int(text) < OPEN_PATIENCE * 2000
 
     def _sentence(self, failure: Failure) -> str:
-        if failure.code == statuses.ERROR_ACCESS:
-            vendor, product = self.info.vid_pid
-            rule = f'SUBSYSTEM=="usb", ATTR{{idVendor}}=="{vendor:04x}", ATTR{{idProduct}}=="{product:04x}"'
-            rule += ', MODE="0660", TAG+="uaccess"'
-            return (
-                f"device {self.info} may not be opened by this user: write {rule} into"
-                " /etc/udev/rules.d/70-usbip-capture.rules and plug it in again"
-            )
+        if failure.code in (statuses.ERROR_ACCESS, statuses.ERROR_NOT_SUPPORTED):
+            return f"device {self.info} may not be opened by this user: {remedy(*self.info.vid_pid)}"
         if failure.code == statuses.ERROR_NO_DEVICE:
             return f"device {self.info} has been unplugged"
         return f"device {self.info} cannot be opened: {failure}"

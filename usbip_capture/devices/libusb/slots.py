@@ -16,7 +16,7 @@ class Failure(Exception):
     """libusb refused. `status`: as a URB has it; `code`: libusb_error."""
 
     def __init__(self, code: int) -> None:
-        super().__init__(f"libusb error {code}")
+        super().__init__(statuses.words_of(code))
         self.code = code
         self.status = statuses.of_error(code)
 

@@ -42,6 +42,27 @@ _OF_ERROR = {
 }
 
 
+_WORDS = {
+    ERROR_IO: "input/output error",
+    ERROR_INVALID_PARAM: "invalid parameter",
+    ERROR_ACCESS: "no permission",
+    ERROR_NO_DEVICE: "it has been unplugged",
+    ERROR_NOT_FOUND: "not found",
+    ERROR_BUSY: "it is in use",
+    ERROR_TIMEOUT: "timed out",
+    ERROR_OVERFLOW: "overflow",
+    ERROR_PIPE: "stalled",
+    ERROR_INTERRUPTED: "interrupted",
+    ERROR_NO_MEM: "out of memory",
+    ERROR_NOT_SUPPORTED: "not supported on this system",
+}
+
+
+def words_of(code: int) -> str:
+    """A libusb_error for a person."""
+    return _WORDS.get(code, f"unknown error {code} of libusb")
+
+
 def of_transfer(status: int) -> int:
     """The status of a URB whose transfer ended with this libusb_transfer_status."""
     return OF_TRANSFER[status] if 0 <= status < len(OF_TRANSFER) else -st.EPROTO

@@ -70,7 +70,7 @@ class SerialClient:
             (info for info in self.devices() if selector.matches(info)), key=lambda info: (len(info.busid), info.busid)
         )
         if not found:
-            raise DeviceNotFound(f"{self.server} exports no free device {device}".rstrip())
+            raise DeviceNotFound(f"{self.server.offers} no free device {device}".rstrip())
         attached: list[SerialConnection] = []
         url = PortUrl(self.server, selector, pcap=self._pcap, reconnect=self._reconnect)
         try:
