@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tests.kernel.rig.debian import unpacked
+from tests.kernel.rig.debian import unpacked, update_lists_without
 from tests.kernel.rig.host import cache, output
 from tests.kernel.rig.image import INIT, READY, Cpio, make, prepare, shared_libraries
 
@@ -70,6 +70,7 @@ def debian_python() -> Path:
     """The files of Debian's packages, with the standard library compiled: from the cache, or downloaded."""
     tree = cache() / f"python-{hashlib.sha256(repr((_PACKAGES, _DROPPED)).encode()).hexdigest()[:12]}"
     if not tree.exists():
+        update_lists_without(_PACKAGES[0])
         with tempfile.TemporaryDirectory(dir=cache()) as folder:
             files = unpacked(_PACKAGES, Path(folder))
             for path in (files / name for name in _DROPPED):
