@@ -79,14 +79,16 @@ class Lending:
         return {folder.rpartition(":")[2]: driver.rpartition("/")[2] for folder, driver in pairs}
 
     def unplug(self, busid: str) -> None:
+        """Pull a device out, and wait until the server, if it runs, has noticed."""
         self._plugged.remove(busid)
         self.guest.unplug(busid)
+        if self.program.alive:
+            self.wait_removed(busid)
 
     def restore(self) -> None:
         """As it was in the beginning: nothing is plugged in, and the server runs, without arguments."""
-        for busid in reversed(self._plugged):
-            self.guest.unplug(busid)
-        self._plugged.clear()
+        for busid in reversed(list(self._plugged)):
+            self.unplug(busid)
         if self._arguments and self.program.alive:
             self.stop()
         if not self.program.alive:

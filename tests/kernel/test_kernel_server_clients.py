@@ -67,6 +67,7 @@ def test_our_probe_and_selftest(lending: Lending, tmp_path: Path) -> None:
     where = f"127.0.0.1:{lending.port} {busid}"
     probed = run_line(f"usbip-capture probe {where}", tmp_path)
     assert probed.returncode == 0, probed.stdout + probed.stderr
+    lending.wait_available(busid)
     tested = run_line(f"usbip-capture selftest {where}", tmp_path)
     assert tested.returncode == 0, tested.stdout + tested.stderr
 

@@ -66,8 +66,8 @@ def read(client: PythonGuest, local: str) -> None:
 
 
 SHORT = {
-    "control": (ask, (21, REPLY + 17)),
-    "bulk": (read, (REPLY + REPLY, REPLY + REPLY + 4095)),
+    "control": (ask, (REPLY + 9,)),
+    "bulk": (read, (REPLY + REPLY + 2000,)),
 }
 LONG = {
     "control": (ask, range(REPLY + 18)),
@@ -118,6 +118,7 @@ def test_half_a_reply_and_nothing_more(
     local = borrower.attach(proxy.port, busid)
     wait_disk(borrower)
     borrower.detach(local)
+    lending.wait_available(busid)
     assert complaints(borrower) == ""
 
 
@@ -128,7 +129,7 @@ def play(client: Guest) -> None:
     client.run("until grep -q RUNNING /proc/asound/card0/pcm0p/sub0/status; do usleep 20000; done", timeout=TIMEOUT)
 
 
-@pytest.mark.parametrize("offsets", [(30, 60), pytest.param(range(140), marks=pytest.mark.long)], ids=["", "each byte"])
+@pytest.mark.parametrize("offsets", [(30,), pytest.param(range(140), marks=pytest.mark.long)], ids=["", "each byte"])
 def test_connection_is_cut_in_isochronous_replies(
     lending: Lending, borrower: PythonGuest, proxy: CuttingProxy, offsets: Sequence[int]
 ) -> None:

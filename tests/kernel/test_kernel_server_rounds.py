@@ -19,7 +19,7 @@ from usbip_capture.usb.urb import Urb
 pytestmark = pytest.mark.kernel
 
 GROWTH_KIB = 2048  # what Python's memory may grow by without a leak: less than 2.5 KiB in each of 900 rounds
-WARM = 2  # rounds after which what is kept is there
+WARM = 1  # rounds after which what is kept is there
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def test_attached_by_our_client(lending: Lending, count: int) -> None:
     lending.wait_driver(busid, "ftdi_sio")
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(50, marks=LONG)])
+@pytest.mark.parametrize("count", [1, pytest.param(50, marks=LONG)])
 def test_attached_by_a_kernel(lending: Lending, borrower: PythonGuest, count: int) -> None:
     busid = lending.lend("serial", driver="ftdi_sio")
     borrower.run("dmesg -c >/dev/null")
@@ -89,6 +89,5 @@ def test_plugged_in_and_out(lending: Lending, count: int) -> None:
     def one() -> None:
         busid = lending.lend("serial")
         lending.unplug(busid)
-        lending.wait_removed(busid)
 
     rounds(lending, count, one)

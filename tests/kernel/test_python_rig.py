@@ -9,9 +9,9 @@ from tests.kernel.rig import PythonGuest, RigError
 pytestmark = pytest.mark.kernel
 
 ECHO = """
-import libusb_package, usb1
+import ctypes, libusb_package, usb1
 
-usb1.loadLibrary(libusb_package.get_libusb1_library())
+usb1.loadLibrary(ctypes.CDLL(str(libusb_package.get_library_path()), use_errno=True))
 with usb1.USBContext() as context:
     handle = context.openByVendorIDAndProductID(0x0403, 0x6001)
     handle.setAutoDetachKernelDriver(True)

@@ -198,7 +198,7 @@ class Machine:
         end = time.monotonic() + timeout
         while not (value := condition()):
             if self._process.poll() is not None:
-                raise RigError(f"QEMU ended: {(self.folder / 'qemu.log').read_text()}")
+                raise RigError(f"QEMU ended: {(self.folder / 'qemu.log').read_text()}{self.console()[-2000:]}")
             if time.monotonic() > end:
                 raise RigError(f"timed out; the guest's console: {self.console()[-2000:]}")
             time.sleep(_POLL_INTERVAL)

@@ -12,11 +12,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tests.kernel.rig.debian import unpacked
+from tests.kernel.rig.debian import unpacked, update_lists_without
 from tests.kernel.rig.host import cache, output
 from tests.kernel.rig.image import INIT, READY, Cpio, make, prepare, shared_libraries
 
 ZYGOTE_PORT = 5556
+#: More than one, as several copies of the project may share the cache.
+_IMAGES_KEPT = 3
 SITE = "site"  # the folder in the guest for what programs import
 
 # libc and libm come from this machine, as the rig's own programs do.
@@ -58,7 +60,8 @@ def prepare_python() -> tuple[Path, Path]:
         key.update(file.name.encode() + file.read_bytes())
     image = base.with_name(f"python-{key.hexdigest()[:12]}.cpio")
     make(image, lambda: base.read_bytes() + _overlay(tree))
-    for old in set(base.parent.glob("python-*.cpio")) - {image}:
+    os.utime(image)
+    for old in sorted(base.parent.glob("python-*.cpio"), key=os.path.getmtime)[:-_IMAGES_KEPT]:
         old.unlink(missing_ok=True)
     return kernel, image
 
@@ -67,6 +70,7 @@ def debian_python() -> Path:
     """The files of Debian's packages, with the standard library compiled: from the cache, or downloaded."""
     tree = cache() / f"python-{hashlib.sha256(repr((_PACKAGES, _DROPPED)).encode()).hexdigest()[:12]}"
     if not tree.exists():
+        update_lists_without(_PACKAGES[0])
         with tempfile.TemporaryDirectory(dir=cache()) as folder:
             files = unpacked(_PACKAGES, Path(folder))
             for path in (files / name for name in _DROPPED):
