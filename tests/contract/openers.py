@@ -54,11 +54,11 @@ def remote(server: Server) -> RemoteDevice:
 
 
 def veiled(server: Server) -> RemoteDevice:
-    """The server's device, through a transport that is not a socket, and through the relay's forwarding."""
+    """The server's device, through transports that are not sockets, and through the relay's forwarding."""
     ours, between = socket.socketpair()
     near, theirs = socket.socketpair()
-    server.serve_socket(theirs)
-    forward(VeiledTransport(between, "the client"), SocketTransport(near, PEER))
+    server.serve_transport(VeiledTransport(theirs, "the relay"))
+    forward(VeiledTransport(between, "the client"), VeiledTransport(near, PEER))
     return import_device(VeiledTransport(ours, PEER), demo.BUSID, TIMEOUT)
 
 

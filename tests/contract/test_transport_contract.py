@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 
@@ -201,6 +202,50 @@ def test_sending_now_never_waits(pair: Pair) -> None:
     assert 0 < sent < 64 << 20
     whole = numbered(1 << 20) * (sent // (1 << 20) + 1)
     assert receive(other, sent) == whole[:sent]
+
+
+def test_what_a_peer_takes_is_waited_for(pair: Pair) -> None:
+    one, other = pair
+    assert one.wait_to_send(10)
+    sent, part = 0, bytes(100_000)
+    while one.wait_to_send(0):
+        try:
+            sent += one.send_now([part[:50], part[50:]], 0.001)
+        except BlockingIOError:
+            break
+    assert not one.wait_to_send(0.01)
+    with pytest.raises(TimeoutError):
+        module.send_by(one, part, time.monotonic() + 0.01)
+    taken = threading.Thread(target=lambda: receive(other, sent))
+    taken.start()
+    assert one.wait_to_send(10)
+    taken.join()
+
+
+def test_an_answer_is_sent_by_its_deadline(pair: Pair) -> None:
+    one, other = pair
+    data = numbered(3 << 20)
+    sending = threading.Thread(target=lambda: module.send_by(one, data, time.monotonic() + 60))
+    sending.start()
+    received = b""
+    while len(received) < len(data):
+        received += other.receive(1 << 20, 10)
+    sending.join()
+    assert received == data
+    one.shut_down()
+    assert other.receive(10, 10) == b""
+    with pytest.raises(OSError):  # noqa: PT011  systems differ in which
+        module.send_by(one, data, time.monotonic() + 60)
+
+
+def test_after_a_grace_a_message_has_as_long_as_ever(pair: Pair) -> None:
+    one, other = pair
+    part = numbered(1 << 20)
+    sent = one.send_now([part, part], 0.001)
+    sending = threading.Thread(target=lambda: one.send([(part + part)[sent:], part]))
+    sending.start()
+    assert receive(other, 3 << 20) == part * 3
+    sending.join()
 
 
 def test_a_peer_that_takes_nothing_is_given_up(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,8 +73,11 @@ class VeiledTransport(Transport):
                 if not self._wait(select.POLLOUT, time.monotonic() + SEND_TIMEOUT):
                     raise TimeoutError from None
 
-    def send_now(self, parts: list[Buffer]) -> int:
+    def send_now(self, parts: list[Buffer], grace: float = 0.0) -> int:
         return self._send(b"".join(parts))
+
+    def wait_to_send(self, timeout: float) -> bool:
+        return self._wait(select.POLLOUT, time.monotonic() + timeout)
 
     def nonblocking(self) -> NonBlocking:
         return NonBlocking(self._sock.fileno(), self._receive, self._send, lambda: len(self._inside))

@@ -28,6 +28,7 @@ from usbip_capture.errors import UsbipError
 from usbip_capture.filters.language import Facts, FilterError, parse
 from usbip_capture.net.address import parse_address
 from usbip_capture.net.networks import listen_address, parse_networks
+from usbip_capture.net.transport import SocketTransport
 from usbip_capture.report.data import as_data
 from usbip_capture.report.html import html_page
 from usbip_capture.report.measure import measure
@@ -129,7 +130,7 @@ def local_device(data: bytes) -> None:
         device = usb.open()
         conn = ServerConnection()
         conn.receive_data(structs.OP_COMMON.pack(0x111, structs.OP_REQ_IMPORT, 0) + structs.pack_busid("1-1"))
-        session = Session(theirs, conn, device, lambda reason: None)
+        session = Session(SocketTransport(theirs, "the client"), conn, device, lambda reason: None)
         session.start(device.info)
         with suppress(UsbipError):
             while choices:

@@ -11,10 +11,12 @@ import os
 import select
 import socket
 import struct
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from usbip_capture.system.durations import milliseconds
 from usbip_capture.usb.urb import Buffer
 
 #: A peer that takes nothing for this long is lost, in seconds.
@@ -85,6 +87,11 @@ class Transport(ABC):
         `timeout` seconds, or up to 20 ms less (None: not in the next hour); OSError if the connection is broken.
         """
 
+    def receive(self, size: int, timeout: float | None) -> bytes:
+        """The same: at most `size` bytes of what has come, `b""` at the end of the stream."""
+        buffer = bytearray(size)
+        return bytes(memoryview(buffer)[: self.receive_into(memoryview(buffer), timeout)])
+
     def receive_scattered(self, buffers: list[memoryview], timeout: float | None) -> int:
         """The same into several buffers, one after the other; some transports fill the first one only."""
         return self.receive_into(buffers[0], timeout)
@@ -94,11 +101,16 @@ class Transport(ABC):
         """Send all of it; the parts leave together. Raises OSError, also if the peer takes nothing for SEND_TIMEOUT."""
 
     @abstractmethod
-    def send_now(self, parts: list[Buffer]) -> int:
+    def send_now(self, parts: list[Buffer], grace: float = 0.0) -> int:
         """Send what can be sent without waiting; how many bytes. Raises OSError, BlockingIOError if none can.
 
-        What was not sent comes first in what is sent next, unless the stream is ended.
+        grace: seconds that are better spent waiting than with a hand-over to a thread that waits; some transports do
+        not. What was not sent comes first in what is sent next, unless the stream is ended.
         """
+
+    @abstractmethod
+    def wait_to_send(self, timeout: float) -> bool:
+        """Whether some can be sent now, or the connection is broken; waits for that, at most `timeout` seconds."""
 
     @abstractmethod
     def nonblocking(self) -> NonBlocking:
@@ -129,6 +141,7 @@ class SocketTransport(Transport):
         self._sock = self._sender = sock
         self._recv_into = sock.recv_into
         self._limit: float | None = None
+        self._sending_limit = SEND_TIMEOUT
         sock.settimeout(None)
         if not _KERNEL_TIMEOUTS:
             self._limit = -1.0
@@ -147,6 +160,14 @@ class SocketTransport(Transport):
         except OSError as error:
             raise _in_terms_of_transports(error) from None
 
+    def receive(self, size: int, timeout: float | None) -> bytes:
+        if timeout != self._limit:
+            self._wait_at_most(timeout)
+        try:
+            return self._sock.recv(size)
+        except OSError as error:
+            raise _in_terms_of_transports(error) from None
+
     def receive_scattered(self, buffers: list[memoryview], timeout: float | None) -> int:
         if not _SCATTER:
             return self.receive_into(buffers[0], timeout)
@@ -159,6 +180,8 @@ class SocketTransport(Transport):
 
     def send(self, parts: list[Buffer]) -> None:
         sock = self._sender
+        if self._sending_limit != SEND_TIMEOUT:
+            self._send_within(SEND_TIMEOUT)
         if len(parts) == 1:
             sock.sendall(parts[0])
         elif sum(map(len, parts)) < _JOIN_BELOW:
@@ -166,19 +189,26 @@ class SocketTransport(Transport):
         else:
             send(sock, parts)
 
-    def send_now(self, parts: list[Buffer]) -> int:
+    def send_now(self, parts: list[Buffer], grace: float = 0.0) -> int:
         sock = self._sender
         if _KERNEL_TIMEOUTS:
             if len(parts) == 1:
                 return sock.send(parts[0], _DONT_WAIT)
             if sum(map(len, parts)) < _JOIN_BELOW:
                 return sock.send(b"".join(parts), _DONT_WAIT)
-            return sock.sendmsg(parts, (), _DONT_WAIT)
+            if not grace:
+                return sock.sendmsg(parts, (), _DONT_WAIT)
+            if grace != self._sending_limit:
+                self._send_within(grace)
+            return sock.sendmsg(parts)
         sock.settimeout(0.0)
         try:
             return sock.send(b"".join(parts))
         finally:
             limit_sending(sock)
+
+    def wait_to_send(self, timeout: float) -> bool:
+        return is_writable(self._sender, timeout)
 
     def nonblocking(self) -> NonBlocking:
         sock = self._sock
@@ -217,6 +247,11 @@ class SocketTransport(Transport):
                 self._sock.setsockopt(socket.SOL_SOCKET, option, _timeval(0))
         return self._sock
 
+    def _send_within(self, limit: float) -> None:
+        """Where the kernel keeps the limit: of any system call that sends."""
+        limit_sending(self._sender, limit)
+        self._sending_limit = limit
+
     def _wait_at_most(self, timeout: float | None) -> None:
         """Have the next system call wait for at most `timeout` seconds. Raises TimeoutError if that is over already."""
         if timeout is not None and timeout <= 2 * _KERNEL_LATE and _KERNEL_TIMEOUTS:
@@ -242,6 +277,27 @@ def send(sock: socket.socket, parts: list[Buffer]) -> None:
         sock.sendall(b"".join(parts))
     else:
         _send_rest(sock, parts, sock.sendmsg(parts))
+
+
+def send_by(transport: Transport, data: Buffer, deadline: float) -> None:
+    """Send all of it by `deadline`, on the monotonic clock. Raises OSError, TimeoutError if the peer takes longer."""
+    rest = memoryview(data)
+    while rest:
+        if not transport.wait_to_send(max(deadline - time.monotonic(), 0.0)):
+            raise TimeoutError("it does not read the answer")
+        try:
+            rest = rest[transport.send_now([rest]) :]
+        except BlockingIOError:  # a transport that has to send something of its own before
+            pass
+
+
+def is_writable(sock: socket.socket, timeout: float) -> bool:
+    """Whether it takes something, or is broken; waits for that, at most `timeout` seconds."""
+    if not hasattr(select, "poll"):  # Windows, where `select` takes every socket
+        return bool(select.select([], [sock], [], timeout)[1])
+    poller = select.poll()
+    poller.register(sock, select.POLLOUT)
+    return bool(poller.poll(milliseconds(timeout)))
 
 
 def limit_sending(sock: socket.socket, timeout: float | None = None) -> None:

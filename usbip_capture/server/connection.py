@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +10,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from usbip_capture.errors import RemoteProtocolError, UsbipError
-from usbip_capture.net.listening import NOT_ALLOWED, Admission, Peer, receive_by
+from usbip_capture.net.listening import NOT_ALLOWED, Admission, Peer
+from usbip_capture.net.transport import Transport, send_by
 from usbip_capture.server.access import Access
 from usbip_capture.server.exports import Export, Exports
 from usbip_capture.server.session import Session
@@ -41,14 +41,14 @@ class Client(NamedTuple):
 
 
 class Connection:
-    """Serves `sock`, which is its own from `start` on. on_end: called with it when it is over.
+    """Serves the client at `transport`, which is its own from `start` on. on_end: called with it when it is over.
 
     on_import: called with it when it has a device.
     """
 
     def __init__(
         self,
-        sock: socket.socket,
+        transport: Transport,
         peer: Peer,
         exports: Exports,
         access: Access,
@@ -58,7 +58,7 @@ class Connection:
         on_end: Callable[[Connection], None],
     ) -> None:
         self._client = Client(peer, time.time())
-        self._sock = sock
+        self._transport = transport
         self._peer = peer
         self._exports = exports
         self._access = access
@@ -83,15 +83,12 @@ class Connection:
 
     def end(self, reason: str = "") -> None:
         """Disconnect the client, from any thread; the connection's thread does the rest. reason: for the log."""
-        with self._closing:  # so that the thread cannot have closed the socket
+        with self._closing:  # so that the thread cannot have closed the transport
             if self._closed:
                 return
             if reason:
                 log.warning("client %s is disconnected: %s", self._peer, reason)
-            try:
-                self._sock.shutdown(socket.SHUT_RDWR)
-            except OSError:  # the other side was quicker
-                pass
+            self._transport.shut_down()
 
     def join(self) -> None:
         """Wait until it is over, and its device closed."""
@@ -118,15 +115,26 @@ class Connection:
         """The client's OP request and its answer, in bounded time; the session of a device that was imported."""
         conn = ServerConnection()
         deadline = time.monotonic() + _REQUEST_TIMEOUT
-        while data := receive_by(self._sock, deadline, _RECEIVE_SIZE):
+        while data := self._received(deadline):
             for event in conn.receive_data(data):
-                self._sock.settimeout(_REQUEST_TIMEOUT)
                 if isinstance(event, DevlistRequested):
-                    self._sock.sendall(conn.devlist([info for info in self._exports.free() if self._sees(info)]))
+                    self._answer(conn.devlist([info for info in self._exports.free() if self._sees(info)]))
                     return None
                 if isinstance(event, ImportRequested):
                     return self._import(conn, event.busid)
         return None
+
+    def _received(self, deadline: float) -> bytes:
+        """What comes next of the request; empty at the end of the stream. Raises OSError, TimeoutError."""
+        left = deadline - time.monotonic()
+        try:
+            return self._transport.receive(_RECEIVE_SIZE, max(left, 0.0))
+        except TimeoutError:
+            raise TimeoutError("no request came in time") from None
+
+    def _answer(self, data: bytes) -> None:
+        """Send the answer to the client's request. Raises OSError, TimeoutError."""
+        send_by(self._transport, data, time.monotonic() + _REQUEST_TIMEOUT)
 
     def _import(self, conn: ServerConnection, busid: str) -> Session | None:
         """A session with the device; None if the import was refused, which was the answer to the client."""
@@ -136,7 +144,7 @@ class Connection:
         if session is None or export is None:
             self._release()  # before the answer: who gets it may try again at once
             removed = export is not None and export.removed
-            self._sock.sendall(conn.import_refused(status or (OpStatus.NODEV if removed else OpStatus.DEV_ERR)))
+            self._answer(conn.import_refused(status or (OpStatus.NODEV if removed else OpStatus.DEV_ERR)))
             return None
         # Before the client learns of it: whoever it asks to be disconnected finds it.
         self._client = self._client._replace(busid=busid, imported=time.time())
@@ -165,9 +173,8 @@ class Connection:
         except Exception:
             log.exception("device %s cannot be imported: opening it failed", export.info.busid)
             return None
-        self._sock.settimeout(None)
         try:
-            session = self._session = Session(self._sock, conn, device, self.end)
+            session = self._session = Session(self._transport, conn, device, self.end)
         except BaseException:
             device.close()
             raise
@@ -198,11 +205,11 @@ class Connection:
         return "" if decision else decision.reason or NOT_ALLOWED
 
     def _urbs(self, session: Session) -> None:
-        receive, handle = self._sock.recv, session.receive
+        receive, handle = self._transport.receive, session.receive
         while True:
             try:
-                data = receive(_RECEIVE_SIZE)
-            except TimeoutError:  # where the limit for sending is the socket's: who only waits for its device may do so
+                data = receive(_RECEIVE_SIZE, None)
+            except TimeoutError:  # after an hour, perhaps: who only waits for its device may do so
                 continue
             if not data:
                 return
@@ -227,5 +234,5 @@ class Connection:
                 log.info("client %s has released %s", self._peer, self._session.info)
             with self._closing:
                 self._closed = True
-                self._sock.close()
+                self._transport.close()
             self._on_end(self)

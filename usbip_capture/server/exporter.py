@@ -11,6 +11,7 @@ from usbip_capture.device import Device
 from usbip_capture.errors import UsbipError
 from usbip_capture.net import listening
 from usbip_capture.net.connecting import set_options
+from usbip_capture.net.transport import SocketTransport, Transport
 from usbip_capture.server.access import Access
 from usbip_capture.server.connection import Client, Connection
 from usbip_capture.server.exports import Exports
@@ -88,6 +89,17 @@ class Server:
         else:
             sock.close()
 
+    def serve_transport(self, transport: Transport, peer: listening.Peer | None = None) -> None:
+        """The same for a client that something else than a socket carries. peer: whom rules are asked about.
+
+        Raises UsbipError if no thread can be had; the transport is closed then.
+        """
+        peer = peer or listening.Peer()
+        if self.admission.admits(peer):
+            self._start(transport, peer)
+        else:
+            transport.close()
+
     def close(self) -> None:
         """End all connections; their devices are closed when this returns."""
         with self._lock:
@@ -122,24 +134,32 @@ class Server:
         return "" if decision else decision.reason or listening.NOT_ALLOWED
 
     def _serve(self, sock: socket.socket, peer: listening.Peer) -> None:
-        connection = Connection(
-            sock, peer, self._exports, self._access, self.admission, on_import=self._imported, on_end=self._ended
-        )
         try:
             set_options(sock)
+            transport = SocketTransport(sock, str(peer))
+        except BaseException:
+            sock.close()
+            raise
+        self._start(transport, peer)
+
+    def _start(self, transport: Transport, peer: listening.Peer) -> None:
+        connection = Connection(
+            transport, peer, self._exports, self._access, self.admission, on_import=self._imported, on_end=self._ended
+        )
+        try:
             if len(self._waiting) >= _MAX_WAITING:
                 self._give_up_oldest()
             with self._lock:
                 if self._closing:
-                    sock.close()
+                    transport.close()
                     return
                 connection.start()
                 self._connections[connection] = self._waiting[connection] = None
         except RuntimeError as error:
-            sock.close()
+            transport.close()
             raise UsbipError(f"no connection can be served: {error}: end other programs") from error
         except BaseException:
-            sock.close()
+            transport.close()
             raise
 
     def _give_up_oldest(self) -> None:

@@ -2,69 +2,56 @@
 
 from __future__ import annotations
 
-import select
-import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 
-from usbip_capture.net.transport import SEND_TIMEOUT, limit_sending
-from usbip_capture.system.durations import milliseconds
+from usbip_capture.net.transport import SEND_TIMEOUT, Transport
 from usbip_capture.usb.urb import Buffer
 
 #: Bytes that a client may leave unread. Nothing more is read from one that leaves more than the first of them; one that
 #: leaves more than the second, of URBs that were pending already, is disconnected.
 CROWDED, MAX_UNSENT = 1 << 20, 64 << 20
-#: Parts from this size on are sent as they are; below it joining them costs less than a longer system call.
-_JOIN_BELOW = 16 << 10
-#: Seconds for which a long reply may hold up whoever adds it while the socket takes it: handing the rest to the writer
-#: costs a client that reads as much as that. Not if the client took longer than _QUICK for what the writer sent last.
+#: Seconds for which a long reply may hold up whoever adds it while the transport takes it: leaving the rest to the
+#: writer costs a client that reads as much as that. Not if it took longer than _QUICK for what the writer sent last.
 _GRACE, _QUICK = 0.001, 0.005
 #: Bytes that the writer sends at a time, if no part is longer.
 _BATCH = 256 << 10
 
 
 class Replies:
-    """Sends replies on `sock`, which is blocking. `lock` is held by whoever makes and adds a reply.
+    """Sends replies on `transport`. `lock` is held by whoever makes and adds a reply.
 
-    What the socket takes at once is sent by whoever adds it, as a hand-over to another thread would double a round
+    What the transport takes at once is sent by whoever adds it, as a hand-over to another thread would double a round
     trip; the rest is for the writer, a thread that is started when it is first needed.
     fail: called once, with the lock held, when no further reply can reach the client: with the reason, empty if it is
     gone. Must not wait.
     """
 
-    def __init__(self, sock: socket.socket, lock: threading.Lock, fail: Callable[[str], None]) -> None:
+    def __init__(self, transport: Transport, lock: threading.Lock, fail: Callable[[str], None]) -> None:
         self.unsent = 0  # bytes
-        self._sock = sock
+        self._transport = transport
+        self._send_now = transport.send_now
         self._fail = fail
         self._parts: deque[Buffer] = deque()
         self._changed = threading.Condition(lock)
         self._failed = False
         self._queued_at = 0.0  # when the first of what is unsent was
+        self._grace = _GRACE
         self._writer: threading.Thread | None = None
-        limit_sending(sock, _GRACE)
-        # A socket with a time-out of Python's waits whatever the flags are, but never if it is asked before.
-        self._asks_first = sock.gettimeout() is not None or not hasattr(socket, "MSG_DONTWAIT")
-        self._flags: int = getattr(socket, "MSG_DONTWAIT", 0)
-        self._flags_of_long = self._flags if self._asks_first else 0
 
     def send(self, parts: list[Buffer]) -> None:
         """Add one reply. The lock is held."""
-        sent = 0
-        if not self.unsent and (not self._asks_first or _writable(self._sock)):
-            size = sum(map(len, parts))
+        if not self.unsent:
             try:
-                if size < _JOIN_BELOW or not hasattr(self._sock, "sendmsg"):
-                    sent = self._sock.send(b"".join(parts), self._flags)
-                else:
-                    sent = self._sock.sendmsg(parts, (), self._flags_of_long)
+                sent = self._send_now(parts, self._grace)
             except BlockingIOError:
-                pass
+                sent = 0
             except OSError:
                 self._give_up("")
                 return
-            if sent == size:
+            if sent == sum(map(len, parts)):
                 return
             parts = _after(parts, sent)
             self._queued_at = time.monotonic()
@@ -76,8 +63,13 @@ class Replies:
             self._changed.wait_for(lambda: self.unsent <= CROWDED or self._failed)
 
     def close(self) -> None:
-        """Send nothing more; the writer has ended when this returns. The socket is shut down before."""
+        """Send nothing more; the writer has ended when this returns. The transport is shut down before.
+
+        What was not sent may be half a reply: the connection is broken then, and not ended, when it is closed.
+        """
         with self._changed:
+            if self.unsent:
+                self._transport.reset_on_close()
             self._stop()
         writer = self._writer
         if writer is not None and writer is not threading.current_thread():
@@ -130,9 +122,8 @@ class Replies:
                     self._give_up(failure)
                     return
                 self.unsent -= len(batch)
-                if not self.unsent and not self._asks_first:
-                    quick = time.monotonic() - self._queued_at < _QUICK
-                    self._flags_of_long = 0 if quick else self._flags
+                if not self.unsent:
+                    self._grace = _GRACE if time.monotonic() - self._queued_at < _QUICK else 0.0
                 self._changed.notify_all()
 
     def _batch(self) -> memoryview:
@@ -148,9 +139,12 @@ class Replies:
         """Send all of it: None; otherwise why that cannot be, empty if the client is gone."""
         try:
             while batch:
-                if not _writable(self._sock, SEND_TIMEOUT):
+                if not self._transport.wait_to_send(SEND_TIMEOUT):
                     return f"it has read nothing for {SEND_TIMEOUT:g} s"
-                batch = batch[self._sock.send(batch, self._flags) :]
+                try:
+                    batch = batch[self._send_now([batch]) :]
+                except BlockingIOError:  # a transport that has to send something of its own before
+                    pass
         except OSError:
             return ""
         except Exception as error:  # noqa: BLE001  reported as the reason
@@ -166,11 +160,3 @@ def _after(parts: list[Buffer], sent: int) -> list[Buffer]:
             rest.append(memoryview(part)[sent:] if sent else part)
         sent = max(sent - len(part), 0)
     return rest
-
-
-def _writable(sock: socket.socket, timeout: float = 0.0) -> bool:
-    if not hasattr(select, "poll"):  # Windows, where `select` takes every socket
-        return bool(select.select([], [sock], [], timeout)[1])
-    poller = select.poll()
-    poller.register(sock, select.POLLOUT)
-    return bool(poller.poll(milliseconds(timeout)))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.errors import RemoteProtocolError
+from usbip_capture.net.transport import Transport
 from usbip_capture.server.replies import CROWDED, Replies
 from usbip_capture.usb.descriptors import DeviceDescriptor, read_configuration
 from usbip_capture.usb.endpoints import EndpointMap
@@ -23,11 +23,13 @@ _DESCRIPTOR_TIMEOUT = 5.0
 class Session:
     """Runs the client's URBs on `device`. `receive` is called by the connection's thread only.
 
-    sock: not used by anybody else for sending from now on; without a time-out. end: disconnects the client, with the
-    reason; called from any thread, must not wait.
+    transport: not used by anybody else for sending from now on. end: disconnects the client, with the reason; called
+    from any thread, must not wait.
     """
 
-    def __init__(self, sock: socket.socket, conn: ServerConnection, device: Device, end: Callable[[str], None]) -> None:
+    def __init__(
+        self, transport: Transport, conn: ServerConnection, device: Device, end: Callable[[str], None]
+    ) -> None:
         self.urbs = self.bytes = 0  # that were answered, and what they moved
         self._conn = conn
         self._device = device
@@ -37,7 +39,7 @@ class Session:
         self._transfers: dict[int, Transfer] = {}
         # Held while a reply is made and queued, so that replies leave in the order in which URBs finish.
         self._replying = threading.Lock()
-        self._replies = Replies(sock, self._replying, end)
+        self._replies = Replies(transport, self._replying, end)
 
     def start(self, info: DeviceInfo) -> None:
         """Import the device for this client. Raises what asking it for its descriptors does."""
@@ -75,7 +77,7 @@ class Session:
                 self._device.cancel(pending)
 
     def close(self) -> None:
-        """Close the device; what is pending is not answered any more. The socket is shut down before."""
+        """Close the device; what is pending is not answered any more. The transport is shut down before."""
         try:
             self._device.close()
         finally:
