@@ -17,6 +17,7 @@ from usbip_capture.records.usbmon import COMPLETE
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.info import DeviceInfo, Speed
+from usbip_capture.usb.setup import set_configuration
 from usbip_capture.usb.status import ECONNRESET
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 
@@ -38,7 +39,7 @@ def unlinked_reads(path: Path, *, capture_filter: str = "", record_unlinks: bool
         with writer:
             remote = ServerAddress(*where, TIMEOUT).import_device(Selector("1-1"))
             device = Tapped(remote, writer.add_usb_interface(remote.info, server="demo"))
-            device.run(Urb.control(bytes.fromhex("8006000100001200")), TIMEOUT)
+            device.run(Urb.control(set_configuration(1).pack()), TIMEOUT)
             for _ in range(2):
                 assert device.run(NOTIFY, timeout=0.01, grace=TIMEOUT).status == -ECONNRESET
             device.close()
