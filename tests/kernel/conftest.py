@@ -84,8 +84,9 @@ def borrower(start_python_guest: Callable[[], PythonGuest]) -> PythonGuest:
     return guest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(lender: PythonGuest) -> Iterator[Lending]:
+    """Our server in the guest `lender`; other files start servers of their own there."""
     running = Lending(lender)
     yield running
     running.close()

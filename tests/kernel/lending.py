@@ -95,6 +95,8 @@ class Lending:
             self.start()
 
     def close(self) -> None:
-        """Stop the server if it runs."""
+        """Unplug what is plugged in, and stop the server if it runs."""
+        for busid in reversed(list(self._plugged)):
+            self.unplug(busid)
         if self.program.alive:
             self.stop()
