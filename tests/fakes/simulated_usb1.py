@@ -583,6 +583,7 @@ class USBTransfer:
 
     def _call_back(self) -> None:
         self.submitted = False
+        self._transfer = None
         self._callback(self)
 
     def cancel(self) -> None:

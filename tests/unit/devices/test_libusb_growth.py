@@ -1,7 +1,12 @@
-"""What a URB costs a device by libusb does not depend on how many are pending, in libusb or waiting for room there."""
+"""What a URB costs a device by libusb does not depend on how many are pending, in libusb or waiting for room there.
+
+Nor does anything stay of it once it has ended.
+"""
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -9,7 +14,8 @@ import pytest
 
 from tests.builders.local_usb import local_usb
 from tests.growth import assert_grows_linearly
-from usbip_capture.demo.device import BULK_IN
+from tests.waiting import wait_until
+from usbip_capture.demo.device import BULK_IN, BULK_OUT
 from usbip_capture.device import Transfer
 from usbip_capture.devices.libusb import device as device_module
 from usbip_capture.devices.libusb.budget import Budget
@@ -63,3 +69,22 @@ def test_many_pending(
         return run
 
     assert_grows_linearly(prepare, 1000)
+
+
+class Data(bytearray):
+    """That can be watched."""
+
+
+@pytest.mark.parametrize("size", [1 << 20, 512], ids=["while it is open", "when it is closed"])
+def test_data_is_forgotten(size: int, stack: ExitStack) -> None:
+    gc.disable()  # what is part of a cycle might stay for long
+    stack.callback(gc.enable)
+    usb = stack.enter_context(local_usb())
+    device = usb.open()
+    data = Data(size)
+    kept = weakref.ref(data)
+    assert device.run(Urb(TransferType.BULK, BULK_OUT, size, data), TIMEOUT).actual_length == size
+    del data
+    if size < 1 << 20:
+        device.close()
+    wait_until("the data is forgotten", lambda: kept() is None)

@@ -304,7 +304,10 @@ class Handle:
 
     def close(self) -> None:
         """Never raises. No transfer may be in flight: libusb would handle events until they end."""
-        self._idle.clear()
+        idle, self._idle = self._idle, {}
+        for slots in idle.values():
+            for slot in slots:
+                slot.close()
         self._libusb.forgotten(self)
         try:
             self._handle.close()
