@@ -11,9 +11,6 @@ from usbip_capture.usb.urb import Buffer, TransferType
 
 log = logging.getLogger(__name__)
 
-#: Bytes of a buffer that may stay with an idle transfer: usb1 keeps the last one, and letting go of it takes time.
-_KEPT = 64 << 10
-
 
 class Failure(Exception):
     """libusb refused. `status`: as a URB has it; `code`: libusb_error."""
@@ -107,8 +104,6 @@ class Slot:
     def clear(self) -> None:
         """Let its buffer and its owner be forgotten."""
         self.owner = self.landed = None
-        if len(self.buffer) > _KEPT:
-            self.close()
         self.buffer = b""
 
     def close(self) -> None:
