@@ -32,7 +32,7 @@ _ISO_SIZES = (8, 32, 128, 1024)
 #: Idle transfers that a device keeps, of each size.
 _MAX_IDLE = 64
 #: How many of them may keep a buffer of more bytes than that: usb1 has the last one until it gets another.
-_MAX_LARGE, _LARGE = 4, 64 << 10
+_MAX_LARGE, _LARGE = 16, 64 << 10
 #: What stays as it is to the end: what cannot be closed, and in a forked child all of its parent's, as usb1's
 #: finalizers would reap the parent's transfers.
 _kept: list[object] = []
