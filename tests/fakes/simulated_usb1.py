@@ -583,7 +583,10 @@ class USBTransfer:
 
     def _call_back(self) -> None:
         self.submitted = False
+        transfer = self._transfer
         self._callback(self)
+        if self._transfer is transfer:  # it was not submitted again
+            self._transfer = None
 
     def cancel(self) -> None:
         self.handle.attached.on_cancel(self)

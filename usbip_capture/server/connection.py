@@ -15,6 +15,7 @@ from usbip_capture.net.transport import Transport, send_by
 from usbip_capture.server.access import Access
 from usbip_capture.server.exports import Export, Exports
 from usbip_capture.server.session import Session
+from usbip_capture.system.memory import trim
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.server import DevlistRequested, ImportRequested, ServerConnection
 from usbip_capture.wire.structs import OpStatus
@@ -226,6 +227,7 @@ class Connection:
         try:
             if self._session is not None:
                 self._session.close()
+                trim()
         except Exception:
             log.exception("the device of client %s cannot be closed", self._peer)
         finally:

@@ -236,10 +236,10 @@ class ServerConnection:
             setup = NO_SETUP
         urb = Urb(kind, address, length, payload, setup, flags, interval, start_frame, packets)
         cost = _URB_COST + length + _PACKET_COST * len(packets)
-        self._pending[seqnum] = (urb, count, cost)
         self._taken_bytes += cost
         if self._taken_bytes - self._answered_bytes > MAX_PENDING:
-            raise RemoteProtocolError(f"{len(self._pending)} requests are pending, more than can be kept")
+            raise RemoteProtocolError(f"{len(self._pending) + 1} requests are pending, more than can be kept")
+        self._pending[seqnum] = (urb, count, cost)
         if refused:
             nothing = [IsoPacket(p.offset, p.length, 0, -EXDEV) for p in packets]
             events.append(UrbRefused(seqnum, Completion(-refused, packets=nothing)))

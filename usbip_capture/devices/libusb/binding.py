@@ -31,6 +31,8 @@ _STOP_PATIENCE = 2.0
 _ISO_SIZES = (8, 32, 128, 1024)
 #: Idle transfers that a device keeps, of each size.
 _MAX_IDLE = 64
+#: How many of them may keep a buffer of more bytes than that: usb1 has the last one until it gets another.
+_MAX_LARGE, _LARGE = 16, 64 << 10
 #: What stays as it is to the end: what cannot be closed, and in a forked child all of its parent's, as usb1's
 #: finalizers would reap the parent's transfers.
 _kept: list[object] = []
@@ -304,7 +306,10 @@ class Handle:
 
     def close(self) -> None:
         """Never raises. No transfer may be in flight: libusb would handle events until they end."""
-        self._idle.clear()
+        idle, self._idle = self._idle, {}
+        for slots in idle.values():
+            for slot in slots:
+                slot.close()
         self._libusb.forgotten(self)
         try:
             self._handle.close()
@@ -325,8 +330,10 @@ class Handle:
 
     def recycle(self, slot: Slot) -> None:
         """It has ended, and nobody looks at it any more."""
-        slot.clear()
         idle = self._idle.setdefault(slot.size, [])
+        if len(slot.buffer) > _LARGE and len(idle) >= _MAX_LARGE:
+            slot.close()
+        slot.clear()
         if len(idle) < _MAX_IDLE:
             idle.append(slot)
 

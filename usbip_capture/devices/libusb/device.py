@@ -151,6 +151,7 @@ class LibusbDevice(Device):
         flights = self._flights
         with flights.changed:
             first, self.closed = not self.closed, True
+            self._on_lost = None  # whose owner has this device: a cycle
             flights.changed.notify_all()
         if first:
             flights.fail_queued(-ECONNRESET)

@@ -106,6 +106,10 @@ class Slot:
         self.owner = self.landed = None
         self.buffer = b""
 
+    def close(self) -> None:
+        """Make usb1 forget the buffer and us, which is a cycle. Not submitted; it may be used again."""
+        self._raw.setBulk(0, bytearray(), None)
+
     def _ended(self, raw: object) -> None:
         landed = self.landed
         try:
