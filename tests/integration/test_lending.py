@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders.local_usb import local_usb
 from tests.builders.sysfs_tree import KEYBOARD_KEYS, Machine
 from tests.fakes.local_bus import FakeBus
 from tests.waiting import wait_until
@@ -15,6 +16,7 @@ from usbip_capture.device import Device
 from usbip_capture.errors import ImportRefused
 from usbip_capture.lending import lender as lender_module
 from usbip_capture.lending.lender import Exported, Lender
+from usbip_capture.lending.plugged import Answering, Resetting, Switching, Working
 from usbip_capture.server import Server
 from usbip_capture.server.rules import Rules
 from usbip_capture.servers.address import Selector, ServerAddress
@@ -237,6 +239,27 @@ def test_nobody_waits_for_a_reset_at_the_end(lending: Lending) -> None:
     assert plugged.opened[0].released.is_set()
     assert not plugged.opened[0].was_reset
     device.close()
+
+
+@pytest.mark.parametrize("ends", ["the client", "the server"])
+def test_a_device_by_libusb_is_reset_between_two_clients_and_not_at_the_end(ends: str) -> None:
+    with local_usb() as usb:
+        server = Server()
+        address = ServerAddress("127.0.0.1", server.listen("127.0.0.1", 0)[1], 20.0)
+        lender = Lender(server, usb.bus, Rules(["all"]))
+        device = address.import_device(Selector("1-1"))
+        (opened,) = lender.opened
+        assert isinstance(opened, Resetting)
+        assert isinstance(opened, Working)
+        assert isinstance(usb.bus, Answering)
+        assert isinstance(usb.bus, Switching)
+        if ends == "the client":
+            device.close()
+            wait_until("the device is released", lambda: not lender.opened)
+        lender.close()
+        server.close()
+        assert (("reset",) in usb.module.calls) is (ends == "the client")
+        device.close()
 
 
 def test_a_device_that_cannot_be_opened_is_refused_and_others_go_on(

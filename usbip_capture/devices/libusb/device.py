@@ -44,9 +44,9 @@ shared_budget = Budget(usbfs_limit())
 class LibusbDevice(Device):
     """unclaimed: the interfaces that somebody else holds, with who or why; their URBs end with -EPERM.
 
-    reset: whether the device is reset when it is closed, as Linux's server does between two clients. on_detaching,
-    on_attached: see `Claims`. on_closed: called when all of it is released, from any thread. working_since: when the
-    worker began with what it does now, on the monotonic clock; 0 while it waits.
+    reset: whether the device is reset when it is closed, as Linux's server does between two clients; `resets` can be
+    changed until then. on_detaching, on_attached: see `Claims`. on_closed: called when all of it is released, from any
+    thread. working_since: when the worker began with what it does now, on the monotonic clock; 0 while it waits.
     Raises DeviceNotFound when nothing of it can be had; `handle` is closed then.
     """
 
@@ -65,7 +65,7 @@ class LibusbDevice(Device):
         self.info = info
         self.closed = False
         self._handle = handle
-        self._reset = reset
+        self.resets = reset
         self._on_closed = on_closed
         self._lost = ""
         self._doubtful = False  # it may be gone
@@ -266,7 +266,7 @@ class LibusbDevice(Device):
         flights.fail_queued(-ECONNRESET)
         try:
             if self.closed and not self._lost:
-                if self._reset:
+                if self.resets:
                     self._requests.reset()
                 self._requests.restore()
         except Failure as failure:
