@@ -87,6 +87,10 @@ def cut_short(difference: str, differences: list[str]) -> bool:
 
 
 Attach = Callable[[str], Relayed]
+#: Until there are its device files: p plays, c records.
+SOUND_READY = (
+    "modprobe snd-usb-audio; until [ -c /dev/snd/controlC0 ] && [ -c /dev/snd/pcmC0D0{way} ]; do usleep 20000; done"
+)
 DISK_READY = "modprobe -a usb-storage sd_mod; until head -c 512 /dev/sda >/dev/null 2>&1; do usleep 20000; done"
 
 
@@ -123,14 +127,14 @@ def test_keys_are_typed(guest: Guest, client: Guest, plug: Plug, attached: Attac
 
 def test_audio_is_played(client: Guest, plug: Plug, attached: Attach) -> None:
     relayed = attached(plug("audio"))
-    client.run("modprobe snd-usb-audio; until [ -e /proc/asound/card0 ]; do usleep 20000; done")
+    client.run(SOUND_READY.format(way="p"))
     client.run(f"head -c {AUDIO_RATE * 2} /dev/zero | aplay -q -D hw:0 -f S16_LE -r {AUDIO_RATE} -c 2 -t raw")
     relayed.detach()
 
 
 def test_audio_is_recorded(client: Guest, plug: Plug, fake: FakeDevice, attached: Attach) -> None:
     relayed = attached(plug("redir", socket=fake.path))
-    client.run("modprobe snd-usb-audio; until [ -e /proc/asound/card0 ]; do usleep 20000; done")
+    client.run(SOUND_READY.format(way="c"))
     client.run("arecord -q -D hw:0 -f S16_LE -r 44100 -c 2 -d 1 -t raw /tmp/sound")
     assert int(client.run("wc -c </tmp/sound").text) == 44_100 * 4
     relayed.detach()
