@@ -7,6 +7,7 @@ import socket
 from contextlib import ExitStack
 
 from tests.fakes.simulated_usb1 import SimulatedUsb1
+from tests.fakes.tls_transport import TlsTransport, tls_pair
 from tests.fakes.veiled_transport import VeiledTransport, forward
 from usbip_capture import PcapWriter, get_backend
 from usbip_capture.demo import device as demo
@@ -31,7 +32,9 @@ PEER = "the test's server"
 OVER_BACKEND = "over a PyUSB backend"
 VEILED = "over another transport"
 LIBUSB = ["libusb", "libusb, tapped", "libusb, re-exported"]
-KINDS = ["simulated", "delayed", "tapped", "remote", "remote, tapped", "re-exported", VEILED, OVER_BACKEND, *LIBUSB]
+OVER_TLS = "over TLS"
+WIRES = ["remote", "remote, tapped", "re-exported", VEILED, OVER_TLS]
+KINDS = ["simulated", "delayed", "tapped", *WIRES, OVER_BACKEND, *LIBUSB]
 
 
 def bulk_out(data: bytes) -> Urb:
@@ -62,6 +65,13 @@ def veiled(server: Server) -> RemoteDevice:
     return import_device(VeiledTransport(ours, PEER), demo.BUSID, TIMEOUT)
 
 
+def over_tls(server: Server) -> RemoteDevice:
+    """The server's device, encrypted on the threads that send and receive."""
+    client, served = tls_pair(*socket.socketpair())
+    server.serve_transport(TlsTransport(served, "the client"))
+    return import_device(TlsTransport(client, PEER), demo.BUSID, TIMEOUT)
+
+
 class Foreign(Exception):
     """What a device or a backend of somebody else's may raise."""
 
@@ -90,6 +100,8 @@ class Opener:
             device = remote(outer)
         elif self.kind == VEILED:
             device = veiled(server)
+        elif self.kind == OVER_TLS:
+            device = over_tls(server)
         elif self.kind == OVER_BACKEND:
             backend = self._stack.enter_context(get_backend(*server.listen("127.0.0.1", 0)))
             device = BackendDevice(backend, next(backend.enumerate_devices()))

@@ -8,15 +8,24 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import Protocol
 
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.wire import structs
 
 INFO = DeviceInfo("1-1", 1, 2, Speed.HIGH, 0x1209, 0x0001, path="/sys/devices/scripted")
+
+
+class Receives(Protocol):
+    """A socket, or what is read like one."""
+
+    def recv(self, size: int, /) -> bytes: ...
+
+
 Script = Callable[[socket.socket], None]
 
 
-def read_exactly(sock: socket.socket, size: int) -> bytes:
+def read_exactly(sock: Receives, size: int) -> bytes:
     """`size` bytes; raises ConnectionError at the end of the stream."""
     data = b""
     while len(data) < size:

@@ -7,13 +7,12 @@ pieces; what is left of a record stays inside, where no descriptor shows it.
 from __future__ import annotations
 
 import itertools
-import select
 import socket
 import threading
-import time
 from collections import deque
 
-from usbip_capture.net.transport import SEND_TIMEOUT, NonBlocking, Transport
+from tests.fakes.polled_transport import PolledTransport
+from usbip_capture.net.transport import Transport
 from usbip_capture.relay.forwarding import Connection
 from usbip_capture.relay.observation import Observation
 from usbip_capture.relay.readiness import make_poller
@@ -41,61 +40,14 @@ class _Veil:
         self._at += size
 
 
-class VeiledTransport(Transport):
-    """Never waits in the socket: one thread may send while another one waits to receive."""
+class VeiledTransport(PolledTransport):
+    """Its peer has to be one, too."""
 
     def __init__(self, sock: socket.socket, peer: str) -> None:
-        self.peer = peer
-        self._sock = sock
+        super().__init__(sock, peer)
         self._inside = b""
         self._in, self._out = _Veil(), _Veil()
         self._pieces = itertools.cycle(_PIECES)
-        sock.setblocking(False)
-
-    def receive_into(self, buffer: memoryview, timeout: float | None) -> int:
-        deadline = time.monotonic() + (3600 if timeout is None else timeout)
-        while True:
-            try:
-                piece = self._receive(min(len(buffer), next(self._pieces)))
-            except BlockingIOError:
-                if not self._wait(select.POLLIN, deadline):
-                    raise TimeoutError from None
-            else:
-                buffer[: len(piece)] = piece
-                return len(piece)
-
-    def send(self, parts: list[Buffer]) -> None:
-        rest = memoryview(b"".join(parts))
-        while rest:
-            try:
-                rest = rest[self._send(rest) :]
-            except BlockingIOError:
-                if not self._wait(select.POLLOUT, time.monotonic() + SEND_TIMEOUT):
-                    raise TimeoutError from None
-
-    def send_now(self, parts: list[Buffer], grace: float = 0.0) -> int:
-        return self._send(b"".join(parts))
-
-    def wait_to_send(self, timeout: float) -> bool:
-        return self._wait(select.POLLOUT, time.monotonic() + timeout)
-
-    def nonblocking(self) -> NonBlocking:
-        return NonBlocking(self._sock.fileno(), self._receive, self._send, lambda: len(self._inside))
-
-    def end_sending(self) -> None:
-        self._sock.shutdown(socket.SHUT_WR)
-
-    def shut_down(self) -> None:
-        try:
-            self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-
-    def reset_on_close(self) -> None:
-        """Not by this one."""
-
-    def close(self) -> None:
-        self._sock.close()
 
     def _receive(self, size: int) -> bytes:
         if not self._inside:
@@ -110,10 +62,11 @@ class VeiledTransport(Transport):
         self._out.passed(sent)
         return sent
 
-    def _wait(self, event: int, deadline: float) -> bool:
-        poller = select.poll()
-        poller.register(self._sock, event)
-        return bool(poller.poll(max(deadline - time.monotonic(), 0) * 1000))
+    def _pending(self) -> int:
+        return len(self._inside)
+
+    def _most(self) -> int:
+        return next(self._pieces)
 
 
 def forward(client: Transport, server: Transport) -> None:

@@ -4,137 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from tests.fakes.scripted_server import read_exactly
+from tests.fakes.served import CARRIERS, Served, reply, submit, unlink
 from tests.waiting import wait_until
-from usbip_capture.demo import device as demo
-from usbip_capture.device import Device, Transfer
 from usbip_capture.errors import ImportRefused, UsbipError
 from usbip_capture.net import transport
 from usbip_capture.net.listening import NOT_ALLOWED, Peer
-from usbip_capture.server import ALLOWED, Access, Decision, Server, replies
-from usbip_capture.servers.address import Selector, ServerAddress
+from usbip_capture.server import ALLOWED, Access, Decision, replies
+from usbip_capture.servers.address import Selector
 from usbip_capture.usb.info import DeviceInfo
-from usbip_capture.usb.status import ECONNRESET, ESHUTDOWN
-from usbip_capture.usb.urb import Completion, TransferType
-from usbip_capture.wire import structs
+from usbip_capture.usb.status import ECONNRESET
 from usbip_capture.wire.structs import OpStatus
 
-DEVID = demo.INFO.devid
-REQ_IMPORT = structs.OP_COMMON.pack(0x111, structs.OP_REQ_IMPORT, 0) + structs.pack_busid("1-1")
-BULK_IN = demo.BULK_IN & 15
 
-
-class HeldDevice(Device):
-    """Control transfers as the demo's; others finish when the test wants it, on the test's thread."""
-
-    def __init__(self) -> None:
-        self._inner = demo.DemoDevice()
-        self.info = self._inner.info
-        self.held: list[Transfer] = []
-        self.came = threading.Condition()
-        self._finishing = threading.RLock()  # a transfer is finished once: by the test, or as the device is closed
-        self.lost: Callable[[str], None] = lambda reason: None
-
-    @property
-    def alive(self) -> bool:
-        return self._inner.alive
-
-    def submit(self, transfer: Transfer) -> None:
-        if transfer.urb.transfer_type == TransferType.CONTROL:
-            self._inner.submit(transfer)
-        elif not self.alive:
-            transfer.finish(Completion(-ESHUTDOWN))
-        else:
-            with self.came:
-                self.held.append(transfer)
-                self.came.notify_all()
-
-    def wait_for(self, count: int) -> None:
-        with self.came:
-            assert self.came.wait_for(lambda: len(self.held) >= count, 30)
-
-    def complete(self, number: int, data: bytes = b"") -> None:
-        """Unless it has been cancelled."""
-        self._finish(self.held[number], Completion(0, len(data), data))
-
-    def cancel(self, transfer: Transfer) -> None:
-        self._finish(transfer, Completion(-ECONNRESET))
-
-    def _finish(self, transfer: Transfer, completion: Completion) -> None:
-        with self._finishing:
-            if transfer.completion is None:
-                transfer.finish(completion)
-
-    abandon = cancel
-
-    def watch(self, on_lost: Callable[[str], None]) -> None:
-        self.lost = on_lost
-
-    def close(self) -> None:
-        self._inner.close()
-        for transfer in self.held:
-            self.cancel(transfer)
-
-
-class Served:
-    """A server with one HeldDevice, anew for each import."""
-
-    def __init__(self, access: Access | None = None) -> None:
-        self.server = Server(access)
-        self.devices: list[HeldDevice] = []
-        self.server.add(demo.INFO, self._open)
-        self.address = self.server.listen("127.0.0.1", 0)
-        self.named = ServerAddress("127.0.0.1", self.address[1], 20.0)
-
-    def _open(self) -> HeldDevice:
-        self.devices.append(HeldDevice())
-        return self.devices[-1]
-
-    @contextlib.contextmanager
-    def imported(self, buffer: int = 0) -> Iterator[tuple[socket.socket, HeldDevice]]:
-        """A client that has the device, configured. buffer: of its socket, bytes."""
-        with socket.socket() as sock:
-            sock.settimeout(30)
-            if buffer:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-            sock.connect(self.address)
-            sock.sendall(REQ_IMPORT)
-            read_exactly(sock, 320)
-            sock.sendall(structs.CMD_SUBMIT.pack(1, 1, DEVID, 0, 0, 0, 0, 0, 0, 0, bytes.fromhex("0009010000000000")))
-            read_exactly(sock, 48)
-            yield sock, self.devices[-1]
-
-    def is_free(self) -> bool:
-        return [info.busid for info in self.named.devices()] == ["1-1"]
-
-
-@pytest.fixture
-def served() -> Iterator[Served]:
-    made = Served()
+@pytest.fixture(params=CARRIERS)
+def served(request: pytest.FixtureRequest) -> Iterator[Served]:
+    made = Served(carrier=request.param)
     yield made
     made.server.close()
-
-
-def submit(seqnum: int, length: int) -> bytes:
-    return structs.CMD_SUBMIT.pack(1, seqnum, DEVID, 1, BULK_IN, 0, length, 0, 0, 0, bytes(8))
-
-
-def unlink(seqnum: int, target: int) -> bytes:
-    return structs.CMD_UNLINK.pack(2, seqnum, DEVID, 0, 0, target)
-
-
-def reply(sock: socket.socket) -> tuple[int, int, int, bytes]:
-    """Command, seqnum, status, data."""
-    header = read_exactly(sock, 48)
-    command, seqnum = struct.unpack_from(">II", header)
-    status, length = struct.unpack_from(">iI", header, 20)
-    return command, seqnum, status, read_exactly(sock, length) if command == structs.USBIP_RET_SUBMIT else b""
 
 
 def data_of(number: int, size: int) -> bytes:
@@ -256,6 +147,7 @@ def test_the_writer_is_not_needed_by_a_client_that_reads(served: Served, size: i
         assert "usbip-replies" not in {thread.name for thread in threading.enumerate()}
 
 
+@pytest.mark.parametrize("served", ["tcp"], indirect=True)
 def test_where_a_socket_has_a_time_out_sending_does_not_wait_either(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,11 +160,15 @@ def test_where_a_socket_has_a_time_out_sending_does_not_wait_either(
 
 
 def test_who_has_which_device(served: Served) -> None:
-    with socket.create_connection(served.address, 20), served.imported() as (sock, _):
+    with contextlib.ExitStack() as clients:
+        clients.enter_context(socket.create_connection(served.address, 20))
+        wait_until("it is served", lambda: served.server.clients)
+        clients.enter_context(served.imported())
         wait_until("the device is noted", lambda: any(client.busid for client in served.server.clients))
         waiting, user = served.server.clients
         assert (waiting.busid, waiting.imported) == ("", 0)
-        assert user.peer == Peer("127.0.0.1", sock.getsockname()[1], "127.0.0.1")
+        assert user.peer == Peer("127.0.0.1", user.peer.port, "127.0.0.1")
+        assert user.peer.port not in {0, waiting.peer.port}
         assert user.busid == "1-1"
         assert user.imported >= user.since >= waiting.since > 1e9
     wait_until("nobody is connected", lambda: not served.server.clients)

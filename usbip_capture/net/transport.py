@@ -14,6 +14,7 @@ import struct
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from usbip_capture.system.durations import milliseconds
@@ -105,7 +106,8 @@ class Transport(ABC):
         """Send what can be sent without waiting; how many bytes. Raises OSError, BlockingIOError if none can.
 
         grace: seconds that are better spent waiting than with a hand-over to a thread that waits; some transports do
-        not. What was not sent comes first in what is sent next, unless the stream is ended.
+        not. What was not sent comes first in what is sent next, unless the stream is ended; where none could be sent,
+        that is no shorter: one that encrypts has it in a record already.
         """
 
     @abstractmethod
@@ -122,7 +124,11 @@ class Transport(ABC):
 
     @abstractmethod
     def shut_down(self) -> None:
-        """End it both ways, now: whoever receives or sends returns or raises OSError. From any thread; never raises."""
+        """End it both ways, now: whoever receives or sends returns or raises OSError. From any thread; never raises.
+
+        After `reset_on_close` the peer is not shown an end, where there is a way; who sends is not woken then, and who
+        receives may get what has come before.
+        """
 
     @abstractmethod
     def reset_on_close(self) -> None:
@@ -142,6 +148,7 @@ class SocketTransport(Transport):
         self._recv_into = sock.recv_into
         self._limit: float | None = None
         self._sending_limit = SEND_TIMEOUT
+        self._resets = False
         sock.settimeout(None)
         if not _KERNEL_TIMEOUTS:
             self._limit = -1.0
@@ -222,12 +229,10 @@ class SocketTransport(Transport):
         self._sock.shutdown(socket.SHUT_WR)
 
     def shut_down(self) -> None:
-        try:
-            self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:  # the peer was quicker
-            pass
+        shut_down(self._sock, resets=self._resets)
 
     def reset_on_close(self) -> None:
+        self._resets = True
         reset_on_close(self._sock)
 
     def close(self) -> None:
@@ -283,12 +288,11 @@ def send_by(transport: Transport, data: Buffer, deadline: float) -> None:
     """Send all of it by `deadline`, on the monotonic clock. Raises OSError, TimeoutError if the peer takes longer."""
     rest = memoryview(data)
     while rest:
-        if not transport.wait_to_send(max(deadline - time.monotonic(), 0.0)):
+        left = deadline - time.monotonic()
+        if left <= 0 or not transport.wait_to_send(left):
             raise TimeoutError("it does not read the answer")
-        try:
+        with suppress(BlockingIOError):  # a transport that has to send something of its own before
             rest = rest[transport.send_now([rest]) :]
-        except BlockingIOError:  # a transport that has to send something of its own before
-            pass
 
 
 def is_writable(sock: socket.socket, timeout: float) -> bool:
@@ -309,6 +313,16 @@ def limit_sending(sock: socket.socket, timeout: float | None = None) -> None:
         _set_option(sock, socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_TIMEOUT if timeout is None else timeout))
     else:
         sock.settimeout(SEND_TIMEOUT)
+
+
+def shut_down(sock: socket.socket, *, resets: bool = False) -> None:
+    """As `Transport.shut_down`. resets: after `reset_on_close`."""
+    try:
+        # A FIN that is sent first is all that a peer sees: it takes a half reply for all there is. Windows wakes who
+        # receives for both ways only.
+        socket.socket.shutdown(sock, socket.SHUT_RD if resets and os.name == "posix" else socket.SHUT_RDWR)
+    except OSError:  # the peer was quicker
+        pass
 
 
 def reset_on_close(sock: socket.socket) -> None:

@@ -69,7 +69,7 @@ class Connection:
         self._export: Export | None = None
         self._session: Session | None = None
         self._closing = threading.Lock()
-        self._closed = False
+        self._ending = self._closed = False
         self._thread = threading.Thread(target=self._run, name="usbip-connection", daemon=True)
 
     @property
@@ -84,6 +84,9 @@ class Connection:
 
     def end(self, reason: str = "") -> None:
         """Disconnect the client, from any thread; the connection's thread does the rest. reason: for the log."""
+        self._ending = True
+        if self._session is not None:
+            self._session.break_off()
         with self._closing:  # so that the thread cannot have closed the transport
             if self._closed:
                 return
@@ -134,8 +137,12 @@ class Connection:
             raise TimeoutError("no request came in time") from None
 
     def _answer(self, data: bytes) -> None:
-        """Send the answer to the client's request. Raises OSError, TimeoutError."""
-        send_by(self._transport, data, time.monotonic() + _REQUEST_TIMEOUT)
+        """Send the answer to the client's request, whole or as broken off. Raises OSError, TimeoutError."""
+        try:
+            send_by(self._transport, data, time.monotonic() + _REQUEST_TIMEOUT)
+        except BaseException:
+            self._transport.reset_on_close()
+            raise
 
     def _import(self, conn: ServerConnection, busid: str) -> Session | None:
         """A session with the device; None if the import was refused, which was the answer to the client."""
@@ -207,7 +214,7 @@ class Connection:
 
     def _urbs(self, session: Session) -> None:
         receive, handle = self._transport.receive, session.receive
-        while True:
+        while not self._ending:  # what is on its way may come even then
             try:
                 data = receive(_RECEIVE_SIZE, None)
             except TimeoutError:  # after an hour, perhaps: who only waits for its device may do so

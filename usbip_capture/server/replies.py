@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from usbip_capture.net.transport import SEND_TIMEOUT, Transport
 from usbip_capture.usb.urb import Buffer
@@ -16,6 +17,8 @@ CROWDED, MAX_UNSENT = 1 << 20, 64 << 20
 #: Seconds for which a long reply may hold up whoever adds it while the transport takes it: leaving the rest to the
 #: writer costs a client that reads as much as that. Not if it took longer than _QUICK for what the writer sent last.
 _GRACE, _QUICK = 0.001, 0.005
+#: Seconds after which the writer looks whether the connection has ended, which does not wake it.
+_LOOK_AGAIN = 0.1
 #: Bytes that the writer sends at a time, if no part is longer.
 _BATCH = 256 << 10
 
@@ -47,7 +50,7 @@ class Replies:
             try:
                 sent = self._send_now(parts, self._grace)
             except BlockingIOError:
-                sent = 0
+                sent, parts = 0, [b"".join(parts)]  # as what is sent next may not be shorter
             except OSError:
                 self._give_up("")
                 return
@@ -62,15 +65,15 @@ class Replies:
         with self._changed:
             self._changed.wait_for(lambda: self.unsent <= CROWDED or self._failed)
 
-    def close(self) -> None:
-        """Send nothing more; the writer has ended when this returns. The transport is shut down before.
+    def break_off(self) -> None:
+        """Send nothing more: to be called before the transport is shut down. From any thread, `fail` too."""
+        if not self._failed:  # else it may be called by `fail`, with the lock held
+            with self._changed:
+                self._stop()
 
-        What was not sent may be half a reply: the connection is broken then, and not ended, when it is closed.
-        """
-        with self._changed:
-            if self.unsent:
-                self._transport.reset_on_close()
-            self._stop()
+    def close(self) -> None:
+        """The same; the writer has ended when this returns."""
+        self.break_off()
         writer = self._writer
         if writer is not None and writer is not threading.current_thread():
             writer.join()
@@ -101,7 +104,13 @@ class Replies:
             self._fail(reason)
 
     def _stop(self) -> None:
-        """Send nothing more. The lock is held."""
+        """Send nothing more. The lock is held.
+
+        What was not sent may be half a reply, of which no client may wait for the rest, nor take it for whole: the
+        connection is broken then, and not ended.
+        """
+        if self.unsent and not self._failed:
+            self._transport.reset_on_close()
         self._failed = True
         self._parts.clear()
         self.unsent = max(self.unsent, 1)  # nothing is sent directly any more
@@ -120,6 +129,7 @@ class Replies:
             with self._changed:
                 if failure is not None:
                     self._give_up(failure)
+                if self._failed:  # also meanwhile, by others
                     return
                 self.unsent -= len(batch)
                 if not self.unsent:
@@ -137,14 +147,18 @@ class Replies:
 
     def _sent(self, batch: memoryview) -> str | None:
         """Send all of it: None; otherwise why that cannot be, empty if the client is gone."""
+        deadline = time.monotonic() + SEND_TIMEOUT
         try:
-            while batch:
-                if not self._transport.wait_to_send(SEND_TIMEOUT):
+            while batch and not self._failed:
+                sent = 0
+                if self._transport.wait_to_send(_LOOK_AGAIN):
+                    with suppress(BlockingIOError):  # a transport that has to send something of its own before
+                        sent = self._send_now([batch])
+                batch = batch[sent:]
+                if sent:
+                    deadline = time.monotonic() + SEND_TIMEOUT
+                elif time.monotonic() >= deadline:
                     return f"it has read nothing for {SEND_TIMEOUT:g} s"
-                try:
-                    batch = batch[self._send_now([batch]) :]
-                except BlockingIOError:  # a transport that has to send something of its own before
-                    pass
         except OSError:
             return ""
         except Exception as error:  # noqa: BLE001  reported as the reason

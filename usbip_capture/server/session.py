@@ -76,6 +76,10 @@ class Session:
             if pending is not None:
                 self._device.cancel(pending)
 
+    def break_off(self) -> None:
+        """Answer nothing more: to be called before the transport is shut down. From any thread, `end` too."""
+        self._replies.break_off()
+
     def close(self) -> None:
         """Close the device; what is pending is not answered any more. The transport is shut down before."""
         try:

@@ -213,8 +213,10 @@ class ServerConnection:
         _, seqnum, _, direction, ep, flags, length, start_frame, count, interval, setup = (
             structs.CMD_SUBMIT.unpack_from(data)
         )
-        if not 0 <= length <= structs.MAX_TRANSFER or ep > 15 or direction > 1 or seqnum in self._pending:
+        if not 0 <= length <= structs.MAX_TRANSFER or ep > 15 or direction > 1:
             raise RemoteProtocolError(f"request {seqnum} is impossible: endpoint {ep}, {length} bytes")
+        if seqnum in self._pending:
+            raise RemoteProtocolError(f"request {seqnum} is pending already")
         address = ep | (DIR_IN if direction else 0)
         kind = TransferType.CONTROL if ep == 0 else self._lookup(address)
         body = structs.HEADER_SIZE + (0 if direction else length)

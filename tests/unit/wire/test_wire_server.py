@@ -181,6 +181,38 @@ def test_operations() -> None:
         conn.receive_data(REQ_DEVLIST)
 
 
+@pytest.mark.parametrize("version", [0x0100, 0x0106, 0x0111])
+def test_answers_have_the_version_of_the_client(version: int) -> None:
+    listing, importing, refused = ServerConnection(), ServerConnection(), ServerConnection()
+    request = version.to_bytes(2, "big")
+    assert listing.receive_data(request + REQ_DEVLIST[2:]) == [DevlistRequested()]
+    for conn in (importing, refused):
+        assert conn.receive_data(request + REQ_IMPORT[2:]) == [ImportRequested("1-1")]
+    answers = [
+        (listing.devlist([demo.INFO]), structs.OP_REP_DEVLIST, 0),
+        (importing.import_reply(demo.INFO, ENDPOINTS.get), structs.OP_REP_IMPORT, 0),
+        (refused.import_refused(structs.OpStatus.NODEV), structs.OP_REP_IMPORT, structs.OpStatus.NODEV),
+    ]
+    for answer, code, status in answers:
+        assert structs.OP_COMMON.unpack_from(answer) == (version, code, status)
+
+
+@pytest.mark.parametrize("version", [0, 0x0101, 0x0200, 0xFFFF])
+def test_a_version_that_is_not_known_is_not_answered(version: int) -> None:
+    with pytest.raises(RemoteProtocolError, match="speaks version"):
+        ServerConnection().receive_data(version.to_bytes(2, "big") + REQ_DEVLIST[2:])
+
+
+def test_a_seqnum_is_free_again_once_it_was_answered() -> None:
+    conn = imported()
+    for _ in range(3):
+        assert len(conn.receive_data(submit(seqnum=5))) == 1
+        with pytest.raises(RemoteProtocolError, match="request 5 is pending already"):
+            conn.receive_data(submit(seqnum=5))
+        conn.complete(5, Completion(0))
+        conn._data.clear()  # what was refused would have ended the session
+
+
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("code", [structs.OP_REQ_DEVLIST, structs.OP_REQ_IMPORT, structs.OP_REP_IMPORT, 0x1234])
 def test_every_step_is_listed_or_refused(state: State, code: int) -> None:

@@ -1,0 +1,77 @@
+"""`server.replies` on a transport that encrypts: what it could not send it has in a record, which goes first."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import closing
+
+import pytest
+
+from tests.fakes.scripted_server import read_exactly
+from usbip_capture.net.transport import SocketTransport
+from usbip_capture.server.replies import Replies
+from usbip_capture.usb.urb import Buffer
+
+RECORD = 16 << 10
+
+
+class Encrypting(SocketTransport):
+    """Refuses to send each time when it is asked anew; what it is asked next has to be as long, as OpenSSL wants it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock, "a peer")
+        self.held = 0
+
+    def send_now(self, parts: list[Buffer], grace: float = 0.0) -> int:
+        record = b"".join(parts)[:RECORD]
+        if not self.held:
+            self.held = len(record)
+            raise BlockingIOError
+        if len(record) < self.held:
+            raise OSError("bad length")
+        self._sock.sendall(record)
+        self.held = 0
+        return len(record)
+
+
+@pytest.mark.parametrize("sizes", [(48,), (48, 1000), (48, 300_000), (48, 300_000, 1600)], ids=str)
+def test_what_could_not_be_sent_is_sent_again_with_no_less(sizes: tuple[int, ...]) -> None:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(20)
+    failed: list[str] = []
+    lock = threading.Lock()
+    with closing(Encrypting(theirs)) as transport, ours:
+        replies = Replies(transport, lock, failed.append)
+        messages = [[bytes([number]) * size for size in sizes] for number in range(3)]
+        for parts in messages:
+            with lock:
+                replies.send(list[Buffer](parts))
+            expected = b"".join(parts)
+            assert read_exactly(ours, len(expected)) == expected
+        replies.close()
+    assert failed == []
+
+
+def test_a_transport_that_never_takes_what_it_says_it_can_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not asked for ever."""
+    monkeypatch.setattr("usbip_capture.server.replies.SEND_TIMEOUT", 0.05)
+
+    class Refusing(SocketTransport):
+        def send_now(self, parts: list[Buffer], grace: float = 0.0) -> int:
+            raise BlockingIOError
+
+    ours, theirs = socket.socketpair()
+    lock, given_up, failed = threading.Lock(), threading.Event(), list[str]()
+
+    def fail(reason: str) -> None:
+        failed.append(reason)
+        given_up.set()
+
+    with closing(Refusing(theirs, "a peer")) as transport, ours:
+        replies = Replies(transport, lock, fail)
+        with lock:
+            replies.send([b"reply"])
+        assert given_up.wait(20)
+        replies.close()
+    assert failed == ["it has read nothing for 0.05 s"]
