@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from usbip_capture.device import Device, Transfer
+from usbip_capture.usb.status import ECONNRESET, ESHUTDOWN
 from usbip_capture.usb.urb import Completion, Urb
 
 
@@ -34,6 +35,7 @@ class Tapped(Device):
         self._device = device
         self._tap = tap
         self._closed = False
+        self._released = False  # closed while it was there
         device.on_unlink = self._unlink
 
     @property
@@ -55,9 +57,9 @@ class Tapped(Device):
         tap, urb = self._tap, transfer.urb
         transfer.tapped_as = urb_id = tap.submitted(urb)
         if transfer.into is None:
-            transfer.intercept(partial(tap.completed, urb_id, urb))
+            transfer.intercept(partial(self._completed, urb_id, urb))
         else:
-            transfer.intercept(lambda completion: tap.completed(urb_id, urb, _kept(completion)))
+            transfer.intercept(lambda completion: self._completed(urb_id, urb, _kept(completion)))
         self._device.submit(transfer)
 
     def cancel(self, transfer: Transfer) -> None:
@@ -73,8 +75,16 @@ class Tapped(Device):
         self._device.watch(on_lost)
 
     def close(self) -> None:
-        self._closed = True
+        if not self._closed:
+            self._released = self._device.alive
+            self._closed = True
         self._device.close()
+
+    def _completed(self, urb_id: int, urb: Urb, completion: Completion) -> None:
+        if self._released and completion.status == -ESHUTDOWN:
+            # Closed between its recording and its submission: unlinked, as all that is in flight then.
+            completion = Completion(-ECONNRESET, start_frame=completion.start_frame, packets=completion.packets)
+        self._tap.completed(urb_id, urb, completion)
 
     def _unlink(self, message: bytes, transfer: Transfer | None) -> None:
         waits = transfer is not None and transfer.completion is None
