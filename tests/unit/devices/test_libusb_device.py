@@ -111,6 +111,36 @@ def test_a_driver_that_is_bound_at_the_last_moment(usb: LocalUsb) -> None:
     assert usb.raw.drivers == {0: "cdc_acm"}
 
 
+@pytest.mark.parametrize("value", [7, 0])
+def test_drivers_come_back_after_a_configuration_that_cannot_be_had(usb: LocalUsb, value: int) -> None:
+    """It has no such one; or somebody else has an interface, so that it cannot be changed."""
+    for interface, driver in ((0, "cdc_acm"), (2, "usbhid")):
+        usb.raw.bind(interface, driver)
+    if not value:
+        usb.raw.holders[3] = "another program"
+    device = usb.open()
+    assert device.run(Urb.control(requests.set_configuration(value).pack()), TIMEOUT).status
+    assert usb.raw.configuration == 1
+    device.close()
+    assert usb.raw.drivers == {0: "cdc_acm", 2: "usbhid"}
+
+
+@pytest.mark.parametrize("error", ["NotSupported", "IO"])
+def test_a_reset_that_fails_keeps_no_driver_from_coming_back(usb: LocalUsb, error: str) -> None:
+    """Windows and macOS have none for some devices."""
+    usb.raw.bind(0, "cdc_acm")
+    device = usb.open(reset=True)
+    assert device.run(Urb.control(requests.set_configuration(0).pack()), TIMEOUT).status == 0
+
+    def refused() -> None:
+        raise fake.error(error)
+
+    usb.raw.on_reset = refused
+    device.close()
+    assert usb.raw.configuration == 1
+    assert usb.raw.drivers == {0: "cdc_acm"}
+
+
 def test_nothing_of_it_can_be_had(usb: LocalUsb) -> None:
     usb.raw.holders.update(dict.fromkeys(range(4), "another program"))
     with pytest.raises(DeviceNotFound, match=r"1-1 .* is in use: interface 0: another program has claimed it"):
