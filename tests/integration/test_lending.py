@@ -17,6 +17,7 @@ from usbip_capture.errors import ImportRefused
 from usbip_capture.lending import lender as lender_module
 from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.lending.plugged import Answering, Resetting, Switching, Working
+from usbip_capture.lending.restore import folder
 from usbip_capture.server import Server
 from usbip_capture.server.rules import Rules
 from usbip_capture.servers.address import Selector, ServerAddress
@@ -239,6 +240,40 @@ def test_nobody_waits_for_a_reset_at_the_end(lending: Lending) -> None:
     assert plugged.opened[0].released.is_set()
     assert not plugged.opened[0].was_reset
     device.close()
+
+
+def test_one_that_is_opened_meanwhile_is_not_reset_at_the_end_either(lending: Lending) -> None:
+    plugged = lending.bus.plug("1-1")
+    lender = lending.lend("1-1")
+    opening = plugged.open
+
+    def closes_meanwhile(*, reset: bool = False) -> Device:
+        device = opening(reset=reset)
+        lender.close()
+        return device
+
+    plugged.open = closes_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(ImportRefused):
+        lending.attach()
+    assert plugged.opened[0].released.is_set()
+    assert not plugged.opened[0].was_reset
+
+
+def test_a_worker_that_is_stuck_has_bound_no_drivers(lending: Lending, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client is gone; whoever kills the server then finds them remembered."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(lending.machine.folder / "state"))
+    sysfs = lending.machine.device("1-1", devnum=3)
+    lending.machine.interface(sysfs, 0, "cdc_acm")
+    plugged = lending.bus.plug("1-1", sysfs=sysfs)
+    assert plugged.info.devnum == 3
+    lending.lend("1-1")
+    device = lending.attach()
+    lending.bus.on_detached(plugged, [0])
+    device.close()
+    wait_until("the device is released", lambda: lending.lender is not None and not lending.lender.opened)
+    assert len(list(folder().iterdir())) == 1
+    lending.bus.on_attached(plugged)
+    assert list(folder().iterdir()) == []
 
 
 @pytest.mark.parametrize("ends", ["the client", "the server"])

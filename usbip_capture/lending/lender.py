@@ -87,9 +87,9 @@ class Lender:
         self._observed = observed
         self._on_change = on_change
         self._roots = roots
-        self._drivers = drivers = UnboundDrivers(roots)
+        drivers = UnboundDrivers(roots)
         bus.on_detached = lambda plugged, interfaces: drivers.unbinding(plugged.sysfs)
-        bus.on_attached = lambda plugged: drivers.bound(plugged.sysfs)
+        bus.on_attached = lambda plugged: drivers.bound(plugged.sysfs, plugged.info.devnum)
         self._looking = threading.Lock()  # one look at a time
         self._exported: dict[str, Exported] = {}
         self._remarked: dict[str, str] = {}  # busid -> the last remark about a device
@@ -125,12 +125,13 @@ class Lender:
     def close(self) -> None:
         """Export nothing any more; who has a device loses it. May be called again."""
         self._closing = True
+        self._reset = False  # that takes longer than who ends the program waits
         self._unwatch()
         self._changed.set()
         with self._looking:
             for device in self._open.copy():
                 if isinstance(device, Resetting):
-                    device.resets = False  # that takes longer than who ends the program waits
+                    device.resets = False
             for busid in list(self._exported):
                 del self._exported[busid]
                 self._server.remove(busid)
@@ -250,15 +251,16 @@ class Lender:
         self._warn(local, facts)
         device = local.open(reset=self._reset)
         self._open[device] = exported
+        if self._closing and isinstance(device, Resetting):  # meanwhile
+            device.resets = False
         try:
-            return Lent(self._observed(device, exported), partial(self._released, local, device))
+            return Lent(self._observed(device, exported), partial(self._released, device))
         except BaseException:
             device.close()
-            self._released(local, device)
+            self._released(device)
             raise
 
-    def _released(self, local: Plugged, device: Device) -> None:
+    def _released(self, device: Device) -> None:
         self._open.pop(device, None)
         if self._leaving:
             self._changed.set()
-        self._drivers.bound(local.sysfs)
