@@ -17,7 +17,7 @@ from tests.waiting import wait_until
 from usbip_capture.demo.device import BULK_IN, BULK_OUT, CDC_IN, CDC_NOTIFY
 from usbip_capture.device import Transfer
 from usbip_capture.devices.libusb import device as device_module
-from usbip_capture.devices.libusb import in_flight
+from usbip_capture.devices.libusb import in_flight, local_device
 from usbip_capture.devices.libusb.budget import Budget
 from usbip_capture.devices.libusb.device import LibusbDevice
 from usbip_capture.errors import DeviceNotFound
@@ -304,6 +304,25 @@ def test_unplugged_with_all_kinds_of_urbs(usb: LocalUsb, monkeypatch: pytest.Mon
     assert len(lost) == 2  # who asks later is told as well
     device.close()
     assert usb.module.calls[-1] == ("close",)
+
+
+def test_unplugged_while_it_is_opened(usb: LocalUsb, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever watches it learns of it, though no URB is pending that would show it."""
+    left, lost = threading.Event(), threading.Event()
+    usb.bus.watch(left.set)
+    made = device_module.LibusbDevice
+
+    def slow(*arguments: object, **options: object) -> LibusbDevice:
+        device = made(*arguments, **options)  # type: ignore[arg-type]
+        usb.module.unplug(usb.raw)
+        assert left.wait(TIMEOUT)
+        return device
+
+    monkeypatch.setattr(local_device, "LibusbDevice", slow)
+    device = usb.open()
+    device.watch(lambda reason: lost.set())
+    assert lost.wait(TIMEOUT)
+    assert not device.alive
 
 
 def test_unplugged_where_nobody_says_so() -> None:
