@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import pytest
 
 from tests.builders.local_usb import local_usb
 from tests.builders.sysfs_tree import KEYBOARD_KEYS, Machine
-from tests.fakes.local_bus import FakeBus
+from tests.fakes.local_bus import FakeBus, FakePlugged
 from tests.waiting import wait_until
 from usbip_capture.device import Device
-from usbip_capture.errors import ImportRefused
+from usbip_capture.errors import ImportRefused, UsbipError
 from usbip_capture.lending import lender as lender_module
 from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.lending.plugged import Answering, Resetting, Switching, Working
@@ -328,14 +329,28 @@ def _fails(plugged: object) -> str:
     raise OSError("no such file")
 
 
+@pytest.mark.parametrize("error", [UsbipError("libusb does not start"), ValueError("a fault of ours")])
 def test_a_bus_that_cannot_be_asked_is_asked_again(
-    lending: Lending, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    lending: Lending, error: Exception, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Without anything being plugged in, and without the same words in the log each time."""
+    monkeypatch.setattr(lender_module, "_RETRY", 0.005)
+    asked = threading.Semaphore(0)
+
+    def fails() -> list[FakePlugged]:
+        asked.release()
+        raise error
+
     with monkeypatch.context() as patched:
-        patched.setattr(lending.bus, "devices", lambda: 1 // 0)
+        patched.setattr(lending.bus, "devices", fails)
         lending.lend("all")
-        assert "cannot be asked" in caplog.text
-    lending.bus.plug("1-1")
+        for _ in range(4):
+            assert asked.acquire(timeout=20)
+        assert caplog.text.count(f"which devices are plugged in cannot be asked: {error}") == 1
+        assert ("Traceback" in caplog.text) is isinstance(error, ValueError)
+        watchers, lending.bus.watchers = lending.bus.watchers, []
+        lending.bus.plug("1-1")
+        lending.bus.watchers = watchers
     lending.wait_listed("1-1 (303a:4001)")
 
 
