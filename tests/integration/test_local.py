@@ -105,6 +105,14 @@ def test_commands_on_this_machine(line: str, tmp_path: Path) -> None:
     assert OUTPUTS[line] in stdout
 
 
+def test_what_is_below_a_device_is_in_one_column(tmp_path: Path) -> None:
+    status, stdout, stderr = run("local", tmp_path, "demo second")
+    assert status == 0, stderr
+    at = stdout.index("1209:0001") - stdout.rindex("\n", 0, stdout.index("1209:0001")) - 1
+    below = [line for line in stdout.splitlines() if line.endswith(("is opened", "plugged into it"))]
+    assert [len(line) - len(line.lstrip()) for line in below] == [at] * 3
+
+
 def test_captures_are_those_of_a_server(tmp_path: Path) -> None:
     """What a probe asks, and how it is answered; but that the device is configured already."""
 
