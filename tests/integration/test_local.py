@@ -30,7 +30,7 @@ from usbip_capture.servers.address import Selector, ServerAddress
 
 LOCAL = ServerAddress.parse("local")
 GET_CONFIGURATION, SET_CONFIGURATION = bytes.fromhex("8008000000000100"), bytes.fromhex("0009010000000000")
-NO_LIBUSB = (1, "devices of this machine need the package libusb1: pip install 'usbip-capture[server]'")
+NO_LIBUSB = (1, "devices of this machine need the package libusb1: pip install libusb1 libusb-package; ")
 SEVERAL = "this machine has several devices"
 #: Devices of the machine, a command -> its exit code, and what it says.
 SENTENCES = {
