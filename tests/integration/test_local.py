@@ -30,7 +30,7 @@ from usbip_capture.servers.address import Selector, ServerAddress
 
 LOCAL = ServerAddress.parse("local")
 GET_CONFIGURATION, SET_CONFIGURATION = bytes.fromhex("8008000000000100"), bytes.fromhex("0009010000000000")
-NO_LIBUSB = (1, "devices of this machine need the package libusb1: pip install 'usbip-capture[server]'")
+NO_LIBUSB = (1, "devices of this machine need the package libusb1: pip install libusb1 libusb-package; ")
 SEVERAL = "this machine has several devices"
 #: Devices of the machine, a command -> its exit code, and what it says.
 SENTENCES = {
@@ -103,6 +103,14 @@ def test_commands_on_this_machine(line: str, tmp_path: Path) -> None:
     status, stdout, stderr = run(line, tmp_path, "demo")
     assert status == 0, stderr
     assert OUTPUTS[line] in stdout
+
+
+def test_what_is_below_a_device_is_in_one_column(tmp_path: Path) -> None:
+    status, stdout, stderr = run("local", tmp_path, "demo second")
+    assert status == 0, stderr
+    at = stdout.index("1209:0001") - stdout.rindex("\n", 0, stdout.index("1209:0001")) - 1
+    below = [line for line in stdout.splitlines() if line.endswith(("is opened", "plugged into it"))]
+    assert [len(line) - len(line.lstrip()) for line in below] == [at] * 3
 
 
 def test_captures_are_those_of_a_server(tmp_path: Path) -> None:

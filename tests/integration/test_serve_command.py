@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -212,6 +213,9 @@ WRONG = {
     ("--device", "zz"): (2, "'zz' is not a rule of what is exported"),
     ("--class", "09"): (2, "hubs are not exported"),
     ("--all", "--allow", "x"): (2, "'x' is not a network"),
+    ("--all", "--listen", ""): (2, "'' is not an address"),
+    ("--all", "--unix", ""): (2, "--unix needs the name of a socket"),
+    ("--all", "--name", os.fsdecode(b"\xff")): (2, "has characters that cannot be shown: choose another"),
     ("--all", "-b", "packets:5"): (2, "name one with --pcap"),
     ("--all", "--restore"): (2, "--restore goes alone"),
     ("--all", "--pcap", "no/such/folder.pcapng"): (1, "there is no such folder"),
@@ -237,7 +241,7 @@ def test_without_libusb(tmp_path: Path) -> None:
     command = [sys.executable, "-c", blocked, "serve", "--all"]
     done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 1
-    assert "pip install 'usbip-capture[server]'" in done.stderr
+    assert "pip install libusb1 libusb-package; or, where pipx has installed this, pipx inject " in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -285,7 +285,9 @@ def test_several_servers(server: LocalServer, bus: SwitchableBus, run: Run) -> N
         code, _, said = run("clients")
         assert code == exits.USAGE
         assert f"name one with --server: bench ({server.address}), bench-2 ({other.address})" in said
-        assert run("status", "--server", other.address)[0] == 0
+        _, stated, _ = run("status", "--server", other.address)
+        assert stated.startswith(f"bench (--server bench-2, process {os.getpid()}) at {other.address}\n")
+        assert run("status", "--server", "bench")[1].startswith(f"bench (process {os.getpid()}) at {server.address}\n")
         assert run("status", "--server", "rack")[0] == exits.NOT_RUNNING
 
 

@@ -79,10 +79,10 @@ def _table(listed: listing.Listed, devices: list[LocalDevice]) -> Iterator[str]:
 
     rows = listing.lines(listed)
     rules = []
+    pad = " " * (4 + max((len(device.info.busid) for device in devices), default=0))
     yield rows[0]
     for row, device in zip(rows[1:], devices, strict=True):
         yield row
-        pad = " " * (4 + len(device.info.busid))
         if held := _held(device):
             yield f"{pad}{held}"
         for use in uses(device.sysfs):

@@ -16,7 +16,7 @@ from usbip_capture.cli.groups import add_command, add_rotation
 from usbip_capture.cli.log_handler import queued
 from usbip_capture.cli.service import add_service, run_service
 from usbip_capture.cli.terminal import is_terminal, print_lines
-from usbip_capture.cli.values import MAX_COUNT, capture_file, whole
+from usbip_capture.cli.values import MAX_COUNT, capture_file, socket_path, whole
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
 from usbip_capture.system import console
@@ -56,7 +56,7 @@ _EXAMPLES = """\
   usbip-capture serve --device 303a:4001 --pcap session.pcapng
   usbip-capture serve --class 03              each device with an interface of this class
   usbip-capture serve --all --listen 0.0.0.0 --allow 192.0.2.0/24
-  usbip-capture serve --all --service install as a service of systemd; sudo: of the machine
+  usbip-capture serve --all --service install    as a service of systemd; sudo: of the machine
   usbip-capture serve --restore               bind the drivers that a server left unbound that was killed
 """
 
@@ -129,7 +129,10 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         help=f"where clients connect to; port 0 takes a free one; may be repeated (default: 127.0.0.1:{DEFAULT_PORT})",
     )
     group.add_argument(
-        "--unix", metavar="PATH", help="a Unix socket, which only you can connect to; without --listen, nowhere else"
+        "--unix",
+        type=socket_path,
+        metavar="PATH",
+        help="a Unix socket, which only you can connect to; without --listen, nowhere else",
     )
     group.add_argument(
         "--allow",

@@ -10,6 +10,7 @@ from usbip_capture.cli.commanding import add_running_server, columns, rows, runn
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command, add_json
 from usbip_capture.cli.terminal import print_lines
+from usbip_capture.system.shown import shell_word
 
 if TYPE_CHECKING:
     from usbip_capture.live.messages import Message
@@ -31,15 +32,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Print it; the exit code. Raises UsbipError."""
-    answer = running_server(args).call("status")
+    server = running_server(args)
+    answer = server.call("status")
     answer.pop("ok", None)
     if args.json:
         print(json.dumps(answer, indent=2))
         return DONE
+    places = _listed(answer, "addresses") or "a socket"
+    called = "" if server.name == answer.get("name") else f"--server {shell_word(server.name)}, "
     by = f"by {answer.get('configuration')}" if answer.get("follows") else "by its command line"
     print_lines(
         [
-            f"{answer.get('name')} (process {answer.get('pid')}) at {_listed(answer, 'addresses') or 'a socket'}",
+            f"{answer.get('name')} ({called}process {answer.get('pid')}) at {places}",
             f"exports, {by}: {_listed(answer, 'rules') or 'nothing'}",
         ]
     )

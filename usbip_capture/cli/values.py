@@ -90,6 +90,13 @@ def capture_file(text: str) -> str:
     return text
 
 
+def socket_path(text: str) -> str:
+    """The name of a Unix socket; an empty one, as of a variable that is not set, would mean another place to listen."""
+    if not text:
+        raise ArgumentTypeError("needs the name of a socket")
+    return text
+
+
 def _is_file(path: str) -> bool:
     """Whether it is, or would be, a regular file; a pipe may have any name."""
     try:

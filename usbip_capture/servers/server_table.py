@@ -12,25 +12,29 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, fields
 from importlib import import_module
+from typing import Any
 
 from usbip_capture.errors import FileFormatError, LocalProtocolError, UsbipError
+from usbip_capture.net.networks import listen_address, parse_networks
 from usbip_capture.server.rules import Rules
 from usbip_capture.servers.configuration import SERVER_TABLE, configuration_path, read_bytes
 from usbip_capture.system.shown import one_line
 
+_MAX_COUNT = (1 << 31) - 1
 _EXPECTED = {
     tuple: 'a list of strings, such as ["..."]',
     bool: "true or false",
-    int: "a whole number from 0 on",
+    int: "a whole number from 0 to 2147483647",
     str: "a string",
 }
+_COUNTS = ("max_clients", "max_devices")
 
 
 @dataclass(slots=True, frozen=True)
 class ServerTable:
     """The values of the table; a tuple, "" or 0 that is empty, or None, stands for what is not there.
 
-    exports: rules, as `server.rules` has them; None: not there.
+    exports: rules, as `server.rules` has them; None: not there. Raises LocalProtocolError for what cannot be meant.
     """
 
     exports: tuple[str, ...] | None = None
@@ -46,6 +50,33 @@ class ServerTable:
     announce: bool | None = None
     pcap: str = ""
     rotate: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            try:
+                _check(field.name, getattr(self, field.name))
+            except LocalProtocolError as error:
+                raise LocalProtocolError(f"{_key(field.name)}{error}") from None
+
+
+def _key(name: str) -> str:
+    """What the sentence about a value starts with."""
+    return f"{name.replace('_', '-')}{'' if name in _COUNTS else ':'} "
+
+
+def _check(name: str, value: Any) -> None:
+    """Raises LocalProtocolError."""
+    if name == "name" and not value.isprintable():
+        raise LocalProtocolError(f"{value!r} has characters that cannot be shown: choose another")
+    if name in _COUNTS and not 0 <= value <= _MAX_COUNT:
+        raise LocalProtocolError(f"must be {_EXPECTED[int]}, not {value}")
+    for text in value if name == "allow" else ():
+        if not parse_networks(text):
+            raise LocalProtocolError(f"{text!r} is not a network: write one such as 192.0.2.0/24")
+    for text in value if name == "listen" else ():
+        if not text.strip():
+            raise LocalProtocolError(f"{text!r} is not an address: write one such as 127.0.0.1:3240")
+        listen_address(text)
 
 
 def read_server_table() -> ServerTable:
@@ -78,6 +109,10 @@ def parse_server_table(raw: bytes, path: str) -> ServerTable:
         converted = _converted(kind, value)
         if converted is None:
             raise _wrong(text, path, key, f"{key} must be {_EXPECTED[kind]}")
+        try:
+            ServerTable(**{field.name: converted})  # type: ignore[arg-type]  # it was looked at
+        except LocalProtocolError as error:
+            raise _wrong(text, path, key, str(error)) from error
         values[field.name] = converted
     made = ServerTable(**values)  # type: ignore[arg-type]  # each was looked at
     for rule in made.exports or ():

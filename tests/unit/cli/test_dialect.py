@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from usbip_capture.cli.commands import COMMANDS, parse, parser
 from usbip_capture.cli.session import chosen_device, chosen_devices, chosen_server
-from usbip_capture.cli.values import capture_file
+from usbip_capture.cli.values import capture_file, socket_path
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.options.parsing import Parser, subparsers
 from usbip_capture.servers.address import Selector
@@ -71,7 +71,7 @@ def test_wrong_options_and_values_are_one_sentence(command: str) -> None:
             misspelt = flag[:-2] + flag[-1] + "zq"
             with pytest.raises(LocalProtocolError, match=f"{misspelt} is not an option"):
                 parse(command, [misspelt, *(["--", "program"] if command == "use" else [])])
-            if action.type not in (None, str, capture_file):
+            if action.type not in (None, str, capture_file, socket_path):
                 with pytest.raises(LocalProtocolError, match=rf"^{action.option_strings[0]}.* ") as caught:
                     made.parse_args([flag, "\x7f?"])
                 assert "\n" not in str(caught.value)

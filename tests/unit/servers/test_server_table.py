@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from usbip_capture.errors import FileFormatError
+from usbip_capture.errors import FileFormatError, LocalProtocolError
 from usbip_capture.servers.server_table import ServerTable, parse_server_table, read_server_table
 
 
@@ -43,6 +45,12 @@ announce = false
         (b'[server]\nforce = "yes"', 2),
         (b"[server]\nname = 3", 2),
         (b"[server]\nname = '\xff'", 2),
+        (b'[server]\nname = "a\\u001b"', 2),
+        (b'[server]\nallow = ["192.0.2.0/24", "x"]', 2),
+        (b'[server]\nallow = [""]', 2),
+        (b'[server]\nlisten = ["127.0.0.1:99999"]', 2),
+        (b'[server]\nlisten = [""]', 2),
+        (b"[server]\nmax-devices = 9999999999", 2),
         (b"[server\n", 1),
         (b"[server]\n\nx", 3),
     ],
@@ -50,3 +58,20 @@ announce = false
 def test_what_is_wrong_is_said_with_its_line(text: bytes, line: int) -> None:
     with pytest.raises(FileFormatError, match=rf"config\.toml\b.*\bline {line}\b"):
         parse_server_table(text, "config.toml")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"name": "lab\n"}, r"name: 'lab\\n' has characters that cannot be shown: choose another"),
+        ({"name": "\udcff"}, r"name: '\\udcff' has characters that cannot be shown: choose another"),
+        ({"max_clients": -1}, "max-clients must be a whole number from 0 to 2147483647, not -1"),
+        ({"max_devices": 1 << 40}, "max-devices must be a whole number from 0 to 2147483647, not 1099511627776"),
+        ({"allow": ("192.0.2.1", " ")}, "allow: ' ' is not a network: "),
+        ({"listen": ("",)}, "listen: '' is not an address: "),
+        ({"listen": ("127.0.0.1:x",)}, "listen: .*'127.0.0.1:x'"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused_whoever_gives_them(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(LocalProtocolError, match=f"^{sentence}"):
+        ServerTable(**settings)

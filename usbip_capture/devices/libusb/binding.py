@@ -48,7 +48,8 @@ def load() -> Any:
         usb1 = importlib.import_module("usb1")
     except ImportError as error:
         raise LibusbMissing(
-            f"devices of this machine need the package libusb1: pip install 'usbip-capture[server]' ({error})"
+            "devices of this machine need the package libusb1: pip install libusb1 libusb-package; or, where pipx has "
+            f"installed this, pipx inject usbip-capture libusb1 libusb-package ({error})"
         ) from error
     try:
         usb1.loadLibrary(_packaged())
