@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import pytest
 
 from tests.builders.local_usb import local_usb
 from tests.builders.sysfs_tree import KEYBOARD_KEYS, Machine
-from tests.fakes.local_bus import FakeBus
+from tests.fakes.local_bus import FakeBus, FakePlugged
 from tests.waiting import wait_until
 from usbip_capture.device import Device
-from usbip_capture.errors import ImportRefused
+from usbip_capture.errors import ImportRefused, UsbipError
 from usbip_capture.lending import lender as lender_module
 from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.lending.plugged import Answering, Resetting, Switching, Working
+from usbip_capture.lending.restore import folder
 from usbip_capture.server import Server
 from usbip_capture.server.rules import Rules
 from usbip_capture.servers.address import Selector, ServerAddress
@@ -241,6 +243,40 @@ def test_nobody_waits_for_a_reset_at_the_end(lending: Lending) -> None:
     device.close()
 
 
+def test_one_that_is_opened_meanwhile_is_not_reset_at_the_end_either(lending: Lending) -> None:
+    plugged = lending.bus.plug("1-1")
+    lender = lending.lend("1-1")
+    opening = plugged.open
+
+    def closes_meanwhile(*, reset: bool = False) -> Device:
+        device = opening(reset=reset)
+        lender.close()
+        return device
+
+    plugged.open = closes_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(ImportRefused):
+        lending.attach()
+    assert plugged.opened[0].released.is_set()
+    assert not plugged.opened[0].was_reset
+
+
+def test_a_worker_that_is_stuck_has_bound_no_drivers(lending: Lending, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client is gone; whoever kills the server then finds them remembered."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(lending.machine.folder / "state"))
+    sysfs = lending.machine.device("1-1", devnum=3)
+    lending.machine.interface(sysfs, 0, "cdc_acm")
+    plugged = lending.bus.plug("1-1", sysfs=sysfs)
+    assert plugged.info.devnum == 3
+    lending.lend("1-1")
+    device = lending.attach()
+    lending.bus.on_detached(plugged, [0])
+    device.close()
+    wait_until("the device is released", lambda: lending.lender is not None and not lending.lender.opened)
+    assert len(list(folder().iterdir())) == 1
+    lending.bus.on_attached(plugged)
+    assert list(folder().iterdir()) == []
+
+
 @pytest.mark.parametrize("ends", ["the client", "the server"])
 def test_a_device_by_libusb_is_reset_between_two_clients_and_not_at_the_end(ends: str) -> None:
     with local_usb() as usb:
@@ -293,14 +329,28 @@ def _fails(plugged: object) -> str:
     raise OSError("no such file")
 
 
+@pytest.mark.parametrize("error", [UsbipError("libusb does not start"), ValueError("a fault of ours")])
 def test_a_bus_that_cannot_be_asked_is_asked_again(
-    lending: Lending, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    lending: Lending, error: Exception, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Without anything being plugged in, and without the same words in the log each time."""
+    monkeypatch.setattr(lender_module, "_RETRY", 0.005)
+    asked = threading.Semaphore(0)
+
+    def fails() -> list[FakePlugged]:
+        asked.release()
+        raise error
+
     with monkeypatch.context() as patched:
-        patched.setattr(lending.bus, "devices", lambda: 1 // 0)
+        patched.setattr(lending.bus, "devices", fails)
         lending.lend("all")
-        assert "cannot be asked" in caplog.text
-    lending.bus.plug("1-1")
+        for _ in range(4):
+            assert asked.acquire(timeout=20)
+        assert caplog.text.count(f"which devices are plugged in cannot be asked: {error}") == 1
+        assert ("Traceback" in caplog.text) is isinstance(error, ValueError)
+        watchers, lending.bus.watchers = lending.bus.watchers, []
+        lending.bus.plug("1-1")
+        lending.bus.watchers = watchers
     lending.wait_listed("1-1 (303a:4001)")
 
 

@@ -19,6 +19,7 @@ from usbip_capture import LocalServer, get_backend, serve
 from usbip_capture.errors import CannotListen, CaptureError, ImportRefused, LocalProtocolError, UsbipError
 from usbip_capture.net.listening import TOO_MANY, Peer
 from usbip_capture.net.networks import parse_networks
+from usbip_capture.server.rules import Rules
 from usbip_capture.servers import announcing
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.servers.announcing import AnnouncedDevice
@@ -305,6 +306,56 @@ def test_a_file_that_comes_changes_and_goes_is_followed(tmp_path: Path) -> None:
         assert seen.acquire(timeout=20)
     followed.close()
     followed.close()
+
+
+def test_a_file_that_is_just_being_written_is_not_followed_yet(tmp_path: Path) -> None:
+    """An editor empties it, or moves it aside, before it is whole again."""
+    path = tmp_path / "file"
+    path.write_text("whole")
+    seen: list[str] = []
+    followed = FollowedFile(str(path), lambda: seen.append(path.read_text()), interval=200.0)
+    path.write_text("")
+    followed.look()
+    path.unlink()
+    followed.look()
+    path.write_text("whole again")
+    followed.look()
+    assert seen == []
+    followed.look()
+    followed.look()
+    assert seen == ["whole again"]
+    followed.close()
+
+
+def test_a_change_while_the_server_starts_is_followed(bus: FakeBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure('[server]\nexports = ["1-1"]\n')
+    bus.plug("1-2")
+
+    def changed(path: str, on_change: object) -> NotFollowed:
+        configure('[server]\nexports = ["1-2"]\n')
+        return NotFollowed()
+
+    monkeypatch.setattr(local_server, "FollowedFile", changed)
+    with serve(listen=ANY, bus=bus) as server:
+        assert server.rules == ["1-2"]
+
+
+def test_rules_that_are_added_at_the_same_time_are_all_there(bus: FakeBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(["1-1"], listen=ANY, bus=bus) as server:
+        adding, first = server._lender.set_rules, threading.Event()
+        other = threading.Thread(target=server.add_rule, args=("1-3",))
+
+        def slow(rules: Rules) -> None:
+            if not first.is_set():
+                first.set()
+                other.start()
+                other.join(0.2)
+            adding(rules)
+
+        monkeypatch.setattr(server._lender, "set_rules", slow)
+        server.add_rule("1-2")
+        other.join(20)
+        assert server.rules == ["1-1", "1-2", "1-3"]
 
 
 def test_a_refused_import_is_one_sentence(bus: FakeBus) -> None:

@@ -19,6 +19,7 @@ from usbip_capture.cli import exits
 from usbip_capture.cli.main import main
 from usbip_capture.control_socket.asking import running
 from usbip_capture.device import Transfer
+from usbip_capture.devices.uses import DISK, Use
 from usbip_capture.errors import UsbipError
 from usbip_capture.servers.configuration import configuration_path
 from usbip_capture.serving import ports
@@ -156,6 +157,20 @@ def test_a_device_is_reset_in_use_or_not(
         assert resets[1:] == [bus.plugged["1-1"].opened[-1]]
         assert not resets[1].released.is_set()
     assert run("reset", "1-2")[0] == exits.DEVICE
+
+
+def test_a_mounted_disk_is_not_reset(
+    server: LocalServer, run: Run, resets: list[OpenedDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For that its driver is unbound, and what is mounted is lost."""
+    monkeypatch.setattr(ports, "uses", lambda sysfs: [Use(DISK, "sda", "the disk sda1, mounted at /mnt", True)])
+    code, _, said = run("reset", "1-1")
+    assert code == exits.FAILED
+    assert "device 1-1 (303a:4001) is the disk sda1, mounted at /mnt" in said
+    assert "unmount it first" in said
+    assert not resets
+    with attached(server):  # it is not this machine's then
+        assert run("reset", "1-1")[0] == 0
 
 
 def test_a_reset_that_fails_is_a_sentence(server: LocalServer, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

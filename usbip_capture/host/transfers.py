@@ -117,7 +117,7 @@ def _in_pieces(handle: DeviceHandle, endpoint: Endpoint, view: memoryview, timeo
         piece = view[moved : moved + size]
         left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
         urb = in_urb(endpoint, len(piece)) if inward else out_urb(endpoint, piece)
-        completion = handle.run(urb, left, piece)
+        completion = handle.run(urb, left, piece if inward else None)
         if completion.status in TOO_LARGE:
             lower_limit(handle, endpoint, len(piece), completion.status)
         elif completion.status in _OUT_OF_TIME and moved:

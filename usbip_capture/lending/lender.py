@@ -13,7 +13,7 @@ from usbip_capture.device import Device
 from usbip_capture.devices.holders import attached_from_elsewhere
 from usbip_capture.devices.sysfs import ROOTS, Roots
 from usbip_capture.devices.uses import DISK, KEYBOARD, Use, uses
-from usbip_capture.errors import DeviceNotFound
+from usbip_capture.errors import DeviceNotFound, UsbipError
 from usbip_capture.lending.lent import Lent
 from usbip_capture.lending.plugged import Bus, Plugged, Resetting
 from usbip_capture.lending.restore import UnboundDrivers
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 #: Seconds in which the session of a device that is unplugged ends by itself, when all of its URBs are answered; and
 #: between two looks at that.
 _PATIENCE, _LOOK_AGAIN = 2.0, 0.1
+#: Seconds until a bus that could not be asked is asked again, though nothing has changed.
+_RETRY = 1.0
 #: Seconds after a change until a second look: the kernel and udev are not ready with a device that has just come.
 _SETTLING = 0.5
 
@@ -87,9 +89,9 @@ class Lender:
         self._observed = observed
         self._on_change = on_change
         self._roots = roots
-        self._drivers = drivers = UnboundDrivers(roots)
+        drivers = UnboundDrivers(roots)
         bus.on_detached = lambda plugged, interfaces: drivers.unbinding(plugged.sysfs)
-        bus.on_attached = lambda plugged: drivers.bound(plugged.sysfs)
+        bus.on_attached = lambda plugged: drivers.bound(plugged.sysfs, plugged.info.devnum)
         self._looking = threading.Lock()  # one look at a time
         self._exported: dict[str, Exported] = {}
         self._remarked: dict[str, str] = {}  # busid -> the last remark about a device
@@ -97,6 +99,7 @@ class Lender:
         self._leaving: dict[str, float] = {}  # busid -> until when its session may end by itself
         self._changed = threading.Event()
         self._closing = False
+        self._trouble: str | None = None  # why the bus could not be asked, the last time
         self._unwatch = bus.watch(self._changed.set)
         self._look()
         self._thread = threading.Thread(target=self._run, name="usbip-lender", daemon=True)
@@ -125,12 +128,13 @@ class Lender:
     def close(self) -> None:
         """Export nothing any more; who has a device loses it. May be called again."""
         self._closing = True
+        self._reset = False  # that takes longer than who ends the program waits
         self._unwatch()
         self._changed.set()
         with self._looking:
             for device in self._open.copy():
                 if isinstance(device, Resetting):
-                    device.resets = False  # that takes longer than who ends the program waits
+                    device.resets = False
             for busid in list(self._exported):
                 del self._exported[busid]
                 self._server.remove(busid)
@@ -141,7 +145,7 @@ class Lender:
 
     def _run(self) -> None:
         while not self._closing:
-            self._changed.wait(_LOOK_AGAIN if self._leaving else None)
+            self._changed.wait(_LOOK_AGAIN if self._leaving else _RETRY if self._trouble is not None else None)
             self._changed.clear()
             self._look()
             if not self._closing and not self._leaving and not self._changed.wait(_SETTLING):
@@ -155,9 +159,13 @@ class Lender:
                 return
             try:
                 present = {local.info.busid: local for local in self._bus.devices()}
-            except Exception:
-                log.exception("which devices are plugged in cannot be asked")
+            except Exception as error:
+                if str(error) != self._trouble:
+                    log.error("which devices are plugged in cannot be asked: %s", error or type(error).__name__,
+                              exc_info=not isinstance(error, UsbipError))  # fmt: skip
+                self._trouble = str(error)
                 return
+            self._trouble = None
             for busid in [busid for busid in self._exported if busid not in present]:
                 if not self._is_leaving(busid):
                     self._withdraw(busid, "is unplugged")
@@ -250,15 +258,16 @@ class Lender:
         self._warn(local, facts)
         device = local.open(reset=self._reset)
         self._open[device] = exported
+        if self._closing and isinstance(device, Resetting):  # meanwhile
+            device.resets = False
         try:
-            return Lent(self._observed(device, exported), partial(self._released, local, device))
+            return Lent(self._observed(device, exported), partial(self._released, device))
         except BaseException:
             device.close()
-            self._released(local, device)
+            self._released(device)
             raise
 
-    def _released(self, local: Plugged, device: Device) -> None:
+    def _released(self, device: Device) -> None:
         self._open.pop(device, None)
         if self._leaving:
             self._changed.set()
-        self._drivers.bound(local.sysfs)

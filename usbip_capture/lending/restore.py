@@ -74,10 +74,12 @@ class UnboundDrivers:
             self._devices[sysfs] = _Record(identity, drivers)
             self._write()
 
-    def bound(self, sysfs: str) -> None:
-        """They are bound again."""
+    def bound(self, sysfs: str, devnum: int) -> None:
+        """Those of the device at this address are bound again; there may be another one in its folder meanwhile."""
         with self._lock:
-            if self._devices.pop(sysfs, None) is not None:
+            known = self._devices.get(sysfs)
+            if known is not None and known.identity.get("devnum") == str(devnum):
+                del self._devices[sysfs]
                 self._write()
 
     def _write(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -56,6 +57,7 @@ class LocalServer:
         self._listening: list[tuple[str, int]] = []
         self._follows = settings.exports is None
         self._on_change = on_change
+        self._changing = threading.RLock()  # held from reading what is exported to changing it
         self._stack = ExitStack()
         self._captures: SessionCaptures | None = None
         self._announcement: Announcement | None = None
@@ -104,16 +106,21 @@ class LocalServer:
 
         Raises LocalProtocolError for what is not a rule; then nothing changes.
         """
-        self._lender.set_rules(Rules(rules, force=self._lender.rules.force))
+        with self._changing:
+            self._lender.set_rules(Rules(rules, force=self._lender.rules.force))
 
     def add_rule(self, rule: str) -> None:
         """Export by this one, too. Raises LocalProtocolError."""
-        self._lender.set_rules(self._lender.rules.with_rule(ExportRule.parse(rule)))
+        parsed = ExportRule.parse(rule)
+        with self._changing:
+            self._lender.set_rules(self._lender.rules.with_rule(parsed))
 
     def remove_rule(self, rule: str) -> bool:
         """Export by it no more; False if it is not among them. Raises LocalProtocolError."""
-        parsed, rules = ExportRule.parse(rule), self._lender.rules
-        self._lender.set_rules(rules.without_rule(parsed))
+        parsed = ExportRule.parse(rule)
+        with self._changing:
+            rules = self._lender.rules
+            self._lender.set_rules(rules.without_rule(parsed))
         return parsed in rules
 
     def disconnect(self, busid: str) -> bool:
@@ -135,15 +142,16 @@ class LocalServer:
         """
         if not self._follows:
             return False
-        try:
-            table = read_server_table()
-        except UsbipError as error:
-            log.warning("%s; what was exported before still is", error)
-            return False
-        rules = Rules(table.exports or (), force=table.force or self._force)
-        if rules != self._lender.rules:
-            log.info("exports are now: %s", ", ".join(map(str, rules)) or "none")
-            self._lender.set_rules(rules)
+        with self._changing:
+            try:
+                table = read_server_table()
+            except UsbipError as error:
+                log.warning("%s; what was exported before still is", error)
+                return False
+            rules = Rules(table.exports or (), force=table.force or self._force)
+            if rules != self._lender.rules:
+                log.info("exports are now: %s", ", ".join(map(str, rules)) or "none")
+                self._lender.set_rules(rules)
         return True
 
     def close(self) -> None:
@@ -203,11 +211,15 @@ class LocalServer:
         )
         self._stack.callback(self._lender.close)  # before the server: nothing is imported any more
         self._announce(settings.announce)
-        if self._follows:
-            self._stack.callback(FollowedFile(configuration_path(), self.reload).close)
+        self._follow()
         self._ports = Ports(self._lender, bus)
         self._stack.callback(Watchdog(self._server, self._lender, bus).close)
         self._take_commands()
+
+    def _follow(self) -> None:
+        if self._follows:
+            self._stack.callback(FollowedFile(configuration_path(), self.reload).close)
+            self.reload()  # it may have changed since it was read
 
     def _take_commands(self) -> None:
         """From the commands `clients`, `kick` and so on. Devices are lent all the same if that cannot be."""

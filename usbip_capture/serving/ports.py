@@ -6,6 +6,7 @@ import logging
 import threading
 
 from usbip_capture.device import Device
+from usbip_capture.devices.uses import DISK, uses
 from usbip_capture.errors import DeviceError, DeviceNotFound, LocalProtocolError, UsbipError
 from usbip_capture.lending.lender import Lender
 from usbip_capture.lending.plugged import Bus, Switching
@@ -36,7 +37,7 @@ class Ports:
         self._closing.set()
 
     def reset(self, busid: str) -> None:
-        """A port reset, by the device's worker if a client has it. Raises UsbipError."""
+        """A port reset, by the device's worker if a client has it. Raises UsbipError; a disk in use is not reset."""
         self._check(busid)
         device = next((device for device in self._lender.opened if device.info.busid == busid), None)
         if device is not None:
@@ -45,6 +46,9 @@ class Ports:
         plugged = next((plugged for plugged in self._bus.devices() if plugged.info.busid == busid), None)
         if plugged is None:
             raise DeviceNotFound(f"nothing is plugged in at {busid}")
+        disk = next((use for use in uses(plugged.sysfs) if use.kind == DISK and use.vital), None)
+        if disk is not None:
+            raise UsbipError(f"device {plugged.info} is {disk}: a reset takes it from its driver; unmount it first")
         device = plugged.open()
         try:
             _reset(device)

@@ -104,7 +104,7 @@ class ClientConnection(Generic[T]):
     def submit(self, urb: Urb, context: T, into: memoryview | None = None) -> tuple[int, list[Buffer]]:
         """The seqnum of a new CMD_SUBMIT and its bytes, in parts. Raises LocalProtocolError for what no peer takes.
 
-        into: where the data of an IN transfer may be received.
+        into: where the data of an IN transfer may be received; of no use to another one, whose reply has none.
         """
         if not 0 <= urb.length <= MAX_TRANSFER or len(urb.packets) > MAX_ISO_PACKETS:
             raise LocalProtocolError(f"{urb!r} is too large: at most {MAX_TRANSFER} bytes, {MAX_ISO_PACKETS} packets")
@@ -116,7 +116,7 @@ class ClientConnection(Generic[T]):
             parts.append(urb.data)
         if urb.packets:
             parts.append(pack_iso(urb.packets))
-        self._pending[seqnum] = (urb, context, into)
+        self._pending[seqnum] = (urb, context, into if urb.endpoint & DIR_IN else None)
         return seqnum, parts
 
     def unlink(self, context: T) -> bytes | None:

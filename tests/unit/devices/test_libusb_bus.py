@@ -199,6 +199,7 @@ def test_a_libusb_that_notices_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         other = local.open()
         assert other.alive
         device.close()
+        assert not usb.module.contexts[0].is_open  # nothing of it is open any more
         other.close()
         third = another("1-3", 10)
         usb.module.plug(third, (3,))
@@ -215,6 +216,76 @@ def test_a_libusb_that_notices_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         usb.bus._libusb.close()
         with pytest.raises(DeviceNotFound, match="has been unplugged"):
             local.open()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sysfs is Linux's")
+def test_a_new_context_does_not_wait_for_an_event_that_waits_for_the_bus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """libusb reports the new device after all, just when the context is replaced."""
+    monkeypatch.setattr(bus, "_LAG", 0.0)
+    monkeypatch.setattr(bus, "POLL_INTERVAL", TIMEOUT * 10)
+    simulated = DemoDevice()
+    in_sysfs(tmp_path, simulated)
+    with local_usb(simulated=simulated, sysfs=str(tmp_path)) as usb:
+        usb.bus.watch(lambda: None)
+        usb.module.lags = True
+        second = another("1-2", 9)
+        raw = usb.module.plug(second, (2,))
+        in_sysfs(tmp_path, second)
+        old, renewed, calling = usb.context, usb.libusb.renewed, threading.Event()
+
+        def event() -> None:
+            calling.set()
+            old.announce(raw, True)
+
+        def renews() -> binding.Libusb:
+            old.post(event)
+            assert calling.wait(TIMEOUT)
+            return renewed()
+
+        monkeypatch.setattr(usb.libusb, "renewed", renews)
+        assert [device.info.busid for device in usb.bus.devices()] == ["1-1", "1-2"]
+        assert not old.is_open
+        assert "does not return from its events" not in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sysfs is Linux's")
+def test_a_context_is_not_replaced_while_somebody_lists_its_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The devices of a context that is closed are not to be touched."""
+    monkeypatch.setattr(bus, "_LAG", 0.0)
+    monkeypatch.setattr(bus, "POLL_INTERVAL", TIMEOUT * 10)
+    simulated = DemoDevice()
+    in_sysfs(tmp_path, simulated)
+    with local_usb(simulated=simulated, sysfs=str(tmp_path)) as usb:
+        usb.module.lags = True
+        reading, begun, go_on = usb.raw.getPortNumberList, threading.Event(), threading.Event()
+
+        def ports() -> list[int]:
+            if not begun.is_set():
+                begun.set()
+                assert go_on.wait(TIMEOUT)
+                assert usb.context.is_open
+            return reading()
+
+        monkeypatch.setattr(usb.raw, "getPortNumberList", ports)
+        found: list[int] = []
+        first = threading.Thread(target=lambda: found.append(len(usb.bus.devices())))
+        first.start()
+        assert begun.wait(TIMEOUT)
+        second = another("1-2", 9)
+        usb.module.plug(second, (2,))
+        in_sysfs(tmp_path, second)
+        other = threading.Thread(target=lambda: found.append(len(usb.bus.devices())))
+        other.start()
+        other.join(0.2)
+        go_on.set()
+        first.join(TIMEOUT)
+        other.join(TIMEOUT)
+        assert sorted(found) == [1, 2]
+        assert len(usb.module.contexts) == 2
 
 
 def test_no_thread_to_watch(monkeypatch: pytest.MonkeyPatch) -> None:

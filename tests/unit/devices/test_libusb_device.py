@@ -17,7 +17,7 @@ from tests.waiting import wait_until
 from usbip_capture.demo.device import BULK_IN, BULK_OUT, CDC_IN, CDC_NOTIFY
 from usbip_capture.device import Transfer
 from usbip_capture.devices.libusb import device as device_module
-from usbip_capture.devices.libusb import in_flight
+from usbip_capture.devices.libusb import in_flight, local_device
 from usbip_capture.devices.libusb.budget import Budget
 from usbip_capture.devices.libusb.device import LibusbDevice
 from usbip_capture.errors import DeviceNotFound
@@ -108,6 +108,36 @@ def test_a_driver_that_is_bound_at_the_last_moment(usb: LocalUsb) -> None:
     device = usb.open()
     assert device.unclaimed == {}
     device.close()
+    assert usb.raw.drivers == {0: "cdc_acm"}
+
+
+@pytest.mark.parametrize("value", [7, 0])
+def test_drivers_come_back_after_a_configuration_that_cannot_be_had(usb: LocalUsb, value: int) -> None:
+    """It has no such one; or somebody else has an interface, so that it cannot be changed."""
+    for interface, driver in ((0, "cdc_acm"), (2, "usbhid")):
+        usb.raw.bind(interface, driver)
+    if not value:
+        usb.raw.holders[3] = "another program"
+    device = usb.open()
+    assert device.run(Urb.control(requests.set_configuration(value).pack()), TIMEOUT).status
+    assert usb.raw.configuration == 1
+    device.close()
+    assert usb.raw.drivers == {0: "cdc_acm", 2: "usbhid"}
+
+
+@pytest.mark.parametrize("error", ["NotSupported", "IO"])
+def test_a_reset_that_fails_keeps_no_driver_from_coming_back(usb: LocalUsb, error: str) -> None:
+    """Windows and macOS have none for some devices."""
+    usb.raw.bind(0, "cdc_acm")
+    device = usb.open(reset=True)
+    assert device.run(Urb.control(requests.set_configuration(0).pack()), TIMEOUT).status == 0
+
+    def refused() -> None:
+        raise fake.error(error)
+
+    usb.raw.on_reset = refused
+    device.close()
+    assert usb.raw.configuration == 1
     assert usb.raw.drivers == {0: "cdc_acm"}
 
 
@@ -274,6 +304,25 @@ def test_unplugged_with_all_kinds_of_urbs(usb: LocalUsb, monkeypatch: pytest.Mon
     assert len(lost) == 2  # who asks later is told as well
     device.close()
     assert usb.module.calls[-1] == ("close",)
+
+
+def test_unplugged_while_it_is_opened(usb: LocalUsb, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever watches it learns of it, though no URB is pending that would show it."""
+    left, lost = threading.Event(), threading.Event()
+    usb.bus.watch(left.set)
+    made = device_module.LibusbDevice
+
+    def slow(*arguments: object, **options: object) -> LibusbDevice:
+        device = made(*arguments, **options)  # type: ignore[arg-type]
+        usb.module.unplug(usb.raw)
+        assert left.wait(TIMEOUT)
+        return device
+
+    monkeypatch.setattr(local_device, "LibusbDevice", slow)
+    device = usb.open()
+    device.watch(lambda reason: lost.set())
+    assert lost.wait(TIMEOUT)
+    assert not device.alive
 
 
 def test_unplugged_where_nobody_says_so() -> None:

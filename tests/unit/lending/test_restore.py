@@ -65,9 +65,21 @@ def test_the_file_is_for_its_owner_and_whole(kernel: Kernel) -> None:
     (path,) = folder().iterdir()
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(json.loads(path.read_text())["devices"][kernel.sysfs]["drivers"].values()) == ["cdc_acm"]
-    drivers.bound(kernel.sysfs)
+    drivers.bound(kernel.sysfs, 7)
     assert not path.exists()
-    drivers.bound(kernel.sysfs)
+    drivers.bound(kernel.sysfs, 7)
+
+
+def test_a_device_that_is_gone_does_not_make_its_successor_forgotten(kernel: Kernel) -> None:
+    """It came back as another address while the session with the first one still ends."""
+    drivers = UnboundDrivers(kernel.machine.roots)
+    drivers.unbinding(kernel.sysfs)
+    Path(kernel.sysfs, "devnum").write_text("8\n")
+    drivers.unbinding(kernel.sysfs)
+    kernel.unbind()
+    drivers.bound(kernel.sysfs, 7)
+    kernel.alive("18")
+    assert kernel.restore() == ["1-1.4:1.0 has its driver cdc_acm again"]
 
 
 def test_nothing_is_done_while_the_server_lives(kernel: Kernel) -> None:

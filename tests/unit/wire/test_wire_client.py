@@ -80,6 +80,23 @@ def test_memory_of_an_owner_gets_its_own_data_only() -> None:
     assert got == [("other", b"o" * OWN_BUFFER)]
 
 
+def test_what_is_sent_is_not_received_into() -> None:
+    """Its reply has no data, and the reply that follows it is somebody else's."""
+    conn = connection()
+    sent = bytearray(b"s" * OWN_BUFFER)
+    conn.submit(Urb(TransferType.BULK, 0x02, OWN_BUFFER, memoryview(sent)), "sent", memoryview(sent))
+    assert conn.scatter("sent") is None
+    conn.submit(bulk_in(OWN_BUFFER), "read")
+    replies = ret_submit(1, 0, OWN_BUFFER) + ret_submit(2, 0, OWN_BUFFER, 0, b"r" * OWN_BUFFER)
+    got = []
+    for at in range(0, len(replies), 5000):
+        piece = replies[at : at + 5000]
+        conn.buffer()[: len(piece)] = piece
+        conn.received(len(piece), lambda name, done: got.append((name, bytes(done.data))), "sent")
+    assert got == [("sent", b""), ("read", b"r" * OWN_BUFFER)]
+    assert sent == b"s" * OWN_BUFFER
+
+
 def test_divert_keeps_what_has_come() -> None:
     conn = connection()
     mine = bytearray(OWN_BUFFER)

@@ -90,7 +90,7 @@ class Libusb:
             self._context.open()
         except self._usb1.USBError as error:
             raise UsbipError(f"libusb does not start: {error}: is there a USB controller?") from error
-        self._closing = False
+        self._closing = self._retired = False
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._handles: set[Handle] = set()
@@ -108,14 +108,21 @@ class Libusb:
             return cls._shared
 
     def renewed(self) -> Libusb:
-        """Another one, for a context whose list of devices is out of date; this one serves what is opened by it."""
+        """Another one, for a context whose list of devices is out of date; `retire` this one when nobody reads it."""
         renewed = Libusb(self._usb1)
         with Libusb._sharing:
             if Libusb._shared is self:
                 Libusb._shared = renewed
-        if not self._handles:
-            self.close()
         return renewed
+
+    def retire(self) -> None:
+        """Close it as soon as nothing is open that was opened by it."""
+        with self._lock:
+            self._retired = True
+            if self._closing or self._handles:
+                return
+            self._closing = True
+        self._end()
 
     def devices(self) -> list[Any]:
         """The devices of `usb1` that are there, hubs too; those that cannot be read are left out."""
@@ -209,7 +216,10 @@ class Libusb:
             if self._closing:
                 return
             self._closing = True
-            thread = self._thread
+        self._end()
+
+    def _end(self) -> None:
+        thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             self._context.interruptEventHandler()
             thread.join(_STOP_PATIENCE)
@@ -223,6 +233,8 @@ class Libusb:
         """A handle was closed."""
         with self._lock:
             self._handles.discard(handle)
+        if self._retired:
+            self.retire()
 
     def forked(self) -> None:
         """In a child process: all of it is the parent's."""
@@ -310,11 +322,11 @@ class Handle:
         for slots in idle.values():
             for slot in slots:
                 slot.close()
-        self._libusb.forgotten(self)
         try:
             self._handle.close()
         except self._usb1.USBError as error:
             log.debug("a device cannot be closed: %s", error)
+        self._libusb.forgotten(self)
 
     def keep(self) -> None:
         """Leave it open, with transfers in flight that do not end: closing it would wait for them."""

@@ -45,7 +45,8 @@ class LocalBus:
     def __init__(self, libusb: Libusb | None = None, sysfs: str = "/sys/bus/usb/devices") -> None:
         self._libusb = libusb or Libusb.shared()
         self._sysfs = sysfs
-        self._lock = threading.Lock()
+        self._listing = threading.Lock()  # held while the devices of a context are read: it stays open
+        self._lock = threading.Lock()  # which the event thread takes: nobody may wait for that with it
         self._released = threading.Condition(self._lock)
         self._watchers: dict[object, Callable[[], None]] = {}
         self._opened: dict[Key, Callable[[], None]] = {}
@@ -74,7 +75,14 @@ class LocalBus:
 
     def devices(self) -> list[LocalDevice]:
         """Those that are there, hubs too but for the controllers' own, by busid."""
-        self._refresh()
+        with self._listing:
+            outdated = self._refresh()
+            found = self._listed()
+        if outdated is not None:
+            outdated.retire()
+        return sorted(found, key=lambda device: (device.info.busnum, device.ports))
+
+    def _listed(self) -> list[LocalDevice]:
         found = []
         there = _in_sysfs(self._sysfs)
         for raw in self._libusb.devices():
@@ -87,7 +95,7 @@ class LocalBus:
                 continue
             if device.ports:
                 found.append(device)
-        return sorted(found, key=lambda device: (device.info.busnum, device.ports))
+        return found
 
     def find(self, busid: str) -> LocalDevice | None:
         """The one at this port path."""
@@ -213,20 +221,26 @@ class LocalBus:
             return known
         return frozenset(_key(raw) for raw in self._libusb.devices())
 
-    def _refresh(self) -> None:
-        """Some libusb's list stays as it was when it began, where no udevd runs: begin anew."""
+    def _refresh(self) -> Libusb | None:
+        """Some libusb's list stays as it was when it began, where no udevd runs: begin anew; what is to be retired."""
         deadline = time.monotonic() + _LAG
         while self._lacks_devices():
             if time.monotonic() < deadline:
                 time.sleep(0.01)
                 continue
+            outdated = self._libusb
+            renewed = outdated.renewed()
             with self._lock:
-                self._libusb = self._libusb.renewed()
-                if self._unwatch is not None:
-                    self._unwatch()
-                    self._unwatch = self._libusb.watch(self._event)
+                self._libusb = renewed
+                unwatch = self._unwatch
+            if unwatch is not None:
+                unwatch()
+                unwatch = renewed.watch(self._event)
+                with self._lock:
+                    self._unwatch = unwatch
             self._compared = _in_sysfs(self._sysfs) or frozenset()  # once for each device that cannot be read
-            return
+            return outdated
+        return None
 
     def _lacks_devices(self) -> bool:
         there = _in_sysfs(self._sysfs)

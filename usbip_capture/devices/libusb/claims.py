@@ -42,8 +42,8 @@ class Claims:
     def take(self, interfaces: Iterable[int]) -> None:
         """Claim what can be had of these, those of a configuration. Raises Failure only when the device is gone."""
         self.unclaimed.clear()
-        self.detached.clear()
         interfaces = list(interfaces)
+        self.detached.intersection_update(interfaces)  # the kernel binds none where no setting was changed
         bound = [number for number in interfaces if self._handle.has_driver(number)]
         if bound:
             self._is_known = True

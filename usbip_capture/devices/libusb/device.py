@@ -258,19 +258,22 @@ class LibusbDevice(Device):
         with flights.order, flights.lock:
             self._busy = bool(flights.jobs)
 
+    def _reset(self) -> None:
+        if self.resets:
+            self._requests.reset()
+
     def _release(self) -> None:
         """In this order: cancel, wait, reset, release all, bind the drivers, close."""
         flights = self._flights
         flights.fail_queued(-ECONNRESET)
         ended = flights.end_all(PATIENCE)
         flights.fail_queued(-ECONNRESET)
-        try:
-            if self.closed and not self._lost:
-                if self.resets:
-                    self._requests.reset()
-                self._requests.restore()
-        except Failure as failure:
-            log.debug("device %s: %s", self.info, failure)
+        for restoring in (self._reset, self._requests.restore):  # where one fails, the other may not
+            try:
+                if self.closed and not self._lost:
+                    restoring()
+            except Failure as failure:
+                log.debug("device %s: %s", self.info, failure)
         self._claims.release()
         self._claims.attach()
         flights.abandon_all(-ECONNRESET)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,8 +81,10 @@ class LocalDevice:
         if self.info.bDeviceClass == _HUB:
             raise DeviceNotFound(f"device {self.info} is a hub: the devices behind it can be opened, each by itself")
         opened: list[LibusbDevice] = []
+        left = threading.Event()
 
         def on_left() -> None:
+            left.set()
             for device in opened:
                 device.lose()
 
@@ -104,6 +107,8 @@ class LocalDevice:
             forget()
             raise
         opened.append(device)
+        if left.is_set():
+            device.lose()
         return device
 
     def _opened(self) -> Handle:
