@@ -113,6 +113,52 @@ def test_stopped_after_a_whole_reply(kind: str, carrier: str) -> None:
         assert sock.recv(1) == b""
 
 
+@pytest.mark.parametrize("carrier", BY_TCP)
+def test_a_reset_does_not_wait_for_the_device(carrier: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which may take long to be closed; meanwhile half a reply would keep the client waiting."""
+    cut = Cut(carrier)
+    closing, goes_on = threading.Event(), threading.Event()
+    with contextlib.closing(cut.served.server), cut.served.imported() as (sock, device):
+        close = device.close
+
+        def close_slowly() -> None:
+            closing.set()
+            assert goes_on.wait(60)
+            close()
+
+        monkeypatch.setattr(device, "close", close_slowly)
+        cut.transports[0].arm(50)
+        ask_bulk(sock, device)
+        assert len(read_exactly(sock, 50)) == 50
+        assert cut.transports[0].cut.wait(20)
+        assert cut.served.server.disconnect("1-1")
+        assert closing.wait(20)
+        assert is_reset(sock)
+        assert device.alive
+        goes_on.set()
+    assert not device.alive
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has other options")
+@pytest.mark.parametrize("handed_over", [False, True])
+def test_connections_notice_that_their_client_has_vanished(handed_over: bool) -> None:
+    """With the times by which half a minute is kept: what becomes of them is in test_vanished_client.py."""
+    served = Served()
+    with contextlib.ExitStack() as stack:
+        stack.callback(served.server.close)
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        address = listener.getsockname() if handed_over else served.address
+        stack.enter_context(socket.create_connection(address, 20))
+        if handed_over:
+            served.server.serve_socket(listener.accept()[0])
+        (accepted,) = wait_until("it is served", lambda: list(served.server._connections))
+        sock = accepted._transport._sock  # type: ignore[attr-defined]
+        names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT", "TCP_NODELAY")
+        values = [sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names]
+        assert values == [10, 5, 3, 25_000, 1]
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+
 def stopped(served: Served, device: HeldDevice) -> None:
     served.server.close()
 

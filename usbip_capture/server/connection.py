@@ -233,15 +233,25 @@ class Connection:
         self.end()
         try:
             if self._session is not None:
-                self._session.close()
-                trim()
+                self._end_session(self._session)
         except Exception:
             log.exception("the device of client %s cannot be closed", self._peer)
         finally:
             self._release()
             if self._client.busid and self._session is not None:
                 log.info("client %s has released %s", self._peer, self._session.info)
-            with self._closing:
-                self._closed = True
-                self._transport.close()
+            self._close()
             self._on_end(self)
+
+    def _end_session(self, session: Session) -> None:
+        try:
+            if session.hang_up():
+                self._close()  # the client waits for the rest of a reply, and a device may take long to be closed
+        finally:
+            session.close()
+            trim()
+
+    def _close(self) -> None:
+        with self._closing:
+            self._closed = True
+            self._transport.close()

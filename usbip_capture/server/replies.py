@@ -34,6 +34,7 @@ class Replies:
 
     def __init__(self, transport: Transport, lock: threading.Lock, fail: Callable[[str], None]) -> None:
         self.unsent = 0  # bytes
+        self.cut = False  # a reply may be
         self._transport = transport
         self._send_now = transport.send_now
         self._fail = fail
@@ -110,6 +111,7 @@ class Replies:
         connection is broken then, and not ended.
         """
         if self.unsent and not self._failed:
+            self.cut = True
             self._transport.reset_on_close()
         self._failed = True
         self._parts.clear()
@@ -151,7 +153,7 @@ class Replies:
         try:
             while batch and not self._failed:
                 sent = 0
-                if self._transport.wait_to_send(_LOOK_AGAIN):
+                if self._transport.wait_to_send(_LOOK_AGAIN) and not self._failed:
                     with suppress(BlockingIOError):  # a transport that has to send something of its own before
                         sent = self._send_now([batch])
                 batch = batch[sent:]

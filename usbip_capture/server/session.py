@@ -80,6 +80,11 @@ class Session:
         """Answer nothing more: to be called before the transport is shut down. From any thread, `end` too."""
         self._replies.break_off()
 
+    def hang_up(self) -> bool:
+        """The same; the transport is not used any more when this returns. Whether a reply may be cut by that."""
+        self._replies.close()
+        return self._replies.cut
+
     def close(self) -> None:
         """Close the device; what is pending is not answered any more. The transport is shut down before."""
         try:

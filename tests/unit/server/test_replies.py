@@ -75,3 +75,36 @@ def test_a_transport_that_never_takes_what_it_says_it_can_is_given_up(monkeypatc
         assert given_up.wait(20)
         replies.close()
     assert failed == ["it has read nothing for 0.05 s"]
+
+
+def test_what_becomes_writable_as_it_is_broken_off_is_sent_nothing() -> None:
+    """A client reads again just then: it gets no more of the reply, and sees it broken."""
+
+    class Waking(SocketTransport):
+        resets = False
+
+        def send_now(self, parts: list[Buffer], grace: float = 0.0) -> int:
+            sent.append(b"".join(parts))
+            return 1
+
+        def wait_to_send(self, timeout: float) -> bool:
+            replies.break_off()
+            return True
+
+        def reset_on_close(self) -> None:
+            self.resets = True
+
+    ours, theirs = socket.socketpair()
+    lock, sent = threading.Lock(), list[bytes]()
+    with closing(Waking(theirs, "a peer")) as transport, ours:
+        replies = Replies(transport, lock, lambda reason: None)
+        with lock:
+            replies.send([b"reply"])
+        assert replies._writer is not None
+        replies._writer.join(20)
+        replies.close()
+        with lock:
+            replies.send([b"another"])
+        assert sent == [b"reply"]
+        assert transport.resets
+        assert replies.cut
