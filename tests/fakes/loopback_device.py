@@ -52,7 +52,7 @@ class LoopbackDevice(SimulatedDevice):
         return None
 
     def received(self, address: int, data: bytes) -> None:
-        self.feed({BULK_OUT: BULK_IN, ISO_OUT: ISO_IN}[address], data)
+        self.loop_back(address, {BULK_OUT: BULK_IN, ISO_OUT: ISO_IN}[address], data)
 
 
 class LoopbackServer:
