@@ -344,10 +344,8 @@ def test(arguments: list[str], *, long: bool) -> int:
     report("Installing what the tests need")
     pip(TEST_ENVIRONMENT, "install", "--editable", str(ROOT), *test_requirements())
     python = program(TEST_ENVIRONMENT, "python")
-    # Two for each core, as tests wait for programs half of their time; what somebody chooses runs in one process, where
-    # a debugger can be used.
-    side_by_side = ["-n", str(2 * (os.cpu_count() or 1))]
-    pytest = [python, "-m", "pytest", *(arguments or side_by_side), *(["--long"] if long else [])]
+    # On every core; what somebody chooses runs in one process, where a debugger can be used.
+    pytest = [python, "-m", "pytest", *(arguments or ["-n", "logical"]), *(["--long"] if long else [])]
     environment = {**os.environ, **({"USBIP_CAPTURE_FUZZ_SECONDS": "600"} if long else {})}
     ruff = [python, "-m", "ruff"]
     steps = [[*ruff, "check"], [*ruff, "format", "--check", "--quiet"], [python, "-m", "mypy"], pytest]

@@ -33,6 +33,8 @@ print(usb.util.get_string(device, 2), bytes(device.read({BULK_IN}, 64, 10000)).d
 SERIAL = """
 import sys
 from serial_usbipclient import HardwareID, USBIPClient
+from serial_usbipclient.usbip_client import USBIP_Connection
+USBIP_Connection.readall.__defaults__ = (10.0,)  # its own time-out is too short for an emulated machine under load
 modem = HardwareID(0x1D6B, 0x0104)
 client = USBIPClient(("127.0.0.1", int(sys.argv[1])), command_timeout=10.0)
 client.attach([modem])
