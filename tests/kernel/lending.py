@@ -75,7 +75,8 @@ class Lending:
         """Which driver of the guest's kernel has which interface of a device."""
         folders = f"/sys/bus/usb/devices/{busid}:*"
         listed = self.guest.run(f"for i in {folders}; do [ -e $i/driver ] && echo $i $(readlink $i/driver); done; true")
-        pairs = (line.split() for line in listed.text.splitlines())
+        # A driver may leave between the two looks.
+        pairs = (pair for line in listed.text.splitlines() if len(pair := line.split()) == 2)
         return {folder.rpartition(":")[2]: driver.rpartition("/")[2] for folder, driver in pairs}
 
     def unplug(self, busid: str) -> None:
