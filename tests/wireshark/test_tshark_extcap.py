@@ -165,8 +165,9 @@ def test_a_library_that_does_not_load_does_not_hang_tshark(environment: dict[str
     (library / "usbip_capture/extcap/capture.py").write_text("import no_such_module\n")
     for folder in (".config/wireshark/extcap", ".local/lib/wireshark/extcap"):
         render_launcher(tmp_path / folder, library)
-    stderr = capture(environment, tmp_path / "out.pcapng", "duration:20", host="demo")
-    assert "no_such_module" in stderr
+    # tshark shows the sentence only if it is there already when tshark looks, now and then it is not.
+    shown = (capture(environment, tmp_path / f"{turn}.pcapng", "duration:20", host="demo") for turn in range(8))
+    assert any("no_such_module" in stderr for stderr in shown)
 
 
 @pytest.mark.parametrize("where", ["usbip-remote", "usbip-pi"])
