@@ -191,6 +191,44 @@ class Device(ABC):
         return completion
 
 
+class Around(Device):
+    """Around `device`, to which it passes everything on; a subclass does something besides."""
+
+    def __init__(self, device: Device) -> None:
+        self.info = device.info
+        self._device = device
+
+    @property
+    def alive(self) -> bool:
+        return self._device.alive
+
+    @property
+    def closed(self) -> bool:  # type: ignore[override]
+        return self._device.closed
+
+    @property
+    def loss(self) -> str:
+        return self._device.loss
+
+    def submit(self, transfer: Transfer) -> None:
+        self._device.submit(transfer)
+
+    def cancel(self, transfer: Transfer) -> None:
+        self._device.cancel(transfer)
+
+    def abandon(self, transfer: Transfer) -> None:
+        self._device.abandon(transfer)
+
+    def wait(self, transfer: Transfer, timeout: float | None = None) -> bool:
+        return self._device.wait(transfer, timeout)
+
+    def watch(self, on_lost: Callable[[str], None]) -> None:
+        self._device.watch(on_lost)
+
+    def close(self) -> None:
+        self._device.close()
+
+
 def after_unlink(transfer: Transfer) -> Completion:
     """How a transfer ended that was cancelled, and is finished.
 

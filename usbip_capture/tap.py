@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from functools import partial
 
-from usbip_capture.device import Device, Transfer
+from usbip_capture.device import Around, Device, Transfer
 from usbip_capture.usb.status import ECONNRESET, ESHUTDOWN
 from usbip_capture.usb.urb import Completion, Urb
 
@@ -27,28 +26,15 @@ class Tap(ABC):
         """A CMD_UNLINK for this URB goes out. urb_id 0: a RET_UNLINK has come, or the URB is not recorded."""
 
 
-class Tapped(Device):
+class Tapped(Around):
     """`device`, with every URB shown to `tap`."""
 
     def __init__(self, device: Device, tap: Tap) -> None:
-        self.info = device.info
-        self._device = device
+        super().__init__(device)
         self._tap = tap
         self._closed = False
         self._released = False  # closed while it was there
         device.on_unlink = self._unlink
-
-    @property
-    def alive(self) -> bool:
-        return self._device.alive
-
-    @property
-    def closed(self) -> bool:  # type: ignore[override]
-        return self._device.closed
-
-    @property
-    def loss(self) -> str:
-        return self._device.loss
 
     def submit(self, transfer: Transfer) -> None:
         if self._closed:  # never on any wire
@@ -62,23 +48,11 @@ class Tapped(Device):
             transfer.intercept(lambda completion: self._completed(urb_id, urb, _kept(completion)))
         self._device.submit(transfer)
 
-    def cancel(self, transfer: Transfer) -> None:
-        self._device.cancel(transfer)
-
-    def abandon(self, transfer: Transfer) -> None:
-        self._device.abandon(transfer)
-
-    def wait(self, transfer: Transfer, timeout: float | None = None) -> bool:
-        return self._device.wait(transfer, timeout)
-
-    def watch(self, on_lost: Callable[[str], None]) -> None:
-        self._device.watch(on_lost)
-
     def close(self) -> None:
         if not self._closed:
             self._released = self._device.alive
             self._closed = True
-        self._device.close()
+        super().close()
 
     def _completed(self, urb_id: int, urb: Urb, completion: Completion) -> None:
         if self._released and completion.status == -ESHUTDOWN:
