@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
-
+from usbip_capture.cli.configuration_text import read_text, write_text
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.servers.configuration import (
     CONFIGURATION,
-    MAX_BYTES,
     SERVERS_TABLE,
     ConfiguredServer,
     configuration_path,
     is_bare,
-    read_bytes,
     read_table,
     split_key,
     split_string,
 )
-from usbip_capture.system.replacement import Replacement
 from usbip_capture.system.shown import one_line
 
 
@@ -28,7 +24,7 @@ def add_server(name: str, address: str) -> str:
         raise LocalProtocolError(f'{name!r} cannot be a name: use printable characters other than " and \\')
     if server.problem:
         raise LocalProtocolError(f"{address!r} cannot be used for {name!r}: {server.problem}")
-    text = _text()
+    text = read_text(configuration_path())
     table = _table(text)
     known = _known(table, server.name)
     _write(_with(text, known or server.name, address), {**table, known or server.name: address})
@@ -37,7 +33,7 @@ def add_server(name: str, address: str) -> str:
 
 def remove_server(name: str) -> str:
     """Forget a server; its name as it was in the file. Raises UsbipError."""
-    text = _text()
+    text = read_text(configuration_path())
     table = _table(text)
     known = _known(table, name)
     if known is None:
@@ -96,22 +92,6 @@ def _known(table: dict[str, object], name: str) -> str | None:
     return next((known for known in table if known.lower() == name.strip().lower()), None)
 
 
-def _text() -> str:
-    path = configuration_path()
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise UsbipError(f"{path} is not a file: move it")
-    try:
-        raw = read_bytes(path)
-    except OSError as error:
-        raise UsbipError(f"{path} cannot be read: {error.strerror or error}: make it readable, or move it") from error
-    if len(raw) >= MAX_BYTES:
-        raise UsbipError(f"{path} is too long for a configuration: at most {MAX_BYTES} bytes are read")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsbipError(f"{path} is not UTF-8: {error}: correct it first") from error
-
-
 def _table(text: str) -> dict[str, object]:
     try:
         return read_table(text)
@@ -126,16 +106,10 @@ def _too_complex() -> UsbipError:
 
 
 def _write(text: str, expected: dict[str, object]) -> None:
-    path = configuration_path()
     try:
         same = read_table(text) == expected
     except ValueError:
         same = False
     if not same:
         raise _too_complex()
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        with Replacement(path) as file:
-            file.write(text.encode())
-    except OSError as error:
-        raise UsbipError(f"{path} cannot be written: {error.strerror or error}: make its folder writable") from error
+    write_text(configuration_path(), text)

@@ -6,16 +6,15 @@ The list may have several lines, with comments. What is made is read again befor
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from usbip_capture.cli.configuration_text import read_text, write_text
 from usbip_capture.errors import UsbipError
 from usbip_capture.server.rules import ExportRule
-from usbip_capture.servers.configuration import MAX_BYTES, SERVER_TABLE, read_bytes
+from usbip_capture.servers.configuration import SERVER_TABLE
 from usbip_capture.servers.server_table import parse_server_table
-from usbip_capture.system.replacement import Replacement
 
 _KEY = "exports"
 _HEADER = re.compile(r"[ \t]*\[[ \t]*([^\[\]]*?)[ \t]*\][ \t]*(#.*)?\r?")
@@ -59,16 +58,9 @@ def remove_exports(path: str, rules: Sequence[ExportRule]) -> list[ExportRule]:
 
 def _read(path: str) -> tuple[str, list[ExportRule] | None]:
     """The text, and its rules, None if it has no list of them. Raises UsbipError."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise UsbipError(f"{path} is not a file: move it away")
-    try:
-        raw = read_bytes(path)
-    except OSError as error:
-        raise UsbipError(f"{path} cannot be read: {error.strerror or error}: make it readable, or move it") from error
-    if len(raw) >= MAX_BYTES:
-        raise UsbipError(f"{path} is too long for a configuration: at most {MAX_BYTES} bytes are read")
-    exports = parse_server_table(raw, path).exports
-    return raw.decode("utf-8-sig"), None if exports is None else [ExportRule.parse(rule) for rule in exports]
+    text = read_text(path)
+    exports = parse_server_table(text.encode(), path).exports
+    return text, None if exports is None else [ExportRule.parse(rule) for rule in exports]
 
 
 def _with(path: str, text: str, items: list[str]) -> str:
@@ -186,19 +178,13 @@ def _without(text: str, span: _Span, at: int, end: int) -> str:
 
 def _write(path: str, text: str, expected: list[ExportRule]) -> None:
     """Raises UsbipError."""
-    raw = text.encode()
     try:
-        same = [ExportRule.parse(rule) for rule in parse_server_table(raw, path).exports or ()] == expected
+        same = [ExportRule.parse(rule) for rule in parse_server_table(text.encode(), path).exports or ()] == expected
     except UsbipError:
         same = False
     if not same:
         raise _too_complex(path)
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        with Replacement(path) as file:
-            file.write(raw)
-    except OSError as error:
-        raise UsbipError(f"{path} cannot be written: {error.strerror or error}: make its folder writable") from error
+    write_text(path, text)
 
 
 def _too_complex(path: str) -> UsbipError:
