@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import threading
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from usbip_capture.capture.meter import Count, Meter
-from usbip_capture.cli.standing import StandingLines
-from usbip_capture.cli.terminal import BOLD, RED, Paint, takes_escapes
+from usbip_capture.cli.standing import LiveLines
+from usbip_capture.cli.terminal import RED
 from usbip_capture.report.units import count
 from usbip_capture.system.shown import one_line
 from usbip_capture.usb.status import status_name
@@ -22,18 +20,14 @@ if TYPE_CHECKING:
 _TITLE = f"{'device':12} {'endpoint':9} {'URB/s':>9} {'MB/s':>9} {'errors':>7}  last status"
 
 
-class LiveView:
-    """Counts what sessions do with their devices, and shows it on standard error.
-
-    On a terminal the lines stand below whatever else is printed, in a `with` block; elsewhere they follow, for a log.
-    """
+class LiveView(LiveLines):
+    """Counts what sessions do with their devices, and shows it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._meters: dict[str, Meter] = {}
         self._lock = threading.Lock()
         self._before: dict[tuple[str, int], Count] = {}
-        self._standing = StandingLines() if takes_escapes(sys.stderr) else None
-        self._paint = Paint(sys.stderr)
 
     def observe(self, device: Device) -> Device:
         """`device` with its URBs counted; one that comes back goes on with the counts it had."""
@@ -47,10 +41,7 @@ class LiveView:
         """What happened in the last `seconds`, `elapsed` seconds after the beginning."""
         rows = self.rows(seconds)
         title = f"{elapsed:.0f} s, {count(writer.written, 'packet')}, {writer.dropped} dropped"
-        if self._standing is not None:
-            self._standing.show([f"{self._paint(BOLD, title)}; Ctrl-C stops", *([_TITLE] if rows else []), *rows])
-        else:
-            print("\n".join([f"usbip-capture: {title}", *rows]), file=sys.stderr, flush=True)
+        self.put(title, "Ctrl-C stops", _TITLE, rows)
 
     def rows(self, seconds: float) -> list[str]:
         """A line for each endpoint, with what happened since the last call, `seconds` ago."""
@@ -63,15 +54,6 @@ class LiveView:
                 self._before[busid, address] = now
                 rows.append(self._row(busid, address, now, before, max(seconds, 0.001)))
         return rows
-
-    def __enter__(self) -> LiveView:
-        if self._standing is not None:
-            self._standing.__enter__()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._standing is not None:
-            self._standing.__exit__(kind, error, at)
 
     def _row(self, busid: str, address: int, count: Count, before: Count, seconds: float) -> str:
         where = "control" if not address else f"{address:#04x} {'IN' if address & 0x80 else 'OUT'}"

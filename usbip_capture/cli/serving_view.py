@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING
 
-from usbip_capture.cli.standing import StandingLines
-from usbip_capture.cli.terminal import BOLD, DIM, Paint, takes_escapes
+from usbip_capture.cli.standing import LiveLines
+from usbip_capture.cli.terminal import DIM
 from usbip_capture.net.address import format_address
 from usbip_capture.report.units import count, rate
 from usbip_capture.system.shown import one_line
@@ -21,14 +19,13 @@ if TYPE_CHECKING:
 _TITLE = f"{'device':12} {'client':22} {'attached':>8} {'URB/s':>9} {'bytes':>10}"
 
 
-class ServingView:
-    """Shows a server on standard error; on a terminal below whatever else is printed, in a `with` block."""
+class ServingView(LiveLines):
+    """Shows a server."""
 
     def __init__(self, server: LocalServer) -> None:
+        super().__init__()
         self._server = server
         self._before: dict[tuple[str, float], tuple[float, int, int]] = {}
-        self._standing = StandingLines() if takes_escapes(sys.stderr) else None
-        self._paint = Paint(sys.stderr)
 
     def show(self, now: float) -> None:
         """What has happened since the last call; now: of the monotonic clock."""
@@ -36,10 +33,7 @@ class ServingView:
         clients = self._server.clients
         where = ", ".join(format_address(*place) for place in self._server.addresses)
         title = f"{count(len(rows), 'device')} at {where or 'a socket'}, {count(len(clients), 'client')}"
-        if self._standing is not None:
-            self._standing.show([f"{self._paint(BOLD, title)}; Ctrl-C ends", *([_TITLE] if rows else []), *rows])
-        else:
-            print("\n".join([f"usbip-capture: {title}", *rows]), file=sys.stderr, flush=True)
+        self.put(title, "Ctrl-C ends", _TITLE, rows)
 
     def rows(self, now: float) -> list[str]:
         """A line for each exported device."""
@@ -66,15 +60,6 @@ class ServingView:
             f"{one_line(busid):12} {client.peer!s:22} {attached:>8} {(client.urbs - urbs) / seconds:9.1f} "
             f"{rate((client.bytes - moved) / seconds):>10}  {product}"
         )
-
-    def __enter__(self) -> ServingView:
-        if self._standing is not None:
-            self._standing.__enter__()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._standing is not None:
-            self._standing.__exit__(kind, error, at)
 
 
 def _duration(seconds: float) -> str:

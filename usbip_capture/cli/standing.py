@@ -7,8 +7,11 @@ import sys
 import threading
 from collections.abc import Sequence
 from types import TracebackType
+from typing import TypeVar
 
-from usbip_capture.cli.terminal import CLEAR_LINE, cut, terminal_size
+from usbip_capture.cli.terminal import BOLD, CLEAR_LINE, Paint, cut, takes_escapes, terminal_size
+
+V = TypeVar("V", bound="LiveLines")
 
 # Ref: ECMA-48, 8.3.12 (CPL), 8.3.41 (EL), 8.3.39 (ED)
 _UP, _END_OF_LINE, _REST = "\x1b[{}F", "\x1b[K", "\x1b[J"
@@ -109,3 +112,30 @@ class StandingLines:
         except OSError:
             return False
         return True
+
+
+class LiveLines:
+    """A title and rows on standard error, again and again.
+
+    On a terminal they stand below whatever else is printed, in a `with` block; elsewhere they follow, for a log.
+    """
+
+    def __init__(self) -> None:
+        self._standing = StandingLines() if takes_escapes(sys.stderr) else None
+        self._paint = Paint(sys.stderr)
+
+    def put(self, title: str, how_to_end: str, heading: str, rows: Sequence[str]) -> None:
+        """Show them in place of the last ones."""
+        if self._standing is not None:
+            self._standing.show([f"{self._paint(BOLD, title)}; {how_to_end}", *([heading] if rows else []), *rows])
+        else:
+            print("\n".join([f"usbip-capture: {title}", *rows]), file=sys.stderr, flush=True)
+
+    def __enter__(self: V) -> V:
+        if self._standing is not None:
+            self._standing.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._standing is not None:
+            self._standing.__exit__(kind, error, at)
