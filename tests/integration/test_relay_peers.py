@@ -14,24 +14,16 @@ import usb.core
 from tests.fakes.simulated_programs import MODEM, Modem
 from tests.integration.test_other_servers import virtual
 from tests.oracles.pcapng_reader import read_capture
-from tests.programs.other_clients import run_program
+from tests.programs.other_clients import PYUSB, run_program
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter, get_backend, server
-from usbip_capture.demo.device import BULK_IN, BULK_OUT, DemoServer
+from usbip_capture.demo.device import DemoServer
 from usbip_capture.records.usbmon import COMPLETE, SUBMIT
 from usbip_capture.relay.relay import Relay
 from usbip_capture.servers.address import ServerAddress
 
 __all__ = ["virtual"]  # a fixture
 
-PYUSB = f"""
-import sys, usb.core, usb.util, usbip_backend
-backend = usbip_backend.get_backend("127.0.0.1", int(sys.argv[1]), timeout=10.0)
-device = usb.core.find(backend=backend, idVendor=0x1209, idProduct=1)
-device.set_configuration()
-assert device.write({BULK_OUT}, b"once around", 10000) == 11
-print(usb.util.get_string(device, 2), bytes(device.read({BULK_IN}, 64, 10000)).decode())
-"""
 SERIAL = """
 import sys
 from serial_usbipclient import HardwareID, USBIPClient

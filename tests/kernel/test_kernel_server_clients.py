@@ -12,9 +12,8 @@ import pytest
 
 from tests.kernel.lending import Lending
 from tests.kernel.rig import FakeDevice
-from tests.kernel.rig.fakedev import BULK_IN, BULK_OUT
 from tests.programs.commands import run_line
-from tests.programs.other_clients import run_program
+from tests.programs.other_clients import PYUSB, run_program
 
 serial = pytest.importorskip("serial", reason="pyserial, of the extra `serial`, is not installed")
 from usbip_capture.urlhandler import registration  # noqa: E402  after the skip
@@ -22,14 +21,6 @@ from usbip_capture.urlhandler import registration  # noqa: E402  after the skip
 registration.register(serial)
 pytestmark = pytest.mark.kernel
 
-PYUSB = f"""
-import sys, usb.core, usb.util, usbip_backend
-backend = usbip_backend.get_backend("127.0.0.1", int(sys.argv[1]), timeout=10.0)
-device = usb.core.find(backend=backend, idVendor=0x1209, idProduct=1)
-device.set_configuration()
-assert device.write({BULK_OUT}, b"once around", 10000) == 11
-print(usb.util.get_string(device, 2), bytes(device.read({BULK_IN}, 64, 10000)).decode())
-"""
 SERIAL = """
 import sys
 from serial_usbipclient import HardwareID, USBIPClient
