@@ -11,7 +11,7 @@ import select
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tests.fakes import simulated_usb1
+from tests.fakes import simulated_transfers, simulated_usb1
 from tests.fakes.simulated_usb1 import SimulatedUsb1
 from usbip_capture.device import Device
 from usbip_capture.usb.setup import Setup
@@ -159,7 +159,7 @@ class Transfer:
         self._context.post(self._ended)
 
     def cancel(self) -> None:
-        raise simulated_usb1.error("NotFound")
+        raise simulated_transfers.error("NotFound")
 
     def _ended(self) -> None:
         self._callback(self)

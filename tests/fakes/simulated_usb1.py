@@ -13,64 +13,23 @@ from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from usbip_capture.device import Device, Transfer
-from usbip_capture.usb import status as st
+from tests.fakes.simulated_transfers import (
+    COMPLETED,
+    ERRORS,
+    NO_DEVICE,
+    USBError,
+    USBTransfer,
+    error,
+)
+from usbip_capture.device import Device
 from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor, read_configuration
 from usbip_capture.usb.endpoints import EndpointMap
 from usbip_capture.usb.info import Speed
-from usbip_capture.usb.setup import DT_DEVICE, Setup, clear_halt, get_descriptor, set_configuration, set_interface
-from usbip_capture.usb.urb import DIR_IN, Completion, IsoPacket, TransferType, Urb
+from usbip_capture.usb.setup import DT_DEVICE, clear_halt, get_descriptor, set_configuration, set_interface
+from usbip_capture.usb.urb import Completion, Urb
 
-COMPLETED, ERROR, TIMED_OUT, CANCELLED, STALL, NO_DEVICE, OVERFLOW = range(7)
-_STATUS = {
-    0: COMPLETED,
-    -st.EPIPE: STALL,
-    -st.EOVERFLOW: OVERFLOW,
-    -st.ECONNRESET: CANCELLED,
-    -st.ENOENT: CANCELLED,
-    -st.ESHUTDOWN: NO_DEVICE,
-    -st.ENODEV: NO_DEVICE,
-}
 USBFS_MEMORY = 16 << 20
-_MAX_CONTROL = 4096
 _USBIP_TO_LIBUSB = {Speed.LOW: 1, Speed.FULL: 2, Speed.HIGH: 3, Speed.SUPER: 4, Speed.SUPER_PLUS: 5}
-
-
-class USBError(Exception):
-    value = -99
-
-    def __init__(self, value: int | None = None) -> None:
-        super().__init__()
-        if value is not None:
-            self.value = value
-
-    def __str__(self) -> str:
-        return f"{type(self).__name__} [{self.value}]"
-
-
-_ERRORS: dict[str, type[USBError]] = {
-    name: type(f"USBError{name}", (USBError,), {"value": value})
-    for name, value in {
-        "IO": -1,
-        "InvalidParam": -2,
-        "Access": -3,
-        "NoDevice": -4,
-        "NotFound": -5,
-        "Busy": -6,
-        "Timeout": -7,
-        "Overflow": -8,
-        "Pipe": -9,
-        "Interrupted": -10,
-        "NoMem": -11,
-        "NotSupported": -12,
-        "Other": -99,
-    }.items()
-}
-
-
-def error(name: str) -> USBError:
-    """A USBError of this kind."""
-    return _ERRORS[name]()
 
 
 class SimulatedUsb1:
@@ -94,7 +53,7 @@ class SimulatedUsb1:
         self.calls: list[tuple[Any, ...]] = []
         self.lock = threading.RLock()
         self._libusb1 = SimpleNamespace(get_iso_packet_list=lambda transfer: transfer.iso_packets)
-        for name, kind in _ERRORS.items():
+        for name, kind in ERRORS.items():
             setattr(self, f"USBError{name}", kind)
 
     def loadLibrary(self, library: object = None) -> bool:
@@ -439,160 +398,3 @@ class USBDeviceHandle:
         self.closed = True
         for interface in [n for n, handle in self.attached.claimed.items() if handle is self]:
             del self.attached.claimed[interface]
-
-
-class USBTransfer:
-    def __init__(self, handle: USBDeviceHandle, size: int) -> None:
-        self.handle = handle
-        self.size = size
-        self.iso_packets: list[SimpleNamespace] = []
-        self._USBTransfer__transfer = self  # where the binding finds the packets
-        self.endpoint = 0
-        self.submitted = False
-        self.add_zero_packet = False
-        self._status = self._actual = 0
-        self._callback: Callable[[USBTransfer], object] = lambda transfer: None
-        self._type = TransferType.CONTROL
-        self._buffer: Any = bytearray()
-        self._setup = b""
-        self._transfer: Transfer | None = None
-        self._ended = True
-        self._lock = threading.Lock()
-
-    def setControl(
-        self, kind: int, request: int, value: int, index: int, content: int | bytes, callback: Callable[..., object]
-    ) -> None:
-        self._set(TransferType.CONTROL, kind & DIR_IN, content, callback)
-        self._setup = Setup(kind, request, value, index, len(self._buffer)).pack()
-
-    def setBulk(self, endpoint: int, content: int | bytearray, callback: Callable[..., object]) -> None:
-        self._set(TransferType.BULK, endpoint, content, callback)
-
-    def setInterrupt(self, endpoint: int, content: int | bytearray, callback: Callable[..., object]) -> None:
-        self._set(TransferType.INTERRUPT, endpoint, content, callback)
-
-    def setIsochronous(
-        self,
-        endpoint: int,
-        content: int | bytearray,
-        callback: Callable[..., object],
-        iso_transfer_length_list: Sequence[int] = (),
-    ) -> None:
-        self._set(TransferType.ISOCHRONOUS, endpoint, content, callback)
-        if any(length <= 0 for length in iso_transfer_length_list):
-            raise ValueError("Negative/null length transfers are not possible.")
-        if len(iso_transfer_length_list) > self.size or sum(iso_transfer_length_list) > len(self._buffer):
-            raise ValueError("too many packets, or too long")
-        self.iso_packets = [SimpleNamespace(length=n, actual_length=0, status=0) for n in iso_transfer_length_list]
-
-    def _set(self, kind: TransferType, endpoint: int, content: Any, callback: Callable[..., object]) -> None:
-        if self.submitted:
-            raise ValueError("Cannot alter a submitted transfer")
-        self._type, self.endpoint, self._callback = kind, endpoint, callback
-        self._buffer = content if isinstance(content, bytearray) else bytearray(content)
-
-    def setAddZeroPacket(self, on: bool) -> None:
-        self.add_zero_packet = on
-
-    def getBuffer(self) -> Any:
-        return self._buffer
-
-    def getStatus(self) -> int:
-        return self._status
-
-    def getActualLength(self) -> int:
-        return self._actual
-
-    def isSubmitted(self) -> bool:
-        return self.submitted
-
-    def submit(self) -> None:
-        attached, module = self.handle.attached, self.handle.module
-        assert not self.submitted, "Cannot submit a submitted transfer"
-        attached.before_submit()
-        if attached.gone:
-            raise error("NoDevice")
-        assert not self.handle.closed
-        if self._type == TransferType.CONTROL and len(self._buffer) > _MAX_CONTROL:
-            raise error("InvalidParam")
-        if self._type != TransferType.CONTROL:
-            endpoint = attached.endpoints.find(self.endpoint)
-            if endpoint is None:
-                raise error("IO")
-            if endpoint.bInterfaceNumber in attached.holders or endpoint.bInterfaceNumber in attached.drivers:
-                raise error("IO")
-            if any(packet.length > endpoint.packet_size for packet in self.iso_packets):
-                raise error("InvalidParam")
-        with module.lock:
-            if module.used + len(self._buffer) > module.memory:
-                raise error("NoMem")
-            module.used += len(self._buffer)
-            attached.flying[self] = None
-        self.submitted, self._ended = True, False
-        self._transfer = Transfer(self._urb(), self._done)
-        try:
-            attached.device.submit(self._transfer)
-        except Exception:  # noqa: BLE001  a device fails, libusb does not
-            self.end(ERROR, Completion(0))
-
-    def _urb(self) -> Urb:
-        inward = self.endpoint & DIR_IN
-        data = b"" if inward else bytes(self._buffer)
-        if self._type == TransferType.CONTROL:
-            return Urb.control(self._setup, data)
-        packets, at = [], 0
-        for packet in self.iso_packets:
-            packets.append(IsoPacket(at, packet.length))
-            at += packet.length
-        length = at if packets else len(self._buffer)
-        return Urb(self._type, self.endpoint, length, data[:length], packets=packets, interval=8)
-
-    def _done(self, completion: Completion) -> None:
-        self.end(_STATUS.get(completion.status, ERROR), completion)
-
-    def end(self, status: int, completion: Completion | None = None) -> None:
-        """The kernel is through with it; its callback comes from whoever handles events."""
-        with self._lock:
-            if self._ended:
-                return
-            self._ended = True
-        attached, module = self.handle.attached, self.handle.module
-        if completion is None:
-            completion = Completion(0, packets=[IsoPacket(0, 0, 0, -st.EXDEV) for _ in self.iso_packets])
-            transfer = self._transfer
-            if transfer is not None:
-                attached.device.abandon(transfer)
-        if attached.mutate is not None:
-            status, completion = attached.mutate(self, status, completion)
-        self._status, self._actual = status, completion.actual_length
-        if self.endpoint & DIR_IN and not self.iso_packets:
-            self._buffer[: len(completion.data)] = completion.data
-        at = taken = 0
-        for packet, result in zip(self.iso_packets, completion.packets, strict=False):
-            packet.actual_length, packet.status = result.actual_length, _STATUS.get(result.status, ERROR)
-            if self.endpoint & DIR_IN:
-                self._buffer[at : at + packet.actual_length] = completion.data[taken : taken + packet.actual_length]
-                taken += packet.actual_length
-            at += packet.length
-        if self.iso_packets:
-            self._actual = 0
-        with module.lock:
-            attached.flying.pop(self, None)
-            module.used -= len(self._buffer)
-        module.contexts[-1].post(self._call_back)
-
-    def _call_back(self) -> None:
-        self.submitted = False
-        transfer = self._transfer
-        self._callback(self)
-        if self._transfer is transfer:  # it was not submitted again
-            self._transfer = None
-
-    def cancel(self) -> None:
-        self.handle.attached.on_cancel(self)
-        transfer = self._transfer
-        if not self.submitted or self._ended or transfer is None:
-            raise error("NotFound")
-        self.handle.attached.device.cancel(transfer)
-        if not self._ended and self._type == TransferType.CONTROL:
-            self.end(CANCELLED)

@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.builders.conversion import convert as convert_recording
 from tests.builders.local_usb import local_usb
-from tests.fakes import simulated_usb1
+from tests.fakes import simulated_transfers
 from tests.fuzz.choices import Choices
 from usbip_capture.collector.display import line
 from usbip_capture.collector.listen_addresses import parse_listen_addresses
@@ -165,7 +165,7 @@ def _message(choices: Choices, devid: int) -> bytes:
 
 
 def _no_memory() -> None:
-    raise simulated_usb1.error("NoMem")
+    raise simulated_transfers.error("NoMem")
 
 
 def observer(data: bytes) -> None:

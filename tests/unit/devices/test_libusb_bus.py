@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.builders.local_usb import LocalUsb, in_sysfs, local_usb
+from tests.fakes import simulated_transfers as usb1
 from tests.fakes import simulated_usb1 as fake
 from tests.waiting import wait_until
 from usbip_capture.demo import device as demo
@@ -360,7 +361,7 @@ def test_the_event_thread_outlives_what_fails_on_it(caplog: pytest.LogCaptureFix
     device = usb.open()
 
     def fails() -> None:
-        raise fake.error("IO")
+        raise usb1.error("IO")
 
     usb.context.post(fails)
     usb.context.post(usb.context.interruptEventHandler)

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from tests.builders.local_usb import LocalUsb, local_usb
-from tests.fakes import simulated_usb1 as fake
+from tests.fakes import simulated_transfers as usb1
 from tests.programs.forked import forked
 from tests.waiting import wait_until
 from usbip_capture.demo.device import BULK_IN, BULK_OUT, CDC_IN, CDC_NOTIFY
@@ -133,7 +133,7 @@ def test_a_reset_that_fails_keeps_no_driver_from_coming_back(usb: LocalUsb, erro
     assert device.run(Urb.control(requests.set_configuration(0).pack()), TIMEOUT).status == 0
 
     def refused() -> None:
-        raise fake.error(error)
+        raise usb1.error(error)
 
     usb.raw.on_reset = refused
     device.close()
@@ -367,7 +367,7 @@ def test_a_reset_that_makes_another_device_of_it(usb: LocalUsb) -> None:
 
     def reenumerates() -> None:
         usb.module.unplug(usb.raw)
-        raise fake.error("NotFound")
+        raise usb1.error("NotFound")
 
     usb.raw.on_reset = reenumerates
     reset = requests.Setup(0x23, requests.SET_FEATURE, requests.PORT_RESET, 1, 0)
@@ -438,7 +438,7 @@ def test_slots_are_not_used_again_while_they_are_cancelled(usb: LocalUsb) -> Non
     entered, go_on = threading.Event(), threading.Event()
     reading = submitted(device, bulk_in())
 
-    def slow(transfer: fake.USBTransfer) -> None:
+    def slow(transfer: usb1.USBTransfer) -> None:
         usb.raw.on_cancel = lambda transfer: None
         entered.set()
         go_on.wait(TIMEOUT)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from tests.builders.local_usb import LocalUsb
-from tests.fakes import simulated_usb1 as fake
+from tests.fakes import simulated_transfers as usb1
 from tests.waiting import wait_until
 from usbip_capture.demo.device import BULK_IN, BULK_OUT, CDC_NOTIFY, ISO_IN, ISO_OUT
 from usbip_capture.device import Transfer
@@ -124,7 +124,7 @@ class Orders(RuleBasedStateMachine):
     def submitting_fails(self, error: str) -> None:
         def fails() -> None:
             if error:
-                raise fake.error(error)
+                raise usb1.error(error)
 
         self.usb.raw.before_submit = fails
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.builders.local_usb import LocalUsb, local_usb
-from tests.fakes import simulated_usb1 as fake
+from tests.fakes import simulated_transfers as usb1
 from usbip_capture.demo.device import BULK_IN, BULK_OUT, CDC_NOTIFY, ISO_IN, ISO_OUT
 from usbip_capture.device import Transfer
 from usbip_capture.devices.libusb import statuses
@@ -72,16 +72,16 @@ def forced(usb: LocalUsb, status: int, data: bytes = b"") -> None:
 
 #: libusb_transfer_status, bytes that came with it, flags of the URB -> status. Ref: what Linux's usbip-host answers
 ENDS = [
-    (fake.COMPLETED, b"x" * 512, 0, 0),
-    (fake.COMPLETED, b"short", 0, 0),
-    (fake.COMPLETED, b"short", SHORT_NOT_OK, -EREMOTEIO),
-    (fake.COMPLETED, b"x" * 512, SHORT_NOT_OK, 0),
-    (fake.STALL, b"", 0, -EPIPE),
-    (fake.STALL, b"short", SHORT_NOT_OK, -EPIPE),
-    (fake.OVERFLOW, b"x" * 64, 0, -EOVERFLOW),
-    (fake.ERROR, b"", 0, -EPROTO),
-    (fake.CANCELLED, b"kept", 0, -ECONNRESET),
-    (fake.NO_DEVICE, b"", 0, -ESHUTDOWN),
+    (usb1.COMPLETED, b"x" * 512, 0, 0),
+    (usb1.COMPLETED, b"short", 0, 0),
+    (usb1.COMPLETED, b"short", SHORT_NOT_OK, -EREMOTEIO),
+    (usb1.COMPLETED, b"x" * 512, SHORT_NOT_OK, 0),
+    (usb1.STALL, b"", 0, -EPIPE),
+    (usb1.STALL, b"short", SHORT_NOT_OK, -EPIPE),
+    (usb1.OVERFLOW, b"x" * 64, 0, -EOVERFLOW),
+    (usb1.ERROR, b"", 0, -EPROTO),
+    (usb1.CANCELLED, b"kept", 0, -ECONNRESET),
+    (usb1.NO_DEVICE, b"", 0, -ESHUTDOWN),
     (99, b"", 0, -EPROTO),
 ]
 
@@ -128,7 +128,7 @@ def test_what_cannot_be_done_fails_alone(device: LibusbDevice, urb: Urb, expecte
 def test_a_zero_packet_is_asked_for_only_where_it_is_possible(usb: LocalUsb, device: LibusbDevice) -> None:
     seen: list[tuple[int, bool]] = []
 
-    def note(transfer: fake.USBTransfer, status: int, completion: Completion) -> tuple[int, Completion]:
+    def note(transfer: usb1.USBTransfer, status: int, completion: Completion) -> tuple[int, Completion]:
         seen.append((transfer.endpoint, transfer.add_zero_packet))
         return status, completion
 
@@ -251,7 +251,7 @@ def test_a_port_reset(usb: LocalUsb, device: LibusbDevice) -> None:
 
 def test_what_a_change_of_settings_has_killed_all_the_same(usb: LocalUsb, device: LibusbDevice) -> None:
     """libusb says COMPLETED and no data: a client would take it for a short packet."""
-    usb.raw.mutate = lambda transfer, status, completion: (fake.COMPLETED, Completion(0))
+    usb.raw.mutate = lambda transfer, status, completion: (usb1.COMPLETED, Completion(0))
     reading = submitted(device, bulk_in())
     assert device.run(control(requests.set_interface(3, 1)), TIMEOUT).status == 0
     assert ended(device, reading).status == -ESHUTDOWN
@@ -309,7 +309,10 @@ def test_impossible_packets_fail_alone(iso: LibusbDevice, packets: list[IsoPacke
 
 def test_packets_are_judged_one_by_one(usb: LocalUsb, iso: LibusbDevice) -> None:
     ends = [IsoPacket(0, 8, 8, 0), IsoPacket(8, 8, 0, -EPROTO), IsoPacket(16, 8, 5, -EOVERFLOW)]
-    usb.raw.mutate = lambda transfer, status, completion: (fake.COMPLETED, Completion(0, 13, b"x" * 13, packets=ends))
+    usb.raw.mutate = lambda transfer, status, completion: (
+        usb1.COMPLETED,
+        Completion(0, 13, b"x" * 13, packets=ends),
+    )
     got = iso.run(iso_in(3, 8), TIMEOUT)
     assert (got.status, got.error_count, got.actual_length, bytes(got.data)) == (0, 2, 13, b"x" * 13)
     assert [(p.actual_length, p.status) for p in got.packets] == [(8, 0), (0, -EPROTO), (5, -EOVERFLOW)]
@@ -317,7 +320,10 @@ def test_packets_are_judged_one_by_one(usb: LocalUsb, iso: LibusbDevice) -> None
 
 def test_packets_of_an_unlinked_urb_that_were_not_done(usb: LocalUsb, iso: LibusbDevice) -> None:
     ends = [IsoPacket(0, 8, 8, 0), IsoPacket(8, 8, 0, 0), IsoPacket(16, 8, 0, -EPROTO)]
-    usb.raw.mutate = lambda transfer, status, completion: (fake.CANCELLED, Completion(0, 8, b"x" * 8, packets=ends))
+    usb.raw.mutate = lambda transfer, status, completion: (
+        usb1.CANCELLED,
+        Completion(0, 8, b"x" * 8, packets=ends),
+    )
     reading = submitted(iso, iso_in(3, 8))
     iso.cancel(reading)
     got = ended(iso, reading)
