@@ -519,3 +519,42 @@ def test_many_clients_leave_nothing_behind(usb: LocalUsb) -> None:
     assert len(usb.libusb._handles) == 0
     assert usb.raw.flying == {}
     assert usb.module.used == 0
+
+
+def test_nothing_is_let_go_while_the_device_is_released(usb: LocalUsb) -> None:
+    """What usbfs had no memory for is queued again, although the device has begun to be closed."""
+    device = usb.open()
+    reading = submitted(device, bulk_in())
+    flights, refusing, queued_again = device._flights, threading.Event(), threading.Event()
+    fail_queued = flights.fail_queued
+    failed: list[int] = []
+    let_go: list[bool] = []
+
+    def failing(status: int) -> None:
+        if len(failed) == 2:  # libusb has nothing any more: the event thread, or another device's, comes before us
+            flights._drain()
+        fail_queued(status)
+        failed.append(status)
+        if len(failed) == 2:  # by the worker; from here on nobody looks at the queues until libusb has nothing
+            refusing.set()
+            queued_again.wait(TIMEOUT)
+
+    def refuse() -> None:
+        usb.raw.before_submit = lambda: let_go.append(True)
+        refusing.wait(TIMEOUT)
+        raise usb1.error("NoMem")
+
+    def submit() -> None:
+        device.submit(other)
+        queued_again.set()
+
+    flights.fail_queued = failing  # type: ignore[method-assign]
+    usb.raw.before_submit = refuse
+    other = Transfer(Urb(TransferType.INTERRUPT, CDC_NOTIFY, 16))
+    submitting = threading.Thread(target=submit)
+    submitting.start()
+    wait_until("libusb is asked", lambda: usb.raw.before_submit is not refuse)
+    device.close()
+    submitting.join()
+    assert not let_go
+    assert [status(device, transfer) for transfer in (reading, other)] == [-ECONNRESET] * 2

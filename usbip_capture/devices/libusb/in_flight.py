@@ -64,6 +64,7 @@ class InFlight:
         self._queues: dict[int, Queue] = {}  # by endpoint: what waits for room
         self._awaited: set[Flight] = set()  # what the worker waits for the end of
         self._cancelling = 0  # threads in libusb's cancel
+        self._ending = False  # nothing goes to libusb any more
 
     def add(self, flight: Flight, transfer: Transfer) -> None:
         """It is under way from now on. `lock` is held."""
@@ -160,6 +161,8 @@ class InFlight:
         """There may be room: let those go that wait for it. `order` is not held."""
         failed: list[tuple[Flight, int]] = []
         with self.order:
+            if self._ending:
+                return
             for address in list(self._queues):
                 self._drain_endpoint(address, failed)
         for flight, status in failed:
@@ -319,8 +322,8 @@ class InFlight:
 
     def end_all(self, patience: float) -> bool:
         """Cancel all that libusb has, and wait for it; False if some do not end. Nothing more may be submitted."""
-        with self.order:
-            pass  # who was submitting is through
+        with self.order:  # who was submitting is through
+            self._ending = True
         with self.lock:
             flying = list(self._flying)
         return self._end(flying, patience)
