@@ -17,7 +17,7 @@ from tests.oracles.pcapng_reader import read_capture
 from tests.programs.other_clients import PYUSB, run_program
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter, get_backend, server
-from usbip_capture.demo.device import DemoServer
+from usbip_capture.demo.device import BULK_IN, BULK_OUT, DemoServer
 from usbip_capture.records.usbmon import COMPLETE, SUBMIT
 from usbip_capture.relay.relay import Relay
 from usbip_capture.servers.address import ServerAddress
@@ -70,7 +70,7 @@ def between(tmp_path: Path) -> Iterator[Between]:
 
 
 def test_pyusb_usbip_backend(between: Between, tmp_path: Path) -> None:
-    assert run_program("usbip_backend", PYUSB, between.port, tmp_path) == "Demo device once around\n"
+    assert run_program("usbip_backend", PYUSB, tmp_path, between.port, BULK_OUT, BULK_IN) == "Demo device once around\n"
     between.check(5)
 
 
@@ -79,7 +79,7 @@ def test_serial_usbipclient(tmp_path: Path) -> None:
         modems.add(MODEM, Modem)
         address = ServerAddress(*modems.listen("127.0.0.1", 0))
         with closing(Between(address, tmp_path / "out.pcapng")) as between:
-            assert run_program("serial_usbipclient", SERIAL, between.port, tmp_path) == "once around\n"
+            assert run_program("serial_usbipclient", SERIAL, tmp_path, between.port) == "once around\n"
             between.check(10)
 
 

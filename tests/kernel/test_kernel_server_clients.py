@@ -12,6 +12,7 @@ import pytest
 
 from tests.kernel.lending import Lending
 from tests.kernel.rig import FakeDevice
+from tests.kernel.rig.fakedev import BULK_IN, BULK_OUT
 from tests.programs.commands import run_line
 from tests.programs.other_clients import PYUSB, run_program
 
@@ -66,7 +67,8 @@ def test_our_probe_and_selftest(lending: Lending, tmp_path: Path) -> None:
 
 
 def test_pyusb_usbip_backend(lending: Lending, fake: str, tmp_path: Path) -> None:
-    assert run_program("usbip_backend", PYUSB, lending.port, tmp_path) == "fake device once around\n"
+    printed = run_program("usbip_backend", PYUSB, tmp_path, lending.port, BULK_OUT, BULK_IN)
+    assert printed == "fake device once around\n"
 
 
 def test_serial_usbipclient(lending: Lending, tmp_path: Path) -> None:
@@ -76,7 +78,7 @@ def test_serial_usbipclient(lending: Lending, tmp_path: Path) -> None:
     try:
         guest.run("stty -F /dev/ttyGS0 raw -echo; (cat /dev/ttyGS0 >/dev/ttyGS0) >/dev/null 2>&1 </dev/null & :")
         lending.wait_available(busid)
-        assert run_program("serial_usbipclient", SERIAL, lending.port, tmp_path) == "once around\n"
+        assert run_program("serial_usbipclient", SERIAL, tmp_path, lending.port) == "once around\n"
         lending.wait_available(busid)
     finally:
         guest.run("killall cat; :", check=False)
