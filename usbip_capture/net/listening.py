@@ -35,12 +35,14 @@ _MAPPED = "::ffff:"
 class Peer(NamedTuple):
     """Who connects. host: its address, of IPv4 also where the listener is of IPv6; empty within this machine.
 
-    local_host: the address of ours at which it did.
+    local_host: the address of ours at which it did. identity: what it has proved to be, such as `paired:NAME`; mostly
+    empty.
     """
 
     host: str = ""
     port: int = 0
     local_host: str = ""
+    identity: str = ""
 
     @classmethod
     def of(cls, sock: socket.socket, address: object = None) -> Peer:
