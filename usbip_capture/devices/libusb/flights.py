@@ -5,7 +5,7 @@ from __future__ import annotations
 from usbip_capture.device import Transfer
 from usbip_capture.devices.libusb import statuses
 from usbip_capture.devices.libusb.slots import Slot
-from usbip_capture.usb.setup import HostAction, Setup
+from usbip_capture.usb.setup import HostAction
 from usbip_capture.usb.status import EREMOTEIO, ESHUTDOWN, EXDEV
 from usbip_capture.usb.urb import DIR_IN, SHORT_NOT_OK, ZERO_PACKET, Buffer, Completion, IsoPacket, TransferType, Urb
 
@@ -48,7 +48,7 @@ def load(slot: Slot, urb: Urb) -> None:
     """Put a URB into a transfer of libusb."""
     inward = bool(urb.endpoint & DIR_IN)
     if urb.transfer_type == TransferType.CONTROL:
-        slot.control(Setup.unpack(urb.setup), None if inward else urb.data)
+        slot.control(urb.setup, None if inward else urb.data)
     elif urb.transfer_type == TransferType.ISOCHRONOUS:
         lengths = [packet.length for packet in urb.packets]
         slot.isochronous(urb.endpoint, bytearray(sum(lengths)) if inward else _packed(urb), lengths)
@@ -66,7 +66,7 @@ def completion_of(flight: Flight, slot: Slot) -> Completion:
     if urb.transfer_type == TransferType.ISOCHRONOUS:
         return _isochronous(flight, slot, status)
     actual = slot.actual_length
-    result = _result(flight, status, actual)
+    result = 0 if not status and not flight.flushed else _result(flight, status, actual)
     if not urb.endpoint & DIR_IN:
         return Completion(result, actual)
     if not result and actual < urb.length and urb.flags & SHORT_NOT_OK:

@@ -11,6 +11,9 @@ from usbip_capture.usb.urb import Buffer, TransferType
 
 log = logging.getLogger(__name__)
 
+#: Bytes of a setup stage, and of a control transfer's data stage that libusb takes.
+SETUP_SIZE, MAX_CONTROL = 8, 4096
+
 
 class Failure(Exception):
     """libusb refused. `status`: as a URB has it; `code`: libusb_error."""
@@ -35,29 +38,47 @@ class Slot:
     landed: called with it when it has ended, on the event thread. owner: for who submits it.
     """
 
-    __slots__ = ("_raw", "_usb1", "buffer", "landed", "owner", "size")
+    __slots__ = ("_for_control", "_raw", "_transfer", "_usb1", "_zero_packet", "buffer", "landed", "owner", "size")
 
     def __init__(self, usb1: Any, raw: Any, size: int) -> None:
         self._usb1 = usb1
         self._raw = raw
+        self._transfer = raw._USBTransfer__transfer.contents  # struct libusb_transfer
+        self._for_control: memoryview | None = None  # setup and data stage, while it is filled for such
+        self._zero_packet = False
         self.size = size
         self.landed: Callable[[Slot], None] | None = None
         self.owner: Any = None
         self.buffer: Any = b""
 
-    def control(self, setup: tuple[int, int, int, int, int], data: Buffer | None) -> None:
-        """`data` of the OUT data stage; None for one of IN."""
-        kind, request, value, index, length = setup
-        content = length if data is None else bytes(data)
-        self._raw.setControl(kind, request, value, index, content, self._ended)
-        self.buffer = self._raw.getBuffer()
+    def control(self, setup: bytes, data: Buffer | None) -> None:
+        """`data` of the OUT data stage; None for one of IN. Of at most MAX_CONTROL bytes."""
+        memory = self._for_control
+        if memory is None:
+            # Filled once: for the next ones only the memory is written again, which costs a tenth of that.
+            self._raw.setControl(0, 0, 0, 0, MAX_CONTROL, self._ended)
+            if self._zero_packet:
+                self._set_zero_packet(False)
+            memory = self._for_control = memoryview(self._raw.getBuffer().obj)
+        end = SETUP_SIZE + (setup[6] | setup[7] << 8)
+        memory[:SETUP_SIZE] = setup
+        if data is not None:
+            memory[SETUP_SIZE:end] = data
+        self._transfer.length = end
+        self.buffer = memory[SETUP_SIZE:end]
 
     def move(self, kind: TransferType, endpoint: int, buffer: bytearray, *, zero_packet: bool) -> None:
         """Bulk or interrupt. `buffer` is the device's until it has ended."""
         fill = self._raw.setInterrupt if kind == TransferType.INTERRUPT else self._raw.setBulk
         fill(endpoint, buffer, self._ended)
-        self._raw.setAddZeroPacket(zero_packet)
+        self._for_control = None
+        if zero_packet != self._zero_packet:
+            self._set_zero_packet(zero_packet)
         self.buffer = buffer
+
+    def _set_zero_packet(self, wanted: bool) -> None:
+        self._raw.setAddZeroPacket(wanted)
+        self._zero_packet = wanted
 
     def isochronous(self, endpoint: int, buffer: bytearray, lengths: Sequence[int]) -> None:
         """Packets that lie end to end in `buffer`."""
@@ -66,6 +87,7 @@ class Slot:
         if len(buffer) < len(ones):
             buffer = bytearray(len(ones)) if not buffer else buffer.ljust(len(ones), b"\0")
         self._raw.setIsochronous(endpoint, buffer, self._ended, iso_transfer_length_list=ones)
+        self._for_control = None
         for packet, length in zip(self._packets(), lengths, strict=False):
             packet.length = length
         self.buffer = buffer
@@ -87,12 +109,12 @@ class Slot:
     @property
     def status(self) -> int:
         """libusb_transfer_status; COMPLETED for isochronous ones, whatever became of their packets."""
-        return int(self._raw.getStatus())
+        return int(self._transfer.status)
 
     @property
     def actual_length(self) -> int:
         """Bytes moved; 0 for isochronous ones."""
-        return int(self._raw.getActualLength())
+        return int(self._transfer.actual_length)
 
     def packets(self) -> list[tuple[int, int, int]]:
         """Status, length and actual length of each isochronous packet."""
@@ -108,6 +130,7 @@ class Slot:
 
     def close(self) -> None:
         """Make usb1 forget the buffer and us, which is a cycle. Not submitted; it may be used again."""
+        self._for_control = None
         self._raw.setBulk(0, bytearray(), None)
 
     def _ended(self, raw: object) -> None:
