@@ -171,7 +171,7 @@ class USBTransfer:
         for packet in self.iso_packets:
             packets.append(IsoPacket(at, packet.length))
             at += packet.length
-        length = at if packets else len(self._buffer)
+        length = at if packets else self.length
         return Urb(self._type, self.endpoint, length, data[:length], packets=packets, interval=8)
 
     def _done(self, completion: Completion) -> None:

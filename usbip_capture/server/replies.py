@@ -16,7 +16,7 @@ from usbip_capture.usb.urb import Buffer
 CROWDED, MAX_UNSENT = 1 << 20, 64 << 20
 #: Seconds for which a long reply may hold up whoever adds it while the transport takes it: leaving the rest to the
 #: writer costs a client that reads as much as that. Not if it took longer than _QUICK for what the writer sent last.
-_GRACE, _QUICK = 0.001, 0.005
+_GRACE, _QUICK = 0.01, 0.05
 #: Seconds after which the writer looks whether the connection has ended, which does not wake it.
 _LOOK_AGAIN = 0.1
 #: Bytes that the writer sends at a time, if no part is longer.
