@@ -99,10 +99,17 @@ class Session:
         if urb.transfer_type == TransferType.CONTROL and not urb.endpoint and not completion.status:
             self._endpoints.follow(urb.setup)
         self._transfers.pop(seqnum, None)
+        # Several that end together have their replies sent together.
+        held = bool(self._transfers) and self._device.afterwards(self._send_held)
         with self._replying:
             self.urbs += 1
             self.bytes += completion.actual_length
-            self._replies.send(self._conn.complete(seqnum, completion))
+            parts = self._conn.complete(seqnum, completion)
+            self._replies.hold(parts) if held else self._replies.send(parts)
+
+    def _send_held(self) -> None:
+        with self._replying:
+            self._replies.send([])
 
     def _type_of(self, address: int) -> TransferType | None:
         # Of another setting, too: where a request ends depends on it, and the device refuses it.

@@ -106,7 +106,10 @@ class ServerConnection:
         held = self._data
         held += data
         events: list[Event] = []
-        while held and self._next(events):
+        while self.state != State.IMPORTED and held:
+            if not self._operation(events):
+                return events
+        while len(held) >= structs.HEADER_SIZE and self._message(events):
             pass
         return events
 
@@ -158,13 +161,6 @@ class ServerConnection:
 
     # -- reading
 
-    def _next(self, events: list[Event]) -> bool:
-        if self.state == State.IMPORTED:
-            return self._message(events)
-        if self.state == State.OPERATIONS:
-            return self._operation(events)
-        raise RemoteProtocolError(f"the client sent more than it may: {self.state.value}")
-
     def _step(self, code: int) -> None:
         following = TRANSITIONS.get((self.state, code))
         if following is None:
@@ -173,6 +169,8 @@ class ServerConnection:
 
     def _operation(self, events: list[Event]) -> bool:
         data, common = self._data, structs.OP_COMMON
+        if self.state != State.OPERATIONS:
+            raise RemoteProtocolError(f"the client sent more than it may: {self.state.value}")
         if len(data) < common.size:
             return False
         version, code, _ = common.unpack_from(data)
@@ -194,8 +192,6 @@ class ServerConnection:
 
     def _message(self, events: list[Event]) -> bool:
         data = self._data
-        if len(data) < structs.HEADER_SIZE:
-            return False
         command, seqnum, devid = structs.BASIC.unpack_from(data)
         if devid != self._devid:
             raise RemoteProtocolError(f"a request is for device {devid:#x}, but {self._devid:#x} was imported")
@@ -234,7 +230,7 @@ class ServerConnection:
         elif kind == TransferType.CONTROL:
             refused = EINVAL if setup[6] | setup[7] << 8 != length else 0
             address = DIR_IN if setup[0] & DIR_IN and length else 0
-        elif any(p.offset + p.length > length for p in packets):
+        elif packets and any(p.offset + p.length > length for p in packets):
             refused = EINVAL
         if kind != TransferType.CONTROL:
             setup = NO_SETUP

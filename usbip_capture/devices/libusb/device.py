@@ -142,6 +142,9 @@ class LibusbDevice(Device):
         if status is not None:
             flights.fail(flight, status)
 
+    def afterwards(self, call: Callable[[], None]) -> bool:
+        return self._handle.afterwards(call)
+
     def cancel(self, transfer: Transfer) -> None:
         self._flights.cancel(transfer)
 

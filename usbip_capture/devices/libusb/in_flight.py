@@ -194,7 +194,7 @@ class InFlight:
         """On the event thread."""
         flight: Flight = slot.owner
         completion = completion_of(flight, slot)
-        if slot.status == statuses.NO_DEVICE:
+        if completion.status and slot.status == statuses.NO_DEVICE:
             self._on_doubt()
         with self.lock:
             flight.landed = True

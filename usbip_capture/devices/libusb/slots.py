@@ -164,11 +164,6 @@ class Slot:
     def _packets(self) -> Any:
         return self._usb1._libusb1.get_iso_packet_list(self._raw._USBTransfer__transfer)
 
-    def clear(self) -> None:
-        """Let its buffer and its owner be forgotten."""
-        self.owner = self.landed = None
-        self.buffer = b""
-
     def close(self) -> None:
         """Make usb1 forget the buffer and us, which is a cycle. Not submitted; it may be used again."""
         self._filled = None
