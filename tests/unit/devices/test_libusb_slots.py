@@ -106,7 +106,10 @@ def test_what_fails_afterwards_is_reported(device: LibusbDevice, caplog: pytest.
         done.set()
         raise RuntimeError("afterwards")
 
-    device.submit(Transfer(Urb.control(get_descriptor(1, 0, 0, 18).pack()), lambda _: device.afterwards(fails)))
+    def ended(completion: Completion) -> None:
+        device.afterwards(fails)
+
+    device.submit(Transfer(Urb.control(get_descriptor(1, 0, 0, 18).pack()), ended))
     assert done.wait(TIMEOUT)
     assert len(descriptor(device)) == 18  # and events are handled all the same
     assert "what was to be done after events of libusb failed" in caplog.text
