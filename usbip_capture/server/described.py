@@ -45,7 +45,8 @@ def sentence(event: Event) -> str:
     else:
         parts = [_OTHER.get(event.kind, event.kind)]
     if event.busid or event.device:
-        parts.append(" ".join(filter(None, (event.busid, f"({event.device})" if event.device else ""))))
+        parts += ["from"] if event.kind == events.ENDED else []
+        parts += filter(None, (event.busid, f"({event.device})" if event.device else ""))
     text = " ".join(parts) + (f": {event.text}" if event.text else "")
     notes = [f"by {event.by}"] if event.by else []
     if event.rule:
