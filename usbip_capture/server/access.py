@@ -9,10 +9,11 @@ from usbip_capture.usb.info import DeviceInfo
 
 
 class Decision(NamedTuple):
-    """True if allowed. reason: why not, for the log and people; the client does not get it."""
+    """True if allowed. reason: why not, rule: by which rule; for the log and people, the client does not get it."""
 
     allowed: bool
     reason: str = NOT_ALLOWED
+    rule: str = ""
 
     def __bool__(self) -> bool:
         return self.allowed

@@ -12,9 +12,12 @@ from typing import NamedTuple
 from usbip_capture.errors import RemoteProtocolError, UsbipError
 from usbip_capture.net.listening import NOT_ALLOWED, Admission, Peer
 from usbip_capture.net.transport import Transport, send_by
-from usbip_capture.server.access import Access
+from usbip_capture.server import events
+from usbip_capture.server.access import Access, Decision
+from usbip_capture.server.events import Events
 from usbip_capture.server.exports import Export, Exports
 from usbip_capture.server.session import Session
+from usbip_capture.syslog.severity import INFO, NOTICE, WARNING
 from usbip_capture.system.memory import trim
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.server import DevlistRequested, ImportRequested, ServerConnection
@@ -25,6 +28,8 @@ log = logging.getLogger(__name__)
 _RECEIVE_SIZE = 64 << 10
 #: Seconds for a client's request, and to take the answer: all of it, not each part.
 _REQUEST_TIMEOUT = 10.0
+#: Why a device that is exported to others, or not at all, is not had.
+_REFUSALS = {OpStatus.NODEV: "there is no such device", OpStatus.DEV_BUSY: "another client has it"}
 
 
 class Client(NamedTuple):
@@ -54,6 +59,7 @@ class Connection:
         exports: Exports,
         access: Access,
         admission: Admission,
+        events: Events,
         *,
         on_import: Callable[[Connection], None],
         on_end: Callable[[Connection], None],
@@ -64,9 +70,12 @@ class Connection:
         self._exports = exports
         self._access = access
         self._admission = admission
+        self._events = events
+        self._ended_by = ""
         self._on_import = on_import
         self._on_end = on_end
-        self._export: Export | None = None
+        self._export: Export | None = None  # reserved for this client
+        self._imported: Export | None = None
         self._session: Session | None = None
         self._closing = threading.Lock()
         self._ending = self._closed = False
@@ -82,16 +91,20 @@ class Connection:
         """Raises RuntimeError if no thread can be had."""
         self._thread.start()
 
-    def end(self, reason: str = "") -> None:
-        """Disconnect the client, from any thread; the connection's thread does the rest. reason: for the log."""
+    def end(self, reason: str = "", by: str = "server", *, logged: bool = True) -> None:
+        """Disconnect the client, from any thread; the connection's thread does the rest.
+
+        reason, by: why, and who causes it; for the events, and for the log if `logged`.
+        """
         self._ending = True
         if self._session is not None:
             self._session.break_off()
         with self._closing:  # so that the thread cannot have closed the transport
             if self._closed:
                 return
-            if reason:
-                log.warning("client %s is disconnected: %s", self._peer, reason)
+            if reason and not self._ended_by:
+                self._ended_by = by
+                self._report_end(reason, logged=logged)
             self._transport.shut_down()
 
     def join(self) -> None:
@@ -102,12 +115,13 @@ class Connection:
     # -- its thread
 
     def _run(self) -> None:
+        self._emit(events.CONNECTED)
         try:
             session = self._operation()
             if session is not None:
                 self._urbs(session)
         except RemoteProtocolError as error:
-            log.warning("client %s is disconnected: %s", self._peer, error)
+            self.end(str(error))
         except OSError as error:
             log.info("the connection of client %s ended: %s", self._peer, error)
         except Exception:
@@ -123,6 +137,7 @@ class Connection:
             for event in conn.receive_data(data):
                 if isinstance(event, DevlistRequested):
                     self._answer(conn.devlist([info for info in self._exports.free() if self._sees(info)]))
+                    self._emit(events.LISTED)
                     return None
                 if isinstance(event, ImportRequested):
                     return self._import(conn, event.busid)
@@ -152,19 +167,25 @@ class Connection:
         if session is None or export is None:
             self._release()  # before the answer: who gets it may try again at once
             removed = export is not None and export.removed
-            self._answer(conn.import_refused(status or (OpStatus.NODEV if removed else OpStatus.DEV_ERR)))
+            status = status or (OpStatus.NODEV if removed else OpStatus.DEV_ERR)
+            if status in _REFUSALS:  # else it was reported where it was found
+                self._refused(busid, export, _REFUSALS[status])
+            self._answer(conn.import_refused(status))
             return None
         # Before the client learns of it: whoever it asks to be disconnected finds it.
         self._client = self._client._replace(busid=busid, imported=time.time())
         session.start(replace(session.info, interfaces=()))
         log.info("client %s has imported %s", self._peer, session.info)
+        self._imported = export
+        self._emit(events.IMPORTED, NOTICE, busid=busid, device=export.device)
         self._on_import(self)
         return session
 
     def _reserve(self, export: Export) -> OpStatus:
-        reason = self._refusal(export.info)
-        if reason:
-            self._admission.refuse(self._peer, f"{export.info.busid}: {reason}")
+        decision = self._decision(export.info)
+        if not decision:
+            self._admission.refuse(self._peer, f"{export.info.busid}: {decision.reason}")
+            self._refused(export.info.busid, export, decision.reason, decision.rule)
             return OpStatus.NA
         status = self._exports.reserve(export, self._removed)
         if not status:
@@ -177,9 +198,11 @@ class Connection:
             device = export.open_device()
         except UsbipError as error:
             log.warning("device %s cannot be imported: %s", export.info.busid, error)
+            self._refused(export.info.busid, export, str(error))
             return None
         except Exception:
             log.exception("device %s cannot be imported: opening it failed", export.info.busid)
+            self._refused(export.info.busid, export, "opening it failed")
             return None
         try:
             session = self._session = Session(self._transport, conn, device, self.end)
@@ -192,10 +215,10 @@ class Connection:
             return None
         return session
 
-    def _removed(self) -> None:
+    def _removed(self, reason: str, by: str) -> None:
         """The device is not exported any more. A client that does not have it yet gets an answer."""
         if self._session is not None:
-            self.end("its device is not exported any more")
+            self.end(reason, by)
 
     def _sees(self, info: DeviceInfo) -> bool:
         try:
@@ -204,13 +227,13 @@ class Connection:
             log.exception("whether client %s sees device %s cannot be decided", self._peer, info.busid)
             return False
 
-    def _refusal(self, info: DeviceInfo) -> str:
+    def _decision(self, info: DeviceInfo) -> Decision:
         try:
             decision = self._access.may_import(self._peer, info)
         except Exception:
             log.exception("whether client %s may import %s cannot be decided", self._peer, info.busid)
-            return NOT_ALLOWED
-        return "" if decision else decision.reason or NOT_ALLOWED
+            return Decision(allowed=False)
+        return decision if decision or decision.reason else decision._replace(reason=NOT_ALLOWED)
 
     def _urbs(self, session: Session) -> None:
         receive, handle = self._transport.receive, session.receive
@@ -238,10 +261,34 @@ class Connection:
             log.exception("the device of client %s cannot be closed", self._peer)
         finally:
             self._release()
-            if self._client.busid and self._session is not None:
-                log.info("client %s has released %s", self._peer, self._session.info)
+            self._report_release()
             self._close()
             self._on_end(self)
+
+    # -- what is reported
+
+    def _emit(self, kind: str, severity: int = INFO, **details: str) -> None:
+        self._events.emit(kind, severity, peer=self._peer, **details)
+
+    def _refused(self, busid: str, export: Export | None, reason: str, rule: str = "") -> None:
+        device = export.device if export is not None else ""
+        self._emit(events.REFUSED, WARNING, busid=busid, device=device, text=reason, rule=rule, by="server")
+
+    def _report_end(self, reason: str, *, logged: bool) -> None:
+        if logged:
+            log.warning("client %s is disconnected: %s", self._peer, reason)
+        export = self._export
+        device = export.device if export is not None else ""
+        self._emit(events.ENDED, WARNING, busid=self._client.busid, device=device, text=reason, by=self._ended_by)
+
+    def _report_release(self) -> None:
+        client, export, by = self.client, self._imported, self._ended_by or "client"
+        if export is None or self._session is None:
+            self._emit(events.DISCONNECTED, by=by)
+            return
+        log.info("client %s has released %s", self._peer, self._session.info)
+        done = f"{client.urbs} URBs, {client.bytes} bytes"
+        self._emit(events.RELEASED, NOTICE, busid=client.busid, device=export.device, text=done, by=by)
 
     def _end_session(self, session: Session) -> None:
         try:
