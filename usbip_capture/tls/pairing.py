@@ -119,9 +119,7 @@ class ServerSide:
     def is_right(self, request: Request, code: str) -> bool:
         """Whether the client knows the code, and has seen our certificate."""
         self._key = _key(code, self._salt)
-        self._transcript = _transcript(
-            self._certificate, request.certificate, self._nonce, request.nonce, request.name
-        )
+        self._transcript = _transcript(self._certificate, request.certificate, self._nonce, request.nonce, request.name)
         return hmac.compare_digest(request.proof, _proof(self._key, _CLIENT, self._transcript))
 
     def answer(self) -> bytes:
