@@ -1,1 +1,1 @@
-"""Who may have which device, and when. Pure: nothing here knows a socket, a clock or a file."""
+"""Who may have which device: rules of clients and devices, decided here, asked about and kept elsewhere. Pure."""
