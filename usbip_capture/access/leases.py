@@ -17,7 +17,7 @@ MAX_TURNS = 64
 MAX_DEVICES = 256
 _VERSION = 1
 _MAX_BUSID, _MAX_HOLDER = 31, 256
-_MAX_TIME = 1 << 40
+_MAX_TIME = 1 << 34  # the year 2514, which any system can show
 
 
 class Turn(NamedTuple):
@@ -55,6 +55,11 @@ class Leases:
     def busids(self, now: float) -> list[str]:
         """The devices that are reserved."""
         return [busid for busid in self._turns if self.holder(busid, now) is not None]
+
+    @property
+    def holders(self) -> set[str]:
+        """Who has a turn, or had one."""
+        return {turn.holder for turns in self._turns.values() for turn in turns}
 
     def next_end(self, now: float) -> float | None:
         """When the first of the turns that go on ends; None if there is none."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from usbip_capture.errors import RemoteProtocolError, UsbipError
 from usbip_capture.net.listening import NOT_ALLOWED, Admission, Peer
 from usbip_capture.net.transport import Transport, send_by
-from usbip_capture.server.access import Access
+from usbip_capture.server.access import Access, Decision
 from usbip_capture.server.exports import Export, Exports
 from usbip_capture.server.session import Session
 from usbip_capture.system.memory import trim
@@ -94,6 +94,15 @@ class Connection:
                 log.warning("client %s is disconnected: %s", self._peer, reason)
             self._transport.shut_down()
 
+    def check(self) -> None:
+        """Disconnect the client if it may not have its device any more. From any thread."""
+        export, busid = self._export, self._client.busid
+        if export is None or not busid:
+            return
+        decision = self._decision(export.info) if self._sees(export.info) else Decision(allowed=False)
+        if not decision:
+            self.end(f"{busid}: {decision.reason}")
+
     def join(self) -> None:
         """Wait until it is over, and its device closed."""
         if self._thread is not threading.current_thread():
@@ -147,29 +156,40 @@ class Connection:
     def _import(self, conn: ServerConnection, busid: str) -> Session | None:
         """A session with the device; None if the import was refused, which was the answer to the client."""
         export = self._exports.find(busid)
-        status = OpStatus.NODEV if export is None or not self._sees(export.info) else self._reserve(export)
+        status = self._reserve(export) if export is not None else OpStatus.NODEV
         session = self._opened(conn, export) if export is not None and not status else None
-        if session is None or export is None:
-            self._release()  # before the answer: who gets it may try again at once
-            removed = export is not None and export.removed
-            self._answer(conn.import_refused(status or (OpStatus.NODEV if removed else OpStatus.DEV_ERR)))
-            return None
-        # Before the client learns of it: whoever it asks to be disconnected finds it.
-        self._client = self._client._replace(busid=busid, imported=time.time())
-        session.start(replace(session.info, interfaces=()))
-        log.info("client %s has imported %s", self._peer, session.info)
-        self._on_import(self)
-        return session
+        if session is not None and export is not None:
+            # Before the client learns of it: whoever it asks to be disconnected finds it, and so does `check`.
+            self._client = self._client._replace(busid=busid, imported=time.time())
+            status = self._refused(export.info)  # what was changed before that found no session to end
+            if not status:
+                session.start(replace(session.info, interfaces=()))
+                log.info("client %s has imported %s", self._peer, session.info)
+                self._on_import(self)
+                return session
+            self._client = self._client._replace(busid="", imported=0.0)
+            self._session = None
+            session.close()
+        self._release()  # before the answer: who gets it may try again at once
+        removed = export is not None and export.removed
+        self._answer(conn.import_refused(status or (OpStatus.NODEV if removed else OpStatus.DEV_ERR)))
+        return None
 
     def _reserve(self, export: Export) -> OpStatus:
-        reason = self._refusal(export.info)
-        if reason:
-            self._admission.refuse(self._peer, f"{export.info.busid}: {reason}")
-            return OpStatus.NA
-        status = self._exports.reserve(export, self._removed)
+        status = self._refused(export.info) or self._exports.reserve(export, self._removed)
         if not status:
             self._export = export
         return status
+
+    def _refused(self, info: DeviceInfo) -> OpStatus:
+        """What the client gets if it may not have the device, which is counted and logged; OK if it may."""
+        if not self._sees(info):
+            return OpStatus.NODEV
+        decision = self._decision(info)
+        if decision:
+            return OpStatus.OK
+        self._admission.refuse(self._peer, f"{info.busid}: {decision.reason}")
+        return decision.status
 
     def _opened(self, conn: ServerConnection, export: Export) -> Session | None:
         """A session with the reserved device, opened anew; None if it cannot be."""
@@ -204,13 +224,13 @@ class Connection:
             log.exception("whether client %s sees device %s cannot be decided", self._peer, info.busid)
             return False
 
-    def _refusal(self, info: DeviceInfo) -> str:
+    def _decision(self, info: DeviceInfo) -> Decision:
         try:
             decision = self._access.may_import(self._peer, info)
         except Exception:
             log.exception("whether client %s may import %s cannot be decided", self._peer, info.busid)
-            return NOT_ALLOWED
-        return "" if decision else decision.reason or NOT_ALLOWED
+            return Decision(allowed=False)
+        return decision if decision or decision.reason else decision._replace(reason=NOT_ALLOWED)
 
     def _urbs(self, session: Session) -> None:
         receive, handle = self._transport.receive, session.receive

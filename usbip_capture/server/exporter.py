@@ -61,6 +61,13 @@ class Server:
             connection.end(reason)
         return bool(found)
 
+    def check_sessions(self) -> None:
+        """Ask again who may have which device, and disconnect those who may not any more."""
+        with self._lock:
+            connections = list(self._connections)
+        for connection in connections:
+            connection.check()
+
     def listen(self, address: str, port: int) -> tuple[str, int]:
         """Accept connections; the address and port that are really used (port 0 chooses one). Raises CannotListen."""
         listener = listening.listen(address, port)

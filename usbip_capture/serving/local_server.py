@@ -26,6 +26,7 @@ from usbip_capture.servers.server_table import ServerTable, read_server_table
 from usbip_capture.serving.access import NetworkAccess
 from usbip_capture.serving.control import handlers_for
 from usbip_capture.serving.following import FollowedFile
+from usbip_capture.serving.leases import DeviceLeases, LeasedAccess
 from usbip_capture.serving.ports import Ports
 from usbip_capture.serving.watchdog import Watchdog
 from usbip_capture.usb.info import DeviceInfo
@@ -44,7 +45,7 @@ class LocalServer:
 
     Made by `serve`, where the errors are. settings: as the configuration has them; without `exports`, those of
     the configuration file are exported, and its changes are followed. bus: where the devices are, None for all buses
-    of this machine.
+    of this machine. leases: reserve devices there, and release them.
     """
 
     def __init__(
@@ -191,8 +192,10 @@ class LocalServer:
             access.check_listening(*place)
         for sentence in restore():
             log.info("%s, which a server that was killed had unbound", sentence)
+        self.leases = DeviceLeases()
+        self._stack.callback(self.leases.close)
         self._open_capture(settings, places)
-        self._server = Server(access)
+        self._server = Server(LeasedAccess(access, self.leases))
         self._stack.callback(self._withdraw)  # after the devices: the network may take its time
         self._stack.callback(self._server.close)
         if settings.unix:
@@ -200,6 +203,15 @@ class LocalServer:
         for place in places:
             self._listening.append(self._server.listen(*place))
         bus = bus or _shared_bus()
+        self._lend(settings, rules, bus)
+        self.leases.start(self._server.check_sessions)
+        self._announce(settings.announce)
+        self._follow()
+        self._ports = Ports(self._lender, bus)
+        self._stack.callback(Watchdog(self._server, self._lender, bus).close)
+        self._take_commands()
+
+    def _lend(self, settings: ServerTable, rules: Rules, bus: Bus) -> None:
         self._lender = Lender(
             self._server,
             bus,
@@ -210,11 +222,6 @@ class LocalServer:
             on_change=self._changed,
         )
         self._stack.callback(self._lender.close)  # before the server: nothing is imported any more
-        self._announce(settings.announce)
-        self._follow()
-        self._ports = Ports(self._lender, bus)
-        self._stack.callback(Watchdog(self._server, self._lender, bus).close)
-        self._take_commands()
 
     def _follow(self) -> None:
         if self._follows:
