@@ -30,6 +30,7 @@ COMMANDS = {
     "serve": "lend this machine's USB devices to USB/IP clients",
     "status": "what the running server exports, and where",
     "clients": "who is connected to the running server",
+    "events": "what happens at the running server, and has happened",
     "kick": "disconnect the client that has a device",
     "reset": "reset a device of the running server",
     "power": "switch the power of a port off and on",

@@ -112,6 +112,12 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
         help="capture all sessions into FILE, each on an interface of its own",
     )
     add_rotation(group)
+    group.add_argument(
+        "--audit", metavar="FILE", help="who connected, had which device or was refused: a line of JSON for each event"
+    )
+    group.add_argument(
+        "--audit-syslog", metavar="TARGET", help="the same to a syslog: HOST[:PORT], tcp:HOST[:PORT] or /dev/log"
+    )
     parser.add_argument(
         "--live",
         action=argparse.BooleanOptionalAction,
@@ -195,6 +201,8 @@ def settings(args: argparse.Namespace) -> ServerTable:
     table = replace(read_server_table(), **given)
     if table.rotate and not table.pcap:
         raise LocalProtocolError("-b is for files: name one with --pcap")
+    if table.pcap == table.audit == "-":
+        raise LocalProtocolError("--pcap and --audit cannot both be standard output: name a file for one of them")
     return replace(table, exports=tuple(str(ExportRule.parse(rule)) for rule in rules) or None)
 
 

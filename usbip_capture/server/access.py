@@ -10,10 +10,14 @@ from usbip_capture.wire.structs import OpStatus
 
 
 class Decision(NamedTuple):
-    """True if allowed. reason: why not, for the log and people; the client gets `status`, if it wants a device."""
+    """True if allowed. reason: why not, rule: by which rule; for the log and people, the client does not get them.
+
+    status: what the client gets, if it wants a device that it can see.
+    """
 
     allowed: bool
     reason: str = NOT_ALLOWED
+    rule: str = ""
     status: OpStatus = OpStatus.NA
 
     def __bool__(self) -> bool:
@@ -33,7 +37,7 @@ class Access:
         """Before anything is read."""
         return ALLOWED
 
-    def visible(self, peer: Peer, info: DeviceInfo) -> bool:
+    def visible(self, peer: Peer, info: DeviceInfo) -> bool | Decision:
         """For the list of devices; what a client cannot see is not there if it asks for it, either."""
         return True
 

@@ -18,6 +18,7 @@ from usbip_capture.errors import FileFormatError, LocalProtocolError, UsbipError
 from usbip_capture.net.networks import listen_address, parse_networks
 from usbip_capture.server.rules import Rules
 from usbip_capture.servers.configuration import SERVER_TABLE, configuration_path, read_bytes
+from usbip_capture.servers.syslog_target import SyslogTarget
 from usbip_capture.system.shown import one_line
 
 _MAX_COUNT = (1 << 31) - 1
@@ -50,6 +51,8 @@ class ServerTable:
     announce: bool | None = None
     pcap: str = ""
     rotate: tuple[str, ...] = ()
+    audit: str = ""
+    audit_syslog: str = ""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -70,6 +73,8 @@ def _check(name: str, value: Any) -> None:
         raise LocalProtocolError(f"{value!r} has characters that cannot be shown: choose another")
     if name in _COUNTS and not 0 <= value <= _MAX_COUNT:
         raise LocalProtocolError(f"must be {_EXPECTED[int]}, not {value}")
+    if name == "audit_syslog" and value:
+        SyslogTarget.parse(value)
     for text in value if name == "allow" else ():
         if not parse_networks(text):
             raise LocalProtocolError(f"{text!r} is not a network: write one such as 192.0.2.0/24")

@@ -12,9 +12,12 @@ from usbip_capture.access.clients import LOCAL, ClientPattern, Requester
 from usbip_capture.access.leases import Leases, Turn
 from usbip_capture.errors import UsbipError
 from usbip_capture.net.listening import Peer
-from usbip_capture.server.access import ALLOWED, Access, Decision
+from usbip_capture.server.access import Access, Decision
+from usbip_capture.server.events import LEASE_ENDED, LEASED, Events
 from usbip_capture.serving.following import FollowedFile
 from usbip_capture.serving.lease_file import LeaseFile, leases_path
+from usbip_capture.syslog.severity import NOTICE
+from usbip_capture.syslog.timestamps import format_rfc3339
 from usbip_capture.system.local_time import local_time
 from usbip_capture.system.timetable import Due, Timetable
 from usbip_capture.usb.info import DeviceInfo
@@ -36,28 +39,33 @@ class _State(NamedTuple):
 class DeviceLeases:
     """The leases of this machine's devices, in a file, whose changes are followed from `start` to `close`.
 
-    clock: seconds since 1970. Threads may share it. Raises FileFormatError for a damaged file, UsbipError.
+    events: where it is reported who has what. clock: seconds since 1970. Threads may share it. Raises FileFormatError
+    for a damaged file, UsbipError.
     """
 
-    def __init__(self, path: str = "", clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, events: Events | None = None, path: str = "", clock: Callable[[], float] = time.time) -> None:
+        self._events = events or Events(clock)
         self._file = LeaseFile(path or leases_path(), ClientPattern.parse)
         self._clock = clock
         self._changing = threading.Lock()
-        self._holders: dict[str, Turn] = {}  # as they were logged
-        self._on_change: Callable[[], object] = lambda: None
+        self._holders: dict[str, Turn] = {}  # as they were reported
+        self._on_change: Callable[[str], object] = lambda by: None
         self._timer = Timetable("usbip-leases")
         self._due: Due | None = None
         self._followed: FollowedFile | None = None
         self._state = _State(Leases(), {})
-        self._replace(self._file.read())
+        self._replace(self._file.read(), "server")
 
     @property
     def path(self) -> str:
         """The file."""
         return self._file.path
 
-    def start(self, on_change: Callable[[], object]) -> None:
-        """Follow the file, and the time. on_change: called from any thread when a device has another holder."""
+    def start(self, on_change: Callable[[str], object]) -> None:
+        """Follow the file, and the time.
+
+        on_change: called from any thread when a device may have another holder, with who causes it, as events have it.
+        """
         self._on_change = on_change
         self._followed = FollowedFile(self._file.path, self.reload)
         self.reload()  # it may have changed since it was read
@@ -107,32 +115,35 @@ class DeviceLeases:
         """Read the file again. What cannot be read is logged, and all stays reserved as it was."""
         try:
             with self._changing:
-                self._replace(self._file.read())
+                self._replace(self._file.read(), "user")
         except UsbipError as error:
             log.warning("%s; what was reserved before still is", error)
         else:
-            self._on_change()
+            self._on_change("user")
 
     def _change(self, changed: Callable[[Leases], Leases]) -> None:
         with self._changing:
-            self._replace(self._file.change(changed))
-        self._on_change()
+            self._replace(self._file.change(changed), "user")
+        self._on_change("user")
 
-    def _replace(self, leases: Leases) -> None:
+    def _replace(self, leases: Leases, by: str) -> None:
         """Have these from now on."""
         self._state = _State(leases, {holder: ClientPattern.parse(holder) for holder in leases.holders})
-        self._follow_time()
+        self._follow_time(by)
 
-    def _follow_time(self) -> None:
-        """Log who has what now, and wake when that ends. The lock is held."""
+    def _follow_time(self, by: str) -> None:
+        """Report who has what now, and wake when that ends. The lock is held."""
         now = self._clock()
         leases = self._state.leases
         holders = {busid: turn for busid in leases.busids(now) if (turn := leases.holder(busid, now))}
         for busid, turn in holders.items():
             if self._holders.get(busid) != turn:
                 log.info("%s is reserved for %s until %s", busid, turn.holder, local_time(turn.until, now))
+                text = f"for {turn.holder} until {format_rfc3339(turn.until)}"
+                self._events.emit(LEASED, NOTICE, busid=busid, text=text, by=by)
         for busid in self._holders.keys() - holders.keys():
             log.info("%s is not reserved any more", busid)
+            self._events.emit(LEASE_ENDED, NOTICE, busid=busid, by=by)
         self._holders = holders
         if self._due is not None:
             self._timer.drop(self._due)
@@ -147,10 +158,10 @@ class DeviceLeases:
     def _on_time(self) -> None:
         with self._changing:
             before = self._holders
-            self._follow_time()
+            self._follow_time("server")
             changed = before != self._holders
         if changed:
-            self._on_change()
+            self._on_change("server")
 
 
 class LeasedAccess(Access):
@@ -163,7 +174,7 @@ class LeasedAccess(Access):
     def may_connect(self, peer: Peer) -> Decision:
         return self._access.may_connect(peer)
 
-    def visible(self, peer: Peer, info: DeviceInfo) -> bool:
+    def visible(self, peer: Peer, info: DeviceInfo) -> bool | Decision:
         return self._access.visible(peer, info)
 
     def may_import(self, peer: Peer, info: DeviceInfo) -> Decision:
@@ -171,4 +182,4 @@ class LeasedAccess(Access):
         if not decision:
             return decision
         reason = self._leases.refusal(peer, info.busid)
-        return Decision(allowed=False, reason=reason, status=OpStatus.DEV_BUSY) if reason else ALLOWED
+        return Decision(allowed=False, reason=reason, rule="lease", status=OpStatus.DEV_BUSY) if reason else decision

@@ -19,16 +19,19 @@ from usbip_capture.lending.restore import restore
 from usbip_capture.net.address import format_address
 from usbip_capture.net.networks import is_loopback, listen_address, parse_networks
 from usbip_capture.server.connection import Client
+from usbip_capture.server.events import STARTED, Events
 from usbip_capture.server.exporter import Server
 from usbip_capture.server.rules import ExportRule, Rules
 from usbip_capture.servers.configuration import SERVER_TABLE, configuration_path
 from usbip_capture.servers.server_table import ServerTable, read_server_table
 from usbip_capture.serving.access import NetworkAccess
+from usbip_capture.serving.audit import Audit
 from usbip_capture.serving.control import handlers_for
 from usbip_capture.serving.following import FollowedFile
 from usbip_capture.serving.leases import DeviceLeases, LeasedAccess
 from usbip_capture.serving.ports import Ports
 from usbip_capture.serving.watchdog import Watchdog
+from usbip_capture.syslog.severity import NOTICE
 from usbip_capture.usb.info import DeviceInfo
 
 if TYPE_CHECKING:
@@ -60,6 +63,7 @@ class LocalServer:
         self._on_change = on_change
         self._changing = threading.RLock()  # held from reading what is exported to changing it
         self._stack = ExitStack()
+        self.events = Events()
         self._captures: SessionCaptures | None = None
         self._announcement: Announcement | None = None
         with ExitStack() as starting:
@@ -192,10 +196,12 @@ class LocalServer:
             access.check_listening(*place)
         for sentence in restore():
             log.info("%s, which a server that was killed had unbound", sentence)
-        self.leases = DeviceLeases()
+        self.audit = Audit(self.events, settings.audit, settings.audit_syslog)
+        self._stack.callback(self.audit.close)  # the last: it reports how the others end
+        self.leases = DeviceLeases(self.events)
         self._stack.callback(self.leases.close)
         self._open_capture(settings, places)
-        self._server = Server(LeasedAccess(access, self.leases))
+        self._server = Server(LeasedAccess(access, self.leases), self.events)
         self._stack.callback(self._withdraw)  # after the devices: the network may take its time
         self._stack.callback(self._server.close)
         if settings.unix:
@@ -210,6 +216,8 @@ class LocalServer:
         self._ports = Ports(self._lender, bus)
         self._stack.callback(Watchdog(self._server, self._lender, bus).close)
         self._take_commands()
+        where = [format_address(*place) for place in self._listening] + [settings.unix] * bool(settings.unix)
+        self.events.emit(STARTED, NOTICE, text=", ".join(where))
 
     def _lend(self, settings: ServerTable, rules: Rules, bus: Bus) -> None:
         self._lender = Lender(
@@ -293,6 +301,8 @@ def serve(
     reset: bool = True,
     force: bool = False,
     announce: bool | None = None,
+    audit: str | os.PathLike[str] = "",
+    audit_syslog: str = "",
     bus: Bus | None = None,
 ) -> LocalServer:
     """Lend this machine's USB devices to USB/IP clients, as `usbip-capture serve` does; ends with `close`.
@@ -303,7 +313,9 @@ def serve(
     allow: networks, such as `192.0.2.0/24`, whose machines may connect; needed beyond loopback, unless allow_public.
     max_clients, max_devices: at a time, 0 without limit. pcap: a file for all sessions, rotate: how it is divided, as
     `-b` of `usbip-capture capture` has it. reset: each device when a client has released it. force: `all` and classes
-    export disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect.
+    export disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect. audit: a
+    file for what happens, a line of JSON each, `-` for standard output; audit_syslog: `HOST[:PORT]`, `tcp:HOST[:PORT]`
+    or a path such as `/dev/log`.
 
     Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
     """
@@ -321,6 +333,8 @@ def serve(
         reset=reset,
         force=force,
         announce=announce,
+        audit=os.fspath(audit),
+        audit_syslog=audit_syslog,
     )
     return LocalServer(settings, bus)
 

@@ -44,14 +44,14 @@ def clock() -> Clock:
 
 @pytest.fixture
 def held(path: Path, clock: Clock) -> Iterator[DeviceLeases]:
-    made = DeviceLeases(str(path), clock)
+    made = DeviceLeases(None, str(path), clock)
     yield made
     made.close()
 
 
 def again(path: Path, clock: Clock) -> DeviceLeases:
     """As it is read by a server that starts now."""
-    made = DeviceLeases(str(path), clock)
+    made = DeviceLeases(None, str(path), clock)
     made.close()
     return made
 
@@ -106,7 +106,7 @@ def test_a_file_cut_at_any_byte_is_refused_and_stays(
     for length in range(len(whole) - 1):  # the last one is the line feed
         path.write_bytes(whole[:length])
         with pytest.raises(FileFormatError) as caught:
-            DeviceLeases(str(path), clock)
+            DeviceLeases(None, str(path), clock)
         assert str(caught.value).startswith(f"{path} is damaged: ")
         assert str(caught.value).endswith(": correct it, or remove it if no device is reserved")
         assert str(caught.value).isprintable()
@@ -132,17 +132,17 @@ def test_what_is_not_a_state_is_refused(path: Path, clock: Clock, content: bytes
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(FileFormatError, match="is damaged"):
-        DeviceLeases(str(path), clock)
+        DeviceLeases(None, str(path), clock)
 
 
 def test_what_is_not_a_file_is_refused(path: Path, clock: Clock) -> None:
     path.mkdir(parents=True)
     with pytest.raises(UsbipError, match="is not a file"):
-        DeviceLeases(str(path), clock)
+        DeviceLeases(None, str(path), clock)
     path.rmdir()
     path.symlink_to(path.parent / "nowhere")
     with pytest.raises(UsbipError, match="is not a file"):
-        DeviceLeases(str(path), clock)
+        DeviceLeases(None, str(path), clock)
 
 
 def test_what_cannot_be_written_is_not_reserved(held: DeviceLeases, path: Path) -> None:
@@ -182,7 +182,7 @@ def test_one_client_written_in_two_ways_is_one_holder(held: DeviceLeases, clock:
 def test_servers_that_share_the_file_follow_each_other(
     held: DeviceLeases, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = DeviceLeases(str(path), clock)
+    other = DeviceLeases(None, str(path), clock)
     try:
         other.reserve("1-2", 3600, "192.0.2.7")
         held.reserve("1-1", 3600, "192.0.2.7")  # which does not lose the other one's
@@ -190,7 +190,7 @@ def test_servers_that_share_the_file_follow_each_other(
         changes = threading.Semaphore(0)
         following_file = following.FollowedFile
         monkeypatch.setattr(leases, "FollowedFile", lambda path, changed: following_file(path, changed, 0.02))
-        other.start(changes.release)
+        other.start(lambda by: changes.release())
         assert changes.acquire(timeout=20)
         assert other.refusal(BOB, "1-1")
         held.release("1-1")
@@ -220,10 +220,10 @@ def test_one_that_holds_the_folder_for_long_is_not_waited_for(
 
 def test_the_end_of_a_turn_is_noticed_by_a_timer(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    held = DeviceLeases(str(path))
+    held = DeviceLeases(None, str(path))
     try:
         changes = threading.Semaphore(0)
-        held.start(changes.release)
+        held.start(lambda by: changes.release())
         assert changes.acquire(timeout=20)
         held.reserve("1-1", 0.4, "192.0.2.7")
         held.reserve("1-1", 0.4, "paired:ann")
@@ -246,7 +246,7 @@ def test_a_clock_that_is_set_is_noticed(held: DeviceLeases, clock: Clock, monkey
     """Many small machines have the time from the network, when they have been on for a while."""
     monkeypatch.setattr(leases, "_LONGEST", 0.02)
     changes = threading.Semaphore(0)
-    held.start(changes.release)
+    held.start(lambda by: changes.release())
     held.reserve("1-1", 3600, "192.0.2.7")
     for _ in range(2):
         assert changes.acquire(timeout=20)
@@ -287,7 +287,7 @@ def test_asking_waits_for_nobody_who_writes(held: DeviceLeases, monkeypatch: pyt
 
 
 def test_real_time_is_in_seconds_since_1970(path: Path) -> None:
-    held = DeviceLeases(str(path))
+    held = DeviceLeases(None, str(path))
     before = time.time()
     turn = held.reserve("1-1", 60)
     held.close()
