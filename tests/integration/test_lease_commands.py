@@ -19,6 +19,7 @@ from tests.waiting import wait_until
 from usbip_capture import LocalServer, serve
 from usbip_capture.cli import exits
 from usbip_capture.errors import FileFormatError
+from usbip_capture.server.events import ENDED, LEASED, REFUSED
 from usbip_capture.serving.lease_file import leases_path
 from usbip_capture.system.local_time import local_time
 from usbip_capture.wire.structs import OpStatus
@@ -78,6 +79,8 @@ def test_a_device_is_for_the_client_that_has_reserved_it(
     with client(server, BOB) as refused:
         assert refused.status == OpStatus.DEV_BUSY
         assert refused.is_at_end()
+    (event,) = [event for event in server.events.after(0, 1000) if event.kind == REFUSED]
+    assert (event.busid, event.rule) == ("1-1", "lease")
     assert any(
         f"client {BOB}:" in text and text.endswith(f"is refused: 1-1: it is reserved for {ANN} until {until}")
         for text in caplog.messages
@@ -105,6 +108,10 @@ def test_who_has_it_loses_it_when_it_is_reserved_for_another(
         assert user.is_at_end()
     assert bus.plugged["1-1"].opened[-1].released.wait(20)
     assert any("is disconnected: 1-1: it is reserved for" in text for text in caplog.messages)
+    (ended,) = [event for event in server.events.after(0, 1000) if event.kind == ENDED]
+    assert (ended.busid, ended.by) == ("1-1", "user")
+    assert ended.peer is not None
+    assert ended.peer.host == ANN
     wait_until("it is free", lambda: not server.clients)
     with client(server, ANN) as refused, client(server, BOB) as following:
         assert refused.status == OpStatus.DEV_BUSY
@@ -120,6 +127,9 @@ def test_the_next_turn_begins_by_itself(server: LocalServer, run: Run) -> None:
     wait_until("it is free", lambda: not server.clients)
     with client(server, BOB) as following:
         assert is_served(following)
+    found = server.events.after(0, 1000)
+    assert [event.text.split()[1] for event in found if event.kind == LEASED] == [ANN, BOB]
+    assert [event.by for event in found if event.kind == ENDED] == ["server"]
 
 
 def test_a_reservation_that_is_over_ends_no_session(server: LocalServer, caplog: pytest.LogCaptureFixture) -> None:

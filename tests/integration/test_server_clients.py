@@ -240,8 +240,7 @@ def guarded(rules: Rules) -> Iterator[Served]:
 def test_whoever_is_allowed_is_asked_about_and_served(guarded: Served, rules: Rules) -> None:
     assert guarded.is_free()
     with guarded.imported():
-        # For the list; for the import; and again when it would be found by what is changed from then on.
-        assert rules.asked == ["see 1-1", *["see 1-1", "import 1-1"] * 2]
+        assert rules.asked == ["see 1-1", *["see 1-1", "import 1-1"] * 2]  # once more when it has the device
 
 
 def test_a_client_that_may_not_connect(guarded: Served, rules: Rules, caplog: pytest.LogCaptureFixture) -> None:
