@@ -34,6 +34,8 @@ COMMANDS = {
     "kick": "disconnect the client that has a device",
     "reset": "reset a device of the running server",
     "power": "switch the power of a port off and on",
+    "reserve": "reserve a device for a client, for a time",
+    "release": "end the reservation of a device",
     "bind": "have devices exported, by the configuration",
     "unbind": "have devices not exported any more",
     "stats": "what a capture holds, per device and endpoint",
