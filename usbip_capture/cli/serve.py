@@ -135,6 +135,18 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         help=f"where clients connect to; port 0 takes a free one; may be repeated (default: 127.0.0.1:{DEFAULT_PORT})",
     )
     group.add_argument(
+        "--tls",
+        action="append",
+        nargs="?",
+        const="*",
+        metavar="ADDR[:PORT]",
+        help="where clients connect to within TLS: those that are paired, and those that rules allow (default: "
+        "everywhere, port 3241); may be repeated",
+    )
+    group.add_argument(
+        "--client-ca", metavar="FILE", help="authorities whose certificates prove with --tls who a client is, in PEM"
+    )
+    group.add_argument(
         "--unix",
         type=socket_path,
         metavar="PATH",
@@ -241,6 +253,9 @@ def _report_where(server: LocalServer, wanted: ServerTable) -> None:
                  attach_hint(address, port, busids))  # fmt: skip
     if wanted.unix:
         log.info("serving at %s", wanted.unix)
+    if server.tls is not None:
+        for place in server.tls.addresses:
+            log.info("serving with TLS at %s; the certificate is %s", format_address(*place), server.tls.fingerprint)
     if not busids:
         log.info("nothing of what is to be exported is plugged in: %s", ", ".join(server.rules) or "no rule is set")
     if not all(is_loopback(address) for address, _ in server.addresses):

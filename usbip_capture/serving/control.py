@@ -13,6 +13,7 @@ from usbip_capture.server.described import as_data, sentence
 from usbip_capture.server.events import POWER, RESET, Events
 from usbip_capture.servers.configuration import configuration_path
 from usbip_capture.serving.lease_requests import lease_handlers, turns_of
+from usbip_capture.serving.pairing_requests import pairing_handlers, tls_status
 from usbip_capture.serving.ports import Ports, check_exported
 from usbip_capture.syslog.severity import NOTICE
 
@@ -55,6 +56,7 @@ def handlers_for(server: LocalServer, lender: Lender, ports: Ports) -> Mapping[s
         "power": power,
         "bind": lambda request: _bind(server, request),
         **lease_handlers(server.leases, lender),
+        **pairing_handlers(server.tls),
     }
 
 
@@ -67,6 +69,7 @@ def _status(server: LocalServer) -> Message:
         "rules": server.rules,
         "follows": server.follows,
         "configuration": configuration_path(),
+        **tls_status(server.tls),
         "audit": [
             {"target": str(output.target), "written": output.written, "lost": output.lost, "trouble": output.trouble}
             for output in server.audit.outputs

@@ -39,6 +39,7 @@ from usbip_capture.usb.info import DeviceInfo
 if TYPE_CHECKING:
     from usbip_capture.servers.announcing import AnnouncedDevice, Announcement
     from usbip_capture.serving.captures import SessionCaptures
+    from usbip_capture.serving.tls_side import TlsSide
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class LocalServer:
     Made by `serve`, where the errors are. settings: as the configuration has them; without `exports`, those of
     the configuration file are exported, and its changes are followed; so it is with `rules`, of access. bus: where the
     devices are, None for all buses of this machine. access: who may have which device, and changing that.
-    leases: reserve devices there, and release them.
+    leases: reserve devices there, and release them. tls: where it listens for TLS, and pairing; None if it does not.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class LocalServer:
         self._changing = threading.RLock()  # held from reading what is exported to changing it
         self._stack = ExitStack()
         self.events = Events()
+        self.tls: TlsSide | None = None
         self._captures: SessionCaptures | None = None
         self._announcement: Announcement | None = None
         with ExitStack() as starting:
@@ -209,6 +211,7 @@ class LocalServer:
             self._server.listen_unix(settings.unix)
         for place in places:
             self._listening.append(self._server.listen(*place))
+        self._listen_tls(settings)
         bus = bus or _shared_bus()
         self._lend(settings, rules, bus)
         self.leases.start(self._server.check_sessions)
@@ -219,6 +222,13 @@ class LocalServer:
         self._take_commands()
         where = [format_address(*place) for place in self._listening] + [settings.unix] * bool(settings.unix)
         self.events.emit(STARTED, NOTICE, text=", ".join(where))
+
+    def _listen_tls(self, settings: ServerTable) -> None:
+        if settings.tls:  # who serves without it does without `ssl`
+            from usbip_capture.serving.tls_side import TlsSide, tls_place
+
+            places = [tls_place(text) for text in settings.tls]
+            self.tls = TlsSide(self._server, places, settings.client_ca, self.access.allow_paired)
 
     def _lend(self, settings: ServerTable, rules: Rules, bus: Bus) -> None:
         self._lender = Lender(
@@ -235,7 +245,7 @@ class LocalServer:
     def _ruled(self, settings: ServerTable, table: ServerTable) -> RuledAccess:
         self.access = RulesInForce(settings, table, self._changing, self.reload, self._access_changed)
         return RuledAccess(
-            lambda: self.access.rules,
+            lambda: self.access.in_force,
             lambda busid: self._server.serial(busid),  # noqa: PLW0108  it is made with this
             max_clients=settings.max_clients,
             clients=lambda: len(self._server.clients),
@@ -318,6 +328,8 @@ def serve(
     announce: bool | None = None,
     audit: str | os.PathLike[str] = "",
     audit_syslog: str = "",
+    tls: Iterable[str] = (),
+    client_ca: str | os.PathLike[str] = "",
     bus: Bus | None = None,
 ) -> LocalServer:
     """Lend this machine's USB devices to USB/IP clients, as `usbip-capture serve` does; ends with `close`.
@@ -331,7 +343,8 @@ def serve(
     `-b` of `usbip-capture capture` has it. reset: each device when a client has released it. force: `all` and classes
     export disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect. audit: a
     file for what happens, a line of JSON each, `-` for standard output; audit_syslog: `HOST[:PORT]`, `tcp:HOST[:PORT]`
-    or a path such as `/dev/log`.
+    or a path such as `/dev/log`. tls: addresses for connections within TLS, port 3241 if none is given; client_ca: a
+    file of authorities, whose certificates prove who a client is.
 
     Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
     """
@@ -340,7 +353,8 @@ def serve(
         exports=None if devices is None else _texts(devices), listen=_texts(listen), unix=unix, name=name,
         allow=_texts(allow), allow_public=allow_public, rules=_texts(rules or ()) if ruled else None,
         max_clients=max_clients, max_devices=max_devices, pcap=os.fspath(pcap), rotate=_texts(rotate), reset=reset,
-        force=force, announce=announce, audit=os.fspath(audit), audit_syslog=audit_syslog,
+        force=force, announce=announce, audit=os.fspath(audit), audit_syslog=audit_syslog, tls=_texts(tls),
+        client_ca=os.fspath(client_ca),
     )  # fmt: skip
     return LocalServer(settings, bus)
 

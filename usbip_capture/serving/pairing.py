@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from usbip_capture.errors import LocalProtocolError, RemoteProtocolError, UsbipError
@@ -33,12 +33,12 @@ _WRONG = "the code is wrong, or somebody is in between: compare it, or have anot
 
 
 class Pairing:
-    """on_paired: called with the name of a client that is paired from now on. Threads may share it.
+    """on_paired: called with the names of all who are paired, whenever they change. Threads may share it.
 
     Raises FileFormatError, UsbipError if those that were paired cannot be read.
     """
 
-    def __init__(self, context: ServerContext, on_paired: Callable[[str], None] = lambda name: None) -> None:
+    def __init__(self, context: ServerContext, on_paired: Callable[[Sequence[str]], None]) -> None:
         self._context = context
         self._on_paired = on_paired
         self._offer: Offer | None = None
@@ -77,7 +77,6 @@ class Pairing:
                 transport.send([ServerSide.refusal(str(error))])
         else:
             log.info("client %s is paired as %s", peer, name)
-            self._on_paired(name)
         finally:
             self._talking.release()
 
@@ -109,4 +108,6 @@ class Pairing:
             self._offer = None  # it is good once
 
     def _follow(self) -> None:
-        self._context.set_paired({client.name: client.certificate for client in read_paired_clients().values()})
+        clients = read_paired_clients()
+        self._context.set_paired({client.name: client.certificate for client in clients.values()})
+        self._on_paired(list(clients))

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
+from usbip_capture.access.clients import PAIRED
+from usbip_capture.access.devices import ALL
 from usbip_capture.access.rules import ALLOW, CLOSED, OPEN, AccessRule, AccessRules
 from usbip_capture.net.networks import parse_networks
 from usbip_capture.net.ruling import rules_for
@@ -40,11 +42,21 @@ class RulesInForce:
             table = given
         elif table is given:  # what is exported does not come from the configuration
             table = read_server_table()
-        self._rules = self._made(table)
+        self._paired: list[AccessRule] = []
+        self._rules = self.in_force = self._made(table)
+
+    def allow_paired(self, names: Iterable[str]) -> None:
+        """Clients that are paired with the server may have what no rule denies them, and nobody else by that."""
+        with self._changing:
+            self._paired = [AccessRule.parse(f"{ALLOW} {PAIRED}:{name} {ALL}") for name in names]
+            in_force = self._rules.with_rules(self._paired)
+            if in_force != self.in_force:
+                self.in_force = in_force
+                self._on_change(in_force)
 
     @property
     def rules(self) -> AccessRules:
-        """The mode, and the rules."""
+        """The mode, and the rules that were asked for; `in_force` has those for clients that are paired, too."""
         return self._rules
 
     def set(self, mode: str, rules: Iterable[AccessRule | str]) -> None:
@@ -93,7 +105,7 @@ class RulesInForce:
     def _change(self, rules: AccessRules) -> None:
         if rules == self._rules:
             return
-        self._rules = rules
+        self._rules, self.in_force = rules, rules.with_rules(self._paired)
         log.info("access is now %s", summary(rules))
         self._on_change(rules)
 
