@@ -19,9 +19,10 @@ _STARTING = 10.0
 def open_transport(server: ServerAddress) -> Transport:
     """A new connection. Raises UsbipError."""
     if server.scheme == TLS:
-        from usbip_capture.tls.client import connect_tls
+        from usbip_capture.tls.client import connect_tls  # type: ignore[import-untyped]
 
-        return connect_tls(server.host, server.port, server.timeout)
+        transport: Transport = connect_tls(server.host, server.port, server.timeout)
+        return transport
     from usbip_capture.net.ssh import open_ssh
 
     return open_ssh(server.host, server.port, server.timeout, user=server.user, ssh_port=server.ssh_port)

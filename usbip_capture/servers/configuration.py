@@ -95,15 +95,14 @@ def place_of(text: str, port: int = DEFAULT_PORT) -> tuple[str, int]:
 
     port: where `text` has none; a configured one counts where it is the usual one. Raises LocalProtocolError.
     """
-    if (own := named(text)) is not None:
-        host, own_port = own
-        port = own_port if own_port and port == DEFAULT_PORT else port
-    else:
+    if (own := named(text)) is None:
         host, port = parse_place(text, port)
         if (own := named(host)) is None:
             return host, port
-        host = own[0]
-    return host, usual_port(host) if port == DEFAULT_PORT else port
+    host, own_port = own
+    if port != DEFAULT_PORT:
+        return host, port
+    return host, own_port or usual_port(host)
 
 
 def configuration_path() -> str:
