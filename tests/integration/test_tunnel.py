@@ -78,8 +78,9 @@ def test_the_end_of_either_side_is_that_of_the_other(server: DemoServer, tunnel:
     server.add(INFO, DemoDevice)
     device = near(tunnel).import_device(ALONE)
     with closing(device):
+        device.watch(lost.append)
         tunnel.close()
-        wait_until("it is lost with the tunnel", lambda: device.loss)
+        wait_until("it is lost with the tunnel", lambda: len(lost) == 2)
     wait_until("the device is free", lambda: not users(server))
 
 
