@@ -66,13 +66,17 @@ def test_a_disk_of_usbipd_behind_ssh(guest: Guest, client: Guest, plug: Plug, di
     guest.wait_available(busid)
 
 
-@pytest.fixture
-def command(borrower: PythonGuest) -> Iterator[Commands]:
+@pytest.fixture(scope="module")
+def _with_our_package(borrower: PythonGuest) -> None:
     borrower.add(ROOT / "usbip_capture")
     borrower.run("cat > /bin/ssh; chmod 755 /bin/ssh", stdin=SSH.encode())
+
+
+@pytest.fixture
+def command(borrower: PythonGuest, _with_our_package: None) -> Iterator[Commands]:
     command = Commands(borrower)
     yield command
-    borrower.run("modprobe vhci-hcd; rm /bin/ssh")
+    borrower.run("modprobe vhci-hcd")
     command("detach", "all")
 
 
