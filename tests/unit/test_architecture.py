@@ -17,7 +17,7 @@ LAYERS = """
     errors < system
     usb syslog
     wire records uart filters recordings options
-    device < tap net
+    device < tap net < tls
     capture devices simulated server
     demo < servers live lending < control_socket
     host relay collector vhci tunnel

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from usbip_capture.errors import RemoteProtocolError, UsbipError
 from usbip_capture.net.listening import NOT_ALLOWED, Admission, Peer
@@ -27,6 +27,10 @@ _RECEIVE_SIZE = 64 << 10
 _REQUEST_TIMEOUT = 10.0
 
 
+#: See `Connection`.
+Secured: TypeAlias = "Callable[[Transport, Peer, float], tuple[Transport, Peer] | None]"
+
+
 class Client(NamedTuple):
     """Who is connected. since, imported: seconds since 1970; busid is empty and imported 0 without a device.
 
@@ -44,7 +48,8 @@ class Client(NamedTuple):
 class Connection:
     """Serves the client at `transport`, which is its own from `start` on. on_end: called with it when it is over.
 
-    on_import: called with it when it has a device.
+    on_import: called with it when it has a device. secured: does a handshake first, within some seconds: returns the
+    transport from then on and the client as it is known then, None if the connection is over; raises OSError.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class Connection:
         *,
         on_import: Callable[[Connection], None],
         on_end: Callable[[Connection], None],
+        secured: Secured | None = None,
     ) -> None:
         self._client = Client(peer, time.time())
         self._transport = transport
@@ -66,6 +72,7 @@ class Connection:
         self._admission = admission
         self._on_import = on_import
         self._on_end = on_end
+        self._secured = secured
         self._export: Export | None = None
         self._session: Session | None = None
         self._closing = threading.Lock()
@@ -103,7 +110,7 @@ class Connection:
 
     def _run(self) -> None:
         try:
-            session = self._operation()
+            session = self._operation() if self._secured is None or self._is_secured(self._secured) else None
             if session is not None:
                 self._urbs(session)
         except RemoteProtocolError as error:
@@ -114,6 +121,19 @@ class Connection:
             log.exception("client %s is disconnected by an internal error", self._peer)
         finally:
             self._finish()
+
+    def _is_secured(self, secured: Secured) -> bool:
+        """After the handshake: whether the client may go on. Raises OSError, TimeoutError."""
+        try:
+            found = secured(self._transport, self._peer, _REQUEST_TIMEOUT)
+        except TimeoutError:
+            raise TimeoutError("no handshake in time") from None
+        if found is None:
+            return False
+        with self._closing:
+            self._transport, self._peer = found
+        self._client = self._client._replace(peer=self._peer)
+        return self._admission.admits(self._peer)
 
     def _operation(self) -> Session | None:
         """The client's OP request and its answer, in bounded time; the session of a device that was imported."""

@@ -6,6 +6,8 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from usbip_capture.device import Device
 from usbip_capture.errors import UsbipError
@@ -13,9 +15,14 @@ from usbip_capture.net import listening
 from usbip_capture.net.connecting import set_options
 from usbip_capture.net.transport import SocketTransport, Transport
 from usbip_capture.server.access import Access
-from usbip_capture.server.connection import Client, Connection
+from usbip_capture.server.connection import Client, Connection, Secured
 from usbip_capture.server.exports import Exports
+from usbip_capture.server.tls import TlsHandshake
 from usbip_capture.usb.info import DeviceInfo
+
+if TYPE_CHECKING:
+    from usbip_capture.tls.server import ServerContext
+    from usbip_capture.tls.transport import TlsTransport
 
 #: Connections without a device at a time; for a further one the oldest of them is closed.
 _MAX_WAITING = 128
@@ -68,6 +75,17 @@ class Server:
         self._accept(listener)
         return host, bound
 
+    def listen_tls(
+        self, address: str, port: int, context: ServerContext, pair: Callable[[TlsTransport, listening.Peer], None]
+    ) -> tuple[str, int]:
+        """As `listen`, for connections within TLS. pair: has the conversation of those who connect for pairing."""
+        listener = listening.listen(address, port)
+        host, bound = listener.getsockname()[:2]
+        # Who it is, and so whether it may connect, is known after the handshake.
+        serve = partial(self._serve, secured=TlsHandshake(context, pair))
+        self._accept(listener, serve, listening.Admission())
+        return host, bound
+
     def listen_unix(self, path: str) -> None:
         """Accept connections of this user's programs at a Unix socket. Raises CannotListen."""
         listener = listening.listen_unix(path)
@@ -115,8 +133,15 @@ class Server:
         for connection in connections:
             connection.join()
 
-    def _accept(self, listener: socket.socket) -> None:
-        acceptor = listening.Acceptor(listener, self._serve, "usbip-server", self.admission, self._give_up_oldest)
+    def _accept(
+        self,
+        listener: socket.socket,
+        serve: Callable[[socket.socket, listening.Peer], None] | None = None,
+        admission: listening.Admission | None = None,
+    ) -> None:
+        acceptor = listening.Acceptor(
+            listener, serve or self._serve, "usbip-server", admission or self.admission, self._give_up_oldest
+        )
         with self._lock:
             self._acceptors.append(acceptor)
 
@@ -133,18 +158,25 @@ class Server:
         decision = self._access.may_connect(peer)
         return "" if decision else decision.reason or listening.NOT_ALLOWED
 
-    def _serve(self, sock: socket.socket, peer: listening.Peer) -> None:
+    def _serve(self, sock: socket.socket, peer: listening.Peer, secured: Secured | None = None) -> None:
         try:
             set_options(sock)
             transport = SocketTransport(sock, str(peer))
         except BaseException:
             sock.close()
             raise
-        self._start(transport, peer)
+        self._start(transport, peer, secured)
 
-    def _start(self, transport: Transport, peer: listening.Peer) -> None:
+    def _start(self, transport: Transport, peer: listening.Peer, secured: Secured | None = None) -> None:
         connection = Connection(
-            transport, peer, self._exports, self._access, self.admission, on_import=self._imported, on_end=self._ended
+            transport,
+            peer,
+            self._exports,
+            self._access,
+            self.admission,
+            on_import=self._imported,
+            on_end=self._ended,
+            secured=secured,
         )
         try:
             if len(self._waiting) >= _MAX_WAITING:
