@@ -21,11 +21,25 @@ from tests.fakes.tls_transport import tls_pair
 from tests.fakes.veiled_transport import RECORD, VeiledTransport, forward
 from tests.waiting import wait_until
 from usbip_capture.net import transport as module
+from usbip_capture.net.child import ChildTransport
 from usbip_capture.net.transport import SocketTransport, Transport
 
 TIMEOUT = 10.0
 KINDS = ["tcp", "socketpair", "without the kernel's time-outs", "without scattering", "veiled", "veiled, forwarded"]
-KINDS += ["tls", "tls, forwarded"]
+KINDS += ["tls", "tls, forwarded", "a program's"]
+#: Forwards between its standard input and output and the port that it is given.
+FORWARDS = """
+import socket, sys, threading
+def pump(receive, send, end):
+    while data := receive(1 << 16):
+        send(data)
+    end()
+near, far = socket.socket(fileno=0), socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+back = threading.Thread(target=pump, args=(far.recv, near.sendall, lambda: near.shutdown(socket.SHUT_WR)))
+back.start()
+pump(near.recv, far.sendall, lambda: far.shutdown(socket.SHUT_WR))
+back.join()
+"""
 Pair = tuple[Transport, Transport]
 
 
@@ -35,6 +49,13 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
         return ours, listener.accept()[0]
 
 
+def program_pair() -> Pair:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = [sys.executable, "-S", "-c", FORWARDS, str(listener.getsockname()[1])]
+        one = ChildTransport(command, "one", 0.0, lambda lines, status: f"it ended with {status}: {lines}")
+        return one, SocketTransport(listener.accept()[0], "other")
+
+
 @pytest.fixture(params=KINDS)
 def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
     kind = request.param
@@ -42,8 +63,14 @@ def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         monkeypatch.setattr(module, "_KERNEL_TIMEOUTS", False)
     if kind == "without scattering":
         monkeypatch.setattr(module, "_SCATTER", False)
-    one, other = tcp_pair() if "tcp" in kind or "tls" in kind else socket.socketpair()
     ends: Pair
+    if "program" in kind:
+        ends = program_pair()
+        yield ends
+        for end in ends:
+            end.close()
+        return
+    one, other = tcp_pair() if "tcp" in kind or "tls" in kind else socket.socketpair()
     if "tls" in kind:
         ends = tls_pair(one, other, ("one", "other"))
     else:

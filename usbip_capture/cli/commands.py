@@ -27,6 +27,7 @@ COMMANDS = {
     "attached": "the devices that are attached to this machine (Linux)",
     "syslog": "show the log of a device, or of devices that send it",
     "relay": "see what any USB/IP client sends to a server",
+    "tunnel": "a server behind TLS or ssh, for any USB/IP client",
     "serve": "lend this machine's USB devices to USB/IP clients",
     "status": "what the running server exports, and where",
     "clients": "who is connected to the running server",

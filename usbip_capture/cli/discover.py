@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
                     waiting.clear()
                     print("".join(f"{line}\n" for line in lines(server, paint)), end="", flush=True)
                     waiting.show()
-            memory.remember_server(server.host, server.port, server.name, "mdns")
+            for place in server.places:
+                memory.remember_server(*place, server.name, "mdns")
 
         with browsing(on_found):
             threading.Event().wait(args.mdns_timeout)
@@ -82,6 +83,8 @@ def lines(server: DiscoveredServer, paint: Paint) -> list[str]:
 
     where = one_line(format_address(server.host, server.port))
     shown = [f"{paint(BOLD, where)}  {one_line(server.name)}"]
+    for place in server.places[1:]:
+        shown.append(f"    {one_line(format_address(*place))}")
     others = [address for address in server.addresses if address != server.host]
     if others:
         shown.append(paint(DIM, f"    also {one_line(', '.join(others))}"))

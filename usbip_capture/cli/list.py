@@ -145,7 +145,7 @@ class _Search:
             if (host, port) in self._asked:
                 return
             self._asked.add((host, port))
-        self._asking.ask(ServerAddress(host, port, self._timeout), self.answers)
+        self._asking.ask(ServerAddress.at(host, port, self._timeout), self.answers)
 
     def ask_known(self) -> None:
         """Ask those that are configured or were used; those that announce themselves do it again."""
@@ -173,7 +173,8 @@ def _found(args: argparse.Namespace, asking: _Asking) -> Iterator[listing.Listed
 
     def on_found(server: DiscoveredServer) -> None:
         search.ask(server.host, server.port)
-        memory.remember_server(server.host, server.port, server.name, "mdns")
+        for place in server.places:
+            memory.remember_server(*place, server.name, "mdns")
 
     search.ask_known()
     silent: list[str] = []
@@ -186,7 +187,7 @@ def _found(args: argparse.Namespace, asking: _Asking) -> Iterator[listing.Listed
             except Empty:
                 continue
             answered += 1
-            if listed.error is not None and (listed.server.host, listed.server.port) in search.used:
+            if listed.error is not None and listed.server.place in search.used:
                 silent.append(str(listed.server))
                 continue
             waiting.clear()

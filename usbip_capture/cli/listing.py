@@ -54,7 +54,7 @@ def name_devices(listed: Listed) -> None:
 
         name_local_devices(listed, local.devices())
         return
-    key = server.host, server.port
+    key = server.place
     known = {(d.busid, d.vid_pid): d for d in read_cache().devices.get(key, [])}
     for info in listed.devices:
         device = known.get((info.busid, _vid_pid(info)))
@@ -136,8 +136,7 @@ def _row(listed: Listed, info: DeviceInfo, width: int) -> str:
 
 def server_name(server: ServerAddress) -> str:
     """What the server is called in the configuration, or calls itself; empty if it is its host."""
-    key = server.host, server.port
-    name = next((known.name for known in known_servers() if (known.host, known.port) == key), "")
+    name = next((known.name for known in known_servers() if (known.host, known.port) == server.place), "")
     return "" if name == server.host else name
 
 
@@ -147,7 +146,7 @@ def as_json(listed: Listed) -> dict[str, object]:
     return {
         "server": str(server),
         "name": server_name(server),
-        "host": server.host,
+        "host": server.place[0],
         "port": server.port,
         "error": None if listed.error is None else str(listed.error),
         "devices": devices_json(listed),

@@ -130,7 +130,7 @@ def _as_json(device: Imported, found: Description, raw: bytes) -> dict[str, obje
     product = found.strings.get(found.device.iProduct, "")
     made: dict[str, object] = {
         "server": str(device.server),
-        "host": device.server.host,
+        "host": device.server.place[0],
         "port": device.server.port,
         "busid": found.info.busid,
         "vid_pid": "{:04x}:{:04x}".format(*found.info.vid_pid),

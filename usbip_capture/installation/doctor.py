@@ -234,7 +234,7 @@ def _servers(named: str = "", named_port: int = DEFAULT_PORT) -> Iterator[Findin
     with contextlib.suppress(UsbipError):  # what is wrong with it is reported where it is asked
         particular = ServerAddress.parse(named, named_port, _SERVER_LIMIT) if named else None
     for known in known_servers():
-        server = ServerAddress(known.host, known.port, _SERVER_LIMIT)
+        server = ServerAddress.at(known.host, known.port, _SERVER_LIMIT)
         if server == particular:
             continue
         forget = f", or forget it: it is known from {_WHERE.get(known.source, 'the cache')}"
