@@ -21,11 +21,11 @@ def pairing_handlers(tls: TlsSide | None) -> Mapping[str, Callable[[Message], Me
             raise UsbipError("this server does not listen for TLS: start it with --tls")
         return tls
 
-    def offer(request: Message) -> Message:
+    def offer() -> Message:
         code, seconds = listening().pairing.offer()
         return {"code": code, "seconds": seconds, **tls_status(tls)}
 
-    def paired(request: Message) -> Message:
+    def paired() -> Message:
         clients = listening().pairing.clients
         return {"clients": [{"name": one.name, "fingerprint": one.fingerprint, "since": one.since} for one in clients]}
 
@@ -33,7 +33,7 @@ def pairing_handlers(tls: TlsSide | None) -> Mapping[str, Callable[[Message], Me
         listening().pairing.remove(text(request, "name"))
         return {}
 
-    return {"pair-offer": offer, "paired": paired, "unpair": unpair}
+    return {"pair-offer": lambda request: offer(), "paired": lambda request: paired(), "unpair": unpair}
 
 
 def tls_status(tls: TlsSide | None) -> Message:
