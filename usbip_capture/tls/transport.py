@@ -17,9 +17,16 @@ from contextlib import suppress
 from usbip_capture.net.transport import NonBlocking, Transport
 from usbip_capture.usb.urb import Buffer
 
-#: Bytes that are encrypted at a time: some records.
-_PIECE = 64 << 10
+#: Bytes that are encrypted at a time: a message with 64 KiB of data is one piece.
+_PIECE = 256 << 10
+#: Bytes of a record at most. Ref: RFC 8446, 5.1
+_RECORD = 16 << 10
+#: Bytes that are received at a time: few at first, so that connections without much to do need little memory.
+_FIRST_RECEIVE, _MAX_RECEIVE = 4 << 10, 256 << 10
+#: Bytes at a time where that is a new object each time: longer ones are not kept for the next one by C libraries.
 _RECEIVE_SIZE = 64 << 10
+#: Seconds that a time-out may be late where a record comes in parts: another one for the rest costs a system call.
+_LATE = 0.02
 #: Why a handshake has failed, as words for a person. Ref: RFC 8446, 6.2
 _ALERTS = {
     "TLSV1_ALERT_UNKNOWN_CA": "it does not know the certificate of this machine: pair with it again",
@@ -48,6 +55,7 @@ class TlsTransport(Transport):
         self._tls = context.wrap_bio(self._coming, self._going, server_side, server_name)
         self._using = threading.Lock()  # of OpenSSL; never held while something waits
         self._sending = threading.Lock()  # so that records leave in the order in which they are made
+        self._received = memoryview(bytearray(_FIRST_RECEIVE))  # what has come last, encrypted
         self._starved = True  # nothing that has come can be decrypted
         self._owed = b""  # encrypted, and not sent
         self._held = 0  # bytes that were encrypted, and that our caller does not know as sent
@@ -71,10 +79,7 @@ class TlsTransport(Transport):
                 self._starved = not self._coming.pending
                 return
             self._send_answers()
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            self._take(self._inner.receive(_RECEIVE_SIZE, left))
+            self._receive(timeout, deadline)
 
     @property
     def certificate(self) -> bytes:
@@ -94,20 +99,45 @@ class TlsTransport(Transport):
     # -- receiving
 
     def receive_into(self, buffer: memoryview, timeout: float | None) -> int:
-        deadline = None
+        deadline = 0.0
         while True:
             if not self._starved:
-                got = self._decrypted(buffer)
+                got = self._decrypt_into(buffer)
                 if got is not None:
                     return got
-            if deadline is None:
-                left = timeout
-                deadline = time.monotonic() + (3600.0 if timeout is None else timeout)
-            elif (left := deadline - time.monotonic()) <= 0:  # parts of a record only have come
-                raise TimeoutError
-            self._take(self._inner.receive(_RECEIVE_SIZE, left))
+            deadline = self._receive(timeout, deadline)
 
-    def _take(self, data: bytes) -> None:
+    def receive(self, size: int, timeout: float | None) -> bytes:
+        deadline = 0.0
+        while True:
+            if not self._starved:
+                data = self._decrypted(size)
+                if data is not None:
+                    return data
+            deadline = self._receive(timeout, deadline)
+
+    def _receive(self, timeout: float | None, deadline: float) -> float:
+        """Wait for something that OpenSSL can use; by when, 0 if that is not known yet. Raises OSError, TimeoutError.
+
+        Each wait but the first is for the rest of a record.
+        """
+        left = timeout
+        if not deadline:
+            deadline = time.monotonic() + (3600.0 if timeout is None else timeout)
+        elif timeout is not None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            if left > timeout - _LATE:
+                left = timeout
+        received = self._received
+        size = self._inner.receive_into(received, left)
+        self._take(received[:size])
+        if size == len(received) < _MAX_RECEIVE:
+            self._received = memoryview(bytearray(4 * size))
+        return deadline
+
+    def _take(self, data: Buffer) -> None:
         """What has come for OpenSSL; nothing is the end of the stream."""
         with self._using:
             if data:
@@ -116,30 +146,46 @@ class TlsTransport(Transport):
                 self._coming.write_eof()
             self._starved = False
 
-    def _decrypted(self, buffer: memoryview) -> int | None:
+    def _decrypt_into(self, buffer: memoryview) -> int | None:
         """How many bytes were put there, 0 at the end; None if more has to come first. Raises OSError."""
-        got, answers = 0, False
+        read, size = self._tls.read, len(buffer)
+        return self._decrypt(size, lambda got: int(read(size - got, buffer[got:] if got else buffer)))
+
+    def _decrypted(self, size: int) -> bytes | None:
+        """The same as an object of its own, of at most `size` bytes."""
+        read, records = self._tls.read, []
+
+        def read_record(got: int) -> int:
+            record = read(min(size - got, _RECORD))
+            records.append(record)
+            return len(record)
+
+        if self._decrypt(size, read_record) is None:
+            return None
+        return records[0] if len(records) == 1 else b"".join(records)
+
+    def _decrypt(self, size: int, read_record: Callable[[int], int]) -> int | None:
+        """How many of `size` bytes `read_record`, which is called with how many there are, has read."""
+        got, coming = 0, self._coming
         with self._using:
-            tls, coming = self._tls, self._coming
             try:
-                while got < len(buffer):
-                    more = tls.read(len(buffer) - got, buffer[got:] if got else buffer)
+                while got < size:
+                    more = read_record(got)
                     if not more:
                         break
-                    got += int(more)
-                    if not tls.pending() and not coming.pending:
+                    got += more
+                    if not coming.pending and (got < size or not self._tls.pending()):
                         self._starved = True
                         break
             except ssl.SSLWantReadError:
                 self._starved = True
-                if not got:
-                    got = -1
+                got = got or -1
             except ssl.SSLZeroReturnError:
                 pass
             except ssl.SSLError as error:
                 if not got:
                     raise _in_words(error) from None
-            answers = bool(self._going.pending)
+            answers = self._going.pending
         if answers:
             with suppress(OSError):  # who sends next gets it
                 self._send_answers()
@@ -156,8 +202,8 @@ class TlsTransport(Transport):
             known = min(self._held, len(rest))
             rest, self._held = rest[known:], self._held - known
             while rest:
-                self._inner.send([self._encrypted(rest[:_PIECE])])
-                rest = rest[_PIECE:]
+                piece, rest = rest[:_PIECE], rest[_PIECE:]
+                self._inner.send([self._encrypted(piece)])
 
     def send_now(self, parts: list[Buffer], grace: float = 0.0) -> int:
         data = memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
@@ -216,22 +262,21 @@ class TlsTransport(Transport):
 
     def _receiver(self, inner: NonBlocking) -> Callable[[int], bytes]:
         def receive(size: int) -> bytes:
-            buffer = memoryview(bytearray(size))
-            got = 0
-            while got < size:
+            data = b""
+            while len(data) < size:
                 if self._starved:
                     try:
                         self._take(inner.receive(_RECEIVE_SIZE))
                     except BlockingIOError:
-                        if not got:
+                        if not data:
                             raise
                         break
-                more = self._decrypted(buffer[got:])
+                more = self._decrypted(size - len(data))
                 if more is not None:
                     if not more:
                         break
-                    got += more
-            return bytes(buffer[:got])
+                    data = data + more if data else more
+            return data
 
         return receive
 
