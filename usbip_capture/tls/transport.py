@@ -146,37 +146,24 @@ class TlsTransport(Transport):
                 self._coming.write_eof()
             self._starved = False
 
-    def _decrypt_into(self, buffer: memoryview) -> int | None:
-        """How many bytes were put there, 0 at the end; None if more has to come first. Raises OSError."""
-        read, size = self._tls.read, len(buffer)
-        return self._decrypt(size, lambda got: int(read(size - got, buffer[got:] if got else buffer)))
-
     def _decrypted(self, size: int) -> bytes | None:
-        """The same as an object of its own, of at most `size` bytes."""
-        read, records = self._tls.read, []
+        """At most `size` bytes, none at the end; None if more has to come first. Raises OSError."""
+        # No more than that can be there; longer memory would have to be cleared.
+        buffer = memoryview(bytearray(min(size, self._coming.pending + self._tls.pending() or 1)))
+        got = self._decrypt_into(buffer)
+        return None if got is None else bytes(buffer[:got])
 
-        def read_record(got: int) -> int:
-            record = read(min(size - got, _RECORD))
-            records.append(record)
-            return len(record)
-
-        if self._decrypt(size, read_record) is None:
-            return None
-        return records[0] if len(records) == 1 else b"".join(records)
-
-    def _decrypt(self, size: int, read_record: Callable[[int], int]) -> int | None:
-        """How many of `size` bytes `read_record`, which is called with how many there are, has read."""
-        got, coming = 0, self._coming
+    def _decrypt_into(self, buffer: memoryview) -> int | None:
+        """The same: how many bytes were put there."""
+        size, got = len(buffer), 0
+        read, coming = self._tls.read, self._coming
         with self._using:
             try:
-                while got < size:
-                    more = read_record(got)
-                    if not more:
-                        break
+                got = more = read(size, buffer)  # of one record
+                while more and got < size and coming.pending:
+                    more = read(size - got, buffer[got:])
                     got += more
-                    if not coming.pending and (got < size or not self._tls.pending()):
-                        self._starved = True
-                        break
+                self._starved = bool(more) and not coming.pending and (got < size or not self._tls.pending())
             except ssl.SSLWantReadError:
                 self._starved = True
                 got = got or -1
@@ -194,26 +181,40 @@ class TlsTransport(Transport):
     # -- sending
 
     def send(self, parts: list[Buffer]) -> None:
-        rest = memoryview(b"".join(parts))
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
         with self._sending:
-            if self._owed:
-                owed, self._owed = self._owed, b""
-                self._inner.send([owed])
-            known = min(self._held, len(rest))
-            rest, self._held = rest[known:], self._held - known
+            if self._owed or self._held:
+                data = self._unknown(data)
+            if len(data) <= _RECORD:
+                if data:
+                    self._inner.send([self._encrypted(data)])
+                return
+            rest = memoryview(data)
             while rest:
                 piece, rest = rest[:_PIECE], rest[_PIECE:]
                 self._inner.send([self._encrypted(piece)])
 
+    def _unknown(self, data: Buffer) -> Buffer:
+        """The rest of what is to be sent, after what was encrypted earlier, which is sent here. Raises OSError."""
+        if self._owed:
+            owed, self._owed = self._owed, b""
+            self._inner.send([owed])
+        known = min(self._held, len(data))
+        self._held -= known
+        return memoryview(data)[known:]
+
     def send_now(self, parts: list[Buffer], grace: float = 0.0) -> int:
-        data = memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        size = len(data)
         with self._sending:
             if self._owed and not self._paid(grace):
                 raise BlockingIOError
-            done = min(self._held, len(data))
-            self._held -= done
-            while done < len(data):
-                piece = data[done : done + _PIECE]
+            done = 0
+            if self._held:
+                done = min(self._held, size)
+                self._held -= done
+            while done < size:
+                piece = data if size <= _RECORD and not done else memoryview(data)[done : done + _PIECE]
                 self._owed = self._encrypted(piece)
                 if not self._paid(grace):
                     self._held = len(piece)  # of what comes next, so many bytes are known already
@@ -232,12 +233,14 @@ class TlsTransport(Transport):
         self._owed = self._owed[sent:]
         return not self._owed
 
-    def _encrypted(self, data: memoryview) -> bytes:
+    def _encrypted(self, data: Buffer) -> bytes:
+        """data: a memoryview, if it is longer than a record."""
         with self._using:
-            tls, done = self._tls, 0
+            write = self._tls.write
             try:
+                done = write(data)  # of one record
                 while done < len(data):
-                    done += tls.write(data[done:])
+                    done += write(data[done:])
             except ssl.SSLError as error:
                 raise _in_words(error) from None
             return self._going.read()
