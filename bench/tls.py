@@ -33,7 +33,7 @@ from usbip_capture.net.connecting import connect
 from usbip_capture.net.transport import SocketTransport, Transport
 from usbip_capture.server import Server
 from usbip_capture.simulated.device import SimulatedDevice
-from usbip_capture.tls.certificates import CLIENT, SERVER, own_identity
+from usbip_capture.tls.certificates import SERVER, own_identity
 from usbip_capture.tls.client import connect_tls
 from usbip_capture.tls.known_servers import KnownServer, remember
 from usbip_capture.tls.server import ServerContext

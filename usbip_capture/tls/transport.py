@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from usbip_capture.net.transport import NonBlocking, Transport
+from usbip_capture.net.transport import CarrierFailed, NonBlocking, Transport
 from usbip_capture.usb.urb import Buffer
 
 #: Bytes that are encrypted at a time: a message with 64 KiB of data is one piece.
@@ -59,6 +59,7 @@ class TlsTransport(Transport):
         self._starved = True  # nothing that has come can be decrypted
         self._owed = b""  # encrypted, and not sent
         self._held = 0  # bytes that were encrypted, and that our caller does not know as sent
+        self._shaken = False  # the handshake is done
         self._resets = False
 
     def handshake(self, timeout: float) -> None:
@@ -73,10 +74,11 @@ class TlsTransport(Transport):
             except ssl.SSLError as error:
                 with suppress(OSError):
                     self._send_answers()  # an alert
-                raise _in_words(error) from None
+                raise self._broken(error) from None
             else:
                 self._send_answers()
                 self._starved = not self._coming.pending
+                self._shaken = True
                 return
             self._send_answers()
             self._receive(timeout, deadline)
@@ -156,7 +158,8 @@ class TlsTransport(Transport):
     def _decrypt_into(self, buffer: memoryview) -> int | None:
         """The same: how many bytes were put there."""
         size, got = len(buffer), 0
-        read, coming = self._tls.read, self._coming
+        read: Callable[[int, memoryview], int] = self._tls.read  # type: ignore[assignment]
+        coming = self._coming
         with self._using:
             try:
                 got = more = read(size, buffer)  # of one record
@@ -171,7 +174,7 @@ class TlsTransport(Transport):
                 pass
             except ssl.SSLError as error:
                 if not got:
-                    raise _in_words(error) from None
+                    raise self._broken(error) from None
             answers = self._going.pending
         if answers:
             with suppress(OSError):  # who sends next gets it
@@ -242,7 +245,7 @@ class TlsTransport(Transport):
                 while done < len(data):
                     done += write(data[done:])
             except ssl.SSLError as error:
-                raise _in_words(error) from None
+                raise self._broken(error) from None
             return self._going.read()
 
     def _send_answers(self) -> None:
@@ -292,6 +295,17 @@ class TlsTransport(Transport):
 
     # -- the end
 
+    def _broken(self, error: ssl.SSLError) -> OSError:
+        """With a sentence, where the peer has refused us after the handshake: as far as a client of TLS 1.3 knows."""
+        known = _ALERTS.get(error.reason or "")
+        if known is None:
+            return ConnectionAbortedError(errno.ECONNABORTED, _in_words(error))
+        if self._tls.server_side:  # what to do is for the one who connects
+            return ConnectionAbortedError(errno.ECONNABORTED, known.partition(": ")[0])
+        if self._shaken:
+            return CarrierFailed(f"{self.peer}: {known}")
+        return ConnectionAbortedError(errno.ECONNABORTED, known)
+
     def end_sending(self) -> None:
         self._notify_close()
         self._send_answers()
@@ -324,9 +338,10 @@ class TlsTransport(Transport):
         self._inner.close()
 
 
-def _in_words(error: ssl.SSLError) -> OSError:
-    words = _ALERTS.get(error.reason or "")
-    if words is None:
-        end = isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING"
-        words = "it ended without a word" if end else f"TLS: {(error.reason or 'error').lower().replace('_', ' ')}"
-    return ConnectionAbortedError(errno.ECONNABORTED, words)
+def _in_words(error: ssl.SSLError) -> str:
+    """What the peer has done; on a client's side with what to do, after a colon."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted ({error.verify_message})"
+    if isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING":
+        return "it ended without a word"
+    return f"TLS ({(error.reason or 'error').lower().replace('_', ' ')})"
