@@ -19,7 +19,7 @@ from usbip_capture.usb.urb import Buffer
 #: end, before it is made to.
 _ENDING, _GRACE, _LEAVING = 1.0, 0.02, 2.0
 #: Bytes of its standard error that are kept: as many as a pipe holds. Characters of a line that are shown.
-_MAX_ERRORS, _MAX_LINE = 64 << 10, 300
+_MAX_ERRORS, _MAX_LINE = 64 << 10, 1000
 
 
 class ChildTransport(SocketTransport):
