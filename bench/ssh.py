@@ -1,9 +1,11 @@
 """Transfers through `ssh://` against `ssh -L` by hand: same client, same C server, same sshd, in one run.
 
 Each round runs the plain connection, `ssh -L` and `ssh://` one after another, so that ratios hold while the machine's
-speed drifts. The sshd is one of our own on loopback; OpenSSH's server and client are needed, and a C compiler.
+speed drifts. The sshd is one of our own on loopback; OpenSSH's server and client are needed, and a C compiler. Its
+sockets have TCP_NODELAY, which sshd itself sets for connections with a session only: without it both wait for an
+acknowledgement, up to 40 ms, now and then, which is all that would be measured (`--delay`).
 
-    python bench/ssh.py [--rounds 7] [--transfers 2000]
+    python bench/ssh.py [--rounds 7] [--transfers 1000] [--delay]
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import socket
 import statistics
 import subprocess
 import tempfile
+import threading
 import time
 from array import array
 from collections.abc import Iterator
@@ -59,8 +62,8 @@ def wait_listening(port: int) -> None:
 
 
 @contextmanager
-def sshd(folder: Path) -> Iterator[int]:
-    """A sshd, and an `ssh` in PATH that knows its keys; its port."""
+def sshd(folder: Path, delay: bool) -> Iterator[int]:
+    """A sshd, and an `ssh` in PATH that knows its keys; its port. delay: it may wait for acknowledgements."""
     program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
     client = shutil.which("ssh")
     if program is None or client is None:
@@ -68,7 +71,8 @@ def sshd(folder: Path) -> Iterator[int]:
     for key in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
     (folder / "config").write_text(_SSHD.format(folder=folder))
-    port = free_port()
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
     (folder / "known").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
     if not os.geteuid():
         os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
@@ -78,14 +82,19 @@ def sshd(folder: Path) -> Iterator[int]:
     ssh.write_text(f'#!/bin/sh\nexec {client} {options} "$@"\n')
     ssh.chmod(0o755)
     os.environ["PATH"] = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    with subprocess.Popen(
-        [program, "-D", "-e", "-f", folder / "config", "-p", str(port)], stderr=subprocess.DEVNULL
-    ) as daemon:
-        try:
-            wait_listening(port)
-            yield port
-        finally:
-            daemon.terminate()
+    threading.Thread(
+        target=accept, args=(listener, [program, "-i", "-f", folder / "config"], delay), daemon=True
+    ).start()
+    yield port
+
+
+def accept(listener: socket.socket, command: list[str | Path], delay: bool) -> None:
+    while True:
+        sock = listener.accept()[0]
+        if not delay:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        subprocess.Popen(command, stdin=sock.fileno(), stdout=sock.fileno(), stderr=subprocess.DEVNULL)
+        sock.close()
 
 
 def measure(address: str, transfers: int) -> dict[str, float]:
@@ -109,12 +118,13 @@ def measure(address: str, transfers: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--transfers", type=int, default=2000)
+    parser.add_argument("--transfers", type=int, default=1000)
+    parser.add_argument("--delay", action="store_true", help="leave sshd as it is; fewer transfers then")
     args = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(serving(build(folder)))
-        port = stack.enter_context(sshd(folder))
+        port = stack.enter_context(sshd(folder, args.delay))
         target, near = f"{getpass.getuser()}@127.0.0.1", free_port()
         by_hand = subprocess.Popen(
             ["ssh", "-N", "-oBatchMode=yes", "-oExitOnForwardFailure=yes", "-oServerAliveInterval=10",
