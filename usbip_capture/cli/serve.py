@@ -112,6 +112,12 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
         help="capture all sessions into FILE, each on an interface of its own",
     )
     add_rotation(group)
+    group.add_argument(
+        "--audit", metavar="FILE", help="who connected, had which device or was refused: a line of JSON for each event"
+    )
+    group.add_argument(
+        "--audit-syslog", metavar="TARGET", help="the same to a syslog: HOST[:PORT], tcp:HOST[:PORT] or /dev/log"
+    )
     parser.add_argument(
         "--live",
         action=argparse.BooleanOptionalAction,
@@ -127,6 +133,18 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="ADDR[:PORT]",
         help=f"where clients connect to; port 0 takes a free one; may be repeated (default: 127.0.0.1:{DEFAULT_PORT})",
+    )
+    group.add_argument(
+        "--tls",
+        action="append",
+        nargs="?",
+        const="*",
+        metavar="ADDR[:PORT]",
+        help="where clients connect to within TLS: those that are paired, and those that rules allow (default: "
+        "everywhere, port 3241); may be repeated",
+    )
+    group.add_argument(
+        "--client-ca", metavar="FILE", help="authorities whose certificates prove with --tls who a client is, in PEM"
     )
     group.add_argument(
         "--unix",
@@ -195,14 +213,24 @@ def settings(args: argparse.Namespace) -> ServerTable:
     table = replace(read_server_table(), **given)
     if table.rotate and not table.pcap:
         raise LocalProtocolError("-b is for files: name one with --pcap")
-    return replace(table, exports=tuple(str(ExportRule.parse(rule)) for rule in rules) or None)
+    if table.pcap == table.audit == "-":
+        raise LocalProtocolError("--pcap and --audit cannot both be standard output: name a file for one of them")
+    # None: as the configuration has them, which is followed; what of it was given by hand is kept apart.
+    return replace(
+        table,
+        exports=tuple(str(ExportRule.parse(rule)) for rule in rules) or None,
+        rules=None,
+        access="",
+        allow=tuple(args.allow or ()),
+        allow_public=bool(args.allow_public),
+    )
 
 
 def _own() -> list[str]:
     """The options that are called as the configuration has them."""
     from usbip_capture.servers.server_table import ServerTable
 
-    return [field.name for field in fields(ServerTable) if field.name != "exports"]
+    return [field.name for field in fields(ServerTable) if field.name not in ("exports", "rules", "access")]
 
 
 def _stop(number: int, stopping: threading.Event) -> None:
@@ -225,6 +253,9 @@ def _report_where(server: LocalServer, wanted: ServerTable) -> None:
                  attach_hint(address, port, busids))  # fmt: skip
     if wanted.unix:
         log.info("serving at %s", wanted.unix)
+    if server.tls is not None:
+        for place in server.tls.addresses:
+            log.info("serving with TLS at %s; the certificate is %s", format_address(*place), server.tls.fingerprint)
     if not busids:
         log.info("nothing of what is to be exported is plugged in: %s", ", ".join(server.rules) or "no rule is set")
     if not all(is_loopback(address) for address, _ in server.addresses):

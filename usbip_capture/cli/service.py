@@ -12,7 +12,7 @@ from usbip_capture.errors import LocalProtocolError
 INSTALL, REMOVE, SHOW = "install", "remove", "show"
 #: What means something else to a service, or nothing.
 _NOT_OF_SERVICES = ("help", "live", "restore", "service")
-_PATHS = ("pcap", "unix")
+_PATHS = ("pcap", "unix", "audit")
 
 
 def add_service(parser: argparse.ArgumentParser) -> None:
@@ -81,5 +81,7 @@ def _arguments(args: argparse.Namespace) -> list[str]:
             found.append(flag)
         else:
             texts = map(str, value if isinstance(value, list) else [value])
-            found += [f"{flag}={os.path.abspath(text) if action.dest in _PATHS else text}" for text in texts]
+            found += [
+                f"{flag}={os.path.abspath(text) if action.dest in _PATHS and text != '-' else text}" for text in texts
+            ]
     return found

@@ -17,8 +17,10 @@ from usbip_capture.errors import DeviceNotFound, UsbipError
 from usbip_capture.lending.lent import Lent
 from usbip_capture.lending.plugged import Bus, Plugged, Resetting
 from usbip_capture.lending.restore import UnboundDrivers
-from usbip_capture.server.exporter import Server
+from usbip_capture.server.events import EXPORTS_CHANGED
+from usbip_capture.server.exporter import STOPPING, Server
 from usbip_capture.server.rules import ExportRule, Rules
+from usbip_capture.syslog.severity import NOTICE
 from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
 
@@ -123,6 +125,8 @@ class Lender:
     def set_rules(self, rules: Rules) -> None:
         """Export by these from now on; who has a device that is not exported any more loses it."""
         self._rules = rules
+        text = ", ".join(map(str, rules)) or "none"
+        self._server.events.emit(EXPORTS_CHANGED, NOTICE, text=text, by="user")
         self._look()
 
     def close(self) -> None:
@@ -137,7 +141,7 @@ class Lender:
                     device.resets = False
             for busid in list(self._exported):
                 del self._exported[busid]
-                self._server.remove(busid)
+                self._server.remove(busid, STOPPING, "server")
         if self._thread is not threading.current_thread():
             self._thread.join()
 
@@ -168,7 +172,7 @@ class Lender:
             self._trouble = None
             for busid in [busid for busid in self._exported if busid not in present]:
                 if not self._is_leaving(busid):
-                    self._withdraw(busid, "is unplugged")
+                    self._withdraw(busid, "is unplugged", "device")
                     changed = True
             for busid in [busid for busid in self._remarked if busid not in present]:
                 del self._remarked[busid]
@@ -192,7 +196,7 @@ class Lender:
             return False
         if rule is None:
             if known is not None:
-                self._withdraw(busid, "is not exported any more")
+                self._withdraw(busid, "is not exported any more", "user")
             return known is not None
         if known is None and 0 < self._max_devices <= len(self._exported):
             self._remark(busid, f"{local.info} is not exported: {self._max_devices} devices are, and that is the limit")
@@ -200,7 +204,7 @@ class Lender:
         exported = Exported(local.info, rule, local.manufacturer, local.product, local.serial)
         self._exported[busid] = exported
         self._leaving.pop(busid, None)
-        self._server.add(local.info, partial(self._opened, local, exported))
+        self._server.add(local.info, partial(self._opened, local, exported), local.serial, str(rule))
         log.info("%s is exported%s", exported, f", in place of {known}" if known is not None else "")
         self._warn(local, facts)
         return True
@@ -227,10 +231,10 @@ class Lender:
             return False
         return time.monotonic() < self._leaving.setdefault(busid, time.monotonic() + _PATIENCE)
 
-    def _withdraw(self, busid: str, why: str) -> None:
+    def _withdraw(self, busid: str, why: str, by: str) -> None:
         known = self._exported.pop(busid)
         self._leaving.pop(busid, None)
-        self._server.remove(busid)
+        self._server.remove(busid, f"its device {why}", by)
         log.info("%s %s", known, why)
 
     def _warn(self, local: Plugged, facts: list[Use]) -> None:

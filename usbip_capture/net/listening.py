@@ -64,13 +64,20 @@ class Admission:
     """Who is let in: `policy` decides, then `full`, which returns whether there are as many clients as can be.
 
     A policy that raises refuses. Refusals are logged and counted: `refused`, by reason. Threads may share it.
+    on_refused: called with each whom `admits` refuses, and why; must not wait.
     """
 
-    def __init__(self, policy: Policy | None = None, full: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        full: Callable[[], bool] = lambda: False,
+        on_refused: Callable[[Peer, str], None] = lambda peer, reason: None,
+    ) -> None:
         self.refused: Counter[str] = Counter()
         self._logged: dict[tuple[str, str], float] = {}  # when the host and the reason were last logged
         self._policy = policy
         self._full = full
+        self._on_refused = on_refused
         self._troubled = False
 
     def admits(self, peer: Peer) -> bool:
@@ -78,6 +85,7 @@ class Admission:
         reason = self._reason(peer)
         if reason:
             self.refuse(peer, reason)
+            self._on_refused(peer, reason)
         return not reason
 
     def refuse(self, peer: Peer, reason: str) -> None:

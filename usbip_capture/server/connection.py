@@ -12,9 +12,12 @@ from typing import NamedTuple, TypeAlias
 from usbip_capture.errors import RemoteProtocolError, UsbipError
 from usbip_capture.net.listening import NOT_ALLOWED, Admission, Peer
 from usbip_capture.net.transport import Transport, send_by
-from usbip_capture.server.access import Access
+from usbip_capture.server import events
+from usbip_capture.server.access import Access, Decision
+from usbip_capture.server.events import Events
 from usbip_capture.server.exports import Export, Exports
 from usbip_capture.server.session import Session
+from usbip_capture.syslog.severity import INFO, NOTICE, WARNING
 from usbip_capture.system.memory import trim
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.server import DevlistRequested, ImportRequested, ServerConnection
@@ -25,6 +28,7 @@ log = logging.getLogger(__name__)
 _RECEIVE_SIZE = 64 << 10
 #: Seconds for a client's request, and to take the answer: all of it, not each part.
 _REQUEST_TIMEOUT = 10.0
+_NO_SUCH_DEVICE, _TAKEN = "there is no such device", "another client has it"
 
 
 #: See `Connection`.
@@ -59,6 +63,7 @@ class Connection:
         exports: Exports,
         access: Access,
         admission: Admission,
+        events: Events,
         *,
         on_import: Callable[[Connection], None],
         on_end: Callable[[Connection], None],
@@ -70,10 +75,13 @@ class Connection:
         self._exports = exports
         self._access = access
         self._admission = admission
+        self._events = events
+        self._ended_by = ""
         self._on_import = on_import
         self._on_end = on_end
         self._secured = secured
-        self._export: Export | None = None
+        self._export: Export | None = None  # reserved for this client
+        self._imported: Export | None = None
         self._session: Session | None = None
         self._closing = threading.Lock()
         self._ending = self._closed = False
@@ -89,17 +97,30 @@ class Connection:
         """Raises RuntimeError if no thread can be had."""
         self._thread.start()
 
-    def end(self, reason: str = "") -> None:
-        """Disconnect the client, from any thread; the connection's thread does the rest. reason: for the log."""
+    def end(self, reason: str = "", by: str = "server", *, logged: bool = True) -> None:
+        """Disconnect the client, from any thread; the connection's thread does the rest.
+
+        reason, by: why, and who causes it; for the events, and for the log if `logged`.
+        """
         self._ending = True
         if self._session is not None:
             self._session.break_off()
         with self._closing:  # so that the thread cannot have closed the transport
             if self._closed:
                 return
-            if reason:
-                log.warning("client %s is disconnected: %s", self._peer, reason)
+            if reason and not self._ended_by:
+                self._ended_by = by
+                self._report_end(reason, logged=logged)
             self._transport.shut_down()
+
+    def check(self, by: str) -> None:
+        """Disconnect the client if it may not have its device any more. by: who causes it. From any thread."""
+        export, busid = self._export, self._client.busid
+        if export is None or not busid:  # `_import` asks once more when it has one
+            return
+        decision = self._permission(export.info)
+        if not decision:
+            self.end(f"{busid}: {decision.reason}", by)
 
     def join(self) -> None:
         """Wait until it is over, and its device closed."""
@@ -114,7 +135,7 @@ class Connection:
             if session is not None:
                 self._urbs(session)
         except RemoteProtocolError as error:
-            log.warning("client %s is disconnected: %s", self._peer, error)
+            self.end(str(error))
         except OSError as error:
             log.info("the connection of client %s ended: %s", self._peer, error)
         except Exception:
@@ -126,8 +147,10 @@ class Connection:
         """After the handshake: whether the client may go on. Raises OSError, TimeoutError."""
         try:
             found = secured(self._transport, self._peer, _REQUEST_TIMEOUT)
-        except TimeoutError:
-            raise TimeoutError("no handshake in time") from None
+        except OSError as error:
+            reason = "no handshake in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
+            self._emit(events.REFUSED, WARNING, text=reason, by="server")
+            raise OSError(error.errno, reason) from None
         if found is None:
             return False
         with self._closing:
@@ -137,12 +160,14 @@ class Connection:
 
     def _operation(self) -> Session | None:
         """The client's OP request and its answer, in bounded time; the session of a device that was imported."""
+        self._emit(events.CONNECTED)
         conn = ServerConnection()
         deadline = time.monotonic() + _REQUEST_TIMEOUT
         while data := self._received(deadline):
             for event in conn.receive_data(data):
                 if isinstance(event, DevlistRequested):
-                    self._answer(conn.devlist([info for info in self._exports.free() if self._sees(info)]))
+                    self._answer(conn.devlist([info for info in self._exports.free() if self._seen(info)]))
+                    self._emit(events.LISTED)
                     return None
                 if isinstance(event, ImportRequested):
                     return self._import(conn, event.busid)
@@ -167,29 +192,53 @@ class Connection:
     def _import(self, conn: ServerConnection, busid: str) -> Session | None:
         """A session with the device; None if the import was refused, which was the answer to the client."""
         export = self._exports.find(busid)
-        status = OpStatus.NODEV if export is None or not self._sees(export.info) else self._reserve(export)
-        session = self._opened(conn, export) if export is not None and not status else None
-        if session is None or export is None:
-            self._release()  # before the answer: who gets it may try again at once
-            removed = export is not None and export.removed
-            self._answer(conn.import_refused(status or (OpStatus.NODEV if removed else OpStatus.DEV_ERR)))
+        if export is None:
+            self._refused(busid, None, _NO_SUCH_DEVICE)
+            self._answer(conn.import_refused(OpStatus.NODEV))
             return None
-        # Before the client learns of it: whoever it asks to be disconnected finds it.
-        self._client = self._client._replace(busid=busid, imported=time.time())
+        status = self._reserve(export)
+        session = None if status else self._opened(conn, export)
+        if session is not None:
+            # Before the client learns of it: whoever it asks to be disconnected finds it, and so does `check`.
+            self._client = self._client._replace(busid=busid, imported=time.time())
+            status = self._refusal(export)  # what was changed before that has found no session to end
+            if not status:
+                self._begin(session, export)
+                return session
+            self._client = self._client._replace(busid="", imported=0.0)
+            self._session = None
+            session.close()
+        self._release()  # before the answer: who gets it may try again at once
+        self._answer(conn.import_refused(status or (OpStatus.NODEV if export.removed else OpStatus.DEV_ERR)))
+        return None
+
+    def _begin(self, session: Session, export: Export) -> None:
         session.start(replace(session.info, interfaces=()))
         log.info("client %s has imported %s", self._peer, session.info)
+        self._imported = export
+        self._emit(events.IMPORTED, NOTICE, busid=export.info.busid, device=export.device)
         self._on_import(self)
-        return session
 
     def _reserve(self, export: Export) -> OpStatus:
-        reason = self._refusal(export.info)
-        if reason:
-            self._admission.refuse(self._peer, f"{export.info.busid}: {reason}")
-            return OpStatus.NA
+        status = self._refusal(export)
+        if status:
+            return status
         status = self._exports.reserve(export, self._removed)
-        if not status:
+        if status:
+            taken = status == OpStatus.DEV_BUSY
+            self._refused(export.info.busid, export, _TAKEN if taken else _NO_SUCH_DEVICE)
+        else:
             self._export = export
         return status
+
+    def _refusal(self, export: Export) -> OpStatus:
+        """What the client gets if it may not have the device, which is counted and logged; OK if it may."""
+        decision = self._permission(export.info)
+        if decision:
+            return OpStatus.OK
+        self._admission.refuse(self._peer, f"{export.info.busid}: {decision.reason}")
+        self._refused(export.info.busid, export, decision.reason, decision.rule)
+        return decision.status
 
     def _opened(self, conn: ServerConnection, export: Export) -> Session | None:
         """A session with the reserved device, opened anew; None if it cannot be."""
@@ -197,9 +246,11 @@ class Connection:
             device = export.open_device()
         except UsbipError as error:
             log.warning("device %s cannot be imported: %s", export.info.busid, error)
+            self._refused(export.info.busid, export, str(error))
             return None
         except Exception:
             log.exception("device %s cannot be imported: opening it failed", export.info.busid)
+            self._refused(export.info.busid, export, "opening it failed")
             return None
         try:
             session = self._session = Session(self._transport, conn, device, self.end)
@@ -209,28 +260,36 @@ class Connection:
         if export.removed:  # asked for after the session is there to be found by `_removed`, which is called after that
             self._session = None
             session.close()
+            self._refused(export.info.busid, export, _NO_SUCH_DEVICE)
             return None
         return session
 
-    def _removed(self) -> None:
+    def _removed(self, reason: str, by: str) -> None:
         """The device is not exported any more. A client that does not have it yet gets an answer."""
         if self._session is not None:
-            self.end("its device is not exported any more")
+            self.end(reason, by)
 
-    def _sees(self, info: DeviceInfo) -> bool:
-        try:
-            return bool(self._access.visible(self._peer, info))
-        except Exception:
-            log.exception("whether client %s sees device %s cannot be decided", self._peer, info.busid)
-            return False
-
-    def _refusal(self, info: DeviceInfo) -> str:
+    def _permission(self, info: DeviceInfo) -> Decision:
+        """Whether the client may have this device; of one that it cannot see, with the status of none."""
+        seen = self._seen(info)
+        if not seen:
+            return seen
         try:
             decision = self._access.may_import(self._peer, info)
         except Exception:
             log.exception("whether client %s may import %s cannot be decided", self._peer, info.busid)
-            return NOT_ALLOWED
-        return "" if decision else decision.reason or NOT_ALLOWED
+            return Decision(allowed=False)
+        return decision if decision or decision.reason else decision._replace(reason=NOT_ALLOWED)
+
+    def _seen(self, info: DeviceInfo) -> Decision:
+        try:
+            seen = self._access.visible(self._peer, info)
+        except Exception:
+            log.exception("whether client %s sees device %s cannot be decided", self._peer, info.busid)
+            seen = False
+        if not isinstance(seen, Decision):
+            seen = Decision(bool(seen), NOT_ALLOWED)
+        return seen or seen._replace(status=OpStatus.NODEV)
 
     def _urbs(self, session: Session) -> None:
         receive, handle = self._transport.receive, session.receive
@@ -258,10 +317,34 @@ class Connection:
             log.exception("the device of client %s cannot be closed", self._peer)
         finally:
             self._release()
-            if self._client.busid and self._session is not None:
-                log.info("client %s has released %s", self._peer, self._session.info)
+            self._report_release()
             self._close()
             self._on_end(self)
+
+    # -- what is reported
+
+    def _emit(self, kind: str, severity: int = INFO, **details: str) -> None:
+        self._events.emit(kind, severity, peer=self._peer, **details)
+
+    def _refused(self, busid: str, export: Export | None, reason: str, rule: str = "") -> None:
+        device = export.device if export is not None else ""
+        self._emit(events.REFUSED, WARNING, busid=busid, device=device, text=reason, rule=rule, by="server")
+
+    def _report_end(self, reason: str, *, logged: bool) -> None:
+        if logged:
+            log.warning("client %s is disconnected: %s", self._peer, reason)
+        export = self._export
+        device = export.device if export is not None else ""
+        self._emit(events.ENDED, WARNING, busid=self._client.busid, device=device, text=reason, by=self._ended_by)
+
+    def _report_release(self) -> None:
+        client, export, by = self.client, self._imported, self._ended_by or "client"
+        if export is None or self._session is None:
+            self._emit(events.DISCONNECTED, by=by)
+            return
+        log.info("client %s has released %s", self._peer, self._session.info)
+        done = f"{client.urbs} URBs, {client.bytes} bytes"
+        self._emit(events.RELEASED, NOTICE, busid=client.busid, device=export.device, text=done, by=by)
 
     def _end_session(self, session: Session) -> None:
         try:

@@ -14,10 +14,12 @@ from usbip_capture.errors import UsbipError
 from usbip_capture.net import listening
 from usbip_capture.net.connecting import set_options
 from usbip_capture.net.transport import SocketTransport, Transport
-from usbip_capture.server.access import Access
+from usbip_capture.server.access import Access, Decision
 from usbip_capture.server.connection import Client, Connection, Secured
-from usbip_capture.server.exports import Exports
+from usbip_capture.server.events import EXPORTED, REFUSED, WITHDRAWN, Events
+from usbip_capture.server.exports import Export, Exports
 from usbip_capture.server.tls import TlsHandshake
+from usbip_capture.syslog.severity import NOTICE, WARNING
 from usbip_capture.usb.info import DeviceInfo
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Connections without a device at a time; for a further one the oldest of them is closed.
 _MAX_WAITING = 128
+#: Why clients are disconnected at the end.
+STOPPING = "the server is stopping"
 
 
 class Server:
@@ -33,11 +37,14 @@ class Server:
 
     A device whose opening raises is refused, as being in error. A client has 10 s for its request; one that reads
     nothing for 30 s, or leaves 64 MiB of replies unread, is disconnected. access: decides who may do what.
+    events: where what happens is reported.
     """
 
-    def __init__(self, access: Access | None = None) -> None:
+    def __init__(self, access: Access | None = None, events: Events | None = None) -> None:
         self._access = access or Access()
-        self.admission = listening.Admission(self._refusal)
+        self.events = events or Events()
+        self.admission = listening.Admission(self._refusal, on_refused=self._refused)
+        self._before_handshake = listening.Admission(lambda peer: _reason(self._access.may_identify(peer)))
         self._exports = Exports()
         self._lock = threading.Lock()
         self._paths: dict[str, int] = {}  # of Unix sockets, with their inodes
@@ -52,21 +59,37 @@ class Server:
         with self._lock:
             return [connection.client for connection in self._connections]
 
-    def add(self, info: DeviceInfo, open_device: Callable[[], Device]) -> None:
-        """Export a device under `info.busid`; it replaces the one that has this busid."""
-        self._exports.add(info, open_device)
+    def add(self, info: DeviceInfo, open_device: Callable[[], Device], serial: str = "", rule: str = "") -> None:
+        """Export a device under `info.busid`; it replaces the one that has this busid. serial, rule: for the events."""
+        export = Export(info, open_device, serial)
+        self._exports.add(export)
+        self.events.emit(EXPORTED, NOTICE, busid=info.busid, device=export.device, rule=rule)
 
-    def remove(self, busid: str) -> None:
-        """Stop exporting a device; who has it, or is just getting it, loses it."""
-        self._exports.remove(busid)
+    def remove(self, busid: str, reason: str = "its device is not exported any more", by: str = "user") -> None:
+        """Stop exporting a device; who has it, or is just getting it, loses it. reason, by: why, and who wants it."""
+        export = self._exports.remove(busid, reason, by)
+        if export is not None:
+            self.events.emit(WITHDRAWN, NOTICE, busid=busid, device=export.device, text=reason, by=by)
 
-    def disconnect(self, busid: str, reason: str = "as it was asked for here") -> bool:
-        """End the client that has this device, which stays exported; False if nobody has it. reason: for the log."""
+    def disconnect(self, busid: str, reason: str = "as it was asked for here", by: str = "user") -> bool:
+        """End the client that has this device, which stays exported; False if nobody has it. reason, by: of `end`."""
         with self._lock:
             found = [connection for connection in self._connections if busid and connection.client.busid == busid]
         for connection in found:
-            connection.end(reason)
+            connection.end(reason, by)
         return bool(found)
+
+    def serial(self, busid: str) -> str | None:
+        """The serial number of an exported device, empty if it has none; None if it is not exported."""
+        export = self._exports.find(busid)
+        return None if export is None else export.serial
+
+    def check_sessions(self, by: str = "server") -> None:
+        """Ask again who may have which device, and disconnect those who may not any more. by: who causes it."""
+        with self._lock:
+            connections = list(self._connections)
+        for connection in connections:
+            connection.check(by)
 
     def listen(self, address: str, port: int) -> tuple[str, int]:
         """Accept connections; the address and port that are really used (port 0 chooses one). Raises CannotListen."""
@@ -83,7 +106,7 @@ class Server:
         host, bound = listener.getsockname()[:2]
         # Who it is, and so whether it may connect, is known after the handshake.
         serve = partial(self._serve, secured=TlsHandshake(context, pair))
-        self._accept(listener, serve, listening.Admission())
+        self._accept(listener, serve, self._before_handshake)
         return host, bound
 
     def listen_unix(self, path: str) -> None:
@@ -129,7 +152,7 @@ class Server:
         with self._lock:
             connections = list(self._connections)
         for connection in connections:
-            connection.end()
+            connection.end(STOPPING, logged=False)
         for connection in connections:
             connection.join()
 
@@ -155,8 +178,15 @@ class Server:
                 pass
 
     def _refusal(self, peer: listening.Peer) -> str:
-        decision = self._access.may_connect(peer)
-        return "" if decision else decision.reason or listening.NOT_ALLOWED
+        return _reason(self._access.may_connect(peer))
+
+    def _refused(self, peer: listening.Peer, reason: str) -> None:
+        """Who may not connect, and by which rule."""
+        try:
+            decision = self._access.may_connect(peer)
+        except Exception:  # noqa: BLE001  it was logged when it refused
+            decision = Decision(allowed=False)
+        self.events.emit(REFUSED, WARNING, peer=peer, text=reason, rule="" if decision else decision.rule, by="server")
 
     def _serve(self, sock: socket.socket, peer: listening.Peer, secured: Secured | None = None) -> None:
         try:
@@ -169,15 +199,9 @@ class Server:
 
     def _start(self, transport: Transport, peer: listening.Peer, secured: Secured | None = None) -> None:
         connection = Connection(
-            transport,
-            peer,
-            self._exports,
-            self._access,
-            self.admission,
-            on_import=self._imported,
-            on_end=self._ended,
-            secured=secured,
-        )
+            transport, peer, self._exports, self._access, self.admission, self.events,
+            on_import=self._imported, on_end=self._ended, secured=secured,
+        )  # fmt: skip
         try:
             if len(self._waiting) >= _MAX_WAITING:
                 self._give_up_oldest()
@@ -201,7 +225,7 @@ class Server:
             if oldest is not None:
                 del self._waiting[oldest]
         if oldest is not None:
-            oldest.end()
+            oldest.end("it had no device, and others wait", logged=False)
 
     def _imported(self, connection: Connection) -> None:
         with self._lock:
@@ -211,3 +235,8 @@ class Server:
         with self._lock:
             self._connections.pop(connection, None)
             self._waiting.pop(connection, None)
+
+
+def _reason(decision: Decision) -> str:
+    """Why not; empty if it is allowed."""
+    return "" if decision else decision.reason or listening.NOT_ALLOWED

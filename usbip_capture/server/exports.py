@@ -13,12 +13,21 @@ from usbip_capture.wire.structs import OpStatus
 
 @dataclass(slots=True, eq=False)
 class Export:
-    """end_user: disconnects the client that has the device, or is just getting it; None if it is free."""
+    """end_user: disconnects the client that has the device, or is just getting it; None if it is free.
+
+    Takes the reason, and who causes it. serial: as the device has it, for the audit.
+    """
 
     info: DeviceInfo
     open_device: Callable[[], Device]
-    end_user: Callable[[], None] | None = None
+    serial: str = ""
+    end_user: Callable[[str, str], None] | None = None
     removed: bool = False
+
+    @property
+    def device(self) -> str:
+        """VID:PID, or VID:PID:SERIAL, as rules have it."""
+        return f"{self.info.idVendor:04x}:{self.info.idProduct:04x}" + (f":{self.serial}" if self.serial else "")
 
 
 class Exports:
@@ -28,21 +37,24 @@ class Exports:
         self._exports: dict[str, Export] = {}
         self._lock = threading.Lock()
 
-    def add(self, info: DeviceInfo, open_device: Callable[[], Device]) -> None:
+    def add(self, export: Export) -> None:
         """Export a device; who has the one that had this busid loses it."""
+        busid = export.info.busid
         with self._lock:
-            replaced = self._exports.pop(info.busid, None)
-            self._exports[info.busid] = Export(info, open_device)
+            replaced = self._exports.pop(busid, None)
+            self._exports[busid] = export
             end_user = _removed(replaced)
         if end_user is not None:
-            end_user()
+            end_user(f"another device is exported as {busid}", "device")
 
-    def remove(self, busid: str) -> None:
-        """Export it no more; who has it, or is just getting it, loses it."""
+    def remove(self, busid: str, reason: str, by: str) -> Export | None:
+        """Export it no more; who has it, or is just getting it, loses it for this reason. Returns what it was."""
         with self._lock:
-            end_user = _removed(self._exports.pop(busid, None))
+            export = self._exports.pop(busid, None)
+            end_user = _removed(export)
         if end_user is not None:
-            end_user()
+            end_user(reason, by)
+        return export
 
     def free(self) -> list[DeviceInfo]:
         """Those that nobody has."""
@@ -54,7 +66,7 @@ class Exports:
         with self._lock:
             return self._exports.get(busid)
 
-    def reserve(self, export: Export, end_user: Callable[[], None]) -> OpStatus:
+    def reserve(self, export: Export, end_user: Callable[[str, str], None]) -> OpStatus:
         """OK: it is the caller's until `release`. end_user: called from any thread if it is removed meanwhile."""
         with self._lock:
             if export.removed:
@@ -70,7 +82,7 @@ class Exports:
             export.end_user = None
 
 
-def _removed(export: Export | None) -> Callable[[], None] | None:
+def _removed(export: Export | None) -> Callable[[str, str], None] | None:
     """Mark it; who is to be disconnected. The lock is held."""
     if export is None:
         return None

@@ -7,15 +7,24 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from usbip_capture.errors import DeviceNotFound, RemoteProtocolError, UsbipError
-from usbip_capture.live.messages import Message, text
+from usbip_capture.live.messages import Message, number, text
 from usbip_capture.net.address import format_address
+from usbip_capture.server.described import as_data, sentence
+from usbip_capture.server.events import POWER, RESET, Events
 from usbip_capture.servers.configuration import configuration_path
+from usbip_capture.serving.lease_requests import lease_handlers, turns_of
+from usbip_capture.serving.pairing_requests import pairing_handlers, tls_status
 from usbip_capture.serving.ports import Ports, check_exported
+from usbip_capture.syslog.severity import NOTICE
 
 if TYPE_CHECKING:
     from usbip_capture.lending.lender import Exported, Lender
     from usbip_capture.server.connection import Client
     from usbip_capture.serving.local_server import LocalServer
+
+
+#: Events in one answer; seconds that one who follows waits in the server, less than requests get at its end.
+MOST, _WAIT = 200, 0.5
 
 
 def handlers_for(server: LocalServer, lender: Lender, ports: Ports) -> Mapping[str, Callable[[Message], Message]]:
@@ -30,19 +39,24 @@ def handlers_for(server: LocalServer, lender: Lender, ports: Ports) -> Mapping[s
 
     def reset(request: Message) -> Message:
         ports.reset(text(request, "busid"))
+        server.events.emit(RESET, NOTICE, busid=text(request, "busid"), by="user")
         return {}
 
     def power(request: Message) -> Message:
         ports.switch_power(text(request, "busid"), text(request, "action"))
+        server.events.emit(POWER, NOTICE, busid=text(request, "busid"), text=text(request, "action"), by="user")
         return {}
 
     return {
         "status": lambda request: _status(server),
         "clients": lambda request: {"clients": _clients(server)},
+        "events": lambda request: _events(server.events, number(request, "after"), number(request, "last", MOST)),
         "kick": kick,
         "reset": reset,
         "power": power,
         "bind": lambda request: _bind(server, request),
+        **lease_handlers(server.leases, lender),
+        **pairing_handlers(server.tls),
     }
 
 
@@ -55,16 +69,27 @@ def _status(server: LocalServer) -> Message:
         "rules": server.rules,
         "follows": server.follows,
         "configuration": configuration_path(),
+        **tls_status(server.tls),
+        "audit": [
+            {"target": str(output.target), "written": output.written, "lost": output.lost, "trouble": output.trouble}
+            for output in server.audit.outputs
+        ],
         "devices": [
-            {**_device(exported), "rule": str(exported.rule), "client": str(users[exported.info.busid].peer)
+            {**_device(server, exported), "rule": str(exported.rule), "client": str(users[exported.info.busid].peer)
              if exported.info.busid in users else ""}
             for exported in server.exported
         ],
     }  # fmt: skip
 
 
+def _events(events: Events, after: int, last: int) -> Message:
+    """Those that follow the number `after`, but not more than the `last` ones; waits a moment for the first of them."""
+    found = events.after(max(after, events.last - last), MOST, _WAIT)
+    return {"events": [{**as_data(event), "sentence": sentence(event)} for event in found], "last": events.last}
+
+
 def _clients(server: LocalServer) -> list[Message]:
-    devices = {exported.info.busid: _device(exported) for exported in server.exported}
+    devices = {exported.info.busid: _device(server, exported) for exported in server.exported}
     return [{**_client(client), **devices.get(client.busid, {})} for client in server.clients]
 
 
@@ -80,13 +105,15 @@ def _client(client: Client) -> Message:
     }
 
 
-def _device(exported: Exported) -> Message:
+def _device(server: LocalServer, exported: Exported) -> Message:
+    """leases: the turn that goes on, and those that come next."""
     vendor, product = exported.info.vid_pid
     return {
         "busid": exported.info.busid,
         "vid_pid": f"{vendor:04x}:{product:04x}",
         "product": exported.product,
         "serial": exported.serial,
+        "leases": turns_of(server.leases, exported.info.busid),
     }
 
 

@@ -68,7 +68,7 @@ class Watchdog:
             self._stuck.add(device)
             log.error("device %s has been stuck in one request for %.0f s: its client is disconnected, others go on",
                       device.info, now - since)  # fmt: skip
-            self._server.disconnect(device.info.busid, "its device is stuck")
+            self._server.disconnect(device.info.busid, "its device is stuck", "watchdog")
 
     def _run(self) -> None:
         while not self._closing.wait(self._interval):

@@ -6,7 +6,7 @@ Ref: RFC 5424, 6.2.3; RFC 3339, 5.6
 from __future__ import annotations
 
 import re
-from datetime import date
+from datetime import date, datetime, timezone
 
 _RFC3339 = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
@@ -33,3 +33,8 @@ def parse_rfc3339(text: str) -> int | None:
         zone = (int(zone_hours) * 60 + int(zone_minutes)) * 60
         seconds += -zone if sign == "+" else zone
     return seconds * 1_000_000_000 + int((fraction or "").ljust(9, "0"))
+
+
+def format_rfc3339(seconds: float) -> str:
+    """Seconds since 1970 as a stamp in UTC, to the microsecond."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -114,3 +114,19 @@ def _key_and_certificate(name: str) -> bytes:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return private + certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def check_client_certificate(certificate: bytes) -> None:
+    """Raises UsbipError for one (DER) that could sign others, which would all be let in then, or that is not one."""
+    try:
+        from cryptography import x509
+    except ImportError as error:
+        raise UsbipError(f"pairing needs the package cryptography: pip install cryptography ({error})") from error
+    try:
+        parsed = x509.load_der_x509_certificate(certificate)
+        basic = parsed.extensions.get_extension_for_class(x509.BasicConstraints).value
+        parsed.verify_directly_issued_by(parsed)
+    except Exception as error:  # that package has many, and what it is given comes from a stranger
+        raise UsbipError("what the client has sent is not a certificate of its own") from error
+    if basic.ca:
+        raise UsbipError("the certificate of the client could sign others")

@@ -1,0 +1,203 @@
+"""What happens at a server, as events: who connected, imported, was refused by which rule, was ended by whom.
+
+Who emits never waits: an event goes into a ring, and into the bounded queue of each subscription.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import NamedTuple
+
+from usbip_capture.net.listening import Peer
+from usbip_capture.server.repeats import Repeats
+from usbip_capture.syslog.severity import INFO
+
+#: Kinds. Of clients: who connected, got the list, a device, or nothing; released it, was disconnected by somebody else,
+#: left without having had one.
+CONNECTED, LISTED, IMPORTED, REFUSED = "connected", "listed", "imported", "refused"
+RELEASED, ENDED, DISCONNECTED = "released", "ended", "disconnected"
+#: Of devices, and of what decides about them.
+EXPORTED, WITHDRAWN, RESET, POWER = "exported", "withdrawn", "reset", "power"
+EXPORTS_CHANGED, ACCESS_CHANGED = "exports-changed", "access-changed"
+PAIRED, UNPAIRED, LEASED, LEASE_ENDED = "paired", "unpaired", "leased", "lease-ended"
+#: Of the server itself. LOST: an output lacks events here, as many as `times`.
+STARTED, STOPPED, LOST = "started", "stopped", "lost"
+
+#: What a stranger could repeat as fast as the network goes: kept one by one only to a bound, see `Repeats`.
+_REPEATABLE = frozenset((CONNECTED, LISTED, REFUSED, ENDED, DISCONNECTED))
+#: Events that are kept for those who ask later, and characters of each text in them.
+RING = 10_000
+_LONGEST = 256
+
+
+class Event(NamedTuple):
+    """time: seconds since 1970. severity: as syslog has it. number: its place in the sequence, from 1 on.
+
+    device: VID:PID or VID:PID:SERIAL. rule: which decided. by: who caused it, such as `client`, `user` (a command on
+    this machine), `server`. times: so many alike are meant, the last of them at `time`. Texts are as strangers sent
+    them.
+    """
+
+    kind: str
+    time: float
+    severity: int = INFO
+    peer: Peer | None = None
+    busid: str = ""
+    device: str = ""
+    rule: str = ""
+    text: str = ""
+    by: str = ""
+    times: int = 1
+    number: int = 0
+
+
+class Subscription:
+    """The events from its beginning on, in order, for one who takes them on a thread of its own.
+
+    lost: how many did not fit since it was last looked at by `take_lost`; total_lost: in all.
+    """
+
+    def __init__(self, size: int, on_close: Callable[[Subscription], None]) -> None:
+        self.total_lost = 0
+        self._lost = 0
+        self._size = size
+        self._waiting: deque[Event] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._on_close = on_close
+
+    def put(self, event: Event) -> None:
+        """Keep it, if there is room."""
+        with self._changed:
+            if self._closed:
+                return
+            if len(self._waiting) >= self._size:
+                self._lost += 1
+                self.total_lost += 1
+            else:
+                self._waiting.append(event)
+                self._changed.notify_all()
+
+    def take(self, most: int, timeout: float | None = None) -> list[Event]:
+        """The next ones, waiting for the first of them; none after `timeout` seconds, or if it is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed, timeout)
+            return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+
+    def take_lost(self) -> int:
+        """How many were lost since this was last asked."""
+        with self._changed:
+            lost, self._lost = self._lost, 0
+            return lost
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more comes."""
+        return self._closed
+
+    def close(self) -> None:
+        """Take no more; those that wait can still be taken. May be called again."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._on_close(self)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+
+class Events:
+    """Where events are emitted and taken. Threads may share it.
+
+    Of one client, what it could repeat without end is kept one by one only so often; those that follow become one
+    event with their count.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._lock = threading.Condition()
+        self._ring: deque[Event] = deque(maxlen=RING)
+        self._last = 0
+        self._repeats = Repeats()
+        self._subscriptions: tuple[Subscription, ...] = ()
+        self._closed = False
+
+    def emit(
+        self,
+        kind: str,
+        severity: int = INFO,
+        *,
+        peer: Peer | None = None,
+        busid: str = "",
+        device: str = "",
+        rule: str = "",
+        text: str = "",
+        by: str = "",
+    ) -> None:
+        """Report that this has happened now."""
+        busid, device, rule, text, by = (part[:_LONGEST] for part in (busid, device, rule, text, by))
+        event = Event(kind, self._clock(), severity, peer, busid, device, rule, text, by)
+        with self._lock:
+            for ready in self._repeats.ended(event.time):
+                self._add(ready)
+            for kept in self._repeats.kept(event) if peer is not None and kind in _REPEATABLE else (event,):
+                self._add(kept)
+
+    def subscribe(self, size: int) -> Subscription:
+        """The events from now on; at most `size` wait to be taken."""
+        made = Subscription(size, self._unsubscribe)
+        with self._lock:
+            self._subscriptions += (made,)
+            if self._closed:
+                made.close()
+        return made
+
+    def after(self, number: int, most: int, timeout: float = 0.0) -> list[Event]:
+        """Those that follow this number and are still there, the oldest first; waits for one, `timeout` seconds."""
+        with self._lock:
+            for ready in self._repeats.ended(self._clock()):
+                self._add(ready)
+            self._lock.wait_for(lambda: self._last > number or self._closed, timeout)
+            first = self._last - len(self._ring) + 1
+            start = max(number + 1 - first, 0)
+            return list(islice(self._ring, start, start + most))
+
+    @property
+    def last(self) -> int:
+        """The number of the latest event, 0 before the first."""
+        return self._last
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more happens."""
+        return self._closed
+
+    def close(self) -> None:
+        """Nothing more happens: who waits goes on. May be called again."""
+        with self._lock:
+            for ready in self._repeats.ended(None):
+                self._add(ready)
+            self._closed = True
+            subscriptions = self._subscriptions
+            self._lock.notify_all()
+        for subscription in subscriptions:
+            subscription.close()
+
+    def _add(self, event: Event) -> None:
+        """The lock is held."""
+        if self._closed:
+            return
+        self._last += 1
+        event = event._replace(number=self._last)
+        self._ring.append(event)
+        for subscription in self._subscriptions:
+            subscription.put(event)
+        self._lock.notify_all()
+
+    def _unsubscribe(self, subscription: Subscription) -> None:
+        with self._lock:
+            self._subscriptions = tuple(other for other in self._subscriptions if other is not subscription)

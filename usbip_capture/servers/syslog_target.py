@@ -1,0 +1,52 @@
+"""Where messages of syslog are sent, as people write it.
+
+Ref: RFC 5426 (UDP), RFC 6587 (TCP)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from usbip_capture.errors import LocalProtocolError
+from usbip_capture.net.address import parse_address
+
+DEFAULT_PORT = 514
+TCP, UDP, UNIX = "tcp", "udp", "unix"
+
+
+@dataclass(slots=True, frozen=True)
+class SyslogTarget:
+    """transport: `tcp`, `udp` or `unix`. host: the path for `unix`."""
+
+    transport: str
+    host: str
+    port: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> SyslogTarget:
+        """`[udp:|tcp:]HOST[:PORT]`, or the path of a socket such as `/dev/log`. Raises LocalProtocolError."""
+        if text.startswith("/"):
+            if "\0" in text:
+                raise _wrong(text)
+            return cls(UNIX, text)
+        transport, colon, rest = text.partition(":")
+        named = bool(colon) and transport.lower() in (TCP, UDP)
+        try:
+            host, port = parse_address(rest if named else text, DEFAULT_PORT)
+        except LocalProtocolError:
+            raise _wrong(text) from None
+        if not port or not host.isprintable() or " " in host:
+            raise _wrong(text)
+        return cls(transport.lower() if named else UDP, host, port)
+
+    def __str__(self) -> str:
+        if self.transport == UNIX:
+            return self.host
+        return f"{self.transport}:{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
+def _wrong(text: str) -> LocalProtocolError:
+    return LocalProtocolError(
+        f"{text!r} is not where a syslog is: write HOST, HOST:PORT, one of these with tcp: before it, or a path such "
+        "as /dev/log"
+    )
