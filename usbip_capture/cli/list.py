@@ -172,7 +172,7 @@ def _found(args: argparse.Namespace, asking: _Asking) -> Iterator[listing.Listed
     search = _Search(asking, args.connect_timeout)
 
     def on_found(server: DiscoveredServer) -> None:
-        search.ask(server.host, server.port)
+        search.ask(*server.places[0])
         for place in server.places:
             memory.remember_server(*place, server.name, "mdns")
 
