@@ -277,6 +277,21 @@ def test_who_may_be_asked(sshd: Sshd, tmp_path: Path, terminal: bool) -> None:
     assert ("BatchMode=yes" in recorded(sshd)) != terminal
 
 
+def test_servers_that_nobody_has_named_ask_nothing(sshd: Sshd, tmp_path: Path) -> None:
+    (sshd.folder / "arguments").touch()
+    recorded(sshd)
+    command = [sys.executable, "-m", "usbip_capture.cli.main", "list", "--mdns-timeout", "0.1"]
+    ours, theirs = pty.openpty()
+    environment = command_environment(tmp_path, PATH=sshd.path, USBIP_CAPTURE_SERVERS="ssh://pi")
+    done = subprocess.run(
+        command, stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs, env=environment, cwd=ROOT, check=False
+    )
+    for fd in (ours, theirs):
+        os.close(fd)
+    assert done.returncode
+    assert "BatchMode=yes" in recorded(sshd)
+
+
 def test_who_has_the_socket_of_a_connection(server: DemoServer, where: str) -> None:
     """As a kernel has it, once `attach` has ended: ssh carries its bytes until it is closed."""
     sock, info = ServerAddress.parse(where).import_socket(Selector(busid=BUSID))

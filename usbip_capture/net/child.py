@@ -92,6 +92,7 @@ class ChildTransport(SocketTransport):
                 raise self._explained(error, _GRACE) from None
             if not data:
                 self._ended(_GRACE)
+            self._came = True
             return data
 
         return NonBlocking(plain.fileno, receive, plain.send, plain.pending)
@@ -102,8 +103,11 @@ class ChildTransport(SocketTransport):
 
     def close(self) -> None:
         super().close()
-        if self._resets and self._errors >= 0:
-            self._process.kill()
+        if self._errors >= 0:
+            if self._resets:
+                self._process.kill()
+            elif not self._came:  # it may still connect, and not look at its input for long
+                self._process.terminate()
         self._let_go(_reap)
 
     def release(self) -> socket.socket:
