@@ -230,6 +230,7 @@ class LocalServer:
 
             places = [tls_place(text) for text in settings.tls]
             self.tls = TlsSide(self._server, places, settings.client_ca, self.access.allow_paired)
+            self._stack.callback(self.tls.close)
 
     def _lend(self, settings: ServerTable, rules: Rules, bus: Bus) -> None:
         self._lender = Lender(
@@ -250,6 +251,7 @@ class LocalServer:
             lambda busid: self._server.serial(busid),  # noqa: PLW0108  it is made with this
             max_clients=settings.max_clients,
             clients=lambda: len(self._server.clients),
+            is_paired=lambda name: name in self.access.paired,
         )
 
     def _access_changed(self, rules: AccessRules) -> None:
