@@ -19,10 +19,9 @@ _STARTING = 10.0
 def open_transport(server: ServerAddress) -> Transport:
     """A new connection. Raises UsbipError."""
     if server.scheme == TLS:
-        from usbip_capture.tls.client import connect_tls  # type: ignore[import-untyped]
+        from usbip_capture.tls.client import connect_tls
 
-        transport: Transport = connect_tls(server.host, server.port, server.timeout)
-        return transport
+        return connect_tls(server.host, server.port, server.timeout)
     from usbip_capture.net.ssh import open_ssh
 
     return open_ssh(server.host, server.port, server.timeout, user=server.user, ssh_port=server.ssh_port)
