@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from usbip_capture.access.clients import PAIRED
 from usbip_capture.access.rules import AccessRules
 from usbip_capture.access.rules import Decision as Decided
 from usbip_capture.net.listening import TOO_MANY, Peer
@@ -17,6 +18,7 @@ class RuledAccess(Access):
 
     serial_of: the serial number of the device with this busid, empty if it has none, None if it is not exported.
     max_clients: at a time, each with a device or without; 0 without limit. clients: how many are connected now.
+    is_paired: whether a client of this name still is.
     """
 
     def __init__(
@@ -26,28 +28,38 @@ class RuledAccess(Access):
         *,
         max_clients: int = 0,
         clients: Callable[[], int] = lambda: 0,
+        is_paired: Callable[[str], bool] = lambda name: True,
     ) -> None:
         self._rules = rules
         self._serial_of = serial_of
         self._max_clients = max_clients
         self._clients = clients
+        self._is_paired = is_paired
 
     def check_listening(self, address: str, port: int) -> None:
         """Raises LocalProtocolError where others could connect without TLS and nobody is named who may."""
         check_lets_in(address, port, self._rules(), ", or --allow-public if everybody may")
 
     def may_connect(self, peer: Peer) -> Decision:
-        return _decision(self._rules().connecting(requester_of(peer))) and self._room()
+        return self._known(peer) and _decision(self._rules().connecting(requester_of(peer))) and self._room()
 
     def may_identify(self, peer: Peer) -> Decision:
         """Before a TLS handshake, in which the client may prove who it is; `may_connect` is asked after that."""
         return _decision(self._rules().connecting(requester_of(peer), may_identify=True)) and self._room()
 
     def visible(self, peer: Peer, info: DeviceInfo) -> Decision:
+        if not (known := self._known(peer)):
+            return known
         serial = self._serial_of(info.busid)
         if serial is None:
             return Decision(allowed=False, reason="it is not exported any more")
         return _decision(self._rules().deciding(requester_of(peer), info, serial))
+
+    def _known(self, peer: Peer) -> Decision:
+        """Not if it was paired when it connected, and is not any more."""
+        kind, _, name = peer.identity.partition(":")
+        gone = kind == PAIRED and not self._is_paired(name)
+        return Decision(allowed=False, reason=f"it is not paired as {name} any more") if gone else ALLOWED
 
     def _room(self) -> Decision:
         full = 0 < self._max_clients <= self._clients()

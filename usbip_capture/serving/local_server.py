@@ -18,7 +18,7 @@ from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.lending.plugged import Bus
 from usbip_capture.lending.restore import restore
 from usbip_capture.net.address import format_address
-from usbip_capture.net.networks import is_loopback, listen_address
+from usbip_capture.net.networks import listen_address
 from usbip_capture.server.connection import Client
 from usbip_capture.server.events import ACCESS_CHANGED, STARTED, Events
 from usbip_capture.server.exporter import Server
@@ -26,6 +26,7 @@ from usbip_capture.server.rules import ExportRule, Rules
 from usbip_capture.servers.configuration import SERVER_TABLE, configuration_path
 from usbip_capture.servers.server_table import ServerTable, read_server_table
 from usbip_capture.serving.access import RuledAccess
+from usbip_capture.serving.announced import announced
 from usbip_capture.serving.audit import Audit
 from usbip_capture.serving.control import handlers_for
 from usbip_capture.serving.following import FollowedFile
@@ -229,6 +230,7 @@ class LocalServer:
 
             places = [tls_place(text) for text in settings.tls]
             self.tls = TlsSide(self._server, places, settings.client_ca, self.access.allow_paired)
+            self._stack.callback(self.tls.close)
 
     def _lend(self, settings: ServerTable, rules: Rules, bus: Bus) -> None:
         self._lender = Lender(
@@ -249,6 +251,7 @@ class LocalServer:
             lambda busid: self._server.serial(busid),  # noqa: PLW0108  it is made with this
             max_clients=settings.max_clients,
             clients=lambda: len(self._server.clients),
+            is_paired=lambda name: name in self.access.paired,
         )
 
     def _access_changed(self, rules: AccessRules) -> None:
@@ -283,16 +286,12 @@ class LocalServer:
 
     def _announce(self, wanted: bool | None) -> None:
         """On the local network, if that is wanted: without a word, where other machines can connect."""
-        beyond = [place for place in self._listening if not is_loopback(place[0])]
-        if wanted is None:
-            wanted = bool(beyond)
-        if not wanted or not self._listening:
-            return
-        from usbip_capture.servers.announcing import Announcement
+        chosen = announced(self._listening, [] if self.tls is None else self.tls.addresses, wanted)
+        if chosen is not None:
+            from usbip_capture.servers.announcing import Announcement
 
-        port = (beyond or self._listening)[0][1]
-        listening = [address for address, other in self._listening if other == port]
-        self._announcement = Announcement(self.name, port, self._announced(), listening)
+            port, listening, tls_port = chosen
+            self._announcement = Announcement(self.name, port, self._announced(), listening, tls_port)
 
     def _withdraw(self) -> None:
         if self._announcement is not None:

@@ -16,21 +16,23 @@ if TYPE_CHECKING:
 def pairing_handlers(tls: TlsSide | None) -> Mapping[str, Callable[[Message], Message]]:
     """The requests by name, as those of `control`. tls: None where it does not listen for TLS."""
 
-    def listening() -> TlsSide:
+    def offer() -> Message:
         if tls is None:
             raise UsbipError("this server does not listen for TLS: start it with --tls")
-        return tls
-
-    def offer() -> Message:
-        code, seconds = listening().pairing.offer()
+        code, seconds = tls.pairing.offer()
         return {"code": code, "seconds": seconds, **tls_status(tls)}
 
     def paired() -> Message:
-        clients = listening().pairing.clients
+        from usbip_capture.tls.paired_clients import read_paired_clients
+
+        clients = read_paired_clients().values() if tls is None else tls.pairing.clients
         return {"clients": [{"name": one.name, "fingerprint": one.fingerprint, "since": one.since} for one in clients]}
 
     def unpair(request: Message) -> Message:
-        listening().pairing.remove(text(request, "name"))
+        from usbip_capture.tls.paired_clients import remove_paired_client
+
+        remove = remove_paired_client if tls is None else tls.pairing.remove
+        remove(text(request, "name"))
         return {}
 
     return {"pair-offer": lambda request: offer(), "paired": lambda request: paired(), "unpair": unpair}

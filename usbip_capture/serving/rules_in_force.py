@@ -42,17 +42,20 @@ class RulesInForce:
             table = given
         elif table is given:  # what is exported does not come from the configuration
             table = read_server_table()
-        self._paired: list[AccessRule] = []
+        self.paired: frozenset[str] = frozenset()
         self._rules = self.in_force = self._made(table)
 
     def allow_paired(self, names: Iterable[str]) -> None:
-        """Clients that are paired with the server may have what no rule denies them, and nobody else by that."""
+        """These clients are paired with the server: each may have all devices, unless rules allow some to `paired`.
+
+        Sessions of those that are not paired any more end.
+        """
         with self._changing:
-            self._paired = [AccessRule.parse(f"{ALLOW} {PAIRED}:{name} {ALL}") for name in names]
-            in_force = self._rules.with_rules(self._paired)
-            if in_force != self.in_force:
-                self.in_force = in_force
-                self._on_change(in_force)
+            paired = frozenset(names)
+            if paired != self.paired:
+                self.paired = paired
+                self.in_force = self._with_paired(self._rules)
+                self._on_change(self.in_force)
 
     @property
     def rules(self) -> AccessRules:
@@ -102,10 +105,15 @@ class RulesInForce:
         networks = given.allow if self._has_networks else table.allow
         return AccessRules(OPEN if given.allow_public else open_by_table, [*(table.rules or ()), *_rules(networks)])
 
+    def _with_paired(self, rules: AccessRules) -> AccessRules:
+        named = {rule.client.name for rule in rules if rule.action == ALLOW and rule.client.kind == PAIRED}
+        others = () if "" in named else sorted(self.paired - named)
+        return rules.with_rules(AccessRule.parse(f"{ALLOW} {PAIRED}:{name} {ALL}") for name in others)
+
     def _change(self, rules: AccessRules) -> None:
         if rules == self._rules:
             return
-        self._rules, self.in_force = rules, rules.with_rules(self._paired)
+        self._rules, self.in_force = rules, self._with_paired(rules)
         log.info("access is now %s", summary(rules))
         self._on_change(rules)
 

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from usbip_capture.net.address import TLS_PORT
 from usbip_capture.net.networks import listen_address
 from usbip_capture.server.exporter import Server
+from usbip_capture.serving.following import FollowedFile
 from usbip_capture.serving.pairing import Pairing
 from usbip_capture.tls.certificates import SERVER, own_identity
+from usbip_capture.tls.paired_clients import paired_clients_path
 from usbip_capture.tls.server import ServerContext
 
 
@@ -26,8 +28,20 @@ class TlsSide:
         on_paired: Callable[[Sequence[str]], None],
     ) -> None:
         self.context = ServerContext(own_identity(SERVER), client_ca)
-        self.pairing = Pairing(self.context, on_paired)
-        self.addresses = [server.listen_tls(*place, self.context, self.pairing.converse) for place in places]
+        self.pairing = Pairing(self.context, server.events, on_paired)
+        self._followed = FollowedFile(paired_clients_path(), self.pairing.follow)
+        try:
+            self.addresses = self._listening(server, places)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Follow no more who is paired; the listeners are the server's."""
+        self._followed.close()
+
+    def _listening(self, server: Server, places: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+        return [server.listen_tls(*place, self.context, self.pairing.converse) for place in places]
 
     @property
     def fingerprint(self) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import os
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from usbip_capture.errors import FileFormatError, LocalProtocolError, UsbipError
 from usbip_capture.system.folders import configuration_folder
 from usbip_capture.system.replacement import Replacement
 from usbip_capture.tls.certificates import fingerprint
-from usbip_capture.tls.pairing import check_name
+from usbip_capture.tls.pairing import NAME_TAKEN, PAIRED_ALREADY, PairingFailed, check_name
 
 
 class PairedClient(NamedTuple):
@@ -43,26 +44,35 @@ def read_paired_clients() -> dict[str, PairedClient]:
     except OSError as error:
         raise UsbipError(f"{path} cannot be read: {error.strerror or error}: make it readable, or move it") from error
     try:
-        clients = [
-            PairedClient(check_name(entry["name"]), base64.b64decode(entry["certificate"], validate=True),
-                         int(entry["since"]))
-            for entry in json.loads(raw)["clients"]
-        ]  # fmt: skip
+        entries = json.loads(raw)["clients"]
+        found = {client.name: client for client in map(_client, entries)}
+        if not isinstance(entries, list) or len(found) != len(entries):
+            raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         line = getattr(error, "lineno", 0)
         where = f"{path}, line {line}" if line else path
         raise FileFormatError(
             f"{where}: it does not hold the clients that were paired: restore it, or move it and pair them again"
         ) from error
-    return {client.name: client for client in clients}
+    return found
 
 
-def add_paired_client(client: PairedClient) -> None:
-    """Raises LocalProtocolError if another one has its name, UsbipError."""
-    clients = read_paired_clients()
-    if client.name in clients and clients[client.name].certificate != client.certificate:
-        raise LocalProtocolError(f"another client is called {client.name}: choose a name with --name")
-    _write({**clients, client.name: client})
+def _client(entry: dict[str, object]) -> PairedClient:
+    """Raises ValueError, KeyError, TypeError."""
+    name, certificate, since = entry["name"], entry["certificate"], entry["since"]
+    if not isinstance(name, str) or not isinstance(certificate, str) or type(since) is not int or not certificate:
+        raise ValueError
+    return PairedClient(check_name(name), base64.b64decode(certificate, validate=True), since)
+
+
+def with_client(clients: Mapping[str, PairedClient], client: PairedClient) -> dict[str, PairedClient]:
+    """These and one more, by name. Raises PairingFailed if another has its name, or it has another name."""
+    known = clients.get(client.name)
+    if known is not None and known.certificate != client.certificate:
+        raise PairingFailed.of(NAME_TAKEN)
+    if known is None and any(one.certificate == client.certificate for one in clients.values()):
+        raise PairingFailed.of(PAIRED_ALREADY)
+    return {**clients, client.name: client}
 
 
 def remove_paired_client(name: str) -> PairedClient:
@@ -72,11 +82,12 @@ def remove_paired_client(name: str) -> PairedClient:
         known = ", ".join(clients) or "none"
         raise LocalProtocolError(f"no client called {name!r} is paired: there is {known}")
     removed = clients.pop(name)
-    _write(clients)
+    write_paired_clients(clients)
     return removed
 
 
-def _write(clients: dict[str, PairedClient]) -> None:
+def write_paired_clients(clients: Mapping[str, PairedClient]) -> None:
+    """In place of those that the file has. Raises UsbipError; the file is as it was then."""
     path = paired_clients_path()
     entries = [
         {"name": one.name, "certificate": base64.b64encode(one.certificate).decode(), "since": one.since}

@@ -6,11 +6,13 @@ Within TLS, in lines of JSON, each at most `MAX_LINE` bytes:
 | --- | --- |
 | server | `salt`, `nonce` |
 | client | `name`, `certificate`, `nonce`, `proof` |
-| server | `name`, `proof`; or `error` |
+| server | `proof` |
+
+In place of each of its lines the server may send `error`, one of REASONS, and ends the conversation.
 
 A proof is HMAC-SHA256 of who makes it and of both certificates, nonces and the name, with a key of scrypt of the code.
-Who is in between has shown a certificate of its own: the proofs of both sides differ then. What it learns does not
-help: 60 bits are not found by trying within the minutes for which a code is good, with 50 ms for each guess.
+Whoever is in between has shown a certificate of its own, so that the proofs of both sides differ. What it learns does
+not help: 60 bits are not guessed within the minutes for which a code is good, at 50 ms for each guess.
 Ref: RFC 7914 (scrypt), RFC 2104 (HMAC)
 """
 
@@ -32,13 +34,35 @@ _LENGTH, _GROUP = 12, 4
 #: Seconds for which a code is good, and how many may be tried.
 LIFETIME, TRIES = 300.0, 5
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
-_RANDOM_SIZE = 16
+_RANDOM_SIZE, _PROOF_SIZE = 16, 32
 _SCRYPT = {"n": 1 << 14, "r": 8, "p": 1, "dklen": 32}
 _CLIENT, _SERVER = b"client", b"server"
 
+#: Why a server does not pair. They are sent, the sentences are not: a stranger's text is not for people to act upon.
+NO_OFFER, WRONG_CODE, BUSY = "no-offer", "wrong-code", "busy"
+NAME_TAKEN, PAIRED_ALREADY, NOT_ACCEPTED, FAILED = "name-taken", "paired-already", "not-accepted", "failed"
+REASONS = {
+    NO_OFFER: "no code is good there now: run `usbip-capture pair --offer` on that machine",
+    WRONG_CODE: "the code is wrong, or somebody is in between: compare the code, or have another one made",
+    BUSY: "others are pairing with it at this moment: try again",
+    NAME_TAKEN: "another client has this name there: choose one with --name",
+    PAIRED_ALREADY: "it knows this client by another name: remove that there with `usbip-capture pair --remove NAME`",
+    NOT_ACCEPTED: "it does not accept the certificate of this client: move its client.pem away, and pair again",
+    FAILED: "it cannot remember this client: its log has the reason",
+}
+
 
 class PairingFailed(RemoteProtocolError):
-    """The other side has no such code, or is not the one that it is meant to be."""
+    """The other side has no such code, or is not the one that it is meant to be. reason: of REASONS, or empty."""
+
+    def __init__(self, sentence: str, reason: str = "") -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+    @classmethod
+    def of(cls, reason: str) -> PairingFailed:
+        """With the sentence of a reason."""
+        return cls(REASONS.get(reason, "it refuses, without a reason that is known here"), reason)
 
 
 def code_of(random: bytes) -> str:
@@ -51,7 +75,7 @@ def code_of(random: bytes) -> str:
 def read_code(text: str) -> str:
     """As `code_of` has it, from what a person has typed. Raises LocalProtocolError."""
     typed = "".join(text.upper().replace("-", " ").split())
-    if len(typed) != _LENGTH or not set(typed) <= set(_ALPHABET):
+    if not text.isascii() or len(typed) != _LENGTH or not set(typed) <= set(_ALPHABET):
         raise LocalProtocolError(f"{text!r} is not a code: type the {_LENGTH} characters that the server has printed")
     return "-".join(typed[at : at + _GROUP] for at in range(0, _LENGTH, _GROUP))
 
@@ -76,14 +100,15 @@ class Offer:
         self.until = now + LIFETIME
         self._tries = TRIES
 
-    def attempt(self, now: float) -> bool:
-        """Whether a client may try now, which counts."""
-        self._tries -= 1
-        return self._tries >= 0 and now < self.until
+    def is_good(self, now: float) -> bool:
+        """Whether a client may try now."""
+        return self._tries > 0 and now < self.until
 
-    def end(self) -> None:
-        """It has been used."""
-        self._tries = 0
+    def attempt(self, now: float) -> bool:
+        """The same, and it counts as a try."""
+        good = self.is_good(now)
+        self._tries -= 1
+        return good
 
 
 class Request(NamedTuple):
@@ -114,7 +139,8 @@ class ServerSide:
         name = fields.get("name")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise RemoteProtocolError("the request has no name that a client may have")
-        return Request(name, _bytes(fields, "certificate"), _bytes(fields, "nonce"), _bytes(fields, "proof"))
+        nonce, proof = _bytes(fields, "nonce", _RANDOM_SIZE), _bytes(fields, "proof", _PROOF_SIZE)
+        return Request(name, _bytes(fields, "certificate"), nonce, proof)
 
     def is_right(self, request: Request, code: str) -> bool:
         """Whether the client knows the code, and has seen our certificate."""
@@ -127,9 +153,9 @@ class ServerSide:
         return _line(proof=_text(_proof(self._key, _SERVER, self._transcript)))
 
     @staticmethod
-    def refusal(sentence: str) -> bytes:
-        """For any other."""
-        return _line(error=sentence)
+    def refusal(reason: str) -> bytes:
+        """For any other, or in place of the first line. reason: of REASONS."""
+        return _line(error=reason)
 
 
 class ClientSide:
@@ -145,9 +171,9 @@ class ClientSide:
         self._transcript = b""
 
     def request(self, hello: bytes) -> bytes:
-        """The answer to the server's first line. Raises RemoteProtocolError."""
-        fields = _fields(hello)
-        salt, nonce = _bytes(fields, "salt"), _bytes(fields, "nonce")
+        """The answer to the server's first line. Raises PairingFailed, RemoteProtocolError."""
+        fields = _answer(hello)
+        salt, nonce = _bytes(fields, "salt", _RANDOM_SIZE), _bytes(fields, "nonce", _RANDOM_SIZE)
         self._key = _key(self._code, salt)
         self._transcript = _transcript(self._server, self._own, nonce, self._nonce, self._name)
         return _line(
@@ -159,10 +185,8 @@ class ClientSide:
 
     def check(self, answer: bytes) -> None:
         """The server's last line. Raises PairingFailed, RemoteProtocolError."""
-        fields = _fields(answer)
-        if "error" in fields:
-            raise PairingFailed(str(fields["error"]))
-        if not hmac.compare_digest(_bytes(fields, "proof"), _proof(self._key, _SERVER, self._transcript)):
+        proof = _bytes(_answer(answer), "proof", _PROOF_SIZE)
+        if not self._key or not hmac.compare_digest(proof, _proof(self._key, _SERVER, self._transcript)):
             raise PairingFailed("it does not know the code: somebody may be in between")
 
 
@@ -183,13 +207,21 @@ def _line(**fields: str) -> bytes:
     return json.dumps(fields).encode() + b"\n"
 
 
+def _answer(line: bytes) -> dict[str, object]:
+    """Of the server. Raises PairingFailed, RemoteProtocolError."""
+    fields = _fields(line)
+    if "error" in fields:
+        raise PairingFailed.of(str(fields["error"]))
+    return fields
+
+
 def _fields(line: bytes) -> dict[str, object]:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise RemoteProtocolError("what it sends is not a pairing") from error
+        raise RemoteProtocolError("what it sends does not belong to a pairing") from error
     if not isinstance(found, dict):
-        raise RemoteProtocolError("what it sends is not a pairing")
+        raise RemoteProtocolError("what it sends does not belong to a pairing")
     return found
 
 
@@ -197,11 +229,13 @@ def _text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _bytes(fields: dict[str, object], name: str) -> bytes:
+def _bytes(fields: dict[str, object], name: str, size: int = 0) -> bytes:
+    """size: that it must have; 0 for any but none. Raises RemoteProtocolError."""
     value = fields.get(name)
     try:
-        if isinstance(value, str):
-            return base64.b64decode(value, validate=True)
+        data = base64.b64decode(value, validate=True) if isinstance(value, str) else b""
     except ValueError:
-        pass
-    raise RemoteProtocolError(f"what it sends has no {name}")
+        data = b""
+    if not data or len(data) != (size or len(data)):
+        raise RemoteProtocolError(f"what it sends has no {name}")
+    return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -21,6 +22,13 @@ class Accepted(NamedTuple):
     protocol: str
 
 
+class _Known(NamedTuple):
+    """What handshakes that begin now go by. names: fingerprint -> name, of those that are paired."""
+
+    context: ssl.SSLContext
+    names: Mapping[str, str]
+
+
 class ServerContext:
     """own: key and certificate. client_ca: a file of authorities whose certificates are identities, too.
 
@@ -30,8 +38,7 @@ class ServerContext:
     def __init__(self, own: Identity, client_ca: str = "") -> None:
         self.own = own
         self._client_ca = client_ca
-        self._paired: dict[str, str] = {}  # fingerprint -> name
-        self._context = self._made({})
+        self._known = _Known(self._made({}), {})
 
     @property
     def fingerprint(self) -> str:
@@ -43,22 +50,28 @@ class ServerContext:
 
         Raises UsbipError.
         """
-        context = self._made(certificates)
-        self._paired = {fingerprint(certificate): name for name, certificate in certificates.items()}
-        self._context = context
+        names = {fingerprint(certificate): name for name, certificate in certificates.items()}
+        self._known = _Known(self._made(certificates), names)
 
     def accept(self, transport: Transport, timeout: float) -> Accepted:
         """The handshake, within `timeout` seconds. Raises OSError, TimeoutError; the transport stays the caller's."""
-        tls = TlsTransport(transport, self._context, server_side=True)
+        known = self._known
+        tls = TlsTransport(transport, known.context, server_side=True)
         tls.handshake(timeout)
-        return Accepted(tls, self._identity(tls), tls.protocol or USBIP)
+        return Accepted(tls, self._identity(tls, known), tls.protocol or USBIP)
 
-    def _identity(self, tls: TlsTransport) -> str:
+    def _identity(self, tls: TlsTransport, known: _Known) -> str:
+        """known: from the beginning of the handshake, which takes as long as the client likes. Raises OSError."""
         certificate = tls.certificate
         if not certificate:
             return ""
-        name = self._paired.get(fingerprint(certificate))
-        return f"paired:{name}" if name is not None else f"cert:{_name(tls.subject)}"
+        shown = fingerprint(certificate)
+        name = known.names.get(shown)
+        if name is None:
+            return f"cert:{_name(tls.subject)}"
+        if self._known.names.get(shown) != name:  # its certificate may be in the name of anybody
+            raise ConnectionAbortedError(errno.ECONNABORTED, f"the client is not paired as {name} any more")
+        return f"paired:{name}"
 
     def _made(self, paired: Mapping[str, bytes]) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
