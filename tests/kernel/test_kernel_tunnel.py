@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.served_by_tls import ServedByTls
 from tests.kernel.conftest import ROOT, Plug
 from tests.kernel.rig import Guest, PythonGuest
 from tests.kernel.rig.machine import HOST_ADDRESS
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.kernel
 DISK_READY = "modprobe -a usb-storage sd_mod; until head -c 512 /dev/sda >/dev/null 2>&1; do usleep 20000; done"
 #: In the guest, which has no ssh: what `ssh -W HOST:PORT -- NAME` does, for the machine that runs the tests.
 SSH = f"""\
-#!/usr/bin/env python3
+#!/usr/bin/python3
 import socket, sys, threading
 def pump(source, target):
     while data := source.recv(1 << 16):
@@ -91,3 +92,37 @@ def test_attach_by_ssh(command: Commands) -> None:
         assert command("detach", BUSID) == f"{BUSID} of {where} is detached from port 0\n"
         wait_until("the server has its device again", lambda: not users(server))
         command.guest.run("while ps | grep -v grep | grep -q 'W 127.0.0.1'; do usleep 20000; done")  # ssh has ended
+
+
+#: In the guest.
+TRUST = (
+    "import sys; from usbip_capture.tls.known_servers import KnownServer, remember; "
+    "remember(sys.argv[1], int(sys.argv[2]), KnownServer(sys.argv[3]))"
+)
+
+
+def test_attach_by_tls(command: Commands) -> None:
+    """The same with a tunnel of its own."""
+    served = ServedByTls()
+    with closing(served.server):
+        where = f"tls://{HOST_ADDRESS}:{served.port}"
+        assert "is not known yet" in command.failure("attach", where, BUSID)
+        command.guest.python(TRUST, HOST_ADDRESS, str(served.port), served.context.fingerprint)
+        local = attach(command, where, BUSID)
+        assert served.users == [BUSID]
+        assert command.guest.run(f"cat /sys/bus/usb/devices/{local}/product").text == "Demo device\n"
+        assert f"from {BUSID} of {where}\n" in command("attached")
+        command("detach", BUSID)
+        wait_until("the server has its device again", lambda: not served.users)
+
+
+def test_our_server_within_tls(borrower: PythonGuest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux's usbip, which knows nothing of TLS."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    served = ServedByTls()
+    with closing(served.server), closing(Tunnel(ServerAddress.parse(served.where), port=0)) as tunnel:
+        local = borrower.attach(tunnel.port, BUSID)
+        assert served.users == [BUSID]
+        assert borrower.run(f"cat /sys/bus/usb/devices/{local}/product").text == "Demo device\n"
+        borrower.detach(local)
+        wait_until("the server has its device again", lambda: not served.users)

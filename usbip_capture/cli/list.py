@@ -15,6 +15,7 @@ from usbip_capture.cli.session import chosen_servers, recording
 from usbip_capture.cli.terminal import Waiting, print_lines, report
 from usbip_capture.cli.values import wait
 from usbip_capture.errors import LocalProtocolError, UsbipError
+from usbip_capture.net.address import SSH
 from usbip_capture.servers.address import ServerAddress
 
 _EXAMPLES = """\
@@ -154,6 +155,10 @@ class _Search:
         for known in known_servers():
             if known.source == "mdns":
                 continue
+            if known.host.startswith(f"{SSH}://"):
+                from usbip_capture.net.ssh import never_ask
+
+                never_ask()
             if known.source == "used":
                 self.used.add((known.host, known.port))
             self.ask(known.host, known.port)
@@ -172,7 +177,7 @@ def _found(args: argparse.Namespace, asking: _Asking) -> Iterator[listing.Listed
     search = _Search(asking, args.connect_timeout)
 
     def on_found(server: DiscoveredServer) -> None:
-        search.ask(server.host, server.port)
+        search.ask(*server.places[0])
         for place in server.places:
             memory.remember_server(*place, server.name, "mdns")
 

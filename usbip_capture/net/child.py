@@ -19,7 +19,7 @@ from usbip_capture.usb.urb import Buffer
 #: end, before it is made to.
 _ENDING, _GRACE, _LEAVING = 1.0, 0.02, 2.0
 #: Bytes of its standard error that are kept: as many as a pipe holds. Characters of a line that are shown.
-_MAX_ERRORS, _MAX_LINE = 64 << 10, 300
+_MAX_ERRORS, _MAX_LINE = 64 << 10, 1000
 
 
 class ChildTransport(SocketTransport):
@@ -92,6 +92,7 @@ class ChildTransport(SocketTransport):
                 raise self._explained(error, _GRACE) from None
             if not data:
                 self._ended(_GRACE)
+            self._came = True
             return data
 
         return NonBlocking(plain.fileno, receive, plain.send, plain.pending)
@@ -102,8 +103,11 @@ class ChildTransport(SocketTransport):
 
     def close(self) -> None:
         super().close()
-        if self._resets and self._errors >= 0:
-            self._process.kill()
+        if self._errors >= 0:
+            if self._resets:
+                self._process.kill()
+            elif not self._came:  # it may still connect, and not look at its input for long
+                self._process.terminate()
         self._let_go(_reap)
 
     def release(self) -> socket.socket:

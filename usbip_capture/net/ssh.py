@@ -14,6 +14,7 @@ from usbip_capture.net.address import SSH, format_address
 from usbip_capture.net.child import ChildTransport
 
 PROGRAM = "ssh"
+_nobody_is_asked = False
 #: Seconds for ssh to reach the other machine, at least; then to log in, and with a person who is asked something.
 _CONNECTING, _LOGGING_IN, _ASKING = 5.0, 5.0, 60.0
 #: Where the USB/IP server listens over there.
@@ -29,14 +30,15 @@ def open_ssh(
     """A connection to port `port` on loopback of `host`. Returns before ssh has logged in: failures come with use.
 
     user, ssh_port: nothing and 0 as ssh is configured. timeout: seconds for ssh to connect. asks: ssh may ask for a
-    password or about a host's key; None if there is a terminal. Raises ServerUnreachable, LocalProtocolError.
+    password or about a host's key; None: if there is a terminal, and `never_ask` was not called. Raises
+    ServerUnreachable, LocalProtocolError.
     """
     for name in (host, user):
         if name.startswith("-") or not name.isprintable() or " " in name:
             raise LocalProtocolError(f"{name!r} cannot be given to ssh: neither a blank nor a - in front may be in it")
     if os.name != "posix":
         raise ServerUnreachable("ssh:// needs a POSIX system: run ssh -N -L 3240:127.0.0.1:3240 HOST, use 127.0.0.1")
-    asks = _has_terminal() if asks is None else asks
+    asks = _has_terminal() and not _nobody_is_asked if asks is None else asks
     connecting = max(_CONNECTING, timeout)
     target = _target(host, user, ssh_port)
 
@@ -55,6 +57,12 @@ def open_ssh(
         ) from error
     except OSError as error:
         raise ServerUnreachable(f"ssh cannot be started for {where}: {error.strerror or error}") from error
+
+
+def never_ask() -> None:
+    """From now on nobody is asked anything: for programs that connect to servers that nobody has named."""
+    global _nobody_is_asked  # noqa: PLW0603  one for the process
+    _nobody_is_asked = True
 
 
 def _command(host: str, port: int, user: str, ssh_port: int, connecting: float, asks: bool) -> list[str]:

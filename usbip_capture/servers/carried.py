@@ -21,8 +21,7 @@ def open_transport(server: ServerAddress) -> Transport:
     if server.scheme == TLS:
         from usbip_capture.tls.client import connect_tls
 
-        transport: Transport = connect_tls(server.host, server.port, server.timeout)
-        return transport
+        return connect_tls(server.host, server.port, server.timeout)
     from usbip_capture.net.ssh import open_ssh
 
     return open_ssh(server.host, server.port, server.timeout, user=server.user, ssh_port=server.ssh_port)

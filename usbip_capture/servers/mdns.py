@@ -38,11 +38,12 @@ class DiscoveredServer:
 
     @property
     def places(self) -> list[tuple[str, int]]:
-        """Where it is, as `ServerAddress.at` takes it: by TCP, and by TLS if it announces that."""
+        """Where it is, as `ServerAddress.at` takes it: by TCP and by TLS, or by TLS alone if that has its port."""
         port = self.properties.get(TLS_PROPERTY, "")
         given = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return [(self.host, self.port), *([(f"{TLS}://{host}", int(port))] if given else [])]
+        by_tls = [(f"{TLS}://{host}", int(port))] if given else []
+        return by_tls if given and int(port) == self.port else [(self.host, self.port), *by_tls]
 
 
 def discover_usbip_servers(timeout: float = 3.0) -> list[DiscoveredServer]:

@@ -18,7 +18,7 @@ from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.lending.plugged import Bus
 from usbip_capture.lending.restore import restore
 from usbip_capture.net.address import format_address
-from usbip_capture.net.networks import is_loopback, listen_address
+from usbip_capture.net.networks import listen_address
 from usbip_capture.server.connection import Client
 from usbip_capture.server.events import ACCESS_CHANGED, STARTED, Events
 from usbip_capture.server.exporter import Server
@@ -26,6 +26,7 @@ from usbip_capture.server.rules import ExportRule, Rules
 from usbip_capture.servers.configuration import SERVER_TABLE, configuration_path
 from usbip_capture.servers.server_table import ServerTable, read_server_table
 from usbip_capture.serving.access import RuledAccess
+from usbip_capture.serving.announced import announced
 from usbip_capture.serving.audit import Audit
 from usbip_capture.serving.control import handlers_for
 from usbip_capture.serving.following import FollowedFile
@@ -285,16 +286,12 @@ class LocalServer:
 
     def _announce(self, wanted: bool | None) -> None:
         """On the local network, if that is wanted: without a word, where other machines can connect."""
-        beyond = [place for place in self._listening if not is_loopback(place[0])]
-        if wanted is None:
-            wanted = bool(beyond)
-        if not wanted or not self._listening:
-            return
-        from usbip_capture.servers.announcing import Announcement
+        chosen = announced(self._listening, [] if self.tls is None else self.tls.addresses, wanted)
+        if chosen is not None:
+            from usbip_capture.servers.announcing import Announcement
 
-        port = (beyond or self._listening)[0][1]
-        listening = [address for address, other in self._listening if other == port]
-        self._announcement = Announcement(self.name, port, self._announced(), listening)
+            port, listening, tls_port = chosen
+            self._announcement = Announcement(self.name, port, self._announced(), listening, tls_port)
 
     def _withdraw(self) -> None:
         if self._announcement is not None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from usbip_capture.net.address import TLS_PORT
 from usbip_capture.net.networks import listen_address
 from usbip_capture.server.exporter import Server
 from usbip_capture.serving.following import FollowedFile
 from usbip_capture.serving.pairing import Pairing
 from usbip_capture.tls.certificates import SERVER, own_identity
-from usbip_capture.tls.client import TLS_PORT
 from usbip_capture.tls.paired_clients import paired_clients_path
 from usbip_capture.tls.server import ServerContext
 

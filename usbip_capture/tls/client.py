@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 
 from usbip_capture.errors import ServerUnreachable, UsbipError
-from usbip_capture.net.address import format_address
+from usbip_capture.net.address import TLS_PORT, format_address
 from usbip_capture.net.connecting import connect
 from usbip_capture.net.transport import SocketTransport, Transport
 from usbip_capture.system.shown import one_line, shell_word
@@ -13,8 +13,6 @@ from usbip_capture.tls.certificates import CLIENT, fingerprint, identity_path, r
 from usbip_capture.tls.known_servers import KnownServer, known_servers, known_servers_path
 from usbip_capture.tls.transport import TlsTransport
 
-#: Where servers listen for TLS.
-TLS_PORT = 3241
 #: What is spoken within TLS. Ref: RFC 7301
 USBIP, PAIRING = "usbip", "usbip-pair"
 
@@ -35,8 +33,7 @@ class UntrustedServer(UsbipError):
 
 def tls_address(host: str, port: int) -> str:
     """As people write it: `tls://pi`."""
-    shown = format_address(host, port)
-    return "tls://" + (shown if port != TLS_PORT else f"[{host}]" if ":" in host else host)
+    return format_address(f"tls://[{host}]" if ":" in host else f"tls://{host}", port)
 
 
 def connect_tls(host: str, port: int = TLS_PORT, timeout: float = 5.0) -> Transport:

@@ -14,12 +14,19 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from usbip_capture.net.transport import NonBlocking, Transport
+from usbip_capture.net.transport import CarrierFailed, NonBlocking, Transport
 from usbip_capture.usb.urb import Buffer
 
-#: Bytes that are encrypted at a time: some records.
-_PIECE = 64 << 10
+#: Bytes that are encrypted at a time: a message with 64 KiB of data is one piece.
+_PIECE = 256 << 10
+#: Bytes of a record at most. Ref: RFC 8446, 5.1
+_RECORD = 16 << 10
+#: Bytes that are received at a time: few at first, so that connections without much to do need little memory.
+_FIRST_RECEIVE, _MAX_RECEIVE = 4 << 10, 256 << 10
+#: Bytes at a time where that is a new object each time: longer ones are not kept for the next one by C libraries.
 _RECEIVE_SIZE = 64 << 10
+#: Seconds that a time-out may be late where a record comes in parts: another one for the rest costs a system call.
+_LATE = 0.02
 #: Why a handshake has failed, as words for a person. Ref: RFC 8446, 6.2
 _ALERTS = {
     "TLSV1_ALERT_UNKNOWN_CA": "it does not know the certificate of this machine: pair with it again",
@@ -48,9 +55,11 @@ class TlsTransport(Transport):
         self._tls = context.wrap_bio(self._coming, self._going, server_side, server_name)
         self._using = threading.Lock()  # of OpenSSL; never held while something waits
         self._sending = threading.Lock()  # so that records leave in the order in which they are made
+        self._received = memoryview(bytearray(_FIRST_RECEIVE))  # what has come last, encrypted
         self._starved = True  # nothing that has come can be decrypted
         self._owed = b""  # encrypted, and not sent
         self._held = 0  # bytes that were encrypted, and that our caller does not know as sent
+        self._shaken = False  # the handshake is done
         self._resets = False
 
     def handshake(self, timeout: float) -> None:
@@ -65,16 +74,14 @@ class TlsTransport(Transport):
             except ssl.SSLError as error:
                 with suppress(OSError):
                     self._send_answers()  # an alert
-                raise _in_words(error) from None
+                raise self._broken(error) from None
             else:
                 self._send_answers()
                 self._starved = not self._coming.pending
+                self._shaken = True
                 return
             self._send_answers()
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            self._take(self._inner.receive(_RECEIVE_SIZE, left))
+            self._receive(timeout, deadline)
 
     @property
     def certificate(self) -> bytes:
@@ -94,20 +101,45 @@ class TlsTransport(Transport):
     # -- receiving
 
     def receive_into(self, buffer: memoryview, timeout: float | None) -> int:
-        deadline = None
+        deadline = 0.0
         while True:
             if not self._starved:
-                got = self._decrypted(buffer)
+                got = self._decrypt_into(buffer)
                 if got is not None:
                     return got
-            if deadline is None:
-                left = timeout
-                deadline = time.monotonic() + (3600.0 if timeout is None else timeout)
-            elif (left := deadline - time.monotonic()) <= 0:  # parts of a record only have come
-                raise TimeoutError
-            self._take(self._inner.receive(_RECEIVE_SIZE, left))
+            deadline = self._receive(timeout, deadline)
 
-    def _take(self, data: bytes) -> None:
+    def receive(self, size: int, timeout: float | None) -> bytes:
+        deadline = 0.0
+        while True:
+            if not self._starved:
+                data = self._decrypted(size)
+                if data is not None:
+                    return data
+            deadline = self._receive(timeout, deadline)
+
+    def _receive(self, timeout: float | None, deadline: float) -> float:
+        """Wait for something that OpenSSL can use; by when, 0 if that is not known yet. Raises OSError, TimeoutError.
+
+        Each wait but the first is for the rest of a record.
+        """
+        left = timeout
+        if not deadline:
+            deadline = time.monotonic() + (3600.0 if timeout is None else timeout)
+        elif timeout is not None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            if left > timeout - _LATE:
+                left = timeout
+        received = self._received
+        size = self._inner.receive_into(received, left)
+        self._take(received[:size])
+        if size == len(received) < _MAX_RECEIVE:
+            self._received = memoryview(bytearray(4 * size))
+        return deadline
+
+    def _take(self, data: Buffer) -> None:
         """What has come for OpenSSL; nothing is the end of the stream."""
         with self._using:
             if data:
@@ -116,30 +148,34 @@ class TlsTransport(Transport):
                 self._coming.write_eof()
             self._starved = False
 
-    def _decrypted(self, buffer: memoryview) -> int | None:
-        """How many bytes were put there, 0 at the end; None if more has to come first. Raises OSError."""
-        got, answers = 0, False
+    def _decrypted(self, size: int) -> bytes | None:
+        """At most `size` bytes, none at the end; None if more has to come first. Raises OSError."""
+        # No more can be there: longer memory would have to be cleared. OpenSSL may have most of a record already.
+        buffer = memoryview(bytearray(min(size, self._coming.pending + _RECORD)))
+        got = self._decrypt_into(buffer)
+        return None if got is None else bytes(buffer[:got])
+
+    def _decrypt_into(self, buffer: memoryview) -> int | None:
+        """The same: how many bytes were put there."""
+        size, got = len(buffer), 0
+        read: Callable[[int, memoryview], int] = self._tls.read  # type: ignore[assignment]
+        coming = self._coming
         with self._using:
-            tls, coming = self._tls, self._coming
             try:
-                while got < len(buffer):
-                    more = tls.read(len(buffer) - got, buffer[got:] if got else buffer)
-                    if not more:
-                        break
-                    got += int(more)
-                    if not tls.pending() and not coming.pending:
-                        self._starved = True
-                        break
+                got = more = read(size, buffer)  # of one record
+                while more and got < size and coming.pending:
+                    more = read(size - got, buffer[got:])
+                    got += more
+                self._starved = bool(more) and not coming.pending and (got < size or not self._tls.pending())
             except ssl.SSLWantReadError:
                 self._starved = True
-                if not got:
-                    got = -1
+                got = got or -1
             except ssl.SSLZeroReturnError:
                 pass
             except ssl.SSLError as error:
                 if not got:
-                    raise _in_words(error) from None
-            answers = bool(self._going.pending)
+                    raise self._broken(error) from None
+            answers = self._going.pending
         if answers:
             with suppress(OSError):  # who sends next gets it
                 self._send_answers()
@@ -148,26 +184,40 @@ class TlsTransport(Transport):
     # -- sending
 
     def send(self, parts: list[Buffer]) -> None:
-        rest = memoryview(b"".join(parts))
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
         with self._sending:
-            if self._owed:
-                owed, self._owed = self._owed, b""
-                self._inner.send([owed])
-            known = min(self._held, len(rest))
-            rest, self._held = rest[known:], self._held - known
+            if self._owed or self._held:
+                data = self._unknown(data)
+            if len(data) <= _RECORD:
+                if data:
+                    self._inner.send([self._encrypted(data)])
+                return
+            rest = memoryview(data)
             while rest:
-                self._inner.send([self._encrypted(rest[:_PIECE])])
-                rest = rest[_PIECE:]
+                piece, rest = rest[:_PIECE], rest[_PIECE:]
+                self._inner.send([self._encrypted(piece)])
+
+    def _unknown(self, data: Buffer) -> Buffer:
+        """The rest of what is to be sent, after what was encrypted earlier, which is sent here. Raises OSError."""
+        if self._owed:
+            owed, self._owed = self._owed, b""
+            self._inner.send([owed])
+        known = min(self._held, len(data))
+        self._held -= known
+        return memoryview(data)[known:]
 
     def send_now(self, parts: list[Buffer], grace: float = 0.0) -> int:
-        data = memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        size = len(data)
         with self._sending:
             if self._owed and not self._paid(grace):
                 raise BlockingIOError
-            done = min(self._held, len(data))
-            self._held -= done
-            while done < len(data):
-                piece = data[done : done + _PIECE]
+            done = 0
+            if self._held:
+                done = min(self._held, size)
+                self._held -= done
+            while done < size:
+                piece = data if size <= _RECORD and not done else memoryview(data)[done : done + _PIECE]
                 self._owed = self._encrypted(piece)
                 if not self._paid(grace):
                     self._held = len(piece)  # of what comes next, so many bytes are known already
@@ -186,14 +236,16 @@ class TlsTransport(Transport):
         self._owed = self._owed[sent:]
         return not self._owed
 
-    def _encrypted(self, data: memoryview) -> bytes:
+    def _encrypted(self, data: Buffer) -> bytes:
+        """data: a memoryview, if it is longer than a record."""
         with self._using:
-            tls, done = self._tls, 0
+            write = self._tls.write
             try:
+                done = write(data)  # of one record
                 while done < len(data):
-                    done += tls.write(data[done:])
+                    done += write(data[done:])
             except ssl.SSLError as error:
-                raise _in_words(error) from None
+                raise self._broken(error) from None
             return self._going.read()
 
     def _send_answers(self) -> None:
@@ -216,22 +268,21 @@ class TlsTransport(Transport):
 
     def _receiver(self, inner: NonBlocking) -> Callable[[int], bytes]:
         def receive(size: int) -> bytes:
-            buffer = memoryview(bytearray(size))
-            got = 0
-            while got < size:
+            data = b""
+            while len(data) < size:
                 if self._starved:
                     try:
                         self._take(inner.receive(_RECEIVE_SIZE))
                     except BlockingIOError:
-                        if not got:
+                        if not data:
                             raise
                         break
-                more = self._decrypted(buffer[got:])
+                more = self._decrypted(size - len(data))
                 if more is not None:
                     if not more:
                         break
-                    got += more
-            return bytes(buffer[:got])
+                    data = data + more if data else more
+            return data
 
         return receive
 
@@ -243,6 +294,17 @@ class TlsTransport(Transport):
             return 0 if self._starved else self._tls.pending() + self._coming.pending
 
     # -- the end
+
+    def _broken(self, error: ssl.SSLError) -> OSError:
+        """With a sentence, where the peer has refused us after the handshake: as far as a client of TLS 1.3 knows."""
+        known = _ALERTS.get(error.reason or "")
+        if known is None:
+            return ConnectionAbortedError(errno.ECONNABORTED, _in_words(error))
+        if self._tls.server_side:  # what to do is for the one who connects
+            return ConnectionAbortedError(errno.ECONNABORTED, known.partition(": ")[0])
+        if self._shaken:
+            return CarrierFailed(f"{self.peer}: {known}")
+        return ConnectionAbortedError(errno.ECONNABORTED, known)
 
     def end_sending(self) -> None:
         self._notify_close()
@@ -276,9 +338,10 @@ class TlsTransport(Transport):
         self._inner.close()
 
 
-def _in_words(error: ssl.SSLError) -> OSError:
-    words = _ALERTS.get(error.reason or "")
-    if words is None:
-        end = isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING"
-        words = "it ended without a word" if end else f"TLS: {(error.reason or 'error').lower().replace('_', ' ')}"
-    return ConnectionAbortedError(errno.ECONNABORTED, words)
+def _in_words(error: ssl.SSLError) -> str:
+    """What the peer has done; on a client's side with what to do, after a colon."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted ({error.verify_message})"
+    if isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING":
+        return "it ended without a word"
+    return f"TLS ({(error.reason or 'error').lower().replace('_', ' ')})"

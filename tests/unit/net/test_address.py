@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import format_address, parse_address, parse_place, split_place
@@ -65,3 +67,20 @@ def test_the_port_of_who_gives_none() -> None:
     assert parse_place("ssh://pi", 5000) == ("ssh://pi", 5000)
     assert parse_place("ssh://pi/3242", -1) == ("ssh://pi", 3242)
     assert parse_place("tls://pi", -1) == ("tls://pi", -1)
+
+
+@given(st.sampled_from(["", "tls://", "ssh://"]), st.text(st.sampled_from("aZ0-._:%[]@/ \t\0~\u00e4"), max_size=12))
+def test_what_is_parsed_is_printed_so_that_it_means_the_same(scheme: str, text: str) -> None:
+    try:
+        place = parse_place(scheme + text)
+    except LocalProtocolError:
+        return
+    if not scheme or not place[1]:
+        return
+    assert parse_place(format_address(*place)) == place
+    found, user, name, _ = split_place(place[0])
+    assert f"{found}://" == scheme
+    for argument in (user, name):
+        assert not argument.startswith("-")
+        assert argument.isprintable()
+        assert " " not in argument

@@ -129,3 +129,8 @@ def test_a_server_that_announces_tls() -> None:
 def test_a_port_that_is_announced_and_is_not_one(port: str) -> None:
     assert DiscoveredServer("Rack", "fe80::1", 3240, properties={"tls": port}).places == [("fe80::1", 3240)]
     assert DiscoveredServer("Rack", "fe80::1", 1, properties={"tls": "2"}).places[1] == ("tls://[fe80::1]", 2)
+
+
+def test_a_server_that_others_reach_by_tls_only() -> None:
+    """It announces the port of TLS as its port."""
+    assert DiscoveredServer("Rack", "192.0.2.1", 3241, properties={"tls": "3241"}).places == [("tls://192.0.2.1", 3241)]
