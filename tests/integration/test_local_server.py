@@ -196,7 +196,10 @@ class Announced:
 
     made: list[Announced] = []
 
-    def __init__(self, name: str, port: int, devices: list[AnnouncedDevice], listening: list[str]) -> None:
+    def __init__(
+        self, name: str, port: int, devices: list[AnnouncedDevice], listening: list[str], tls_port: int
+    ) -> None:
+        self.tls_port = tls_port
         self.name, self.port, self.listening, self.closed = name, port, listening, False
         self.devices = [devices]
         self.made.append(self)
@@ -234,6 +237,10 @@ def test_where_it_is_announced_without_a_word(bus: FakeBus, announced: list[Anno
         assert announced[0].name == socket.gethostname()
     with serve(["all"], listen="0.0.0.0:0", allow="192.0.2.0/24", announce=False, bus=bus):
         assert len(announced) == 1
+    with serve(["all"], listen=ANY, tls="0.0.0.0:0", bus=bus) as server:
+        assert server.tls is not None
+        port = server.tls.addresses[0][1]
+        assert [(made.port, made.listening, made.tls_port) for made in announced[1:]] == [(port, ["0.0.0.0"], port)]
 
 
 # -- the configuration
