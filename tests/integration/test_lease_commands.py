@@ -213,6 +213,10 @@ def test_no_server_starts_on_a_damaged_file(bus: FakeBus, run: Run) -> None:
             assert refused.status == OpStatus.DEV_BUSY
     with pytest.raises(FileFormatError, match="is damaged"):
         serve(["all"], listen=ANY, bus=bus)
+    code, _, complaint = run("serve --all --listen 127.0.0.1:0")
+    assert code == exits.FAILED
+    assert complaint.startswith(f"usbip-capture: {leases_path()} is damaged: ")
+    assert complaint.count("\n") == 1
     assert Path(leases_path()).read_bytes() == whole[:40]
 
 

@@ -202,6 +202,27 @@ def test_servers_that_share_the_file_follow_each_other(
         other.close()
 
 
+def test_none_is_lost_when_several_servers_reserve_at_once(held: DeviceLeases, path: Path, clock: Clock) -> None:
+    other = DeviceLeases(None, str(path), clock)
+    threads = [
+        threading.Thread(target=lambda number=number: reserve_some((held, other)[number % 2], number))
+        for number in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    other.close()
+    turns = again(path, clock).turns("1-1")
+    assert {turn.holder for turn in turns} == {f"192.0.2.{number}" for number in range(40)}
+    assert [turn.begins for turn in turns[1:]] == [turn.until for turn in turns[:-1]]
+
+
+def reserve_some(leases: DeviceLeases, number: int) -> None:
+    for at in range(5):
+        leases.reserve("1-1", 60, f"192.0.2.{number * 5 + at}")
+
+
 def test_one_that_holds_the_folder_for_long_is_not_waited_for(
     held: DeviceLeases, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
