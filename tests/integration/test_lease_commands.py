@@ -172,8 +172,8 @@ def test_who_comes_next_is_shown(server: LocalServer, bus: FakeBus, run: Run) ->
         assert is_served(user)
         state = f"for {ANN} until {at}, then {BOB}"
         status = run("status")[1]
-        assert status[2].endswith(f"  client {ANN}:{user.sock.getsockname()[1]}, reserved {state}")
-        assert status[3].endswith("  free")
+        assert status[-2].endswith(f"  client {ANN}:{user.sock.getsockname()[1]}, reserved {state}")
+        assert status[-1].endswith("  free")
         title, row = run("clients")[1]
         assert title.endswith("  reserved")
         assert row.endswith(f"  {state}")

@@ -38,6 +38,7 @@ COMMANDS = {
     "release": "end the reservation of a device",
     "bind": "have devices exported, by the configuration",
     "unbind": "have devices not exported any more",
+    "access": "who may have which device",
     "stats": "what a capture holds, per device and endpoint",
     "convert": "from a recording of TCP to a capture of USB",
     "use": "run a PyUSB program on a server's devices",

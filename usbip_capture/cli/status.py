@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
         [
             f"{answer.get('name')} ({called}process {answer.get('pid')}) at {places}",
             f"exports, {by}: {_listed(answer, 'rules') or 'nothing'}",
+            f"access: {answer.get('mode')}, {_listed(answer, 'access_rules') or 'without rules'}",
         ]
     )
     devices = rows(answer, "devices")

@@ -11,7 +11,7 @@ from usbip_capture.live.messages import Message, number, text
 from usbip_capture.net.address import format_address
 from usbip_capture.server.described import as_data, sentence
 from usbip_capture.server.events import POWER, RESET, Events
-from usbip_capture.servers.configuration import configuration_path
+from usbip_capture.serving.access_requests import access_handlers, access_of
 from usbip_capture.serving.lease_requests import lease_handlers, turns_of
 from usbip_capture.serving.ports import Ports, check_exported
 from usbip_capture.syslog.severity import NOTICE
@@ -54,6 +54,7 @@ def handlers_for(server: LocalServer, lender: Lender, ports: Ports) -> Mapping[s
         "reset": reset,
         "power": power,
         "bind": lambda request: _bind(server, request),
+        **access_handlers(server.access),
         **lease_handlers(server.leases, lender),
     }
 
@@ -66,7 +67,7 @@ def _status(server: LocalServer) -> Message:
         "addresses": [format_address(*place) for place in server.addresses],
         "rules": server.rules,
         "follows": server.follows,
-        "configuration": configuration_path(),
+        **access_of(server.access),
         "audit": [
             {"target": str(output.target), "written": output.written, "lost": output.lost, "trouble": output.trouble}
             for output in server.audit.outputs

@@ -50,8 +50,8 @@ class LocalServer:
 
     Made by `serve`, where the errors are. settings: as the configuration has them; without `exports`, those of
     the configuration file are exported, and its changes are followed; so it is with `rules`, of access. bus: where the
-    devices are, None for all buses of this machine. access: who may have which device, and changing that. leases:
-    reserve devices there, and release them.
+    devices are, None for all buses of this machine. access: who may have which device, and changing that.
+    leases: reserve devices there, and release them.
     """
 
     def __init__(
@@ -191,14 +191,7 @@ class LocalServer:
                 f'class or all, or write exports = ["1-1.4"] under [{SERVER_TABLE}] in {configuration_path()}'
             )
         rules = Rules(table.exports, force=table.force or settings.force)
-        self.access = RulesInForce(settings, table, self._changing, self.reload, self._access_changed)
-        access = RuledAccess(
-            lambda: self.access.rules,
-            lambda busid: self._server.serial(busid),  # noqa: PLW0108  it is made with this
-            max_clients=settings.max_clients,
-            clients=lambda: len(self._server.clients),
-            reserved=lambda peer, info: self.leases.decision(peer, info),  # noqa: PLW0108  as above
-        )
+        access = self._ruled(settings, table)
         places = _places(settings)
         for place in places:
             access.check_listening(*place)
@@ -238,6 +231,16 @@ class LocalServer:
             on_change=self._changed,
         )
         self._stack.callback(self._lender.close)  # before the server: nothing is imported any more
+
+    def _ruled(self, settings: ServerTable, table: ServerTable) -> RuledAccess:
+        self.access = RulesInForce(settings, table, self._changing, self.reload, self._access_changed)
+        return RuledAccess(
+            lambda: self.access.rules,
+            lambda busid: self._server.serial(busid),  # noqa: PLW0108  it is made with this
+            max_clients=settings.max_clients,
+            clients=lambda: len(self._server.clients),
+            reserved=lambda peer, info: self.leases.decision(peer, info),  # noqa: PLW0108  as above
+        )
 
     def _access_changed(self, rules: AccessRules) -> None:
         self.events.emit(ACCESS_CHANGED, NOTICE, text=summary(rules), by="user")
@@ -324,8 +327,7 @@ def serve(
     exports what the configuration has, and follows its changes. Devices that are plugged in later are exported, too.
     listen: addresses, ADDR or ADDR:PORT (port 0 chooses one); none is 127.0.0.1, unless `unix` names a socket.
     allow: networks, such as `192.0.2.0/24`, whose machines may connect; needed beyond loopback, unless allow_public.
-    rules: of access, such as `allow 192.0.2.0/24 303a:4001`, deny wins; None with the devices of the configuration
-    takes those of the configuration, too.
+    rules: of access, such as `deny any 303a:4001`; None: those of the configuration, if it has the devices.
     max_clients, max_devices: at a time, 0 without limit. pcap: a file for all sessions, rotate: how it is divided, as
     `-b` of `usbip-capture capture` has it. reset: each device when a client has released it. force: `all` and classes
     export disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect. audit: a
