@@ -38,7 +38,7 @@ class Access:
         return ALLOWED
 
     def may_identify(self, peer: Peer) -> Decision:
-        """Before a handshake in which the client may prove who it is; after that, `may_connect` is asked."""
+        """Before a handshake in which the client may prove who it is; then `may_connect` is asked."""
         return ALLOWED
 
     def visible(self, peer: Peer, info: DeviceInfo) -> bool | Decision:
