@@ -16,7 +16,7 @@ PACKAGE = Path(usbip_capture.__file__).parent
 LAYERS = """
     errors < system
     usb syslog
-    wire records uart filters recordings options
+    wire records uart filters recordings options access
     device < tap net
     capture devices simulated server
     demo < servers live lending < control_socket

@@ -13,48 +13,27 @@ No rule exports a hub, or what this machine has attached from another one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from usbip_capture.access.devices import ALL, CLASS, DevicePattern, parsed_fields
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.usb.info import DeviceInfo
 
 HUB_CLASS = 0x09
-PORT, IDENTITY, CLASS, ALL = "port", "identity", "class", "all"
-FORMS = "a port such as 1-1.4, VID:PID such as 303a:4001, VID:PID:SERIAL, class:03, or all"
-# Ref: Linux drivers/usb/core/usb.c, usb_alloc_dev (names of devices)
-_PORT = re.compile(r"[0-9]{1,3}-[0-9]{1,3}(\.[0-9]{1,3}){0,6}")
-_IDENTITY = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,4}):(?:0[xX])?([0-9a-fA-F]{1,4})(?::(.+))?", re.DOTALL)
-_CLASS = re.compile(r"class:(?:0[xX])?([0-9a-fA-F]{1,2})")
 
 
 @dataclass(slots=True, frozen=True)
-class ExportRule:
-    """One rule. kind: PORT, IDENTITY, CLASS or ALL; of the other fields only its own are set."""
-
-    kind: str
-    busid: str = ""
-    idVendor: int = 0
-    idProduct: int = 0
-    serial: str = ""
-    class_code: int = 0
+class ExportRule(DevicePattern):
+    """One rule: devices of this pattern, but hubs."""
 
     @classmethod
     def parse(cls, text: str) -> ExportRule:
         """From one of the forms above; blanks at its ends do not count. Raises LocalProtocolError."""
-        text = text.strip()
-        if text.lower() == ALL:
-            return cls(ALL)
-        if found := _CLASS.fullmatch(text.lower()):
-            if int(found[1], 16) == HUB_CLASS:
-                raise LocalProtocolError("hubs are not exported: name what is plugged into one, or its class")
-            return cls(CLASS, class_code=int(found[1], 16))
-        if _PORT.fullmatch(text):
-            return cls(PORT, busid=text)
-        if (found := _IDENTITY.fullmatch(text)) and (found[3] or "").isprintable():
-            return cls(IDENTITY, idVendor=int(found[1], 16), idProduct=int(found[2], 16), serial=found[3] or "")
-        raise LocalProtocolError(f"{text!r} is not a rule of what is exported: give {FORMS}")
+        rule = cls(**parsed_fields(text, "a rule of what is exported"))  # type: ignore[arg-type]  # as the fields are
+        if rule.kind == CLASS and rule.class_code == HUB_CLASS:
+            raise LocalProtocolError("hubs are not exported: name what is plugged into one, or its class")
+        return rule
 
     @property
     def is_broad(self) -> bool:
@@ -63,24 +42,7 @@ class ExportRule:
 
     def matches(self, info: DeviceInfo, serial: str = "") -> bool:
         """Whether it exports this device. serial: its serial number, empty if it has none."""
-        if info.bDeviceClass == HUB_CLASS:
-            return False
-        if self.kind == PORT:
-            return info.busid == self.busid
-        if self.kind == IDENTITY:
-            return info.vid_pid == (self.idVendor, self.idProduct) and self.serial in ("", serial)
-        if self.kind == CLASS:
-            classes = {info.bDeviceClass, *(interface.bInterfaceClass for interface in info.interfaces)}
-            return self.class_code in classes
-        return True
-
-    def __str__(self) -> str:
-        """As `parse` takes it."""
-        if self.kind == PORT:
-            return self.busid
-        if self.kind == IDENTITY:
-            return f"{self.idVendor:04x}:{self.idProduct:04x}" + (f":{self.serial}" if self.serial else "")
-        return f"class:{self.class_code:02x}" if self.kind == CLASS else ALL
+        return info.bDeviceClass != HUB_CLASS and DevicePattern.matches(self, info, serial)
 
 
 class Rules:
