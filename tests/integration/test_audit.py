@@ -19,7 +19,7 @@ from tests.fakes.local_bus import FakeBus
 from tests.fakes.syslog_senders import Messages, port_of
 from tests.waiting import wait_until
 from usbip_capture import LocalServer, SyslogReceiver, serve
-from usbip_capture.errors import UsbipError
+from usbip_capture.errors import ImportRefused, UsbipError
 from usbip_capture.server.events import EXPORTED, LOST, Event, Events
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.serving.audit import AUDIT_LOGGER, Audit, Output
@@ -331,3 +331,28 @@ def test_many_events_at_once(tmp_path: Path) -> None:
     audit.close()
     assert [event["number"] for event in read(path)] == list(range(1, 4002))
     assert [output.lost for output in audit.outputs] == [0, 0]
+
+
+def test_what_was_decided_names_its_rule(bus: FakeBus, tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    with serve(["1-1"], listen=ANY, bus=bus, audit=path, rules=["allow any 303a:4001"]) as server:
+        address = ServerAddress(*server.addresses[0], 20.0)
+        device = address.import_device(Selector("1-1"))
+        server.access.set("closed", ["deny 127.0.0.0/8 1-1"])
+        wait_until("it has ended", lambda: not server.clients)
+        with pytest.raises(ImportRefused):
+            address.import_device(Selector("1-1"))
+        server.access.set("closed", ["deny any all"])
+        with pytest.raises(UsbipError):
+            address.import_device(Selector("1-1"))
+        device.close()
+    found = [
+        (event["kind"], event.get("rule")) for event in read(path) if event["kind"] in ("imported", "ended", "refused")
+    ]
+    assert found == [
+        ("imported", "allow any 303a:4001"),
+        ("ended", "deny 127.0.0.0/8 1-1"),
+        ("refused", "deny 127.0.0.0/8 1-1"),
+        ("refused", "deny any all"),
+    ]
+    assert kinds(path).count("access-changed") == 2
