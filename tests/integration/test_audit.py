@@ -19,6 +19,7 @@ from tests.fakes.local_bus import FakeBus
 from tests.fakes.syslog_senders import Messages, port_of
 from tests.waiting import wait_until
 from usbip_capture import LocalServer, SyslogReceiver, serve
+from usbip_capture.cli.main import main
 from usbip_capture.errors import ImportRefused, UsbipError
 from usbip_capture.server.events import EXPORTED, LOST, Event, Events
 from usbip_capture.servers.address import Selector, ServerAddress
@@ -288,12 +289,16 @@ def test_one_who_reads_nothing_by_tcp_holds_up_no_client(bus: FakeBus) -> None:
                 assert lost > 1000
 
 
-def test_a_disk_that_is_full_costs_no_client(bus: FakeBus, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_disk_that_is_full_costs_no_client(
+    bus: FakeBus, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("there is no /dev/full")
     with serve(["1-1"], listen=ANY, bus=bus, audit="/dev/full") as server:
         attach(server)
         wait_until("it is known", lambda: server.audit.outputs[1].trouble)
+        assert main(["status"]) == 0
+    assert "audit, /dev/full: it cannot be written now: No space left on device\n" in capsys.readouterr().out
     assert caplog.text.count("the audit waits: /dev/full cannot be written: No space left on device") == 1
     assert f"the audit is incomplete: {len(COURSE)} events are not in /dev/full: No space left on device" in caplog.text
 
