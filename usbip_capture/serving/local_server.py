@@ -29,6 +29,7 @@ from usbip_capture.serving.access import RuledAccess
 from usbip_capture.serving.audit import Audit
 from usbip_capture.serving.control import handlers_for
 from usbip_capture.serving.following import FollowedFile
+from usbip_capture.serving.leases import DeviceLeases, LeasedAccess
 from usbip_capture.serving.ports import Ports
 from usbip_capture.serving.rules_in_force import RulesInForce, summary
 from usbip_capture.serving.watchdog import Watchdog
@@ -50,6 +51,7 @@ class LocalServer:
     Made by `serve`, where the errors are. settings: as the configuration has them; without `exports`, those of
     the configuration file are exported, and its changes are followed; so it is with `rules`, of access. bus: where the
     devices are, None for all buses of this machine. access: who may have which device, and changing that.
+    leases: reserve devices there, and release them.
     """
 
     def __init__(
@@ -189,13 +191,7 @@ class LocalServer:
                 f'class or all, or write exports = ["1-1.4"] under [{SERVER_TABLE}] in {configuration_path()}'
             )
         rules = Rules(table.exports, force=table.force or settings.force)
-        self.access = RulesInForce(settings, table, self._changing, self.reload, self._access_changed)
-        access = RuledAccess(
-            lambda: self.access.rules,
-            lambda busid: self._server.serial(busid),  # noqa: PLW0108  it is made with this
-            max_clients=settings.max_clients,
-            clients=lambda: len(self._server.clients),
-        )
+        access = self._ruled(settings, table)
         places = _places(settings)
         for place in places:
             access.check_listening(*place)
@@ -203,8 +199,10 @@ class LocalServer:
             log.info("%s, which a server that was killed had unbound", sentence)
         self.audit = Audit(self.events, settings.audit, settings.audit_syslog)
         self._stack.callback(self.audit.close)  # after the others, whose end it reports
+        self.leases = DeviceLeases(self.events)
+        self._stack.callback(self.leases.close)
         self._open_capture(settings, places)
-        self._server = Server(access, self.events)
+        self._server = Server(LeasedAccess(access, self.leases), self.events)
         self._stack.callback(self._withdraw)  # after the devices: the network may take its time
         self._stack.callback(self._server.close)
         if settings.unix:
@@ -212,16 +210,8 @@ class LocalServer:
         for place in places:
             self._listening.append(self._server.listen(*place))
         bus = bus or _shared_bus()
-        self._lender = Lender(
-            self._server,
-            bus,
-            rules,
-            max_devices=settings.max_devices,
-            reset=settings.reset,
-            observed=self._observed,
-            on_change=self._changed,
-        )
-        self._stack.callback(self._lender.close)  # before the server: nothing is imported any more
+        self._lend(settings, rules, bus)
+        self.leases.start(self._server.check_sessions)
         self._announce(settings.announce)
         self._follow()
         self._ports = Ports(self._lender, bus)
@@ -232,6 +222,27 @@ class LocalServer:
     def _report_start(self, unix: str) -> None:
         where = [format_address(*place) for place in self._listening] + ([unix] if unix else [])
         self.events.emit(STARTED, NOTICE, text=", ".join(where))
+
+    def _lend(self, settings: ServerTable, rules: Rules, bus: Bus) -> None:
+        self._lender = Lender(
+            self._server,
+            bus,
+            rules,
+            max_devices=settings.max_devices,
+            reset=settings.reset,
+            observed=self._observed,
+            on_change=self._changed,
+        )
+        self._stack.callback(self._lender.close)  # before the server: nothing is imported any more
+
+    def _ruled(self, settings: ServerTable, table: ServerTable) -> RuledAccess:
+        self.access = RulesInForce(settings, table, self._changing, self.reload, self._access_changed)
+        return RuledAccess(
+            lambda: self.access.rules,
+            lambda busid: self._server.serial(busid),  # noqa: PLW0108  it is made with this
+            max_clients=settings.max_clients,
+            clients=lambda: len(self._server.clients),
+        )
 
     def _access_changed(self, rules: AccessRules) -> None:
         self.events.emit(ACCESS_CHANGED, NOTICE, text=summary(rules), by="user")
@@ -318,8 +329,7 @@ def serve(
     exports what the configuration has, and follows its changes. Devices that are plugged in later are exported, too.
     listen: addresses, ADDR or ADDR:PORT (port 0 chooses one); none is 127.0.0.1, unless `unix` names a socket.
     allow: networks, such as `192.0.2.0/24`, whose machines may connect; needed beyond loopback, unless allow_public.
-    rules: of access, such as `allow 192.0.2.0/24 303a:4001`, deny wins; None with the devices of the configuration
-    takes those of the configuration, too.
+    rules: of access, such as `deny any 303a:4001`; None: those of the configuration, if it has the devices.
     max_clients, max_devices: at a time, 0 without limit. pcap: a file for all sessions, rotate: how it is divided, as
     `-b` of `usbip-capture capture` has it. reset: each device when a client has released it. force: `all` and classes
     export disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect. audit: a
