@@ -42,6 +42,7 @@ from usbip_capture.report.text import text_report
 from usbip_capture.serial_port.url import PortUrl
 from usbip_capture.server.session import Session
 from usbip_capture.servers.address import Selector, ServerAddress, parse_selection
+from usbip_capture.servers.syslog_target import SyslogTarget
 from usbip_capture.serving import control as serving_control
 from usbip_capture.serving.control import handlers_for
 from usbip_capture.simulated.lsusb import parse_lsusb
@@ -378,6 +379,7 @@ def texts(data: bytes) -> None:
     parsers: tuple[Callable[[str], object], ...] = (
         PortUrl.parse, lambda t: PortUrl.parse("usbip://" + t), parse_address, ServerAddress.parse, Selector.parse,
         parse_selection, parse_listen_addresses, parse_networks, listen_address,
+        lambda t: SyslogTarget.parse(str(SyslogTarget.parse(t))),
     )  # fmt: skip
     for parser in parsers:
         with suppress(UsbipError):

@@ -281,10 +281,10 @@ def test_one_who_reads_nothing_by_tcp_holds_up_no_client(bus: FakeBus) -> None:
         with serve(["1-1"], listen=ANY, bus=bus, audit_syslog=f"tcp:127.0.0.1:{listener.getsockname()[1]}") as server:
             reader = listener.accept()[0]
             with reader:
-                for _ in range(20_000):
+                for _ in range(30_000):
                     server.events.emit(EXPORTED, text="x" * 250)
                 attach(server)
-                assert server.events.last > 20_000
+                assert server.events.last > 30_000
                 lost = server.audit.outputs[-1]._subscription.total_lost
                 assert lost > 1000
 
