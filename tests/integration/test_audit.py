@@ -165,16 +165,32 @@ def test_rsyslogd_by_tcp(bus: FakeBus, tmp_path: Path) -> None:
 
 
 def test_rsyslogd_by_its_socket(bus: FakeBus, tmp_path: Path) -> None:
-    """As /dev/log, which rsyslogd reads in the old form unless it is configured otherwise."""
+    """One that reads RFC 5424 there, which it does if it is configured so."""
     path = f"{tmp_path}/log"
     source = (
         f'module(load="imuxsock" SysSock.Use="off")\ninput(type="imuxsock" Socket="{path}" UseSpecialParser="off"'
         ' RateLimit.Interval="0")'
     )
     with rsyslogd(tmp_path, source, path) as written:
-        with serve(["1-1"], listen=ANY, bus=bus, audit_syslog=path) as server:
+        with serve(["1-1"], listen=ANY, bus=bus, audit_syslog=f"unix:{path}") as server:
             attach(server)
         assert_written(written)
+
+
+def test_rsyslogd_as_it_reads_dev_log(bus: FakeBus, tmp_path: Path) -> None:
+    path = f"{tmp_path}/log"
+    source = f'module(load="imuxsock" SysSock.Use="off")\ninput(type="imuxsock" Socket="{path}" RateLimit.Interval="0")'
+    with rsyslogd(tmp_path, source, path) as written:
+        with serve(["1-1"], listen=ANY, bus=bus, audit_syslog=path) as server:
+            attach(server)
+        wait_until("all is written", lambda: written.exists() and written.read_text().count("\n") >= len(COURSE))
+    rows = [line.split("|") for line in written.read_text().splitlines()]
+    for row, kind in zip(rows, COURSE, strict=True):
+        assert row[1:3] == ["usbip-capture", str(os.getpid())]
+        assert f'[usbip-capture@32473 kind="{kind}" number="' in row[5]
+    imported = rows[COURSE.index("imported")]
+    assert imported[0] == str(10 * 8 + 5)
+    assert "has imported 1-1 (303a:4001:" in imported[5]
 
 
 def test_a_stream_socket_of_this_machine(bus: FakeBus, tmp_path: Path) -> None:
@@ -184,7 +200,7 @@ def test_a_stream_socket_of_this_machine(bus: FakeBus, tmp_path: Path) -> None:
         listener.bind(path)
         listener.listen()
         listener.settimeout(20)
-        with serve(["1-1"], listen=ANY, bus=bus, audit_syslog=path):
+        with serve(["1-1"], listen=ANY, bus=bus, audit_syslog=f"unix:{path}"):
             receiver = listener.accept()[0]
         with receiver:
             while data := receiver.recv(4096):

@@ -198,7 +198,7 @@ def test_the_audit_of_a_service(installed: list[tuple[str, str]], tmp_path: Path
     assert "--audit-syslog=/dev/log" in file
     assert f"ReadWritePaths={tmp_path}\n" in file
     assert "--audit=-" in output
-    assert "ReadWritePaths" not in output
+    assert f"ReadWritePaths={os.getcwd()}\n" not in output
 
 
 def test_without_rules_the_configuration_says_what(

@@ -16,7 +16,8 @@ from usbip_capture.servers.syslog_target import SyslogTarget
         ("UDP:[2001:db8::1]:515", SyslogTarget("udp", "2001:db8::1", 515), "udp:[2001:db8::1]:515"),
         ("2001:db8::1", SyslogTarget("udp", "2001:db8::1", 514), "udp:[2001:db8::1]:514"),
         ("log:515", SyslogTarget("udp", "log", 515), "udp:log:515"),
-        ("/dev/log", SyslogTarget("unix", "/dev/log"), "/dev/log"),
+        ("/dev/log", SyslogTarget("local", "/dev/log"), "/dev/log"),
+        ("unix:/run/log", SyslogTarget("unix", "/run/log"), "unix:/run/log"),
     ],
 )
 def test_targets(text: str, target: SyslogTarget, shown: str) -> None:
@@ -25,7 +26,9 @@ def test_targets(text: str, target: SyslogTarget, shown: str) -> None:
     assert SyslogTarget.parse(shown) == target
 
 
-@pytest.mark.parametrize("text", ["", "tcp:", ":514", "pi:0", "pi:70000", "tls:pi:6514", "a b", "a\x1b", "/a\0b"])
+@pytest.mark.parametrize(
+    "text", ["", "tcp:", ":514", "pi:0", "pi:70000", "tls:pi:6514", "a b", "a\x1b", "/a\0b", "unix:a"]
+)
 def test_what_is_not_one(text: str) -> None:
     with pytest.raises(LocalProtocolError, match="is not where a syslog is"):
         SyslogTarget.parse(text)
