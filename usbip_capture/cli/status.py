@@ -53,7 +53,16 @@ def run(args: argparse.Namespace) -> int:
     devices = rows(answer, "devices")
     if devices:
         print_lines(f"  {line}" for line in columns([_row(device) for device in devices]))
+    print_lines(line for output in rows(answer, "audit") if (line := _audit(output)))
     return DONE
+
+
+def _audit(output: Message) -> str:
+    """What is wrong with one of the outputs of the audit, if anything is."""
+    lost, trouble = output.get("lost"), output.get("trouble")
+    parts = [f"{lost} events are missing"] if lost else []
+    parts += [f"it cannot be written now: {trouble}"] if trouble else []
+    return f"audit, {output.get('target')}: {'; '.join(parts)}" if parts else ""
 
 
 def _listed(answer: Message, name: str) -> str:
