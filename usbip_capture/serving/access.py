@@ -19,6 +19,7 @@ class RuledAccess(Access):
     serial_of: the serial number of the device with this busid, empty if it has none, None if it is not exported.
     max_clients: at a time, each with a device or without; 0 without limit. clients: how many are connected now.
     is_paired: whether a client of this name still is.
+    reserved: what leases decide about a device that the rules allow.
     """
 
     def __init__(
@@ -29,12 +30,14 @@ class RuledAccess(Access):
         max_clients: int = 0,
         clients: Callable[[], int] = lambda: 0,
         is_paired: Callable[[str], bool] = lambda name: True,
+        reserved: Callable[[Peer, DeviceInfo], Decision] = lambda peer, info: ALLOWED,
     ) -> None:
         self._rules = rules
         self._serial_of = serial_of
         self._max_clients = max_clients
         self._clients = clients
         self._is_paired = is_paired
+        self._reserved = reserved
 
     def check_listening(self, address: str, port: int) -> None:
         """Raises LocalProtocolError where others could connect without TLS and nobody is named who may."""
@@ -44,7 +47,6 @@ class RuledAccess(Access):
         return self._known(peer) and _decision(self._rules().connecting(requester_of(peer))) and self._room()
 
     def may_identify(self, peer: Peer) -> Decision:
-        """Before a TLS handshake, in which the client may prove who it is; `may_connect` is asked after that."""
         return _decision(self._rules().connecting(requester_of(peer), may_identify=True)) and self._room()
 
     def visible(self, peer: Peer, info: DeviceInfo) -> Decision:
@@ -54,6 +56,9 @@ class RuledAccess(Access):
         if serial is None:
             return Decision(allowed=False, reason="it is not exported any more")
         return _decision(self._rules().deciding(requester_of(peer), info, serial))
+
+    def may_import(self, peer: Peer, info: DeviceInfo) -> Decision:
+        return self._reserved(peer, info)
 
     def _known(self, peer: Peer) -> Decision:
         """Not if it was paired when it connected, and is not any more."""

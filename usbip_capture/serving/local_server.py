@@ -30,7 +30,7 @@ from usbip_capture.serving.announced import announced
 from usbip_capture.serving.audit import Audit
 from usbip_capture.serving.control import handlers_for
 from usbip_capture.serving.following import FollowedFile
-from usbip_capture.serving.leases import DeviceLeases, LeasedAccess
+from usbip_capture.serving.leases import DeviceLeases
 from usbip_capture.serving.ports import Ports
 from usbip_capture.serving.rules_in_force import RulesInForce, summary
 from usbip_capture.serving.watchdog import Watchdog
@@ -201,11 +201,11 @@ class LocalServer:
         for sentence in restore():
             log.info("%s, which a server that was killed had unbound", sentence)
         self.audit = Audit(self.events, settings.audit, settings.audit_syslog)
-        self._stack.callback(self.audit.close)  # the last: it reports how the others end
+        self._stack.callback(self.audit.close)  # after the others, whose end it reports
         self.leases = DeviceLeases(self.events)
         self._stack.callback(self.leases.close)
         self._open_capture(settings, places)
-        self._server = Server(LeasedAccess(access, self.leases), self.events)
+        self._server = Server(access, self.events)
         self._stack.callback(self._withdraw)  # after the devices: the network may take its time
         self._stack.callback(self._server.close)
         if settings.unix:
@@ -221,7 +221,10 @@ class LocalServer:
         self._ports = Ports(self._lender, bus)
         self._stack.callback(Watchdog(self._server, self._lender, bus).close)
         self._take_commands()
-        where = [format_address(*place) for place in self._listening] + [settings.unix] * bool(settings.unix)
+        self._report_start(settings.unix)
+
+    def _report_start(self, unix: str) -> None:
+        where = [format_address(*place) for place in self._listening] + ([unix] if unix else [])
         self.events.emit(STARTED, NOTICE, text=", ".join(where))
 
     def _listen_tls(self, settings: ServerTable) -> None:
@@ -252,6 +255,7 @@ class LocalServer:
             max_clients=settings.max_clients,
             clients=lambda: len(self._server.clients),
             is_paired=lambda name: name in self.access.paired,
+            reserved=lambda peer, info: self.leases.decision(peer, info),  # noqa: PLW0108  as above
         )
 
     def _access_changed(self, rules: AccessRules) -> None:
