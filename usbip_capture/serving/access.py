@@ -43,7 +43,6 @@ class RuledAccess(Access):
         return _decision(self._rules().connecting(requester_of(peer))) and self._room()
 
     def may_identify(self, peer: Peer) -> Decision:
-        """Before a TLS handshake, in which the client may prove who it is; `may_connect` is asked after that."""
         return _decision(self._rules().connecting(requester_of(peer), may_identify=True)) and self._room()
 
     def visible(self, peer: Peer, info: DeviceInfo) -> Decision:

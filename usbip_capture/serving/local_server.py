@@ -198,7 +198,7 @@ class LocalServer:
         for sentence in restore():
             log.info("%s, which a server that was killed had unbound", sentence)
         self.audit = Audit(self.events, settings.audit, settings.audit_syslog)
-        self._stack.callback(self.audit.close)  # the last: it reports how the others end
+        self._stack.callback(self.audit.close)  # after the others, whose end it reports
         self.leases = DeviceLeases(self.events)
         self._stack.callback(self.leases.close)
         self._open_capture(settings, places)
@@ -217,7 +217,10 @@ class LocalServer:
         self._ports = Ports(self._lender, bus)
         self._stack.callback(Watchdog(self._server, self._lender, bus).close)
         self._take_commands()
-        where = [format_address(*place) for place in self._listening] + [settings.unix] * bool(settings.unix)
+        self._report_start(settings.unix)
+
+    def _report_start(self, unix: str) -> None:
+        where = [format_address(*place) for place in self._listening] + ([unix] if unix else [])
         self.events.emit(STARTED, NOTICE, text=", ".join(where))
 
     def _lend(self, settings: ServerTable, rules: Rules, bus: Bus) -> None:
