@@ -91,6 +91,7 @@ LINES: dict[str, list[tuple[list[str], str | None]]] = {
     "serve": [(["--device", EVIL], ENDED), (["--class", EVIL], ENDED), (["--service", EVIL], ENDED)],
     "status": [([], ENDED), (["--json"], ENDED), (["--server", EVIL], ENDED)],
     "clients": [([], ENDED), (["--json"], ENDED)],
+    "events": [([], ENDED), (["--json"], ENDED)],
     "kick": [([EVIL], ENDED)],
     "reset": [([EVIL], ENDED)],
     "power": [([EVIL, "cycle"], ENDED)],
@@ -188,7 +189,8 @@ def _refusing(request: Message) -> Message:
 #: What a running server answers whose clients and devices are evil.
 _DEVICE = {"busid": EVIL, "vid_pid": EVIL, "product": EVIL, "serial": EVIL, "client": EVIL, "imported": 1.0}
 _STATUS = {"name": EVIL, "pid": EVIL, "addresses": [EVIL], "rules": [EVIL], "follows": True, "changed": True,
-           "configuration": f"/not there/{EVIL}", "devices": [_DEVICE]}  # fmt: skip
+           "configuration": f"/not there/{EVIL}", "devices": [_DEVICE],
+           "audit": [{"target": EVIL, "lost": 1, "trouble": EVIL}]}  # fmt: skip
 
 
 @pytest.fixture
@@ -196,6 +198,10 @@ def evil_running() -> Iterator[None]:
     handlers: dict[str, Handler] = {
         "status": lambda request: dict(_STATUS),
         "clients": lambda request: {"clients": [_DEVICE]},
+        "events": lambda request: {
+            "events": [{"time": EVIL, "kind": EVIL, "number": 1, "sentence": EVIL, "client": EVIL, "busid": EVIL}],
+            "last": 1,
+        },
         "bind": lambda request: dict(_STATUS),
         **dict.fromkeys(("kick", "reset", "power"), _refusing),
     }

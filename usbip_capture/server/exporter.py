@@ -12,7 +12,7 @@ from usbip_capture.errors import UsbipError
 from usbip_capture.net import listening
 from usbip_capture.net.connecting import set_options
 from usbip_capture.net.transport import SocketTransport, Transport
-from usbip_capture.server.access import Access, Decision
+from usbip_capture.server.access import Access, Refusal
 from usbip_capture.server.connection import Client, Connection
 from usbip_capture.server.events import EXPORTED, REFUSED, WITHDRAWN, Events
 from usbip_capture.server.exports import Export, Exports
@@ -156,15 +156,12 @@ class Server:
 
     def _refusal(self, peer: listening.Peer) -> str:
         decision = self._access.may_connect(peer)
-        return "" if decision else decision.reason or listening.NOT_ALLOWED
+        return "" if decision else Refusal(decision.reason or listening.NOT_ALLOWED, decision.rule)
 
     def _refused(self, peer: listening.Peer, reason: str) -> None:
-        """Who may not connect, and by which rule."""
-        try:
-            decision = self._access.may_connect(peer)
-        except Exception:  # noqa: BLE001  it was logged when it refused
-            decision = Decision(allowed=False)
-        self.events.emit(REFUSED, WARNING, peer=peer, text=reason, rule="" if decision else decision.rule, by="server")
+        """Who may not connect, and by which rule if it is one."""
+        rule = reason.rule if isinstance(reason, Refusal) else ""
+        self.events.emit(REFUSED, WARNING, peer=peer, text=reason, rule=rule, by="server")
 
     def _serve(self, sock: socket.socket, peer: listening.Peer) -> None:
         try:
