@@ -47,9 +47,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument(
         "--allow",
-        metavar="CIDR",
+        metavar="CLIENT",
         action="append",
-        help="who may connect from other machines, such as 192.0.2.0/24; may be repeated",
+        help="who may connect from other machines, such as 192.0.2.0/24, or have one device only: '192.0.2.7 1-1.4'; "
+        "may be repeated",
+    )
+    parser.add_argument(
+        "--deny",
+        metavar="CLIENT",
+        action="append",
+        help="the other way round, also for who is allowed by --allow; may be repeated",
     )
     add_output(parser, "capture into FILE; - is standard output")
     parser.add_argument(
@@ -63,7 +70,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Relay until stopped; the exit code. Raises UsbipError."""
     if args.stop:
-        if args.server or args.output or args.wireshark or args.allow:
+        if args.server or args.output or args.wireshark or args.allow or args.deny:
             args.parser.error("--stop goes with --listen only")
         with queued(_LOGGER):
             return _stop(args.listen)
@@ -76,13 +83,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _relay(args: argparse.Namespace) -> int:
-    from usbip_capture.net.networks import WARNING, is_loopback, listen_address, parse_networks
+    from usbip_capture.net.networks import WARNING, is_loopback, listen_address
     from usbip_capture.relay.background import make_responsive
+    from usbip_capture.relay.ruling import relay_rules
     from usbip_capture.relay.service import LIST_TIMEOUT, RelayService
 
     make_responsive()
     address, port = listen_address(args.listen or "")
-    service = RelayService(chosen_server(args), address, port, parse_networks(",".join(args.allow or ())))
+    rules = relay_rules(args.allow or (), args.deny or ())
+    service = RelayService(chosen_server(args), address, port, rules=rules)
     relay = service.relay
 
     def ready() -> None:

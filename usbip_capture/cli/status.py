@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from usbip_capture.cli.access import counted
 from usbip_capture.cli.commanding import add_running_server, columns, rows, running_server
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command, add_json
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         [
             f"{answer.get('name')} ({called}process {answer.get('pid')}) at {places}",
             f"exports, {by}: {_listed(answer, 'rules') or 'nothing'}",
-            f"access: {answer.get('mode')}, {_listed(answer, 'access_rules') or 'without rules'}",
+            f"access: {answer.get('mode')}, {counted(answer)}",
         ]
     )
     devices = rows(answer, "devices")

@@ -15,12 +15,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from usbip_capture.access.rules import AccessRules, Decision
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
 from usbip_capture.net.connecting import set_options
 from usbip_capture.net.listening import PAUSE, TOO_MANY, Admission, Peer
-from usbip_capture.net.networks import Network, policy
+from usbip_capture.net.networks import Network
+from usbip_capture.net.ruling import policy_of, requester_of
 from usbip_capture.net.transport import SocketTransport, Transport, reset_on_close
 from usbip_capture.relay.backlog import Backlog
 from usbip_capture.relay.calls import Calls, guarded
@@ -29,8 +31,10 @@ from usbip_capture.relay.forwarding import Connection
 from usbip_capture.relay.listening import attach_hint, open_listener
 from usbip_capture.relay.observation import Observation, Share
 from usbip_capture.relay.readiness import READABLE, make_poller
+from usbip_capture.relay.ruling import allowing, names_devices
 from usbip_capture.servers.address import LOCAL, ServerAddress
 from usbip_capture.system.shown import one_line
+from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.hindsight import Hindsight
 from usbip_capture.wire.observed import Event
 
@@ -54,7 +58,8 @@ _ACCEPT_AT_ONCE = 16
 class Relay:
     """Relays connections to `address`:`port` (0 chooses one) to `server`. `address` and `port` are the real ones then.
 
-    allow: who may connect, beside this machine; needed for any address but loopback.
+    allow: who may connect, beside this machine; rules: instead, who may have which device, as `relay_rules` makes them.
+    One of them is needed for any address but loopback.
     busids: what the server exports, as far as that is known; for `hint`.
     Raises LocalProtocolError, or CannotListen.
     """
@@ -66,13 +71,15 @@ class Relay:
         port: int = DEFAULT_PORT,
         *,
         allow: Sequence[Network] = (),
+        rules: AccessRules | None = None,
     ) -> None:
         if server.host == LOCAL:
             raise LocalProtocolError("local is this machine itself: `usbip-capture serve` lends its devices")
         self.server = server
         self.busids: list[str] = []
-        self._admission = Admission(policy(allow))
-        self._listener = open_listener(address, port, allow)
+        self._rules = allowing(allow) if rules is None else rules
+        self._admission = Admission(policy_of(lambda: self._rules))
+        self._listener = open_listener(address, port, self._rules)
         self.address, self.port = self._listener.getsockname()[:2]
         self._poller = make_poller()
         self._ready: dict[int, Callable[[int], None]] = {}  # by file descriptor
@@ -261,7 +268,7 @@ class Relay:
             self._connecting += 1
             try:
                 threading.Thread(
-                    target=self._connect, args=(sock, str(peer)), name="usbip-relay-connect", daemon=True
+                    target=self._connect, args=(sock, peer), name="usbip-relay-connect", daemon=True
                 ).start()
             except RuntimeError as error:  # this system has no thread left
                 self._connecting -= 1
@@ -298,11 +305,11 @@ class Relay:
 
         self._calls.later(PAUSE, again)
 
-    def _connect(self, sock: socket.socket, peer: str) -> None:
+    def _connect(self, sock: socket.socket, peer: Peer) -> None:
         """On a thread of its own: to the server, for this client."""
         try:
             set_options(sock)
-            client = SocketTransport(sock, peer)
+            client = SocketTransport(sock, str(peer))
             server = self.server.open_transport()
         except Exception as error:
             expected = isinstance(error, (UsbipError, OSError))
@@ -310,18 +317,19 @@ class Relay:
             _break_off(sock)
             self._calls.soon(self._not_connected)
             return
-        self._calls.soon(functools.partial(self._connected, client, server))
+        self._calls.soon(functools.partial(self._connected, client, server, peer))
 
     def _not_connected(self) -> None:
         self._connecting -= 1
 
-    def _connected(self, client: Transport, server: Transport) -> None:
+    def _connected(self, client: Transport, server: Transport, peer: Peer) -> None:
         self._connecting -= 1
         if self._ending:
             client.close()
             server.close()
             return
-        observation = Observation(self._last + 1, client.peer, self._hindsight.add, self._share)
+        decide = functools.partial(self._decide, peer)
+        observation = Observation(self._last + 1, client.peer, self._hindsight.add, self._share, decide)
         try:
             connection = Connection(
                 client, server, observation, self._poller, self._backlog.chunks, self._over, self._bound_drain
@@ -337,6 +345,19 @@ class Relay:
         for end in connection.ends:
             self._ready[end.fd] = end.ready
         log.info("client %d, %s", observation.number, client.peer)
+
+    def _decide(self, peer: Peer, observation: Observation, info: DeviceInfo | None) -> None:
+        """Break off a client that may not have this device, or of which nobody knows what it has."""
+        if info is not None:
+            decision = self._rules.deciding(requester_of(peer), info)
+        elif names_devices(self._rules):
+            decision = Decision(allowed=False, reason="which device it wants cannot be observed")
+        else:
+            return
+        connection = self._connections.get(observation)
+        if not decision and connection is not None:
+            self._admission.refuse(peer, f"{one_line(info.busid)}: {decision.reason}" if info else decision.reason)
+            self._calls.soon(lambda: None if connection.over else connection.reset())
 
     def _bound_drain(self, connection: Connection) -> None:
         before = connection.progress

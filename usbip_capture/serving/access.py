@@ -17,6 +17,7 @@ class RuledAccess(Access):
 
     serial_of: the serial number of the device with this busid, empty if it has none, None if it is not exported.
     max_clients: at a time, each with a device or without; 0 without limit. clients: how many are connected now.
+    reserved: what leases decide about a device that the rules allow.
     """
 
     def __init__(
@@ -26,11 +27,13 @@ class RuledAccess(Access):
         *,
         max_clients: int = 0,
         clients: Callable[[], int] = lambda: 0,
+        reserved: Callable[[Peer, DeviceInfo], Decision] = lambda peer, info: ALLOWED,
     ) -> None:
         self._rules = rules
         self._serial_of = serial_of
         self._max_clients = max_clients
         self._clients = clients
+        self._reserved = reserved
 
     def check_listening(self, address: str, port: int) -> None:
         """Raises LocalProtocolError where others could connect without TLS and nobody is named who may."""
@@ -40,7 +43,6 @@ class RuledAccess(Access):
         return _decision(self._rules().connecting(requester_of(peer))) and self._room()
 
     def may_identify(self, peer: Peer) -> Decision:
-        """Before a TLS handshake, in which the client may prove who it is; `may_connect` is asked after that."""
         return _decision(self._rules().connecting(requester_of(peer), may_identify=True)) and self._room()
 
     def visible(self, peer: Peer, info: DeviceInfo) -> Decision:
@@ -48,6 +50,9 @@ class RuledAccess(Access):
         if serial is None:
             return Decision(allowed=False, reason="it is not exported any more")
         return _decision(self._rules().deciding(requester_of(peer), info, serial))
+
+    def may_import(self, peer: Peer, info: DeviceInfo) -> Decision:
+        return self._reserved(peer, info)
 
     def _room(self) -> Decision:
         full = 0 < self._max_clients <= self._clients()

@@ -29,7 +29,7 @@ from usbip_capture.serving.access import RuledAccess
 from usbip_capture.serving.audit import Audit
 from usbip_capture.serving.control import handlers_for
 from usbip_capture.serving.following import FollowedFile
-from usbip_capture.serving.leases import DeviceLeases, LeasedAccess
+from usbip_capture.serving.leases import DeviceLeases
 from usbip_capture.serving.ports import Ports
 from usbip_capture.serving.rules_in_force import RulesInForce, summary
 from usbip_capture.serving.watchdog import Watchdog
@@ -202,7 +202,7 @@ class LocalServer:
         self.leases = DeviceLeases(self.events)
         self._stack.callback(self.leases.close)
         self._open_capture(settings, places)
-        self._server = Server(LeasedAccess(access, self.leases), self.events)
+        self._server = Server(access, self.events)
         self._stack.callback(self._withdraw)  # after the devices: the network may take its time
         self._stack.callback(self._server.close)
         if settings.unix:
@@ -242,6 +242,7 @@ class LocalServer:
             lambda busid: self._server.serial(busid),  # noqa: PLW0108  it is made with this
             max_clients=settings.max_clients,
             clients=lambda: len(self._server.clients),
+            reserved=lambda peer, info: self.leases.decision(peer, info),  # noqa: PLW0108  as above
         )
 
     def _access_changed(self, rules: AccessRules) -> None:
