@@ -92,6 +92,9 @@ LINES: dict[str, list[tuple[list[str], str | None]]] = {
     "status": [([], ENDED), (["--json"], ENDED), (["--server", EVIL], ENDED)],
     "clients": [([], ENDED), (["--json"], ENDED)],
     "events": [([], ENDED), (["--json"], ENDED)],
+    "access": [(["show"], ENDED), (["show", "--json"], ENDED), (["allow", EVIL], ENDED), (["open"], ENDED)],
+    "reserve": [(["--list"], ENDED), (["1-1", "--for", "2h"], ENDED), ([EVIL, "--for", EVIL], ENDED)],
+    "release": [([EVIL], ENDED)],
     "kick": [([EVIL], ENDED)],
     "reset": [([EVIL], ENDED)],
     "power": [([EVIL, "cycle"], ENDED)],
@@ -188,6 +191,7 @@ def _refusing(request: Message) -> Message:
 
 #: What a running server answers whose clients and devices are evil.
 _DEVICE = {"busid": EVIL, "vid_pid": EVIL, "product": EVIL, "serial": EVIL, "client": EVIL, "imported": 1.0}
+_TURN: Message = {"client": EVIL, "begins": 1.0, "until": 2.0}
 _STATUS = {"name": EVIL, "pid": EVIL, "addresses": [EVIL], "rules": [EVIL], "follows": True, "changed": True,
            "configuration": f"/not there/{EVIL}", "devices": [_DEVICE],
            "audit": [{"target": EVIL, "lost": 1, "trouble": EVIL}]}  # fmt: skip
@@ -203,6 +207,11 @@ def evil_running() -> Iterator[None]:
             "last": 1,
         },
         "bind": lambda request: dict(_STATUS),
+        "access": lambda request: {"mode": EVIL, "access_rules": [EVIL]},
+        "change-access": lambda request: {"mode": EVIL, "access_rules": [EVIL], "changed": True, "follows": True},
+        "leases": lambda request: {"leases": [{"busid": EVIL, "turns": [_TURN]}]},
+        "reserve": lambda request: {"turn": _TURN, "turns": [_TURN]},
+        "release": lambda request: {"turns": [_TURN]},
         **dict.fromkeys(("kick", "reset", "power"), _refusing),
     }
     control = ControlSocket(EVIL, handlers, listen=EVIL)
