@@ -14,7 +14,7 @@ from usbip_capture.errors import UsbipError
 from usbip_capture.net import listening
 from usbip_capture.net.connecting import set_options
 from usbip_capture.net.transport import SocketTransport, Transport
-from usbip_capture.server.access import Access, Decision
+from usbip_capture.server.access import Access, Decision, Refusal
 from usbip_capture.server.connection import Client, Connection, Secured
 from usbip_capture.server.events import EXPORTED, REFUSED, WITHDRAWN, Events
 from usbip_capture.server.exports import Export, Exports
@@ -44,7 +44,9 @@ class Server:
         self._access = access or Access()
         self.events = events or Events()
         self.admission = listening.Admission(self._refusal, on_refused=self._refused)
-        self._before_handshake = listening.Admission(lambda peer: _reason(self._access.may_identify(peer)))
+        self._before_handshake = listening.Admission(
+            lambda peer: _reason(self._access.may_identify(peer)), on_refused=self._refused
+        )
         self._exports = Exports()
         self._lock = threading.Lock()
         self._paths: dict[str, int] = {}  # of Unix sockets, with their inodes
@@ -184,12 +186,9 @@ class Server:
         return _reason(self._access.may_connect(peer))
 
     def _refused(self, peer: listening.Peer, reason: str) -> None:
-        """Who may not connect, and by which rule."""
-        try:
-            decision = self._access.may_connect(peer)
-        except Exception:  # noqa: BLE001  it was logged when it refused
-            decision = Decision(allowed=False)
-        self.events.emit(REFUSED, WARNING, peer=peer, text=reason, rule="" if decision else decision.rule, by="server")
+        """Who may not connect, and by which rule if it is one."""
+        rule = reason.rule if isinstance(reason, Refusal) else ""
+        self.events.emit(REFUSED, WARNING, peer=peer, text=reason, rule=rule, by="server")
 
     def _serve(self, sock: socket.socket, peer: listening.Peer, secured: Secured | None = None) -> None:
         try:
@@ -242,4 +241,4 @@ class Server:
 
 def _reason(decision: Decision) -> str:
     """Why not; empty if it is allowed."""
-    return "" if decision else decision.reason or listening.NOT_ALLOWED
+    return "" if decision else Refusal(decision.reason or listening.NOT_ALLOWED, decision.rule)
