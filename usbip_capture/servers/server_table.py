@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import Any
 
+from usbip_capture.access.limits import CONNECTIONS_PER_SECOND, MAX_REQUEST_TIMEOUT, REQUEST_TIMEOUT, Limits
 from usbip_capture.errors import FileFormatError, LocalProtocolError, UsbipError
 from usbip_capture.net.networks import listen_address, parse_networks
 from usbip_capture.server.rules import Rules
@@ -28,12 +29,12 @@ _EXPECTED = {
     int: "a whole number from 0 to 2147483647",
     str: "a string",
 }
-_COUNTS = ("max_clients", "max_devices")
+_COUNTS = ("max_clients", "max_clients_per_address", "connections_per_second", "request_timeout", "max_devices")
 
 
 @dataclass(slots=True, frozen=True)
 class ServerTable:
-    """The values of the table; a tuple, "" or 0 that is empty, or None, stands for what is not there.
+    """The values of the table; a tuple or "" that is empty, or None, stands for what is not there, 0 for no limit.
 
     exports: rules, as `server.rules` has them; None: not there. Raises LocalProtocolError for what cannot be meant.
     """
@@ -43,6 +44,9 @@ class ServerTable:
     unix: str = ""
     name: str = ""
     max_clients: int = 0
+    max_clients_per_address: int = 0
+    connections_per_second: int = CONNECTIONS_PER_SECOND
+    request_timeout: int = REQUEST_TIMEOUT
     max_devices: int = 0
     allow: tuple[str, ...] = ()
     allow_public: bool = False
@@ -53,6 +57,11 @@ class ServerTable:
     rotate: tuple[str, ...] = ()
     audit: str = ""
     audit_syslog: str = ""
+
+    @property
+    def limits(self) -> Limits:
+        """How many clients, and how much of each."""
+        return Limits(self.max_clients, self.max_clients_per_address, self.connections_per_second, self.request_timeout)
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -73,6 +82,8 @@ def _check(name: str, value: Any) -> None:
         raise LocalProtocolError(f"{value!r} has characters that cannot be shown: choose another")
     if name in _COUNTS and not 0 <= value <= _MAX_COUNT:
         raise LocalProtocolError(f"must be {_EXPECTED[int]}, not {value}")
+    if name == "request_timeout" and not 1 <= value <= MAX_REQUEST_TIMEOUT:
+        raise LocalProtocolError(f"must be from 1 to {MAX_REQUEST_TIMEOUT} seconds, not {value}")
     if name == "audit_syslog" and value:
         SyslogTarget.parse(value)
     for text in value if name == "allow" else ():

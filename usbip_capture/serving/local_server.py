@@ -184,12 +184,7 @@ class LocalServer:
                 f'class or all, or write exports = ["1-1.4"] under [{SERVER_TABLE}] in {configuration_path()}'
             )
         rules = Rules(table.exports, force=table.force or settings.force)
-        access = NetworkAccess(
-            parse_networks(",".join(settings.allow)),
-            public=settings.allow_public,
-            max_clients=settings.max_clients,
-            clients=lambda: len(self._server.clients),
-        )
+        access = NetworkAccess(parse_networks(",".join(settings.allow)), public=settings.allow_public)
         places = _places(settings)
         for place in places:
             access.check_listening(*place)
@@ -198,7 +193,7 @@ class LocalServer:
         self.audit = Audit(self.events, settings.audit, settings.audit_syslog)
         self._stack.callback(self.audit.close)  # the last: it reports how the others end
         self._open_capture(settings, places)
-        self._server = Server(access, self.events)
+        self._server = Server(access, self.events, settings.limits)
         self._stack.callback(self._withdraw)  # after the devices: the network may take its time
         self._stack.callback(self._server.close)
         if settings.unix:
@@ -287,7 +282,6 @@ def serve(
     name: str = "",
     allow: Iterable[str] = (),
     allow_public: bool = False,
-    max_clients: int = 0,
     max_devices: int = 0,
     pcap: str | os.PathLike[str] = "",
     rotate: Iterable[str] = (),
@@ -297,6 +291,7 @@ def serve(
     audit: str | os.PathLike[str] = "",
     audit_syslog: str = "",
     bus: Bus | None = None,
+    **limits: int,
 ) -> LocalServer:
     """Lend this machine's USB devices to USB/IP clients, as `usbip-capture serve` does; ends with `close`.
 
@@ -304,11 +299,11 @@ def serve(
     exports what the configuration has, and follows its changes. Devices that are plugged in later are exported, too.
     listen: addresses, ADDR or ADDR:PORT (port 0 chooses one); none is 127.0.0.1, unless `unix` names a socket.
     allow: networks, such as `192.0.2.0/24`, whose machines may connect; needed beyond loopback, unless allow_public.
-    max_clients, max_devices: at a time, 0 without limit. pcap: a file for all sessions, rotate: how it is divided, as
-    `-b` of `usbip-capture capture` has it. reset: each device when a client has released it. force: `all` and classes
-    export disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect. audit: a
-    file for what happens, a line of JSON each, `-` for standard output; audit_syslog: `HOST[:PORT]`, `tcp:HOST[:PORT]`
-    or a path such as `/dev/log`.
+    max_devices: at a time, 0 without limit. pcap: a file for all sessions, rotate: how it is divided, as `-b` of
+    `usbip-capture capture` has it. reset: each device when a client has released it. force: `all` and classes export
+    disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect. audit: a file for what
+    happens, `-` for standard output; audit_syslog: `HOST[:PORT]`, `tcp:HOST[:PORT]` or a path such as `/dev/log`.
+    limits: fields of `access.limits.Limits`, such as max_clients.
 
     Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
     """
@@ -319,7 +314,6 @@ def serve(
         name=name,
         allow=_texts(allow),
         allow_public=allow_public,
-        max_clients=max_clients,
         max_devices=max_devices,
         pcap=os.fspath(pcap),
         rotate=_texts(rotate),
@@ -328,6 +322,7 @@ def serve(
         announce=announce,
         audit=os.fspath(audit),
         audit_syslog=audit_syslog,
+        **limits,
     )
     return LocalServer(settings, bus)
 
