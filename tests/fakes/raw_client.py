@@ -25,10 +25,12 @@ class Reply(NamedTuple):
 
 
 class RawClient:
-    """status: of the import; 0 if the device was imported, whose fields `device` has then."""
+    """status: of the import; 0 if the device was imported, whose fields `device` has then. source: its own address."""
 
-    def __init__(self, address: tuple[str, int], busid: str = "1-1", version: int = 0x0111) -> None:
-        self.sock = socket.create_connection(address, _TIMEOUT)
+    def __init__(
+        self, address: tuple[str, int], busid: str = "1-1", version: int = 0x0111, *, source: str = ""
+    ) -> None:
+        self.sock = socket.create_connection(address, _TIMEOUT, (source, 0) if source else None)
         self.sock.sendall(structs.OP_COMMON.pack(version, structs.OP_REQ_IMPORT, 0) + structs.pack_busid(busid))
         self.version, code, self.status = structs.OP_COMMON.unpack(read_exactly(self.sock, 8))
         assert code == structs.OP_REP_IMPORT

@@ -16,16 +16,16 @@ from tests.fakes.local_bus import FakeBus
 from tests.oracles.pcapng_reader import read_capture
 from tests.waiting import wait_until
 from usbip_capture import LocalServer, get_backend, serve
+from usbip_capture.access.rules import CLOSED, OPEN, AccessRules
 from usbip_capture.errors import CannotListen, CaptureError, ImportRefused, LocalProtocolError, UsbipError
 from usbip_capture.net.listening import Peer
-from usbip_capture.net.networks import parse_networks
 from usbip_capture.server.rules import Rules
 from usbip_capture.servers import announcing
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.servers.announcing import AnnouncedDevice
 from usbip_capture.servers.configuration import configuration_path
 from usbip_capture.serving import captures, local_server
-from usbip_capture.serving.access import NetworkAccess
+from usbip_capture.serving.access import RuledAccess
 from usbip_capture.serving.following import FollowedFile
 from usbip_capture.usb.setup import get_descriptor
 from usbip_capture.usb.urb import Urb
@@ -135,12 +135,12 @@ def test_other_machines_need_to_be_allowed(address: str, bus: FakeBus) -> None:
 
 
 def test_who_may_connect() -> None:
-    access = NetworkAccess(parse_networks("192.0.2.0/24, 2001:db8::/32"))
+    access = RuledAccess(lambda: AccessRules(CLOSED, ["allow 192.0.2.0/24", "allow 2001:db8::/32"]), lambda busid: "")
     for host in ("192.0.2.7", "2001:db8::1", "127.0.0.1", "::1", "198.51.100.1", ""):
         assert access.may_connect(Peer(host, 1, "198.51.100.1")), host
     for host in ("192.0.3.7", "2001:db9::1", "nonsense"):
         assert not access.may_connect(Peer(host, 1, "198.51.100.1")), host
-    public = NetworkAccess(public=True)
+    public = RuledAccess(lambda: AccessRules(OPEN), lambda busid: "")
     assert public.may_connect(Peer("203.0.113.1", 1))
     public.check_listening("0.0.0.0", 3240)
 

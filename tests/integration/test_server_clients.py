@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fakes.served import CARRIERS, Served, reply, submit, unlink
+from tests.fakes.served import CARRIERS, HeldDevice, Served, reply, submit, unlink
 from tests.waiting import wait_until
+from usbip_capture.demo.device import INFO
 from usbip_capture.errors import ImportRefused, UsbipError
 from usbip_capture.net import transport
 from usbip_capture.net.listening import NOT_ALLOWED, Peer
@@ -239,7 +240,7 @@ def guarded(rules: Rules) -> Iterator[Served]:
 def test_whoever_is_allowed_is_asked_about_and_served(guarded: Served, rules: Rules) -> None:
     assert guarded.is_free()
     with guarded.imported():
-        assert rules.asked == ["see 1-1", "see 1-1", "import 1-1"]
+        assert rules.asked == ["see 1-1", *["see 1-1", "import 1-1"] * 2]  # once more when it has the device
 
 
 def test_a_client_that_may_not_connect(guarded: Served, rules: Rules, caplog: pytest.LogCaptureFixture) -> None:
@@ -272,3 +273,47 @@ def test_a_device_that_a_client_sees_but_may_not_have(guarded: Served, rules: Ru
     rules.take = ALLOWED
     with guarded.imported():
         pass
+
+
+def test_a_decision_has_the_status_that_the_client_gets(guarded: Served, rules: Rules) -> None:
+    rules.take = Decision(allowed=False, status=OpStatus.DEV_BUSY)
+    with pytest.raises(ImportRefused) as caught:
+        guarded.named.import_device(Selector("1-1"))
+    assert caught.value.status == OpStatus.DEV_BUSY
+
+
+def test_a_session_that_is_not_allowed_any_more_ends_when_it_is_asked_about(
+    guarded: Served, rules: Rules, caplog: pytest.LogCaptureFixture
+) -> None:
+    with guarded.imported() as (sock, device):
+        guarded.server.check_sessions()
+        assert device.alive
+        rules.take = Decision(allowed=False, reason="it is Sunday")
+        guarded.server.check_sessions()
+        assert sock.recv(1) == b""
+        wait_until("the device is closed", lambda: not device.alive)
+        assert any(text.endswith("is disconnected: 1-1: it is Sunday") for text in caplog.messages)
+    rules.take = ALLOWED
+    with guarded.imported() as (sock, device):
+        rules.sees = False
+        guarded.server.check_sessions()
+        assert sock.recv(1) == b""
+
+
+def test_what_is_decided_while_a_device_is_being_opened_counts(guarded: Served, rules: Rules) -> None:
+    """The session is not there yet for `check_sessions`."""
+    opened = guarded._open
+
+    def opening() -> HeldDevice:
+        rules.take = Decision(allowed=False, status=OpStatus.DEV_BUSY)
+        guarded.server.check_sessions()
+        return opened()
+
+    guarded.server.add(INFO, opening)
+    with pytest.raises(ImportRefused) as caught:
+        guarded.named.import_device(Selector("1-1"))
+    assert caught.value.status == OpStatus.DEV_BUSY
+    (device,) = guarded.devices
+    assert not device.alive
+    rules.take = ALLOWED
+    assert guarded.is_free()

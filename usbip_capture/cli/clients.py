@@ -11,6 +11,7 @@ from usbip_capture.cli.commanding import add_running_server, columns, rows, runn
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command, add_json
 from usbip_capture.cli.terminal import print_lines, report
+from usbip_capture.cli.turns import reserved
 
 if TYPE_CHECKING:
     from usbip_capture.live.messages import Message
@@ -38,7 +39,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(clients, indent=2))
     elif clients:
-        print_lines(columns([_TITLE, *(_row(client) for client in clients)]))
+        reservations = [reserved(client) for client in clients]
+        lines = [[*_row(client), text] for client, text in zip(clients, reservations, strict=True)]
+        print_lines(columns([[*_TITLE, "reserved" if any(reservations) else ""], *lines]))
     else:
         report("nobody is connected")
     return DONE

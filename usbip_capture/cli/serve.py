@@ -211,14 +211,22 @@ def settings(args: argparse.Namespace) -> ServerTable:
         raise LocalProtocolError("-b is for files: name one with --pcap")
     if table.pcap == table.audit == "-":
         raise LocalProtocolError("--pcap and --audit cannot both be standard output: name a file for one of them")
-    return replace(table, exports=tuple(str(ExportRule.parse(rule)) for rule in rules) or None)
+    # None: as the configuration has them, which is followed; what of it was given by hand is kept apart.
+    return replace(
+        table,
+        exports=tuple(str(ExportRule.parse(rule)) for rule in rules) or None,
+        rules=None,
+        access="",
+        allow=tuple(args.allow or ()),
+        allow_public=bool(args.allow_public),
+    )
 
 
 def _own() -> list[str]:
     """The options that are called as the configuration has them."""
     from usbip_capture.servers.server_table import ServerTable
 
-    return [field.name for field in fields(ServerTable) if field.name != "exports"]
+    return [field.name for field in fields(ServerTable) if field.name not in ("exports", "rules", "access")]
 
 
 def _stop(number: int, stopping: threading.Event) -> None:

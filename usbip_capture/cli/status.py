@@ -10,6 +10,7 @@ from usbip_capture.cli.commanding import add_running_server, columns, rows, runn
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command, add_json
 from usbip_capture.cli.terminal import print_lines
+from usbip_capture.cli.turns import reserved
 from usbip_capture.system.shown import shell_word
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
         [
             f"{answer.get('name')} ({called}process {answer.get('pid')}) at {places}",
             f"exports, {by}: {_listed(answer, 'rules') or 'nothing'}",
+            f"access: {answer.get('mode')}, {_listed(answer, 'access_rules') or 'without rules'}",
         ]
     )
     devices = rows(answer, "devices")
@@ -61,4 +63,7 @@ def _listed(answer: Message, name: str) -> str:
 def _row(device: Message) -> list[str]:
     client = device.get("client")
     state = f"client {client}" if client else "free"
+    reservation = reserved(device)
+    if reservation:
+        state += f", reserved {reservation}"
     return [*(str(device.get(name, "")) for name in ("busid", "vid_pid", "product", "serial")), state]

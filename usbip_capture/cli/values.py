@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import stat
 from argparse import ArgumentTypeError
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from collections.abc import Callable
 MAX_WAIT = 86_400
 #: Of transfers or packets to count.
 MAX_COUNT = 0x7FFFFFFF
+_DURATION = re.compile(r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?")
 
 
 def number(text: str, least: int = 0, most: int | None = None) -> int:
@@ -65,6 +67,15 @@ def wait(text: str) -> float:
     if not value:
         raise ArgumentTypeError(f"must be more than 0 seconds, not {text}")
     return value
+
+
+def duration(text: str) -> float:
+    """A time in days, hours, minutes and seconds: `2h`, `90m`, `1d12h`; in seconds."""
+    found = _DURATION.fullmatch(text.strip().lower())
+    parts = [int(part or 0) for part in found.groups()] if found else []
+    if not any(parts):
+        raise ArgumentTypeError(f"must be a time such as 2h, 90m, 1d or 1h30m, not {text!r}")
+    return float(sum(part * unit for part, unit in zip(parts, (86_400, 3600, 60, 1), strict=True)))
 
 
 def data_hex(text: str) -> bytes:

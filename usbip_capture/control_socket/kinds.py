@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from usbip_capture.errors import CaptureError, DeviceNotFound, LocalProtocolError, RemoteProtocolError, UsbipError
+from usbip_capture.errors import (
+    CaptureError,
+    DeviceNotFound,
+    FileFormatError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    UsbipError,
+)
 
 _KINDS: dict[str, type[UsbipError]] = {
     "device": DeviceNotFound,
+    "file": FileFormatError,  # before what it is, too
     "arguments": LocalProtocolError,
     "protocol": RemoteProtocolError,
     "capture": CaptureError,

@@ -67,6 +67,8 @@ _OF_SYSTEM = """\
 # /etc/usbip-capture/config.toml, /var/lib/usbip-capture, /run/usbip-capture (for `clients`, `kick`, `bind`, ...)
 Environment=XDG_CONFIG_HOME=/etc XDG_STATE_HOME=/var/lib XDG_CACHE_HOME=/var/cache
 ConfigurationDirectory=usbip-capture
+# Leases are kept there.
+ReadWritePaths=/etc/usbip-capture
 StateDirectory=usbip-capture
 StateDirectoryMode=0700
 CacheDirectory=usbip-capture

@@ -29,8 +29,7 @@ from usbip_capture.wire.structs import OpStatus
 log = logging.getLogger(__name__)
 
 _RECEIVE_SIZE = 64 << 10
-#: Why a device that is exported to others, or not at all, is not had.
-_REFUSALS = {OpStatus.NODEV: "there is no such device", OpStatus.DEV_BUSY: "another client has it"}
+_NO_SUCH_DEVICE, _TAKEN = "there is no such device", "another client has it"
 
 
 class Client(NamedTuple):
@@ -122,6 +121,15 @@ class Connection:
                 self._transport.reset_on_close()
             self._transport.shut_down()
 
+    def check(self, by: str) -> None:
+        """Disconnect the client if it may not have its device any more. by: who causes it. From any thread."""
+        export, busid = self._export, self._client.busid
+        if export is None or not busid:  # `_import` asks once more when it has one
+            return
+        decision = self._permission(export.info)
+        if not decision:
+            self.end(f"{busid}: {decision.reason}", by)
+
     def join(self, timeout: float) -> None:
         """Wait until it is over, and its device closed; for so many seconds."""
         if self._thread is threading.current_thread():
@@ -154,7 +162,7 @@ class Connection:
         while data := self._received(deadline):
             for event in conn.receive_data(data):
                 if isinstance(event, DevlistRequested):
-                    self._answer(conn.devlist([info for info in self._exports.free() if self._sees(info)]))
+                    self._answer(conn.devlist([info for info in self._exports.free() if self._seen(info)]))
                     self._emit(events.LISTED)
                     return None
                 if isinstance(event, ImportRequested):
@@ -182,35 +190,53 @@ class Connection:
     def _import(self, conn: ServerConnection, busid: str) -> Session | None:
         """A session with the device; None if the import was refused, which was the answer to the client."""
         export = self._exports.find(busid)
-        status = OpStatus.NODEV if export is None or not self._sees(export.info) else self._reserve(export)
-        session = self._opened(conn, export) if export is not None and not status else None
-        if session is None or export is None:
-            self._release()  # before the answer: who gets it may try again at once
-            removed = export is not None and export.removed
-            status = status or (OpStatus.NODEV if removed else OpStatus.DEV_ERR)
-            if status in _REFUSALS:  # else it was reported where it was found
-                self._refused(busid, export, _REFUSALS[status])
-            self._answer(conn.import_refused(status))
+        if export is None:
+            self._refused(busid, None, _NO_SUCH_DEVICE)
+            self._answer(conn.import_refused(OpStatus.NODEV))
             return None
-        # Before the client learns of it: whoever it asks to be disconnected finds it.
-        self._client = self._client._replace(busid=busid, imported=time.time())
+        status = self._reserve(export)
+        session = None if status else self._opened(conn, export)
+        if session is not None:
+            # Before the client learns of it: whoever it asks to be disconnected finds it, and so does `check`.
+            self._client = self._client._replace(busid=busid, imported=time.time())
+            status = self._refusal(export)  # what was changed before that has found no session to end
+            if not status:
+                self._begin(session, export)
+                return session
+            self._client = self._client._replace(busid="", imported=0.0)
+            self._session = None
+            session.close()
+        self._release()  # before the answer: who gets it may try again at once
+        self._answer(conn.import_refused(status or (OpStatus.NODEV if export.removed else OpStatus.DEV_ERR)))
+        return None
+
+    def _begin(self, session: Session, export: Export) -> None:
         session.start(replace(session.info, interfaces=()))
         log.info("client %s has imported %s", self._peer, session.info)
         self._imported = export
-        self._emit(events.IMPORTED, NOTICE, busid=busid, device=export.device)
+        self._emit(events.IMPORTED, NOTICE, busid=export.info.busid, device=export.device)
         self._on_import(self)
-        return session
 
     def _reserve(self, export: Export) -> OpStatus:
-        decision = self._decision(export.info)
-        if not decision:
-            self._admission.refuse(self._peer, f"{export.info.busid}: {decision.reason}")
-            self._refused(export.info.busid, export, decision.reason, decision.rule)
-            return OpStatus.NA
+        status = self._refusal(export)
+        if status:
+            return status
         status = self._exports.reserve(export, self._removed)
-        if not status:
+        if status:
+            taken = status == OpStatus.DEV_BUSY
+            self._refused(export.info.busid, export, _TAKEN if taken else _NO_SUCH_DEVICE)
+        else:
             self._export = export
         return status
+
+    def _refusal(self, export: Export) -> OpStatus:
+        """What the client gets if it may not have the device, which is counted and logged; OK if it may."""
+        decision = self._permission(export.info)
+        if decision:
+            return OpStatus.OK
+        self._admission.refuse(self._peer, f"{export.info.busid}: {decision.reason}")
+        self._refused(export.info.busid, export, decision.reason, decision.rule)
+        return decision.status
 
     def _opened(self, conn: ServerConnection, export: Export) -> Session | None:
         """A session with the reserved device, opened anew; None if it cannot be."""
@@ -234,6 +260,7 @@ class Connection:
         if export.removed:  # asked for after the session is there to be found by `_removed`, which is called after that
             self._session = None
             session.close()
+            self._refused(export.info.busid, export, _NO_SUCH_DEVICE)
             return None
         return session
 
@@ -242,20 +269,27 @@ class Connection:
         if self._session is not None:
             self.end(reason, by)
 
-    def _sees(self, info: DeviceInfo) -> bool:
-        try:
-            return bool(self._access.visible(self._peer, info))
-        except Exception:
-            log.exception("whether client %s sees device %s cannot be decided", self._peer, info.busid)
-            return False
-
-    def _decision(self, info: DeviceInfo) -> Decision:
+    def _permission(self, info: DeviceInfo) -> Decision:
+        """Whether the client may have this device; of one that it cannot see, with the status of none."""
+        seen = self._seen(info)
+        if not seen:
+            return seen
         try:
             decision = self._access.may_import(self._peer, info)
         except Exception:
             log.exception("whether client %s may import %s cannot be decided", self._peer, info.busid)
             return Decision(allowed=False)
         return decision if decision or decision.reason else decision._replace(reason=NOT_ALLOWED)
+
+    def _seen(self, info: DeviceInfo) -> Decision:
+        try:
+            seen = self._access.visible(self._peer, info)
+        except Exception:
+            log.exception("whether client %s sees device %s cannot be decided", self._peer, info.busid)
+            seen = False
+        if not isinstance(seen, Decision):
+            seen = Decision(bool(seen), NOT_ALLOWED)
+        return seen or seen._replace(status=OpStatus.NODEV)
 
     def _urbs(self, session: Session) -> None:
         receive, handle = self._transport.receive, session.receive

@@ -30,6 +30,8 @@ _OTHER = {
     events.POWER: "power of the port",
     events.EXPORTS_CHANGED: "what is to be exported was changed",
     events.ACCESS_CHANGED: "who may have which device was changed",
+    events.LEASED: "reserved:",
+    events.LEASE_ENDED: "not reserved any more:",
     events.STARTED: "the server has started",
     events.STOPPED: "the server has stopped",
     events.LOST: "events are missing here",

@@ -94,6 +94,18 @@ class Server:
             connection.end(reason, by)
         return bool(found)
 
+    def serial(self, busid: str) -> str | None:
+        """The serial number of an exported device, empty if it has none; None if it is not exported."""
+        export = self._exports.find(busid)
+        return None if export is None else export.serial
+
+    def check_sessions(self, by: str = "server") -> None:
+        """Ask again who may have which device, and disconnect those who may not any more. by: who causes it."""
+        with self._lock:
+            connections = list(self._connections)
+        for connection in connections:
+            connection.check(by)
+
     def listen(self, address: str, port: int) -> tuple[str, int]:
         """Accept connections; the address and port that are really used (port 0 chooses one). Raises CannotListen."""
         listener = listening.listen(address, port)

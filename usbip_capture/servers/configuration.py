@@ -28,7 +28,7 @@ SERVER_TABLE = "server"
 #: Where servers are configured, and the name of each place.
 ENVIRONMENT, CONFIGURATION = "environment", "configuration"
 #: No file of ours is ever longer.
-MAX_BYTES = 256 << 10
+MAX_BYTES = 1 << 20
 _BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 #: Names of hosts that are built in, and what they are.
 DEMO, LOCAL = "demo", "local"

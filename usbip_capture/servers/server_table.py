@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, fields
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 from usbip_capture.access.limits import CONNECTIONS_PER_SECOND, MAX_REQUEST_TIMEOUT, REQUEST_TIMEOUT, Limits
+from usbip_capture.access.rules import CLOSED, MODES, AccessRules
 from usbip_capture.errors import FileFormatError, LocalProtocolError, UsbipError
 from usbip_capture.net.networks import listen_address, parse_networks
 from usbip_capture.server.rules import Rules
-from usbip_capture.servers.configuration import SERVER_TABLE, configuration_path, read_bytes
+from usbip_capture.servers.configuration import MAX_BYTES, SERVER_TABLE, configuration_path, read_bytes
 from usbip_capture.servers.syslog_target import SyslogTarget
 from usbip_capture.system.shown import one_line
 
@@ -36,7 +38,8 @@ _COUNTS = ("max_clients", "max_clients_per_address", "connections_per_second", "
 class ServerTable:
     """The values of the table; a tuple or "" that is empty, or None, stands for what is not there, 0 for no limit.
 
-    exports: rules, as `server.rules` has them; None: not there. Raises LocalProtocolError for what cannot be meant.
+    exports: rules, as `server.rules` has them; None: not there. rules: of access, as `access.rules` has them, access:
+    the mode; None, "": not there. Raises LocalProtocolError for what cannot be meant.
     """
 
     exports: tuple[str, ...] | None = None
@@ -48,6 +51,8 @@ class ServerTable:
     connections_per_second: int = CONNECTIONS_PER_SECOND
     request_timeout: int = REQUEST_TIMEOUT
     max_devices: int = 0
+    rules: tuple[str, ...] | None = None
+    access: str = ""
     allow: tuple[str, ...] = ()
     allow_public: bool = False
     force: bool = False
@@ -80,6 +85,8 @@ def _check(name: str, value: Any) -> None:
     """Raises LocalProtocolError."""
     if name == "name" and not value.isprintable():
         raise LocalProtocolError(f"{value!r} has characters that cannot be shown: choose another")
+    if name == "access" and value not in ("", *MODES):
+        raise LocalProtocolError(f"{value!r} is not a mode: write open or closed")
     if name in _COUNTS and not 0 <= value <= _MAX_COUNT:
         raise LocalProtocolError(f"must be {_EXPECTED[int]}, not {value}")
     if name == "request_timeout" and not 1 <= value <= MAX_REQUEST_TIMEOUT:
@@ -102,6 +109,8 @@ def read_server_table() -> ServerTable:
         raw = read_bytes(path)
     except OSError as error:
         raise UsbipError(f"{path} cannot be read: {error.strerror or error}: make it readable, or move it") from error
+    if len(raw) >= MAX_BYTES:  # of a longer one only a part was read
+        raise FileFormatError(f"{path} is too long for a configuration: at most {MAX_BYTES} bytes are read")
     return parse_server_table(raw, path)
 
 
@@ -131,12 +140,31 @@ def parse_server_table(raw: bytes, path: str) -> ServerTable:
             raise _wrong(text, path, key, str(error)) from error
         values[field.name] = converted
     made = ServerTable(**values)  # type: ignore[arg-type]  # each was looked at
-    for rule in made.exports or ():
-        try:
-            Rules([rule])
-        except LocalProtocolError as error:
-            raise _wrong(text, path, rule, str(error), "exports") from error
+    _check_rules(made, text, path)
+    _check_access(made, list(values), text, path)
     return made
+
+
+def _check_rules(table: ServerTable, text: str, path: str) -> None:
+    """Raises FileFormatError, with the line of the rule."""
+    for key, rules, kind in (("exports", table.exports, Rules), ("rules", table.rules, partial(AccessRules, CLOSED))):
+        for rule in rules or ():
+            try:
+                kind([rule])
+            except LocalProtocolError as error:
+                raise _wrong(text, path, rule, str(error), key) from error
+
+
+def _check_access(table: ServerTable, names: list[str], text: str, path: str) -> None:
+    """A file of which the end is missing must not let in more than the whole one. Raises FileFormatError."""
+    if "access" in names and not table.access:
+        raise _wrong(text, path, "access", 'access must be "open" or "closed"')
+    if table.allow_public and table.access == CLOSED:
+        raise _wrong(text, path, "allow-public", 'allow-public contradicts access = "closed": remove one of them')
+    for name in ("access", "allow", "allow_public") if "rules" in names else ():
+        if name in names and names.index(name) < names.index("rules"):
+            key = name.replace("_", "-")
+            raise _wrong(text, path, key, f"rules must stand before {key}, so that no part of this file lets in more")
 
 
 def _tables(text: str, path: str) -> dict[str, object]:
@@ -167,12 +195,13 @@ def _converted(kind: type, value: object) -> object:
 
 def _wrong(text: str, path: str, found: str, sentence: str, key: str = "") -> FileFormatError:
     """The error for a key, or for something in the value of `key`, with the line in which it is."""
-    inside, seen = False, not key
+    inside, of_key = False, 0
     for number, line in enumerate(text.split("\n"), 1):
         line = line.strip()
         if line.startswith("["):
             inside = inside or line.partition("#")[0].strip() == f"[{SERVER_TABLE}]"
-        seen = seen or (inside and line.strip("\"'").startswith(key))
-        if inside and seen and found in line:
+        if inside and not of_key and line.strip("\"'").startswith(key):
+            of_key = number
+        if inside and of_key and found in line:
             return FileFormatError(f"{path}, line {number}: {sentence}")
-    return FileFormatError(f"{path}: {sentence}")
+    return FileFormatError(f"{path}{f', line {of_key}' if key and of_key else ''}: {sentence}")

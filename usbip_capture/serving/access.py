@@ -1,28 +1,44 @@
-"""Who may connect: this machine, and networks that are allowed."""
+"""Who may connect and have which device: by the rules in force."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
+from usbip_capture.access.rules import AccessRules
+from usbip_capture.access.rules import Decision as Decided
 from usbip_capture.net.listening import Peer
-from usbip_capture.net.networks import Network, check_allowed, policy
-from usbip_capture.server.access import ALLOWED, Access, Decision
+from usbip_capture.net.ruling import check_lets_in, requester_of
+from usbip_capture.server.access import Access, Decision
+from usbip_capture.usb.info import DeviceInfo
 
 
-class NetworkAccess(Access):
-    """Lets in this machine and those of `allow`; everybody if `public`."""
+class RuledAccess(Access):
+    """By the rules, which may be others each time.
 
-    def __init__(self, allow: Sequence[Network] = (), *, public: bool = False) -> None:
-        self._allow = allow
-        self._refusal = policy(allow)
-        self._public = public
+    serial_of: the serial number of the device with this busid, empty if it has none, None if it is not exported.
+    """
+
+    def __init__(self, rules: Callable[[], AccessRules], serial_of: Callable[[str], str | None]) -> None:
+        self._rules = rules
+        self._serial_of = serial_of
 
     def check_listening(self, address: str, port: int) -> None:
-        """Raises LocalProtocolError where others could connect and nobody is named who may."""
-        if not self._public:
-            check_allowed(address, port, self._allow, ", or --allow-public if everybody may")
+        """Raises LocalProtocolError where others could connect without TLS and nobody is named who may."""
+        check_lets_in(address, port, self._rules(), ", or --allow-public if everybody may")
 
     def may_connect(self, peer: Peer) -> Decision:
-        # Who comes by a socket of this machine's file system has no address: its permissions decide.
-        reason = "" if self._public or not peer.host else self._refusal(peer)
-        return Decision(allowed=False, reason=reason) if reason else ALLOWED
+        return _decision(self._rules().connecting(requester_of(peer)))
+
+    def may_identify(self, peer: Peer) -> Decision:
+        """Before a TLS handshake, in which the client may prove who it is; `may_connect` is asked after that."""
+        return _decision(self._rules().connecting(requester_of(peer), may_identify=True))
+
+    def visible(self, peer: Peer, info: DeviceInfo) -> Decision:
+        serial = self._serial_of(info.busid)
+        if serial is None:
+            return Decision(allowed=False, reason="it is not exported any more")
+        return _decision(self._rules().deciding(requester_of(peer), info, serial))
+
+
+def _decision(decided: Decided) -> Decision:
+    return Decision(decided.allowed, decided.reason, "" if decided.rule is None else str(decided.rule))

@@ -11,7 +11,8 @@ from usbip_capture.live.messages import Message, number, text
 from usbip_capture.net.address import format_address
 from usbip_capture.server.described import as_data, sentence
 from usbip_capture.server.events import POWER, RESET, Events
-from usbip_capture.servers.configuration import configuration_path
+from usbip_capture.serving.access_requests import access_handlers, access_of
+from usbip_capture.serving.lease_requests import lease_handlers, turns_of
 from usbip_capture.serving.ports import Ports, check_exported
 from usbip_capture.syslog.severity import NOTICE
 
@@ -53,6 +54,8 @@ def handlers_for(server: LocalServer, lender: Lender, ports: Ports) -> Mapping[s
         "reset": reset,
         "power": power,
         "bind": lambda request: _bind(server, request),
+        **access_handlers(server.access),
+        **lease_handlers(server.leases, lender),
     }
 
 
@@ -64,13 +67,13 @@ def _status(server: LocalServer) -> Message:
         "addresses": [format_address(*place) for place in server.addresses],
         "rules": server.rules,
         "follows": server.follows,
-        "configuration": configuration_path(),
+        **access_of(server.access),
         "audit": [
             {"target": str(output.target), "written": output.written, "lost": output.lost, "trouble": output.trouble}
             for output in server.audit.outputs
         ],
         "devices": [
-            {**_device(exported), "rule": str(exported.rule), "client": str(users[exported.info.busid].peer)
+            {**_device(server, exported), "rule": str(exported.rule), "client": str(users[exported.info.busid].peer)
              if exported.info.busid in users else ""}
             for exported in server.exported
         ],
@@ -84,7 +87,7 @@ def _events(events: Events, after: int, last: int) -> Message:
 
 
 def _clients(server: LocalServer) -> list[Message]:
-    devices = {exported.info.busid: _device(exported) for exported in server.exported}
+    devices = {exported.info.busid: _device(server, exported) for exported in server.exported}
     return [{**_client(client), **devices.get(client.busid, {})} for client in server.clients]
 
 
@@ -100,13 +103,15 @@ def _client(client: Client) -> Message:
     }
 
 
-def _device(exported: Exported) -> Message:
+def _device(server: LocalServer, exported: Exported) -> Message:
+    """leases: the turn that goes on, and those that come next."""
     vendor, product = exported.info.vid_pid
     return {
         "busid": exported.info.busid,
         "vid_pid": f"{vendor:04x}:{product:04x}",
         "product": exported.product,
         "serial": exported.serial,
+        "leases": turns_of(server.leases, exported.info.busid),
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from usbip_capture.access.rules import AccessRules
 from usbip_capture.control_socket.serving import ControlSocket
 from usbip_capture.device import Device
 from usbip_capture.errors import CannotListen, CaptureError, UsbipError
@@ -17,18 +18,20 @@ from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.lending.plugged import Bus
 from usbip_capture.lending.restore import restore
 from usbip_capture.net.address import format_address
-from usbip_capture.net.networks import is_loopback, listen_address, parse_networks
+from usbip_capture.net.networks import is_loopback, listen_address
 from usbip_capture.server.connection import Client
-from usbip_capture.server.events import STARTED, Events
+from usbip_capture.server.events import ACCESS_CHANGED, STARTED, Events
 from usbip_capture.server.exporter import Server
 from usbip_capture.server.rules import ExportRule, Rules
 from usbip_capture.servers.configuration import SERVER_TABLE, configuration_path
 from usbip_capture.servers.server_table import ServerTable, read_server_table
-from usbip_capture.serving.access import NetworkAccess
+from usbip_capture.serving.access import RuledAccess
 from usbip_capture.serving.audit import Audit
 from usbip_capture.serving.control import handlers_for
 from usbip_capture.serving.following import FollowedFile
+from usbip_capture.serving.leases import DeviceLeases, LeasedAccess
 from usbip_capture.serving.ports import Ports
+from usbip_capture.serving.rules_in_force import RulesInForce, summary
 from usbip_capture.serving.watchdog import Watchdog
 from usbip_capture.syslog.severity import NOTICE
 from usbip_capture.usb.info import DeviceInfo
@@ -46,8 +49,9 @@ class LocalServer:
     """This machine's devices, lent to USB/IP clients until `close`, or to the end of its `with` block.
 
     Made by `serve`, where the errors are. settings: as the configuration has them; without `exports`, those of
-    the configuration file are exported, and its changes are followed. bus: where the devices are, None for all buses
-    of this machine.
+    the configuration file are exported, and its changes are followed; so it is with `rules`, of access. bus: where the
+    devices are, None for all buses of this machine. access: who may have which device, and changing that.
+    leases: reserve devices there, and release them.
     """
 
     def __init__(
@@ -140,18 +144,21 @@ class LocalServer:
         self._ports.switch_power(busid, action)
 
     def reload(self) -> bool:
-        """Export what the configuration has now; False if it cannot be read, or was not asked for in the beginning.
+        """Export what the configuration has now, to whom it has; False if it cannot be read, or was not asked for.
 
-        What cannot be read is logged, and what was exported before stays.
+        What cannot be read is logged, and all stays as it was before.
         """
-        if not self._follows:
+        if not self._follows and not self.access.follows:
             return False
         with self._changing:
             try:
                 table = read_server_table()
             except UsbipError as error:
-                log.warning("%s; what was exported before still is", error)
+                log.warning("%s; what was exported before still is, to whom it was", error)
                 return False
+            self.access.follow(table)
+            if not self._follows:
+                return True
             rules = Rules(table.exports or (), force=table.force or self._force)
             if rules != self._lender.rules:
                 log.info("exports are now: %s", ", ".join(map(str, rules)) or "none")
@@ -184,7 +191,7 @@ class LocalServer:
                 f'class or all, or write exports = ["1-1.4"] under [{SERVER_TABLE}] in {configuration_path()}'
             )
         rules = Rules(table.exports, force=table.force or settings.force)
-        access = NetworkAccess(parse_networks(",".join(settings.allow)), public=settings.allow_public)
+        access = self._ruled(settings, table)
         places = _places(settings)
         for place in places:
             access.check_listening(*place)
@@ -192,8 +199,10 @@ class LocalServer:
             log.info("%s, which a server that was killed had unbound", sentence)
         self.audit = Audit(self.events, settings.audit, settings.audit_syslog)
         self._stack.callback(self.audit.close)  # the last: it reports how the others end
+        self.leases = DeviceLeases(self.events)
+        self._stack.callback(self.leases.close)
         self._open_capture(settings, places)
-        self._server = Server(access, self.events, settings.limits)
+        self._server = Server(LeasedAccess(access, self.leases), self.events, settings.limits)
         self._stack.callback(self._withdraw)  # after the devices: the network may take its time
         self._stack.callback(self._server.close)
         if settings.unix:
@@ -201,6 +210,17 @@ class LocalServer:
         for place in places:
             self._listening.append(self._server.listen(*place))
         bus = bus or _shared_bus()
+        self._lend(settings, rules, bus)
+        self.leases.start(self._server.check_sessions)
+        self._announce(settings.announce)
+        self._follow()
+        self._ports = Ports(self._lender, bus)
+        self._stack.callback(Watchdog(self._server, self._lender, bus).close)
+        self._take_commands()
+        where = [format_address(*place) for place in self._listening] + [settings.unix] * bool(settings.unix)
+        self.events.emit(STARTED, NOTICE, text=", ".join(where))
+
+    def _lend(self, settings: ServerTable, rules: Rules, bus: Bus) -> None:
         self._lender = Lender(
             self._server,
             bus,
@@ -211,16 +231,18 @@ class LocalServer:
             on_change=self._changed,
         )
         self._stack.callback(self._lender.close)  # before the server: nothing is imported any more
-        self._announce(settings.announce)
-        self._follow()
-        self._ports = Ports(self._lender, bus)
-        self._stack.callback(Watchdog(self._server, self._lender, bus).close)
-        self._take_commands()
-        where = [format_address(*place) for place in self._listening] + [settings.unix] * bool(settings.unix)
-        self.events.emit(STARTED, NOTICE, text=", ".join(where))
+
+    def _ruled(self, settings: ServerTable, table: ServerTable) -> RuledAccess:
+        self.access = RulesInForce(settings, table, self._changing, self.reload, self._access_changed)
+        # PLW0108: the server is made with this.
+        return RuledAccess(lambda: self.access.rules, lambda busid: self._server.serial(busid))  # noqa: PLW0108
+
+    def _access_changed(self, rules: AccessRules) -> None:
+        self.events.emit(ACCESS_CHANGED, NOTICE, text=summary(rules), by="user")
+        self._server.check_sessions("user")
 
     def _follow(self) -> None:
-        if self._follows:
+        if self._follows or self.access.follows:
             self._stack.callback(FollowedFile(configuration_path(), self.reload).close)
             self.reload()  # it may have changed since it was read
 
@@ -282,6 +304,8 @@ def serve(
     name: str = "",
     allow: Iterable[str] = (),
     allow_public: bool = False,
+    rules: Iterable[str] | None = None,
+    max_clients: int = 0,
     max_devices: int = 0,
     pcap: str | os.PathLike[str] = "",
     rotate: Iterable[str] = (),
@@ -299,31 +323,22 @@ def serve(
     exports what the configuration has, and follows its changes. Devices that are plugged in later are exported, too.
     listen: addresses, ADDR or ADDR:PORT (port 0 chooses one); none is 127.0.0.1, unless `unix` names a socket.
     allow: networks, such as `192.0.2.0/24`, whose machines may connect; needed beyond loopback, unless allow_public.
-    max_devices: at a time, 0 without limit. pcap: a file for all sessions, rotate: how it is divided, as `-b` of
-    `usbip-capture capture` has it. reset: each device when a client has released it. force: `all` and classes export
-    disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect. audit: a file for what
-    happens, `-` for standard output; audit_syslog: `HOST[:PORT]`, `tcp:HOST[:PORT]` or a path such as `/dev/log`.
-    limits: fields of `access.limits.Limits`, such as max_clients.
+    rules: of access, such as `deny any 303a:4001`; None: those of the configuration, if it has the devices.
+    max_clients, max_devices: at a time, 0 without limit. pcap: a file for all sessions, rotate: how it is divided, as
+    `-b` of `usbip-capture capture` has it. reset: each device when a client has released it. force: `all` and classes
+    export disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect. audit: a
+    file for what happens, a line of JSON each, `-` for standard output; audit_syslog: `HOST[:PORT]`, `tcp:HOST[:PORT]`
+    or a path such as `/dev/log`. limits: further ones of `access.limits.Limits`, but for max_waiting.
 
     Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
     """
+    ruled = devices is not None or rules is not None
     settings = ServerTable(
-        exports=None if devices is None else _texts(devices),
-        listen=_texts(listen),
-        unix=unix,
-        name=name,
-        allow=_texts(allow),
-        allow_public=allow_public,
-        max_devices=max_devices,
-        pcap=os.fspath(pcap),
-        rotate=_texts(rotate),
-        reset=reset,
-        force=force,
-        announce=announce,
-        audit=os.fspath(audit),
-        audit_syslog=audit_syslog,
-        **limits,
-    )
+        exports=None if devices is None else _texts(devices), listen=_texts(listen), unix=unix, name=name,
+        allow=_texts(allow), allow_public=allow_public, rules=_texts(rules or ()) if ruled else None,
+        max_clients=max_clients, max_devices=max_devices, pcap=os.fspath(pcap), rotate=_texts(rotate), reset=reset,
+        force=force, announce=announce, audit=os.fspath(audit), audit_syslog=audit_syslog, access="", **limits,
+    )  # fmt: skip
     return LocalServer(settings, bus)
 
 
