@@ -206,7 +206,6 @@ class Server:
             with self._lock:
                 room = Room() if self._closing else self._enter(connection)
                 if self._closing or room.refusal:
-                    transport.reset_on_close()
                     transport.close()
         except RuntimeError as error:
             transport.close()
