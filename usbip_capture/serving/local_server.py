@@ -205,7 +205,7 @@ class LocalServer:
         self.leases = DeviceLeases(self.events)
         self._stack.callback(self.leases.close)
         self._open_capture(settings, places)
-        self._server = Server(access, self.events)
+        self._server = Server(access, self.events, settings.limits)
         self._stack.callback(self._withdraw)  # after the devices: the network may take its time
         self._stack.callback(self._server.close)
         if settings.unix:
@@ -252,8 +252,6 @@ class LocalServer:
         return RuledAccess(
             lambda: self.access.in_force,
             lambda busid: self._server.serial(busid),  # noqa: PLW0108  it is made with this
-            max_clients=settings.max_clients,
-            clients=lambda: len(self._server.clients),
             is_paired=lambda name: name in self.access.paired,
             reserved=lambda peer, info: self.leases.decision(peer, info),  # noqa: PLW0108  as above
         )
@@ -334,6 +332,7 @@ def serve(
     tls: Iterable[str] = (),
     client_ca: str | os.PathLike[str] = "",
     bus: Bus | None = None,
+    **limits: int,
 ) -> LocalServer:
     """Lend this machine's USB devices to USB/IP clients, as `usbip-capture serve` does; ends with `close`.
 
@@ -347,7 +346,8 @@ def serve(
     export disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect. audit: a
     file for what happens, a line of JSON each, `-` for standard output; audit_syslog: `HOST[:PORT]`, `tcp:HOST[:PORT]`
     or a path such as `/dev/log`. tls: addresses for connections within TLS, port 3241 if none is given; client_ca: a
-    file of authorities, whose certificates prove who a client is.
+    file of authorities, whose certificates prove who a client is. limits: further ones of `access.limits.Limits`, but
+    for max_waiting.
 
     Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
     """
@@ -357,7 +357,7 @@ def serve(
         allow=_texts(allow), allow_public=allow_public, rules=_texts(rules or ()) if ruled else None,
         max_clients=max_clients, max_devices=max_devices, pcap=os.fspath(pcap), rotate=_texts(rotate), reset=reset,
         force=force, announce=announce, audit=os.fspath(audit), audit_syslog=audit_syslog, tls=_texts(tls),
-        client_ca=os.fspath(client_ca),
+        client_ca=os.fspath(client_ca), access="", **limits,
     )  # fmt: skip
     return LocalServer(settings, bus)
 
