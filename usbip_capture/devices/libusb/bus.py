@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from usbip_capture.devices.libusb.binding import Libusb
+from usbip_capture.devices.libusb.hubs import SUPERSPEED, OpenedHub, switch_power
 from usbip_capture.devices.libusb.local_device import LocalDevice
 from usbip_capture.errors import DeviceNotFound, UsbipError
 from usbip_capture.system.at_exit import close_at_exit
@@ -75,21 +77,18 @@ class LocalBus:
 
     def devices(self) -> list[LocalDevice]:
         """Those that are there, hubs too but for the controllers' own, by busid."""
-        with self._listing:
-            outdated = self._refresh()
-            found = self._listed()
-        if outdated is not None:
-            outdated.retire()
+        with self._reading() as libusb:
+            found = self._listed(libusb)
         return sorted(found, key=lambda device: (device.info.busnum, device.ports))
 
-    def _listed(self) -> list[LocalDevice]:
+    def _listed(self, libusb: Libusb) -> list[LocalDevice]:
         found = []
         there = _in_sysfs(self._sysfs)
-        for raw in self._libusb.devices():
+        for raw in libusb.devices():
             if there is not None and _key(raw) not in there:
                 continue  # it has left, which this libusb has not noticed
             try:
-                device = LocalDevice(self, self._libusb, raw, self._sysfs)
+                device = LocalDevice(self, libusb, raw, self._sysfs)
             except UsbipError as error:
                 log.debug("a device cannot be read: %s", error)
                 continue
@@ -103,9 +102,15 @@ class LocalBus:
 
     def switch_power(self, busid: str, on: bool) -> None:
         """Switch the power of a port. Raises DeviceNotFound, UsbipError: its hub cannot do that."""
-        from usbip_capture.devices.libusb.hubs import switch_power
+        switch_power(self._open_hub, self._sysfs, busid, on)
 
-        switch_power(self._libusb, self._sysfs, busid, on)
+    def _open_hub(self, busnum: int, ports: tuple[int, ...]) -> OpenedHub | None:
+        """The hub at this place, the controllers' own too. Raises Failure."""
+        with self._reading() as libusb:
+            for raw in libusb.devices():
+                if (raw.getBusNumber(), tuple(raw.getPortNumberList())) == (busnum, ports):
+                    return OpenedHub(libusb.open(raw), raw.getDeviceSpeed() >= SUPERSPEED)
+        return None
 
     def answers(self, timeout: float) -> bool:
         """Whether the thread that all devices need comes round within `timeout` seconds."""
@@ -220,6 +225,18 @@ class LocalBus:
         if known is not None:
             return known
         return frozenset(_key(raw) for raw in self._libusb.devices())
+
+    @contextmanager
+    def _reading(self) -> Iterator[Libusb]:
+        """While its devices are read: it lists what there is, and is not closed."""
+        outdated = None
+        try:
+            with self._listing:
+                outdated = self._refresh()
+                yield self._libusb
+        finally:
+            if outdated is not None:
+                outdated.retire()
 
     def _refresh(self) -> Libusb | None:
         """Some libusb's list stays as it was when it began, where no udevd runs: begin anew; what is to be retired."""
