@@ -17,6 +17,7 @@ from tests.oracles.pcapng_reader import read_capture
 from tests.waiting import wait_until
 from usbip_capture import LocalServer, get_backend, serve
 from usbip_capture.errors import CannotListen, CaptureError, ImportRefused, LocalProtocolError, UsbipError
+from usbip_capture.lending.restore import Restored
 from usbip_capture.net.listening import TOO_MANY, Peer
 from usbip_capture.net.networks import parse_networks
 from usbip_capture.server.rules import Rules
@@ -62,6 +63,14 @@ def test_a_pyusb_program_uses_what_is_served(bus: FakeBus) -> None:
     with pytest.raises(OSError, match=os.strerror(errno.ECONNREFUSED)):
         socket.create_connection((host, port), 20)
     server.close()
+
+
+def test_drivers_that_stay_unbound_are_reported(
+    bus: FakeBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(local_server, "restore", lambda: Restored([], ["1-2:1.0 (cdc_acm): Permission denied"]))
+    serve(["all"], listen=ANY, bus=bus).close()
+    assert "still without a driver: 1-2:1.0 (cdc_acm): Permission denied" in caplog.text
 
 
 def test_rules_change_while_it_runs(bus: FakeBus) -> None:

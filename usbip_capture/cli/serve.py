@@ -17,7 +17,7 @@ from usbip_capture.cli.log_handler import queued
 from usbip_capture.cli.service import add_service, run_service
 from usbip_capture.cli.terminal import is_terminal, print_lines
 from usbip_capture.cli.values import MAX_COUNT, capture_file, socket_path, whole
-from usbip_capture.errors import LocalProtocolError
+from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
 from usbip_capture.system import console
 from usbip_capture.system.service_notification import READY, STOPPING, notify
@@ -180,7 +180,12 @@ def _restore(args: argparse.Namespace) -> int:
         raise LocalProtocolError("--restore goes alone: each start does so, too")
     from usbip_capture.lending.restore import restore
 
-    print_lines(restore() or ["no driver is left unbound"])
+    restored = restore()
+    print_lines(restored.bound)
+    if restored.left:
+        raise UsbipError(restored.complaint)
+    if not restored.bound:
+        print_lines(["no driver is left unbound"])
     return DONE
 
 

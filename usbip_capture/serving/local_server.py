@@ -189,8 +189,11 @@ class LocalServer:
         places = _places(settings)
         for place in places:
             access.check_listening(*place)
-        for sentence in restore():
+        restored = restore()
+        for sentence in restored.bound:
             log.info("%s, which a server that was killed had unbound", sentence)
+        if restored.left:
+            log.warning("%s", restored.complaint)
         self._open_capture(settings, places)
         self._server = Server(access)
         self._stack.callback(self._withdraw)  # after the devices: the network may take its time
