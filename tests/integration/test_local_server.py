@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import usb.core
@@ -232,6 +233,53 @@ def test_it_is_announced_with_what_it_exports(bus: FakeBus, announced: list[Anno
         wait_until("the announcement has changed", lambda: len(made.devices[-1]) == 2)
         assert not made.closed
     assert made.closed
+
+
+def test_a_change_while_the_announcement_begins_is_announced(
+    bus: FakeBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slow(Announced):
+        """A device comes after the first look at what is exported."""
+
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            made.append(self)
+            bus.plug("1-2", (0x0403, 0x6001))
+            wait_until("the lender has exported it", lambda: "1-2 (0403:6001)" in caplog.text)
+
+    made: list[Announced] = []
+    caplog.set_level("INFO")
+    monkeypatch.setattr(announcing, "Announcement", Slow)
+    with serve(["all"], listen=ANY, announce=True, bus=bus):
+        wait_until("it is announced", lambda: len(made[0].devices[-1]) == 2)
+
+
+def test_of_two_changes_at_once_the_last_is_announced(
+    bus: FakeBus, announced: list[Announced], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each on its thread: what the first one has seen must not replace what the second one has."""
+    looking, second, seen = threading.Event(), threading.Event(), LocalServer._announced
+    bus.plug("1-2")
+    with serve(["1-1", "1-3"], listen=ANY, announce=True, bus=bus) as server:
+
+        def slowly(server: LocalServer) -> list[AnnouncedDevice]:
+            found = seen(server)
+            if len(found) == 2 and not looking.is_set():
+                looking.set()
+                bus.plug("1-3")
+                second.wait(0.5)  # it has to wait
+            return found
+
+        def update(made: Announced, devices: list[AnnouncedDevice]) -> None:
+            made.devices.append(devices)
+            if len(devices) == 3:
+                second.set()
+
+        monkeypatch.setattr(LocalServer, "_announced", slowly)
+        monkeypatch.setattr(Announced, "update", update)
+        server.add_rule("1-2")
+        assert second.wait(20)
+        assert len(announced[0].devices[-1]) == 3
 
 
 def test_where_it_is_announced_without_a_word(bus: FakeBus, announced: list[Announced]) -> None:

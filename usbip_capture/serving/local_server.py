@@ -61,6 +61,7 @@ class LocalServer:
         self._stack = ExitStack()
         self._captures: SessionCaptures | None = None
         self._announcement: Announcement | None = None
+        self._announcing = threading.Lock()  # held from looking at what is exported to announcing it
         with ExitStack() as starting:
             starting.callback(self.close)
             self._start(settings, bus)
@@ -256,7 +257,8 @@ class LocalServer:
 
         port = (beyond or self._listening)[0][1]
         listening = [address for address, other in self._listening if other == port]
-        self._announcement = Announcement(self.name, port, self._announced(), listening)
+        with self._announcing:
+            self._announcement = Announcement(self.name, port, self._announced(), listening)
 
     def _withdraw(self) -> None:
         if self._announcement is not None:
@@ -268,8 +270,9 @@ class LocalServer:
         return [AnnouncedDevice(exported.info, exported.product) for exported in self._lender.exported]
 
     def _changed(self) -> None:
-        if self._announcement is not None:
-            self._announcement.update(self._announced())
+        with self._announcing:
+            if self._announcement is not None:
+                self._announcement.update(self._announced())
         if self._on_change is not None:
             self._on_change()
 
