@@ -186,6 +186,11 @@ def test_a_list_for_scripts(machine: LocalMachine, capsys: pytest.CaptureFixture
     assert main(["local", "--json"]) == 0
     (made,) = json.loads(capsys.readouterr().out)
     assert made.keys() == listed.keys()
+    assert (made["host"], made["port"]) == ("local", None)
+    for command in ("list", "probe"):
+        assert main([command, "local", "--json"]) == 0
+        printed = json.loads(capsys.readouterr().out)
+        assert (printed if command == "probe" else printed[0])["port"] is None
     (device,) = made["devices"]
     known = listed["devices"][0]
     differs = {"busid", "bus", "device"}

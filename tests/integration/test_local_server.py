@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -72,6 +73,37 @@ def test_drivers_that_stay_unbound_are_reported(
     monkeypatch.setattr(local_server, "restore", lambda: Restored([], ["1-2:1.0 (cdc_acm): Permission denied"]))
     serve(["all"], listen=ANY, bus=bus).close()
     assert "still without a driver: 1-2:1.0 (cdc_acm): Permission denied" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"rotate": "files:2"}, "rotate is for files: name one with pcap"),
+        ({"rotate": "files:2", "pcap": "-"}, "-b is for files"),
+        ({"pcap": "x.pcap"}, "pcap: x.pcap must not end with .pcap: captures are pcapng, as in x.pcapng"),
+        (
+            {"pcap": Path("x y.CAP.gz")},
+            "pcap: 'x y.CAP.gz' must not end with .cap: captures are pcapng, as in x y.pcapng",
+        ),
+    ],
+)
+def test_captures_that_cannot_be_meant(
+    bus: FakeBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], why: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LocalProtocolError, match=re.escape(why)):
+        serve(["all"], listen=ANY, bus=bus, **settings)
+    assert not list(tmp_path.iterdir())
+    assert not bus.watchers
+
+
+def test_a_pipe_may_have_any_name(bus: FakeBus, tmp_path: Path) -> None:
+    path = tmp_path / "x.pcap"
+    os.mkfifo(path)
+    read = threading.Thread(target=path.read_bytes)
+    read.start()
+    serve(["all"], listen=ANY, pcap=path, bus=bus).close()
+    read.join(20)
 
 
 def test_rules_change_while_it_runs(bus: FakeBus) -> None:

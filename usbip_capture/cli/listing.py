@@ -148,11 +148,16 @@ def as_json(listed: Listed) -> dict[str, object]:
         "server": str(server),
         "name": server_name(server),
         "host": server.host,
-        "port": server.port,
+        "port": port_json(server),
         "error": None if listed.error is None else str(listed.error),
         "devices": devices_json(listed),
         "problems": [str(error) for error in listed.problems],
     }
+
+
+def port_json(server: ServerAddress) -> int | None:
+    """Its TCP port for scripts; None for this machine, which has none."""
+    return None if server.host == LOCAL else server.port
 
 
 def devices_json(listed: Listed) -> list[dict[str, object]]:

@@ -94,7 +94,9 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
         help="each device but hubs, disks in use, and what is attached here from elsewhere",
     )
     group.add_argument("--force", action="store_true", default=None, help="with --all and --class: disks in use, too")
-    group.add_argument("--max-devices", type=whole(0, MAX_COUNT), metavar="N", help="at a time (default: no limit)")
+    group.add_argument(
+        "--max-devices", type=whole(0, MAX_COUNT), metavar="N", help="at a time; 0: no limit (default: 0)"
+    )
     group.add_argument(
         "--reset",
         action=argparse.BooleanOptionalAction,
@@ -143,7 +145,9 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--allow-public", action="store_true", default=None, help="everybody may connect who reaches this machine"
     )
-    group.add_argument("--max-clients", type=whole(0, MAX_COUNT), metavar="N", help="at a time (default: no limit)")
+    group.add_argument(
+        "--max-clients", type=whole(0, MAX_COUNT), metavar="N", help="at a time; 0: no limit (default: 0)"
+    )
     group.add_argument(
         "--announce",
         action=argparse.BooleanOptionalAction,

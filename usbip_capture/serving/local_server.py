@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from usbip_capture.control_socket.serving import ControlSocket
 from usbip_capture.device import Device
-from usbip_capture.errors import CannotListen, CaptureError, UsbipError
+from usbip_capture.errors import CannotListen, CaptureError, LocalProtocolError, UsbipError
 from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.lending.plugged import Bus
 from usbip_capture.lending.restore import restore
@@ -55,6 +55,7 @@ class LocalServer:
     ) -> None:
         self.name = settings.name or socket.gethostname()
         self._listening: list[tuple[str, int]] = []
+        self._unix = os.path.abspath(settings.unix) if settings.unix else ""
         self._follows = settings.exports is None
         self._on_change = on_change
         self._changing = threading.RLock()  # held from reading what is exported to changing it
@@ -76,6 +77,11 @@ class LocalServer:
     def addresses(self) -> list[tuple[str, int]]:
         """Addresses and ports where it listens."""
         return list(self._listening)
+
+    @property
+    def unix(self) -> str:
+        """The path of its Unix socket, empty if it has none."""
+        return self._unix
 
     @property
     def devices(self) -> list[DeviceInfo]:
@@ -190,11 +196,7 @@ class LocalServer:
         places = _places(settings)
         for place in places:
             access.check_listening(*place)
-        restored = restore()
-        for sentence in restored.bound:
-            log.info("%s, which a server that was killed had unbound", sentence)
-        if restored.left:
-            log.warning("%s", restored.complaint)
+        _restore_drivers()
         self._open_capture(settings, places)
         self._server = Server(access)
         self._stack.callback(self._withdraw)  # after the devices: the network may take its time
@@ -236,6 +238,8 @@ class LocalServer:
         self._stack.callback(self._ports.close)  # before that: it waits for requests in progress
 
     def _open_capture(self, settings: ServerTable, places: Sequence[tuple[str, int]]) -> None:
+        if settings.rotate and not settings.pcap:
+            raise LocalProtocolError("rotate is for files: name one with pcap")
         if settings.pcap:
             from usbip_capture.serving.captures import SessionCaptures
 
@@ -334,6 +338,14 @@ def _places(settings: ServerTable) -> list[tuple[str, int]]:
     texts = settings.listen or (() if settings.unix else (DEFAULT_LISTEN,))
     places = [listen_address(text) for text in texts]
     return [("0.0.0.0" if address == "*" else address, port) for address, port in places]
+
+
+def _restore_drivers() -> None:
+    restored = restore()
+    for sentence in restored.bound:
+        log.info("%s, which a server that was killed had unbound", sentence)
+    if restored.left:
+        log.warning("%s", restored.complaint)
 
 
 def _shared_bus() -> Bus:
