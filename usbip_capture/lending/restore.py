@@ -21,7 +21,7 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from usbip_capture.devices.sysfs import ROOTS, Roots, device_node, driver, interfaces, is_hex, text
+from usbip_capture.devices.sysfs import ROOTS, Roots, address, device_node, driver, interfaces, is_hex, text
 from usbip_capture.system.folders import state_folder
 from usbip_capture.system.replacement import Replacement
 from usbip_capture.system.shown import one_line
@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 _FOLDER = "unbound-drivers"
 _SUFFIX = ".json"
-#: What distinguishes a device from another one that is plugged in at its place.
-_IDENTITY = ("busnum", "devnum", "idVendor", "idProduct", "serial")
+#: What, with its address, distinguishes a device from another one that is plugged in at its place.
+_IDENTITY = ("idVendor", "idProduct", "serial")
 _MAX_FILES, _MAX_SIZE = 1000, 1 << 20
 #: What another attempt does not change: the device is gone, or the interface has a driver.
 _NEVER = (errno.ENODEV, errno.ENOENT, errno.EBUSY)
@@ -186,7 +186,11 @@ def _restored(
 
 
 def _identity(sysfs: str) -> dict[str, str]:
-    return {name: text(Path(sysfs, name)) for name in _IDENTITY} if os.path.isdir(sysfs) else {}
+    found = address(Path(sysfs))
+    if found is None:
+        return {}
+    busnum, devnum = map(str, found)
+    return {"busnum": busnum, "devnum": devnum, **{name: text(Path(sysfs, name)) for name in _IDENTITY}}
 
 
 def _left(path: Path, roots: Roots) -> tuple[str, dict[str, object]] | None:

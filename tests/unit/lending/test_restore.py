@@ -88,6 +88,18 @@ def test_a_device_that_is_gone_does_not_make_its_successor_forgotten(kernel: Ker
     assert kernel.restore() == ["1-1.4:1.0 has its driver cdc_acm again"]
 
 
+def test_a_device_that_is_just_reset_is_the_same(kernel: Kernel) -> None:
+    """Linux shows the address 0 then."""
+    Path(kernel.sysfs, "dev").write_text("189:6\n")
+    Path(kernel.sysfs, "devnum").write_text("0\n")
+    UnboundDrivers(kernel.machine.roots).unbinding(kernel.sysfs)
+    Path(kernel.sysfs, "devnum").write_text("7\n")
+    kernel.unbind()
+    kernel.alive("18")
+    assert kernel.restore() == ["1-1.4:1.0 has its driver cdc_acm again"]
+    assert kernel.bound == [(str(kernel.machine.node()), 0)]
+
+
 def test_nothing_is_done_while_the_server_lives(kernel: Kernel) -> None:
     drivers = UnboundDrivers(kernel.machine.roots)
     drivers.unbinding(kernel.sysfs)

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from usbip_capture.devices.libusb.binding import Libusb
 from usbip_capture.devices.libusb.hubs import SUPERSPEED, OpenedHub, switch_power
 from usbip_capture.devices.libusb.local_device import LocalDevice
+from usbip_capture.devices.sysfs import address
 from usbip_capture.errors import DeviceNotFound, UsbipError
 from usbip_capture.system.at_exit import close_at_exit
 from usbip_capture.system.forks import disown_in_children
@@ -279,10 +280,4 @@ def _in_sysfs(folder: str) -> frozenset[Key] | None:
         names = [path for path in Path(folder).iterdir() if ":" not in path.name]
     except OSError:
         return None
-    found = set()
-    for path in names:
-        try:
-            found.add((int((path / "busnum").read_text()), int((path / "devnum").read_text())))
-        except (OSError, ValueError):  # it is just leaving
-            continue
-    return frozenset(found)
+    return frozenset(found for path in names if (found := address(path)) is not None)
