@@ -60,6 +60,12 @@ def address(folder: Path) -> tuple[int, int] | None:
     return (int(bus), int(minor) % _ADDRESSES + 1) if minor.isdecimal() else None
 
 
+def hub_ports(folder: Path) -> dict[str, int]:
+    """How many ports each hub has, by its name: `usb1` for a controller's own, `1-1.4`. folder: of USB devices."""
+    found = {path.name: text(path / "maxchild") for path in folders(folder) if ":" not in path.name}
+    return {name: int(number) for name, number in found.items() if number.isdecimal() and 0 < int(number) < _ADDRESSES}
+
+
 def names(folder: Path) -> list[str]:
     """What is in a folder, sorted."""
     try:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from usbip_capture.devices.libusb.binding import Libusb
 from usbip_capture.devices.libusb.hubs import SUPERSPEED, OpenedHub, switch_power
 from usbip_capture.devices.libusb.local_device import LocalDevice
-from usbip_capture.devices.sysfs import address
+from usbip_capture.devices.sysfs import address, hub_ports
 from usbip_capture.errors import DeviceNotFound, UsbipError
 from usbip_capture.system.at_exit import close_at_exit
 from usbip_capture.system.forks import disown_in_children
@@ -100,6 +100,10 @@ class LocalBus:
     def find(self, busid: str) -> LocalDevice | None:
         """The one at this port path."""
         return next((device for device in self.devices() if device.info.busid == busid), None)
+
+    def hub_ports(self) -> dict[str, int]:
+        """How many ports each hub has, as `devices.sysfs` has it; empty where the system does not show that."""
+        return hub_ports(Path(self._sysfs))
 
     def switch_power(self, busid: str, on: bool) -> None:
         """Switch the power of a port. Raises DeviceNotFound, UsbipError: its hub cannot do that."""
