@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.fakes import simulated_transfers, simulated_usb1
+from tests.fakes.simulated_transfers import SETUP_SIZE
 from tests.fakes.simulated_usb1 import SimulatedUsb1
 from usbip_capture.device import Device
 from usbip_capture.usb.setup import Setup
@@ -74,7 +75,7 @@ class Plugged(simulated_usb1.USBDevice):
     def __init__(self, module: SimulatedUsb1, device: Device, ports: Sequence[int]) -> None:
         super().__init__(module, device, ports)
         described = self.device_descriptor
-        self.answers: dict[tuple[int, ...], bytes] = {}
+        self.answers: dict[bytes, bytes] = {}
         self.getVendorID = lambda: described.idVendor
         self.getProductID = lambda: described.idProduct
         self.getbcdDevice = lambda: described.bcdDevice
@@ -86,10 +87,10 @@ class Plugged(simulated_usb1.USBDevice):
     def open(self) -> Handle:
         return Handle(self.module, self)
 
-    def answer(self, *setup: int) -> bytes:
+    def answer(self, setup: bytes) -> bytes:
         """Data of an IN request, asked for once."""
         if setup not in self.answers:
-            self.answers[setup] = bytes(self.device.run(Urb.control(Setup(*setup).pack())).data)
+            self.answers[setup] = bytes(self.device.run(Urb.control(setup)).data)
         return self.answers[setup]
 
 
@@ -118,30 +119,40 @@ class Handle(simulated_usb1.USBDeviceHandle):
 
 
 class Transfer:
-    __slots__ = ("_answer", "_buffer", "_callback", "_context", "_plugged")
+    __slots__ = (
+        "_USBTransfer__transfer",
+        "_buffer",
+        "_callback",
+        "_context",
+        "_plugged",
+        "actual_length",
+        "contents",
+        "length",
+    )
+    status = 0
 
     def __init__(self, handle: Handle) -> None:
         self._plugged: Any = handle.attached
         self._context: Any = handle.module.contexts[-1]
-        self._answer: bytes | None = None
         self._buffer: Any = b""
         self._callback: Callable[..., object] = print
+        self._USBTransfer__transfer = self.contents = self  # where the binding finds the struct
+        self.actual_length = self.length = 0
 
     def setControl(
         self, kind: int, request: int, value: int, index: int, content: int | bytes, callback: Callable[..., object]
     ) -> None:
-        self._buffer = bytearray(content)
-        self._callback = callback
-        if kind & DIR_IN:
-            self._answer = self._plugged.answer(kind, request, value, index, len(self._buffer))
-            self._buffer[: len(self._answer)] = self._answer
+        data = bytes(content)
+        self._fill(bytearray(Setup(kind, request, value, index, len(data)).pack() + data), callback)
+        self._buffer = memoryview(self._buffer)[SETUP_SIZE:]
 
     def setBulk(self, endpoint: int, content: int | bytes | bytearray, callback: Callable[..., object]) -> None:
-        self._answer = None
-        self._buffer = content if isinstance(content, bytearray) else bytearray(content)
-        self._callback = callback
+        self._fill(content if isinstance(content, bytearray) else bytearray(content), callback)
 
     setInterrupt = setBulk
+
+    def _fill(self, memory: bytearray, callback: Callable[..., object]) -> None:
+        self._buffer, self._callback, self.length = memory, callback, len(memory)
 
     def setAddZeroPacket(self, on: bool) -> None:
         pass
@@ -153,9 +164,17 @@ class Transfer:
         return 0
 
     def getActualLength(self) -> int:
-        return len(self._buffer if self._answer is None else self._answer)
+        return self.actual_length
 
     def submit(self) -> None:
+        buffer, self.actual_length = self._buffer, self.length
+        if type(buffer) is memoryview:  # a control transfer
+            self.actual_length -= SETUP_SIZE
+            setup = bytes(memoryview(buffer.obj)[:SETUP_SIZE])
+            if setup[0] & DIR_IN:
+                answer = self._plugged.answer(setup)
+                buffer[: len(answer)] = answer
+                self.actual_length = len(answer)
         self._context.post(self._ended)
 
     def cancel(self) -> None:

@@ -81,7 +81,8 @@ class Transfer:
         finally:
             self._done = None  # which may refer to this transfer, and its data not stay for that
             self.completion = completion
-            self.wake()
+            if self._signal is not None:
+                self.wake()
 
     def wake(self) -> None:
         """Let a thread in `sleep` look again."""
@@ -155,6 +156,13 @@ class Device(ABC):
         Never raises; may be called again.
         """
 
+    def afterwards(self, call: Callable[[], None]) -> bool:
+        """For who is just called by a transfer that finishes: have `call` called when those that end with it have, too.
+
+        Once, by this thread, however often it was asked for. False: there is no such moment, and it will not be called.
+        """
+        return False
+
     @abstractmethod
     def abandon(self, transfer: Transfer) -> None:
         """Finish a cancelled transfer with -ECONNRESET now: the peer never answered. No effect when finished.
@@ -224,6 +232,9 @@ class Around(Device):
 
     def watch(self, on_lost: Callable[[str], None]) -> None:
         self._device.watch(on_lost)
+
+    def afterwards(self, call: Callable[[], None]) -> bool:
+        return self._device.afterwards(call)
 
     def close(self) -> None:
         self._device.close()

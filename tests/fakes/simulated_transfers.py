@@ -25,7 +25,7 @@ _STATUS = {
     -st.ESHUTDOWN: NO_DEVICE,
     -st.ENODEV: NO_DEVICE,
 }
-_MAX_CONTROL = 4096
+SETUP_SIZE, _MAX_CONTROL = 8, 4096
 
 
 class USBError(Exception):
@@ -70,15 +70,14 @@ class USBTransfer:
         self.handle = handle
         self.size = size
         self.iso_packets: list[SimpleNamespace] = []
-        self._USBTransfer__transfer = self  # where the binding finds the packets
+        self._USBTransfer__transfer = self.contents = self  # where the binding finds the packets, and the struct
+        self.status = self.actual_length = self.length = 0
         self.endpoint = 0
         self.submitted = False
         self.add_zero_packet = False
-        self._status = self._actual = 0
         self._callback: Callable[[USBTransfer], object] = lambda transfer: None
         self._type = TransferType.CONTROL
         self._buffer: Any = bytearray()
-        self._setup = b""
         self._transfer: Transfer | None = None
         self._ended = True
         self._lock = threading.Lock()
@@ -86,8 +85,9 @@ class USBTransfer:
     def setControl(
         self, kind: int, request: int, value: int, index: int, content: int | bytes, callback: Callable[..., object]
     ) -> None:
-        self._set(TransferType.CONTROL, kind & DIR_IN, content, callback)
-        self._setup = Setup(kind, request, value, index, len(self._buffer)).pack()
+        data = bytes(content)
+        memory = bytearray(Setup(kind, request, value, index, len(data)).pack() + data)
+        self._set(TransferType.CONTROL, 0, memory, callback)
 
     def setBulk(self, endpoint: int, content: int | bytearray, callback: Callable[..., object]) -> None:
         self._set(TransferType.BULK, endpoint, content, callback)
@@ -114,18 +114,19 @@ class USBTransfer:
             raise ValueError("Cannot alter a submitted transfer")
         self._type, self.endpoint, self._callback = kind, endpoint, callback
         self._buffer = content if isinstance(content, bytearray) else bytearray(content)
+        self.length = len(self._buffer)
 
     def setAddZeroPacket(self, on: bool) -> None:
         self.add_zero_packet = on
 
     def getBuffer(self) -> Any:
-        return self._buffer
+        return memoryview(self._buffer)[SETUP_SIZE if self._type == TransferType.CONTROL else 0 :]
 
     def getStatus(self) -> int:
-        return self._status
+        return self.status
 
     def getActualLength(self) -> int:
-        return self._actual
+        return self.actual_length
 
     def isSubmitted(self) -> bool:
         return self.submitted
@@ -137,9 +138,11 @@ class USBTransfer:
         if attached.gone:
             raise error("NoDevice")
         assert not self.handle.closed
-        if self._type == TransferType.CONTROL and len(self._buffer) > _MAX_CONTROL:
-            raise error("InvalidParam")
-        if self._type != TransferType.CONTROL:
+        if self._type == TransferType.CONTROL:
+            self.endpoint = self._buffer[0] & DIR_IN
+            if self.length > SETUP_SIZE + _MAX_CONTROL:
+                raise error("InvalidParam")
+        else:
             endpoint = attached.endpoints.find(self.endpoint)
             if endpoint is None:
                 raise error("IO")
@@ -148,9 +151,9 @@ class USBTransfer:
             if any(packet.length > endpoint.packet_size for packet in self.iso_packets):
                 raise error("InvalidParam")
         with module.lock:
-            if module.used + len(self._buffer) > module.memory:
+            if module.used + self.length > module.memory:
                 raise error("NoMem")
-            module.used += len(self._buffer)
+            module.used += self.length
             attached.flying[self] = None
         self.submitted, self._ended = True, False
         self._transfer = Transfer(self._urb(), self._done)
@@ -161,14 +164,14 @@ class USBTransfer:
 
     def _urb(self) -> Urb:
         inward = self.endpoint & DIR_IN
-        data = b"" if inward else bytes(self._buffer)
+        data = b"" if inward else bytes(self.getBuffer()[: self.length])
         if self._type == TransferType.CONTROL:
-            return Urb.control(self._setup, data)
+            return Urb.control(bytes(self._buffer[:SETUP_SIZE]), data[: self.length - SETUP_SIZE])
         packets, at = [], 0
         for packet in self.iso_packets:
             packets.append(IsoPacket(at, packet.length))
             at += packet.length
-        length = at if packets else len(self._buffer)
+        length = at if packets else self.length
         return Urb(self._type, self.endpoint, length, data[:length], packets=packets, interval=8)
 
     def _done(self, completion: Completion) -> None:
@@ -188,9 +191,9 @@ class USBTransfer:
                 attached.device.abandon(transfer)
         if attached.mutate is not None:
             status, completion = attached.mutate(self, status, completion)
-        self._status, self._actual = status, completion.actual_length
+        self.status, self.actual_length = status, completion.actual_length
         if self.endpoint & DIR_IN and not self.iso_packets:
-            self._buffer[: len(completion.data)] = completion.data
+            self.getBuffer()[: len(completion.data)] = completion.data
         at = taken = 0
         for packet, result in zip(self.iso_packets, completion.packets, strict=False):
             packet.actual_length, packet.status = result.actual_length, _STATUS.get(result.status, ERROR)
@@ -199,10 +202,10 @@ class USBTransfer:
                 taken += packet.actual_length
             at += packet.length
         if self.iso_packets:
-            self._actual = 0
+            self.actual_length = 0
         with module.lock:
             attached.flying.pop(self, None)
-            module.used -= len(self._buffer)
+            module.used -= self.length
         module.contexts[-1].post(self._call_back)
 
     def _call_back(self) -> None:

@@ -16,9 +16,11 @@ from usbip_capture.usb.urb import Buffer
 CROWDED, MAX_UNSENT = 1 << 20, 64 << 20
 #: Seconds for which a long reply may hold up whoever adds it while the transport takes it: leaving the rest to the
 #: writer costs a client that reads as much as that. Not if it took longer than _QUICK for what the writer sent last.
-_GRACE, _QUICK = 0.001, 0.005
+_GRACE, _QUICK = 0.01, 0.05
 #: Seconds after which the writer looks whether the connection has ended, which does not wake it.
 _LOOK_AGAIN = 0.1
+#: Parts that are held for the next ones: one system call takes some more.
+_MAX_HELD = 256
 #: Bytes that the writer sends at a time, if no part is longer.
 _BATCH = 256 << 10
 
@@ -39,14 +41,25 @@ class Replies:
         self._send_now = transport.send_now
         self._fail = fail
         self._parts: deque[Buffer] = deque()
+        self._held: list[Buffer] = []
         self._changed = threading.Condition(lock)
         self._failed = False
         self._queued_at = 0.0  # when the first of what is unsent was
         self._grace = _GRACE
         self._writer: threading.Thread | None = None
 
+    def hold(self, parts: list[Buffer]) -> None:
+        """Add one reply that leaves with the next one, or with what `send` sends. The lock is held."""
+        self._held += parts
+        if len(self._held) >= _MAX_HELD:
+            self.send([])
+
     def send(self, parts: list[Buffer]) -> None:
-        """Add one reply. The lock is held."""
+        """Add one reply, or none, and have all leave. The lock is held."""
+        if self._held:
+            parts, self._held = self._held + parts, []
+        if not parts:
+            return
         if not self.unsent:
             try:
                 sent = self._send_now(parts, self._grace)
@@ -115,6 +128,7 @@ class Replies:
             self._transport.reset_on_close()
         self._failed = True
         self._parts.clear()
+        self._held.clear()
         self.unsent = max(self.unsent, 1)  # nothing is sent directly any more
         self._changed.notify_all()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.errors import RemoteProtocolError
@@ -54,17 +55,18 @@ class Session:
         Waits while the client reads nothing, for its replies would pile up.
         """
         for event in self._conn.receive_data(data):
-            self._handle(event)
+            if isinstance(event, UrbSubmitted):
+                seqnum, urb = event
+                transfer = Transfer(urb, partial(self._completed, seqnum, urb))
+                self._transfers[seqnum] = transfer
+                self._device.submit(transfer)
+            else:
+                self._handle(event)
         if self._replies.unsent > CROWDED:
             self._replies.wait_for_room()
 
     def _handle(self, event: Event) -> None:
-        if isinstance(event, UrbSubmitted):
-            seqnum, urb = event.seqnum, event.urb
-            transfer = Transfer(urb, lambda completion: self._completed(seqnum, urb, completion))
-            self._transfers[seqnum] = transfer
-            self._device.submit(transfer)
-        elif isinstance(event, UrbRefused):
+        if isinstance(event, UrbRefused):
             with self._replying:
                 self._replies.send(self._conn.complete(event.seqnum, event.completion))
         elif isinstance(event, UnlinkRequested):
@@ -94,13 +96,20 @@ class Session:
             self._transfers.clear()
 
     def _completed(self, seqnum: int, urb: Urb, completion: Completion) -> None:
-        if urb.transfer_type == TransferType.CONTROL and not completion.status:
+        if urb.transfer_type == TransferType.CONTROL and not urb.endpoint and not completion.status:
             self._endpoints.follow(urb.setup)
         self._transfers.pop(seqnum, None)
+        # Several that end together have their replies sent together.
+        held = bool(self._transfers) and self._device.afterwards(self._send_held)
         with self._replying:
             self.urbs += 1
             self.bytes += completion.actual_length
-            self._replies.send(self._conn.complete(seqnum, completion))
+            parts = self._conn.complete(seqnum, completion)
+            self._replies.hold(parts) if held else self._replies.send(parts)
+
+    def _send_held(self) -> None:
+        with self._replying:
+            self._replies.send([])
 
     def _type_of(self, address: int) -> TransferType | None:
         # Of another setting, too: where a request ends depends on it, and the device refuses it.

@@ -80,6 +80,8 @@ Event: TypeAlias = "DevlistRequested | ImportRequested | UrbSubmitted | UrbRefus
 #: device. No more than 32768 URBs.
 MAX_PENDING = 128 << 20
 _URB_COST, _PACKET_COST = 4 << 10, 128
+#: Bytes of data that are joined with what they follow: below that, copying costs less than two parts do.
+_JOIN_UP_TO = 4 << 10
 
 #: Returns what kind of endpoint a bEndpointAddress is now; None if there is no such endpoint.
 EndpointLookup: TypeAlias = Callable[[int], "TransferType | None"]
@@ -101,9 +103,13 @@ class ServerConnection:
 
     def receive_data(self, data: Buffer) -> list[Event]:
         """The requests that are complete with these bytes."""
-        self._data += data
+        held = self._data
+        held += data
         events: list[Event] = []
-        while self._next(events):
+        while self.state != State.IMPORTED and held:
+            if not self._operation(events):
+                return events
+        while len(held) >= structs.HEADER_SIZE and self._message(events):
             pass
         return events
 
@@ -155,15 +161,6 @@ class ServerConnection:
 
     # -- reading
 
-    def _next(self, events: list[Event]) -> bool:
-        if self.state == State.IMPORTED:
-            return self._message(events)
-        if self.state == State.OPERATIONS:
-            return self._operation(events)
-        if self._data:
-            raise RemoteProtocolError(f"the client sent more than it may: {self.state.value}")
-        return False
-
     def _step(self, code: int) -> None:
         following = TRANSITIONS.get((self.state, code))
         if following is None:
@@ -172,6 +169,8 @@ class ServerConnection:
 
     def _operation(self, events: list[Event]) -> bool:
         data, common = self._data, structs.OP_COMMON
+        if self.state != State.OPERATIONS:
+            raise RemoteProtocolError(f"the client sent more than it may: {self.state.value}")
         if len(data) < common.size:
             return False
         version, code, _ = common.unpack_from(data)
@@ -193,8 +192,6 @@ class ServerConnection:
 
     def _message(self, events: list[Event]) -> bool:
         data = self._data
-        if len(data) < structs.HEADER_SIZE:
-            return False
         command, seqnum, devid = structs.BASIC.unpack_from(data)
         if devid != self._devid:
             raise RemoteProtocolError(f"a request is for device {devid:#x}, but {self._devid:#x} was imported")
@@ -219,12 +216,13 @@ class ServerConnection:
             raise RemoteProtocolError(f"request {seqnum} is pending already")
         address = ep | (DIR_IN if direction else 0)
         kind = TransferType.CONTROL if ep == 0 else self._lookup(address)
-        body = structs.HEADER_SIZE + (0 if direction else length)
-        end = body + _iso_count(kind, seqnum, count) * structs.ISO_PACKET_SIZE
+        body = end = structs.HEADER_SIZE + (0 if direction else length)
+        if kind == TransferType.ISOCHRONOUS:
+            end += _checked_count(seqnum, count) * structs.ISO_PACKET_SIZE
         if len(data) < end:
             return False
         payload = data[structs.HEADER_SIZE : body]  # a copy already
-        packets = structs.unpack_iso(data[body:end])
+        packets = structs.unpack_iso(data[body:end]) if end > body else []
         del data[:end]
         refused = 0
         if kind is None:
@@ -232,7 +230,7 @@ class ServerConnection:
         elif kind == TransferType.CONTROL:
             refused = EINVAL if setup[6] | setup[7] << 8 != length else 0
             address = DIR_IN if setup[0] & DIR_IN and length else 0
-        elif any(p.offset + p.length > length for p in packets):
+        elif packets and any(p.offset + p.length > length for p in packets):
             refused = EINVAL
         if kind != TransferType.CONTROL:
             setup = NO_SETUP
@@ -250,10 +248,8 @@ class ServerConnection:
         return True
 
 
-def _iso_count(kind: TransferType | None, seqnum: int, count: int) -> int:
+def _checked_count(seqnum: int, count: int) -> int:
     """Packet descriptors that follow. Off isochronous endpoints the field is 0, -1 or left over from an earlier URB."""
-    if kind != TransferType.ISOCHRONOUS:
-        return 0
     if not 0 <= count <= structs.MAX_ISO_PACKETS:
         raise RemoteProtocolError(f"request {seqnum} has {count} isochronous packets")
     return count
@@ -261,22 +257,24 @@ def _iso_count(kind: TransferType | None, seqnum: int, count: int) -> int:
 
 def _ret_submit(seqnum: int, urb: Urb, count: int, completion: Completion) -> list[Buffer]:
     """RET_SUBMIT with what follows it: data of IN, descriptors of packets; number_of_packets as the client had it."""
-    parts: list[Buffer] = [
-        structs.RET_SUBMIT.pack(
-            structs.USBIP_RET_SUBMIT,
-            seqnum,
-            0,
-            0,
-            0,
-            completion.status,
-            completion.actual_length,
-            completion.start_frame,
-            count,
-            completion.error_count,
-        )
-    ]
-    if urb.endpoint & DIR_IN and completion.actual_length:
-        parts.append(completion.data)
+    header = structs.RET_SUBMIT.pack(
+        structs.USBIP_RET_SUBMIT,
+        seqnum,
+        0,
+        0,
+        0,
+        completion.status,
+        completion.actual_length,
+        completion.start_frame,
+        count,
+        completion.error_count,
+    )
+    if not urb.endpoint & DIR_IN or not completion.actual_length:
+        parts: list[Buffer] = [header]
+    elif completion.actual_length <= _JOIN_UP_TO:
+        parts = [header + completion.data]
+    else:
+        parts = [header, completion.data]
     if urb.packets:
         parts.append(structs.pack_iso(completion.packets))
     return parts

@@ -108,3 +108,30 @@ def test_what_becomes_writable_as_it_is_broken_off_is_sent_nothing() -> None:
         assert sent == [b"reply"]
         assert transport.resets
         assert replies.cut
+
+
+def test_replies_that_are_held_leave_with_the_next_one_in_order() -> None:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(20)
+    lock, calls = threading.Lock(), list[int]()
+
+    class Counting(SocketTransport):
+        def send_now(self, parts: list[Buffer], grace: float = 0.0) -> int:
+            calls.append(len(parts))
+            return super().send_now(parts, grace)
+
+    with closing(Counting(theirs, "a peer")) as transport, ours, lock:
+        replies = Replies(transport, lock, pytest.fail)
+        replies.send([])
+        replies.hold([b"one"])
+        replies.hold([b"two", b"three"])
+        assert calls == []
+        replies.send([b"four"])
+        replies.send([])
+        assert calls == [4]
+        assert ours.recv(100) == b"onetwothreefour"
+        for _ in range(600):  # no more parts than a system call takes
+            replies.hold([b"x"])
+        assert calls == [4, 256, 256]
+        replies.send([])
+        assert read_exactly(ours, 600) == b"x" * 600

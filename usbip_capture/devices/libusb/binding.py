@@ -95,7 +95,8 @@ class Libusb:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._handles: set[Handle] = set()
-        self._turns = 0  # of the event thread
+        self._afterwards: dict[Callable[[], None], None] = {}  # of the event thread
+        self._asked = False  # whether the event thread comes round
         self._turned = threading.Condition()
         disown_in_children(self)
         close_at_exit(self)
@@ -188,21 +189,29 @@ class Libusb:
         """Whether this is the thread that all callbacks are called on."""
         return threading.current_thread() is self._thread
 
+    def afterwards(self, call: Callable[[], None]) -> bool:
+        """See `Handle.afterwards`."""
+        if threading.current_thread() is not self._thread:
+            return False
+        self._afterwards[call] = None
+        return True
+
     def answers(self, timeout: float) -> bool:
         """Whether the event thread comes round within `timeout` seconds; True if there is none yet."""
         with self._turned:
             if self._thread is None or self._closing:
                 return True
-            turns = self._turns
+            self._asked = True
             self._context.interruptEventHandler()
-            return self._turned.wait_for(lambda: self._turns != turns or self._closing, timeout)
+            return self._turned.wait_for(lambda: not self._asked or self._closing, timeout)
 
     def _handle_events(self) -> None:
         usb1 = self._usb1
         while not self._closing:
-            with self._turned:
-                self._turns += 1
-                self._turned.notify_all()
+            if self._asked:
+                with self._turned:
+                    self._asked = False
+                    self._turned.notify_all()
             try:
                 self._context.handleEvents()
             except usb1.USBErrorInterrupted:
@@ -210,6 +219,12 @@ class Libusb:
             except usb1.USBError as error:
                 log.error("libusb cannot handle events: %s", error)
                 threading.Event().wait(0.1)
+            while self._afterwards:
+                call, _ = self._afterwards.popitem()
+                try:
+                    call()
+                except Exception:
+                    log.exception("what was to be done after events of libusb failed")
 
     def close(self) -> None:
         """End the thread, then the context: the other way round libusb aborts the process."""
@@ -262,6 +277,10 @@ class Handle:
     def on_event_thread(self) -> bool:
         """Whether this is the thread that transfers finish on."""
         return self._libusb.on_event_thread
+
+    def afterwards(self, call: Callable[[], None]) -> bool:
+        """On the event thread: True, and `call` is called, once, when it has handled the events that came together."""
+        return self._libusb.afterwards(call)
 
     def parts(self) -> Iterator[Any]:
         """The objects of `usb1` behind it."""
@@ -346,7 +365,8 @@ class Handle:
         idle = self._idle.setdefault(slot.size, [])
         if len(slot.buffer) > _LARGE and len(idle) >= _MAX_LARGE:
             slot.close()
-        slot.clear()
+        slot.owner = slot.landed = None
+        slot.buffer = b""
         if len(idle) < _MAX_IDLE:
             idle.append(slot)
 

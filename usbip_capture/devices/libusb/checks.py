@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from usbip_capture.devices.libusb.claims import Claims
-from usbip_capture.usb.endpoints import EndpointMap
-from usbip_capture.usb.setup import RECIPIENT_ENDPOINT, RECIPIENT_INTERFACE, Setup
+from usbip_capture.devices.libusb.slots import MAX_CONTROL
+from usbip_capture.usb.endpoints import Endpoint, EndpointMap
+from usbip_capture.usb.setup import RECIPIENT_DEVICE, RECIPIENT_ENDPOINT, RECIPIENT_INTERFACE
 from usbip_capture.usb.status import EINVAL, ENOENT, EPERM
 from usbip_capture.usb.urb import DIR_IN, TransferType, Urb
 
-#: Bytes of a control transfer's data stage that libusb takes.
-MAX_CONTROL = 4096
 _TYPE, _VENDOR, _RECIPIENT = 0x60, 0x40, 0x1F
 
 
-def refusal(urb: Urb, endpoints: EndpointMap, claims: Claims) -> int | None:
-    """The status that a URB ends with; None if it may go to the device."""
-    if urb.transfer_type == TransferType.CONTROL:
-        return _control(urb, endpoints, claims)
-    endpoint = endpoints.find(urb.endpoint)
+def refusal(urb: Urb, endpoint: Endpoint | None, claims: Claims) -> int | None:
+    """The status that a URB ends with; None if it may go to the device. endpoint: its own, as it is now."""
     if endpoint is None or endpoint.transfer_type != urb.transfer_type:
         return -ENOENT
     if endpoint.bInterfaceNumber not in claims.claimed:
@@ -28,17 +24,19 @@ def refusal(urb: Urb, endpoints: EndpointMap, claims: Claims) -> int | None:
     return None if urb.packets and fits else -EINVAL
 
 
-def _control(urb: Urb, endpoints: EndpointMap, claims: Claims) -> int | None:
-    setup = Setup.unpack(urb.setup)
-    if setup.wLength != urb.length or urb.length > MAX_CONTROL:
+def control_refusal(urb: Urb, endpoints: EndpointMap, claims: Claims) -> int | None:
+    """The same for one on endpoint 0."""
+    setup = urb.setup
+    if setup[6] | setup[7] << 8 != urb.length or urb.length > MAX_CONTROL:
         return -EINVAL
-    if setup.bmRequestType & _TYPE == _VENDOR:  # what is in wIndex is the vendor's, and usbfs asks for no claim
+    recipient = setup[0] & _RECIPIENT
+    # What a vendor has in wIndex is its own, and usbfs asks for no claim.
+    if recipient == RECIPIENT_DEVICE or setup[0] & _TYPE == _VENDOR:
         return None
-    recipient = setup.bmRequestType & _RECIPIENT
     if recipient == RECIPIENT_INTERFACE:
-        return -EPERM if setup.wIndex & 0xFF in claims.unclaimed else None
+        return -EPERM if setup[4] in claims.unclaimed else None
     if recipient == RECIPIENT_ENDPOINT:
-        endpoint = endpoints.find(setup.wIndex & 0x8F)
+        endpoint = endpoints.find(setup[4] & 0x8F)
         if endpoint is not None and endpoint.bInterfaceNumber in claims.unclaimed:
             return -EPERM
     return None

@@ -12,7 +12,7 @@ from usbip_capture.device import Device, Transfer
 from usbip_capture.devices.libusb import statuses
 from usbip_capture.devices.libusb.binding import Handle
 from usbip_capture.devices.libusb.budget import Budget, usbfs_limit
-from usbip_capture.devices.libusb.checks import refusal
+from usbip_capture.devices.libusb.checks import control_refusal, refusal
 from usbip_capture.devices.libusb.claims import Claims
 from usbip_capture.devices.libusb.flights import Flight
 from usbip_capture.devices.libusb.in_flight import InFlight
@@ -126,11 +126,12 @@ class LibusbDevice(Device):
 
     def submit(self, transfer: Transfer) -> None:
         urb, flights = transfer.urb, self._flights
-        action = classify(urb.setup) if urb.transfer_type == TransferType.CONTROL else None
+        # What changes something has no data stage of IN.
+        action = classify(urb.setup) if urb.transfer_type == TransferType.CONTROL and not urb.endpoint else None
         flight = Flight(transfer, action)
         with flights.order:
             with flights.lock:
-                flights.add(flight, transfer)
+                flights.pending[transfer] = flight
                 status: int | None = -ESHUTDOWN if self._lost or self.closed else None
                 if status is None and (action is not None or self._busy or flights.jobs):
                     flights.jobs[flight] = None
@@ -140,6 +141,9 @@ class LibusbDevice(Device):
                 status = flights.start(flight)
         if status is not None:
             flights.fail(flight, status)
+
+    def afterwards(self, call: Callable[[], None]) -> bool:
+        return self._handle.afterwards(call)
 
     def cancel(self, transfer: Transfer) -> None:
         self._flights.cancel(transfer)
@@ -186,9 +190,12 @@ class LibusbDevice(Device):
                 log.exception("what was to be called when %s was lost failed", self.info)
 
     def _refusal(self, flight: Flight) -> int | None:
-        endpoint = self._endpoints.find(flight.urb.endpoint)
+        urb = flight.urb
+        if urb.transfer_type == TransferType.CONTROL:
+            return control_refusal(urb, self._endpoints, self._claims)
+        endpoint = self._endpoints.find(urb.endpoint)
         flight.interface = endpoint.bInterfaceNumber if endpoint is not None else -1
-        return refusal(flight.urb, self._endpoints, self._claims)
+        return refusal(urb, endpoint, self._claims)
 
     def _doubt(self) -> None:
         """Is it gone? A reset or a release ends transfers with NO_DEVICE, too: the worker asks."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from usbip_capture.device import Transfer
 from usbip_capture.devices.libusb import statuses
 from usbip_capture.devices.libusb.slots import Slot
-from usbip_capture.usb.setup import HostAction, Setup
+from usbip_capture.usb.setup import HostAction
 from usbip_capture.usb.status import EREMOTEIO, ESHUTDOWN, EXDEV
-from usbip_capture.usb.urb import DIR_IN, SHORT_NOT_OK, ZERO_PACKET, Buffer, Completion, IsoPacket, TransferType, Urb
+from usbip_capture.usb.urb import DIR_IN, SHORT_NOT_OK, ZERO_PACKET, Completion, IsoPacket, TransferType, Urb
 
 
 class Flight:
@@ -48,16 +48,14 @@ def load(slot: Slot, urb: Urb) -> None:
     """Put a URB into a transfer of libusb."""
     inward = bool(urb.endpoint & DIR_IN)
     if urb.transfer_type == TransferType.CONTROL:
-        slot.control(Setup.unpack(urb.setup), None if inward else urb.data)
+        slot.control(urb.setup, None if inward else urb.data)
     elif urb.transfer_type == TransferType.ISOCHRONOUS:
         lengths = [packet.length for packet in urb.packets]
         slot.isochronous(urb.endpoint, bytearray(sum(lengths)) if inward else _packed(urb), lengths)
     else:
-        if inward:
-            buffer = bytearray(urb.length)
-        else:  # memory that libusb can read where it is, if the client's side has made it so
-            buffer = urb.data if isinstance(urb.data, bytearray) else bytearray(urb.data)
-        slot.move(urb.transfer_type, urb.endpoint, buffer, zero_packet=not inward and bool(urb.flags & ZERO_PACKET))
+        data = None if inward else urb.data
+        zero_packet = not inward and bool(urb.flags & ZERO_PACKET)
+        slot.move(urb.transfer_type, urb.endpoint, urb.length, data, zero_packet=zero_packet)
 
 
 def completion_of(flight: Flight, slot: Slot) -> Completion:
@@ -66,24 +64,18 @@ def completion_of(flight: Flight, slot: Slot) -> Completion:
     if urb.transfer_type == TransferType.ISOCHRONOUS:
         return _isochronous(flight, slot, status)
     actual = slot.actual_length
-    result = _result(flight, status, actual)
+    result = 0 if not status and not flight.flushed else _result(flight, status, actual)
     if not urb.endpoint & DIR_IN:
         return Completion(result, actual)
     if not result and actual < urb.length and urb.flags & SHORT_NOT_OK:
         result = -EREMOTEIO
-    return Completion(result, actual, _part(slot.buffer, actual))
+    return Completion(result, actual, slot.received(actual))
 
 
 def _result(flight: Flight, status: int, actual: int) -> int:
     if flight.flushed and (status == statuses.CANCELLED or (status == statuses.COMPLETED and not actual)):
         return -ESHUTDOWN  # what a change of settings itself has killed looks like completed, with nothing
     return statuses.of_transfer(status)
-
-
-def _part(buffer: Buffer, actual: int) -> Buffer:
-    """The first bytes, of a buffer that is not used again; a copy if most of it would be kept for nothing."""
-    view = memoryview(buffer)[:actual]
-    return view if actual > 4096 and actual * 2 > len(buffer) else bytes(view)
 
 
 def _isochronous(flight: Flight, slot: Slot, status: int) -> Completion:

@@ -21,7 +21,7 @@ from usbip_capture.devices.libusb import statuses
 from usbip_capture.devices.libusb.binding import Handle
 from usbip_capture.devices.libusb.slots import Failure
 from usbip_capture.errors import DeviceNotFound, UsbipError
-from usbip_capture.usb.setup import CLEAR_FEATURE, GET_DESCRIPTOR, SET_FEATURE
+from usbip_capture.usb.setup import CLEAR_FEATURE, GET_DESCRIPTOR, SET_FEATURE, Setup
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ def _request(handle: Handle, setup: tuple[int, int, int, int, int], data: bytes 
     landed = threading.Event()
 
     slot = handle.slot()
-    slot.control(setup, data)
+    slot.control(Setup(*setup).pack(), data)
     slot.landed = lambda slot: landed.set()
     slot.submit()
     if not landed.wait(_TIMEOUT):

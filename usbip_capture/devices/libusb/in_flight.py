@@ -33,7 +33,9 @@ Queue: TypeAlias = "OrderedDict[Flight, None]"
 
 
 class InFlight:
-    """jobs: what waits for the worker, in order; anything that is submitted while it has work waits there, too.
+    """pending: all of them; whoever submits one adds it, with `lock` held.
+
+    jobs: what waits for the worker, in order; anything that is submitted while it has work waits there, too.
 
     refusal: why a URB cannot be passed on. on_doubt: called when the device may be gone. starving: usbfs has refused
     memory; the worker calls `try_again` now and then.
@@ -58,17 +60,13 @@ class InFlight:
         self.changed = threading.Condition(self.lock)
         self.jobs: Queue = OrderedDict()
         self.starving = False
-        self._pending: dict[Transfer, Flight] = {}
+        self.pending: dict[Transfer, Flight] = {}
         self._flying: dict[Flight, None] = {}  # in libusb, or in the callback that finishes it
         self._at_endpoint: dict[int, int] = {}  # how many of them
         self._queues: dict[int, Queue] = {}  # by endpoint: what waits for room
         self._awaited: set[Flight] = set()  # what the worker waits for the end of
         self._cancelling = 0  # threads in libusb's cancel
         self._ending = False  # nothing goes to libusb any more
-
-    def add(self, flight: Flight, transfer: Transfer) -> None:
-        """It is under way from now on. `lock` is held."""
-        self._pending[transfer] = flight
 
     # -- to libusb; `order` is held
 
@@ -80,6 +78,8 @@ class InFlight:
         urb = flight.urb
         if urb.transfer_type != TransferType.CONTROL:  # which are small, and never to wait for reads that do not end
             flight.size = urb.length + _COST + _PACKET_COST * len(urb.packets)
+        elif not self._queues:
+            return -ECONNRESET if flight.unwanted else self._launch(flight)
         with self.lock:
             if flight.unwanted:
                 return -ECONNRESET
@@ -117,11 +117,12 @@ class InFlight:
             if slot is not None:
                 self._handle.recycle(slot)
             return self._not_submitted(flight, error) if isinstance(error, Failure) else -EINVAL
-        with self.lock:
-            flight.submitted = True
-            late = flight.unwanted and self._to_be_cancelled(flight)
-        if late:  # it was asked for in vain while libusb did not have it yet
-            self._cancel(flight, slot)
+        flight.submitted = True
+        if flight.unwanted:  # its end was asked for in vain while libusb did not have it yet
+            with self.lock:
+                late = self._to_be_cancelled(flight)
+            if late:
+                self._cancel(flight, slot)
         return None
 
     def _not_submitted(self, flight: Flight, failure: Failure) -> int | None:
@@ -193,25 +194,24 @@ class InFlight:
         """On the event thread."""
         flight: Flight = slot.owner
         completion = completion_of(flight, slot)
-        if slot.status == statuses.NO_DEVICE:
+        if completion.status and slot.status == statuses.NO_DEVICE:
             self._on_doubt()
         with self.lock:
             flight.landed = True
             transfer = flight.transfer  # None if it was abandoned
             if transfer is not None:
-                del self._pending[transfer]
+                del self.pending[transfer]
             reusable = not flight.cancelling
         if reusable:
             self._handle.recycle(slot)
         if transfer is not None:
             transfer.finish(completion)
-        with self.changed:
+        with self.lock:
             self._gone_from_libusb(flight)
-            waiting = bool(self._queues)
         if flight.size:
             self._budget.release(flight.size)
             self._budget.notify()
-        if waiting:
+        if self._queues:
             self._drain()
 
     def _gone_from_libusb(self, flight: Flight) -> None:
@@ -232,7 +232,7 @@ class InFlight:
         """End a URB that libusb does not have."""
         with self.lock:
             transfer = flight.transfer
-            if transfer is None or self._pending.pop(transfer, None) is None:
+            if transfer is None or self.pending.pop(transfer, None) is None:
                 return
         transfer.finish(nothing(flight.urb, status))
 
@@ -246,7 +246,7 @@ class InFlight:
     def cancel(self, transfer: Transfer) -> None:
         """See `Device.cancel`."""
         with self.lock:
-            flight = self._pending.get(transfer)
+            flight = self.pending.get(transfer)
             if flight is None:
                 return
             slot = flight.slot
@@ -254,7 +254,7 @@ class InFlight:
                 flight.unwanted = True  # it is just being submitted, or done by the worker
                 return
             if slot is None:
-                del self._pending[transfer]
+                del self.pending[transfer]
             elif not self._to_be_cancelled(flight):
                 return
         if slot is None:
@@ -265,7 +265,7 @@ class InFlight:
     def abandon(self, transfer: Transfer) -> None:
         """See `Device.abandon`."""
         with self.lock:
-            flight = self._pending.pop(transfer, None)
+            flight = self.pending.pop(transfer, None)
             if flight is None:
                 return
             flight.transfer = None
@@ -351,7 +351,7 @@ class InFlight:
     def abandon_all(self, status: int) -> None:
         """End all at once, whatever libusb does."""
         with self.lock:
-            flights, self._pending = list(self._pending.items()), {}
+            flights, self.pending = list(self.pending.items()), {}
             for _, flight in flights:
                 flight.transfer = None
         for transfer, flight in flights:

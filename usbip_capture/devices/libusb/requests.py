@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from usbip_capture.devices.libusb import statuses
 from usbip_capture.devices.libusb.binding import Handle
-from usbip_capture.devices.libusb.checks import refusal
+from usbip_capture.devices.libusb.checks import control_refusal
 from usbip_capture.devices.libusb.claims import Claims
 from usbip_capture.devices.libusb.in_flight import InFlight
 from usbip_capture.devices.libusb.slots import Failure
@@ -56,7 +56,7 @@ class Requests:
 
     def perform(self, action: HostAction, urb: Urb) -> int:
         """The status of the request; nothing is raised."""
-        status = refusal(urb, self._endpoints, self._claims)
+        status = control_refusal(urb, self._endpoints, self._claims)
         if status is not None:
             return status
         try:
