@@ -38,7 +38,11 @@ def test_who_may_have_what_is_decided_by_addresses_and_followed_at_once(tmp_path
         "deny 10.213.0.2 1-9.9": {A4: SECOND, B4: NOTHING, A6: BOTH, B6: NOTHING},
         "deny fd00:213::/64 1209:0002": {A4: SECOND, B4: NOTHING, A6: FIRST, B6: NOTHING},
         "open": {A4: SECOND, B4: BOTH, A6: FIRST, B6: FIRST},
+        "lost": [True],
+        # 2: the device is in use.
+        "reserved": {A4: "sees 1-9.8; 4 2", B4: "sees 1-9.8,1-9.9; 2 0", A6: FIRST, B6: "sees 1-9.9; 2 4"},
+        "released": {A4: SECOND, B4: BOTH, A6: FIRST, B6: FIRST},
         "close": {A4: SECOND, B4: NOTHING, A6: FIRST, B6: NOTHING},
-        "held": [True, True],
+        "held": [True, True, True],
         "by hand": {A4: NOTHING, B4: NOTHING, A6: BOTH, B6: BOTH},
     }

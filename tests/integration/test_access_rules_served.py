@@ -133,13 +133,13 @@ def test_commands_change_the_file_and_report_what_is_in_force(followed: LocalSer
     path = configuration_path()
     assert run("access", "show")[1].splitlines() == [f"closed, in {path}", "so it is for the server bench"]
     assert run("access", "allow", "192.0.2.9/24", "303a:4001", "1-2")[1].splitlines() == [
-        f"allow 192.0.2.0/24 303a:4001: is a rule in {path}",
-        f"allow 192.0.2.0/24 1-2: is a rule in {path}",
+        f"allow 192.0.2.0/24 303a:4001: added to {path}",
+        f"allow 192.0.2.0/24 1-2: added to {path}",
         "the server bench is closed now, with 2 rules",
     ]
-    assert f"is already a rule in {path}" in run("access", "allow", "192.0.2.0/24", "1-2")[1]
-    assert run("access", "deny", "paired:ann")[1].startswith(f"deny paired:ann all: is a rule in {path}\n")
-    assert f"deny any all: is already no rule in {path}" in run("access", "remove", "deny", "any")[1]
+    assert f"allow 192.0.2.0/24 1-2: already in {path}\n" in run("access", "allow", "192.0.2.0/24", "1-2")[1]
+    assert run("access", "deny", "paired:ann")[1].startswith(f"deny paired:ann all: added to {path}\n")
+    assert f"deny any all: not in {path}" in run("access", "remove", "deny", "any")[1]
     assert run("access", "open")[1].splitlines()[0] == f"access is open, in {path}"
     assert run("access", "open")[1].splitlines()[0] == f"access is already open, in {path}"
     shown = json.loads(run("access", "show", "--json")[1])
@@ -147,7 +147,7 @@ def test_commands_change_the_file_and_report_what_is_in_force(followed: LocalSer
     assert shown["servers"] == [{"name": "bench", "mode": "open", "rules": rules}]
     assert (shown["mode"], shown["rules"]) == ("open", rules)
     assert followed.access.rules == AccessRules("open", rules)
-    assert "access: open, allow 192.0.2.0/24 303a:4001, " in run("status")[1]
+    assert "\naccess: open, with 3 rules\n" in run("status")[1]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_without_a_server_only_the_file_is_written(run: Run) -> None:
 
 def test_a_server_with_rules_of_its_own_follows_if_it_is_meant(bus: FakeBus, run: Run) -> None:
     with serve(["1-1"], listen=ANY, name="bench", bus=bus) as bench, attach(bench, "1-1") as client:
-        assert run("access", "deny", "any")[1].splitlines()[-1] == "the server bench is closed now, with 1 rules"
+        assert run("access", "deny", "any")[1].splitlines()[-1] == "the server bench is closed now, with 1 rule"
         assert client.is_at_end()
         with serve(["1-1"], listen=ANY, name="other", bus=FakeBus()) as other:
             said = run("access", "open")[1]
@@ -256,10 +256,11 @@ def test_a_damaged_file_is_refused_at_the_start_and_by_commands(bus: FakeBus, ru
     path = configure('[server]\nexports = ["all"]\nrules = [\n  "deny 192.0.2.7",\n  "alow 192.0.2.0/24",\n]\n')
     with pytest.raises(FileFormatError, match=r"line 5: 'alow 192\.0\.2\.0/24' is not a rule of access"):
         serve(listen=ANY, bus=bus)
-    for words in (["show"], ["allow", "any"], ["open"]):
-        code, _, complaint = run("access", *words)
+    for words in (["access", "show"], ["access", "allow", "any"], ["access", "open"], ["serve", "--all"]):
+        code, _, complaint = run(*words)
         assert code == exits.FAILED
         assert f"{path}, line 5: " in complaint
+        assert complaint.count("\n") == 1
 
 
 def test_while_the_server_runs_a_damaged_file_leaves_the_last_good_rules(

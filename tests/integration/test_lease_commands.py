@@ -172,8 +172,8 @@ def test_who_comes_next_is_shown(server: LocalServer, bus: FakeBus, run: Run) ->
         assert is_served(user)
         state = f"for {ANN} until {at}, then {BOB}"
         status = run("status")[1]
-        assert status[2].endswith(f"  client {ANN}:{user.sock.getsockname()[1]}, reserved {state}")
-        assert status[3].endswith("  free")
+        assert status[-2].endswith(f"  client {ANN}:{user.sock.getsockname()[1]}, reserved {state}")
+        assert status[-1].endswith("  free")
         title, row = run("clients")[1]
         assert title.endswith("  reserved")
         assert row.endswith(f"  {state}")
@@ -213,6 +213,10 @@ def test_no_server_starts_on_a_damaged_file(bus: FakeBus, run: Run) -> None:
             assert refused.status == OpStatus.DEV_BUSY
     with pytest.raises(FileFormatError, match="is damaged"):
         serve(["all"], listen=ANY, bus=bus)
+    code, _, complaint = run("serve --all --listen 127.0.0.1:0")
+    assert code == exits.FAILED
+    assert complaint.startswith(f"usbip-capture: {leases_path()} is damaged: ")
+    assert complaint.count("\n") == 1
     assert Path(leases_path()).read_bytes() == whole[:40]
 
 

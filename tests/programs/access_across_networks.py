@@ -1,4 +1,4 @@
-"""A real server and clients of other machines: who may have what, by addresses of IPv4 and of IPv6.
+"""A real server and clients of other machines: who may have what, by rules and leases of addresses, IPv4 and IPv6.
 
 Run in a network namespace of its own (`unshare -rn`), where it makes another one for the clients. Prints as JSON what
 each client got after each step. Argument: an empty folder.
@@ -109,10 +109,14 @@ class Steps:
 
     def access(self, *words: str) -> None:
         """The command, and what each client gets after it."""
-        command = [sys.executable, "-W", "error", "-c", CODE, "access", *words]
+        self.command("access", *words)
+        self.get(" ".join(words))
+
+    def command(self, *words: str) -> None:
+        """One for the server that runs."""
+        command = [sys.executable, "-W", "error", "-c", CODE, *words]
         ran = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=60, check=False)
         assert ran.returncode == 0, ran.stderr
-        self.get(" ".join(words))
 
     def get(self, step: str) -> None:
         self.found[step] = self.ask("get")
@@ -124,6 +128,7 @@ def take(folder: Path, steps: Steps) -> None:
     steps.access("deny", "10.213.0.2", BUSID)
     steps.access("deny", "fd00:213::/64", "1209:0002")
     steps.access("open")
+    reserve(steps)
     assert steps.ask(f"hold 10.213.0.3 {OTHER}") == 0
     assert steps.ask(f"hold fd00:213::3 {BUSID}") == 0
     steps.access("close")
@@ -132,6 +137,18 @@ def take(folder: Path, steps: Steps) -> None:
 
     wait_until("the file is followed", lambda: steps.ask("try fd00:213::3"), 30)
     steps.get("by hand")
+
+
+def reserve(steps: Steps) -> None:
+    """Both devices for one client each, the other has the first of them before."""
+    assert steps.ask(f"hold fd00:213::3 {BUSID}") == 0
+    steps.command("reserve", BUSID, "--for", "1h", "--client", "fd00:213::2")
+    steps.command("reserve", OTHER, "--for", "1h", "--client", "10.213.0.3")
+    steps.found["lost"] = steps.ask("ends")
+    steps.get("reserved")
+    steps.command("release", BUSID)
+    steps.command("release", OTHER)
+    steps.get("released")
 
 
 def wait_for(stream: IO[str], text: str) -> None:

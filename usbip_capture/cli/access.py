@@ -130,14 +130,19 @@ def _change(args: argparse.Namespace, rules: list[AccessRule], mode: str, *, rem
     else:
         changed = (remove_rules if removing else add_rules)(path, rules)
         for rule in rules:
-            was = "" if rule in changed else " already"
-            print_lines([f"{rule}: is{f'{was} no rule' if removing else f'{was} a rule'} in {path}"])
+            print_lines([f"{rule}: {_done(removing, rule in changed)} {path}"])
     texts = [str(rule) for rule in rules]
     for server in servers:
         _have_followed(server, mode, [] if removing else texts, texts if removing else [], always=len(servers) == 1)
     if not servers:
         print_lines(["no server of yours is running: it holds from the next `usbip-capture serve` on"])
     return DONE
+
+
+def _done(removing: bool, changed: bool) -> str:
+    if removing:
+        return "removed from" if changed else "not in"
+    return "added to" if changed else "already in"
 
 
 def _path_of(servers: list[Control]) -> str:
@@ -148,10 +153,15 @@ def _path_of(servers: list[Control]) -> str:
 def _have_followed(server: Control, mode: str, added: list[str], removed: list[str], *, always: bool) -> None:
     answer = server.call("change-access", mode=mode, add=added, remove=removed, always=always)
     if answer.get("changed"):
-        rules = _texts(answer)
-        print_lines([f"the server {server.name} is {answer.get('mode')} now, with {len(rules)} rules"])
+        print_lines([f"the server {server.name} is {answer.get('mode')} now, {counted(answer)}"])
     else:
         print_lines([f"the server {server.name} has rules of its own; with --server {server.name} it follows"])
+
+
+def counted(answer: Message) -> str:
+    """How many rules are in force."""
+    number = len(_texts(answer))
+    return f"with {number} rule{'s' if number > 1 else ''}" if number else "without rules"
 
 
 def _texts(answer: Message) -> list[str]:

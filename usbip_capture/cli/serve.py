@@ -118,7 +118,9 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
         "--audit", metavar="FILE", help="who connected, had which device or was refused: a line of JSON for each event"
     )
     group.add_argument(
-        "--audit-syslog", metavar="TARGET", help="the same to a syslog: HOST[:PORT], tcp:HOST[:PORT] or /dev/log"
+        "--audit-syslog",
+        metavar="TARGET",
+        help="the same to a syslog: HOST[:PORT], tcp:HOST[:PORT], /dev/log or unix:PATH",
     )
     parser.add_argument(
         "--live",

@@ -17,12 +17,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from usbip_capture.access.limits import PATIENCE, Limits, key_of
+from usbip_capture.access.rules import AccessRules
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
 from usbip_capture.net.connecting import set_options
 from usbip_capture.net.listening import PAUSE, Admission, Peer
-from usbip_capture.net.networks import Network, policy
+from usbip_capture.net.networks import Network
+from usbip_capture.net.ruling import policy_of
 from usbip_capture.net.transport import SocketTransport, Transport, reset_on_close
 from usbip_capture.relay.backlog import Backlog
 from usbip_capture.relay.calls import Calls, guarded
@@ -32,9 +34,11 @@ from usbip_capture.relay.listening import attach_hint, open_listener
 from usbip_capture.relay.observation import Observation, Share
 from usbip_capture.relay.readiness import READABLE, make_poller
 from usbip_capture.relay.room import room_for
+from usbip_capture.relay.ruling import allowing, refusal
 from usbip_capture.servers.address import LOCAL, ServerAddress
 from usbip_capture.system.forks import disown_in_children
 from usbip_capture.system.shown import one_line
+from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.hindsight import Hindsight
 from usbip_capture.wire.observed import Event
 
@@ -58,8 +62,9 @@ _ACCEPT_AT_ONCE = 16
 class Relay:
     """Relays connections to `address`:`port` (0 chooses one) to `server`. `address` and `port` are the real ones then.
 
-    allow: who may connect, beside this machine; needed for any address but loopback. limits: of clients, of these never
-    more than MAX_CONNECTIONS; a client that sends nothing makes room when others come.
+    allow: who may connect, beside this machine; rules: instead, who may have which device, as `relay_rules` makes them.
+    One of them is needed for any address but loopback. limits: of clients, of these never more than MAX_CONNECTIONS; a
+    client that sends nothing makes room when others come.
     busids: what the server exports, as far as that is known; for `hint`.
     Raises LocalProtocolError, or CannotListen.
     """
@@ -71,15 +76,17 @@ class Relay:
         port: int = DEFAULT_PORT,
         *,
         allow: Sequence[Network] = (),
+        rules: AccessRules | None = None,
         limits: Limits | None = None,
     ) -> None:
         if server.host == LOCAL:
             raise LocalProtocolError("local is this machine itself: `usbip-capture serve` lends its devices")
         self.server = server
         self.busids: list[str] = []
+        self._rules = allowing(allow) if rules is None else rules
         self._limits = limits or Limits()
-        self._admission = Admission(policy(allow), limits=self._limits)
-        self._listener = open_listener(address, port, allow)
+        self._admission = Admission(policy_of(lambda: self._rules), limits=self._limits)
+        self._listener = open_listener(address, port, self._rules)
         self.address, self.port = self._listener.getsockname()[:2]
         self._poller = make_poller()
         self._ready: dict[int, Callable[[int], None]] = {}  # by file descriptor
@@ -182,7 +189,7 @@ class Relay:
         """Break off all connections, stop listening. May be called again."""
 
         self._ending = True
-        self._calls.soon(_nothing)
+        self._calls.soon(lambda: None)  # it wakes up
         self._thread.join()
 
     # -- the relay's thread
@@ -340,7 +347,8 @@ class Relay:
             client.close()
             server.close()
             return
-        observation = Observation(self._last + 1, client.peer, self._hindsight.add, self._share)
+        decide = functools.partial(self._decide, peer)
+        observation = Observation(self._last + 1, client.peer, self._hindsight.add, self._share, decide)
         try:
             connection = Connection(
                 client, server, observation, self._poller, self._backlog.chunks, self._over, self._bound_drain
@@ -357,6 +365,13 @@ class Relay:
         for end in connection.ends:
             self._ready[end.fd] = end.ready
         log.info("client %d, %s", observation.number, client.peer)
+
+    def _decide(self, peer: Peer, observation: Observation, info: DeviceInfo | None) -> None:
+        """Break off a client that may not have this device, or of which nobody knows what it has."""
+        reason, connection = refusal(self._rules, peer, info), self._connections.get(observation)
+        if reason and connection is not None:
+            self._admission.refuse(peer, reason)
+            self._calls.soon(lambda: None if connection.over else connection.reset())
 
     def _bound_drain(self, connection: Connection) -> None:
         before = connection.progress
@@ -378,10 +393,6 @@ class Relay:
         del self._connections[observation]
         observation.forwarded = connection.forwarded
         self._backlog.chunks.append((observation, True, None, time.time_ns()))
-
-
-def _nothing() -> None:
-    """For the relay's thread to wake up."""
 
 
 def _break_off(sock: socket.socket) -> None:

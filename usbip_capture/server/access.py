@@ -37,6 +37,10 @@ class Access:
         """Before anything is read."""
         return ALLOWED
 
+    def may_identify(self, peer: Peer) -> Decision:
+        """Before a handshake in which the client may prove who it is; then `may_connect` is asked."""
+        return ALLOWED
+
     def visible(self, peer: Peer, info: DeviceInfo) -> bool | Decision:
         """For the list of devices; what a client cannot see is not there if it asks for it, either."""
         return True

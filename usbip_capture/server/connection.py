@@ -77,7 +77,7 @@ class Connection:
         self._timeout = timeout
         self._in_flight = in_flight
         self._answering = False
-        self._ended_by = ""
+        self._ended_by = self._allowed_by = ""  # who has ended it; the rule by which it has its device
         self._on_import = on_import
         self._on_end = on_end
         self._export: Export | None = None  # reserved for this client
@@ -103,10 +103,10 @@ class Connection:
         self._ending = self._closed = True
         self._transport.close()
 
-    def end(self, reason: str = "", by: str = "server", *, logged: bool = True) -> None:
+    def end(self, reason: str = "", by: str = "server", rule: str = "", *, logged: bool = True) -> None:
         """Disconnect the client, from any thread; the connection's thread does the rest.
 
-        reason, by: why, and who causes it; for the events, and for the log if `logged`.
+        reason, by, rule: why, who causes it, and by which rule; for the events, and for the log if `logged`.
         """
         self._ending = True
         if self._session is not None:
@@ -116,7 +116,7 @@ class Connection:
                 return
             if reason and not self._ended_by:
                 self._ended_by = by
-                self._report_end(reason, logged=logged)
+                self._report_end(reason, rule, logged=logged)
             if self._answering:  # no client may take half an answer for all of it
                 self._transport.reset_on_close()
             self._transport.shut_down()
@@ -128,7 +128,7 @@ class Connection:
             return
         decision = self._permission(export.info)
         if not decision:
-            self.end(f"{busid}: {decision.reason}", by)
+            self.end(f"{busid}: {decision.reason}", by, decision.rule)
 
     def join(self, timeout: float) -> None:
         """Wait until it is over, and its device closed; for so many seconds."""
@@ -214,7 +214,7 @@ class Connection:
         session.start(replace(session.info, interfaces=()))
         log.info("client %s has imported %s", self._peer, session.info)
         self._imported = export
-        self._emit(events.IMPORTED, NOTICE, busid=export.info.busid, device=export.device)
+        self._emit(events.IMPORTED, NOTICE, busid=export.info.busid, device=export.device, rule=self._allowed_by)
         self._on_import(self)
 
     def _reserve(self, export: Export) -> OpStatus:
@@ -233,6 +233,7 @@ class Connection:
         """What the client gets if it may not have the device, which is counted and logged; OK if it may."""
         decision = self._permission(export.info)
         if decision:
+            self._allowed_by = decision.rule
             return OpStatus.OK
         self._admission.refuse(self._peer, f"{export.info.busid}: {decision.reason}")
         self._refused(export.info.busid, export, decision.reason, decision.rule)
@@ -279,7 +280,9 @@ class Connection:
         except Exception:
             log.exception("whether client %s may import %s cannot be decided", self._peer, info.busid)
             return Decision(allowed=False)
-        return decision if decision or decision.reason else decision._replace(reason=NOT_ALLOWED)
+        if decision:
+            return decision._replace(rule=decision.rule or seen.rule)
+        return decision._replace(reason=decision.reason or NOT_ALLOWED)
 
     def _seen(self, info: DeviceInfo) -> Decision:
         try:
@@ -330,12 +333,13 @@ class Connection:
         device = export.device if export is not None else ""
         self._emit(events.REFUSED, WARNING, busid=busid, device=device, text=reason, rule=rule, by="server")
 
-    def _report_end(self, reason: str, *, logged: bool) -> None:
+    def _report_end(self, reason: str, rule: str, *, logged: bool) -> None:
         if logged:
             log.warning("client %s is disconnected: %s", self._peer, reason)
         export = self._export
         device = export.device if export is not None else ""
-        self._emit(events.ENDED, WARNING, busid=self._client.busid, device=device, text=reason, by=self._ended_by)
+        busid, by = self._client.busid, self._ended_by
+        self._emit(events.ENDED, WARNING, busid=busid, device=device, text=reason, rule=rule, by=by)
 
     def _report_release(self) -> None:
         client, export, by = self.client, self._imported, self._ended_by or "client"

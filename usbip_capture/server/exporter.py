@@ -87,7 +87,10 @@ class Server:
             self.events.emit(WITHDRAWN, NOTICE, busid=busid, device=export.device, text=reason, by=by)
 
     def disconnect(self, busid: str, reason: str = "as it was asked for here", by: str = "user") -> bool:
-        """End the client that has this device, which stays exported; False if nobody has it. reason, by: of `end`."""
+        """End the client that has this device, which stays exported; False if nobody has it.
+
+        reason, by: why, and who wants it.
+        """
         with self._lock:
             found = [connection for connection in self._connections if busid and connection.client.busid == busid]
         for connection in found:

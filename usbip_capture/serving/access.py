@@ -8,7 +8,7 @@ from usbip_capture.access.rules import AccessRules
 from usbip_capture.access.rules import Decision as Decided
 from usbip_capture.net.listening import Peer
 from usbip_capture.net.ruling import check_lets_in, requester_of
-from usbip_capture.server.access import Access, Decision
+from usbip_capture.server.access import ALLOWED, Access, Decision
 from usbip_capture.usb.info import DeviceInfo
 
 
@@ -16,11 +16,18 @@ class RuledAccess(Access):
     """By the rules, which may be others each time.
 
     serial_of: the serial number of the device with this busid, empty if it has none, None if it is not exported.
+    reserved: what leases decide about a device that the rules allow.
     """
 
-    def __init__(self, rules: Callable[[], AccessRules], serial_of: Callable[[str], str | None]) -> None:
+    def __init__(
+        self,
+        rules: Callable[[], AccessRules],
+        serial_of: Callable[[str], str | None],
+        reserved: Callable[[Peer, DeviceInfo], Decision] = lambda peer, info: ALLOWED,
+    ) -> None:
         self._rules = rules
         self._serial_of = serial_of
+        self._reserved = reserved
 
     def check_listening(self, address: str, port: int) -> None:
         """Raises LocalProtocolError where others could connect without TLS and nobody is named who may."""
@@ -30,7 +37,6 @@ class RuledAccess(Access):
         return _decision(self._rules().connecting(requester_of(peer)))
 
     def may_identify(self, peer: Peer) -> Decision:
-        """Before a TLS handshake, in which the client may prove who it is; `may_connect` is asked after that."""
         return _decision(self._rules().connecting(requester_of(peer), may_identify=True))
 
     def visible(self, peer: Peer, info: DeviceInfo) -> Decision:
@@ -38,6 +44,9 @@ class RuledAccess(Access):
         if serial is None:
             return Decision(allowed=False, reason="it is not exported any more")
         return _decision(self._rules().deciding(requester_of(peer), info, serial))
+
+    def may_import(self, peer: Peer, info: DeviceInfo) -> Decision:
+        return self._reserved(peer, info)
 
 
 def _decision(decided: Decided) -> Decision:

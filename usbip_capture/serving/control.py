@@ -82,7 +82,7 @@ def _status(server: LocalServer) -> Message:
 
 def _events(events: Events, after: int, last: int) -> Message:
     """Those that follow the number `after`, but not more than the `last` ones; waits a moment for the first of them."""
-    found = events.after(max(after, events.last - last), MOST, _WAIT)
+    found = events.after(min(max(after, events.last - last), events.last), MOST, _WAIT)
     return {"events": [{**as_data(event), "sentence": sentence(event)} for event in found], "last": events.last}
 
 

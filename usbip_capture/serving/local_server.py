@@ -29,7 +29,7 @@ from usbip_capture.serving.access import RuledAccess
 from usbip_capture.serving.audit import Audit
 from usbip_capture.serving.control import handlers_for
 from usbip_capture.serving.following import FollowedFile
-from usbip_capture.serving.leases import DeviceLeases, LeasedAccess
+from usbip_capture.serving.leases import DeviceLeases
 from usbip_capture.serving.ports import Ports
 from usbip_capture.serving.rules_in_force import RulesInForce, summary
 from usbip_capture.serving.watchdog import Watchdog
@@ -198,11 +198,11 @@ class LocalServer:
         for sentence in restore():
             log.info("%s, which a server that was killed had unbound", sentence)
         self.audit = Audit(self.events, settings.audit, settings.audit_syslog)
-        self._stack.callback(self.audit.close)  # the last: it reports how the others end
+        self._stack.callback(self.audit.close)  # after the others, whose end it reports
         self.leases = DeviceLeases(self.events)
         self._stack.callback(self.leases.close)
         self._open_capture(settings, places)
-        self._server = Server(LeasedAccess(access, self.leases), self.events, settings.limits)
+        self._server = Server(access, self.events, settings.limits)
         self._stack.callback(self._withdraw)  # after the devices: the network may take its time
         self._stack.callback(self._server.close)
         if settings.unix:
@@ -217,7 +217,10 @@ class LocalServer:
         self._ports = Ports(self._lender, bus)
         self._stack.callback(Watchdog(self._server, self._lender, bus).close)
         self._take_commands()
-        where = [format_address(*place) for place in self._listening] + [settings.unix] * bool(settings.unix)
+        self._report_start(settings.unix)
+
+    def _report_start(self, unix: str) -> None:
+        where = [format_address(*place) for place in self._listening] + ([unix] if unix else [])
         self.events.emit(STARTED, NOTICE, text=", ".join(where))
 
     def _lend(self, settings: ServerTable, rules: Rules, bus: Bus) -> None:
@@ -234,8 +237,11 @@ class LocalServer:
 
     def _ruled(self, settings: ServerTable, table: ServerTable) -> RuledAccess:
         self.access = RulesInForce(settings, table, self._changing, self.reload, self._access_changed)
-        # PLW0108: the server is made with this.
-        return RuledAccess(lambda: self.access.rules, lambda busid: self._server.serial(busid))  # noqa: PLW0108
+        return RuledAccess(
+            lambda: self.access.rules,
+            lambda busid: self._server.serial(busid),  # noqa: PLW0108  it is made with this
+            lambda peer, info: self.leases.decision(peer, info),  # noqa: PLW0108  as above
+        )
 
     def _access_changed(self, rules: AccessRules) -> None:
         self.events.emit(ACCESS_CHANGED, NOTICE, text=summary(rules), by="user")

@@ -1,0 +1,52 @@
+"""Which clients a relay lets in, and to which devices: the same rules as those of a server.
+
+The relay learns of a device what the server answers to its import: the busid and VID:PID, not the serial number and the
+interfaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from usbip_capture.access.devices import ALL, CLASS
+from usbip_capture.access.rules import ALLOW, CLOSED, DENY, AccessRule, AccessRules
+from usbip_capture.errors import LocalProtocolError
+from usbip_capture.net.listening import Peer
+from usbip_capture.net.networks import Network, parse_networks
+from usbip_capture.net.ruling import requester_of, rules_for
+from usbip_capture.system.shown import one_line
+from usbip_capture.usb.info import DeviceInfo
+
+
+def relay_rules(allow: Iterable[str] = (), deny: Iterable[str] = ()) -> AccessRules:
+    """From texts such as `192.0.2.0/24, 192.0.2.7` or `192.0.2.7 1-1.4`. Raises LocalProtocolError."""
+    rules = [
+        rule for action, texts in ((ALLOW, allow), (DENY, deny)) for text in texts for rule in _parsed(action, text)
+    ]
+    for rule in rules:
+        if rule.device.kind == CLASS or rule.device.serial:
+            raise LocalProtocolError(
+                f"{str(rule.device)!r} cannot be decided by a relay: name a port such as 1-1.4, or VID:PID"
+            )
+    return AccessRules(CLOSED, rules)
+
+
+def allowing(networks: Iterable[Network]) -> AccessRules:
+    """This machine, and these."""
+    return AccessRules(CLOSED, rules_for(networks, ALLOW))
+
+
+def refusal(rules: AccessRules, peer: Peer, info: DeviceInfo | None) -> str:
+    """Why a client may not have this device, or one that nobody knows (None); empty if it may."""
+    if info is None:
+        matters = any(rule.device.kind != ALL for rule in rules)
+        return "which device it wants cannot be observed" if matters else ""
+    decision = rules.deciding(requester_of(peer), info)
+    return "" if decision else f"{one_line(info.busid)}: {decision.reason}"
+
+
+def _parsed(action: str, text: str) -> list[AccessRule]:
+    try:
+        return rules_for(parse_networks(text), action)
+    except LocalProtocolError:
+        return [AccessRule.parse(f"{action} {part}") for part in text.split(",") if part.strip()]
