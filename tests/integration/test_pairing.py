@@ -453,10 +453,10 @@ def test_rules_about_a_paired_client_count_in_place_of_all(server: LocalServer) 
 def test_a_certificate_that_could_be_for_others_is_not_accepted(server: LocalServer, bus: FakeBus, kind: str) -> None:
     """Even of who has the code."""
     made = {
-        "authority": lambda: certificate("ca", ca=True),
-        "signed by another": lambda: certificate("eve", issuer="ca"),
-        "not one": lambda: b"",
-    }[kind]()
+        "authority": certificate("ca", ca=True),
+        "signed by another": certificate("eve", issuer="ca"),
+        "not one": b"",
+    }[kind]
     own = ssl.PEM_cert_to_DER_cert(made.decode()) if made else b"not a certificate"
     code = offered(server)
     with closing(talk(server)) as transport:
