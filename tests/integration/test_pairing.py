@@ -452,12 +452,11 @@ def test_rules_about_a_paired_client_count_in_place_of_all(server: LocalServer) 
 @pytest.mark.parametrize("kind", ["authority", "signed by another", "not one"])
 def test_a_certificate_that_could_be_for_others_is_not_accepted(server: LocalServer, bus: FakeBus, kind: str) -> None:
     """Even of who has the code."""
-    made = {
-        "authority": certificate("ca", ca=True),
-        "signed by another": certificate("eve", issuer="ca"),
-        "not one": b"",
-    }[kind]
-    own = ssl.PEM_cert_to_DER_cert(made.decode()) if made else b"not a certificate"
+    if kind == "not one":
+        own = b"not a certificate"
+    else:
+        made = certificate("ca", ca=True) if kind == "authority" else certificate("eve", issuer="ca")
+        own = ssl.PEM_cert_to_DER_cert(made.decode())
     code = offered(server)
     with closing(talk(server)) as transport:
         transport.send([side(transport, code, own).request(line_from(transport))])

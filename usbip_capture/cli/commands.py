@@ -39,6 +39,7 @@ COMMANDS = {
     "release": "end the reservation of a device",
     "bind": "have devices exported, by the configuration",
     "unbind": "have devices not exported any more",
+    "access": "who may have which device",
     "pair": "pair with a server by a one-time code, for tls://",
     "trust": "trust the certificate of a server, for tls://",
     "stats": "what a capture holds, per device and endpoint",

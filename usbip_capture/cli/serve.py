@@ -11,13 +11,15 @@ import time
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
+from usbip_capture.access.limits import MAX_REQUEST_TIMEOUT, REQUEST_TIMEOUT
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command, add_rotation
+from usbip_capture.cli.limits import add_limits
 from usbip_capture.cli.log_handler import queued
 from usbip_capture.cli.service import add_service, run_service
 from usbip_capture.cli.terminal import is_terminal, print_lines
 from usbip_capture.cli.values import MAX_COUNT, capture_file, socket_path, whole
-from usbip_capture.errors import LocalProtocolError
+from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
 from usbip_capture.system import console
 from usbip_capture.system.service_notification import READY, STOPPING, notify
@@ -94,7 +96,9 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
         help="each device but hubs, disks in use, and what is attached here from elsewhere",
     )
     group.add_argument("--force", action="store_true", default=None, help="with --all and --class: disks in use, too")
-    group.add_argument("--max-devices", type=whole(0, MAX_COUNT), metavar="N", help="at a time (default: no limit)")
+    group.add_argument(
+        "--max-devices", type=whole(0, MAX_COUNT), metavar="N", help="at a time; 0: no limit (default: 0)"
+    )
     group.add_argument(
         "--reset",
         action=argparse.BooleanOptionalAction,
@@ -116,7 +120,9 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
         "--audit", metavar="FILE", help="who connected, had which device or was refused: a line of JSON for each event"
     )
     group.add_argument(
-        "--audit-syslog", metavar="TARGET", help="the same to a syslog: HOST[:PORT], tcp:HOST[:PORT] or /dev/log"
+        "--audit-syslog",
+        metavar="TARGET",
+        help="the same to a syslog: HOST[:PORT], tcp:HOST[:PORT], /dev/log or unix:PATH",
     )
     parser.add_argument(
         "--live",
@@ -161,7 +167,13 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--allow-public", action="store_true", default=None, help="everybody may connect who reaches this machine"
     )
-    group.add_argument("--max-clients", type=whole(0, MAX_COUNT), metavar="N", help="at a time (default: no limit)")
+    add_limits(group)
+    group.add_argument(
+        "--request-timeout",
+        type=whole(1, MAX_REQUEST_TIMEOUT),
+        metavar="SECONDS",
+        help=f"for the first request of a client (default: {REQUEST_TIMEOUT})",
+    )
     group.add_argument(
         "--announce",
         action=argparse.BooleanOptionalAction,
@@ -198,7 +210,12 @@ def _restore(args: argparse.Namespace) -> int:
         raise LocalProtocolError("--restore goes alone: each start does so, too")
     from usbip_capture.lending.restore import restore
 
-    print_lines(restore() or ["no driver is left unbound"])
+    restored = restore()
+    print_lines(restored.bound)
+    if restored.left:
+        raise UsbipError(restored.complaint)
+    if not restored.bound:
+        print_lines(["no driver is left unbound"])
     return DONE
 
 

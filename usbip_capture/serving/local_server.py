@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from usbip_capture.access.rules import AccessRules
 from usbip_capture.control_socket.serving import ControlSocket
 from usbip_capture.device import Device
-from usbip_capture.errors import CannotListen, CaptureError, UsbipError
+from usbip_capture.errors import CannotListen, CaptureError, LocalProtocolError, UsbipError
 from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.lending.plugged import Bus
 from usbip_capture.lending.restore import restore
@@ -30,7 +30,7 @@ from usbip_capture.serving.announced import announced
 from usbip_capture.serving.audit import Audit
 from usbip_capture.serving.control import handlers_for
 from usbip_capture.serving.following import FollowedFile
-from usbip_capture.serving.leases import DeviceLeases, LeasedAccess
+from usbip_capture.serving.leases import DeviceLeases
 from usbip_capture.serving.ports import Ports
 from usbip_capture.serving.rules_in_force import RulesInForce, summary
 from usbip_capture.serving.watchdog import Watchdog
@@ -64,6 +64,7 @@ class LocalServer:
     ) -> None:
         self.name = settings.name or socket.gethostname()
         self._listening: list[tuple[str, int]] = []
+        self._unix = os.path.abspath(settings.unix) if settings.unix else ""
         self._follows = settings.exports is None
         self._on_change = on_change
         self._changing = threading.RLock()  # held from reading what is exported to changing it
@@ -72,6 +73,7 @@ class LocalServer:
         self.tls: TlsSide | None = None
         self._captures: SessionCaptures | None = None
         self._announcement: Announcement | None = None
+        self._announcing = threading.Lock()  # held from looking at what is exported to announcing it
         with ExitStack() as starting:
             starting.callback(self.close)
             self._start(settings, bus)
@@ -86,6 +88,11 @@ class LocalServer:
     def addresses(self) -> list[tuple[str, int]]:
         """Addresses and ports where it listens."""
         return list(self._listening)
+
+    @property
+    def unix(self) -> str:
+        """The path of its Unix socket, empty if it has none."""
+        return self._unix
 
     @property
     def devices(self) -> list[DeviceInfo]:
@@ -198,14 +205,13 @@ class LocalServer:
         places = _places(settings)
         for place in places:
             access.check_listening(*place)
-        for sentence in restore():
-            log.info("%s, which a server that was killed had unbound", sentence)
+        _restore_drivers()
         self.audit = Audit(self.events, settings.audit, settings.audit_syslog)
-        self._stack.callback(self.audit.close)  # the last: it reports how the others end
+        self._stack.callback(self.audit.close)  # after the others, whose end it reports
         self.leases = DeviceLeases(self.events)
         self._stack.callback(self.leases.close)
         self._open_capture(settings, places)
-        self._server = Server(LeasedAccess(access, self.leases), self.events)
+        self._server = Server(access, self.events, settings.limits)
         self._stack.callback(self._withdraw)  # after the devices: the network may take its time
         self._stack.callback(self._server.close)
         if settings.unix:
@@ -221,7 +227,10 @@ class LocalServer:
         self._ports = Ports(self._lender, bus)
         self._stack.callback(Watchdog(self._server, self._lender, bus).close)
         self._take_commands()
-        where = [format_address(*place) for place in self._listening] + [settings.unix] * bool(settings.unix)
+        self._report_start(settings.unix)
+
+    def _report_start(self, unix: str) -> None:
+        where = [format_address(*place) for place in self._listening] + ([unix] if unix else [])
         self.events.emit(STARTED, NOTICE, text=", ".join(where))
 
     def _listen_tls(self, settings: ServerTable) -> None:
@@ -249,9 +258,8 @@ class LocalServer:
         return RuledAccess(
             lambda: self.access.in_force,
             lambda busid: self._server.serial(busid),  # noqa: PLW0108  it is made with this
-            max_clients=settings.max_clients,
-            clients=lambda: len(self._server.clients),
             is_paired=lambda name: name in self.access.paired,
+            reserved=lambda peer, info: self.leases.decision(peer, info),  # noqa: PLW0108  as above
         )
 
     def _access_changed(self, rules: AccessRules) -> None:
@@ -274,6 +282,8 @@ class LocalServer:
         self._stack.callback(self._ports.close)  # before that: it waits for requests in progress
 
     def _open_capture(self, settings: ServerTable, places: Sequence[tuple[str, int]]) -> None:
+        if settings.rotate and not settings.pcap:
+            raise LocalProtocolError("rotate is for files: name one with pcap")
         if settings.pcap:
             from usbip_capture.serving.captures import SessionCaptures
 
@@ -291,7 +301,8 @@ class LocalServer:
             from usbip_capture.servers.announcing import Announcement
 
             port, listening, tls_port = chosen
-            self._announcement = Announcement(self.name, port, self._announced(), listening, tls_port)
+            with self._announcing:
+                self._announcement = Announcement(self.name, port, self._announced(), listening, tls_port)
 
     def _withdraw(self) -> None:
         if self._announcement is not None:
@@ -303,8 +314,9 @@ class LocalServer:
         return [AnnouncedDevice(exported.info, exported.product) for exported in self._lender.exported]
 
     def _changed(self) -> None:
-        if self._announcement is not None:
-            self._announcement.update(self._announced())
+        with self._announcing:
+            if self._announcement is not None:
+                self._announcement.update(self._announced())
         if self._on_change is not None:
             self._on_change()
 
@@ -330,6 +342,7 @@ def serve(
     tls: Iterable[str] = (),
     client_ca: str | os.PathLike[str] = "",
     bus: Bus | None = None,
+    **limits: int,
 ) -> LocalServer:
     """Lend this machine's USB devices to USB/IP clients, as `usbip-capture serve` does; ends with `close`.
 
@@ -343,7 +356,8 @@ def serve(
     export disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect. audit: a
     file for what happens, a line of JSON each, `-` for standard output; audit_syslog: `HOST[:PORT]`, `tcp:HOST[:PORT]`
     or a path such as `/dev/log`. tls: addresses for connections within TLS, port 3241 if none is given; client_ca: a
-    file of authorities, whose certificates prove who a client is.
+    file of authorities, whose certificates prove who a client is. limits: further ones of `access.limits.Limits`, but
+    for max_waiting.
 
     Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
     """
@@ -353,7 +367,7 @@ def serve(
         allow=_texts(allow), allow_public=allow_public, rules=_texts(rules or ()) if ruled else None,
         max_clients=max_clients, max_devices=max_devices, pcap=os.fspath(pcap), rotate=_texts(rotate), reset=reset,
         force=force, announce=announce, audit=os.fspath(audit), audit_syslog=audit_syslog, tls=_texts(tls),
-        client_ca=os.fspath(client_ca),
+        client_ca=os.fspath(client_ca), access="", **limits,
     )  # fmt: skip
     return LocalServer(settings, bus)
 
@@ -368,6 +382,14 @@ def _places(settings: ServerTable) -> list[tuple[str, int]]:
     texts = settings.listen or (() if settings.unix else (DEFAULT_LISTEN,))
     places = [listen_address(text) for text in texts]
     return [("0.0.0.0" if address == "*" else address, port) for address, port in places]
+
+
+def _restore_drivers() -> None:
+    restored = restore()
+    for sentence in restored.bound:
+        log.info("%s, which a server that was killed had unbound", sentence)
+    if restored.left:
+        log.warning("%s", restored.complaint)
 
 
 def _shared_bus() -> Bus:

@@ -19,6 +19,7 @@ from usbip_capture.cli.main import main
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.installation import service
 from usbip_capture.installation.service import SYSTEM, USER, install, remove, unit_path, unit_text
+from usbip_capture.servers.configuration import configuration_path
 
 ODD = ["--all", '--name=A "b" $x ${y} 100% %h \\ \u00fc', "--pcap=/var/log/x y/z.pcapng"]
 SCOPES = pytest.mark.parametrize("scope", [SYSTEM, USER])
@@ -189,6 +190,18 @@ def test_options_become_those_of_the_service(installed: list[tuple[str, str]], u
     assert not (units / "user.toml").exists()
 
 
+def test_the_audit_of_a_service(installed: list[tuple[str, str]], tmp_path: Path) -> None:
+    options = ["serve", "--all", "--audit-syslog", "/dev/log", "--service", "install", "system", "--audit"]
+    assert main([*options, f"{tmp_path}/audit"]) == 0
+    assert main([*options, "-"]) == 0
+    (_, file), (_, output) = installed
+    assert f"--audit={tmp_path}/audit" in file
+    assert "--audit-syslog=/dev/log" in file
+    assert f"ReadWritePaths={tmp_path}\n" in file
+    assert "--audit=-" in output
+    assert f"ReadWritePaths={os.getcwd()}\n" not in output
+
+
 def test_without_rules_the_configuration_says_what(
     installed: list[tuple[str, str]], units: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,6 +217,17 @@ def test_without_rules_the_configuration_says_what(
 def test_the_unit_is_shown(units: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--all", "--service", "show", "user"]) == 0
     assert capsys.readouterr().out == unit_text(USER, ["--all"])
+
+
+def test_the_unit_without_a_rule_needs_the_configuration(units: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which `install` writes."""
+    assert main(["serve", "--service", "show", "user"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == unit_text(USER, [])
+    assert shown.err == (
+        f"usbip-capture: without a rule, it needs exports = [...] under [server] in {configuration_path()}; "
+        "`--service install` writes that\n"
+    )
 
 
 @pytest.mark.parametrize(
