@@ -119,16 +119,17 @@ def test_who_has_it_loses_it_when_it_is_reserved_for_another(
 
 
 def test_the_next_turn_begins_by_itself(server: LocalServer, run: Run) -> None:
-    run(f"reserve 1-1 --for 2s --client {ANN}")
+    run(f"reserve 1-1 --for 1h --client {ANN}")
+    run(f"reserve 1-1 --for 1h --client {BOB}")
     with client(server, ANN) as user:
-        assert not user.status
-        assert run(f"reserve 1-1 --for 1h --client {BOB}")[0] == 0
+        assert is_served(user)
+        assert run(f"reserve 1-1 --for 1s --client {ANN}")[0] == 0
         assert user.is_at_end()
     wait_until("it is free", lambda: not server.clients)
     with client(server, BOB) as following:
         assert is_served(following)
     found = server.events.after(0, 1000)
-    assert [event.text.split()[1] for event in found if event.kind == LEASED] == [ANN, BOB]
+    assert [event.text.split()[1] for event in found if event.kind == LEASED] == [ANN, ANN, BOB]
     assert [event.by for event in found if event.kind == ENDED] == ["server"]
 
 

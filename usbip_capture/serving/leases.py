@@ -117,7 +117,10 @@ class DeviceLeases:
         """Read the file again. What cannot be read is logged, and all stays reserved as it was."""
         try:
             with self._changing:
-                self._replace(self._file.read(), "user")
+                leases = self._file.read()
+                if leases == self._state.leases:  # as this server has written it
+                    return
+                self._replace(leases, "user")
         except UsbipError as error:
             log.warning("%s; what was reserved before still is", error)
         else:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from queue import Queue
 
 import pytest
 
@@ -162,15 +163,23 @@ def test_what_cannot_be_written_is_not_reserved(held: DeviceLeases, path: Path) 
     assert not refusal(held, BOB, "1-1")
     path.parent.unlink()
     held.reserve("1-1", 3600)
+    assert refusal(held, BOB, "1-1")
+
+
+def test_the_file_never_becomes_longer_than_is_read(
+    held: DeviceLeases, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_file, "MAX_BYTES", 1000)
+    held.reserve("1-1", 3600)
     with pytest.raises(LocalProtocolError, match="more cannot be reserved"):
-        fill(held)
-    assert held.turns("1-1")
+        reserve_many(held)
+    assert path.stat().st_size < 1000
+    assert again(path, clock).turns("1-1") == held.turns("1-1")
 
 
-def fill(held: DeviceLeases) -> None:
-    for port in range(200):
-        for number in range(60):
-            held.reserve(f"2-{port}", 3600, f"paired:{number:0240}")
+def reserve_many(held: DeviceLeases) -> None:
+    for number in range(20):
+        held.reserve("1-1", 3600, f"192.0.2.{number}")
 
 
 def test_what_cannot_be_meant_is_a_sentence(held: DeviceLeases, path: Path) -> None:
@@ -197,15 +206,15 @@ def test_servers_that_share_the_file_follow_each_other(
         other.reserve("1-2", 3600, "192.0.2.7")
         held.reserve("1-1", 3600, "192.0.2.7")  # which does not lose the other one's
         assert held.busids() == ["1-2", "1-1"]
-        changes = threading.Semaphore(0)
+        causes: Queue[str] = Queue()
         following_file = following.FollowedFile
         monkeypatch.setattr(leases, "FollowedFile", lambda path, changed: following_file(path, changed, 0.02))
-        other.start(lambda by: changes.release())
-        assert changes.acquire(timeout=20)
+        other.start(causes.put)
+        assert causes.get(timeout=20) == "user"  # at once: it has changed since it was read
         assert refusal(other, BOB, "1-1")
         held.release("1-1")
-        wait_until("the other one follows", lambda: not refusal(other, BOB, "1-1"))
-        assert changes.acquire(timeout=20)
+        assert causes.get(timeout=20) == "user"
+        assert not refusal(other, BOB, "1-1")
         path.unlink()
         wait_until("nothing is reserved", lambda: not other.busids())
     finally:
@@ -253,36 +262,35 @@ def test_the_end_of_a_turn_is_noticed_by_a_timer(path: Path, caplog: pytest.LogC
     caplog.set_level(logging.INFO)
     held = DeviceLeases(None, str(path))
     try:
-        changes = threading.Semaphore(0)
-        held.start(lambda by: changes.release())
-        assert changes.acquire(timeout=20)
-        held.reserve("1-1", 0.4, "192.0.2.7")
-        held.reserve("1-1", 0.4, "paired:ann")
-        for _ in range(2):
-            assert changes.acquire(timeout=20)
-        assert changes.acquire(timeout=20)  # of the timer
+        causes: Queue[str] = Queue()
+        held.start(causes.put)
+        held.reserve("1-1", 3600, "192.0.2.7")
+        held.reserve("1-1", 3600, "paired:ann")
+        held.reserve("1-1", 0.1, "192.0.2.7")  # which is shorter
+        assert [causes.get(timeout=20) for _ in range(4)] == ["user", "user", "user", "server"]
         assert refusal(held, ANN, "1-1")
-        assert changes.acquire(timeout=20)
+        held.reserve("1-1", 0.1, "paired:ann")
+        assert [causes.get(timeout=20) for _ in range(2)] == ["user", "server"]
         assert not refusal(held, ANN, "1-1")
-        assert not changes.acquire(blocking=False)
     finally:
         held.close()
+    assert causes.empty()
     shown = [text for text in caplog.messages if text.startswith("1-1 is")]
     assert [text.partition(" until")[0] for text in shown] == [
-        "1-1 is reserved for 192.0.2.7", "1-1 is reserved for paired:ann", "1-1 is not reserved any more",
+        "1-1 is reserved for 192.0.2.7", "1-1 is reserved for 192.0.2.7", "1-1 is reserved for paired:ann",
+        "1-1 is reserved for paired:ann", "1-1 is not reserved any more",
     ]  # fmt: skip
 
 
 def test_a_clock_that_is_set_is_noticed(held: DeviceLeases, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many small machines have the time from the network, when they have been on for a while."""
     monkeypatch.setattr(leases, "_LONGEST", 0.02)
-    changes = threading.Semaphore(0)
-    held.start(lambda by: changes.release())
+    causes: Queue[str] = Queue()
+    held.start(causes.put)
     held.reserve("1-1", 3600, "192.0.2.7")
-    for _ in range(2):
-        assert changes.acquire(timeout=20)
+    assert causes.get(timeout=20) == "user"
     clock.now += 4000
-    assert changes.acquire(timeout=20)
+    assert causes.get(timeout=20) == "server"
     assert not held.busids()
 
 
