@@ -157,7 +157,7 @@ class Connection:
         except RemoteProtocolError as error:
             self.end(str(error))
         except OSError as error:
-            log.info("the connection of client %s ended: %s", self._peer, error)
+            log.info("the connection of client %s ended: %s", self._peer, error.strerror or error)
         except Exception:
             log.exception("client %s is disconnected by an internal error", self._peer)
         finally:
