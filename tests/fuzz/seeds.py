@@ -81,6 +81,15 @@ def _texts() -> Iterator[bytes]:
     )  # fmt: skip
 
 
+def _control_socket() -> Iterator[bytes]:
+    for request in range(20):
+        for field in range(4):
+            yield (
+                bytes((1, 1, request)) + bytes(field) + bytes((1, 5, field)) * 6
+            )  # as `targets.control_socket` reads it
+    yield bytes((1, 0)) + b'\x40\x00{"token": "x", "request": "status"}\n'
+
+
 def _filters() -> Iterator[bytes]:
     yield from (
         b"bulk and ep == 0x81", b"not control or (status != 0 and length >= 64)", b"ep in (0x81, 0x02..0x05)",
@@ -98,6 +107,7 @@ _SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
     "lsusb": _lsusb,
     "syslog": _syslog,
     "texts": _texts,
+    "control_socket": _control_socket,
     "filters": _filters,
 }
 

@@ -6,26 +6,32 @@ whatever must hold of good input is asserted.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import socket
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from tests.builders.conversion import convert as convert_recording
 from tests.builders.local_usb import local_usb
 from tests.fakes import simulated_transfers
+from tests.fakes.local_bus import FakeBus
 from tests.fuzz.choices import Choices
+from usbip_capture import serve
 from usbip_capture.collector.display import line
 from usbip_capture.collector.listen_addresses import parse_listen_addresses
+from usbip_capture.control_socket.serving import ControlSocket
 from usbip_capture.convert.fragments import Fragments
 from usbip_capture.convert.reassembly import Direction, connect
 from usbip_capture.describe.reading import Description
 from usbip_capture.describe.verbose import verbose
 from usbip_capture.errors import UsbipError
 from usbip_capture.filters.language import Facts, FilterError, parse
+from usbip_capture.live.messages import Lines
 from usbip_capture.net.address import parse_address
 from usbip_capture.net.networks import listen_address, parse_networks
 from usbip_capture.net.transport import SocketTransport
@@ -36,6 +42,9 @@ from usbip_capture.report.text import text_report
 from usbip_capture.serial_port.url import PortUrl
 from usbip_capture.server.session import Session
 from usbip_capture.servers.address import Selector, ServerAddress, parse_selection
+from usbip_capture.servers.syslog_target import SyslogTarget
+from usbip_capture.serving import control as serving_control
+from usbip_capture.serving.control import handlers_for
 from usbip_capture.simulated.lsusb import parse_lsusb
 from usbip_capture.syslog.framing import Framer, datagram_frames
 from usbip_capture.syslog.message import MessageParser
@@ -69,6 +78,9 @@ _SETUPS = tuple(
         "0201000084000000", "2303040001000000", "4010000000000300", "c010000000004000",
     )
 )  # fmt: skip
+#: Of the control socket; those that a server knows are added.
+_REQUESTS = ["", "unknown"]
+_FIELDS = ("busid", "action", "rules", "add", "remove", "always", "after", "last", "mode", "client", "seconds")
 _FILE = os.path.join(tempfile.mkdtemp(prefix="usbip-fuzz-"), "input")
 
 
@@ -267,6 +279,59 @@ def syslog(data: bytes) -> None:
         assert len(message.record) < 70000
 
 
+def control_socket(data: bytes) -> None:
+    """Whoever can open a server's control socket, with its token or without: one answer, of a kind that is known."""
+    choices = Choices(data)
+    control = _control()
+    request: dict[str, object] = {"token": control._token if choices.flag() else choices.data(4).hex(), "version": 1}
+    if choices.flag():
+        request["request"] = choices.pick(_REQUESTS)
+        for name in _FIELDS:
+            if choices.flag():
+                request[name] = _json_value(choices)
+        sent = json.dumps(request).encode() + b"\n"
+    else:
+        sent = choices.data(choices.number(0, 2000))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(sent)
+        ours.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionAbortedError):  # it left without a request
+            answer = control._answer(theirs)
+            assert "it failed in the server" not in str(answer.get("error")), answer
+            assert answer.get("ok") is True or isinstance(answer["error"], str), answer
+            lines = Lines(4 << 20)
+            line = json.dumps(answer).encode() + b"\n"
+            assert lines.feed(line[: len(line) // 2]) + lines.feed(line[len(line) // 2 :]) == [answer]
+
+
+def _json_value(choices: Choices) -> object:
+    values: tuple[Callable[[], object], ...] = (
+        lambda: choices.number(0, 1 << 40), lambda: 1 << 100, lambda: -1, lambda: 7200, lambda: None,
+        choices.flag, lambda: 1.5,
+        lambda: choices.pick(("1-1", "all", "class:03", "deny any all", "closed", "cycle")),
+        lambda: choices.chunk(40).decode("utf-8", "replace"), lambda: [_json_value(choices), 3, "1-1"],
+        lambda: ["1-1"], lambda: {"a": choices.flag()},
+    )  # fmt: skip
+    return choices.pick(values)()
+
+
+@cache
+def _control() -> ControlSocket:
+    """That of a server whose machine has one device."""
+    os.environ["XDG_RUNTIME_DIR"] = os.environ["XDG_CONFIG_HOME"] = os.path.dirname(_FILE)
+    bus = FakeBus()
+    bus.plug("1-1")
+    server = serve(["1-1"], unix=_FILE + ".socket", bus=bus)
+    handlers = dict(handlers_for(server, server._lender, server._ports))
+    _REQUESTS.extend(handlers)
+    serving_control._WAIT = 0.0
+    control = ControlSocket("fuzzed", handlers)
+    for made in (server, control):
+        atexit.register(made.close)
+    return control
+
+
 def filters(data: bytes) -> None:
     """The language of capture filters."""
     try:
@@ -315,6 +380,7 @@ def texts(data: bytes) -> None:
     parsers: tuple[Callable[[str], object], ...] = (
         PortUrl.parse, lambda t: PortUrl.parse("usbip://" + t), parse_address, ServerAddress.parse, Selector.parse,
         parse_selection, parse_listen_addresses, parse_networks, listen_address,
+        lambda t: SyslogTarget.parse(str(SyslogTarget.parse(t))),
     )  # fmt: skip
     for parser in parsers:
         with suppress(UsbipError):
@@ -325,7 +391,7 @@ def texts(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
-        client, server, local_device, observer, convert, report, reassembly, fragments, syslog, filters, descriptors,
-        lsusb, texts,
+        client, server, local_device, observer, convert, report, reassembly, fragments, syslog, control_socket, filters,
+        descriptors, lsusb, texts,
     )
 }  # fmt: skip

@@ -14,6 +14,7 @@ import pytest
 
 from tests.programs.extcap_launcher import ROOT, wireshark_environment
 from usbip_capture.cli import commands, serve
+from usbip_capture.cli.main import main
 from usbip_capture.extcap import controls
 from usbip_capture.filters.language import parse
 from usbip_capture.net.networks import listen_address
@@ -92,6 +93,16 @@ def test_commands_of_the_server_page_are_understood(line: str) -> None:
         assert settings.exports or args.service
         for text in settings.listen:
             assert listen_address(text)
+
+
+def test_commands_and_rules_of_the_access_page_are_right(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs/access.md").read_text()
+    lines = re.findall(r"^\$ usbip-capture (access .*)$", page, re.MULTILINE)
+    assert len(lines) > 5
+    for line in lines:
+        assert main(shlex.split(line)) == 0, capsys.readouterr().err
+    (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert parse_server_table(text.encode(), "the page").rules
 
 
 def test_the_configuration_of_the_server_page_can_be_read() -> None:

@@ -119,16 +119,17 @@ def test_who_has_it_loses_it_when_it_is_reserved_for_another(
 
 
 def test_the_next_turn_begins_by_itself(server: LocalServer, run: Run) -> None:
-    run(f"reserve 1-1 --for 2s --client {ANN}")
+    run(f"reserve 1-1 --for 1h --client {ANN}")
+    run(f"reserve 1-1 --for 1h --client {BOB}")
     with client(server, ANN) as user:
-        assert not user.status
-        assert run(f"reserve 1-1 --for 1h --client {BOB}")[0] == 0
+        assert is_served(user)
+        assert run(f"reserve 1-1 --for 1s --client {ANN}")[0] == 0
         assert user.is_at_end()
     wait_until("it is free", lambda: not server.clients)
     with client(server, BOB) as following:
         assert is_served(following)
     found = server.events.after(0, 1000)
-    assert [event.text.split()[1] for event in found if event.kind == LEASED] == [ANN, BOB]
+    assert [event.text.split()[1] for event in found if event.kind == LEASED] == [ANN, ANN, BOB]
     assert [event.by for event in found if event.kind == ENDED] == ["server"]
 
 
@@ -172,8 +173,8 @@ def test_who_comes_next_is_shown(server: LocalServer, bus: FakeBus, run: Run) ->
         assert is_served(user)
         state = f"for {ANN} until {at}, then {BOB}"
         status = run("status")[1]
-        assert status[2].endswith(f"  client {ANN}:{user.sock.getsockname()[1]}, reserved {state}")
-        assert status[3].endswith("  free")
+        assert status[-2].endswith(f"  client {ANN}:{user.sock.getsockname()[1]}, reserved {state}")
+        assert status[-1].endswith("  free")
         title, row = run("clients")[1]
         assert title.endswith("  reserved")
         assert row.endswith(f"  {state}")
@@ -213,6 +214,10 @@ def test_no_server_starts_on_a_damaged_file(bus: FakeBus, run: Run) -> None:
             assert refused.status == OpStatus.DEV_BUSY
     with pytest.raises(FileFormatError, match="is damaged"):
         serve(["all"], listen=ANY, bus=bus)
+    code, _, complaint = run("serve --all --listen 127.0.0.1:0")
+    assert code == exits.FAILED
+    assert complaint.startswith(f"usbip-capture: {leases_path()} is damaged: ")
+    assert complaint.count("\n") == 1
     assert Path(leases_path()).read_bytes() == whole[:40]
 
 

@@ -172,7 +172,7 @@ def test_standard_error_that_is_held_up_holds_nobody_up(server: str) -> None:
     ("arguments", "code", "words"),
     [
         (["127.0.0.1:1", "--listen", "0.0.0.0:0"], 2, "no authentication"),
-        (["127.0.0.1:1", "--listen", "0.0.0.0:0", "--allow", "everybody"], 2, "'everybody' is not a network"),
+        (["127.0.0.1:1", "--listen", "0.0.0.0:0", "--allow", "everybody"], 2, "'everybody' is not a client"),
         (["127.0.0.1:1", "--listen", "192.0.2.1:0", "--allow", "192.0.2.0/24"], 1, "has no such address"),
         (["127.0.0.1:1", "--listen", "127.0.0.1:99999"], 2, "99999 is not a TCP port"),
         (["--stop", "--listen", "127.0.0.1:99999"], 2, "99999 is not a TCP port"),

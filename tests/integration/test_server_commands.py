@@ -109,6 +109,7 @@ def test_what_is_exported_and_who_has_it(server: LocalServer, run: Run) -> None:
     assert said.splitlines() == [
         f"bench (process {os.getpid()}) at {server.address}",
         "exports, by its command line: 1-1",
+        "access: closed, without rules",
         "  1-1  303a:4001  Demo device  free",
     ]
     with attached(server):

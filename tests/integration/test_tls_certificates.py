@@ -15,14 +15,14 @@ from tests.fakes.tls_served import HOST, Certified, TlsServed, certified
 from usbip_capture.demo.device import BUSID
 from usbip_capture.devices.devlist import list_devices
 from usbip_capture.devices.remote import import_device
-from usbip_capture.errors import UsbipError
+from usbip_capture.errors import UntrustedServer, UsbipError
 from usbip_capture.net.connecting import connect
 from usbip_capture.net.listening import listen
 from usbip_capture.net.transport import SocketTransport
 from usbip_capture.server import events
 from usbip_capture.tls import client
 from usbip_capture.tls.certificates import own_identity
-from usbip_capture.tls.client import UntrustedServer, connect_tls
+from usbip_capture.tls.client import connect_tls
 from usbip_capture.tls.server import ServerContext
 from usbip_capture.tls.transport import TlsTransport
 

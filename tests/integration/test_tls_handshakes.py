@@ -92,7 +92,7 @@ def test_a_handshake_that_is_cut_at_each_byte(kind: str) -> None:
     of_client = client.client_context(paired=True)
     ended, shaken, data = 0, 0, b""
     for left in range(5000):
-        theirs = of_server._context if kind == "of a server" else of_client
+        theirs = of_server._known.context if kind == "of a server" else of_client
         inner = InMemory(theirs, left, server_side=kind == "of a server")
         try:
             if kind == "of a server":

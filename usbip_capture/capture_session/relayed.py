@@ -67,13 +67,15 @@ class Relayed:
     def _chosen(self) -> Entry:
         """The relay that is chosen, started if it does not run."""
         # Imported here: who joins one that runs does not need it.
-        from usbip_capture.net.networks import WARNING, check_allowed, is_loopback, listen_address, parse_networks
+        from usbip_capture.net.networks import WARNING, is_loopback, listen_address
+        from usbip_capture.net.ruling import check_lets_in
         from usbip_capture.relay import background
+        from usbip_capture.relay.ruling import relay_rules
 
         choices = self._choices
         server = self._settings.required_server()
         address, port = listen_address(choices.relay_listen)
-        check_allowed(address, port, parse_networks(choices.relay_allow))
+        check_lets_in(address, port, relay_rules([choices.relay_allow]))
         if not is_loopback(address):
             log.warning("other machines can connect: %s", WARNING)
         for entry in registry.running():

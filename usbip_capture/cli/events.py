@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import threading
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,8 @@ from usbip_capture.cli.commanding import add_running_server, rows, running_serve
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command, add_json
 from usbip_capture.cli.terminal import fresh_line, print_lines, report
+from usbip_capture.errors import ServerLost
+from usbip_capture.system import console
 
 if TYPE_CHECKING:
     from usbip_capture.control_socket.asking import Control
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 
 #: Events that one who follows sees of what was before.
 _BEFORE = 10
+_ALL = 0x7FFFFFFF
 
 _ABOUT = """\
 Show what has happened at the server that you run here: who connected, listed the devices, had which of them, was
@@ -42,20 +47,36 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Print them; the exit code. Raises UsbipError."""
+    from usbip_capture.control_socket.asking import is_running
+
     server = running_server(args)
-    try:
-        last = _print(server, args, 0, {"last": _BEFORE} if args.follow else {"last": 0x7FFFFFFF})
-        while args.follow:
-            last = _print(server, args, last, {})
-    except KeyboardInterrupt:  # the ordinary end of following
+    stopping = threading.Event()
+    if args.follow:
+        console.on_request_to_end(lambda number: _stop(number, stopping), signal.SIGINT)
+    last = _print(server, args, 0, _BEFORE if args.follow else _ALL)
+    while args.follow and not stopping.is_set():
+        try:
+            last = _print(server, args, last, _ALL)
+        except ServerLost:
+            if is_running(server):
+                raise
+            raise ServerLost(f"the server {server.name} has ended") from None
+    if stopping.is_set():
         fresh_line()
     return DONE
 
 
-def _print(server: Control, args: argparse.Namespace, after: int, asked: dict[str, int]) -> int:
-    """Print what follows the event of this number, and there is; the number of the last one."""
+def _stop(number: int, stopping: threading.Event) -> None:
+    """The ordinary end of following; a second request ends a server that does not answer."""
+    if number == signal.SIGINT:
+        signal.signal(number, signal.SIG_DFL)
+    stopping.set()
+
+
+def _print(server: Control, args: argparse.Namespace, after: int, most: int) -> int:
+    """Print what follows the event of this number, the last `most` at first; the number of the last one."""
     while True:
-        answer = server.call("events", after=after, **asked)
+        answer = server.call("events", after=after, last=most)
         found = rows(answer, "events")
         if not found:
             return after
@@ -63,7 +84,7 @@ def _print(server: Control, args: argparse.Namespace, after: int, asked: dict[st
         if after and first > after + 1:
             report(f"{first - after - 1} events are left out: the server does not remember them")
         print_lines(_lines(found, as_json=args.json))
-        after, asked = _number(found[-1]), {"last": 0x7FFFFFFF}
+        after, most = _number(found[-1]), _ALL
         if after >= _number(answer, "last"):
             return after
 

@@ -9,7 +9,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from usbip_capture.access.limits import Limits
 from usbip_capture.cli.groups import add_command, add_output, add_server
+from usbip_capture.cli.limits import add_limits, given_limits
 from usbip_capture.cli.log_handler import queued
 from usbip_capture.cli.session import chosen_server
 from usbip_capture.errors import CaptureError, UsbipError
@@ -47,10 +49,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument(
         "--allow",
-        metavar="CIDR",
+        metavar="CLIENT",
         action="append",
-        help="who may connect from other machines, such as 192.0.2.0/24; may be repeated",
+        help="who may connect from other machines, such as 192.0.2.0/24, or have one device only: '192.0.2.7 1-1.4'; "
+        "may be repeated",
     )
+    parser.add_argument(
+        "--deny",
+        metavar="CLIENT",
+        action="append",
+        help="the other way round, also for who is allowed by --allow; may be repeated",
+    )
+    add_limits(parser, "256")
     add_output(parser, "capture into FILE; - is standard output")
     parser.add_argument(
         "--record-unlinks", action="store_true", help="with -o: also CMD_UNLINK and RET_UNLINK, on unlink0 and so on"
@@ -63,7 +73,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Relay until stopped; the exit code. Raises UsbipError."""
     if args.stop:
-        if args.server or args.output or args.wireshark or args.allow:
+        if args.server or args.output or args.wireshark or args.allow or args.deny or given_limits(args):
             args.parser.error("--stop goes with --listen only")
         with queued(_LOGGER):
             return _stop(args.listen)
@@ -76,13 +86,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _relay(args: argparse.Namespace) -> int:
-    from usbip_capture.net.networks import WARNING, is_loopback, listen_address, parse_networks
+    from usbip_capture.net.networks import WARNING, is_loopback, listen_address
     from usbip_capture.relay.background import make_responsive
+    from usbip_capture.relay.ruling import relay_rules
     from usbip_capture.relay.service import LIST_TIMEOUT, RelayService
 
     make_responsive()
     address, port = listen_address(args.listen or "")
-    service = RelayService(chosen_server(args), address, port, parse_networks(",".join(args.allow or ())))
+    rules, limits = relay_rules(args.allow or (), args.deny or ()), Limits(**given_limits(args))
+    service = RelayService(chosen_server(args), address, port, rules=rules, limits=limits)
     relay = service.relay
 
     def ready() -> None:

@@ -37,7 +37,7 @@ def run_service(args: argparse.Namespace) -> int:
             raise LocalProtocolError(f"--service {REMOVE} goes alone")
         print_lines([service.remove(scope)])
         return DONE
-    paths = [str(getattr(args, name)) for name in _PATHS if getattr(args, name, None)]
+    paths = [str(path) for name in _PATHS if (path := getattr(args, name, None)) and path != "-"]
     folders = [os.path.dirname(os.path.abspath(path)) for path in paths]
     text = service.unit_text(scope, given, folders)
     if action == SHOW:

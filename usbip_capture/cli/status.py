@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from usbip_capture.cli.access import counted
 from usbip_capture.cli.commanding import add_running_server, columns, rows, running_server
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command, add_json
@@ -46,12 +47,22 @@ def run(args: argparse.Namespace) -> int:
         [
             f"{answer.get('name')} ({called}process {answer.get('pid')}) at {places}",
             f"exports, {by}: {_listed(answer, 'rules') or 'nothing'}",
+            f"access: {answer.get('mode')}, {counted(answer)}",
         ]
     )
     devices = rows(answer, "devices")
     if devices:
         print_lines(f"  {line}" for line in columns([_row(device) for device in devices]))
+    print_lines(line for output in rows(answer, "audit") if (line := _audit(output)))
     return DONE
+
+
+def _audit(output: Message) -> str:
+    """What is wrong with one of the outputs of the audit, if anything is."""
+    lost, trouble = output.get("lost"), output.get("trouble")
+    parts = [f"{lost} events are missing"] if lost else []
+    parts += [f"it cannot be written now: {trouble}"] if trouble else []
+    return f"audit, {output.get('target')}: {'; '.join(parts)}" if parts else ""
 
 
 def _listed(answer: Message, name: str) -> str:

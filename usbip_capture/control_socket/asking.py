@@ -76,6 +76,11 @@ def running() -> list[Control]:
     return list(found.values())
 
 
+def is_running(server: Control) -> bool:
+    """Whether it has not ended since it was found."""
+    return any((other.pid, other.name) == (server.pid, server.name) for other in running())
+
+
 def _is_there(entry: Entry) -> bool:
     """Whether it is not what a killed server has left, where the entry itself does not show it (Windows)."""
     if not entry.address.startswith("tcp:"):

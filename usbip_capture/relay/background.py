@@ -16,7 +16,7 @@ import threading
 from usbip_capture.errors import CannotListen, UsbipError
 from usbip_capture.live import registry
 from usbip_capture.live.registry import Entry
-from usbip_capture.net.networks import parse_networks
+from usbip_capture.relay.ruling import relay_rules
 from usbip_capture.relay.service import RelayService
 from usbip_capture.servers.address import ServerAddress
 from usbip_capture.system.latch import Latch
@@ -70,7 +70,7 @@ def main(settings: str) -> None:
     """What the child runs."""
     host, port, address, listen_port, allow = json.loads(settings)
     try:
-        service = RelayService(ServerAddress.at(host, port), address, listen_port, parse_networks(allow))
+        service = RelayService(ServerAddress.at(host, port), address, listen_port, rules=relay_rules([allow]))
     except UsbipError as error:
         _report(f"sentence {error}")
         return

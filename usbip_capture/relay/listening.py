@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 
+from usbip_capture.access.rules import AccessRules
 from usbip_capture.net import listening
 from usbip_capture.net.address import DEFAULT_PORT
-from usbip_capture.net.networks import Network, check_allowed
+from usbip_capture.net.ruling import check_lets_in
 from usbip_capture.system.shown import shell_word
 
 _BACKLOG = 1024
@@ -16,12 +17,12 @@ _MAX_OTHERS = 8
 _ANY = {"*": "0.0.0.0"}
 
 
-def open_listener(address: str, port: int, allow: Sequence[Network]) -> socket.socket:
+def open_listener(address: str, port: int, rules: AccessRules) -> socket.socket:
     """A listening socket, not blocking; port 0 chooses one.
 
     Raises LocalProtocolError where others could connect and nobody is named as allowed, CannotListen.
     """
-    check_allowed(address, port, allow)
+    check_lets_in(address, port, rules)
     listener = listening.listen(_ANY.get(address, address) or "127.0.0.1", port, "the relay", _BACKLOG)
     listener.setblocking(False)
     return listener

@@ -26,6 +26,9 @@ FIRST_PIECE = 8 << 10
 
 Emit: TypeAlias = "Callable[[Observation, list[Event]], None]"
 
+#: Called when the connection has imported a device, or with None when it cannot be observed whether it does.
+Decide: TypeAlias = "Callable[[Observation, DeviceInfo | None], None]"
+
 
 class Share:
     """Bytes of incomplete messages that all connections together may hold in memory."""
@@ -54,7 +57,9 @@ class Observation:
     forwarded: bytes from the client and to it, when it is gone.
     """
 
-    def __init__(self, number: int, peer: str, emit: Emit, share: Share | None = None) -> None:
+    def __init__(
+        self, number: int, peer: str, emit: Emit, share: Share | None = None, decide: Decide = lambda one, info: None
+    ) -> None:
         self.number = number
         self.peer = peer
         self.info: DeviceInfo | None = None
@@ -68,6 +73,7 @@ class Observation:
         self._emit = emit
         self._share = share or Share()
         self._holds = False
+        self._decide = decide
 
     @property
     def device(self) -> str:
@@ -107,6 +113,8 @@ class Observation:
     def _imports(self, info: DeviceInfo | None) -> None:
         self.imported = info
         log.info("client %d, %s, has imported %s", self.number, self.peer, one_line(str(info)))
+        if info is not None:
+            self._decide(self, info)
 
     def give_up(self, timestamp_ns: int) -> None:
         """Observe it no longer: its messages need too much memory."""
@@ -114,11 +122,16 @@ class Observation:
             log.warning("client %d, %s, is forwarded, but not captured any longer: %d bytes without a whole message",
                         self.number, self.peer, self._observer.held)  # fmt: skip
             self._emit(self, self._observer.closed(timestamp_ns, "its messages need too much memory"))
-            self._observer = None
+            self._lose()
 
     def _fail(self) -> None:
         log.exception("connection %d is forwarded, but no longer observed", self.number)  # noqa: LOG004  for handlers
+        self._lose()
+
+    def _lose(self) -> None:
         self._observer = None
+        if self.imported is None:
+            self._decide(self, None)
 
     def passes(self, event: Event) -> None:
         """Take note of an event, before the captures have it."""

@@ -13,14 +13,18 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
+from usbip_capture.access.limits import PATIENCE, Limits, key_of
+from usbip_capture.access.rules import AccessRules, Decision
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
 from usbip_capture.net.connecting import set_options
-from usbip_capture.net.listening import PAUSE, TOO_MANY, Admission, Peer
-from usbip_capture.net.networks import Network, policy
+from usbip_capture.net.listening import PAUSE, Admission, Peer
+from usbip_capture.net.networks import Network
+from usbip_capture.net.ruling import allowing, policy_of, requester_of
 from usbip_capture.net.transport import SocketTransport, Transport, reset_on_close
 from usbip_capture.relay.backlog import Backlog
 from usbip_capture.relay.calls import Calls, guarded
@@ -29,8 +33,12 @@ from usbip_capture.relay.forwarding import Connection
 from usbip_capture.relay.listening import attach_hint, open_listener
 from usbip_capture.relay.observation import Observation, Share
 from usbip_capture.relay.readiness import READABLE, make_poller
+from usbip_capture.relay.room import room_for
+from usbip_capture.relay.ruling import names_devices
 from usbip_capture.servers.address import LOCAL, ServerAddress
+from usbip_capture.system.forks import disown_in_children
 from usbip_capture.system.shown import one_line
+from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.hindsight import Hindsight
 from usbip_capture.wire.observed import Event
 
@@ -39,7 +47,7 @@ log = logging.getLogger(__name__)
 #: Clients at a time; more are refused. Two sockets each: Windows' select takes 512.
 MAX_CONNECTIONS = 256 if os.name == "posix" else 240
 #: Seconds without a byte after which a client that has imported nothing makes room, when there are too many.
-IDLE_LIMIT = 2.0
+IDLE_LIMIT = PATIENCE
 #: How long a CMD_UNLINK may be on its way from a client to the relay, in nanoseconds.
 WINDOW_NS = 100_000_000
 #: Events that are held for that, and bytes in them.
@@ -54,7 +62,9 @@ _ACCEPT_AT_ONCE = 16
 class Relay:
     """Relays connections to `address`:`port` (0 chooses one) to `server`. `address` and `port` are the real ones then.
 
-    allow: who may connect, beside this machine; needed for any address but loopback.
+    allow: who may connect, beside this machine; rules: instead, who may have which device, as `relay_rules` makes them.
+    One of them is needed for any address but loopback. limits: of clients, of these never more than MAX_CONNECTIONS; a
+    client that sends nothing makes room when others come.
     busids: what the server exports, as far as that is known; for `hint`.
     Raises LocalProtocolError, or CannotListen.
     """
@@ -66,13 +76,17 @@ class Relay:
         port: int = DEFAULT_PORT,
         *,
         allow: Sequence[Network] = (),
+        rules: AccessRules | None = None,
+        limits: Limits | None = None,
     ) -> None:
         if server.host == LOCAL:
             raise LocalProtocolError("local is this machine itself: `usbip-capture serve` lends its devices")
         self.server = server
         self.busids: list[str] = []
-        self._admission = Admission(policy(allow))
-        self._listener = open_listener(address, port, allow)
+        self._rules = allowing(allow) if rules is None else rules
+        self._limits = limits or Limits()
+        self._admission = Admission(policy_of(lambda: self._rules), limits=self._limits)
+        self._listener = open_listener(address, port, self._rules)
         self.address, self.port = self._listener.getsockname()[:2]
         self._poller = make_poller()
         self._ready: dict[int, Callable[[int], None]] = {}  # by file descriptor
@@ -84,11 +98,23 @@ class Relay:
         self._share = Share()
         self._captures: list[RelayCapture] = []
         self._connections: dict[Observation, Connection] = {}
-        self._connecting = self._last = 0
+        self._connecting: Counter[str] = Counter()  # by address
+        self._last = 0
         self._calls = Calls()
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="usbip-relay", daemon=True)
         self._thread.start()
+        disown_in_children(self)
+
+    def forked(self) -> None:
+        """In a child process, which relays nothing: its parent's port and connections end when its parent ends them."""
+        self._ending = True
+        self._listener.close()
+        self._calls.forked()
+        for connection in self._connections.values():
+            for end in connection.ends:
+                end.transport.close()
+        self._connections.clear()
 
     @property
     def listening(self) -> str:
@@ -118,7 +144,7 @@ class Relay:
     @property
     def busy(self) -> bool:
         """Whether anybody is connected, or about to be."""
-        return bool(self._connections or self._connecting)
+        return bool(self._connections) or self._connecting.total() > 0
 
     def capture(self, writer: PcapWriter) -> RelayCapture:
         """Capture into `writer` from now on; it stays the caller's."""
@@ -241,30 +267,34 @@ class Relay:
     def _accept(self, mask: int) -> None:
         for _ in range(_ACCEPT_AT_ONCE):  # then those who are connected have their turn
             try:
-                sock, address = self._listener.accept()
+                sock, where = self._listener.accept()
             except BlockingIOError:
                 return
             except OSError as error:
                 self._pause(error)
                 return
             try:
-                peer = Peer.of(sock, address)
+                peer = Peer.of(sock, where)
             except OSError:  # it has left again
                 sock.close()
                 continue
             if not self._admission.admits(peer):
                 _break_off(sock)
                 continue
-            if not self._has_room():
-                self._turn_away(sock, peer, TOO_MANY)
+            address, present = key_of(peer.host), self._connections.values()
+            room = room_for(address, present, self._connecting, self._limits, MAX_CONNECTIONS, IDLE_LIMIT)
+            if room.given_up is not None:
+                self._give_up(room.given_up)
+            if room.refusal:
+                self._turn_away(sock, peer, room.refusal)
                 continue
-            self._connecting += 1
+            self._connecting[address] += 1
             try:
                 threading.Thread(
-                    target=self._connect, args=(sock, str(peer)), name="usbip-relay-connect", daemon=True
+                    target=self._connect, args=(sock, peer), name="usbip-relay-connect", daemon=True
                 ).start()
             except RuntimeError as error:  # this system has no thread left
-                self._connecting -= 1
+                self._not_connecting(peer)
                 self._turn_away(sock, peer, str(error))
             else:
                 self._admission.succeeded()
@@ -273,18 +303,11 @@ class Relay:
         self._admission.refuse(peer, reason)
         _break_off(sock)
 
-    def _has_room(self) -> bool:
-        """Whether one more client may come; the longest idle one that has imported nothing may have to go for it."""
-        if len(self._connections) + self._connecting < MAX_CONNECTIONS:
-            return True
-        idle = [c for c in self._connections.values() if not c.observation.imported]
-        longest = min(idle, key=lambda connection: connection.active_ns, default=None)
-        if longest is None or time.time_ns() - longest.active_ns < IDLE_LIMIT * 1e9:
-            return False
+    def _give_up(self, connection: Connection) -> None:
+        observation = connection.observation
         log.warning("client %d, %s, is dropped: too many clients, and it has been idle longest without a device",
-                    longest.observation.number, longest.observation.peer)  # fmt: skip
-        longest.reset()
-        return True
+                    observation.number, observation.peer)  # fmt: skip
+        connection.reset()
 
     def _pause(self, error: OSError) -> None:
         """Too many open files, mostly: the others go on, and a client waits."""
@@ -298,30 +321,34 @@ class Relay:
 
         self._calls.later(PAUSE, again)
 
-    def _connect(self, sock: socket.socket, peer: str) -> None:
+    def _connect(self, sock: socket.socket, peer: Peer) -> None:
         """On a thread of its own: to the server, for this client."""
         try:
             set_options(sock)
-            client = SocketTransport(sock, peer)
+            client = SocketTransport(sock, str(peer))
             server = self.server.open_transport()
         except Exception as error:
             expected = isinstance(error, (UsbipError, OSError))
             log.warning("client %s: %s", peer, one_line(str(error)), exc_info=None if expected else error)
             _break_off(sock)
-            self._calls.soon(self._not_connected)
+            self._calls.soon(functools.partial(self._not_connecting, peer))
             return
-        self._calls.soon(functools.partial(self._connected, client, server))
+        self._calls.soon(functools.partial(self._connected, client, server, peer))
 
-    def _not_connected(self) -> None:
-        self._connecting -= 1
+    def _not_connecting(self, peer: Peer) -> None:
+        address = key_of(peer.host)
+        self._connecting[address] -= 1
+        if not self._connecting[address]:
+            del self._connecting[address]
 
-    def _connected(self, client: Transport, server: Transport) -> None:
-        self._connecting -= 1
+    def _connected(self, client: Transport, server: Transport, peer: Peer) -> None:
+        self._not_connecting(peer)
         if self._ending:
             client.close()
             server.close()
             return
-        observation = Observation(self._last + 1, client.peer, self._hindsight.add, self._share)
+        decide = functools.partial(self._decide, peer)
+        observation = Observation(self._last + 1, client.peer, self._hindsight.add, self._share, decide)
         try:
             connection = Connection(
                 client, server, observation, self._poller, self._backlog.chunks, self._over, self._bound_drain
@@ -333,10 +360,24 @@ class Relay:
                 transport.close()
             return
         self._last += 1
+        connection.address = key_of(peer.host)
         self._connections[observation] = connection
         for end in connection.ends:
             self._ready[end.fd] = end.ready
         log.info("client %d, %s", observation.number, client.peer)
+
+    def _decide(self, peer: Peer, observation: Observation, info: DeviceInfo | None) -> None:
+        """Break off a client that may not have this device, or of which nobody knows what it has."""
+        if info is not None:
+            decision = self._rules.deciding(requester_of(peer), info)
+        elif names_devices(self._rules):
+            decision = Decision(allowed=False, reason="which device it wants cannot be observed")
+        else:
+            return
+        connection = self._connections.get(observation)
+        if not decision and connection is not None:
+            self._admission.refuse(peer, f"{one_line(info.busid)}: {decision.reason}" if info else decision.reason)
+            self._calls.soon(lambda: None if connection.over else connection.reset())
 
     def _bound_drain(self, connection: Connection) -> None:
         before = connection.progress

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Sequence
 
+from usbip_capture.access.limits import Limits
+from usbip_capture.access.rules import AccessRules
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import UsbipError
 from usbip_capture.live.local_channel import LocalChannel
@@ -36,10 +38,18 @@ class RelayService(Source):
     listed: the server has answered what it exports, or cannot.
     """
 
-    def __init__(self, server: ServerAddress, address: str, port: int, allow: Sequence[Network] = ()) -> None:
+    def __init__(
+        self,
+        server: ServerAddress,
+        address: str,
+        port: int,
+        allow: Sequence[Network] = (),
+        rules: AccessRules | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         self.listed = threading.Event()
         self._stopping = Latch()  # which `stop` sets in signal handlers
-        self.relay = Relay(server, address, port, allow=allow)
+        self.relay = Relay(server, address, port, allow=allow, rules=rules, limits=limits)
         where = self.relay.listening
         place = f"[{self.relay.address}]" if ":" in self.relay.address else self.relay.address
         try:

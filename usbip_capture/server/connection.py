@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
+from usbip_capture.access.limits import key_of
 from usbip_capture.errors import RemoteProtocolError, UsbipError
 from usbip_capture.net.listening import NOT_ALLOWED, Admission, Peer
 from usbip_capture.net.transport import Transport, send_by
@@ -16,8 +17,10 @@ from usbip_capture.server import events
 from usbip_capture.server.access import Access, Decision
 from usbip_capture.server.events import Events
 from usbip_capture.server.exports import Export, Exports
+from usbip_capture.server.in_flight import InFlight
 from usbip_capture.server.session import Session
 from usbip_capture.syslog.severity import INFO, NOTICE, WARNING
+from usbip_capture.system.forks import disown_in_children
 from usbip_capture.system.memory import trim
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.server import DevlistRequested, ImportRequested, ServerConnection
@@ -26,8 +29,6 @@ from usbip_capture.wire.structs import OpStatus
 log = logging.getLogger(__name__)
 
 _RECEIVE_SIZE = 64 << 10
-#: Seconds for a client's request, and to take the answer: all of it, not each part.
-_REQUEST_TIMEOUT = 10.0
 _NO_SUCH_DEVICE, _TAKEN = "there is no such device", "another client has it"
 
 
@@ -52,8 +53,10 @@ class Client(NamedTuple):
 class Connection:
     """Serves the client at `transport`, which is its own from `start` on. on_end: called with it when it is over.
 
-    on_import: called with it when it has a device. secured: does a handshake first, within some seconds: returns the
-    transport from then on and the client as it is known then, None if the connection is over; raises OSError.
+    timeout: seconds for the client's request, and to take the answer: all of it, not each part. in_flight: where its
+    bytes are counted. on_import: called with it when it has a device. secured: does a handshake first, within some
+    seconds: returns the transport from then on and the client as it is known then, None if the connection is over;
+    raises OSError.
     """
 
     def __init__(
@@ -65,6 +68,8 @@ class Connection:
         admission: Admission,
         events: Events,
         *,
+        timeout: float,
+        in_flight: InFlight,
         on_import: Callable[[Connection], None],
         on_end: Callable[[Connection], None],
         secured: Secured | None = None,
@@ -76,7 +81,10 @@ class Connection:
         self._access = access
         self._admission = admission
         self._events = events
-        self._ended_by = ""
+        self._timeout = timeout
+        self._in_flight = in_flight
+        self._answering = False
+        self._ended_by = self._allowed_by = ""  # who has ended it; the rule by which it has its device
         self._on_import = on_import
         self._on_end = on_end
         self._secured = secured
@@ -96,21 +104,30 @@ class Connection:
     def start(self) -> None:
         """Raises RuntimeError if no thread can be had."""
         self._thread.start()
+        disown_in_children(self)
 
-    def end(self, reason: str = "", by: str = "server", *, logged: bool = True) -> None:
+    def forked(self) -> None:
+        """In a child process, which does not serve it: the connection ends when the parent closes it."""
+        self._ending = self._closed = True
+        self._transport.close()
+
+    def end(self, reason: str = "", by: str = "server", rule: str = "", *, logged: bool = True) -> None:
         """Disconnect the client, from any thread; the connection's thread does the rest.
 
-        reason, by: why, and who causes it; for the events, and for the log if `logged`.
+        reason, by, rule: why, who causes it, and by which rule; for the events, and for the log if `logged`.
         """
+        with self._closing:
+            if reason and not self._ended_by and not self._closed:  # before the thread learns of it, and is faster
+                self._ended_by = by
+                self._report_end(reason, rule, logged=logged)
         self._ending = True
         if self._session is not None:
             self._session.break_off()
         with self._closing:  # so that the thread cannot have closed the transport
             if self._closed:
                 return
-            if reason and not self._ended_by:
-                self._ended_by = by
-                self._report_end(reason, logged=logged)
+            if self._answering:  # no client may take half an answer for all of it
+                self._transport.reset_on_close()
             self._transport.shut_down()
 
     def check(self, by: str) -> None:
@@ -120,12 +137,15 @@ class Connection:
             return
         decision = self._permission(export.info)
         if not decision:
-            self.end(f"{busid}: {decision.reason}", by)
+            self.end(f"{busid}: {decision.reason}", by, decision.rule)
 
-    def join(self) -> None:
-        """Wait until it is over, and its device closed."""
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+    def join(self, timeout: float) -> None:
+        """Wait until it is over, and its device closed; for so many seconds."""
+        if self._thread is threading.current_thread():
+            return
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            log.error("client %s: its device %s cannot be closed in time", self._peer, self._client.busid or "")
 
     # -- its thread
 
@@ -146,7 +166,7 @@ class Connection:
     def _is_secured(self, secured: Secured) -> bool:
         """After the handshake: whether the client may go on. Raises OSError, TimeoutError."""
         try:
-            found = secured(self._transport, self._peer, _REQUEST_TIMEOUT)
+            found = secured(self._transport, self._peer, self._timeout)
         except OSError as error:
             reason = "no handshake in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
             self._emit(events.REFUSED, WARNING, text=reason, by="server")
@@ -156,13 +176,13 @@ class Connection:
         with self._closing:
             self._transport, self._peer = found
         self._client = self._client._replace(peer=self._peer)
-        return self._admission.admits(self._peer)
+        return self._admission.permits(self._peer)
 
     def _operation(self) -> Session | None:
         """The client's OP request and its answer, in bounded time; the session of a device that was imported."""
         self._emit(events.CONNECTED)
         conn = ServerConnection()
-        deadline = time.monotonic() + _REQUEST_TIMEOUT
+        deadline = time.monotonic() + self._timeout
         while data := self._received(deadline):
             for event in conn.receive_data(data):
                 if isinstance(event, DevlistRequested):
@@ -183,11 +203,13 @@ class Connection:
 
     def _answer(self, data: bytes) -> None:
         """Send the answer to the client's request, whole or as broken off. Raises OSError, TimeoutError."""
+        self._answering = True
         try:
-            send_by(self._transport, data, time.monotonic() + _REQUEST_TIMEOUT)
+            send_by(self._transport, data, time.monotonic() + self._timeout, lambda: self._ending)
         except BaseException:
             self._transport.reset_on_close()
             raise
+        self._answering = False
 
     def _import(self, conn: ServerConnection, busid: str) -> Session | None:
         """A session with the device; None if the import was refused, which was the answer to the client."""
@@ -216,7 +238,7 @@ class Connection:
         session.start(replace(session.info, interfaces=()))
         log.info("client %s has imported %s", self._peer, session.info)
         self._imported = export
-        self._emit(events.IMPORTED, NOTICE, busid=export.info.busid, device=export.device)
+        self._emit(events.IMPORTED, NOTICE, busid=export.info.busid, device=export.device, rule=self._allowed_by)
         self._on_import(self)
 
     def _reserve(self, export: Export) -> OpStatus:
@@ -235,6 +257,7 @@ class Connection:
         """What the client gets if it may not have the device, which is counted and logged; OK if it may."""
         decision = self._permission(export.info)
         if decision:
+            self._allowed_by = decision.rule
             return OpStatus.OK
         self._admission.refuse(self._peer, f"{export.info.busid}: {decision.reason}")
         self._refused(export.info.busid, export, decision.reason, decision.rule)
@@ -253,7 +276,9 @@ class Connection:
             self._refused(export.info.busid, export, "opening it failed")
             return None
         try:
-            session = self._session = Session(self._transport, conn, device, self.end)
+            session = self._session = Session(
+                self._transport, conn, device, self.end, self._in_flight, key_of(self._peer.host)
+            )
         except BaseException:
             device.close()
             raise
@@ -279,7 +304,9 @@ class Connection:
         except Exception:
             log.exception("whether client %s may import %s cannot be decided", self._peer, info.busid)
             return Decision(allowed=False)
-        return decision if decision or decision.reason else decision._replace(reason=NOT_ALLOWED)
+        if decision:
+            return decision._replace(rule=decision.rule or seen.rule)
+        return decision._replace(reason=decision.reason or NOT_ALLOWED)
 
     def _seen(self, info: DeviceInfo) -> Decision:
         try:
@@ -330,12 +357,13 @@ class Connection:
         device = export.device if export is not None else ""
         self._emit(events.REFUSED, WARNING, busid=busid, device=device, text=reason, rule=rule, by="server")
 
-    def _report_end(self, reason: str, *, logged: bool) -> None:
+    def _report_end(self, reason: str, rule: str, *, logged: bool) -> None:
         if logged:
             log.warning("client %s is disconnected: %s", self._peer, reason)
         export = self._export
         device = export.device if export is not None else ""
-        self._emit(events.ENDED, WARNING, busid=self._client.busid, device=device, text=reason, by=self._ended_by)
+        busid, by = self._client.busid, self._ended_by
+        self._emit(events.ENDED, WARNING, busid=busid, device=device, text=reason, rule=rule, by=by)
 
     def _report_release(self) -> None:
         client, export, by = self.client, self._imported, self._ended_by or "client"

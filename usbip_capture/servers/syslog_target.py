@@ -11,12 +11,15 @@ from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import parse_address
 
 DEFAULT_PORT = 514
-TCP, UDP, UNIX = "tcp", "udp", "unix"
+TCP, UDP, UNIX, LOCAL = "tcp", "udp", "unix", "local"
 
 
 @dataclass(slots=True, frozen=True)
 class SyslogTarget:
-    """transport: `tcp`, `udp` or `unix`. host: the path for `unix`."""
+    """transport: `tcp`, `udp`, or `unix` and `local`, of which `host` is the path.
+
+    `local`: what listens there reads messages as syslog(3) makes them, as is so at `/dev/log`.
+    """
 
     transport: str
     host: str
@@ -24,12 +27,13 @@ class SyslogTarget:
 
     @classmethod
     def parse(cls, text: str) -> SyslogTarget:
-        """`[udp:|tcp:]HOST[:PORT]`, or the path of a socket such as `/dev/log`. Raises LocalProtocolError."""
-        if text.startswith("/"):
-            if "\0" in text:
-                raise _wrong(text)
-            return cls(UNIX, text)
+        """`[udp:|tcp:]HOST[:PORT]`, `/dev/log` or another path, or `unix:PATH`. Raises LocalProtocolError."""
         transport, colon, rest = text.partition(":")
+        if text.startswith("/") or transport.lower() == UNIX:
+            path = text if text.startswith("/") else rest
+            if "\0" in path or not path.startswith("/"):
+                raise _wrong(text)
+            return cls(LOCAL if path is text else UNIX, path)
         named = bool(colon) and transport.lower() in (TCP, UDP)
         try:
             host, port = parse_address(rest if named else text, DEFAULT_PORT)
@@ -40,13 +44,13 @@ class SyslogTarget:
         return cls(transport.lower() if named else UDP, host, port)
 
     def __str__(self) -> str:
-        if self.transport == UNIX:
-            return self.host
+        if self.transport in (UNIX, LOCAL):
+            return self.host if self.transport == LOCAL else f"{UNIX}:{self.host}"
         return f"{self.transport}:{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
 def _wrong(text: str) -> LocalProtocolError:
     return LocalProtocolError(
-        f"{text!r} is not where a syslog is: write HOST, HOST:PORT, one of these with tcp: before it, or a path such "
-        "as /dev/log"
+        f"{text!r} is not where a syslog is: write HOST, HOST:PORT, one of these with tcp: before it, /dev/log, or "
+        "unix:/PATH"
     )

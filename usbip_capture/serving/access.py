@@ -1,4 +1,4 @@
-"""Who may connect and have which device: by the rules in force, and no more clients than there may be."""
+"""Who may connect and have which device: by the rules in force."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from usbip_capture.access.clients import PAIRED
 from usbip_capture.access.rules import AccessRules
 from usbip_capture.access.rules import Decision as Decided
-from usbip_capture.net.listening import TOO_MANY, Peer
+from usbip_capture.net.listening import Peer
 from usbip_capture.net.ruling import check_lets_in, requester_of
 from usbip_capture.server.access import ALLOWED, Access, Decision
 from usbip_capture.usb.info import DeviceInfo
@@ -17,8 +17,8 @@ class RuledAccess(Access):
     """By the rules, which may be others each time.
 
     serial_of: the serial number of the device with this busid, empty if it has none, None if it is not exported.
-    max_clients: at a time, each with a device or without; 0 without limit. clients: how many are connected now.
     is_paired: whether a client of this name still is.
+    reserved: what leases decide about a device that the rules allow.
     """
 
     def __init__(
@@ -26,26 +26,23 @@ class RuledAccess(Access):
         rules: Callable[[], AccessRules],
         serial_of: Callable[[str], str | None],
         *,
-        max_clients: int = 0,
-        clients: Callable[[], int] = lambda: 0,
         is_paired: Callable[[str], bool] = lambda name: True,
+        reserved: Callable[[Peer, DeviceInfo], Decision] = lambda peer, info: ALLOWED,
     ) -> None:
         self._rules = rules
         self._serial_of = serial_of
-        self._max_clients = max_clients
-        self._clients = clients
         self._is_paired = is_paired
+        self._reserved = reserved
 
     def check_listening(self, address: str, port: int) -> None:
         """Raises LocalProtocolError where others could connect without TLS and nobody is named who may."""
         check_lets_in(address, port, self._rules(), ", or --allow-public if everybody may")
 
     def may_connect(self, peer: Peer) -> Decision:
-        return self._known(peer) and _decision(self._rules().connecting(requester_of(peer))) and self._room()
+        return self._known(peer) and _decision(self._rules().connecting(requester_of(peer)))
 
     def may_identify(self, peer: Peer) -> Decision:
-        """Before a TLS handshake, in which the client may prove who it is; `may_connect` is asked after that."""
-        return _decision(self._rules().connecting(requester_of(peer), may_identify=True)) and self._room()
+        return _decision(self._rules().connecting(requester_of(peer), may_identify=True))
 
     def visible(self, peer: Peer, info: DeviceInfo) -> Decision:
         if not (known := self._known(peer)):
@@ -55,15 +52,14 @@ class RuledAccess(Access):
             return Decision(allowed=False, reason="it is not exported any more")
         return _decision(self._rules().deciding(requester_of(peer), info, serial))
 
+    def may_import(self, peer: Peer, info: DeviceInfo) -> Decision:
+        return self._reserved(peer, info)
+
     def _known(self, peer: Peer) -> Decision:
         """Not if it was paired when it connected, and is not any more."""
         kind, _, name = peer.identity.partition(":")
         gone = kind == PAIRED and not self._is_paired(name)
         return Decision(allowed=False, reason=f"it is not paired as {name} any more") if gone else ALLOWED
-
-    def _room(self) -> Decision:
-        full = 0 < self._max_clients <= self._clients()
-        return Decision(allowed=False, reason=TOO_MANY) if full else ALLOWED
 
 
 def _decision(decided: Decided) -> Decision:

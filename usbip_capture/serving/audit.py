@@ -14,7 +14,7 @@ from typing import Protocol
 
 from usbip_capture.errors import UsbipError
 from usbip_capture.server.described import as_data, sentence
-from usbip_capture.server.events import LOST, STOPPED, Event, Events, Subscription
+from usbip_capture.server.events import LOST, RING, STOPPED, Event, Events, Subscription
 from usbip_capture.servers.syslog_target import SyslogTarget
 from usbip_capture.serving.audit_file import AuditFile
 from usbip_capture.serving.syslog_sender import SyslogSender
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 #: The logger of all events, at INFO. Each record has the event as `usbip_event`, in JSON's types.
 AUDIT_LOGGER = "usbip_capture.audit"
-#: Events that wait for an output, and that it takes at once.
-WAITING, _BATCH = 5000, 100
+#: Events that wait for an output, which the server remembers anyway, and that it takes at once.
+WAITING, _BATCH = RING, 100
 #: Seconds until a target that failed is tried again, at first and at last; and for what is left at the end.
 _RETRY, _MAX_RETRY, _LAST_EVENTS = 0.5, 30.0, 2.0
 

@@ -11,7 +11,7 @@ from usbip_capture.live.messages import Message, number, text
 from usbip_capture.net.address import format_address
 from usbip_capture.server.described import as_data, sentence
 from usbip_capture.server.events import POWER, RESET, Events
-from usbip_capture.servers.configuration import configuration_path
+from usbip_capture.serving.access_requests import access_handlers, access_of
 from usbip_capture.serving.lease_requests import lease_handlers, turns_of
 from usbip_capture.serving.pairing_requests import pairing_handlers, tls_status
 from usbip_capture.serving.ports import Ports, check_exported
@@ -55,6 +55,7 @@ def handlers_for(server: LocalServer, lender: Lender, ports: Ports) -> Mapping[s
         "reset": reset,
         "power": power,
         "bind": lambda request: _bind(server, request),
+        **access_handlers(server.access),
         **lease_handlers(server.leases, lender),
         **pairing_handlers(server.tls),
     }
@@ -68,7 +69,7 @@ def _status(server: LocalServer) -> Message:
         "addresses": [format_address(*place) for place in server.addresses],
         "rules": server.rules,
         "follows": server.follows,
-        "configuration": configuration_path(),
+        **access_of(server.access),
         **tls_status(server.tls),
         "audit": [
             {"target": str(output.target), "written": output.written, "lost": output.lost, "trouble": output.trouble}
@@ -84,7 +85,7 @@ def _status(server: LocalServer) -> Message:
 
 def _events(events: Events, after: int, last: int) -> Message:
     """Those that follow the number `after`, but not more than the `last` ones; waits a moment for the first of them."""
-    found = events.after(max(after, events.last - last), MOST, _WAIT)
+    found = events.after(min(max(after, events.last - last), events.last), MOST, _WAIT)
     return {"events": [{**as_data(event), "sentence": sentence(event)} for event in found], "last": events.last}
 
 

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from usbip_capture.access.clients import LOCAL, ClientPattern, Requester
+from usbip_capture.access.clients import LOCAL, ClientPattern
 from usbip_capture.access.leases import Leases, Turn
 from usbip_capture.errors import UsbipError
 from usbip_capture.net.listening import Peer
-from usbip_capture.server.access import Access, Decision
+from usbip_capture.net.ruling import requester_of
+from usbip_capture.server.access import ALLOWED, Decision
 from usbip_capture.server.events import LEASE_ENDED, LEASED, Events
 from usbip_capture.serving.following import FollowedFile
 from usbip_capture.serving.lease_file import LeaseFile, leases_path
@@ -102,20 +103,24 @@ class DeviceLeases:
         holder = str(ClientPattern.parse(client)) if client else ""
         self._change(lambda leases: leases.release(busid, holder, self._clock()))
 
-    def refusal(self, peer: Peer, busid: str) -> str:
-        """Why this client may not have the device now; empty if it may."""
+    def decision(self, peer: Peer, info: DeviceInfo) -> Decision:
+        """Whether this client may have the device now, if rules allow it."""
         leases, clients = self._state
         now = self._clock()
-        turn = leases.holder(busid, now)
-        if turn is None or clients[turn.holder].matches(Requester.of(peer.host, peer.local_host, peer.identity)):
-            return ""
-        return f"it is reserved for {turn.holder} until {local_time(turn.until, now)}"
+        turn = leases.holder(info.busid, now)
+        if turn is None or clients[turn.holder].matches(requester_of(peer)):
+            return ALLOWED
+        reason = f"it is reserved for {turn.holder} until {local_time(turn.until, now)}"
+        return Decision(allowed=False, reason=reason, rule="lease", status=OpStatus.DEV_BUSY)
 
     def reload(self) -> None:
         """Read the file again. What cannot be read is logged, and all stays reserved as it was."""
         try:
             with self._changing:
-                self._replace(self._file.read(), "user")
+                leases = self._file.read()
+                if leases == self._state.leases:  # as this server has written it
+                    return
+                self._replace(leases, "user")
         except UsbipError as error:
             log.warning("%s; what was reserved before still is", error)
         else:
@@ -162,24 +167,3 @@ class DeviceLeases:
             changed = before != self._holders
         if changed:
             self._on_change("server")
-
-
-class LeasedAccess(Access):
-    """What `access` allows, but no device that is reserved for others."""
-
-    def __init__(self, access: Access, leases: DeviceLeases) -> None:
-        self._access = access
-        self._leases = leases
-
-    def may_connect(self, peer: Peer) -> Decision:
-        return self._access.may_connect(peer)
-
-    def visible(self, peer: Peer, info: DeviceInfo) -> bool | Decision:
-        return self._access.visible(peer, info)
-
-    def may_import(self, peer: Peer, info: DeviceInfo) -> Decision:
-        decision = self._access.may_import(peer, info)
-        if not decision:
-            return decision
-        reason = self._leases.refusal(peer, info.busid)
-        return Decision(allowed=False, reason=reason, rule="lease", status=OpStatus.DEV_BUSY) if reason else decision

@@ -30,7 +30,7 @@ from usbip_capture.serving.announced import announced
 from usbip_capture.serving.audit import Audit
 from usbip_capture.serving.control import handlers_for
 from usbip_capture.serving.following import FollowedFile
-from usbip_capture.serving.leases import DeviceLeases, LeasedAccess
+from usbip_capture.serving.leases import DeviceLeases
 from usbip_capture.serving.ports import Ports
 from usbip_capture.serving.rules_in_force import RulesInForce, summary
 from usbip_capture.serving.watchdog import Watchdog
@@ -201,11 +201,11 @@ class LocalServer:
         for sentence in restore():
             log.info("%s, which a server that was killed had unbound", sentence)
         self.audit = Audit(self.events, settings.audit, settings.audit_syslog)
-        self._stack.callback(self.audit.close)  # the last: it reports how the others end
+        self._stack.callback(self.audit.close)  # after the others, whose end it reports
         self.leases = DeviceLeases(self.events)
         self._stack.callback(self.leases.close)
         self._open_capture(settings, places)
-        self._server = Server(LeasedAccess(access, self.leases), self.events)
+        self._server = Server(access, self.events, settings.limits)
         self._stack.callback(self._withdraw)  # after the devices: the network may take its time
         self._stack.callback(self._server.close)
         if settings.unix:
@@ -221,7 +221,10 @@ class LocalServer:
         self._ports = Ports(self._lender, bus)
         self._stack.callback(Watchdog(self._server, self._lender, bus).close)
         self._take_commands()
-        where = [format_address(*place) for place in self._listening] + [settings.unix] * bool(settings.unix)
+        self._report_start(settings.unix)
+
+    def _report_start(self, unix: str) -> None:
+        where = [format_address(*place) for place in self._listening] + ([unix] if unix else [])
         self.events.emit(STARTED, NOTICE, text=", ".join(where))
 
     def _listen_tls(self, settings: ServerTable) -> None:
@@ -249,9 +252,8 @@ class LocalServer:
         return RuledAccess(
             lambda: self.access.in_force,
             lambda busid: self._server.serial(busid),  # noqa: PLW0108  it is made with this
-            max_clients=settings.max_clients,
-            clients=lambda: len(self._server.clients),
             is_paired=lambda name: name in self.access.paired,
+            reserved=lambda peer, info: self.leases.decision(peer, info),  # noqa: PLW0108  as above
         )
 
     def _access_changed(self, rules: AccessRules) -> None:
@@ -330,6 +332,7 @@ def serve(
     tls: Iterable[str] = (),
     client_ca: str | os.PathLike[str] = "",
     bus: Bus | None = None,
+    **limits: int,
 ) -> LocalServer:
     """Lend this machine's USB devices to USB/IP clients, as `usbip-capture serve` does; ends with `close`.
 
@@ -343,7 +346,8 @@ def serve(
     export disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect. audit: a
     file for what happens, a line of JSON each, `-` for standard output; audit_syslog: `HOST[:PORT]`, `tcp:HOST[:PORT]`
     or a path such as `/dev/log`. tls: addresses for connections within TLS, port 3241 if none is given; client_ca: a
-    file of authorities, whose certificates prove who a client is.
+    file of authorities, whose certificates prove who a client is. limits: further ones of `access.limits.Limits`, but
+    for max_waiting.
 
     Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
     """
@@ -353,7 +357,7 @@ def serve(
         allow=_texts(allow), allow_public=allow_public, rules=_texts(rules or ()) if ruled else None,
         max_clients=max_clients, max_devices=max_devices, pcap=os.fspath(pcap), rotate=_texts(rotate), reset=reset,
         force=force, announce=announce, audit=os.fspath(audit), audit_syslog=audit_syslog, tls=_texts(tls),
-        client_ca=os.fspath(client_ca),
+        client_ca=os.fspath(client_ca), access="", **limits,
     )  # fmt: skip
     return LocalServer(settings, bus)
 

@@ -101,9 +101,13 @@ class RulesInForce:
 
     def _made(self, table: ServerTable) -> AccessRules:
         given = self._given
-        open_by_table = table.access or (OPEN if table.allow_public else CLOSED)
-        networks = given.allow if self._has_networks else table.allow
-        return AccessRules(OPEN if given.allow_public else open_by_table, [*(table.rules or ()), *_rules(networks)])
+        return rules_of(
+            replace(
+                table,
+                access=OPEN if given.allow_public else table.access,
+                allow=given.allow if self._has_networks else table.allow,
+            )
+        )
 
     def _with_paired(self, rules: AccessRules) -> AccessRules:
         named = {rule.client.name for rule in rules if rule.action == ALLOW and rule.client.kind == PAIRED}
@@ -116,6 +120,12 @@ class RulesInForce:
         self._rules, self.in_force = rules, self._with_paired(rules)
         log.info("access is now %s", summary(rules))
         self._on_change(rules)
+
+
+def rules_of(table: ServerTable) -> AccessRules:
+    """What a table of the configuration means. Raises LocalProtocolError."""
+    mode = table.access or (OPEN if table.allow_public else CLOSED)
+    return AccessRules(mode, [*(table.rules or ()), *_rules(table.allow)])
 
 
 def summary(rules: AccessRules) -> str:

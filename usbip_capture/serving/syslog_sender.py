@@ -1,6 +1,6 @@
 """Events to a syslog: by UDP, by TCP, or to a socket of this machine such as `/dev/log`.
 
-Ref: RFC 5424; RFC 5426 (UDP); RFC 6587, 3.4.1 (octet counting, by TCP)
+Ref: RFC 5424; RFC 5426 (UDP); RFC 6587, 3.4.1 (octet counting, by TCP); POSIX syslog() for `/dev/log`
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ import os
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 
 from usbip_capture.net.connecting import set_options
 from usbip_capture.server.described import as_data, sentence
 from usbip_capture.server.events import Event
-from usbip_capture.servers.syslog_target import TCP, UNIX, SyslogTarget
-from usbip_capture.syslog.formatting import octet_counted, rfc5424
+from usbip_capture.servers.syslog_target import LOCAL, TCP, UNIX, SyslogTarget
+from usbip_capture.syslog.formatting import octet_counted, of_syslog_3, rfc5424
 
 APP_NAME = "usbip-capture"
 #: The structured data's name; the number is the one for examples, as there is none of ours. Ref: RFC 5424, 7; RFC 5612
@@ -43,7 +44,7 @@ class SyslogSender:
         """How many of the first were sent. Raises OSError if not even one."""
         for sent, event in enumerate(events):
             try:
-                self._send(message_of(event))
+                self._send(message_of(event, is_local=self._target.transport == LOCAL))
             except OSError:
                 self.close()  # a stream may have part of the message
                 if not sent:
@@ -63,14 +64,16 @@ class SyslogSender:
         if self._sock is None:
             self._connect()
         assert self._sock is not None
-        if self._is_stream:
-            self._sock.sendall(octet_counted(message))
-        else:
+        if not self._is_stream:
             self._sock.send(message)
+        elif self._target.transport == LOCAL:
+            self._sock.sendall(message + b"\0")  # as syslog(3) ends it
+        else:
+            self._sock.sendall(octet_counted(message))
 
     def _connect(self) -> None:
         target = self._target
-        if target.transport == UNIX:
+        if target.transport in (UNIX, LOCAL):
             self._connect_unix(target.host)
         elif target.transport == TCP:
             self._sock, self._is_stream = socket.create_connection((target.host, target.port), _TIMEOUT), True
@@ -80,6 +83,8 @@ class SyslogSender:
             self._open(family, kind, address, protocol)
 
     def _connect_unix(self, path: str) -> None:
+        if not hasattr(socket, "AF_UNIX"):
+            raise OSError("Python has no Unix sockets on this system")
         try:
             self._open(socket.AF_UNIX, socket.SOCK_DGRAM, path)
         except OSError:  # EPROTOTYPE where it is a stream; else this one's error is the same
@@ -96,13 +101,15 @@ class SyslogSender:
         self._sock, self._is_stream = sock, kind == socket.SOCK_STREAM
 
 
-def message_of(event: Event) -> bytes:
-    """The message of an event: its sentence, and its data as structured data."""
+def message_of(event: Event, *, is_local: bool = False) -> bytes:
+    """The message of an event: its sentence, and its data as structured data. is_local: as syslog(3) makes it."""
     data = {name: str(value) for name, value in as_data(event).items() if name not in _OF_HEADER}
-    return rfc5424(
-        event.severity, event.time, socket.gethostname(), APP_NAME, str(os.getpid()), event.kind, ELEMENT, data,
-        sentence(event),
-    )  # fmt: skip
+    procid, text = str(os.getpid()), sentence(event)
+    if is_local:
+        stamp = datetime.fromtimestamp(event.time)  # in local time, as syslog(3) has it
+        return of_syslog_3(event.severity, stamp, APP_NAME, procid, ELEMENT, {"kind": event.kind, **data}, text)
+    hostname = socket.gethostname()
+    return rfc5424(event.severity, event.time, hostname, APP_NAME, procid, event.kind, ELEMENT, data, text)
 
 
 def _has_ended(sock: socket.socket) -> bool:

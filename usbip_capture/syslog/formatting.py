@@ -1,4 +1,4 @@
-"""Messages of RFC 5424, as they are sent. Whatever text they are made of, each is one message, on one line.
+"""Messages of syslog, as they are sent. Whatever text they are made of, each is one message, on one line.
 
 Ref: RFC 5424, 6
 """
@@ -6,6 +6,7 @@ Ref: RFC 5424, 6
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from usbip_capture.syslog.timestamps import format_rfc3339
 from usbip_capture.system.shown import one_line
@@ -17,6 +18,8 @@ _HOSTNAME, _APP_NAME, _PROCID, _MSGID, _SD_NAME, _SD_VALUE = 255, 48, 128, 32, 3
 #: What receivers should take. Ref: RFC 5424, 6.1
 _LONGEST = 2048
 _BOM = b"\xef\xbb\xbf"
+#: Ref: RFC 3164, 4.1.2
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 def rfc5424(
@@ -39,10 +42,40 @@ def rfc5424(
         (hostname, _HOSTNAME), (app_name, _APP_NAME), (procid, _PROCID), (msgid, _MSGID),
     )  # fmt: skip
     header = " ".join(_printable(field, longest) for field, longest in fields)
+    data = _structured_data(element, parameters)
+    start = f"<{facility * 8 + severity}>1 {format_rfc3339(time)} {header} {data} ".encode()
+    return start + _BOM + _cut(one_line(text), _LONGEST - len(start) - len(_BOM))
+
+
+def of_syslog_3(
+    severity: int,
+    time: datetime,
+    app_name: str,
+    procid: str,
+    element: str,
+    parameters: Mapping[str, str],
+    text: str,
+    facility: int = AUTHPRIV,
+) -> bytes:
+    """The same as syslog(3) sends it to `/dev/log`, where the form of RFC 5424 is not read. time: in local time.
+
+    Structured data stands behind the text. Ref: RFC 3164, 4.1; POSIX syslog()
+    """
+    stamp = f"{_MONTHS[time.month - 1]} {time.day:2} {time:%H:%M:%S}"
+    tag = f"{_printable(app_name, _APP_NAME)}[{_printable(procid, _PROCID)}]"
+    start = f"<{facility * 8 + severity}>{stamp} {tag}: ".encode()
+    end = f" {_structured_data(element, parameters)}".encode()
+    return start + _cut(one_line(text), _LONGEST - len(start) - len(end)) + end
+
+
+def _structured_data(element: str, parameters: Mapping[str, str]) -> str:
     values = "".join(f' {_sd_name(name)}="{_sd_value(value)}"' for name, value in parameters.items() if value)
-    start = f"<{facility * 8 + severity}>1 {format_rfc3339(time)} {header} [{_sd_name(element)}{values}] ".encode()
-    room = max(_LONGEST - len(start) - len(_BOM), 0)
-    return start + _BOM + one_line(text).encode()[:room].decode("utf-8", "ignore").encode()
+    return f"[{_sd_name(element)}{values}]"
+
+
+def _cut(text: str, room: int) -> bytes:
+    """So many bytes of UTF-8 at most, whole characters."""
+    return text.encode()[: max(room, 0)].decode("utf-8", "ignore").encode()
 
 
 def octet_counted(message: bytes) -> bytes:

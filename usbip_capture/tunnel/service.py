@@ -12,7 +12,8 @@ from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
 from usbip_capture.net.connecting import set_options
 from usbip_capture.net.listening import Acceptor, Admission, Peer, listen
-from usbip_capture.net.networks import Network, check_allowed, policy
+from usbip_capture.net.networks import Network
+from usbip_capture.net.ruling import allowing, check_lets_in, policy_of
 from usbip_capture.net.transport import SocketTransport, reset_on_close
 from usbip_capture.servers.address import LOCAL, ServerAddress
 from usbip_capture.system.shown import one_line
@@ -42,14 +43,15 @@ class Tunnel:
     ) -> None:
         if server.is_built_in and server.host == LOCAL:
             raise LocalProtocolError("local is this machine itself: `usbip-capture serve` lends its devices")
-        check_allowed(address, port, allow)
+        rules = allowing(allow)
+        check_lets_in(address, port, rules)
         self.server = server
         self._clients: dict[threading.Thread, Forwarding | None] = {}
         self._lock = threading.Lock()
         self._closing = False
         listener = listen(address, port, "the tunnel")
         self.address, self.port = listener.getsockname()[:2]
-        admission = Admission(policy(allow), lambda: len(self._clients) >= MAX_CLIENTS)
+        admission = Admission(policy_of(lambda: rules), lambda: len(self._clients) >= MAX_CLIENTS)
         self._acceptor = Acceptor(listener, self._serve, "usbip-tunnel", admission)
 
     @property

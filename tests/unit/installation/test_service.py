@@ -189,6 +189,18 @@ def test_options_become_those_of_the_service(installed: list[tuple[str, str]], u
     assert not (units / "user.toml").exists()
 
 
+def test_the_audit_of_a_service(installed: list[tuple[str, str]], tmp_path: Path) -> None:
+    options = ["serve", "--all", "--audit-syslog", "/dev/log", "--service", "install", "system", "--audit"]
+    assert main([*options, f"{tmp_path}/audit"]) == 0
+    assert main([*options, "-"]) == 0
+    (_, file), (_, output) = installed
+    assert f"--audit={tmp_path}/audit" in file
+    assert "--audit-syslog=/dev/log" in file
+    assert f"ReadWritePaths={tmp_path}\n" in file
+    assert "--audit=-" in output
+    assert f"ReadWritePaths={os.getcwd()}\n" not in output
+
+
 def test_without_rules_the_configuration_says_what(
     installed: list[tuple[str, str]], units: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

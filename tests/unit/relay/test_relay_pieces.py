@@ -9,13 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from usbip_capture.access.rules import AccessRules
 from usbip_capture.errors import LocalProtocolError, RemoteProtocolError
 from usbip_capture.live import messages
 from usbip_capture.live.messages import Lines
-from usbip_capture.net.networks import listen_address, may_connect, parse_networks
+from usbip_capture.net.listening import Peer
+from usbip_capture.net.networks import listen_address, parse_networks
+from usbip_capture.net.ruling import policy_of
 from usbip_capture.relay.observation import Observation
 from usbip_capture.relay.readiness import READABLE, WRITABLE, Poller, PollPoller, SelectPoller
 from usbip_capture.relay.relay import WINDOW_NS
+from usbip_capture.relay.ruling import relay_rules
 from usbip_capture.relay.seen import SeenRequests
 from usbip_capture.usb.setup import get_descriptor, set_configuration, set_interface
 from usbip_capture.usb.status import ECONNRESET
@@ -137,14 +141,25 @@ def test_what_is_no_address_to_listen_on_is_a_sentence() -> None:
         listen_address("localhost:0:1")
 
 
+def refused(peer: str, rules: AccessRules) -> bool:
+    return bool(policy_of(lambda: rules)(Peer(peer, 1, "203.0.113.1")))
+
+
 def test_who_may_connect() -> None:
-    allow = parse_networks("192.0.2.0/24, 2001:db8::/32 198.51.100.7")
-    for peer in ("127.0.0.1", "::1", "192.0.2.200", "198.51.100.7", "2001:db8::5", "::ffff:192.0.2.1", "fe80::1%eth0"):
-        assert may_connect(peer, allow) == (not peer.startswith("fe80")), peer
-    for peer in ("192.0.3.1", "198.51.100.8", "2001:db9::1", "::ffff:10.0.0.1"):
-        assert not may_connect(peer, allow), peer
+    rules = relay_rules(["192.0.2.0/24, 2001:db8::/32 198.51.100.7", "203.0.113.9 1-1.4"], ["192.0.2.66"])
+    for peer in ("127.0.0.1", "::1", "192.0.2.200", "198.51.100.7", "2001:db8::5", "::ffff:192.0.2.1", "203.0.113.9"):
+        assert not refused(peer, rules), peer
+    for peer in ("192.0.3.1", "198.51.100.8", "2001:db9::1", "::ffff:10.0.0.1", "fe80::1%eth0", "192.0.2.66"):
+        assert refused(peer, rules), peer
     with pytest.raises(LocalProtocolError, match="not a network"):
         parse_networks("192.0.2.0/24, here")
+
+
+@pytest.mark.parametrize("text", ["here", "192.0.2.7 class:03", "192.0.2.7 303a:4001:AB", "192.0.2.7 1-1, pi 1-2"])
+def test_what_a_relay_cannot_decide_is_a_sentence(text: str) -> None:
+    for options in ({"allow": [text]}, {"deny": [text]}):
+        with pytest.raises(LocalProtocolError):
+            relay_rules(**options)
 
 
 @given(st.lists(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=20), max_size=3)), st.data())

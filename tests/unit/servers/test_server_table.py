@@ -51,6 +51,8 @@ announce = false
         (b'[server]\nlisten = ["127.0.0.1:99999"]', 2),
         (b'[server]\nlisten = [""]', 2),
         (b"[server]\nmax-devices = 9999999999", 2),
+        (b"[server]\naudit = 3", 2),
+        (b'[server]\naudit = "a"\naudit-syslog = "tls:pi"', 3),
         (b"[server\n", 1),
         (b"[server]\n\nx", 3),
     ],

@@ -8,17 +8,21 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from queue import Queue
 
 import pytest
 
 from tests.waiting import wait_until
 from usbip_capture.access.leases import Turn
+from usbip_capture.demo.device import INFO
 from usbip_capture.errors import DeviceNotFound, FileFormatError, LocalProtocolError, UsbipError
 from usbip_capture.net.listening import Peer
 from usbip_capture.servers.configuration import MAX_BYTES
 from usbip_capture.serving import following, lease_file, leases
 from usbip_capture.serving.leases import DeviceLeases
+from usbip_capture.wire.structs import OpStatus
 
 ANN = Peer("192.0.2.7", 40000, "192.0.2.1")
 BOB = Peer("198.51.100.9", 40000, "192.0.2.1")
@@ -56,32 +60,39 @@ def again(path: Path, clock: Clock) -> DeviceLeases:
     return made
 
 
+def refusal(leases: DeviceLeases, peer: Peer, busid: str) -> str:
+    """Why the client may not have the device; empty if it may."""
+    decision = leases.decision(peer, replace(INFO, busid=busid))
+    assert decision.allowed or (decision.status, decision.rule) == (OpStatus.DEV_BUSY, "lease")
+    return decision.reason
+
+
 def test_others_are_refused_until_the_time_is_over(held: DeviceLeases, clock: Clock) -> None:
-    assert not held.refusal(BOB, "1-1")
+    assert not refusal(held, BOB, "1-1")
     held.reserve("1-1", 3600, "192.0.2.0/24")
-    assert not held.refusal(ANN, "1-1")
-    assert not held.refusal(Peer("::ffff:192.0.2.8"), "1-1")
-    assert held.refusal(BOB, "1-1").startswith("it is reserved for 192.0.2.0/24 until ")
-    assert held.refusal(Peer(), "1-1")
-    assert not held.refusal(BOB, "1-2")
+    assert not refusal(held, ANN, "1-1")
+    assert not refusal(held, Peer("::ffff:192.0.2.8"), "1-1")
+    assert refusal(held, BOB, "1-1").startswith("it is reserved for 192.0.2.0/24 until ")
+    assert refusal(held, Peer(), "1-1")
+    assert not refusal(held, BOB, "1-2")
     clock.now += 3600
-    assert not held.refusal(BOB, "1-1")
+    assert not refusal(held, BOB, "1-1")
 
 
 def test_an_identity_holds_it_from_any_address(held: DeviceLeases) -> None:
     held.reserve("1-1", 3600, "paired:ann")
-    assert held.refusal(ANN, "1-1")
-    assert held.refusal(ANN._replace(identity="paired:bob"), "1-1")
-    assert held.refusal(ANN._replace(identity="cert:ann"), "1-1")
-    assert not held.refusal(BOB._replace(identity="paired:ann"), "1-1")
+    assert refusal(held, ANN, "1-1")
+    assert refusal(held, ANN._replace(identity="paired:bob"), "1-1")
+    assert refusal(held, ANN._replace(identity="cert:ann"), "1-1")
+    assert not refusal(held, BOB._replace(identity="paired:ann"), "1-1")
 
 
 def test_without_a_client_it_is_for_this_machine(held: DeviceLeases) -> None:
     held.reserve("1-1", 3600)
-    assert not held.refusal(Peer(), "1-1")
-    assert not held.refusal(Peer("::1"), "1-1")
-    assert not held.refusal(Peer("192.0.2.1", 1, "192.0.2.1"), "1-1")
-    assert held.refusal(ANN, "1-1")
+    assert not refusal(held, Peer(), "1-1")
+    assert not refusal(held, Peer("::1"), "1-1")
+    assert not refusal(held, Peer("192.0.2.1", 1, "192.0.2.1"), "1-1")
+    assert refusal(held, ANN, "1-1")
 
 
 def test_it_outlives_the_server_and_is_for_its_owner_only(held: DeviceLeases, path: Path, clock: Clock) -> None:
@@ -92,9 +103,9 @@ def test_it_outlives_the_server_and_is_for_its_owner_only(held: DeviceLeases, pa
     clock.now += 3000.5
     read = again(path, clock)
     assert read.turns("1-1") == held.turns("1-1")
-    assert read.refusal(BOB, "1-1")
+    assert refusal(read, BOB, "1-1")
     clock.now += 600  # it is the next one's turn, although no server ran when that began
-    assert again(path, clock).refusal(ANN, "1-1").startswith("it is reserved for paired:ann")
+    assert refusal(again(path, clock), ANN, "1-1").startswith("it is reserved for paired:ann")
 
 
 def test_a_file_cut_at_any_byte_is_refused_and_stays(
@@ -111,15 +122,15 @@ def test_a_file_cut_at_any_byte_is_refused_and_stays(
         assert str(caught.value).endswith(": correct it, or remove it if no device is reserved")
         assert str(caught.value).isprintable()
     held.reload()  # a server that runs keeps what it had
-    assert held.refusal(BOB, "1-1")
+    assert refusal(held, BOB, "1-1")
     assert caplog.messages[-1].endswith("; what was reserved before still is")
     for change in (lambda: held.reserve("1-2", 60), lambda: held.release("1-1")):
         with pytest.raises(FileFormatError, match="is damaged"):
             change()
     assert path.read_bytes() == whole[:-2]
-    assert held.refusal(BOB, "1-1")
+    assert refusal(held, BOB, "1-1")
     path.write_bytes(whole[:-1])
-    assert again(path, clock).refusal(BOB, "1-1")
+    assert refusal(again(path, clock), BOB, "1-1")
 
 
 @pytest.mark.parametrize(
@@ -149,18 +160,26 @@ def test_what_cannot_be_written_is_not_reserved(held: DeviceLeases, path: Path) 
     path.parent.write_text("a file where the folder must be")
     with pytest.raises(UsbipError, match=r"cannot be written: .*: make its folder writable"):
         held.reserve("1-1", 3600)
-    assert not held.refusal(BOB, "1-1")
+    assert not refusal(held, BOB, "1-1")
     path.parent.unlink()
     held.reserve("1-1", 3600)
+    assert refusal(held, BOB, "1-1")
+
+
+def test_the_file_never_becomes_longer_than_is_read(
+    held: DeviceLeases, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_file, "MAX_BYTES", 1000)
+    held.reserve("1-1", 3600)
     with pytest.raises(LocalProtocolError, match="more cannot be reserved"):
-        fill(held)
-    assert held.turns("1-1")
+        reserve_many(held)
+    assert path.stat().st_size < 1000
+    assert again(path, clock).turns("1-1") == held.turns("1-1")
 
 
-def fill(held: DeviceLeases) -> None:
-    for port in range(200):
-        for number in range(60):
-            held.reserve(f"2-{port}", 3600, f"paired:{number:0240}")
+def reserve_many(held: DeviceLeases) -> None:
+    for number in range(20):
+        held.reserve("1-1", 3600, f"192.0.2.{number}")
 
 
 def test_what_cannot_be_meant_is_a_sentence(held: DeviceLeases, path: Path) -> None:
@@ -187,19 +206,40 @@ def test_servers_that_share_the_file_follow_each_other(
         other.reserve("1-2", 3600, "192.0.2.7")
         held.reserve("1-1", 3600, "192.0.2.7")  # which does not lose the other one's
         assert held.busids() == ["1-2", "1-1"]
-        changes = threading.Semaphore(0)
+        causes: Queue[str] = Queue()
         following_file = following.FollowedFile
         monkeypatch.setattr(leases, "FollowedFile", lambda path, changed: following_file(path, changed, 0.02))
-        other.start(lambda by: changes.release())
-        assert changes.acquire(timeout=20)
-        assert other.refusal(BOB, "1-1")
+        other.start(causes.put)
+        assert causes.get(timeout=20) == "user"  # at once: it has changed since it was read
+        assert refusal(other, BOB, "1-1")
         held.release("1-1")
-        wait_until("the other one follows", lambda: not other.refusal(BOB, "1-1"))
-        assert changes.acquire(timeout=20)
+        assert causes.get(timeout=20) == "user"
+        assert not refusal(other, BOB, "1-1")
         path.unlink()
         wait_until("nothing is reserved", lambda: not other.busids())
     finally:
         other.close()
+
+
+def test_none_is_lost_when_several_servers_reserve_at_once(held: DeviceLeases, path: Path, clock: Clock) -> None:
+    other = DeviceLeases(None, str(path), clock)
+    threads = [
+        threading.Thread(target=lambda number=number: reserve_some((held, other)[number % 2], number))
+        for number in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    other.close()
+    turns = again(path, clock).turns("1-1")
+    assert {turn.holder for turn in turns} == {f"192.0.2.{number}" for number in range(40)}
+    assert [turn.begins for turn in turns[1:]] == [turn.until for turn in turns[:-1]]
+
+
+def reserve_some(leases: DeviceLeases, number: int) -> None:
+    for at in range(5):
+        leases.reserve("1-1", 60, f"192.0.2.{number * 5 + at}")
 
 
 def test_one_that_holds_the_folder_for_long_is_not_waited_for(
@@ -222,36 +262,35 @@ def test_the_end_of_a_turn_is_noticed_by_a_timer(path: Path, caplog: pytest.LogC
     caplog.set_level(logging.INFO)
     held = DeviceLeases(None, str(path))
     try:
-        changes = threading.Semaphore(0)
-        held.start(lambda by: changes.release())
-        assert changes.acquire(timeout=20)
-        held.reserve("1-1", 0.4, "192.0.2.7")
-        held.reserve("1-1", 0.4, "paired:ann")
-        for _ in range(2):
-            assert changes.acquire(timeout=20)
-        assert changes.acquire(timeout=20)  # of the timer
-        assert held.refusal(ANN, "1-1")
-        assert changes.acquire(timeout=20)
-        assert not held.refusal(ANN, "1-1")
-        assert not changes.acquire(blocking=False)
+        causes: Queue[str] = Queue()
+        held.start(causes.put)
+        held.reserve("1-1", 3600, "192.0.2.7")
+        held.reserve("1-1", 3600, "paired:ann")
+        held.reserve("1-1", 0.1, "192.0.2.7")  # which is shorter
+        assert [causes.get(timeout=20) for _ in range(4)] == ["user", "user", "user", "server"]
+        assert refusal(held, ANN, "1-1")
+        held.reserve("1-1", 0.1, "paired:ann")
+        assert [causes.get(timeout=20) for _ in range(2)] == ["user", "server"]
+        assert not refusal(held, ANN, "1-1")
     finally:
         held.close()
+    assert causes.empty()
     shown = [text for text in caplog.messages if text.startswith("1-1 is")]
     assert [text.partition(" until")[0] for text in shown] == [
-        "1-1 is reserved for 192.0.2.7", "1-1 is reserved for paired:ann", "1-1 is not reserved any more",
+        "1-1 is reserved for 192.0.2.7", "1-1 is reserved for 192.0.2.7", "1-1 is reserved for paired:ann",
+        "1-1 is reserved for paired:ann", "1-1 is not reserved any more",
     ]  # fmt: skip
 
 
 def test_a_clock_that_is_set_is_noticed(held: DeviceLeases, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many small machines have the time from the network, when they have been on for a while."""
     monkeypatch.setattr(leases, "_LONGEST", 0.02)
-    changes = threading.Semaphore(0)
-    held.start(lambda by: changes.release())
+    causes: Queue[str] = Queue()
+    held.start(causes.put)
     held.reserve("1-1", 3600, "192.0.2.7")
-    for _ in range(2):
-        assert changes.acquire(timeout=20)
+    assert causes.get(timeout=20) == "user"
     clock.now += 4000
-    assert changes.acquire(timeout=20)
+    assert causes.get(timeout=20) == "server"
     assert not held.busids()
 
 
@@ -263,7 +302,7 @@ def test_a_timer_that_cannot_be_had_costs_the_end_only(
 
     monkeypatch.setattr(threading.Thread, "start", no_thread)
     held.reserve("1-1", 3600, "192.0.2.7")
-    assert held.refusal(BOB, "1-1")
+    assert refusal(held, BOB, "1-1")
     assert "is noticed late: can't start new thread" in caplog.text
 
 
@@ -279,7 +318,7 @@ def test_asking_waits_for_nobody_who_writes(held: DeviceLeases, monkeypatch: pyt
     thread = threading.Thread(target=held.reserve, args=("1-2", 60))
     thread.start()
     assert writing.wait(20)
-    assert held.refusal(BOB, "1-1")
+    assert refusal(held, BOB, "1-1")
     assert held.turns("1-1")
     written.set()
     thread.join()
