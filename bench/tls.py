@@ -110,17 +110,18 @@ def in_turn(device: Device, urbs: list[Urb], in_flight: int, seconds: float) -> 
     pending: list[Transfer] = []
     submitted = done = 0
     until = time.perf_counter() + seconds
-    while pending or not done:
+    while True:
         while len(pending) < in_flight and time.perf_counter() < until:
             transfer = Transfer(urbs[submitted % len(urbs)])
             device.submit(transfer)
             pending.append(transfer)
             submitted += 1
+        if not pending:
+            return done
         first = pending.pop(0)
         if not device.wait(first, TIMEOUT) or first.completion is None or first.completion.status:
             raise SystemExit(f"a transfer failed: {first.completion}")
         done += 1
-    return done
 
 
 MEASURES: dict[str, tuple[list[Urb], int]] = {
