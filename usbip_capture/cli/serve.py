@@ -19,7 +19,7 @@ from usbip_capture.cli.log_handler import queued
 from usbip_capture.cli.service import add_service, run_service
 from usbip_capture.cli.terminal import is_terminal, print_lines
 from usbip_capture.cli.values import MAX_COUNT, capture_file, socket_path, whole
-from usbip_capture.errors import LocalProtocolError
+from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
 from usbip_capture.system import console
 from usbip_capture.system.service_notification import READY, STOPPING, notify
@@ -96,7 +96,9 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
         help="each device but hubs, disks in use, and what is attached here from elsewhere",
     )
     group.add_argument("--force", action="store_true", default=None, help="with --all and --class: disks in use, too")
-    group.add_argument("--max-devices", type=whole(0, MAX_COUNT), metavar="N", help="at a time (default: no limit)")
+    group.add_argument(
+        "--max-devices", type=whole(0, MAX_COUNT), metavar="N", help="at a time; 0: no limit (default: 0)"
+    )
     group.add_argument(
         "--reset",
         action=argparse.BooleanOptionalAction,
@@ -208,7 +210,12 @@ def _restore(args: argparse.Namespace) -> int:
         raise LocalProtocolError("--restore goes alone: each start does so, too")
     from usbip_capture.lending.restore import restore
 
-    print_lines(restore() or ["no driver is left unbound"])
+    restored = restore()
+    print_lines(restored.bound)
+    if restored.left:
+        raise UsbipError(restored.complaint)
+    if not restored.bound:
+        print_lines(["no driver is left unbound"])
     return DONE
 
 

@@ -67,6 +67,7 @@ def _status(server: LocalServer) -> Message:
         "name": server.name,
         "pid": os.getpid(),
         "addresses": [format_address(*place) for place in server.addresses],
+        "unix": server.unix,
         "rules": server.rules,
         "follows": server.follows,
         **access_of(server.access),

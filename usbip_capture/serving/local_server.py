@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from usbip_capture.access.rules import AccessRules
 from usbip_capture.control_socket.serving import ControlSocket
 from usbip_capture.device import Device
-from usbip_capture.errors import CannotListen, CaptureError, UsbipError
+from usbip_capture.errors import CannotListen, CaptureError, LocalProtocolError, UsbipError
 from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.lending.plugged import Bus
 from usbip_capture.lending.restore import restore
@@ -64,6 +64,7 @@ class LocalServer:
     ) -> None:
         self.name = settings.name or socket.gethostname()
         self._listening: list[tuple[str, int]] = []
+        self._unix = os.path.abspath(settings.unix) if settings.unix else ""
         self._follows = settings.exports is None
         self._on_change = on_change
         self._changing = threading.RLock()  # held from reading what is exported to changing it
@@ -72,6 +73,7 @@ class LocalServer:
         self.tls: TlsSide | None = None
         self._captures: SessionCaptures | None = None
         self._announcement: Announcement | None = None
+        self._announcing = threading.Lock()  # held from looking at what is exported to announcing it
         with ExitStack() as starting:
             starting.callback(self.close)
             self._start(settings, bus)
@@ -86,6 +88,11 @@ class LocalServer:
     def addresses(self) -> list[tuple[str, int]]:
         """Addresses and ports where it listens."""
         return list(self._listening)
+
+    @property
+    def unix(self) -> str:
+        """The path of its Unix socket, empty if it has none."""
+        return self._unix
 
     @property
     def devices(self) -> list[DeviceInfo]:
@@ -198,8 +205,7 @@ class LocalServer:
         places = _places(settings)
         for place in places:
             access.check_listening(*place)
-        for sentence in restore():
-            log.info("%s, which a server that was killed had unbound", sentence)
+        _restore_drivers()
         self.audit = Audit(self.events, settings.audit, settings.audit_syslog)
         self._stack.callback(self.audit.close)  # after the others, whose end it reports
         self.leases = DeviceLeases(self.events)
@@ -276,6 +282,8 @@ class LocalServer:
         self._stack.callback(self._ports.close)  # before that: it waits for requests in progress
 
     def _open_capture(self, settings: ServerTable, places: Sequence[tuple[str, int]]) -> None:
+        if settings.rotate and not settings.pcap:
+            raise LocalProtocolError("rotate is for files: name one with pcap")
         if settings.pcap:
             from usbip_capture.serving.captures import SessionCaptures
 
@@ -293,7 +301,8 @@ class LocalServer:
             from usbip_capture.servers.announcing import Announcement
 
             port, listening, tls_port = chosen
-            self._announcement = Announcement(self.name, port, self._announced(), listening, tls_port)
+            with self._announcing:
+                self._announcement = Announcement(self.name, port, self._announced(), listening, tls_port)
 
     def _withdraw(self) -> None:
         if self._announcement is not None:
@@ -305,8 +314,9 @@ class LocalServer:
         return [AnnouncedDevice(exported.info, exported.product) for exported in self._lender.exported]
 
     def _changed(self) -> None:
-        if self._announcement is not None:
-            self._announcement.update(self._announced())
+        with self._announcing:
+            if self._announcement is not None:
+                self._announcement.update(self._announced())
         if self._on_change is not None:
             self._on_change()
 
@@ -372,6 +382,14 @@ def _places(settings: ServerTable) -> list[tuple[str, int]]:
     texts = settings.listen or (() if settings.unix else (DEFAULT_LISTEN,))
     places = [listen_address(text) for text in texts]
     return [("0.0.0.0" if address == "*" else address, port) for address, port in places]
+
+
+def _restore_drivers() -> None:
+    restored = restore()
+    for sentence in restored.bound:
+        log.info("%s, which a server that was killed had unbound", sentence)
+    if restored.left:
+        log.warning("%s", restored.complaint)
 
 
 def _shared_bus() -> Bus:
