@@ -95,7 +95,7 @@ def test_commands(where: str, tmp_path: Path) -> None:
     again = run_line(f"usbip-capture config add far {where} && usbip-capture list far --json", tmp_path)
     assert f'"server": "{where}"' in again.stdout, again.stderr
     assert '"name": "far"' in again.stdout
-    captured = run_line(f"usbip-capture capture far {BUSID} --duration 1 -o capture.pcapng", tmp_path)
+    captured = run_line(f"usbip-capture capture far {BUSID} --count 20 --duration 60 -o capture.pcapng", tmp_path)
     assert captured.returncode == 0, captured.stderr
     for name in ("probe", "capture"):
         assert len(list(read_capture(tmp_path / f"{name}.pcapng"))) > 10
@@ -126,7 +126,7 @@ def test_the_extcap(where: str, tmp_path: Path) -> None:
     devices = subprocess.run([*command, *reload], env=environment, capture_output=True, text=True, check=True)
     assert f"{{value={BUSID}}}" in devices.stdout
     for options in (["--extcap-interface", "usbip-far"], ["--host", where]):
-        capture = ["--capture", *options, "--duration", "1", "--fifo", str(tmp_path / "capture.pcapng")]
+        capture = ["--capture", *options, "--count", "20", "--duration", "60", "--fifo", str(tmp_path / "capture.pcapng")]
         done = subprocess.run([*command, *capture], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert len(list(read_capture(tmp_path / "capture.pcapng"))) > 10

@@ -55,7 +55,7 @@ def test_commands(served: ServedByTls, tmp_path: Path) -> None:
     added = run_line(f"usbip-capture config add safe {served.where} && usbip-capture list safe --json", tmp_path)
     (entry,) = json.loads(added.stdout[added.stdout.index("\n[") :])
     assert (entry["server"], entry["name"], entry["port"]) == (served.where, "safe", served.port)
-    captured = run_line(f"usbip-capture capture safe {BUSID} --duration 1 -o capture.pcapng", tmp_path)
+    captured = run_line(f"usbip-capture capture safe {BUSID} --count 20 --duration 60 -o capture.pcapng", tmp_path)
     assert captured.returncode == 0, captured.stderr
     assert len(list(read_capture(tmp_path / "capture.pcapng"))) > 10
     tried = run_line("usbip-capture selftest safe", tmp_path)
@@ -88,13 +88,13 @@ def test_the_extcap(served: ServedByTls, tmp_path: Path) -> None:
     assert f"{{value={BUSID}}}" in ask(*reload).stdout
     captured = tmp_path / "capture.pcapng"
     for options in (["--extcap-interface", "usbip-safe"], ["--host", served.where]):
-        done = ask("--capture", *options, "--duration", "1", "--fifo", str(captured))
+        done = ask("--capture", *options, "--count", "20", "--duration", "60", "--fifo", str(captured))
         assert done.returncode == 0, done.stderr
         assert len(list(read_capture(captured))) > 10
 
     served.trust("")
     fingerprint = served.context.fingerprint
-    refused = ask("--capture", "--host", served.where, "--duration", "1", "--fifo", str(captured))
+    refused = ask("--capture", "--host", served.where, "--count", "20", "--duration", "60", "--fifo", str(captured))
     assert f"usbip-capture trust {served.where} {fingerprint}" in refused.stderr
     assert refused.stderr.count("\n") == 1
     assert fingerprint in ask(*reload).stdout
