@@ -13,14 +13,14 @@ import pytest
 from usbip_capture.demo.device import BUSID, DemoDevice
 from usbip_capture.devices.devlist import list_devices
 from usbip_capture.devices.remote import import_device
-from usbip_capture.errors import FileFormatError, ServerUnreachable, UsbipError
+from usbip_capture.errors import FileFormatError, ServerUnreachable, UntrustedServer, UsbipError
 from usbip_capture.net.connecting import connect
 from usbip_capture.net.listening import Peer
 from usbip_capture.net.transport import SocketTransport
 from usbip_capture.server import Server
 from usbip_capture.tls import certificates, client, known_servers
 from usbip_capture.tls.certificates import own_identity
-from usbip_capture.tls.client import UntrustedServer, connect_tls
+from usbip_capture.tls.client import connect_tls
 from usbip_capture.tls.known_servers import KnownServer, remember
 from usbip_capture.tls.server import ServerContext
 from usbip_capture.tls.transport import TlsTransport

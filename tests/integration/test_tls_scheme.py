@@ -19,13 +19,12 @@ from tests.programs.commands import command_environment, run_line
 from tests.programs.extcap_launcher import render_launcher
 from tests.waiting import wait_until
 from usbip_capture.demo.device import BUSID
-from usbip_capture.errors import UsbipError
+from usbip_capture.errors import UntrustedServer, UsbipError
 from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.pyusb_backend import get_backend
 from usbip_capture.relay.relay import Relay
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.tls import certificates
-from usbip_capture.tls.client import UntrustedServer
 from usbip_capture.tunnel.service import Tunnel
 
 ALONE = Selector(busid=BUSID)

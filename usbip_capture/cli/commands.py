@@ -40,6 +40,7 @@ COMMANDS = {
     "bind": "have devices exported, by the configuration",
     "unbind": "have devices not exported any more",
     "pair": "pair with a server by a one-time code, for tls://",
+    "trust": "trust the certificate of a server, for tls://",
     "stats": "what a capture holds, per device and endpoint",
     "convert": "from a recording of TCP to a capture of USB",
     "use": "run a PyUSB program on a server's devices",

@@ -102,16 +102,16 @@ class Connection:
 
         reason, by: why, and who causes it; for the events, and for the log if `logged`.
         """
+        with self._closing:
+            if reason and not self._ended_by and not self._closed:  # before the thread learns of it, and is faster
+                self._ended_by = by
+                self._report_end(reason, logged=logged)
         self._ending = True
         if self._session is not None:
             self._session.break_off()
         with self._closing:  # so that the thread cannot have closed the transport
-            if self._closed:
-                return
-            if reason and not self._ended_by:
-                self._ended_by = by
-                self._report_end(reason, logged=logged)
-            self._transport.shut_down()
+            if not self._closed:
+                self._transport.shut_down()
 
     def check(self, by: str) -> None:
         """Disconnect the client if it may not have its device any more. by: who causes it. From any thread."""

@@ -174,6 +174,9 @@ class LeasedAccess(Access):
     def may_connect(self, peer: Peer) -> Decision:
         return self._access.may_connect(peer)
 
+    def may_identify(self, peer: Peer) -> Decision:
+        return self._access.may_identify(peer)
+
     def visible(self, peer: Peer, info: DeviceInfo) -> bool | Decision:
         return self._access.visible(peer, info)
 

@@ -28,7 +28,9 @@ class TlsSide:
         on_paired: Callable[[Sequence[str]], None],
     ) -> None:
         self.context = ServerContext(own_identity(SERVER), client_ca)
-        self.pairing = Pairing(self.context, server.events, on_paired)
+        self._followed: FollowedFile | None = None
+        self._on_paired = on_paired
+        self.pairing = Pairing(self.context, server.events, self._paired)
         self._followed = FollowedFile(paired_clients_path(), self.pairing.follow)
         try:
             self.addresses = self._listening(server, places)
@@ -38,7 +40,13 @@ class TlsSide:
 
     def close(self) -> None:
         """Follow no more who is paired; the listeners are the server's."""
-        self._followed.close()
+        if self._followed is not None:
+            self._followed.close()
+
+    def _paired(self, names: Sequence[str]) -> None:
+        if self._followed is not None:
+            self._followed.recheck()
+        self._on_paired(names)
 
     def _listening(self, server: Server, places: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
         return [server.listen_tls(*place, self.context, self.pairing.converse) for place in places]

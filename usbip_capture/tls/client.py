@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ssl
 
-from usbip_capture.errors import ServerUnreachable, UsbipError
-from usbip_capture.net.address import TLS_PORT, format_address
+from usbip_capture.errors import ServerUnreachable, UntrustedServer
+from usbip_capture.net.address import TLS, TLS_PORT, format_address
 from usbip_capture.net.connecting import connect
 from usbip_capture.net.transport import SocketTransport, Transport
 from usbip_capture.system.shown import one_line, shell_word
@@ -17,23 +17,9 @@ from usbip_capture.tls.transport import TlsTransport
 USBIP, PAIRING = "usbip", "usbip-pair"
 
 
-class UntrustedServer(UsbipError):
-    """A server's certificate is not known, or not the one that is remembered. Nothing was sent to it.
-
-    fingerprint: of the certificate that it has shown. known: the one that is remembered, empty if none is.
-    """
-
-    def __init__(self, message: str, host: str, port: int, found: str, known: str = "") -> None:
-        super().__init__(message)
-        self.host = host
-        self.port = port
-        self.fingerprint = found
-        self.known = known
-
-
 def tls_address(host: str, port: int) -> str:
     """As people write it: `tls://pi`."""
-    return format_address(f"tls://[{host}]" if ":" in host else f"tls://{host}", port)
+    return format_address(f"{TLS}://[{host}]" if ":" in host else f"{TLS}://{host}", port)
 
 
 def connect_tls(host: str, port: int = TLS_PORT, timeout: float = 5.0) -> Transport:

@@ -38,6 +38,8 @@ def pair_with(host: str, port: int, code: str, name: str, timeout: float) -> str
         except OSError as error:
             reason = error.strerror or "it does not answer" if not isinstance(error, TimeoutError) else "it is silent"
             raise ServerUnreachable(f"{where} ended the pairing: {reason}: try again") from error
+        finally:
+            transport.shut_down()
         remember(host, port, KnownServer(fingerprint(transport.certificate), paired=True))
         return fingerprint(transport.certificate)
 

@@ -150,8 +150,8 @@ class TlsTransport(Transport):
 
     def _decrypted(self, size: int) -> bytes | None:
         """At most `size` bytes, none at the end; None if more has to come first. Raises OSError."""
-        # No more than that can be there; longer memory would have to be cleared.
-        buffer = memoryview(bytearray(min(size, self._coming.pending + self._tls.pending() or 1)))
+        # No more can be there: longer memory would have to be cleared. OpenSSL may have most of a record already.
+        buffer = memoryview(bytearray(min(size, self._coming.pending + _RECORD)))
         got = self._decrypt_into(buffer)
         return None if got is None else bytes(buffer[:got])
 
