@@ -126,7 +126,16 @@ def test_the_extcap(where: str, tmp_path: Path) -> None:
     devices = subprocess.run([*command, *reload], env=environment, capture_output=True, text=True, check=True)
     assert f"{{value={BUSID}}}" in devices.stdout
     for options in (["--extcap-interface", "usbip-far"], ["--host", where]):
-        capture = ["--capture", *options, "--count", "20", "--duration", "60", "--fifo", str(tmp_path / "capture.pcapng")]
+        capture = [
+            "--capture",
+            *options,
+            "--count",
+            "20",
+            "--duration",
+            "60",
+            "--fifo",
+            str(tmp_path / "capture.pcapng"),
+        ]
         done = subprocess.run([*command, *capture], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert len(list(read_capture(tmp_path / "capture.pcapng"))) > 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import subprocess
@@ -19,10 +20,11 @@ from tests.programs.commands import command_environment, run_line
 from tests.programs.extcap_launcher import render_launcher
 from tests.waiting import wait_until
 from usbip_capture.demo.device import BUSID
-from usbip_capture.errors import UntrustedServer, UsbipError
+from usbip_capture.errors import ServerUnreachable, UntrustedServer
 from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.pyusb_backend import get_backend
 from usbip_capture.relay.relay import Relay
+from usbip_capture.servers import carried
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.tls import certificates
 from usbip_capture.tunnel.service import Tunnel
@@ -119,6 +121,14 @@ def test_who_has_the_socket_of_a_connection(served: ServedByTls) -> None:
     wait_until("the device is free", lambda: not served.users)
 
 
+def test_what_a_tunnel_of_its_own_reports(served: ServedByTls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is another process, whose sentence is ours."""
+    monkeypatch.setattr(carried, "open_transport", lambda server: io.BytesIO())
+    served.trust("")
+    with pytest.raises(ServerUnreachable, match=f"^{served.where} is not known yet: "):
+        ServerAddress.parse(served.where).import_socket(ALONE)
+
+
 def test_a_server_that_is_not_trusted(served: ServedByTls, tmp_path: Path) -> None:
     """By none of the ways, and nobody is asked; what to do is in the sentence."""
     server = ServerAddress.parse(served.where)
@@ -126,7 +136,7 @@ def test_a_server_that_is_not_trusted(served: ServedByTls, tmp_path: Path) -> No
         served.trust(known)
         with pytest.raises(UntrustedServer, match="usbip-capture trust"):
             server.devices()
-        with pytest.raises(UsbipError, match=f"trust {served.where} {served.context.fingerprint}"):
+        with pytest.raises(UntrustedServer, match="usbip-capture trust"):
             server.import_socket(ALONE)
         for line in (f"list {served.where}", f"tunnel {served.where} --stdio", f"tunnel {served.where} --listen :0"):
             done = run_line(f"usbip-capture {line} </dev/null", tmp_path)
