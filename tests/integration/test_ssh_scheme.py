@@ -242,7 +242,11 @@ def is_ssh(process: int) -> bool:
 
 def recorded(sshd: Sshd) -> list[str]:
     """The arguments that ssh has got."""
-    sshd.install(f'printf "%s\\n" "$@" > {shlex.quote(str(sshd.folder))}/arguments; exit 1')
+    folder = shlex.quote(str(sshd.folder))
+    sshd.install(
+        f'printf "%s\\n" "$@" > {folder}/arguments; set -- $(grep SigBlk /proc/$$/status) $(cat /proc/$$/stat);'
+        f' echo "$2" "$8" > {folder}/process; exit 1'
+    )
     return (sshd.folder / "arguments").read_text().splitlines()
 
 
@@ -283,7 +287,11 @@ def test_who_may_be_asked(sshd: Sshd, tmp_path: Path, terminal: bool) -> None:
         os.close(theirs)
         process.wait(60)
     os.close(ours)
-    assert ("BatchMode=yes" in recorded(sshd)) != terminal
+    given = recorded(sshd)
+    assert ("BatchMode=yes" in given) != terminal
+    blocked, session = (sshd.folder / "process").read_text().split()
+    assert bool(int(blocked, 16) & 1 << signal.SIGINT - 1)
+    assert (int(session) == os.getsid(0)) == terminal  # else there is no terminal to ask at
 
 
 def test_servers_that_nobody_has_named_ask_nothing(sshd: Sshd, tmp_path: Path) -> None:
