@@ -12,6 +12,7 @@ from tests.builders.tcp_recording import CLIENT, Turn
 from tests.fakes.scripted_server import read_exactly
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter
+from usbip_capture.access.limits import Limits
 from usbip_capture.relay.relay import Relay
 from usbip_capture.servers.address import ServerAddress
 
@@ -25,7 +26,8 @@ class Ends:
         self._stack = ExitStack()
         self.listener = self._stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         self.listener.settimeout(TIMEOUT)
-        self.relay = Relay(ServerAddress("127.0.0.1", self.listener.getsockname()[1]), port=0)
+        server = ServerAddress("127.0.0.1", self.listener.getsockname()[1])
+        self.relay = Relay(server, port=0, limits=Limits(connections_per_second=0))
         self._stack.callback(self.relay.close)
         self.writer: PcapWriter | None = None
         self._tap = None

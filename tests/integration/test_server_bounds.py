@@ -15,13 +15,14 @@ import pytest
 
 from tests.fakes.scripted_server import read_exactly
 from tests.waiting import wait_until
+from usbip_capture.access.limits import Limits
 from usbip_capture.demo import device as demo
 from usbip_capture.demo.device import BULK_IN, BULK_OUT, DemoDevice, DemoServer
 from usbip_capture.device import Transfer
 from usbip_capture.errors import ImportRefused, UsbipError
 from usbip_capture.net import connecting as net
 from usbip_capture.net import listening
-from usbip_capture.server import Server, connection, exporter
+from usbip_capture.server import Server
 from usbip_capture.servers.address import Selector
 from usbip_capture.servers.address import ServerAddress as Host
 from usbip_capture.simulated.device import MAX_QUEUED
@@ -135,9 +136,9 @@ def test_a_demo_log_that_cannot_set_up_a_client_goes_on(serving: DemoServer, mon
         assert good.recv(100)
 
 
-def test_idle_connections_shut_nobody_out(server: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_connections_shut_nobody_out(server: Host, serving: DemoServer) -> None:
     """The one that has waited longest is given up for a new one."""
-    monkeypatch.setattr(exporter, "_MAX_WAITING", 8)
+    serving.limits = Limits(max_waiting=8)
     device = server.import_device(Selector("1-1"))
     idle = [server.connect() for _ in range(20)]
     assert server.devices() == []
@@ -169,8 +170,8 @@ def test_descriptors_that_idle_connections_hold_are_taken_from_them(
         sock.close()
 
 
-def test_a_request_that_drips_in_is_given_up(server: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "_REQUEST_TIMEOUT", 0.2)
+def test_a_request_that_drips_in_is_given_up(server: Host, serving: DemoServer) -> None:
+    serving.limits = Limits(request_timeout=0.2)
     stop = threading.Event()
     with server.connect() as slow:
 

@@ -14,11 +14,12 @@ from tests.fakes.scripted_server import read_exactly
 from tests.fakes.served import CARRIERS, DEVID, REQ_IMPORT, Client, HeldDevice, Served, submit
 from tests.fakes.veiled_transport import VeiledTransport
 from tests.waiting import wait_until
+from usbip_capture.access.limits import Limits
 from usbip_capture.demo import device as demo
 from usbip_capture.errors import UsbipError
 from usbip_capture.net.listening import Peer
 from usbip_capture.net.transport import Transport
-from usbip_capture.server import Access, Decision, connection, replies
+from usbip_capture.server import Access, Decision, replies
 from usbip_capture.usb.urb import IsoPacket
 from usbip_capture.wire import structs
 
@@ -200,9 +201,9 @@ def test_a_client_that_reads_nothing_until_it_is_ended_is_reset(
 
 
 @pytest.mark.parametrize("carrier", BY_TCP)
-def test_a_list_that_is_not_taken_in_time_is_broken_off(carrier: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "_REQUEST_TIMEOUT", 0.3)
+def test_a_list_that_is_not_taken_in_time_is_broken_off(carrier: str) -> None:
     cut = Cut(carrier)
+    cut.served.server.limits = Limits(request_timeout=0.3)
     with contextlib.closing(cut.served.server), cut.served.connected() as sock:
         cut.transports[0].arm(100)
         sock.sendall(REQ_DEVLIST)
@@ -212,9 +213,9 @@ def test_a_list_that_is_not_taken_in_time_is_broken_off(carrier: str, monkeypatc
 
 
 @pytest.mark.parametrize("carrier", CARRIERS)
-def test_a_request_that_drips_in_is_given_up(carrier: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "_REQUEST_TIMEOUT", 0.2)
+def test_a_request_that_drips_in_is_given_up(carrier: str) -> None:
     served = Served(carrier=carrier)
+    served.server.limits = Limits(request_timeout=0.2)
     ended = threading.Event()
     with contextlib.closing(served.server), served.connected() as sock:
 

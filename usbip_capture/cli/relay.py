@@ -9,7 +9,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from usbip_capture.access.limits import Limits
 from usbip_capture.cli.groups import add_command, add_output, add_server
+from usbip_capture.cli.limits import add_limits, given_limits
 from usbip_capture.cli.log_handler import queued
 from usbip_capture.cli.session import chosen_server
 from usbip_capture.errors import CaptureError, UsbipError
@@ -58,6 +60,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="append",
         help="the other way round, also for who is allowed by --allow; may be repeated",
     )
+    add_limits(parser, "256")
     add_output(parser, "capture into FILE; - is standard output")
     parser.add_argument(
         "--record-unlinks", action="store_true", help="with -o: also CMD_UNLINK and RET_UNLINK, on unlink0 and so on"
@@ -70,7 +73,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Relay until stopped; the exit code. Raises UsbipError."""
     if args.stop:
-        if args.server or args.output or args.wireshark or args.allow or args.deny:
+        if args.server or args.output or args.wireshark or args.allow or args.deny or given_limits(args):
             args.parser.error("--stop goes with --listen only")
         with queued(_LOGGER):
             return _stop(args.listen)
@@ -90,8 +93,8 @@ def _relay(args: argparse.Namespace) -> int:
 
     make_responsive()
     address, port = listen_address(args.listen or "")
-    rules = relay_rules(args.allow or (), args.deny or ())
-    service = RelayService(chosen_server(args), address, port, rules=rules)
+    rules, limits = relay_rules(args.allow or (), args.deny or ()), Limits(**given_limits(args))
+    service = RelayService(chosen_server(args), address, port, rules=rules, limits=limits)
     relay = service.relay
 
     def ready() -> None:

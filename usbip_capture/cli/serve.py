@@ -11,8 +11,10 @@ import time
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
+from usbip_capture.access.limits import MAX_REQUEST_TIMEOUT, REQUEST_TIMEOUT
 from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command, add_rotation
+from usbip_capture.cli.limits import add_limits
 from usbip_capture.cli.log_handler import queued
 from usbip_capture.cli.service import add_service, run_service
 from usbip_capture.cli.terminal import is_terminal, print_lines
@@ -151,7 +153,13 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--allow-public", action="store_true", default=None, help="everybody may connect who reaches this machine"
     )
-    group.add_argument("--max-clients", type=whole(0, MAX_COUNT), metavar="N", help="at a time (default: no limit)")
+    add_limits(group)
+    group.add_argument(
+        "--request-timeout",
+        type=whole(1, MAX_REQUEST_TIMEOUT),
+        metavar="SECONDS",
+        help=f"for the first request of a client (default: {REQUEST_TIMEOUT})",
+    )
     group.add_argument(
         "--announce",
         action=argparse.BooleanOptionalAction,

@@ -17,19 +17,25 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
+from usbip_capture.access.limits import TOO_MANY, TOO_OFTEN, Limits, TokenBuckets, key_of
 from usbip_capture.errors import CannotListen
 from usbip_capture.net.address import format_address
+from usbip_capture.net.transport import reset_on_close
+from usbip_capture.system.forks import disown_in_children
 
 log = logging.getLogger(__name__)
 
 #: Seconds without accepting, when that has failed: mostly no file descriptor or thread is left.
 PAUSE = 0.1
 #: Why a client is refused; in the log after "client ADDRESS is refused: ".
-TOO_MANY, NOT_ALLOWED = "too many clients", "it is not allowed here"
-_BACKLOG = 64
+NOT_ALLOWED = "it is not allowed here"
+#: Connections that wait to be accepted: for one that finds no place a client tries again a second later.
+BACKLOG = 1024
 #: Seconds, and how many addresses and reasons are remembered: a stranger must not fill the log.
 _LOG_EVERY, _MAX_LOGGED = 10.0, 256
 _MAPPED = "::ffff:"
+#: What is not a fault of one client.
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Peer(NamedTuple):
@@ -61,10 +67,11 @@ Policy: TypeAlias = "Callable[[Peer], str | None]"
 
 
 class Admission:
-    """Who is let in: `policy` decides, then `full`, which returns whether there are as many clients as can be.
+    """Who is let in: who does not connect too often, whom `policy` allows, unless `full` returns that there is no room.
 
     A policy that raises refuses. Refusals are logged and counted: `refused`, by reason. Threads may share it.
-    on_refused: called with each whom `admits` refuses, and why; must not wait.
+    on_refused: called with each whom `admits` or `turn_away` refuses, and why; must not wait. limits: of these the
+    connections per second, none by default, and none for this machine. clock: in seconds.
     """
 
     def __init__(
@@ -72,6 +79,8 @@ class Admission:
         policy: Policy | None = None,
         full: Callable[[], bool] = lambda: False,
         on_refused: Callable[[Peer, str], None] = lambda peer, reason: None,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.refused: Counter[str] = Counter()
         self._logged: dict[tuple[str, str], float] = {}  # when the host and the reason were last logged
@@ -79,19 +88,44 @@ class Admission:
         self._full = full
         self._on_refused = on_refused
         self._troubled = False
+        self._clock = clock
+        self._lock = threading.Lock()  # of the buckets
+        self._buckets: TokenBuckets | None = None
+        self.limit(limits)
+
+    def limit(self, limits: Limits | None) -> None:
+        """Have these limits from now on."""
+        rate = limits.connections_per_second if limits is not None else 0
+        with self._lock:
+            self._buckets = TokenBuckets(rate, rate) if rate else None
 
     def admits(self, peer: Peer) -> bool:
         """Whether this client may come in; who calls closes the connection if not."""
+        return not self.refusal(peer)
+
+    def refusal(self, peer: Peer) -> str:
+        """The same: why it may not, empty if it may."""
+        reason = TOO_OFTEN if self._is_too_often(peer) else self._reason(peer)  # in this order, as rules take longer
+        if reason:
+            self.turn_away(peer, reason)
+        return reason
+
+    def permits(self, peer: Peer) -> bool:
+        """As `admits`, of a client that was counted when it connected; more is known of it now."""
         reason = self._reason(peer)
         if reason:
-            self.refuse(peer, reason)
-            self._on_refused(peer, reason)
+            self.turn_away(peer, reason)
         return not reason
+
+    def turn_away(self, peer: Peer, reason: str) -> None:
+        """Refuse one that was not asked about, or was admitted; who calls closes the connection."""
+        self.refuse(peer, reason)
+        self._on_refused(peer, reason)
 
     def refuse(self, peer: Peer, reason: str) -> None:
         """Count a refusal, and log it: of each address and reason one in _LOG_EVERY seconds."""
         self.refused[reason] += 1
-        kind, now = (peer.host, reason), time.monotonic()
+        kind, now = (key_of(peer.host), reason), self._clock()
         if now - self._logged.get(kind, -_LOG_EVERY) < _LOG_EVERY:
             return
         if len(self._logged) >= _MAX_LOGGED:
@@ -117,9 +151,15 @@ class Admission:
             reason = NOT_ALLOWED
         return reason or (TOO_MANY if self._full() else "")
 
+    def _is_too_often(self, peer: Peer) -> bool:
+        if peer.host == peer.local_host:  # of this machine, to whom no limit is a protection
+            return False
+        with self._lock:
+            return self._buckets is not None and not self._buckets.take(key_of(peer.host), self._clock())
+
 
 def listen(
-    address: str, port: int, what: str = "", backlog: int = _BACKLOG, *, transport: str = "", dual_stack: bool = False
+    address: str, port: int, what: str = "", backlog: int = BACKLOG, *, transport: str = "", dual_stack: bool = False
 ) -> socket.socket:
     """A listening TCP socket, blocking; port 0 chooses one. Raises CannotListen.
 
@@ -134,7 +174,7 @@ def listen(
         raise cannot_listen(what, transport, address, port, error) from error
 
 
-def listen_unix(path: str, what: str = "", backlog: int = _BACKLOG) -> socket.socket:
+def listen_unix(path: str, what: str = "", backlog: int = BACKLOG) -> socket.socket:
     """A listening Unix socket that only its owner can connect to; one that a killed program has left is replaced.
 
     Raises CannotListen.
@@ -237,6 +277,12 @@ class Acceptor:
         except RuntimeError as error:
             self._release()
             raise CannotListen(f"cannot listen: {error}: end other programs") from error
+        disown_in_children(self)
+
+    def forked(self) -> None:
+        """In a child process, which does not accept: its parent's port is free when its parent closes it."""
+        self._closing.set()
+        self._release()
 
     @property
     def alive(self) -> bool:
@@ -269,16 +315,21 @@ class Acceptor:
             sock, address = self._listener.accept()
             sock.setblocking(True)
             peer = Peer.of(sock, address)
-            if self._admission.admits(peer):
+            reason = self._admission.refusal(peer)
+            if not reason:
                 self._serve(sock, peer)
                 self._admission.succeeded()
             else:
+                if reason == TOO_OFTEN:  # or the system would keep much for each of them, for a minute
+                    reset_on_close(sock)
                 sock.close()
         except (BlockingIOError, ConnectionAbortedError):  # it has left again
             pass
         except Exception as error:  # noqa: BLE001  an acceptor outlives any one client
             if sock is not None:
                 sock.close()
+                if isinstance(error, OSError) and error.errno not in _SHORTAGES:  # of that client, which has left
+                    return
             self._admission.failed(error)
             self._make_room()
             self._closing.wait(PAUSE)

@@ -22,6 +22,8 @@ from usbip_capture.usb.urb import Buffer
 
 #: A peer that takes nothing for this long is lost, in seconds.
 SEND_TIMEOUT = 30.0
+#: Seconds after which who sends looks whether it is to be broken off.
+_LOOK_AGAIN = 0.1
 #: Parts from this size on are sent as they are; below it joining them costs less than a longer system call.
 _JOIN_BELOW = 16 << 10
 #: A time-out that the kernel keeps costs no system call of its own, but may be so many seconds late.
@@ -284,15 +286,22 @@ def send(sock: socket.socket, parts: list[Buffer]) -> None:
         _send_rest(sock, parts, sock.sendmsg(parts))
 
 
-def send_by(transport: Transport, data: Buffer, deadline: float) -> None:
-    """Send all of it by `deadline`, on the monotonic clock. Raises OSError, TimeoutError if the peer takes longer."""
+def send_by(transport: Transport, data: Buffer, deadline: float, is_ended: Callable[[], bool] = lambda: False) -> None:
+    """Send all of it by `deadline`, on the monotonic clock. Raises OSError, TimeoutError if the peer takes longer.
+
+    is_ended: whether it is to be broken off, for what ends a connection does not wake who sends.
+    """
     rest = memoryview(data)
     while rest:
         left = deadline - time.monotonic()
-        if left <= 0 or not transport.wait_to_send(left):
+        if left <= 0:
             raise TimeoutError("it does not read the answer")
-        with suppress(BlockingIOError):  # a transport that has to send something of its own before
-            rest = rest[transport.send_now([rest]) :]
+        is_ready = transport.wait_to_send(min(left, _LOOK_AGAIN))
+        if is_ended():
+            raise ConnectionAbortedError("it is ended before it has read the answer")
+        if is_ready:
+            with suppress(BlockingIOError):  # a transport that has to send something of its own before
+                rest = rest[transport.send_now([rest]) :]
 
 
 def is_writable(sock: socket.socket, timeout: float) -> bool:

@@ -78,6 +78,12 @@ class Calls:
         while self._waiting:
             guarded(self._waiting.popleft())
 
+    def forked(self) -> None:
+        """In a child process, whose parent has the thread."""
+        self._lock = threading.Lock()
+        self._waiting.clear()
+        self.end()
+
     def end(self) -> None:
         """Make those that still wait; there are no more."""
         with self._lock:

@@ -169,8 +169,10 @@ class Connection:
     """A client and its connection to the server. `chunks` gets what was forwarded.
 
     on_over: called at the end. on_drain: when one side is gone, and the other has not yet taken what that has sent.
-    active_ns: when something was forwarded last, or when it began.
+    active_ns: when something was forwarded last, or when it began. address: whose client it is, as limits count it.
     """
+
+    address = ""
 
     def __init__(
         self,

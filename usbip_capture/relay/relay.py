@@ -13,16 +13,18 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
-from usbip_capture.access.rules import AccessRules, Decision
+from usbip_capture.access.limits import PATIENCE, Limits, key_of
+from usbip_capture.access.rules import AccessRules
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
 from usbip_capture.net.connecting import set_options
-from usbip_capture.net.listening import PAUSE, TOO_MANY, Admission, Peer
+from usbip_capture.net.listening import PAUSE, Admission, Peer
 from usbip_capture.net.networks import Network
-from usbip_capture.net.ruling import policy_of, requester_of
+from usbip_capture.net.ruling import policy_of
 from usbip_capture.net.transport import SocketTransport, Transport, reset_on_close
 from usbip_capture.relay.backlog import Backlog
 from usbip_capture.relay.calls import Calls, guarded
@@ -31,8 +33,10 @@ from usbip_capture.relay.forwarding import Connection
 from usbip_capture.relay.listening import attach_hint, open_listener
 from usbip_capture.relay.observation import Observation, Share
 from usbip_capture.relay.readiness import READABLE, make_poller
-from usbip_capture.relay.ruling import allowing, names_devices
+from usbip_capture.relay.room import room_for
+from usbip_capture.relay.ruling import allowing, refusal
 from usbip_capture.servers.address import LOCAL, ServerAddress
+from usbip_capture.system.forks import disown_in_children
 from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.hindsight import Hindsight
@@ -43,7 +47,7 @@ log = logging.getLogger(__name__)
 #: Clients at a time; more are refused. Two sockets each: Windows' select takes 512.
 MAX_CONNECTIONS = 256 if os.name == "posix" else 240
 #: Seconds without a byte after which a client that has imported nothing makes room, when there are too many.
-IDLE_LIMIT = 2.0
+IDLE_LIMIT = PATIENCE
 #: How long a CMD_UNLINK may be on its way from a client to the relay, in nanoseconds.
 WINDOW_NS = 100_000_000
 #: Events that are held for that, and bytes in them.
@@ -59,7 +63,8 @@ class Relay:
     """Relays connections to `address`:`port` (0 chooses one) to `server`. `address` and `port` are the real ones then.
 
     allow: who may connect, beside this machine; rules: instead, who may have which device, as `relay_rules` makes them.
-    One of them is needed for any address but loopback.
+    One of them is needed for any address but loopback. limits: of clients, of these never more than MAX_CONNECTIONS; a
+    client that sends nothing makes room when others come.
     busids: what the server exports, as far as that is known; for `hint`.
     Raises LocalProtocolError, or CannotListen.
     """
@@ -72,13 +77,15 @@ class Relay:
         *,
         allow: Sequence[Network] = (),
         rules: AccessRules | None = None,
+        limits: Limits | None = None,
     ) -> None:
         if server.host == LOCAL:
             raise LocalProtocolError("local is this machine itself: `usbip-capture serve` lends its devices")
         self.server = server
         self.busids: list[str] = []
         self._rules = allowing(allow) if rules is None else rules
-        self._admission = Admission(policy_of(lambda: self._rules))
+        self._limits = limits or Limits()
+        self._admission = Admission(policy_of(lambda: self._rules), limits=self._limits)
         self._listener = open_listener(address, port, self._rules)
         self.address, self.port = self._listener.getsockname()[:2]
         self._poller = make_poller()
@@ -91,11 +98,23 @@ class Relay:
         self._share = Share()
         self._captures: list[RelayCapture] = []
         self._connections: dict[Observation, Connection] = {}
-        self._connecting = self._last = 0
+        self._connecting: Counter[str] = Counter()  # by address
+        self._last = 0
         self._calls = Calls()
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="usbip-relay", daemon=True)
         self._thread.start()
+        disown_in_children(self)
+
+    def forked(self) -> None:
+        """In a child process, which relays nothing: its parent's port and connections end when its parent ends them."""
+        self._ending = True
+        self._listener.close()
+        self._calls.forked()
+        for connection in self._connections.values():
+            for end in connection.ends:
+                end.transport.close()
+        self._connections.clear()
 
     @property
     def listening(self) -> str:
@@ -125,7 +144,7 @@ class Relay:
     @property
     def busy(self) -> bool:
         """Whether anybody is connected, or about to be."""
-        return bool(self._connections or self._connecting)
+        return bool(self._connections) or self._connecting.total() > 0
 
     def capture(self, writer: PcapWriter) -> RelayCapture:
         """Capture into `writer` from now on; it stays the caller's."""
@@ -170,7 +189,7 @@ class Relay:
         """Break off all connections, stop listening. May be called again."""
 
         self._ending = True
-        self._calls.soon(_nothing)
+        self._calls.soon(lambda: None)  # it wakes up
         self._thread.join()
 
     # -- the relay's thread
@@ -248,30 +267,34 @@ class Relay:
     def _accept(self, mask: int) -> None:
         for _ in range(_ACCEPT_AT_ONCE):  # then those who are connected have their turn
             try:
-                sock, address = self._listener.accept()
+                sock, where = self._listener.accept()
             except BlockingIOError:
                 return
             except OSError as error:
                 self._pause(error)
                 return
             try:
-                peer = Peer.of(sock, address)
+                peer = Peer.of(sock, where)
             except OSError:  # it has left again
                 sock.close()
                 continue
             if not self._admission.admits(peer):
                 _break_off(sock)
                 continue
-            if not self._has_room():
-                self._turn_away(sock, peer, TOO_MANY)
+            address, present = key_of(peer.host), self._connections.values()
+            room = room_for(address, present, self._connecting, self._limits, MAX_CONNECTIONS, IDLE_LIMIT)
+            if room.given_up is not None:
+                self._give_up(room.given_up)
+            if room.refusal:
+                self._turn_away(sock, peer, room.refusal)
                 continue
-            self._connecting += 1
+            self._connecting[address] += 1
             try:
                 threading.Thread(
                     target=self._connect, args=(sock, peer), name="usbip-relay-connect", daemon=True
                 ).start()
             except RuntimeError as error:  # this system has no thread left
-                self._connecting -= 1
+                self._not_connecting(peer)
                 self._turn_away(sock, peer, str(error))
             else:
                 self._admission.succeeded()
@@ -280,18 +303,11 @@ class Relay:
         self._admission.refuse(peer, reason)
         _break_off(sock)
 
-    def _has_room(self) -> bool:
-        """Whether one more client may come; the longest idle one that has imported nothing may have to go for it."""
-        if len(self._connections) + self._connecting < MAX_CONNECTIONS:
-            return True
-        idle = [c for c in self._connections.values() if not c.observation.imported]
-        longest = min(idle, key=lambda connection: connection.active_ns, default=None)
-        if longest is None or time.time_ns() - longest.active_ns < IDLE_LIMIT * 1e9:
-            return False
+    def _give_up(self, connection: Connection) -> None:
+        observation = connection.observation
         log.warning("client %d, %s, is dropped: too many clients, and it has been idle longest without a device",
-                    longest.observation.number, longest.observation.peer)  # fmt: skip
-        longest.reset()
-        return True
+                    observation.number, observation.peer)  # fmt: skip
+        connection.reset()
 
     def _pause(self, error: OSError) -> None:
         """Too many open files, mostly: the others go on, and a client waits."""
@@ -315,15 +331,18 @@ class Relay:
             expected = isinstance(error, (UsbipError, OSError))
             log.warning("client %s: %s", peer, one_line(str(error)), exc_info=None if expected else error)
             _break_off(sock)
-            self._calls.soon(self._not_connected)
+            self._calls.soon(functools.partial(self._not_connecting, peer))
             return
-        self._calls.soon(functools.partial(self._connected, client, server, peer))
+        self._calls.soon(functools.partial(self._connected, peer, client, server))
 
-    def _not_connected(self) -> None:
-        self._connecting -= 1
+    def _not_connecting(self, peer: Peer) -> None:
+        address = key_of(peer.host)
+        self._connecting[address] -= 1
+        if not self._connecting[address]:
+            del self._connecting[address]
 
-    def _connected(self, client: Transport, server: Transport, peer: Peer) -> None:
-        self._connecting -= 1
+    def _connected(self, peer: Peer, client: Transport, server: Transport) -> None:
+        self._not_connecting(peer)
         if self._ending:
             client.close()
             server.close()
@@ -341,6 +360,7 @@ class Relay:
                 transport.close()
             return
         self._last += 1
+        connection.address = key_of(peer.host)
         self._connections[observation] = connection
         for end in connection.ends:
             self._ready[end.fd] = end.ready
@@ -348,15 +368,9 @@ class Relay:
 
     def _decide(self, peer: Peer, observation: Observation, info: DeviceInfo | None) -> None:
         """Break off a client that may not have this device, or of which nobody knows what it has."""
-        if info is not None:
-            decision = self._rules.deciding(requester_of(peer), info)
-        elif names_devices(self._rules):
-            decision = Decision(allowed=False, reason="which device it wants cannot be observed")
-        else:
-            return
-        connection = self._connections.get(observation)
-        if not decision and connection is not None:
-            self._admission.refuse(peer, f"{one_line(info.busid)}: {decision.reason}" if info else decision.reason)
+        reason, connection = refusal(self._rules, peer, info), self._connections.get(observation)
+        if reason and connection is not None:
+            self._admission.refuse(peer, reason)
             self._calls.soon(lambda: None if connection.over else connection.reset())
 
     def _bound_drain(self, connection: Connection) -> None:
@@ -379,10 +393,6 @@ class Relay:
         del self._connections[observation]
         observation.forwarded = connection.forwarded
         self._backlog.chunks.append((observation, True, None, time.time_ns()))
-
-
-def _nothing() -> None:
-    """For the relay's thread to wake up."""
 
 
 def _break_off(sock: socket.socket) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from usbip_capture.access.limits import Limits
 from usbip_capture.access.rules import AccessRules
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import UsbipError
@@ -44,10 +45,11 @@ class RelayService(Source):
         port: int,
         allow: Sequence[Network] = (),
         rules: AccessRules | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.listed = threading.Event()
         self._stopping = Latch()  # which `stop` sets in signal handlers
-        self.relay = Relay(server, address, port, allow=allow, rules=rules)
+        self.relay = Relay(server, address, port, allow=allow, rules=rules, limits=limits)
         where = self.relay.listening
         place = f"[{self.relay.address}]" if ":" in self.relay.address else self.relay.address
         try:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
+from usbip_capture.access.limits import key_of
 from usbip_capture.errors import RemoteProtocolError, UsbipError
 from usbip_capture.net.listening import NOT_ALLOWED, Admission, Peer
 from usbip_capture.net.transport import Transport, send_by
@@ -16,8 +17,10 @@ from usbip_capture.server import events
 from usbip_capture.server.access import Access, Decision
 from usbip_capture.server.events import Events
 from usbip_capture.server.exports import Export, Exports
+from usbip_capture.server.in_flight import InFlight
 from usbip_capture.server.session import Session
 from usbip_capture.syslog.severity import INFO, NOTICE, WARNING
+from usbip_capture.system.forks import disown_in_children
 from usbip_capture.system.memory import trim
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.server import DevlistRequested, ImportRequested, ServerConnection
@@ -26,8 +29,6 @@ from usbip_capture.wire.structs import OpStatus
 log = logging.getLogger(__name__)
 
 _RECEIVE_SIZE = 64 << 10
-#: Seconds for a client's request, and to take the answer: all of it, not each part.
-_REQUEST_TIMEOUT = 10.0
 _NO_SUCH_DEVICE, _TAKEN = "there is no such device", "another client has it"
 
 
@@ -48,7 +49,8 @@ class Client(NamedTuple):
 class Connection:
     """Serves the client at `transport`, which is its own from `start` on. on_end: called with it when it is over.
 
-    on_import: called with it when it has a device.
+    timeout: seconds for the client's request, and to take the answer: all of it, not each part. in_flight: where its
+    bytes are counted. on_import: called with it when it has a device.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class Connection:
         admission: Admission,
         events: Events,
         *,
+        timeout: float,
+        in_flight: InFlight,
         on_import: Callable[[Connection], None],
         on_end: Callable[[Connection], None],
     ) -> None:
@@ -70,6 +74,9 @@ class Connection:
         self._access = access
         self._admission = admission
         self._events = events
+        self._timeout = timeout
+        self._in_flight = in_flight
+        self._answering = False
         self._ended_by = self._allowed_by = ""  # who has ended it; the rule by which it has its device
         self._on_import = on_import
         self._on_end = on_end
@@ -89,6 +96,12 @@ class Connection:
     def start(self) -> None:
         """Raises RuntimeError if no thread can be had."""
         self._thread.start()
+        disown_in_children(self)
+
+    def forked(self) -> None:
+        """In a child process, which does not serve it: the connection ends when the parent closes it."""
+        self._ending = self._closed = True
+        self._transport.close()
 
     def end(self, reason: str = "", by: str = "server", rule: str = "", *, logged: bool = True) -> None:
         """Disconnect the client, from any thread; the connection's thread does the rest.
@@ -104,6 +117,8 @@ class Connection:
             if reason and not self._ended_by:
                 self._ended_by = by
                 self._report_end(reason, rule, logged=logged)
+            if self._answering:  # no client may take half an answer for all of it
+                self._transport.reset_on_close()
             self._transport.shut_down()
 
     def check(self, by: str) -> None:
@@ -115,10 +130,13 @@ class Connection:
         if not decision:
             self.end(f"{busid}: {decision.reason}", by, decision.rule)
 
-    def join(self) -> None:
-        """Wait until it is over, and its device closed."""
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+    def join(self, timeout: float) -> None:
+        """Wait until it is over, and its device closed; for so many seconds."""
+        if self._thread is threading.current_thread():
+            return
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            log.error("client %s: its device %s cannot be closed in time", self._peer, self._client.busid or "")
 
     # -- its thread
 
@@ -140,7 +158,7 @@ class Connection:
     def _operation(self) -> Session | None:
         """The client's OP request and its answer, in bounded time; the session of a device that was imported."""
         conn = ServerConnection()
-        deadline = time.monotonic() + _REQUEST_TIMEOUT
+        deadline = time.monotonic() + self._timeout
         while data := self._received(deadline):
             for event in conn.receive_data(data):
                 if isinstance(event, DevlistRequested):
@@ -161,11 +179,13 @@ class Connection:
 
     def _answer(self, data: bytes) -> None:
         """Send the answer to the client's request, whole or as broken off. Raises OSError, TimeoutError."""
+        self._answering = True
         try:
-            send_by(self._transport, data, time.monotonic() + _REQUEST_TIMEOUT)
+            send_by(self._transport, data, time.monotonic() + self._timeout, lambda: self._ending)
         except BaseException:
             self._transport.reset_on_close()
             raise
+        self._answering = False
 
     def _import(self, conn: ServerConnection, busid: str) -> Session | None:
         """A session with the device; None if the import was refused, which was the answer to the client."""
@@ -232,7 +252,9 @@ class Connection:
             self._refused(export.info.busid, export, "opening it failed")
             return None
         try:
-            session = self._session = Session(self._transport, conn, device, self.end)
+            session = self._session = Session(
+                self._transport, conn, device, self.end, self._in_flight, key_of(self._peer.host)
+            )
         except BaseException:
             device.close()
             raise

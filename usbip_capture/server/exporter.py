@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 
+from usbip_capture.access.limits import Limits, Places, Room, key_of
 from usbip_capture.device import Device
 from usbip_capture.errors import UsbipError
 from usbip_capture.net import listening
@@ -16,11 +19,16 @@ from usbip_capture.server.access import Access, Refusal
 from usbip_capture.server.connection import Client, Connection
 from usbip_capture.server.events import EXPORTED, REFUSED, WITHDRAWN, Events
 from usbip_capture.server.exports import Export, Exports
+from usbip_capture.server.in_flight import InFlight
 from usbip_capture.syslog.severity import NOTICE, WARNING
+from usbip_capture.system.descriptors import most_descriptors
 from usbip_capture.usb.info import DeviceInfo
 
-#: Connections without a device at a time; for a further one the oldest of them is closed.
-_MAX_WAITING = 128
+#: Of the descriptors that this process may have, this part is for clients without a device: the others are for those
+#: with one, for the devices, and for what else is open.
+_PART_FOR_WAITING = 4
+#: Seconds in which all sessions end when the server is closed; a device that hangs is left to its thread.
+_CLOSING_TIMEOUT = 20.0
 #: Why clients are disconnected at the end.
 STOPPING = "the server is stopping"
 
@@ -28,22 +36,37 @@ STOPPING = "the server is stopping"
 class Server:
     """Exports devices. Each import opens its device anew, as after the reset that Linux does between two clients.
 
-    A device whose opening raises is refused, as being in error. A client has 10 s for its request; one that reads
-    nothing for 30 s, or leaves 64 MiB of replies unread, is disconnected. access: decides who may do what.
-    events: where what happens is reported.
+    A device whose opening raises is refused, as being in error. A client that reads nothing for 30 s, or leaves 64 MiB
+    of replies unread, is disconnected. access: decides who may do what. events: where what happens is reported.
+    limits: how many clients, and how much of each.
     """
 
-    def __init__(self, access: Access | None = None, events: Events | None = None) -> None:
+    def __init__(
+        self, access: Access | None = None, events: Events | None = None, limits: Limits | None = None
+    ) -> None:
         self._access = access or Access()
         self.events = events or Events()
         self.admission = listening.Admission(self._refusal, on_refused=self._refused)
+        self.limits = limits or Limits()
+        self._in_flight = InFlight()
         self._exports = Exports()
         self._lock = threading.Lock()
         self._paths: dict[str, int] = {}  # of Unix sockets, with their inodes
         self._acceptors: list[listening.Acceptor] = []
         self._connections: dict[Connection, None] = {}
-        self._waiting: dict[Connection, None] = {}  # those without a device, the oldest first
+        self._places: Places[Connection] = Places()
         self._closing = False
+
+    @property
+    def limits(self) -> Limits:
+        """Of clients; new ones are for those who connect from now on."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        waiting = max(min(limits.max_waiting, most_descriptors() // _PART_FOR_WAITING), 1)
+        self._limits = replace(limits, max_waiting=waiting)
+        self.admission.limit(limits)
 
     @property
     def clients(self) -> list[Client]:
@@ -126,7 +149,7 @@ class Server:
             transport.close()
 
     def close(self) -> None:
-        """End all connections; their devices are closed when this returns."""
+        """End all connections; their devices are closed when this returns, but for those that hang: bounded in time."""
         with self._lock:
             self._closing = True
             acceptors, self._acceptors = self._acceptors, []
@@ -137,11 +160,12 @@ class Server:
             connections = list(self._connections)
         for connection in connections:
             connection.end(STOPPING, logged=False)
+        deadline = time.monotonic() + _CLOSING_TIMEOUT
         for connection in connections:
-            connection.join()
+            connection.join(max(deadline - time.monotonic(), 0.0))
 
     def _accept(self, listener: socket.socket) -> None:
-        acceptor = listening.Acceptor(listener, self._serve, "usbip-server", self.admission, self._give_up_oldest)
+        acceptor = listening.Acceptor(listener, self._serve, "usbip-server", self.admission, self._make_room)
         with self._lock:
             self._acceptors.append(acceptor)
 
@@ -175,38 +199,55 @@ class Server:
     def _start(self, transport: Transport, peer: listening.Peer) -> None:
         connection = Connection(
             transport, peer, self._exports, self._access, self.admission, self.events,
+            timeout=self._limits.request_timeout, in_flight=self._in_flight,
             on_import=self._imported, on_end=self._ended,
         )  # fmt: skip
         try:
-            if len(self._waiting) >= _MAX_WAITING:
-                self._give_up_oldest()
             with self._lock:
-                if self._closing:
+                room = Room() if self._closing else self._enter(connection)
+                if self._closing or room.refusal:
                     transport.close()
-                    return
-                connection.start()
-                self._connections[connection] = self._waiting[connection] = None
         except RuntimeError as error:
             transport.close()
             raise UsbipError(f"no connection can be served: {error}: end other programs") from error
         except BaseException:
             transport.close()
             raise
+        if room.refusal:
+            self.admission.turn_away(peer, room.refusal)
+        if room.given_up is not None:
+            _give_up(room.given_up)
 
-    def _give_up_oldest(self) -> None:
-        """End the connection that has been without a device for longest."""
+    def _enter(self, connection: Connection) -> Room[Connection]:
+        """Serve the client if there is room, for which another one may have to go. The lock is held."""
+        address, now = key_of(connection.client.peer.host), time.monotonic()
+        room = self._places.room(address, now, self._limits)
+        if not room.refusal:
+            connection.start()
+            if room.given_up is not None:
+                self._places.give_up(room.given_up)
+            self._connections[connection] = None
+            self._places.enter(connection, address, now)
+        return room
+
+    def _make_room(self) -> None:
+        """Descriptors or threads are used up: one that only holds them goes."""
         with self._lock:
-            oldest = next(iter(self._waiting), None)
-            if oldest is not None:
-                del self._waiting[oldest]
-        if oldest is not None:
-            oldest.end("it had no device, and others wait", logged=False)
+            longest = self._places.longest()
+            if longest is not None:
+                self._places.give_up(longest)
+        if longest is not None:
+            _give_up(longest)
 
     def _imported(self, connection: Connection) -> None:
         with self._lock:
-            self._waiting.pop(connection, None)
+            self._places.settle(connection)
 
     def _ended(self, connection: Connection) -> None:
         with self._lock:
             self._connections.pop(connection, None)
-            self._waiting.pop(connection, None)
+            self._places.leave(connection)
+
+
+def _give_up(connection: Connection) -> None:
+    connection.end("it had no device, and others wait", logged=False)

@@ -9,6 +9,7 @@ from functools import partial
 from usbip_capture.device import Device, Transfer
 from usbip_capture.errors import RemoteProtocolError
 from usbip_capture.net.transport import Transport
+from usbip_capture.server.in_flight import STEP, InFlight
 from usbip_capture.server.replies import CROWDED, Replies
 from usbip_capture.usb.descriptors import DeviceDescriptor, read_configuration
 from usbip_capture.usb.endpoints import EndpointMap
@@ -25,11 +26,17 @@ class Session:
     """Runs the client's URBs on `device`. `receive` is called by the connection's thread only.
 
     transport: not used by anybody else for sending from now on. end: disconnects the client, with the reason; called
-    from any thread, must not wait.
+    from any thread, must not wait. in_flight, address: where its bytes are counted, and for whom.
     """
 
     def __init__(
-        self, transport: Transport, conn: ServerConnection, device: Device, end: Callable[[str], None]
+        self,
+        transport: Transport,
+        conn: ServerConnection,
+        device: Device,
+        end: Callable[[str], None],
+        in_flight: InFlight | None = None,
+        address: str = "",
     ) -> None:
         self.urbs = self.bytes = 0  # that were answered, and what they moved
         self._conn = conn
@@ -41,6 +48,9 @@ class Session:
         # Held while a reply is made and queued, so that replies leave in the order in which URBs finish.
         self._replying = threading.Lock()
         self._replies = Replies(transport, self._replying, end)
+        self._in_flight, self._address = in_flight or InFlight(), address
+        self._looked_at = 0  # how many bytes there were in flight when it was looked at
+        self._in_flight.join(address, self._flying)
 
     def start(self, info: DeviceInfo) -> None:
         """Import the device for this client. Raises what asking it for its descriptors does."""
@@ -62,8 +72,19 @@ class Session:
                 self._device.submit(transfer)
             else:
                 self._handle(event)
+        if self._conn.pending_bytes > self._looked_at:
+            self._look_at_bytes()
         if self._replies.unsent > CROWDED:
             self._replies.wait_for_room()
+
+    def _flying(self) -> int:
+        return self._conn.pending_bytes + self._replies.unsent
+
+    def _look_at_bytes(self) -> None:
+        """Disconnect a client whose address has too much in flight. What it has grows by requests only."""
+        self._looked_at = self._conn.pending_bytes + STEP
+        if self._in_flight.is_too_much(self._address):
+            self._end("the clients of its address have too many bytes in flight")
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, UrbRefused):
@@ -92,6 +113,7 @@ class Session:
         try:
             self._device.close()
         finally:
+            self._in_flight.leave(self._address, self._flying)
             self._replies.close()
             self._transfers.clear()
 

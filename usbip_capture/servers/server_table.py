@@ -15,6 +15,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+from usbip_capture.access.limits import CONNECTIONS_PER_SECOND, MAX_REQUEST_TIMEOUT, REQUEST_TIMEOUT, Limits
 from usbip_capture.access.rules import CLOSED, MODES, AccessRules
 from usbip_capture.errors import FileFormatError, LocalProtocolError, UsbipError
 from usbip_capture.net.networks import listen_address, parse_networks
@@ -30,12 +31,12 @@ _EXPECTED = {
     int: "a whole number from 0 to 2147483647",
     str: "a string",
 }
-_COUNTS = ("max_clients", "max_devices")
+_COUNTS = ("max_clients", "max_clients_per_address", "connections_per_second", "request_timeout", "max_devices")
 
 
 @dataclass(slots=True, frozen=True)
 class ServerTable:
-    """The values of the table; a tuple, "" or 0 that is empty, or None, stands for what is not there.
+    """The values of the table; a tuple or "" that is empty, or None, stands for what is not there, 0 for no limit.
 
     exports: rules, as `server.rules` has them; None: not there. rules: of access, as `access.rules` has them, access:
     the mode; None, "": not there. Raises LocalProtocolError for what cannot be meant.
@@ -46,6 +47,9 @@ class ServerTable:
     unix: str = ""
     name: str = ""
     max_clients: int = 0
+    max_clients_per_address: int = 0
+    connections_per_second: int = CONNECTIONS_PER_SECOND
+    request_timeout: int = REQUEST_TIMEOUT
     max_devices: int = 0
     rules: tuple[str, ...] | None = None
     access: str = ""
@@ -58,6 +62,11 @@ class ServerTable:
     rotate: tuple[str, ...] = ()
     audit: str = ""
     audit_syslog: str = ""
+
+    @property
+    def limits(self) -> Limits:
+        """How many clients, and how much of each."""
+        return Limits(self.max_clients, self.max_clients_per_address, self.connections_per_second, self.request_timeout)
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -80,6 +89,8 @@ def _check(name: str, value: Any) -> None:
         raise LocalProtocolError(f"{value!r} is not a mode: write open or closed")
     if name in _COUNTS and not 0 <= value <= _MAX_COUNT:
         raise LocalProtocolError(f"must be {_EXPECTED[int]}, not {value}")
+    if name == "request_timeout" and not 1 <= value <= MAX_REQUEST_TIMEOUT:
+        raise LocalProtocolError(f"must be from 1 to {MAX_REQUEST_TIMEOUT} seconds, not {value}")
     if name == "audit_syslog" and value:
         SyslogTarget.parse(value)
     for text in value if name == "allow" else ():

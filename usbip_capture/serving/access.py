@@ -1,4 +1,4 @@
-"""Who may connect and have which device: by the rules in force, and no more clients than there may be."""
+"""Who may connect and have which device: by the rules in force."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from usbip_capture.access.rules import AccessRules
 from usbip_capture.access.rules import Decision as Decided
-from usbip_capture.net.listening import TOO_MANY, Peer
+from usbip_capture.net.listening import Peer
 from usbip_capture.net.ruling import check_lets_in, requester_of
 from usbip_capture.server.access import ALLOWED, Access, Decision
 from usbip_capture.usb.info import DeviceInfo
@@ -16,7 +16,6 @@ class RuledAccess(Access):
     """By the rules, which may be others each time.
 
     serial_of: the serial number of the device with this busid, empty if it has none, None if it is not exported.
-    max_clients: at a time, each with a device or without; 0 without limit. clients: how many are connected now.
     reserved: what leases decide about a device that the rules allow.
     """
 
@@ -24,15 +23,10 @@ class RuledAccess(Access):
         self,
         rules: Callable[[], AccessRules],
         serial_of: Callable[[str], str | None],
-        *,
-        max_clients: int = 0,
-        clients: Callable[[], int] = lambda: 0,
         reserved: Callable[[Peer, DeviceInfo], Decision] = lambda peer, info: ALLOWED,
     ) -> None:
         self._rules = rules
         self._serial_of = serial_of
-        self._max_clients = max_clients
-        self._clients = clients
         self._reserved = reserved
 
     def check_listening(self, address: str, port: int) -> None:
@@ -40,10 +34,10 @@ class RuledAccess(Access):
         check_lets_in(address, port, self._rules(), ", or --allow-public if everybody may")
 
     def may_connect(self, peer: Peer) -> Decision:
-        return _decision(self._rules().connecting(requester_of(peer))) and self._room()
+        return _decision(self._rules().connecting(requester_of(peer)))
 
     def may_identify(self, peer: Peer) -> Decision:
-        return _decision(self._rules().connecting(requester_of(peer), may_identify=True)) and self._room()
+        return _decision(self._rules().connecting(requester_of(peer), may_identify=True))
 
     def visible(self, peer: Peer, info: DeviceInfo) -> Decision:
         serial = self._serial_of(info.busid)
@@ -53,10 +47,6 @@ class RuledAccess(Access):
 
     def may_import(self, peer: Peer, info: DeviceInfo) -> Decision:
         return self._reserved(peer, info)
-
-    def _room(self) -> Decision:
-        full = 0 < self._max_clients <= self._clients()
-        return Decision(allowed=False, reason=TOO_MANY) if full else ALLOWED
 
 
 def _decision(decided: Decided) -> Decision:

@@ -202,7 +202,7 @@ class LocalServer:
         self.leases = DeviceLeases(self.events)
         self._stack.callback(self.leases.close)
         self._open_capture(settings, places)
-        self._server = Server(access, self.events)
+        self._server = Server(access, self.events, settings.limits)
         self._stack.callback(self._withdraw)  # after the devices: the network may take its time
         self._stack.callback(self._server.close)
         if settings.unix:
@@ -240,9 +240,7 @@ class LocalServer:
         return RuledAccess(
             lambda: self.access.rules,
             lambda busid: self._server.serial(busid),  # noqa: PLW0108  it is made with this
-            max_clients=settings.max_clients,
-            clients=lambda: len(self._server.clients),
-            reserved=lambda peer, info: self.leases.decision(peer, info),  # noqa: PLW0108  as above
+            lambda peer, info: self.leases.decision(peer, info),  # noqa: PLW0108  as above
         )
 
     def _access_changed(self, rules: AccessRules) -> None:
@@ -323,6 +321,7 @@ def serve(
     audit: str | os.PathLike[str] = "",
     audit_syslog: str = "",
     bus: Bus | None = None,
+    **limits: int,
 ) -> LocalServer:
     """Lend this machine's USB devices to USB/IP clients, as `usbip-capture serve` does; ends with `close`.
 
@@ -335,7 +334,7 @@ def serve(
     `-b` of `usbip-capture capture` has it. reset: each device when a client has released it. force: `all` and classes
     export disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect. audit: a
     file for what happens, a line of JSON each, `-` for standard output; audit_syslog: `HOST[:PORT]`, `tcp:HOST[:PORT]`
-    or a path such as `/dev/log`.
+    or a path such as `/dev/log`. limits: further ones of `access.limits.Limits`, but for max_waiting.
 
     Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
     """
@@ -344,7 +343,7 @@ def serve(
         exports=None if devices is None else _texts(devices), listen=_texts(listen), unix=unix, name=name,
         allow=_texts(allow), allow_public=allow_public, rules=_texts(rules or ()) if ruled else None,
         max_clients=max_clients, max_devices=max_devices, pcap=os.fspath(pcap), rotate=_texts(rotate), reset=reset,
-        force=force, announce=announce, audit=os.fspath(audit), audit_syslog=audit_syslog,
+        force=force, announce=announce, audit=os.fspath(audit), audit_syslog=audit_syslog, access="", **limits,
     )  # fmt: skip
     return LocalServer(settings, bus)
 

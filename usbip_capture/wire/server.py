@@ -113,6 +113,11 @@ class ServerConnection:
             pass
         return events
 
+    @property
+    def pending_bytes(self) -> int:
+        """What the pending URBs take; from any thread."""
+        return self._taken_bytes - self._answered_bytes
+
     def devlist(self, devices: Sequence[DeviceInfo]) -> bytes:
         """OP_REP_DEVLIST."""
         reply = [

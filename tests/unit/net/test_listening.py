@@ -12,9 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from usbip_capture.access.limits import TOO_MANY
 from usbip_capture.errors import CannotListen, CaptureError, UsbipError
 from usbip_capture.net import listening
-from usbip_capture.net.listening import NOT_ALLOWED, TOO_MANY, Acceptor, Admission, Peer, listen, receive_by
+from usbip_capture.net.listening import NOT_ALLOWED, Acceptor, Admission, Peer, listen, receive_by
 
 
 class Door:
