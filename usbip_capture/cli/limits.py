@@ -8,11 +8,15 @@ from usbip_capture.access.limits import CONNECTIONS_PER_SECOND
 from usbip_capture.cli.values import MAX_COUNT, whole
 
 
-def add_limits(parser: argparse._ActionsContainer, most: str = "") -> None:
-    """How many clients there may be. most: how many by default where there is always a limit."""
+def add_limits(parser: argparse._ActionsContainer, most: int = 0) -> None:
+    """How many clients there may be. most: how many by default, for people."""
     number = whole(0, MAX_COUNT)
-    of_all = f"at a time (default: {most})" if most else "at a time; 0: no limit (default: 0)"
-    parser.add_argument("--max-clients", type=number, metavar="N", help=of_all)
+    parser.add_argument(
+        "--max-clients",
+        type=number,
+        metavar="N",
+        help=f"at a time; 0: {'as many as can be' if most else 'no limit'} (default: {most})",
+    )
     parser.add_argument(
         "--max-clients-per-address",
         type=number,
