@@ -50,6 +50,7 @@ TEST_PACKAGES = {
     "logger": "bsdutils",
     "rsyslogd": "rsyslog rsyslog-gnutls",
     "openssl": "openssl",
+    "stunnel4": "stunnel4",
     "avahi-browse": "avahi-utils",
     "avahi-daemon": "avahi-daemon",
     "ssh": "openssh-client",

@@ -31,6 +31,20 @@ class ServerUnreachable(UsbipError):
     """No connection to the server: its name, its port, or the way there."""
 
 
+class UntrustedServer(UsbipError):
+    """The certificate of a server is not known, or not the one that is remembered. Nothing was sent to it.
+
+    fingerprint: of the certificate that it has shown. known: the one that is remembered, empty if none is.
+    """
+
+    def __init__(self, message: str, host: str, port: int, found: str, known: str = "") -> None:
+        super().__init__(message)
+        self.host = host
+        self.port = port
+        self.fingerprint = found
+        self.known = known
+
+
 class ServerLost(UsbipError):
     """The connection to the server ended while it was in use."""
 

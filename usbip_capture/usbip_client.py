@@ -264,7 +264,7 @@ class USBIPClient:
 
     def _opened(self) -> SerialClient:
         if self._client is None:
-            self._client = SerialClient(ServerAddress.parse(self._host, self._port).host, self._port)
+            self._client = SerialClient(str(ServerAddress.parse(self._host, self._port)))
         return self._client
 
     def _attached(self, path: PublishedDevice) -> SerialConnection:

@@ -7,7 +7,7 @@ import socket
 from contextlib import ExitStack
 
 from tests.fakes.simulated_usb1 import SimulatedUsb1
-from tests.fakes.tls_transport import TlsTransport, tls_pair
+from tests.fakes.tls_transport import tls_pair
 from tests.fakes.veiled_transport import VeiledTransport, forward
 from usbip_capture import PcapWriter, get_backend
 from usbip_capture.demo import device as demo
@@ -67,9 +67,9 @@ def veiled(server: Server) -> RemoteDevice:
 
 def over_tls(server: Server) -> RemoteDevice:
     """The server's device, encrypted on the threads that send and receive."""
-    client, served = tls_pair(*socket.socketpair())
-    server.serve_transport(TlsTransport(served, "the client"))
-    return import_device(TlsTransport(client, PEER), demo.BUSID, TIMEOUT)
+    client, served = tls_pair(*socket.socketpair(), (PEER, "the client"))
+    server.serve_transport(served)
+    return import_device(client, demo.BUSID, TIMEOUT)
 
 
 class Foreign(Exception):

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from tests.fakes.scripted_server import read_exactly
-from tests.fakes.tls_transport import TlsTransport, tls_pair
+from tests.fakes.tls_transport import tls_pair
 from tests.fakes.veiled_transport import VeiledTransport
 from usbip_capture.demo import device as demo
 from usbip_capture.device import Device, Transfer
@@ -166,8 +166,7 @@ class Served:
 def _carried(carrier: str, ours: socket.socket, theirs: socket.socket) -> tuple[Transport, Transport]:
     """Both ends: the client's, and the server's."""
     if carrier == "tls":
-        client, server = tls_pair(ours, theirs)
-        return TlsTransport(client, "the server"), TlsTransport(server, "the client")
+        return tls_pair(ours, theirs, ("the server", "the client"))
     made = VeiledTransport if carrier == "veiled" else SocketTransport
     return made(ours, "the server"), made(theirs, "the client")
 

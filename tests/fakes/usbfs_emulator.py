@@ -1,9 +1,10 @@
-"""Linux's usbfs on a machine without USB: the demo device under the real libusb of another program.
+"""Linux's usbfs on a machine without USB: a simulated device under the real libusb of another program.
 
-    umockdev-wrapper /usr/bin/python3 usbfs_emulator.py -- PROGRAM ARGUMENT...
+    umockdev-wrapper /usr/bin/python3 usbfs_emulator.py DEVICE -- PROGRAM ARGUMENT...
 
-The program sees one device, 1-1. Needs the system's Python, with PyGObject and UMockdev; PYTHONPATH leads to this
-package. Ref: Linux include/uapi/linux/usbdevice_fs.h; drivers/usb/core/devio.c
+The program sees one device, 1-1: the `demo`, or the one of PyUSB's own tests, `pyusb`. Needs the system's
+Python, with PyGObject and UMockdev; PYTHONPATH leads to this package.
+Ref: Linux include/uapi/linux/usbdevice_fs.h; drivers/usb/core/devio.c
 """
 
 from __future__ import annotations
@@ -19,11 +20,17 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from usbip_capture.demo.device import DESCRIPTORS, DemoDevice
+from tests.fakes import pyusb_test_device
+from tests.fakes.pyusb_test_device import PyusbTestDevice
+from usbip_capture.demo import device as demo
+from usbip_capture.demo.device import DemoDevice
 from usbip_capture.device import Transfer
+from usbip_capture.simulated.chapter9 import Descriptors
+from usbip_capture.simulated.device import SimulatedDevice
 from usbip_capture.usb import setup as requests
 from usbip_capture.usb.descriptors import parse_configuration
 from usbip_capture.usb.endpoints import EndpointMap
+from usbip_capture.usb.info import Speed
 from usbip_capture.usb.urb import DIR_IN, Completion, IsoPacket, TransferType, Urb
 
 gi = import_module("gi")  # of the system's Python, unknown to checkers
@@ -51,6 +58,10 @@ _CAPABILITIES = 0x01 | 0x04 | 0x10
 _URB = struct.Struct("<BBxxiI4xQiiiiiIQ")
 _PACKET = struct.Struct("<IIi")
 _TYPES = (TransferType.ISOCHRONOUS, TransferType.INTERRUPT, TransferType.CONTROL, TransferType.BULK)
+DEVICES: dict[str, tuple[Callable[[], SimulatedDevice], Descriptors]] = {
+    "demo": (DemoDevice, demo.DESCRIPTORS),
+    "pyusb": (PyusbTestDevice, pyusb_test_device.DESCRIPTORS),
+}
 UNPLUG = b"\x40\x7f"
 PLACE = "/sys/devices/pci0000:00/0000:00:14.0/usb1/1-1"
 DEVICE_FILE = "/dev/bus/usb/001/002"
@@ -59,10 +70,10 @@ DEVICE_FILE = "/dev/bus/usb/001/002"
 class Usbfs:
     """One opened device file. on_unplugged: called when the program has asked for that, with vendor request 0x7F."""
 
-    def __init__(self, device: DemoDevice, on_unplugged: Callable[[], object]) -> None:
+    def __init__(self, device: SimulatedDevice, descriptors: Descriptors, on_unplugged: Callable[[], object]) -> None:
         self.device = device
         self.on_unplugged = on_unplugged
-        self.endpoints = EndpointMap(parse_configuration(DESCRIPTORS.configurations[0]), device.info.speed)
+        self.endpoints = EndpointMap(parse_configuration(descriptors.configurations[0]), device.info.speed)
         self.claimed: set[int] = set()
         self.pending: dict[bytes, tuple[Transfer, Any, Any, int]] = {}
         self.ended: deque[tuple[bytes, Completion]] = deque()
@@ -92,7 +103,7 @@ class Usbfs:
         elif request in (GETDRIVER, IOCTL):
             return -1, errno.ENODATA  # no driver is bound
         elif request == GET_SPEED:
-            return 3, 0
+            return self.device.info.speed, 0
         elif request == CLEARHALT:
             self.control(requests.clear_halt(*struct.unpack("<I", bytes(argument.resolve(0, 4).retrieve()))))
         elif request == SETCONFIGURATION:
@@ -181,21 +192,25 @@ class Usbfs:
         return 0, 0
 
 
-def description() -> str:
-    """The demo device, and the controller's hub, as umockdev wants them."""
-    raw = (DESCRIPTORS.device + DESCRIPTORS.configurations[0]).hex().upper()
+def description(device: SimulatedDevice, descriptors: Descriptors) -> str:
+    """The device, and the controller's hub, as umockdev wants them."""
+    raw = (descriptors.device + descriptors.configurations[0]).hex().upper()
+    ids = tuple(f"{number:04x}" for number in device.info.vid_pid)
+    manufacturer, product = descriptors.strings[:2]
+    names = f"A: manufacturer={manufacturer}\\n\nA: product={product}\\n\n"
+    speed = 12 if device.info.speed == Speed.FULL else 480
     hub = "12010002090001406B1D020001060302010109021900010100E0000904000001090000000705810304000C"
     texts = []
-    for path, number, ids, hexed, extra in (
-        ("usb1/1-1", 2, ("1209", "0001"), raw, "A: manufacturer=usbip_capture\\n\nA: product=Demo device\\n\n"),
-        ("usb1", 1, ("1d6b", "0002"), hub, ""),
+    for path, number, (vendor, model), hexed, extra in (
+        ("usb1/1-1", 2, ids, raw, f"{names}A: speed={speed}\\n\n"),
+        ("usb1", 1, ("1d6b", "0002"), hub, "A: speed=480\\n\n"),
     ):
         texts.append(
             f"P: /devices/pci0000:00/0000:00:14.0/{path}\nN: bus/usb/001/{number:03}\n"
             f"E: BUSNUM=001\nE: DEVNUM={number:03}\n"
             f"E: DEVNAME=/dev/bus/usb/001/{number:03}\nE: DEVTYPE=usb_device\nE: SUBSYSTEM=usb\nE: MAJOR=189\n"
             f"E: MINOR={number - 1}\nA: bConfigurationValue=1\\n\nA: busnum=1\\n\nA: devnum={number}\\n\n"
-            f"A: devpath={number - 1}\\n\nA: speed=480\\n\nA: idVendor={ids[0]}\\n\nA: idProduct={ids[1]}\\n\n"
+            f"A: devpath={number - 1}\\n\nA: idVendor={vendor}\\n\nA: idProduct={model}\\n\n"
             f"{extra}H: descriptors={hexed}\n"
         )
     return "\n".join(texts)
@@ -204,9 +219,11 @@ def description() -> str:
 def main() -> int:
     """Run the program; its exit code."""
     testbed = UMockdev.Testbed.new()
-    testbed.add_from_string(description())
+    made = DEVICES[sys.argv[1]]
+    device, descriptors = made[0](), made[1]
+    testbed.add_from_string(description(device, descriptors))
     handler = UMockdev.IoctlBase()
-    handler.connect("handle-ioctl", Usbfs(DemoDevice(), partial(testbed.remove_device, PLACE)).handle)
+    handler.connect("handle-ioctl", Usbfs(device, descriptors, partial(testbed.remove_device, PLACE)).handle)
     testbed.attach_ioctl(DEVICE_FILE, handler)
     loop = GLib.MainLoop()
     code: list[int] = []

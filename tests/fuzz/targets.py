@@ -80,7 +80,7 @@ _SETUPS = tuple(
 )  # fmt: skip
 #: Of the control socket; those that a server knows are added.
 _REQUESTS = ["", "unknown"]
-_FIELDS = ("busid", "action", "rules", "remove", "always", "after", "last", "mode", "client")
+_FIELDS = ("busid", "action", "rules", "add", "remove", "always", "after", "last", "mode", "client", "seconds")
 _FILE = os.path.join(tempfile.mkdtemp(prefix="usbip-fuzz-"), "input")
 
 
@@ -307,7 +307,8 @@ def control_socket(data: bytes) -> None:
 
 def _json_value(choices: Choices) -> object:
     values: tuple[Callable[[], object], ...] = (
-        lambda: choices.number(0, 1 << 40), lambda: 1 << 100, lambda: -1, lambda: None, choices.flag, lambda: 1.5,
+        lambda: choices.number(0, 1 << 40), lambda: 1 << 100, lambda: -1, lambda: 7200, lambda: None,
+        choices.flag, lambda: 1.5,
         lambda: choices.pick(("1-1", "all", "class:03", "deny any all", "closed", "cycle")),
         lambda: choices.chunk(40).decode("utf-8", "replace"), lambda: [_json_value(choices), 3, "1-1"],
         lambda: ["1-1"], lambda: {"a": choices.flag()},

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +78,18 @@ def test_found_changed_and_withdrawn(announce: Announce, found: Found) -> None:
         found.wait_txt(NAME, txt_record(devices))
     announcement.close()
     wait_until("it is withdrawn", lambda: NAME not in found.servers, 30)
+
+
+def test_one_with_tls(found: Found, tmp_path: Path) -> None:
+    """It is found as two servers, and each becomes one that is known."""
+    with closing(Announcement(NAME, 33240, [DEVICE], ["127.0.0.1"], 33242)):
+        found.wait_txt(NAME, {**txt_record([DEVICE]), "tls": "33242"})
+        assert found.servers[NAME].places == [("127.0.0.1", 33240), ("tls://127.0.0.1", 33242)]
+        done = run_line("usbip-capture discover --mdns-timeout 2", tmp_path)
+        assert f"127.0.0.1:33240  {NAME}\n    tls://127.0.0.1:33242\n" in done.stdout
+        known = (tmp_path / "cache/usbip-capture/servers").read_text()
+        assert "server\ttls://127.0.0.1\t33242\tmdns\t" in known
+        assert "server\t127.0.0.1\t33240\tmdns\t" in known
 
 
 def test_a_name_that_is_taken(announce: Announce, found: Found) -> None:

@@ -21,6 +21,8 @@ from tests.waiting import wait_until
 from usbip_capture import LocalServer, SyslogReceiver, serve
 from usbip_capture.cli.main import main
 from usbip_capture.errors import ImportRefused, UsbipError
+from usbip_capture.net.listening import Peer
+from usbip_capture.server import Access, Decision, Server
 from usbip_capture.server.events import EXPORTED, LOST, Event, Events
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.serving.audit import AUDIT_LOGGER, Audit, Output
@@ -377,3 +379,32 @@ def test_what_was_decided_names_its_rule(bus: FakeBus, tmp_path: Path) -> None:
         ("refused", "deny any all"),
     ]
     assert kinds(path).count("access-changed") == 2
+
+
+class Refusing(Access):
+    """Nobody may connect. asked: how often it was."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def may_connect(self, peer: Peer) -> Decision:
+        self.asked += 1
+        return Decision(allowed=False, reason="closed today", rule="deny any all")
+
+
+def test_a_refusal_has_its_rule_and_is_decided_once() -> None:
+    access = Refusing()
+    server = Server(access)
+    try:
+        address = ServerAddress(*server.listen("127.0.0.1", 0), 20.0)
+        for _ in range(3):
+            with pytest.raises(UsbipError):
+                address.devices()
+        assert access.asked == 3
+        refused = server.events.after(0, 10)
+        assert [(event.kind, event.text, event.rule) for event in refused] == [
+            ("refused", "closed today", "deny any all")
+        ] * 3
+        assert all(event.peer is not None and event.peer.host == "127.0.0.1" for event in refused)
+    finally:
+        server.close()

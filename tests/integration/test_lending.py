@@ -117,6 +117,23 @@ def test_a_device_that_never_notices_that_it_is_gone_is_not_waited_for_for_ever(
     device.close()
 
 
+def test_a_device_that_one_look_has_missed_is_not_leaving(lending: Lending, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its session goes on, and nobody looks again and again."""
+    monkeypatch.setattr(lender_module, "_LOOK_AGAIN", 0.01)
+    plugged = lending.bus.plug("1-1")
+    lender = lending.lend("1-1")
+    device = lending.attach()
+    lending.bus.plugged.clear()
+    lending.bus.changed()
+    wait_until("it is waited for", lambda: lender._leaving)
+    lending.bus.plugged["1-1"] = plugged
+    lending.bus.changed()
+    wait_until("nobody waits any more", lambda: not lender._leaving)
+    assert device.run(READ).status == 0
+    device.close()
+    lending.wait_listed("1-1 (303a:4001)")
+
+
 def test_an_identity_follows_the_device_to_another_port(lending: Lending) -> None:
     lending.bus.plug("1-1", serial="A")
     lending.bus.plug("1-2", serial="B")

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.programs.emulated_usbfs import ENVIRONMENT, ROOT, on_emulated_usbfs
 from usbip_capture.demo.device import DESCRIPTORS
 from usbip_capture.usb.status import ECONNRESET, EINVAL, ENOENT, EPIPE, EREMOTEIO, ESHUTDOWN
 
-ROOT = Path(__file__).parents[2]
 #: What becomes of each, whichever libusb it is.
 EXPECTED = {
     "descriptor": [0, 18, DESCRIPTORS.device.hex()],
@@ -51,26 +48,13 @@ COMMANDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def system_python() -> str:
-    """The Python that has PyGObject and UMockdev."""
-    program = "/usr/bin/python3"
-    if not shutil.which("umockdev-wrapper") or not os.path.exists(program):
-        pytest.skip("umockdev is not installed")
-    check = "import gi; gi.require_version('UMockdev', '1.0'); import sys; sys.exit(sys.version_info < (3, 10))"
-    if subprocess.run([program, "-c", check], check=False, capture_output=True).returncode:
-        pytest.skip("the system's Python has no UMockdev (gir1.2-umockdev-1.0, python3-gi)")
-    return program
-
-
-def test_commands_on_a_device_of_this_machine(system_python: str) -> None:
-    emulator = ["umockdev-wrapper", system_python, str(ROOT / "tests/fakes/usbfs_emulator.py"), "--"]
+def test_commands_on_a_device_of_this_machine() -> None:
     for line, expected in COMMANDS.items():
         done = subprocess.run(
-            [*emulator, sys.executable, "-m", "usbip_capture.cli.main", *line.split()],
+            on_emulated_usbfs("demo", sys.executable, "-m", "usbip_capture.cli.main", *line.split()),
             check=False,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=ENVIRONMENT,
             capture_output=True,
             text=True,
             timeout=120,
@@ -80,13 +64,12 @@ def test_commands_on_a_device_of_this_machine(system_python: str) -> None:
 
 
 @pytest.mark.parametrize("library", ["packaged", "system"])
-def test_all_kinds_of_transfers(library: str, system_python: str) -> None:
-    emulator = ["umockdev-wrapper", system_python, str(ROOT / "tests/fakes/usbfs_emulator.py"), "--"]
+def test_all_kinds_of_transfers(library: str) -> None:
     done = subprocess.run(
-        [*emulator, sys.executable, "-m", "tests.programs.local_libusb", library],
+        on_emulated_usbfs("demo", sys.executable, "-m", "tests.programs.local_libusb", library),
         check=False,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=120,

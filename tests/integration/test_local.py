@@ -179,6 +179,26 @@ def test_the_table_says_who_holds_what_and_whether_it_can_be_lent(
     ]
 
 
+@pytest.mark.parametrize("line", ["local -t", "list local -t"])
+def test_the_tree_has_empty_ports(machine: LocalMachine, capsys: pytest.CaptureFixture[str], line: str) -> None:
+    sysfs = machine.plug_demo(3)
+    folder = Path(machine.files.folder, "sys/bus/usb/devices")
+    for name, count in {"usb1": "4", "usb2": "2", "1-1": "0", "usb3": "x", "1-0:1.0": "9"}.items():
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "maxchild").write_text(f"{count}\n")
+    assert main(line.split()) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert sysfs.ports == (3,)
+    assert [one for one in shown if "If " not in one] == [
+        "local:",
+        "/:  Bus 001",
+        "    |__ Port 3: Dev 007, ID 1209:0001 Demo device, 480M",
+        "    |__ Ports 1-2, 4: empty",
+        "/:  Bus 002",
+        "    |__ Ports 1-2: empty",
+    ]
+
+
 def test_a_list_for_scripts(machine: LocalMachine, capsys: pytest.CaptureFixture[str]) -> None:
     machine.plug_demo(1, 4)
     assert main(["list", "demo", "--json"]) == 0
@@ -186,6 +206,11 @@ def test_a_list_for_scripts(machine: LocalMachine, capsys: pytest.CaptureFixture
     assert main(["local", "--json"]) == 0
     (made,) = json.loads(capsys.readouterr().out)
     assert made.keys() == listed.keys()
+    assert (made["host"], made["port"]) == ("local", None)
+    for command in ("list", "probe"):
+        assert main([command, "local", "--json"]) == 0
+        printed = json.loads(capsys.readouterr().out)
+        assert (printed if command == "probe" else printed[0])["port"] is None
     (device,) = made["devices"]
     known = listed["devices"][0]
     differs = {"busid", "bus", "device"}

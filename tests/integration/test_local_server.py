@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import usb.core
@@ -18,6 +20,7 @@ from tests.waiting import wait_until
 from usbip_capture import LocalServer, get_backend, serve
 from usbip_capture.access.rules import CLOSED, OPEN, AccessRules
 from usbip_capture.errors import CannotListen, CaptureError, ImportRefused, LocalProtocolError, UsbipError
+from usbip_capture.lending.restore import Restored
 from usbip_capture.net.listening import Peer
 from usbip_capture.server.rules import Rules
 from usbip_capture.servers import announcing
@@ -62,6 +65,45 @@ def test_a_pyusb_program_uses_what_is_served(bus: FakeBus) -> None:
     with pytest.raises(OSError, match=os.strerror(errno.ECONNREFUSED)):
         socket.create_connection((host, port), 20)
     server.close()
+
+
+def test_drivers_that_stay_unbound_are_reported(
+    bus: FakeBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(local_server, "restore", lambda: Restored([], ["1-2:1.0 (cdc_acm): Permission denied"]))
+    serve(["all"], listen=ANY, bus=bus).close()
+    assert "still without a driver: 1-2:1.0 (cdc_acm): Permission denied" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"rotate": "files:2"}, "rotate is for files: name one with pcap"),
+        ({"rotate": "files:2", "pcap": "-"}, "-b is for files"),
+        ({"pcap": "x.pcap"}, "pcap: x.pcap must not end with .pcap: captures are pcapng, as in x.pcapng"),
+        (
+            {"pcap": Path("x y.CAP.gz")},
+            "pcap: 'x y.CAP.gz' must not end with .cap: captures are pcapng, as in x y.pcapng",
+        ),
+    ],
+)
+def test_captures_that_cannot_be_meant(
+    bus: FakeBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], why: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LocalProtocolError, match=re.escape(why)):
+        serve(["all"], listen=ANY, bus=bus, **settings)
+    assert not list(tmp_path.iterdir())
+    assert not bus.watchers
+
+
+def test_a_pipe_may_have_any_name(bus: FakeBus, tmp_path: Path) -> None:
+    path = tmp_path / "x.pcap"
+    os.mkfifo(path)
+    read = threading.Thread(target=path.read_bytes)
+    read.start()
+    serve(["all"], listen=ANY, pcap=path, bus=bus).close()
+    read.join(20)
 
 
 def test_rules_change_while_it_runs(bus: FakeBus) -> None:
@@ -193,7 +235,10 @@ class Announced:
 
     made: list[Announced] = []
 
-    def __init__(self, name: str, port: int, devices: list[AnnouncedDevice], listening: list[str]) -> None:
+    def __init__(
+        self, name: str, port: int, devices: list[AnnouncedDevice], listening: list[str], tls_port: int
+    ) -> None:
+        self.tls_port = tls_port
         self.name, self.port, self.listening, self.closed = name, port, listening, False
         self.devices = [devices]
         self.made.append(self)
@@ -223,6 +268,53 @@ def test_it_is_announced_with_what_it_exports(bus: FakeBus, announced: list[Anno
     assert made.closed
 
 
+def test_a_change_while_the_announcement_begins_is_announced(
+    bus: FakeBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slow(Announced):
+        """A device comes after the first look at what is exported."""
+
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            made.append(self)
+            bus.plug("1-2", (0x0403, 0x6001))
+            wait_until("the lender has exported it", lambda: "1-2 (0403:6001)" in caplog.text)
+
+    made: list[Announced] = []
+    caplog.set_level("INFO")
+    monkeypatch.setattr(announcing, "Announcement", Slow)
+    with serve(["all"], listen=ANY, announce=True, bus=bus):
+        wait_until("it is announced", lambda: len(made[0].devices[-1]) == 2)
+
+
+def test_of_two_changes_at_once_the_last_is_announced(
+    bus: FakeBus, announced: list[Announced], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each on its thread: what the first one has seen must not replace what the second one has."""
+    looking, second, seen = threading.Event(), threading.Event(), LocalServer._announced
+    bus.plug("1-2")
+    with serve(["1-1", "1-3"], listen=ANY, announce=True, bus=bus) as server:
+
+        def slowly(server: LocalServer) -> list[AnnouncedDevice]:
+            found = seen(server)
+            if len(found) == 2 and not looking.is_set():
+                looking.set()
+                bus.plug("1-3")
+                second.wait(0.5)  # it has to wait
+            return found
+
+        def update(made: Announced, devices: list[AnnouncedDevice]) -> None:
+            made.devices.append(devices)
+            if len(devices) == 3:
+                second.set()
+
+        monkeypatch.setattr(LocalServer, "_announced", slowly)
+        monkeypatch.setattr(Announced, "update", update)
+        server.add_rule("1-2")
+        assert second.wait(20)
+        assert len(announced[0].devices[-1]) == 3
+
+
 def test_where_it_is_announced_without_a_word(bus: FakeBus, announced: list[Announced]) -> None:
     with serve(["all"], listen=ANY, bus=bus):
         assert not announced
@@ -231,6 +323,10 @@ def test_where_it_is_announced_without_a_word(bus: FakeBus, announced: list[Anno
         assert announced[0].name == socket.gethostname()
     with serve(["all"], listen="0.0.0.0:0", allow="192.0.2.0/24", announce=False, bus=bus):
         assert len(announced) == 1
+    with serve(["all"], listen=ANY, tls="0.0.0.0:0", bus=bus) as server:
+        assert server.tls is not None
+        port = server.tls.addresses[0][1]
+        assert [(made.port, made.listening, made.tls_port) for made in announced[1:]] == [(port, ["0.0.0.0"], port)]
 
 
 # -- the configuration

@@ -17,6 +17,7 @@ from tests.waiting import wait_until
 from usbip_capture import LocalServer, get_backend, serve
 from usbip_capture.cli import exits
 from usbip_capture.cli.main import main
+from usbip_capture.cli.serving_view import ServingView
 from usbip_capture.control_socket.asking import running
 from usbip_capture.device import Transfer
 from usbip_capture.devices.uses import DISK, Use
@@ -118,6 +119,20 @@ def test_what_is_exported_and_who_has_it(server: LocalServer, run: Run) -> None:
         found = json.loads(run("status", "--json")[1])
         assert found["devices"][0]["client"] == client
         assert found["addresses"] == [server.address]
+
+
+def test_a_server_with_a_unix_socket(bus: SwitchableBus, run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    for listen, places in ((), [str(path)]), (ANY, [ANY, str(path)]):
+        with serve(["1-1"], listen=listen, unix=os.path.relpath(path), name="bench", bus=bus) as server:
+            where = ", ".join(server.address if place == ANY else place for place in places)
+            assert run("status")[1].splitlines()[0] == f"bench (process {os.getpid()}) at {where}"
+            assert json.loads(run("status", "--json")[1])["unix"] == server.unix == str(path)
+            view = ServingView(server)
+            shown: list[str] = []
+            view.put = lambda title, *_, shown=shown: shown.append(title)  # type: ignore[method-assign]
+            view.show(0.0)
+            assert shown == [f"1 device at {where}, 0 clients"]
 
 
 def test_who_is_connected(server: LocalServer, run: Run) -> None:

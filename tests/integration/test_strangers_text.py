@@ -91,6 +91,10 @@ LINES: dict[str, list[tuple[list[str], str | None]]] = {
     "serve": [(["--device", EVIL], ENDED), (["--class", EVIL], ENDED), (["--service", EVIL], ENDED)],
     "status": [([], ENDED), (["--json"], ENDED), (["--server", EVIL], ENDED)],
     "clients": [([], ENDED), (["--json"], ENDED)],
+    "events": [([], ENDED), (["--json"], ENDED)],
+    "access": [(["show"], ENDED), (["show", "--json"], ENDED), (["allow", EVIL], ENDED), (["open"], ENDED)],
+    "reserve": [(["--list"], ENDED), (["1-1", "--for", "2h"], ENDED), ([EVIL, "--for", EVIL], ENDED)],
+    "release": [([EVIL], ENDED)],
     "kick": [([EVIL], ENDED)],
     "reset": [([EVIL], ENDED)],
     "power": [([EVIL, "cycle"], ENDED)],
@@ -187,8 +191,10 @@ def _refusing(request: Message) -> Message:
 
 #: What a running server answers whose clients and devices are evil.
 _DEVICE = {"busid": EVIL, "vid_pid": EVIL, "product": EVIL, "serial": EVIL, "client": EVIL, "imported": 1.0}
+_TURN: Message = {"client": EVIL, "begins": 1.0, "until": 2.0}
 _STATUS = {"name": EVIL, "pid": EVIL, "addresses": [EVIL], "rules": [EVIL], "follows": True, "changed": True,
-           "configuration": f"/not there/{EVIL}", "devices": [_DEVICE]}  # fmt: skip
+           "configuration": f"/not there/{EVIL}", "devices": [_DEVICE],
+           "audit": [{"target": EVIL, "lost": 1, "trouble": EVIL}]}  # fmt: skip
 
 
 @pytest.fixture
@@ -196,7 +202,16 @@ def evil_running() -> Iterator[None]:
     handlers: dict[str, Handler] = {
         "status": lambda request: dict(_STATUS),
         "clients": lambda request: {"clients": [_DEVICE]},
+        "events": lambda request: {
+            "events": [{"time": EVIL, "kind": EVIL, "number": 1, "sentence": EVIL, "client": EVIL, "busid": EVIL}],
+            "last": 1,
+        },
         "bind": lambda request: dict(_STATUS),
+        "access": lambda request: {"mode": EVIL, "access_rules": [EVIL]},
+        "change-access": lambda request: {"mode": EVIL, "access_rules": [EVIL], "changed": True, "follows": True},
+        "leases": lambda request: {"leases": [{"busid": EVIL, "turns": [_TURN]}]},
+        "reserve": lambda request: {"turn": _TURN, "turns": [_TURN]},
+        "release": lambda request: {"turns": [_TURN]},
         **dict.fromkeys(("kick", "reset", "power"), _refusing),
     }
     control = ControlSocket(EVIL, handlers, listen=EVIL)

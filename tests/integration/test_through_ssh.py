@@ -3,10 +3,7 @@ loopback only is used on the other machine, and is free again when the tunnel en
 
 from __future__ import annotations
 
-import getpass
-import os
 import re
-import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.programs.commands import ROOT, run_line
+from tests.programs.sshd import Sshd, free_port, running_sshd
 from tests.waiting import wait_until
 from usbip_capture.demo.device import BUSID, DemoServer
 from usbip_capture.errors import UsbipError
@@ -25,22 +23,6 @@ PAGE = (ROOT / "docs/ssh.md").read_text()
 RECIPES = re.findall(r"^\$ (ssh .*)$", PAGE, re.MULTILINE)
 #: What a key may do, for each way.
 RESTRICTIONS = {way: options for options, way in re.findall(r"`(restrict,\S*)` for `(-[LR])`", PAGE)}
-_SSHD = """\
-ListenAddress 127.0.0.1
-HostKey {folder}/host
-AuthorizedKeysFile {folder}/authorized_keys
-PidFile none
-StrictModes no
-UsePAM no
-PermitRootLogin prohibit-password
-"""
-_PATH = f"{os.environ['PATH']}:/usr/sbin"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def listens(port: int) -> bool:
@@ -55,46 +37,16 @@ def server() -> Iterator[DemoServer]:
 
 
 @pytest.fixture
-def target(tmp_path: Path) -> Iterator[list[str]]:
-    """The options with which ssh logs into a sshd of our own, as the one who runs the tests."""
-    sshd, ssh = (shutil.which(name, path=_PATH) for name in ("sshd", "ssh"))
-    if sshd is None or ssh is None:
-        pytest.skip("OpenSSH's server and client are not both installed")
-    if not os.geteuid():
-        os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # sshd does not start without it
-    for key in ("host", "user"):
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / key)],
-            check=True, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-    config = tmp_path / "sshd_config"
-    config.write_text(_SSHD.format(folder=tmp_path))
-    port = free_port()
-    with subprocess.Popen(
-        [sshd, "-D", "-e", "-f", str(config), "-p", str(port)], stderr=subprocess.PIPE, text=True
-    ) as daemon:
-        assert daemon.stderr is not None
-        said = daemon.stderr.readline()
-        assert "Server listening" in said, said + daemon.stderr.read()
-        known = f"[127.0.0.1]:{port} {(tmp_path / 'host.pub').read_text()}"
-        (tmp_path / "known").write_text(known)
-        options = {
-            "Port": port,
-            "IdentityFile": tmp_path / "user",
-            "UserKnownHostsFile": tmp_path / "known",
-            "User": getpass.getuser(),
-            "HostName": "127.0.0.1",
-            "BatchMode": "yes",
-        }
-        yield ["-F", "none", *(f"-o{name}={value}" for name, value in options.items())]
-        daemon.terminate()
+def sshd(tmp_path: Path) -> Iterator[Sshd]:
+    with running_sshd(tmp_path) as sshd:
+        yield sshd
 
 
 Tunnel = Callable[[str, int, int], "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
-def tunnel(target: list[str], tmp_path: Path) -> Iterator[Tunnel]:
+def tunnel(sshd: Sshd) -> Iterator[Tunnel]:
     """Open the tunnel that a recipe says, from a port of this machine to the server's."""
 
     def open_tunnel(way: str, port: int, server_port: int) -> subprocess.Popen[bytes]:
@@ -102,10 +54,13 @@ def tunnel(target: list[str], tmp_path: Path) -> Iterator[Tunnel]:
         forward = recipe.index(way) + 1
         assert recipe[forward] == "3240:127.0.0.1:3240"
         recipe[forward] = f"{port}:127.0.0.1:{server_port}"
-        key = (tmp_path / "user.pub").read_text()
         allowed = RESTRICTIONS[way].replace("3240", str(server_port if way == "-L" else port))
-        (tmp_path / "authorized_keys").write_text(f"{allowed} {key}")
-        process = stack.enter_context(subprocess.Popen([recipe[0], *target, *recipe[1:]], stdin=subprocess.DEVNULL))
+        sshd.allow(f"{allowed} {sshd.key}")
+        options = [
+            *sshd.options,
+            *(f"-o{option}" for option in (f"Port={sshd.port}", "HostName=127.0.0.1", "BatchMode=yes")),
+        ]
+        process = stack.enter_context(subprocess.Popen([recipe[0], *options, *recipe[1:]], stdin=subprocess.DEVNULL))
         stack.callback(process.kill)
         wait_until("the tunnel is open", lambda: listens(port) or process.poll() is not None)
         assert process.poll() is None

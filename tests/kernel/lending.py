@@ -55,9 +55,15 @@ class Lending:
         return busid
 
     def wait_available(self, busid: str) -> DeviceInfo:
-        """Until a device is offered: a new one, or one that a client had."""
-        found = self.guest.wait_until(lambda: [info for info in self.offered() if info.busid == busid], TIMEOUT)
-        return found[0]
+        """Until the device that is plugged in there is offered: a new one, or one that a client had.
+
+        Not the one before it, whose session has just ended, and which the server withdraws next.
+        """
+        return self.guest.wait_until(lambda: self._offered_now(busid), TIMEOUT)[0]
+
+    def _offered_now(self, busid: str) -> list[DeviceInfo]:
+        devnum = self.guest.run(f"cat /sys/bus/usb/devices/{busid}/devnum", check=False).text.strip()
+        return [info for info in self.offered() if (info.busid, str(info.devnum)) == (busid, devnum)]
 
     def wait_removed(self, busid: str) -> None:
         """Until a device is offered no more."""

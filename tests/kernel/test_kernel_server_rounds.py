@@ -13,7 +13,7 @@ from tests.kernel.rig import PythonGuest
 from usbip_capture.devices.remote import import_device
 from usbip_capture.net.connecting import connect
 from usbip_capture.net.transport import SocketTransport
-from usbip_capture.usb.setup import get_descriptor
+from usbip_capture.usb.setup import get_descriptor, port_reset
 from usbip_capture.usb.urb import Urb
 
 pytestmark = pytest.mark.kernel
@@ -66,6 +66,22 @@ def test_attached_by_our_client(lending: Lending, count: int) -> None:
         lending.wait_available(busid)
 
     rounds(lending, count, one)
+    lending.wait_driver(busid, "ftdi_sio")
+
+
+@pytest.mark.parametrize("count", [12, pytest.param(200, marks=LONG)])
+def test_reset_while_it_is_attached(lending: Lending, count: int) -> None:
+    """Linux has no address for a device meanwhile, which each look at what is plugged in may meet."""
+    busid = lending.lend("serial", driver="ftdi_sio")
+    sock = SocketTransport(connect("127.0.0.1", lending.port, TIMEOUT), "the guest")
+    with closing(import_device(sock, busid, TIMEOUT)) as device:
+
+        def one() -> None:
+            assert device.run(Urb.control(port_reset(1).pack()), TIMEOUT).status == 0
+            assert device.run(Urb.control(get_descriptor(1, 0, 0, 18).pack()), TIMEOUT).actual_length == 18
+
+        rounds(lending, count, one)
+    lending.wait_available(busid)
     lending.wait_driver(busid, "ftdi_sio")
 
 

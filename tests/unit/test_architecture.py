@@ -17,10 +17,10 @@ LAYERS = """
     errors < system
     usb syslog
     wire records uart filters recordings options access
-    device < tap net
+    device < tap net < tls
     capture devices simulated server
     demo < servers live lending < control_socket
-    host relay collector vhci
+    host relay collector vhci tunnel
     pyusb_backend serial_port convert report
     probe describe selftest use installation urlhandler usbip_client serving < capture_session
     cli extcap

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import time
 import zlib
@@ -22,6 +23,26 @@ _STATISTICS = 88
 _GZIP = 31  # zlib's wbits
 _LEVEL = 6
 _SUFFIX = ".gz"
+
+
+def misleading_ending(path: str) -> str:
+    """What is wrong with the name of a capture that promises another format; empty if nothing is.
+
+    A pipe may have any name. Raises nothing.
+    """
+    name = path.lower().removesuffix(_SUFFIX)
+    if not name.endswith((".pcap", ".cap")) or not _is_file(path):
+        return ""
+    at = name.rindex(".")
+    return f"must not end with {name[at:]}: captures are pcapng, as in {path[:at]}.pcapng"
+
+
+def _is_file(path: str) -> bool:
+    """Whether it is, or would be, a regular file."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return True
 
 
 class GzipSink(FileSink):

@@ -35,7 +35,7 @@ class DeviceLog:
         choices = self._settings.choices
         server = self._settings.required_server() if source == LOG_CONNECT else None
         receiver = self._receiver = SyslogReceiver(
-            None if server is None else server.host,
+            None if server is None else server.place[0],
             choices.syslog_port,
             writer,
             callback=self._on_message,

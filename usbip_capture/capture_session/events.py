@@ -73,9 +73,9 @@ class ForwardedEvents(ProbeEvents):
 
         def remember() -> None:
             if not name and not serial:
-                memory.remember_server(server.host, server.port)
+                memory.remember_server(*server.place)
             vid_pid = "{:04x}:{:04x}".format(*info.vid_pid)
-            memory.remember_product(server.host, server.port, info.busid, vid_pid, name, serial)
+            memory.remember_product(*server.place, info.busid, vid_pid, name, serial)
 
         # On a thread: a disk that is busy, or another program with the lock, must not hold up the device.
         try:

@@ -13,7 +13,7 @@ _SELECTIONS = ("all", "auto")
 
 def settle(args: argparse.Namespace) -> None:
     """Make `args.server`, `args.device` and `args.request` of options and words alike. Raises LocalProtocolError."""
-    if not hasattr(args, "server"):
+    if not hasattr(args, "server") or not hasattr(args, "host"):  # `pair` and `trust` have a server of their own
         return
     words = [word for word in (args.server, getattr(args, "device_word", None)) if word is not None]
     words += getattr(args, "request", None) or []

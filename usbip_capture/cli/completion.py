@@ -125,7 +125,7 @@ def _busids(parsed_args: argparse.Namespace, **given: object) -> list[str]:
             return [info.busid for info in server.devices()]
         except UsbipError:
             return []
-    return [device.busid for device in read_cache().devices.get((server.host, server.port), [])]
+    return [device.busid for device in read_cache().devices.get(server.place, [])]
 
 
 def _running(**given: object) -> list[str]:

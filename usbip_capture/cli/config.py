@@ -11,7 +11,7 @@ from usbip_capture.cli.exits import DONE, FAILED
 from usbip_capture.cli.groups import add_command, add_json
 from usbip_capture.cli.terminal import print_lines, report
 from usbip_capture.errors import LocalProtocolError
-from usbip_capture.net.address import DEFAULT_PORT, format_address
+from usbip_capture.net.address import format_address, usual_port
 from usbip_capture.servers.configuration import (
     CONFIGURATION,
     ENVIRONMENT,
@@ -50,7 +50,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )  # fmt: skip
     parser.add_argument("change", nargs="?", choices=("add", "remove"), help="what to do (default: show)")
     parser.add_argument("name", nargs="?", metavar="NAME", help="what to call the server, or what it is called")
-    parser.add_argument("address", nargs="?", metavar="HOST", help="with add: HOST, HOST:PORT or [IPv6]:PORT")
+    parser.add_argument(
+        "address", nargs="?", metavar="HOST", help="with add: HOST, HOST:PORT, [IPv6]:PORT, tls://HOST or ssh://HOST"
+    )
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -119,14 +121,16 @@ def _change(args: argparse.Namespace) -> None:
 
 def _as_json(path: str, servers: list[ConfiguredServer]) -> dict[str, object]:
     entries = [
-        {"name": s.name, "host": s.host, "port": s.port or DEFAULT_PORT, "source": s.source} for s in servers if s.host
+        {"name": s.name, "host": s.host, "port": s.port or usual_port(s.host), "source": s.source}
+        for s in servers
+        if s.host
     ]
     problems = [{"entry": s.entry, "source": s.source, "problem": s.problem} for s in servers if s.problem]
     return {"file": path, "exists": os.path.exists(path), "servers": entries, "problems": problems}
 
 
 def _address(server: ConfiguredServer) -> str:
-    return format_address(server.host, server.port or DEFAULT_PORT)
+    return format_address(server.host, server.port or usual_port(server.host))
 
 
 def _place(server: ConfiguredServer) -> str:

@@ -12,6 +12,7 @@ from usbip_capture.cli.exits import DONE, FAILED
 from usbip_capture.cli.groups import add_browsing, add_command, add_json, add_old_name
 from usbip_capture.cli.terminal import BOLD, DIM, Paint, Waiting, report
 from usbip_capture.cli.values import wait
+from usbip_capture.net.address import format_address
 from usbip_capture.system.shown import one_line
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
                     waiting.clear()
                     print("".join(f"{line}\n" for line in lines(server, paint)), end="", flush=True)
                     waiting.show()
-            memory.remember_server(server.host, server.port, server.name, "mdns")
+            for place in server.places:
+                memory.remember_server(*place, server.name, "mdns")
 
         with browsing(on_found):
             threading.Event().wait(args.mdns_timeout)
@@ -78,10 +80,8 @@ def run(args: argparse.Namespace) -> int:
 
 def lines(server: DiscoveredServer, paint: Paint) -> list[str]:
     """A server as people read it: address, name; other addresses and TXT data below."""
-    from usbip_capture.net.address import format_address
-
-    where = one_line(format_address(server.host, server.port))
-    shown = [f"{paint(BOLD, where)}  {one_line(server.name)}"]
+    where = [one_line(format_address(*place)) for place in server.places]
+    shown = [f"{paint(BOLD, where[0])}  {one_line(server.name)}", *(f"    {other}" for other in where[1:])]
     others = [address for address in server.addresses if address != server.host]
     if others:
         shown.append(paint(DIM, f"    also {one_line(', '.join(others))}"))
@@ -97,6 +97,7 @@ def as_json(server: DiscoveredServer) -> dict[str, object]:
         "name": server.name,
         "host": server.host,
         "port": server.port,
+        "places": [format_address(*place) for place in server.places],
         "addresses": list(server.addresses),
         "txt": dict(sorted(server.properties.items())),
     }

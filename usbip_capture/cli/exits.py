@@ -14,6 +14,7 @@ from usbip_capture.errors import (
     ServerLost,
     ServerUnreachable,
     TransferTimeout,
+    UntrustedServer,
     UsbipError,
 )
 from usbip_capture.system import console
@@ -29,7 +30,7 @@ MEANINGS = {
     FAILED: "it failed in another way than below (the output cannot be written, a port cannot be listened on, the"
     " peer breaks the rules), or there is nothing to show",
     USAGE: "wrong arguments",
-    SERVER: "no server there, or the connection was lost",
+    SERVER: "no server there, or the connection was lost, or its certificate is not trusted",
     DEVICE: "no such device, or several match",
     REFUSED: "the device is in use by another client, or the server refuses to export it",
     TRANSFER: "the device refused a transfer (stall), or it failed in another way",
@@ -43,6 +44,7 @@ _OF_ERRORS: tuple[tuple[type[UsbipError], int], ...] = (
     (LocalProtocolError, USAGE),
     (ServerUnreachable, SERVER),
     (ServerLost, SERVER),
+    (UntrustedServer, SERVER),
     (DeviceNotFound, DEVICE),
     (ImportRefused, REFUSED),
     (TransferTimeout, TIMEOUT),

@@ -20,7 +20,10 @@ CONNECT_TIMEOUT = 2.0
 BROWSE_TIMEOUT = 3.0
 
 _LOG_GOES = "onto standard error, and into the capture"
-_HOST = "the USB/IP server: HOST, HOST:PORT, [IPv6]:PORT, a name from the configuration, demo, or local"
+_HOST = (
+    "the USB/IP server: HOST, HOST:PORT, [IPv6]:PORT, tls://HOST, ssh://HOST, a name from the configuration, demo, or "
+    "local"
+)
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -101,7 +104,9 @@ def add_browsing(parser: argparse.ArgumentParser, help: str) -> None:
 
 def _add_connection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", metavar="HOST", help="the same, as an option")
-    parser.add_argument("--port", type=port, default=DEFAULT_PORT, help="its TCP port (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=port, default=DEFAULT_PORT, help="its TCP port (default: %(default)s; with tls:// 3241)"
+    )
     parser.add_argument(
         "--connect-timeout",
         type=wait,

@@ -15,6 +15,7 @@ from usbip_capture.cli.session import chosen_servers, recording
 from usbip_capture.cli.terminal import Waiting, print_lines, report
 from usbip_capture.cli.values import wait
 from usbip_capture.errors import LocalProtocolError, UsbipError
+from usbip_capture.net.address import SSH
 from usbip_capture.servers.address import ServerAddress
 
 _EXAMPLES = """\
@@ -145,7 +146,7 @@ class _Search:
             if (host, port) in self._asked:
                 return
             self._asked.add((host, port))
-        self._asking.ask(ServerAddress(host, port, self._timeout), self.answers)
+        self._asking.ask(ServerAddress.at(host, port, self._timeout), self.answers)
 
     def ask_known(self) -> None:
         """Ask those that are configured or were used; those that announce themselves do it again."""
@@ -154,6 +155,10 @@ class _Search:
         for known in known_servers():
             if known.source == "mdns":
                 continue
+            if known.host.startswith(f"{SSH}://"):
+                from usbip_capture.net.ssh import never_ask
+
+                never_ask()
             if known.source == "used":
                 self.used.add((known.host, known.port))
             self.ask(known.host, known.port)
@@ -172,8 +177,9 @@ def _found(args: argparse.Namespace, asking: _Asking) -> Iterator[listing.Listed
     search = _Search(asking, args.connect_timeout)
 
     def on_found(server: DiscoveredServer) -> None:
-        search.ask(server.host, server.port)
-        memory.remember_server(server.host, server.port, server.name, "mdns")
+        search.ask(*server.places[0])
+        for place in server.places:
+            memory.remember_server(*place, server.name, "mdns")
 
     search.ask_known()
     silent: list[str] = []
@@ -186,7 +192,7 @@ def _found(args: argparse.Namespace, asking: _Asking) -> Iterator[listing.Listed
             except Empty:
                 continue
             answered += 1
-            if listed.error is not None and (listed.server.host, listed.server.port) in search.used:
+            if listed.error is not None and listed.server.place in search.used:
                 silent.append(str(listed.server))
                 continue
             waiting.clear()

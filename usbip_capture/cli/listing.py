@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Listed:
     """A server's list. error: why there is none. problems: devices that could not be described.
 
-    names, serials: what devices call themselves, and their serial numbers, by busid.
+    names, serials: what devices call themselves, and their serial numbers, by busid. hub_ports: how many each hub has,
+    where that is known.
     """
 
     server: ServerAddress
@@ -30,6 +31,7 @@ class Listed:
     error: UsbipError | None = None
     names: dict[str, str] = field(default_factory=dict)
     serials: dict[str, str] = field(default_factory=dict)
+    hub_ports: dict[str, int] = field(default_factory=dict)
     descriptions: dict[str, Description] = field(default_factory=dict)
     problems: list[UsbipError] = field(default_factory=list)
 
@@ -53,8 +55,9 @@ def name_devices(listed: Listed) -> None:
         from usbip_capture.servers import local
 
         name_local_devices(listed, local.devices())
+        listed.hub_ports = local.hub_ports()
         return
-    key = server.host, server.port
+    key = server.place
     known = {(d.busid, d.vid_pid): d for d in read_cache().devices.get(key, [])}
     for info in listed.devices:
         device = known.get((info.busid, _vid_pid(info)))
@@ -114,7 +117,7 @@ def lines(listed: Listed, *, tree: bool = False, verbose: bool = False) -> list[
     if tree:
         from usbip_capture.describe.tree import tree as drawn
 
-        return shown + drawn(listed.devices, listed.name)
+        return shown + drawn(listed.devices, listed.name, listed.hub_ports)
     if verbose:
         from usbip_capture.describe.verbose import verbose as described
 
@@ -136,8 +139,7 @@ def _row(listed: Listed, info: DeviceInfo, width: int) -> str:
 
 def server_name(server: ServerAddress) -> str:
     """What the server is called in the configuration, or calls itself; empty if it is its host."""
-    key = server.host, server.port
-    name = next((known.name for known in known_servers() if (known.host, known.port) == key), "")
+    name = next((known.name for known in known_servers() if (known.host, known.port) == server.place), "")
     return "" if name == server.host else name
 
 
@@ -147,12 +149,17 @@ def as_json(listed: Listed) -> dict[str, object]:
     return {
         "server": str(server),
         "name": server_name(server),
-        "host": server.host,
-        "port": server.port,
+        "host": server.place[0],
+        "port": port_json(server),
         "error": None if listed.error is None else str(listed.error),
         "devices": devices_json(listed),
         "problems": [str(error) for error in listed.problems],
     }
+
+
+def port_json(server: ServerAddress) -> int | None:
+    """Its TCP port for scripts; None for this machine, which has none."""
+    return None if server.host == LOCAL else server.port
 
 
 def devices_json(listed: Listed) -> list[dict[str, object]]:

@@ -47,9 +47,11 @@ def run(args: argparse.Namespace) -> int:
     from usbip_capture.devices.libusb.bus import LocalBus
     from usbip_capture.servers.address import LOCAL, ServerAddress
 
-    devices = LocalBus.shared().devices()
+    bus = LocalBus.shared()
+    devices = bus.devices()
     listed = listing.Listed(ServerAddress(LOCAL), [device.info for device in devices])
     listing.name_local_devices(listed, devices)
+    listed.hub_ports = bus.hub_ports()
     if args.verbose:
         listing.describe_local_devices(listed, devices)
     if args.json:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import argparse
 
 #: Ctrl-C is how they are meant to end.
-_UNTIL_STOPPED = ("capture", "demo", "syslog", "relay", "serial", "serve")
+_UNTIL_STOPPED = ("capture", "demo", "syslog", "relay", "serial", "serve", "tunnel")
 #: Their failures have one code only: others are those of the program, or of the tests.
 _ONE_FAILURE = ("use", "selftest")
 
@@ -82,7 +82,7 @@ def _run(command: str, args: argparse.Namespace) -> int:
         reconfigure(errors="backslashreplace")
     try:
         with console.EndingInOrder(), text_beside_binary(args):
-            return int(args.run(args))
+            return _trusting(args)
     except KeyboardInterrupt:
         if command not in _UNTIL_STOPPED:
             raise
@@ -95,6 +95,20 @@ def _run(command: str, args: argparse.Namespace) -> int:
             return _misused(command, exits.sentence(error))
         report(exits.sentence(error))
         return min(code, exits.FAILED) if command in _ONE_FAILURE else code
+
+
+def _trusting(args: argparse.Namespace) -> int:
+    """Run the command; once more each time when the person at the terminal trusts a server that is new."""
+    from usbip_capture.errors import UntrustedServer
+
+    while True:
+        try:
+            return int(args.run(args))
+        except UntrustedServer as error:
+            from usbip_capture.cli.trust import asked
+
+            if not asked(error):
+                raise
 
 
 if __name__ == "__main__":

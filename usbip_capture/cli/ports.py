@@ -14,7 +14,7 @@ from usbip_capture.cli.list import answers
 from usbip_capture.cli.session import chosen_servers, recording
 from usbip_capture.cli.terminal import print_lines, report
 from usbip_capture.cli.values import wait
-from usbip_capture.net.address import DEFAULT_PORT
+from usbip_capture.serial_port.url import url_of
 from usbip_capture.servers.address import ServerAddress
 
 if TYPE_CHECKING:
@@ -90,9 +90,9 @@ def _ports(listed: listing.Listed) -> Iterator[dict[str, object]]:
 
 def url(server: ServerAddress, busid: str, interface: int | None) -> str:
     """As `usbip://192.168.1.20/1-2.3`; the interface is named where a device has several ports."""
-    host = f"[{server.host}]" if ":" in server.host else server.host
-    port = "" if server.port == DEFAULT_PORT else f":{server.port}"
-    return f"usbip://{host}{port}/{quote(busid, safe=':')}{'' if interface is None else f'?interface={interface}'}"
+    where, given = url_of(server)
+    given += [] if interface is None else [f"interface={interface}"]
+    return f"usbip://{where}/{quote(busid, safe=':')}{'?' if given else ''}{'&'.join(given)}"
 
 
 def serial_interfaces(found: Description) -> list[int]:

@@ -124,14 +124,14 @@ def _strings(found: Description) -> dict[str, int]:
 
 
 def _as_json(device: Imported, found: Description, raw: bytes) -> dict[str, object]:
-    from usbip_capture.cli.listing import description_json
+    from usbip_capture.cli.listing import description_json, port_json
     from usbip_capture.describe.naming import listed_name, speed_name, version
 
     product = found.strings.get(found.device.iProduct, "")
     made: dict[str, object] = {
         "server": str(device.server),
-        "host": device.server.host,
-        "port": device.server.port,
+        "host": device.server.place[0],
+        "port": port_json(device.server),
         "busid": found.info.busid,
         "vid_pid": "{:04x}:{:04x}".format(*found.info.vid_pid),
         "idVendor": found.info.idVendor,

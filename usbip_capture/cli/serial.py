@@ -13,7 +13,7 @@ from usbip_capture.cli.session import chosen_device, chosen_server
 from usbip_capture.cli.terminal import report
 from usbip_capture.cli.values import number8, seconds, whole
 from usbip_capture.errors import LocalProtocolError, UsbipError
-from usbip_capture.net.address import DEFAULT_PORT, parse_address
+from usbip_capture.net.address import parse_address
 from usbip_capture.uart.settings import MAX_BAUDRATE
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _url(args: argparse.Namespace) -> str:
+    from usbip_capture.serial_port.url import url_of
+
     server, selector = chosen_server(args), chosen_device(args)
     given = {
         "serial": selector.serial or None,
@@ -119,9 +121,8 @@ def _url(args: argparse.Namespace) -> str:
         "connect_timeout": server.timeout,
     }
     query = "&".join(f"{name}={quote(str(value))}" for name, value in given.items() if value is not None)
-    host = str(server) if server.port != DEFAULT_PORT or ":" not in server.host else f"[{server.host}]"
-    where = f"{quote(host, safe=':[]')}/{quote(str(replace(selector, serial='')), safe=':')}"
-    return f"usbip://{where}?{query}"
+    where, way = url_of(server)
+    return f"usbip://{where}/{quote(str(replace(selector, serial='')), safe=':')}?{'&'.join([*way, query])}"
 
 
 def _terminal(args: argparse.Namespace, url: str) -> int:

@@ -19,7 +19,7 @@ from usbip_capture.cli.log_handler import queued
 from usbip_capture.cli.service import add_service, run_service
 from usbip_capture.cli.terminal import is_terminal, print_lines
 from usbip_capture.cli.values import MAX_COUNT, capture_file, socket_path, whole
-from usbip_capture.errors import LocalProtocolError
+from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
 from usbip_capture.system import console
 from usbip_capture.system.service_notification import READY, STOPPING, notify
@@ -96,7 +96,9 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
         help="each device but hubs, disks in use, and what is attached here from elsewhere",
     )
     group.add_argument("--force", action="store_true", default=None, help="with --all and --class: disks in use, too")
-    group.add_argument("--max-devices", type=whole(0, MAX_COUNT), metavar="N", help="at a time (default: no limit)")
+    group.add_argument(
+        "--max-devices", type=whole(0, MAX_COUNT), metavar="N", help="at a time; 0: no limit (default: 0)"
+    )
     group.add_argument(
         "--reset",
         action=argparse.BooleanOptionalAction,
@@ -138,6 +140,7 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         metavar="ADDR[:PORT]",
         help=f"where clients connect to; port 0 takes a free one; may be repeated (default: 127.0.0.1:{DEFAULT_PORT})",
     )
+    _add_tls(group)
     group.add_argument(
         "--unix",
         type=socket_path,
@@ -169,6 +172,21 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--name", help="what this server is called (default: as this machine)")
 
 
+def _add_tls(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--tls",
+        action="append",
+        nargs="?",
+        const="*",
+        metavar="ADDR[:PORT]",
+        help="where clients connect to within TLS: those that are paired, and those that rules allow (default: "
+        "everywhere, port 3241); may be repeated",
+    )
+    group.add_argument(
+        "--client-ca", metavar="FILE", help="authorities whose certificates prove with --tls who a client is, in PEM"
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Lend until stopped; the exit code. Raises UsbipError."""
     if args.restore:
@@ -196,7 +214,12 @@ def _restore(args: argparse.Namespace) -> int:
         raise LocalProtocolError("--restore goes alone: each start does so, too")
     from usbip_capture.lending.restore import restore
 
-    print_lines(restore() or ["no driver is left unbound"])
+    restored = restore()
+    print_lines(restored.bound)
+    if restored.left:
+        raise UsbipError(restored.complaint)
+    if not restored.bound:
+        print_lines(["no driver is left unbound"])
     return DONE
 
 
@@ -251,6 +274,9 @@ def _report_where(server: LocalServer, wanted: ServerTable) -> None:
                  attach_hint(address, port, busids))  # fmt: skip
     if wanted.unix:
         log.info("serving at %s", wanted.unix)
+    if server.tls is not None:
+        for place in server.tls.addresses:
+            log.info("serving with TLS at %s; the certificate is %s", format_address(*place), server.tls.fingerprint)
     if not busids:
         log.info("nothing of what is to be exported is plugged in: %s", ", ".join(server.rules) or "no rule is set")
     if not all(is_loopback(address) for address, _ in server.addresses):

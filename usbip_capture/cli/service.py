@@ -6,7 +6,7 @@ import argparse
 import os
 
 from usbip_capture.cli.exits import DONE
-from usbip_capture.cli.terminal import print_lines
+from usbip_capture.cli.terminal import print_lines, report
 from usbip_capture.errors import LocalProtocolError
 
 INSTALL, REMOVE, SHOW = "install", "remove", "show"
@@ -40,14 +40,18 @@ def run_service(args: argparse.Namespace) -> int:
     paths = [str(path) for name in _PATHS if (path := getattr(args, name, None)) and path != "-"]
     folders = [os.path.dirname(os.path.abspath(path)) for path in paths]
     text = service.unit_text(scope, given, folders)
+    path = "" if args.device or args.classes or args.all else service.configuration_of(scope)
     if action == SHOW:
         print_lines(text.rstrip("\n").split("\n"))
+        if path:
+            report(
+                f"without a rule, it needs exports = [...] under [server] in {path}; `--service install` writes that"
+            )
         return DONE
     lines = []
-    if not (args.device or args.classes or args.all):
+    if path:
         from usbip_capture.cli.exports_file import add_exports
 
-        path = service.configuration_of(scope)
         add_exports(path, [])  # it would not start without a list, empty perhaps
         lines = [f"what it exports is in {path}; `usbip-capture bind` adds to it"]
     print_lines([service.install(scope, text), *lines])

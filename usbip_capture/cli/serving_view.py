@@ -31,8 +31,8 @@ class ServingView(LiveLines):
         """What has happened since the last call; now: of the monotonic clock."""
         rows = self.rows(now)
         clients = self._server.clients
-        where = ", ".join(format_address(*place) for place in self._server.addresses)
-        title = f"{count(len(rows), 'device')} at {where or 'a socket'}, {count(len(clients), 'client')}"
+        places = [*(format_address(*place) for place in self._server.addresses), one_line(self._server.unix)]
+        title = f"{count(len(rows), 'device')} at {', '.join(filter(None, places))}, {count(len(clients), 'client')}"
         self.put(title, "Ctrl-C ends", _TITLE, rows)
 
     def rows(self, now: float) -> list[str]:

@@ -125,7 +125,7 @@ def log_of(server: ServerAddress, port: int, writer: PcapWriter | None) -> Itera
     def show(message: Message) -> None:
         print_log(line(message))
 
-    receiver = SyslogReceiver(server.host, port, writer, callback=show, timeout=server.timeout)
+    receiver = SyslogReceiver(server.place[0], port, writer, callback=show, timeout=server.timeout)
     with reported("usbip_capture.collector") as log_handler:
         try:
             receiver.start()  # within: Ctrl-C may come before it has returned
@@ -178,10 +178,8 @@ def remember(server: ServerAddress, remote: Device, product: str, serial: str = 
         from usbip_capture.servers import memory
 
         info = remote.info
-        memory.remember_server(server.host, server.port)
-        memory.remember_product(
-            server.host, server.port, info.busid, "{:04x}:{:04x}".format(*info.vid_pid), product, serial
-        )
+        memory.remember_server(*server.place)
+        memory.remember_product(*server.place, info.busid, "{:04x}:{:04x}".format(*info.vid_pid), product, serial)
 
 
 def _explained(error: DeviceError, remote: Device) -> Exception:

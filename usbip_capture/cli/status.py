@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(answer, indent=2))
         return DONE
-    places = _listed(answer, "addresses") or "a socket"
+    places = ", ".join(filter(None, [_listed(answer, "addresses"), str(answer.get("unix") or "")]))
     called = "" if server.name == answer.get("name") else f"--server {shell_word(server.name)}, "
     by = f"by {answer.get('configuration')}" if answer.get("follows") else "by its command line"
     print_lines(

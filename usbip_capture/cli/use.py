@@ -20,6 +20,7 @@ from usbip_capture.cli.groups import HelpFormatter, add_device, add_old_name, ad
 from usbip_capture.cli.terminal import report
 from usbip_capture.cli.values import seconds, wait
 from usbip_capture.errors import LocalProtocolError, UsbipError
+from usbip_capture.net.address import DEFAULT_PORT
 from usbip_capture.system.console import Terminated
 from usbip_capture.use import injected
 
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     log = log_of(server, args.syslog_port, None) if shown else contextlib.nullcontext()
     with log, tempfile.TemporaryDirectory(prefix="usbip-capture-") as folder:
         marker = Path(folder, "used")
-        settings: dict[str, object] = {"host": server.host, "port": server.port, "timeout": server.timeout}
+        settings: dict[str, object] = {"host": str(server), "port": DEFAULT_PORT, "timeout": server.timeout}
         settings["device"] = ",".join(map(str, selection))
         settings["reconnect"] = args.reconnect
         settings["pcap"] = os.path.abspath(args.pcap) if args.pcap else ""

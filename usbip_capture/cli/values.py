@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import stat
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 
@@ -90,14 +88,12 @@ def data_hex(text: str) -> bytes:
 
 def capture_file(text: str) -> str:
     """Where a capture goes: pcapng, whatever it is called, so that a name that promises otherwise is refused."""
-    name = text.lower().removesuffix(".gz")
+    from usbip_capture.capture.files import misleading_ending
+
     if not text:
         raise ArgumentTypeError("needs the name of a file")
-    if name.endswith((".pcap", ".cap")) and _is_file(text):
-        stem = text[: name.rindex(".")]
-        raise ArgumentTypeError(
-            f"must not end with {name[name.rindex('.') :]}: captures are pcapng, as in {stem}.pcapng"
-        )
+    if wrong := misleading_ending(text):
+        raise ArgumentTypeError(wrong)
     return text
 
 
@@ -106,11 +102,3 @@ def socket_path(text: str) -> str:
     if not text:
         raise ArgumentTypeError("needs the name of a socket")
     return text
-
-
-def _is_file(path: str) -> bool:
-    """Whether it is, or would be, a regular file; a pipe may have any name."""
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        return True

@@ -62,6 +62,11 @@ class SyslogReceiver:
         if min_severity not in SEVERITIES:
             raise LocalProtocolError(f"{min_severity!r} is not a severity: give one of {', '.join(SEVERITIES)}")
         self._server = None if host is None else ServerAddress.parse(host, port, timeout)
+        if self._server is not None and self._server.scheme:
+            raise LocalProtocolError(
+                f"the log of {self._server.host} is read by TCP only, not through {self._server.scheme}: forward its "
+                f"port with ssh -N -L {port}:127.0.0.1:{port}, and read it from 127.0.0.1"
+            )
         self._listen_addresses = [] if listen is None else parse_listen_addresses(listen, port)
         self._tls = _tls_context(certificate) if any(a.transport == TLS for a in self._listen_addresses) else None
         self._delivery = Delivery(callback, SEVERITIES.index(min_severity), align_clock)

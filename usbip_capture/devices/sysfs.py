@@ -10,6 +10,8 @@ from pathlib import Path
 from usbip_capture.system.shown import one_line
 
 _MAX_FILE = 1 << 20
+#: Numbers of device files for each bus.
+_ADDRESSES = 128
 
 
 @dataclass(slots=True, frozen=True)
@@ -39,10 +41,29 @@ def driver(folder: Path) -> str:
 
 def device_node(sysfs: str, roots: Roots = ROOTS) -> str:
     """The device's file of usbfs; empty if the device is gone."""
-    bus, number = (text(Path(sysfs, name)) for name in ("busnum", "devnum")) if sysfs else ("", "")
+    found = address(Path(sysfs)) if sysfs else None
+    return "" if found is None else os.path.join(roots.dev, "bus", "usb", f"{found[0]:03}", f"{found[1]:03}")
+
+
+def address(folder: Path) -> tuple[int, int] | None:
+    """Bus number and device address; None if the device is gone.
+
+    While its port is reset Linux has the address 0, but in the number of its file. Ref: Linux drivers/usb/core/hub.c,
+    hub_port_reset(), usb_new_device()
+    """
+    bus, number = text(folder / "busnum"), text(folder / "devnum")
     if not (bus.isdecimal() and number.isdecimal()):
-        return ""
-    return os.path.join(roots.dev, "bus", "usb", bus.zfill(3), number.zfill(3))
+        return None
+    if int(number):
+        return int(bus), int(number)
+    minor = text(folder / "dev").rpartition(":")[2]
+    return (int(bus), int(minor) % _ADDRESSES + 1) if minor.isdecimal() else None
+
+
+def hub_ports(folder: Path) -> dict[str, int]:
+    """How many ports each hub has, by its name: `usb1` for a controller's own, `1-1.4`. folder: of USB devices."""
+    found = {path.name: text(path / "maxchild") for path in folders(folder) if ":" not in path.name}
+    return {name: int(number) for name, number in found.items() if number.isdecimal() and 0 < int(number) < _ADDRESSES}
 
 
 def names(folder: Path) -> list[str]:

@@ -47,6 +47,7 @@ class CaptureProcess:
         self._toolbar = Toolbar(control_in, value_of(argv, "--extcap-control-out"), self)
         self._log_window = LogWindow(self._toolbar.show_line)
         self._choices = Choices({})
+        self._place: tuple[str, int] | None = None  # of the server whose interface this is
         self._session = CaptureSession(
             self._settings,
             _Shown(self, self._toolbar, self._log_window),
@@ -155,6 +156,8 @@ class CaptureProcess:
             raise LocalProtocolError(f"the capture filter cannot be understood: {wrong}")
         named = relay is None and choices.host.strip()
         server = ServerAddress.parse(choices.host.strip(), choices.port) if named else None
+        if self._place is not None:
+            server = ServerAddress.at(*self._place)
         settings = CaptureSettings(
             choices, server, choices.devices or choices.device, capture_filter, relay, connecting_counts=True
         )
@@ -177,11 +180,12 @@ class CaptureProcess:
             return relay
         server = find_interface(interface) if interface else None
         if server is not None:
-            if choices.host.strip() not in ("", server.host):
+            if choices.host.strip() not in ("", server.host, server.address):
                 raise LocalProtocolError(
                     f"this interface is for the server {server.host}: use {INTERFACE} for {choices.host.strip()}"
                 )
             choices.host, choices.port = server.host, server.port
+            self._place = server.host, server.port
         return None
 
 

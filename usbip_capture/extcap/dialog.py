@@ -6,10 +6,9 @@ Ref: Wireshark 4.0, doc/extcap.adoc; extcap_parser.c, ui/qt/extcap_argument.cpp 
 from __future__ import annotations
 
 from usbip_capture.extcap.grammar import sentence, value_of
-from usbip_capture.net.address import DEFAULT_PORT, parse_address
 from usbip_capture.options.option import BOOLEAN, FILESELECT, MULTICHECK, SELECTOR, Option
 from usbip_capture.options.table import INTERFACE, OPTIONS
-from usbip_capture.servers.configuration import named
+from usbip_capture.servers.configuration import place_of
 from usbip_capture.servers.known import KnownDevice, KnownServer, find_interface, read_cache
 
 #: Options that a server's own interface does not have: they are fixed there.
@@ -117,15 +116,11 @@ def _is_listed(option: Option) -> bool:
 
 
 def _key(host: str, port: int) -> tuple[str, int]:
-    """Where the cache has the server that is called so: as `Server.parse` reads it. Raises nothing."""
-    if (own := named(host)) is not None:
-        return own[0], own[1] if own[1] and port == DEFAULT_PORT else port
+    """Where the cache has the server that is called so: as `ServerAddress.parse` reads it. Raises nothing."""
     try:
-        name, port = parse_address(host, port)
+        return place_of(host, port)
     except ValueError:  # LocalProtocolError, which is not imported for this
         return host, port
-    own = named(name)
-    return own[0] if own else name, port
 
 
 def _with_chosen(option: Option, devices: list[KnownDevice], chosen: list[str]) -> tuple[tuple[str, str], ...]:
@@ -154,7 +149,7 @@ def _reloaded(argv: list[str], name: str, server: KnownServer | None) -> list[st
         if option.reload and name in (option.name, option.preference):
             from usbip_capture.extcap.listing import list_devices
 
-            host = server.host if server else value_of(argv, "--host") or ""
+            host = server.address if server else value_of(argv, "--host") or ""
             port = str(server.port) if server else value_of(argv, "--port") or "3240"
             devices, problem = list_devices(host, port, _RELOAD_TIMEOUT)
             chosen = value_of(argv, option.flag) or ""

@@ -7,11 +7,15 @@ import threading
 
 from usbip_capture.demo.device import DESCRIPTORS
 from usbip_capture.errors import UsbipError
-from usbip_capture.net.address import DEFAULT_PORT
+from usbip_capture.net.address import DEFAULT_PORT, SSH
 from usbip_capture.servers.address import DEMO, LOCAL, ServerAddress
+from usbip_capture.servers.configuration import place_of
 from usbip_capture.servers.known import KnownDevice, read_cache
 from usbip_capture.servers.memory import remember_devices, remember_server
 from usbip_capture.usb.names import device_name
+
+#: Seconds more for ssh, which has to log in first.
+_SSH_TIME = 5.0
 
 
 def list_devices(host: str, port: str, timeout: float) -> tuple[list[KnownDevice], str]:
@@ -26,10 +30,18 @@ def list_devices(host: str, port: str, timeout: float) -> tuple[list[KnownDevice
     if not (port.isascii() and port.isdigit() and len(port) <= 5):
         return [], f"{port!r} is not a TCP port (1 to 65535): correct it, then Reload"
     threading.Thread(target=lambda: answers.put(_ask(host, int(port), timeout)), daemon=True).start()
+    limit = timeout + (_SSH_TIME if _goes_through_ssh(host) else 0.0)
     try:
-        return answers.get(timeout=timeout)
+        return answers.get(timeout=limit)
     except queue.Empty:
-        return [], f"{host.strip()} does not answer within {timeout:g} s"
+        return [], f"{host.strip()} does not answer within {limit:g} s"
+
+
+def _goes_through_ssh(host: str) -> bool:
+    try:
+        return place_of(host)[0].startswith(f"{SSH}://")
+    except UsbipError:
+        return False
 
 
 def _ask(host: str, port: int, timeout: float) -> tuple[list[KnownDevice], str]:
@@ -46,9 +58,9 @@ def _ask(host: str, port: int, timeout: float) -> tuple[list[KnownDevice], str]:
     elif server.host == LOCAL:
         _name_local(devices)
     else:
-        _name(devices, read_cache().devices.get((server.host, server.port), []))
-        remember_server(server.host, server.port)
-        remember_devices(server.host, server.port, devices)
+        _name(devices, read_cache().devices.get(server.place, []))
+        remember_server(*server.place)
+        remember_devices(*server.place, devices)
     return devices, "" if devices else server.empty
 
 

@@ -35,19 +35,19 @@ class Released:
 
     def add(self, server: ServerAddress, info: DeviceInfo) -> None:
         # A device may be released by the garbage collector, in a thread that has the lock: no lock here.
-        self._new.put(((server.host, server.port, info.busid), time.monotonic(), info))
+        self._new.put(((*server.place, info.busid), time.monotonic(), info))
 
     def take(self, server: ServerAddress, busid: str) -> bool:
         """Whether it is one of them; it is not any more."""
         with self._lock:
             self._learn()
-            return self._since.pop((server.host, server.port, busid), None) is not None
+            return self._since.pop((*server.place, busid), None) is not None
 
     def of(self, server: ServerAddress) -> list[DeviceInfo]:
         """Those of one server."""
         with self._lock:
             self._learn()
-            return [info for (*at, _), (_, info) in self._since.items() if at == [server.host, server.port]]
+            return [info for (*at, _), (_, info) in self._since.items() if at == [*server.place]]
 
     def _learn(self) -> None:
         while not self._new.empty():

@@ -24,7 +24,8 @@ from usbip_capture.errors import UsbipError
 from usbip_capture.installation import launcher_check
 from usbip_capture.installation.health import FAILURE, OK, WARNING, Finding, ask, first_line
 from usbip_capture.installation.wiresharks import Installation, installations, sandboxed
-from usbip_capture.net.address import DEFAULT_PORT
+from usbip_capture.net.address import DEFAULT_PORT, SSH
+from usbip_capture.net.ssh import never_ask
 from usbip_capture.options.table import INTERFACE
 from usbip_capture.servers.address import LOCAL, ServerAddress
 from usbip_capture.servers.configuration import (
@@ -234,7 +235,9 @@ def _servers(named: str = "", named_port: int = DEFAULT_PORT) -> Iterator[Findin
     with contextlib.suppress(UsbipError):  # what is wrong with it is reported where it is asked
         particular = ServerAddress.parse(named, named_port, _SERVER_LIMIT) if named else None
     for known in known_servers():
-        server = ServerAddress(known.host, known.port, _SERVER_LIMIT)
+        if known.host.startswith(f"{SSH}://"):
+            never_ask()
+        server = ServerAddress.at(known.host, known.port, _SERVER_LIMIT)
         if server == particular:
             continue
         forget = f", or forget it: it is known from {_WHERE.get(known.source, 'the cache')}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from usbip_capture.errors import CaptureError, LocalProtocolError
 from usbip_capture.installation import launcher_check, placement, profile, wiresharks
 from usbip_capture.installation.health import first_line
-from usbip_capture.net.address import DEFAULT_PORT, parse_address
+from usbip_capture.net.address import parse_place, usual_port
 from usbip_capture.options.table import INTERFACE, OPTIONS
 
 #: What ends within this many seconds did not start.
@@ -33,8 +33,8 @@ def preferences(words: list[str]) -> list[str]:
     """
     if not 1 <= len(words) <= 2:
         raise LocalProtocolError("give --wireshark a host, and perhaps a device: --wireshark pi 1-1.2")
-    host, port = parse_address(words[0])
-    values = {"host": host, "port": str(port) if port != DEFAULT_PORT else "", "device": "".join(words[1:])}
+    host, port = parse_place(words[0])
+    values = {"host": host, "port": str(port) if port != usual_port(host) else "", "device": "".join(words[1:])}
     options = []
     for option in OPTIONS:
         text = values.get(option.name, "")

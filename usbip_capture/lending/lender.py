@@ -189,6 +189,7 @@ class Lender:
         busid, known = local.info.busid, self._exported.get(local.info.busid)
         rule, facts = self._rule(local)
         if known is not None and rule is not None and _same(known.info, local.info):
+            self._leaving.pop(busid, None)  # it was missing from one look
             if rule != known.rule:
                 self._exported[busid] = Exported(known.info, rule, known.manufacturer, known.product, known.serial)
             return False

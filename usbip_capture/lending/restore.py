@@ -1,13 +1,15 @@
 """Kernel drivers that are unbound while their devices are lent, remembered for the case that this process is killed.
 
 Each process has files of its own in the state folder, replaced as a whole before a driver is unbound.
-Whoever starts next binds what a killed one has left, if it is still the same device at the same address.
+Whoever starts next binds what a killed one has left, if it is still the same device at the same address, and keeps what
+it cannot bind for who can.
 
 Ref: Linux Documentation/driver-api/usb/usb.rst (usbfs); include/uapi/linux/usbdevice_fs.h
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -19,7 +21,7 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from usbip_capture.devices.sysfs import ROOTS, Roots, contents, device_node, driver, interfaces, is_hex, text
+from usbip_capture.devices.sysfs import ROOTS, Roots, address, device_node, driver, interfaces, is_hex, text
 from usbip_capture.system.folders import state_folder
 from usbip_capture.system.replacement import Replacement
 from usbip_capture.system.shown import one_line
@@ -28,9 +30,11 @@ log = logging.getLogger(__name__)
 
 _FOLDER = "unbound-drivers"
 _SUFFIX = ".json"
-#: What distinguishes a device from another one that is plugged in at its place.
-_IDENTITY = ("busnum", "devnum", "idVendor", "idProduct", "serial")
-_MAX_FILES = 1000
+#: What, with its address, distinguishes a device from another one that is plugged in at its place.
+_IDENTITY = ("idVendor", "idProduct", "serial")
+_MAX_FILES, _MAX_SIZE = 1000, 1 << 20
+#: What another attempt does not change: the device is gone, or the interface has a driver.
+_NEVER = (errno.ENODEV, errno.ENOENT, errno.EBUSY)
 _numbers = count()
 #: What usbfs is called as a driver: another program has the interface.
 _USBFS = "usbfs"
@@ -57,7 +61,7 @@ class UnboundDrivers:
 
     def __init__(self, roots: Roots = ROOTS) -> None:
         self._roots = roots
-        self._path = folder() / f"{os.getpid()}-{next(_numbers)}{_SUFFIX}"
+        self._path = _unused()
         self._lock = threading.Lock()
         self._devices: dict[str, _Record] = {}
 
@@ -96,21 +100,58 @@ class UnboundDrivers:
             log.warning("which drivers are unbound cannot be remembered: %s: %s", self._path, error.strerror or error)
 
 
-def restore(roots: Roots = ROOTS, bind: Callable[[str, int], None] | None = None) -> list[str]:
-    """Bind the drivers that killed processes have left unbound; what was bound, as sentences. Does not raise.
+class Restored(NamedTuple):
+    """bound: what has its driver again, as sentences. left: what has not, each with why; a next call tries again."""
+
+    bound: list[str]
+    left: list[str]
+
+    @property
+    def complaint(self) -> str:
+        """A sentence about what is left; empty if nothing is."""
+        if not self.left:
+            return ""
+        what = "; ".join(self.left)
+        return f"still without a driver: {what}: let who may bind it run `serve --restore`, or plug it in again"
+
+
+def restore(roots: Roots = ROOTS, bind: Callable[[str, int], None] | None = None) -> Restored:
+    """Bind the drivers that killed processes have left unbound. Does not raise.
 
     bind: called with the device's file of usbfs and the number of an interface; raises OSError.
     """
-    done: list[str] = []
+    done = Restored([], [])
     with suppress(OSError):
         for path in sorted(folder().glob(f"*{_SUFFIX}"))[:_MAX_FILES]:
-            left = _left(path, roots)
-            if left is None:
-                continue
-            for sysfs, device in left.items():
-                done += _restored(sysfs, device, roots, bind or _bind)
-            path.unlink(missing_ok=True)
+            try:
+                record = _left(path, roots)
+                if record is None:
+                    continue
+                started, devices = record
+                kept = {
+                    sysfs: _restored(sysfs, device, roots, bind or _bind, done) for sysfs, device in devices.items()
+                }
+                _keep(path, started, {sysfs: device for sysfs, device in kept.items() if device is not None})
+            except OSError as error:
+                done.left.append(f"what {path} has: {error.strerror or error}")
     return done
+
+
+def _unused() -> Path:
+    """A file of this process; there may be one of an earlier process of the same number, which could not be ended."""
+    while (path := folder() / f"{os.getpid()}-{next(_numbers)}{_SUFFIX}").exists():
+        pass
+    return path
+
+
+def _keep(path: Path, started: str, devices: dict[str, _Record]) -> None:
+    """Only this of a file. Raises OSError."""
+    if not devices:
+        path.unlink(missing_ok=True)
+        return
+    with Replacement(path) as file:
+        kept = {sysfs: record._asdict() for sysfs, record in devices.items()}
+        file.write(json.dumps({"started": started, "devices": kept}).encode())
 
 
 def _number(interface: Path) -> int:
@@ -118,44 +159,53 @@ def _number(interface: Path) -> int:
     return int(written, 16) if is_hex(written) else -1
 
 
-def _restored(sysfs: str, device: object, roots: Roots, bind: Callable[[str, int], None]) -> list[str]:
-    """Bind what is still unbound of one device, unless it is another one meanwhile."""
+def _restored(
+    sysfs: str, device: object, roots: Roots, bind: Callable[[str, int], None], done: Restored
+) -> _Record | None:
+    """Bind what is still unbound of one device, unless it is another one meanwhile; what is to be tried again."""
     if not isinstance(device, dict) or device.get("identity") != _identity(sysfs):
-        return []
+        return None
     drivers, node = device.get("drivers"), device_node(sysfs, roots)
     if not isinstance(drivers, dict) or not node:
-        return []
-    done = []
+        return None
+    kept = {}
     for path in interfaces(sysfs):
-        name = drivers.get(str(_number(path)))
+        number = _number(path)
+        name = drivers.get(str(number))
         if not isinstance(name, str) or driver(path):
             continue
         try:
-            bind(node, _number(path))
+            bind(node, number)
         except OSError as error:
-            log.warning(
-                "the driver %s of %s cannot be bound again: %s", one_line(name), path.name, error.strerror or error
-            )
+            done.left.append(f"{path.name} ({one_line(name)}): {error.strerror or error}")
+            if error.errno not in _NEVER:
+                kept[str(number)] = name
         else:
-            done.append(f"{path.name} has its driver {one_line(name)} again")
-    return done
+            done.bound.append(f"{path.name} has its driver {one_line(name)} again")
+    return _Record(device["identity"], kept) if kept else None
 
 
 def _identity(sysfs: str) -> dict[str, str]:
-    return {name: text(Path(sysfs, name)) for name in _IDENTITY} if os.path.isdir(sysfs) else {}
+    found = address(Path(sysfs))
+    if found is None:
+        return {}
+    busnum, devnum = map(str, found)
+    return {"busnum": busnum, "devnum": devnum, **{name: text(Path(sysfs, name)) for name in _IDENTITY}}
 
 
-def _left(path: Path, roots: Roots) -> dict[str, object] | None:
-    """The devices in the file of a process that is dead; None for one that lives."""
+def _left(path: Path, roots: Roots) -> tuple[str, dict[str, object]] | None:
+    """When the process of a file was started, and its devices; None for one that lives. Raises OSError."""
+    with open(path, "rb") as file:
+        raw = file.read(_MAX_SIZE)
     try:
-        record = json.loads(contents(path))
+        record = json.loads(raw)
         started, devices = record["started"], record["devices"]
     except (ValueError, KeyError, TypeError):  # not one of ours
-        return {}
+        return "", {}
     number = path.name.partition("-")[0]
     if number.isdecimal() and started == _started(int(number), roots):
         return None
-    return devices if isinstance(devices, dict) else {}
+    return started, devices if isinstance(devices, dict) else {}
 
 
 def _started(pid: int, roots: Roots) -> str:

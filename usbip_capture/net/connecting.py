@@ -10,7 +10,7 @@ from typing import Protocol
 
 from usbip_capture.errors import RemoteProtocolError, ServerUnreachable
 from usbip_capture.net.address import format_address
-from usbip_capture.net.transport import Transport
+from usbip_capture.net.transport import CarrierFailed, Transport
 from usbip_capture.system.durations import milliseconds
 from usbip_capture.wire.operations import Exchange
 
@@ -109,7 +109,8 @@ def exchange(transport: Transport, request: Exchange, timeout: float) -> None:
     """Send an OP request and read its whole reply. Errors name the peer.
 
     timeout: seconds for all of it, not for each part; a long reply gets a second more for each KiB that has come, up
-    to four times the time-out. Raises RemoteProtocolError, ImportRefused or ServerUnreachable.
+    to four times the time-out, and what the transport needs to open. Raises RemoteProtocolError, ImportRefused or
+    ServerUnreachable.
     """
     wait = _Patience(transport, timeout)
     where = transport.peer
@@ -125,6 +126,8 @@ def exchange(transport: Transport, request: Exchange, timeout: float) -> None:
         raise ServerUnreachable(
             f"{where} accepts connections but {did} within {wait.allowed:.3g} s: is that a USB/IP server?"
         ) from error
+    except CarrierFailed as error:
+        raise ServerUnreachable(str(error)) from error
     except OSError as error:
         raise ServerUnreachable(
             f"{where} broke off the connection ({error.strerror or error}): is that a USB/IP server?"
@@ -143,7 +146,8 @@ class _Patience:
     @property
     def allowed(self) -> float:
         """Seconds for the exchange, as far as it has come."""
-        return min(self._timeout + self.received / _SLOWEST, self._timeout * _LONGEST)
+        patience = min(self._timeout + self.received / _SLOWEST, self._timeout * _LONGEST)
+        return patience + self._transport.opening
 
     def read(self, size: int) -> bytes:
         """`size` bytes, fewer at the end of the stream. Raises OSError."""

@@ -27,7 +27,7 @@ def parse_networks(text: str) -> list[Network]:
     return found
 
 
-def listen_address(text: str) -> tuple[str, int]:
+def listen_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
     """ADDR:PORT, ADDR, :PORT or PORT; nothing is the usual port on loopback. Raises LocalProtocolError."""
     text = text.strip()
     if text.isdigit():
@@ -35,8 +35,8 @@ def listen_address(text: str) -> tuple[str, int]:
     if text.startswith(":") and text.count(":") == 1:
         text = f"127.0.0.1{text}"
     if not text:
-        return "127.0.0.1", DEFAULT_PORT
-    return parse_address(text)
+        return "127.0.0.1", default_port
+    return parse_address(text, default_port)
 
 
 def is_loopback(address: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from usbip_capture.access.clients import ClientPattern, Requester
 from usbip_capture.access.devices import ALL, DevicePattern
-from usbip_capture.access.rules import AccessRule, AccessRules
+from usbip_capture.access.rules import ALLOW, CLOSED, AccessRule, AccessRules
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import format_address
 from usbip_capture.net.listening import Peer, Policy
@@ -21,6 +21,11 @@ def requester_of(peer: Peer) -> Requester:
 def rules_for(networks: Iterable[Network], action: str) -> list[AccessRule]:
     """For each a rule about all devices. action: of the rules, `allow` or `deny`."""
     return [AccessRule(action, ClientPattern.parse(str(network)), DevicePattern(ALL)) for network in networks]
+
+
+def allowing(networks: Iterable[Network]) -> AccessRules:
+    """This machine, and these."""
+    return AccessRules(CLOSED, rules_for(networks, ALLOW))
 
 
 def policy_of(rules: Callable[[], AccessRules]) -> Policy:

@@ -7,6 +7,7 @@ and output, with a text as its peer.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -57,6 +58,16 @@ _TIMEVAL = _timeval_format()
 _KERNEL_TIMEOUTS = bool(_TIMEVAL)
 
 
+class CarrierFailed(ConnectionAbortedError):
+    """What carries the bytes has failed, and its reason is known: `str` and `strerror` are a whole sentence."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(errno.ECONNABORTED, sentence)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
 @dataclass(slots=True, frozen=True)
 class NonBlocking:
     """A transport for a loop over many: what would have to wait raises BlockingIOError instead.
@@ -77,10 +88,12 @@ class NonBlocking:
 class Transport(ABC):
     """A stream of bytes to one peer. One thread at a time receives, another one may send meanwhile, any shuts it down.
 
-    peer: who is there, for sentences and logs: an address, or a text.
+    peer: who is there, for sentences and logs: an address, or a text. opening: seconds that its first bytes may take
+    beside what they take otherwise, because what carries them still connects.
     """
 
     peer: str
+    opening: float = 0.0
 
     @abstractmethod
     def receive_into(self, buffer: memoryview, timeout: float | None) -> int:

@@ -28,12 +28,13 @@ OPTIONS = (
         STRING,
         "",
         "Server",
-        "Name or address of the USB/IP server; demo is a simulated device, local this machine",
+        "Name or address of the USB/IP server, perhaps with tls:// or ssh:// before it; demo is a simulated device, "
+        "local this machine",
         group=SERVER,
         placeholder="raspberrypi.local, 192.0.2.10, demo or local",
         required=True,
-        validation=r"^\s*[^\s/]([^/]*[^\s/])?\s*$",
-        expects="the name or the address of a server, such as raspberrypi.local, 192.0.2.10 or pi:3241",
+        validation=r"^\s*(([Tt][Ll][Ss]|[Ss][Ss][Hh])://[^\s/]+(/[0-9]*)?|[^\s/]([^/]*[^\s/])?)\s*$",
+        expects="the name or the address of a server, such as raspberrypi.local, 192.0.2.10, pi:3241 or ssh://pi",
     ),
     Option(
         "port",

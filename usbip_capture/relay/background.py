@@ -34,7 +34,7 @@ def start(server: ServerAddress, address: str, port: int, allow: str) -> Entry:
     Raises CannotListen with the sentence of the child, such as that the port is taken.
     """
     library = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    settings = json.dumps([server.host, server.port, address, port, allow])
+    settings = json.dumps([*server.place, address, port, allow])
     # As the launcher does: where it was started with -I -S, our dependencies are not to be found by themselves.
     code = (
         f"import site; site.addsitedir({library!r}); import sys; sys.path.insert(0, {library!r}); "
@@ -70,7 +70,7 @@ def main(settings: str) -> None:
     """What the child runs."""
     host, port, address, listen_port, allow = json.loads(settings)
     try:
-        service = RelayService(ServerAddress(host, port), address, listen_port, rules=relay_rules([allow]))
+        service = RelayService(ServerAddress.at(host, port), address, listen_port, rules=relay_rules([allow]))
     except UsbipError as error:
         _report(f"sentence {error}")
         return

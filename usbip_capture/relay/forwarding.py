@@ -6,17 +6,20 @@ it up. The end of what one side sends is passed on as such (a half-close), a res
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from usbip_capture.net.transport import NonBlocking, Transport
+from usbip_capture.net.transport import CarrierFailed, NonBlocking, Transport
 from usbip_capture.relay.readiness import BROKEN, HUNG_UP, READABLE, WRITABLE, Poller
 from usbip_capture.usb.urb import Buffer
 
 if TYPE_CHECKING:
     from usbip_capture.relay.observation import Observation
+
+log = logging.getLogger(__name__)
 
 #: How much is read at once: a little where messages are small, much where they are large.
 _SMALL, _LARGE = 16 << 10, 128 << 10
@@ -121,7 +124,9 @@ class End:
             data = way.receive(way.size)
         except (BlockingIOError, InterruptedError):
             return 0
-        except OSError:
+        except OSError as error:
+            if isinstance(error, CarrierFailed):
+                log.warning("client %d: %s", connection.observation.number, error)
             connection.reset()
             return 0
         if not data:

@@ -24,7 +24,7 @@ from usbip_capture.net.address import DEFAULT_PORT, format_address
 from usbip_capture.net.connecting import set_options
 from usbip_capture.net.listening import PAUSE, Admission, Peer
 from usbip_capture.net.networks import Network
-from usbip_capture.net.ruling import policy_of
+from usbip_capture.net.ruling import allowing, policy_of
 from usbip_capture.net.transport import SocketTransport, Transport, reset_on_close
 from usbip_capture.relay.backlog import Backlog
 from usbip_capture.relay.calls import Calls, guarded
@@ -34,7 +34,7 @@ from usbip_capture.relay.listening import attach_hint, open_listener
 from usbip_capture.relay.observation import Observation, Share
 from usbip_capture.relay.readiness import READABLE, make_poller
 from usbip_capture.relay.room import room_for
-from usbip_capture.relay.ruling import allowing, refusal
+from usbip_capture.relay.ruling import refusal
 from usbip_capture.servers.address import LOCAL, ServerAddress
 from usbip_capture.system.forks import disown_in_children
 from usbip_capture.system.shown import one_line

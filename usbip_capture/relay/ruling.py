@@ -12,7 +12,7 @@ from usbip_capture.access.devices import ALL, CLASS
 from usbip_capture.access.rules import ALLOW, CLOSED, DENY, AccessRule, AccessRules
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.listening import Peer
-from usbip_capture.net.networks import Network, parse_networks
+from usbip_capture.net.networks import parse_networks
 from usbip_capture.net.ruling import requester_of, rules_for
 from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
@@ -29,11 +29,6 @@ def relay_rules(allow: Iterable[str] = (), deny: Iterable[str] = ()) -> AccessRu
                 f"{str(rule.device)!r} cannot be decided by a relay: name a port such as 1-1.4, or VID:PID"
             )
     return AccessRules(CLOSED, rules)
-
-
-def allowing(networks: Iterable[Network]) -> AccessRules:
-    """This machine, and these."""
-    return AccessRules(CLOSED, rules_for(networks, ALLOW))
 
 
 def refusal(rules: AccessRules, peer: Peer, info: DeviceInfo | None) -> str:

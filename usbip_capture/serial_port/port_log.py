@@ -18,7 +18,7 @@ class PortLog:
     """Reads the log that `server` offers on its TCP `port` until closed; it is waited for. Raises UsbipError."""
 
     def __init__(self, server: ServerAddress, port: int, pcap: PcapWriter | None) -> None:
-        self._receiver = SyslogReceiver(server.host, port, pcap, callback=_log, timeout=server.timeout)
+        self._receiver = SyslogReceiver(server.place[0], port, pcap, callback=_log, timeout=server.timeout)
         try:
             self._receiver.start()
         except RuntimeError as error:  # no thread to be had

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from usbip_capture.errors import LocalProtocolError
+from usbip_capture.net.address import SSH, TLS, parse_address, usual_port
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.syslog import LOG_PORT
 
 SCHEME = "usbip"
 LOG_LEVELS = ("debug", "info", "warning", "error")
-_PARAMETERS = ("serial", "interface", "instance", "pcap", "syslog", "reconnect", "connect_timeout", "logging")
+_PARAMETERS = (
+    "serial", "interface", "instance", "pcap", "syslog", "reconnect", "connect_timeout", "logging", "via", "ssh_port",
+)  # fmt: skip
 _FORM = "write usbip://HOST[:PORT]/BUSID or usbip://HOST[:PORT]/VID:PID"
 _MAX_BUSID = 31  # bytes. Ref: Linux Documentation/usb/usbip_protocol.rst, OP_REQ_IMPORT
 _MAX_SECONDS = 86_400.0
@@ -54,16 +57,16 @@ class PortUrl:
             raise LocalProtocolError(f"{text!r} does not begin with usbip://: {_FORM}")
         if not parts.netloc:
             raise LocalProtocolError(f"{text!r} names no server: {_FORM}")
-        if "@" in parts.netloc:
-            raise LocalProtocolError(f"{text!r} has a user or password, which USB/IP does not know: {_FORM}")
         if parts.fragment:
             raise LocalProtocolError(f"{text!r} ends with #{parts.fragment}, which means nothing: write %23 for a #")
         given = _parameters(parts.query)
+        if "@" in parts.netloc and given.get("via") != SSH:
+            raise LocalProtocolError(f"{text!r} has a user or password, which USB/IP does not know: {_FORM}")
         selector = _selector(unquote(parts.path), text)
         if selector.busid and "instance" in given:
             raise LocalProtocolError(f"{selector.busid} in {text!r} means one device only: leave instance= out")
         return cls(
-            ServerAddress.parse(unquote(parts.netloc), timeout=_seconds("connect_timeout", given, _CONNECT_TIMEOUT)),
+            _server(unquote(parts.netloc), given),
             selector,
             _filled("serial", given),
             _number("interface", given, 255),
@@ -79,6 +82,33 @@ class PortUrl:
         """Which device, for a sentence."""
         serial = f" with serial number {self.serial}" if self.serial else ""
         return f"device{f' {self.selector}' if str(self.selector) else ''}{serial}"
+
+
+def url_of(server: ServerAddress) -> tuple[str, list[str]]:
+    """`server` as the host of a URL, and the parameters by which it is reached."""
+    host, port = f"[{server.host}]" if ":" in server.host else server.host, server.port
+    user = f"{quote(server.user, safe='')}@" if server.user else ""
+    where = f"{user}{quote(host, safe=':[]')}{'' if port == usual_port(server.place[0]) else f':{port}'}"
+    way = [f"via={server.scheme}"] if server.scheme else []
+    return where, way + ([f"ssh_port={server.ssh_port}"] if server.ssh_port else [])
+
+
+def _server(where: str, given: dict[str, str]) -> ServerAddress:
+    """The port is that of the USB/IP server, by whatever way it is reached."""
+    timeout = _seconds("connect_timeout", given, _CONNECT_TIMEOUT)
+    via, ssh_port = given.get("via", ""), _number("ssh_port", given, 65535)
+    if "via" in given and via not in (TLS, SSH):
+        raise LocalProtocolError(f"via={via} in the URL is neither {TLS} nor {SSH}")
+    if ssh_port is not None and via != SSH:
+        raise LocalProtocolError(f"ssh_port= in the URL goes with via={SSH} only")
+    if not via:
+        return ServerAddress.parse(where, timeout=timeout)
+    if via == TLS:
+        return ServerAddress.parse(f"{TLS}://{where}", timeout=timeout)
+    user, at, name = where.rpartition("@")
+    host, port = parse_address(name)
+    bracketed, own = f"[{host}]" if ":" in host else host, f":{ssh_port}" if ssh_port else ""
+    return ServerAddress.parse(f"{SSH}://{user}{at}{bracketed}{own}/{port}", timeout=timeout)
 
 
 def _selector(path: str, text: str) -> Selector:

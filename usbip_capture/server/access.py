@@ -24,6 +24,17 @@ class Decision(NamedTuple):
         return self.allowed
 
 
+class Refusal(str):
+    """The reason for which a client may not connect, as whoever accepts connections takes it. rule: which refuses."""
+
+    def __new__(cls, reason: str, rule: str = "") -> Refusal:
+        made = super().__new__(cls, reason)
+        made.rule = rule
+        return made
+
+    rule: str
+
+
 ALLOWED = Decision(allowed=True, reason="")
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from usbip_capture.access.limits import key_of
 from usbip_capture.errors import RemoteProtocolError, UsbipError
@@ -32,6 +32,10 @@ _RECEIVE_SIZE = 64 << 10
 _NO_SUCH_DEVICE, _TAKEN = "there is no such device", "another client has it"
 
 
+#: See `Connection`.
+Secured: TypeAlias = "Callable[[Transport, Peer, float], tuple[Transport, Peer] | None]"
+
+
 class Client(NamedTuple):
     """Who is connected. since, imported: seconds since 1970; busid is empty and imported 0 without a device.
 
@@ -50,7 +54,9 @@ class Connection:
     """Serves the client at `transport`, which is its own from `start` on. on_end: called with it when it is over.
 
     timeout: seconds for the client's request, and to take the answer: all of it, not each part. in_flight: where its
-    bytes are counted. on_import: called with it when it has a device.
+    bytes are counted. on_import: called with it when it has a device. secured: does a handshake first, within some
+    seconds: returns the transport from then on and the client as it is known then, None if the connection is over;
+    raises OSError.
     """
 
     def __init__(
@@ -66,6 +72,7 @@ class Connection:
         in_flight: InFlight,
         on_import: Callable[[Connection], None],
         on_end: Callable[[Connection], None],
+        secured: Secured | None = None,
     ) -> None:
         self._client = Client(peer, time.time())
         self._transport = transport
@@ -80,6 +87,7 @@ class Connection:
         self._ended_by = self._allowed_by = ""  # who has ended it; the rule by which it has its device
         self._on_import = on_import
         self._on_end = on_end
+        self._secured = secured
         self._export: Export | None = None  # reserved for this client
         self._imported: Export | None = None
         self._session: Session | None = None
@@ -108,15 +116,16 @@ class Connection:
 
         reason, by, rule: why, who causes it, and by which rule; for the events, and for the log if `logged`.
         """
+        with self._closing:
+            if reason and not self._ended_by and not self._closed:  # before the thread learns of it, and is faster
+                self._ended_by = by
+                self._report_end(reason, rule, logged=logged)
         self._ending = True
         if self._session is not None:
             self._session.break_off()
         with self._closing:  # so that the thread cannot have closed the transport
             if self._closed:
                 return
-            if reason and not self._ended_by:
-                self._ended_by = by
-                self._report_end(reason, rule, logged=logged)
             if self._answering:  # no client may take half an answer for all of it
                 self._transport.reset_on_close()
             self._transport.shut_down()
@@ -141,22 +150,37 @@ class Connection:
     # -- its thread
 
     def _run(self) -> None:
-        self._emit(events.CONNECTED)
         try:
-            session = self._operation()
+            session = self._operation() if self._secured is None or self._is_secured(self._secured) else None
             if session is not None:
                 self._urbs(session)
         except RemoteProtocolError as error:
             self.end(str(error))
         except OSError as error:
-            log.info("the connection of client %s ended: %s", self._peer, error)
+            log.info("the connection of client %s ended: %s", self._peer, error.strerror or error)
         except Exception:
             log.exception("client %s is disconnected by an internal error", self._peer)
         finally:
             self._finish()
 
+    def _is_secured(self, secured: Secured) -> bool:
+        """After the handshake: whether the client may go on. Raises OSError, TimeoutError."""
+        try:
+            found = secured(self._transport, self._peer, self._timeout)
+        except OSError as error:
+            reason = "no handshake in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
+            self._emit(events.REFUSED, WARNING, text=reason, by="server")
+            raise OSError(error.errno, reason) from None
+        if found is None:
+            return False
+        with self._closing:
+            self._transport, self._peer = found
+        self._client = self._client._replace(peer=self._peer)
+        return self._admission.permits(self._peer)
+
     def _operation(self) -> Session | None:
         """The client's OP request and its answer, in bounded time; the session of a device that was imported."""
+        self._emit(events.CONNECTED)
         conn = ServerConnection()
         deadline = time.monotonic() + self._timeout
         while data := self._received(deadline):

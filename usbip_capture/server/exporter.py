@@ -8,21 +8,28 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
-from usbip_capture.access.limits import REASONS, Limits, Places, Room, key_of
+from usbip_capture.access.limits import Limits, Places, Room, key_of
 from usbip_capture.device import Device
 from usbip_capture.errors import UsbipError
 from usbip_capture.net import listening
 from usbip_capture.net.connecting import set_options
 from usbip_capture.net.transport import SocketTransport, Transport
-from usbip_capture.server.access import Access, Decision
-from usbip_capture.server.connection import Client, Connection
+from usbip_capture.server.access import Access, Decision, Refusal
+from usbip_capture.server.connection import Client, Connection, Secured
 from usbip_capture.server.events import EXPORTED, REFUSED, WITHDRAWN, Events
 from usbip_capture.server.exports import Export, Exports
 from usbip_capture.server.in_flight import InFlight
+from usbip_capture.server.tls import TlsHandshake
 from usbip_capture.syslog.severity import NOTICE, WARNING
 from usbip_capture.system.descriptors import most_descriptors
 from usbip_capture.usb.info import DeviceInfo
+
+if TYPE_CHECKING:
+    from usbip_capture.tls.server import ServerContext
+    from usbip_capture.tls.transport import TlsTransport
 
 #: Of the descriptors that this process may have, this part is for clients without a device: the others are for those
 #: with one, for the devices, and for what else is open.
@@ -47,6 +54,9 @@ class Server:
         self._access = access or Access()
         self.events = events or Events()
         self.admission = listening.Admission(self._refusal, on_refused=self._refused)
+        self._before_handshake = listening.Admission(
+            lambda peer: _reason(self._access.may_identify(peer)), on_refused=self._refused
+        )
         self.limits = limits or Limits()
         self._in_flight = InFlight()
         self._exports = Exports()
@@ -66,7 +76,8 @@ class Server:
     def limits(self, limits: Limits) -> None:
         waiting = max(min(limits.max_waiting, most_descriptors() // _PART_FOR_WAITING), 1)
         self._limits = replace(limits, max_waiting=waiting)
-        self.admission.limit(limits)
+        for admission in (self.admission, self._before_handshake):
+            admission.limit(limits)
 
     @property
     def clients(self) -> list[Client]:
@@ -114,6 +125,17 @@ class Server:
         listener = listening.listen(address, port)
         host, bound = listener.getsockname()[:2]
         self._accept(listener)
+        return host, bound
+
+    def listen_tls(
+        self, address: str, port: int, context: ServerContext, pair: Callable[[TlsTransport, listening.Peer], None]
+    ) -> tuple[str, int]:
+        """As `listen`, for connections within TLS. pair: has the conversation of those who connect for pairing."""
+        listener = listening.listen(address, port)
+        host, bound = listener.getsockname()[:2]
+        # Who it is, and so whether it may connect, is known after the handshake.
+        serve = partial(self._serve, secured=TlsHandshake(context, pair))
+        self._accept(listener, serve, self._before_handshake)
         return host, bound
 
     def listen_unix(self, path: str) -> None:
@@ -164,8 +186,15 @@ class Server:
         for connection in connections:
             connection.join(max(deadline - time.monotonic(), 0.0))
 
-    def _accept(self, listener: socket.socket) -> None:
-        acceptor = listening.Acceptor(listener, self._serve, "usbip-server", self.admission, self._make_room)
+    def _accept(
+        self,
+        listener: socket.socket,
+        serve: Callable[[socket.socket, listening.Peer], None] | None = None,
+        admission: listening.Admission | None = None,
+    ) -> None:
+        acceptor = listening.Acceptor(
+            listener, serve or self._serve, "usbip-server", admission or self.admission, self._make_room
+        )
         with self._lock:
             self._acceptors.append(acceptor)
 
@@ -179,37 +208,32 @@ class Server:
                 pass
 
     def _refusal(self, peer: listening.Peer) -> str:
-        decision = self._access.may_connect(peer)
-        return "" if decision else decision.reason or listening.NOT_ALLOWED
+        return _reason(self._access.may_connect(peer))
 
     def _refused(self, peer: listening.Peer, reason: str) -> None:
-        """Who may not connect, and by which rule."""
-        try:
-            decision = Decision(allowed=True) if reason in REASONS else self._access.may_connect(peer)
-        except Exception:  # noqa: BLE001  it was logged when it refused
-            decision = Decision(allowed=False)
-        self.events.emit(REFUSED, WARNING, peer=peer, text=reason, rule="" if decision else decision.rule, by="server")
+        """Who may not connect, and by which rule if it is one."""
+        rule = reason.rule if isinstance(reason, Refusal) else ""
+        self.events.emit(REFUSED, WARNING, peer=peer, text=reason, rule=rule, by="server")
 
-    def _serve(self, sock: socket.socket, peer: listening.Peer) -> None:
+    def _serve(self, sock: socket.socket, peer: listening.Peer, secured: Secured | None = None) -> None:
         try:
             set_options(sock)
             transport = SocketTransport(sock, str(peer))
         except BaseException:
             sock.close()
             raise
-        self._start(transport, peer)
+        self._start(transport, peer, secured)
 
-    def _start(self, transport: Transport, peer: listening.Peer) -> None:
+    def _start(self, transport: Transport, peer: listening.Peer, secured: Secured | None = None) -> None:
         connection = Connection(
             transport, peer, self._exports, self._access, self.admission, self.events,
             timeout=self._limits.request_timeout, in_flight=self._in_flight,
-            on_import=self._imported, on_end=self._ended,
+            on_import=self._imported, on_end=self._ended, secured=secured,
         )  # fmt: skip
         try:
             with self._lock:
                 room = Room() if self._closing else self._enter(connection)
                 if self._closing or room.refusal:
-                    transport.reset_on_close()
                     transport.close()
         except RuntimeError as error:
             transport.close()
@@ -255,3 +279,8 @@ class Server:
 
 def _give_up(connection: Connection) -> None:
     connection.end("it had no device, and others wait", logged=False)
+
+
+def _reason(decision: Decision) -> str:
+    """Why not; empty if it is allowed."""
+    return "" if decision else Refusal(decision.reason or listening.NOT_ALLOWED, decision.rule)

@@ -24,10 +24,9 @@ from usbip_capture.errors import (
     UsbipError,
 )
 from usbip_capture.net import connecting as net
-from usbip_capture.net.address import DEFAULT_PORT, format_address, parse_address
+from usbip_capture.net.address import DEFAULT_PORT, format_address, split_place
 from usbip_capture.net.transport import SocketTransport, Transport
 from usbip_capture.servers import configuration
-from usbip_capture.servers.configuration import named
 from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.operations import ImportExchange
@@ -117,15 +116,22 @@ def parse_selection(text: str) -> list[Selector]:
 
 @dataclass(slots=True, frozen=True)
 class ServerAddress:
-    """A USB/IP server. `timeout`, in seconds, bounds each connection and each OP reply."""
+    """A USB/IP server. `timeout`, in seconds, bounds each connection and each OP reply.
+
+    scheme: `tls`, `ssh`, or nothing, which is plain TCP. user, ssh_port: of ssh; nothing and 0 as ssh is configured.
+    port: with ssh it is that of the USB/IP server on loopback of that machine.
+    """
 
     host: str
     port: int = DEFAULT_PORT
     timeout: float = 5.0
+    scheme: str = ""
+    user: str = ""
+    ssh_port: int = 0
 
     @classmethod
     def parse(cls, host: str, port: int = DEFAULT_PORT, timeout: float = 5.0) -> ServerAddress:
-        """`host` as people write it: a name of theirs, or an address, perhaps with a port of its own.
+        """`host` as people write it: a name of theirs, or an address, perhaps with a port of its own or a scheme.
 
         The port that they have configured for a name counts where no other is given. Raises LocalProtocolError.
         """
@@ -137,26 +143,38 @@ class ServerAddress:
             raise LocalProtocolError(
                 f"{timeout!r} is not a time to wait: give more than 0 and at most {_MAX_TIMEOUT:.0f} seconds"
             )
-        if (configured := named(host)) is not None:
-            name, own = configured
-            port = own if own and port == DEFAULT_PORT else port
-        else:
-            name, port = parse_address(host, port)
-            if not port:
-                raise LocalProtocolError("0 is not a TCP port (1 to 65535)")
-            if (configured := named(name)) is not None:
-                name = configured[0]
+        name, port = configuration.place_of(host, port)
+        if not port:
+            raise LocalProtocolError("0 is not a TCP port (1 to 65535)")
         if name.lower() == LOCAL:
             return cls(LOCAL, timeout=timeout)
-        return cls(DEMO if name.lower() == DEMO else name, port, timeout)
+        server = cls.at(DEMO if name.lower() == DEMO else name, port, timeout)
+        if server.scheme and server.host.lower() in (DEMO, LOCAL):
+            raise LocalProtocolError(f"{server.host} is built in: name it without {server.scheme}://")
+        return server
+
+    @classmethod
+    def at(cls, host: str, port: int, timeout: float = 5.0) -> ServerAddress:
+        """The one of that `place`."""
+        scheme, user, name, ssh_port = split_place(host)
+        return cls(name, port, timeout, scheme, user, ssh_port)
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """What it is known by: its host, with the scheme in front if it has one, and its port."""
+        if not self.scheme:
+            return self.host, self.port
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        user, ssh_port = f"{self.user}@" if self.user else "", f":{self.ssh_port}" if self.ssh_port else ""
+        return f"{self.scheme}://{user}{host}{ssh_port}", self.port
 
     def __str__(self) -> str:
-        return format_address(self.host, self.port)
+        return format_address(*self.place)
 
     @property
     def is_built_in(self) -> bool:
         """Whether it is no server of the network: nothing of it is remembered."""
-        return self.host in (DEMO, LOCAL)
+        return not self.scheme and self.host in (DEMO, LOCAL)
 
     @property
     def offers(self) -> str:
@@ -172,10 +190,14 @@ class ServerAddress:
 
     def open_transport(self) -> Transport:
         """A new connection, as what is imported through it uses it. Raises ServerUnreachable."""
+        if self.scheme:
+            from usbip_capture.servers import carried
+
+            return carried.open_transport(self)
         return SocketTransport(self.connect(), str(self))
 
     def connect(self) -> socket.socket:
-        """The socket of a new connection. Raises ServerUnreachable."""
+        """The socket of a new connection by TCP, without what the scheme needs. Raises ServerUnreachable."""
         if self.host == DEMO:
             # Imported here: only who wants the demo pays for it.
             from usbip_capture.demo.device import connect_demo
@@ -244,7 +266,7 @@ class ServerAddress:
         return self._imported(selector, self._socket_of)
 
     def _socket_of(self, busid: str) -> tuple[socket.socket, DeviceInfo]:
-        transport = SocketTransport(self.connect(), str(self))
+        transport = self._open_socket()
         try:
             request = ImportExchange(busid)
             net.exchange(transport, request, self.timeout)
@@ -257,6 +279,14 @@ class ServerAddress:
         except BaseException:
             transport.close()
             raise
+
+    def _open_socket(self) -> SocketTransport:
+        """A connection whose socket has the bytes of USB/IP, as a kernel needs it."""
+        if self.scheme:
+            from usbip_capture.servers import carried
+
+            return carried.open_socket(self)
+        return SocketTransport(self.connect(), str(self))
 
     def _imported(self, selector: Selector, take: Callable[[str], T]) -> T:
         """What `take` makes of the busid that is meant; a refusal is explained. Raises UsbipError."""

@@ -1,7 +1,7 @@
 """A server of ours announces itself on the local network, by mDNS and DNS-SD, with what it exports.
 
 Ref: RFC 6763, 4.1.1 (names of instances), 6 (TXT records). The keys are those of usbip-esp32p4 (version, devices) and
-of Adafruit's bridge (transport, state, count, busid, vid, pid); device1, device2 and so on are ours
+of Adafruit's bridge (transport, state, count, busid, vid, pid); tls, device1, device2 and so on are ours
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from usbip_capture.servers.mdns import SERVICE_TYPE
+from usbip_capture.servers.mdns import SERVICE_TYPE, TLS_PROPERTY
 from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
 
@@ -46,10 +46,16 @@ class Announcement:
 
     name: any text; one that is taken gets a number. port: its TCP port. listening: the numeric addresses where it
     listens, "" and those like 0.0.0.0 for all of this machine; loopback is announced where it listens nowhere else.
+    tls_port: where it listens for TLS, 0 if it does not.
     """
 
     def __init__(
-        self, name: str, port: int, devices: Sequence[AnnouncedDevice] = (), listening: Sequence[str] = ("",)
+        self,
+        name: str,
+        port: int,
+        devices: Sequence[AnnouncedDevice] = (),
+        listening: Sequence[str] = ("",),
+        tls_port: int = 0,
     ) -> None:
         #: The instance's name, once it is announced.
         self.name = ""
@@ -58,7 +64,8 @@ class Announcement:
         self._wanted_name = instance_name(name)
         self._port = port
         self._listening = tuple(listening)
-        self._txt = txt_record(devices)
+        self._tls_port = tls_port
+        self._txt = txt_record(devices, tls_port)
         self._due = threading.Event()
         self._closing = False
         self._trouble = ""
@@ -70,7 +77,7 @@ class Announcement:
 
     def update(self, devices: Sequence[AnnouncedDevice]) -> None:
         """What is exported has changed. Returns at once."""
-        txt = txt_record(devices)
+        txt = txt_record(devices, self._tls_port)
         if txt != self._txt:
             self._txt = txt
             self._due.set()
@@ -160,7 +167,7 @@ def instance_name(text: str) -> str:
     return _cut(shown, _MAX_INSTANCE).strip() or "usbip-capture"
 
 
-def txt_record(devices: Sequence[AnnouncedDevice]) -> dict[str, str]:
+def txt_record(devices: Sequence[AnnouncedDevice], tls_port: int = 0) -> dict[str, str]:
     """The TXT record of what is exported: the number of devices, and as many of them as there is room for."""
     count = len(devices)
     only = devices[0].info if count == 1 else None
@@ -173,6 +180,7 @@ def txt_record(devices: Sequence[AnnouncedDevice]) -> dict[str, str]:
         "busid": only.busid if only else "multi" if count else "-",
         "vid": f"{only.idVendor:04x}" if only else "-",
         "pid": f"{only.idProduct:04x}" if only else "-",
+        **({TLS_PROPERTY: str(tls_port)} if tls_port else {}),
     }
     room = _MAX_TXT - sum(len(f"{key}={value}".encode()) + 1 for key, value in record.items())
     for number, (info, name) in enumerate(devices, 1):

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import sys
 
-from usbip_capture.net.address import parse_address
+from usbip_capture.net.address import DEFAULT_PORT, parse_place, usual_port
 from usbip_capture.system.folders import configuration_folder
 
 #: Servers by environment: `HOST`, `HOST:PORT` or `NAME=HOST:PORT`, separated by commas.
@@ -66,11 +66,11 @@ class ConfiguredServer:
 
     def _parse(self, address: str) -> None:
         try:
-            host, port = parse_address(address, _NO_PORT)
+            host, port = parse_place(address, _NO_PORT)
         except ValueError:  # LocalProtocolError, which is not imported for this
             host, port = "", 0
-        if not port or not all(c.isalnum() or c in _HOST for c in host):
-            self.problem = "it is not an address: write HOST, HOST:PORT or [IPv6]:PORT"
+        if not port or not ("://" in host or all(c.isalnum() or c in _HOST for c in host)):
+            self.problem = "it is not an address: write HOST, HOST:PORT, [IPv6]:PORT, tls://HOST or ssh://HOST"
         else:
             self.host, self.port = host, max(port, 0)
 
@@ -88,6 +88,21 @@ def named(name: str) -> tuple[str, int] | None:
         if server.host and server.name.lower() == wanted:
             return server.host, server.port
     return None
+
+
+def place_of(text: str, port: int = DEFAULT_PORT) -> tuple[str, int]:
+    """Host, with its scheme if it has one, and port of a server as people write it: a name of theirs, or an address.
+
+    port: where `text` has none; a configured one counts where it is the usual one. Raises LocalProtocolError.
+    """
+    if (own := named(text)) is None:
+        host, port = parse_place(text, port)
+        if (own := named(host)) is None:
+            return host, port
+    host, own_port = own
+    if port != DEFAULT_PORT:
+        return host, port
+    return host, own_port or usual_port(host)
 
 
 def configuration_path() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from usbip_capture.net.address import DEFAULT_PORT, format_address
+from usbip_capture.net.address import format_address, usual_port
 from usbip_capture.servers.configuration import LOCAL, configured
 from usbip_capture.system.folders import cache_folder
 
@@ -29,6 +29,7 @@ _TAKEN = "usbip_remote"
 class KnownServer:
     """A server. source: that of `configuration`, or `used` or `mdns`. seen: when it last was there, epoch seconds.
 
+    host: with its scheme, if it has one, as in `tls://pi`, so that a server is another one by another way.
     interface: the name of its Wireshark interface, set by `known_servers`.
     """
 
@@ -44,13 +45,14 @@ class KnownServer:
 
     @property
     def address(self) -> str:
-        """HOST, or HOST:PORT where it is not the usual one."""
+        """HOST, or HOST:PORT where it is not the usual one: as `ServerAddress.parse` takes it."""
         return format_address(self.host, self.port)
 
     @property
     def display(self) -> str:
         """As Wireshark lists it."""
         where = f"{self.host}:{self.port}" if ":" not in self.host else f"[{self.host}]:{self.port}"
+        where = self.address if "://" in self.host else where
         named = self.name and self.name != self.host
         if self.host == LOCAL:
             return f"USB of this machine: {self.name}" if named else "USB of this machine"
@@ -129,7 +131,7 @@ def clean(text: str) -> str:
 
 def _configured() -> list[KnownServer]:
     return [
-        KnownServer(server.host, server.port or DEFAULT_PORT, server.name, server.source)
+        KnownServer(server.host, server.port or usual_port(server.host), server.name, server.source)
         for server in configured()
         if server.host
     ]
@@ -154,8 +156,10 @@ def _is_number(text: str) -> bool:
 
 def _interface(server: KnownServer, taken: set[str]) -> str:
     """A name of few characters, so that no version of Wireshark stumbles, and no two have the same preferences."""
-    text = server.name or server.host
-    if server.port != DEFAULT_PORT and not server.name:
+    text = server.name or server.host.replace("://", "-")
+    if server.name and server.source == "mdns" and "://" in server.host:  # beside the same one without
+        text = f"{server.host.partition(':')[0]}-{text}"
+    if server.port != usual_port(server.host) and not server.name:
         text += f"-{server.port}"
     slug = "".join(c if c in _SLUG else "-" for c in text.lower()).removeprefix(_INTERFACE_PREFIX)
     name = _INTERFACE_PREFIX + (slug[:_SLUG_LENGTH].strip("-.") or "server")

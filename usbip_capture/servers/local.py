@@ -34,6 +34,11 @@ def devices() -> list[LocalDevice]:
     return [device for device in LocalBus.shared().devices() if not is_hub(device)]
 
 
+def hub_ports() -> dict[str, int]:
+    """How many ports each hub has, as `devices.sysfs` has it. Raises LibusbMissing."""
+    return LocalBus.shared().hub_ports()
+
+
 def is_hub(device: LocalDevice) -> bool:
     """Whether other devices are plugged into it: who takes it has them all unplugged."""
     return device.info.bDeviceClass == _HUB

@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from usbip_capture.errors import ServerUnreachable
+from usbip_capture.net.address import TLS
 
 if TYPE_CHECKING:
     from zeroconf import ServiceBrowser, ServiceInfo, Zeroconf
 
 SERVICE_TYPE = "_usbip._tcp.local."
+#: Of a TXT record: the port of USB/IP over TLS, if there is one.
+TLS_PROPERTY = "tls"
 #: Milliseconds for what an announcement has left out, such as the address: it is asked for again meanwhile.
 _DETAILS_TIMEOUT = 3000
 #: Incomplete announcements that are asked about at a time, and servers that are kept: anybody may announce any number.
@@ -32,6 +35,15 @@ class DiscoveredServer:
     port: int
     addresses: tuple[str, ...] = ()
     properties: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def places(self) -> list[tuple[str, int]]:
+        """Where it is, as `ServerAddress.at` takes it: by TCP and by TLS, or by TLS alone if that has its port."""
+        port = self.properties.get(TLS_PROPERTY, "")
+        given = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        by_tls = [(f"{TLS}://{host}", int(port))] if given else []
+        return by_tls if given and int(port) == self.port else [(self.host, self.port), *by_tls]
 
 
 def discover_usbip_servers(timeout: float = 3.0) -> list[DiscoveredServer]:

@@ -46,7 +46,8 @@ def remember_server(host: str, port: int, name: str = "", source: str = "used") 
             kept_name, kept_source = name, source
         if source == "mdns":  # it may have got another address
             for key in [k for k, s in cache.servers.items() if s.source == "mdns" and s.name == name]:
-                del cache.servers[key]
+                if key[0].rpartition("://")[0] == host.rpartition("://")[0]:
+                    del cache.servers[key]
         cache.servers[host, port] = KnownServer(host, port, clean(kept_name), kept_source, int(time.time()))
 
     _change(change)

@@ -85,4 +85,5 @@ def main() -> None:
         except UsbipError:
             return
         for server in servers:
-            remember_server(server.host, server.port, server.name, "mdns")
+            for place in server.places:
+                remember_server(*place, server.name, "mdns")

@@ -62,6 +62,8 @@ class ServerTable:
     rotate: tuple[str, ...] = ()
     audit: str = ""
     audit_syslog: str = ""
+    tls: tuple[str, ...] = ()
+    client_ca: str = ""
 
     @property
     def limits(self) -> Limits:
@@ -96,7 +98,7 @@ def _check(name: str, value: Any) -> None:
     for text in value if name == "allow" else ():
         if not parse_networks(text):
             raise LocalProtocolError(f"{text!r} is not a network: write one such as 192.0.2.0/24")
-    for text in value if name == "listen" else ():
+    for text in value if name in ("listen", "tls") else ():
         if not text.strip():
             raise LocalProtocolError(f"{text!r} is not an address: write one such as 127.0.0.1:3240")
         listen_address(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from usbip_capture.access.clients import PAIRED
 from usbip_capture.access.rules import AccessRules
 from usbip_capture.access.rules import Decision as Decided
 from usbip_capture.net.listening import Peer
@@ -16,6 +17,7 @@ class RuledAccess(Access):
     """By the rules, which may be others each time.
 
     serial_of: the serial number of the device with this busid, empty if it has none, None if it is not exported.
+    is_paired: whether a client of this name still is.
     reserved: what leases decide about a device that the rules allow.
     """
 
@@ -23,10 +25,13 @@ class RuledAccess(Access):
         self,
         rules: Callable[[], AccessRules],
         serial_of: Callable[[str], str | None],
+        *,
+        is_paired: Callable[[str], bool] = lambda name: True,
         reserved: Callable[[Peer, DeviceInfo], Decision] = lambda peer, info: ALLOWED,
     ) -> None:
         self._rules = rules
         self._serial_of = serial_of
+        self._is_paired = is_paired
         self._reserved = reserved
 
     def check_listening(self, address: str, port: int) -> None:
@@ -34,12 +39,14 @@ class RuledAccess(Access):
         check_lets_in(address, port, self._rules(), ", or --allow-public if everybody may")
 
     def may_connect(self, peer: Peer) -> Decision:
-        return _decision(self._rules().connecting(requester_of(peer)))
+        return self._known(peer) and _decision(self._rules().connecting(requester_of(peer)))
 
     def may_identify(self, peer: Peer) -> Decision:
         return _decision(self._rules().connecting(requester_of(peer), may_identify=True))
 
     def visible(self, peer: Peer, info: DeviceInfo) -> Decision:
+        if not (known := self._known(peer)):
+            return known
         serial = self._serial_of(info.busid)
         if serial is None:
             return Decision(allowed=False, reason="it is not exported any more")
@@ -47,6 +54,12 @@ class RuledAccess(Access):
 
     def may_import(self, peer: Peer, info: DeviceInfo) -> Decision:
         return self._reserved(peer, info)
+
+    def _known(self, peer: Peer) -> Decision:
+        """Not if it was paired when it connected, and is not any more."""
+        kind, _, name = peer.identity.partition(":")
+        gone = kind == PAIRED and not self._is_paired(name)
+        return Decision(allowed=False, reason=f"it is not paired as {name} any more") if gone else ALLOWED
 
 
 def _decision(decided: Decided) -> Decision:

@@ -8,13 +8,14 @@ import threading
 from collections.abc import Callable, Sequence
 
 from usbip_capture.capture.channel import UsbChannel
-from usbip_capture.capture.files import RotatingSink, file_sink
+from usbip_capture.capture.files import RotatingSink, file_sink, misleading_ending
 from usbip_capture.capture.rotation import Rotation
 from usbip_capture.capture.sinks import Sink, open_sink
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.device import Device
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.lending.lender import Exported
+from usbip_capture.system.shown import shell_word
 from usbip_capture.tap import Tapped
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,8 @@ class _Captured(Tapped):
 
 def _sink(path: str, rotate: Sequence[str]) -> Sink:
     """Raises CaptureError, LocalProtocolError."""
+    if wrong := misleading_ending(path):
+        raise LocalProtocolError(f"pcap: {shell_word(path)} {wrong}")
     if rotate:
         if path == "-":
             raise LocalProtocolError("-b is for files: name one with --pcap")

@@ -13,6 +13,7 @@ from usbip_capture.server.described import as_data, sentence
 from usbip_capture.server.events import POWER, RESET, Events
 from usbip_capture.serving.access_requests import access_handlers, access_of
 from usbip_capture.serving.lease_requests import lease_handlers, turns_of
+from usbip_capture.serving.pairing_requests import pairing_handlers, tls_status
 from usbip_capture.serving.ports import Ports, check_exported
 from usbip_capture.syslog.severity import NOTICE
 
@@ -56,6 +57,7 @@ def handlers_for(server: LocalServer, lender: Lender, ports: Ports) -> Mapping[s
         "bind": lambda request: _bind(server, request),
         **access_handlers(server.access),
         **lease_handlers(server.leases, lender),
+        **pairing_handlers(server.tls),
     }
 
 
@@ -65,9 +67,11 @@ def _status(server: LocalServer) -> Message:
         "name": server.name,
         "pid": os.getpid(),
         "addresses": [format_address(*place) for place in server.addresses],
+        "unix": server.unix,
         "rules": server.rules,
         "follows": server.follows,
         **access_of(server.access),
+        **tls_status(server.tls),
         "audit": [
             {"target": str(output.target), "written": output.written, "lost": output.lost, "trouble": output.trouble}
             for output in server.audit.outputs

@@ -34,6 +34,10 @@ class FollowedFile:
         if self._thread is not threading.current_thread():
             self._thread.join()
 
+    def recheck(self) -> None:
+        """Call `on_change` soon in any case: we have written it, and others may have done so since."""
+        self._followed = (-1,)
+
     def look(self) -> None:
         """Once."""
         before, self._seen = self._seen, _state(self._path)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from usbip_capture.access.rules import AccessRules
 from usbip_capture.control_socket.serving import ControlSocket
 from usbip_capture.device import Device
-from usbip_capture.errors import CannotListen, CaptureError, UsbipError
+from usbip_capture.errors import CannotListen, CaptureError, LocalProtocolError, UsbipError
 from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.lending.plugged import Bus
 from usbip_capture.lending.restore import restore
 from usbip_capture.net.address import format_address
-from usbip_capture.net.networks import is_loopback, listen_address
+from usbip_capture.net.networks import listen_address
 from usbip_capture.server.connection import Client
 from usbip_capture.server.events import ACCESS_CHANGED, STARTED, Events
 from usbip_capture.server.exporter import Server
@@ -26,6 +26,7 @@ from usbip_capture.server.rules import ExportRule, Rules
 from usbip_capture.servers.configuration import SERVER_TABLE, configuration_path
 from usbip_capture.servers.server_table import ServerTable, read_server_table
 from usbip_capture.serving.access import RuledAccess
+from usbip_capture.serving.announced import announced
 from usbip_capture.serving.audit import Audit
 from usbip_capture.serving.control import handlers_for
 from usbip_capture.serving.following import FollowedFile
@@ -39,6 +40,7 @@ from usbip_capture.usb.info import DeviceInfo
 if TYPE_CHECKING:
     from usbip_capture.servers.announcing import AnnouncedDevice, Announcement
     from usbip_capture.serving.captures import SessionCaptures
+    from usbip_capture.serving.tls_side import TlsSide
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ class LocalServer:
     Made by `serve`, where the errors are. settings: as the configuration has them; without `exports`, those of
     the configuration file are exported, and its changes are followed; so it is with `rules`, of access. bus: where the
     devices are, None for all buses of this machine. access: who may have which device, and changing that.
-    leases: reserve devices there, and release them.
+    leases: reserve devices there, and release them. tls: where it listens for TLS, and pairing; None if it does not.
     """
 
     def __init__(
@@ -62,13 +64,16 @@ class LocalServer:
     ) -> None:
         self.name = settings.name or socket.gethostname()
         self._listening: list[tuple[str, int]] = []
+        self._unix = os.path.abspath(settings.unix) if settings.unix else ""
         self._follows = settings.exports is None
         self._on_change = on_change
         self._changing = threading.RLock()  # held from reading what is exported to changing it
         self._stack = ExitStack()
         self.events = Events()
+        self.tls: TlsSide | None = None
         self._captures: SessionCaptures | None = None
         self._announcement: Announcement | None = None
+        self._announcing = threading.Lock()  # held from looking at what is exported to announcing it
         with ExitStack() as starting:
             starting.callback(self.close)
             self._start(settings, bus)
@@ -83,6 +88,11 @@ class LocalServer:
     def addresses(self) -> list[tuple[str, int]]:
         """Addresses and ports where it listens."""
         return list(self._listening)
+
+    @property
+    def unix(self) -> str:
+        """The path of its Unix socket, empty if it has none."""
+        return self._unix
 
     @property
     def devices(self) -> list[DeviceInfo]:
@@ -195,8 +205,7 @@ class LocalServer:
         places = _places(settings)
         for place in places:
             access.check_listening(*place)
-        for sentence in restore():
-            log.info("%s, which a server that was killed had unbound", sentence)
+        _restore_drivers()
         self.audit = Audit(self.events, settings.audit, settings.audit_syslog)
         self._stack.callback(self.audit.close)  # after the others, whose end it reports
         self.leases = DeviceLeases(self.events)
@@ -209,6 +218,7 @@ class LocalServer:
             self._server.listen_unix(settings.unix)
         for place in places:
             self._listening.append(self._server.listen(*place))
+        self._listen_tls(settings)
         bus = bus or _shared_bus()
         self._lend(settings, rules, bus)
         self.leases.start(self._server.check_sessions)
@@ -222,6 +232,14 @@ class LocalServer:
     def _report_start(self, unix: str) -> None:
         where = [format_address(*place) for place in self._listening] + ([unix] if unix else [])
         self.events.emit(STARTED, NOTICE, text=", ".join(where))
+
+    def _listen_tls(self, settings: ServerTable) -> None:
+        if settings.tls:  # who serves without it does without `ssl`
+            from usbip_capture.serving.tls_side import TlsSide, tls_place
+
+            places = [tls_place(text) for text in settings.tls]
+            self.tls = TlsSide(self._server, places, settings.client_ca, self.access.allow_paired)
+            self._stack.callback(self.tls.close)
 
     def _lend(self, settings: ServerTable, rules: Rules, bus: Bus) -> None:
         self._lender = Lender(
@@ -238,9 +256,10 @@ class LocalServer:
     def _ruled(self, settings: ServerTable, table: ServerTable) -> RuledAccess:
         self.access = RulesInForce(settings, table, self._changing, self.reload, self._access_changed)
         return RuledAccess(
-            lambda: self.access.rules,
+            lambda: self.access.in_force,
             lambda busid: self._server.serial(busid),  # noqa: PLW0108  it is made with this
-            lambda peer, info: self.leases.decision(peer, info),  # noqa: PLW0108  as above
+            is_paired=lambda name: name in self.access.paired,
+            reserved=lambda peer, info: self.leases.decision(peer, info),  # noqa: PLW0108  as above
         )
 
     def _access_changed(self, rules: AccessRules) -> None:
@@ -263,6 +282,8 @@ class LocalServer:
         self._stack.callback(self._ports.close)  # before that: it waits for requests in progress
 
     def _open_capture(self, settings: ServerTable, places: Sequence[tuple[str, int]]) -> None:
+        if settings.rotate and not settings.pcap:
+            raise LocalProtocolError("rotate is for files: name one with pcap")
         if settings.pcap:
             from usbip_capture.serving.captures import SessionCaptures
 
@@ -275,16 +296,13 @@ class LocalServer:
 
     def _announce(self, wanted: bool | None) -> None:
         """On the local network, if that is wanted: without a word, where other machines can connect."""
-        beyond = [place for place in self._listening if not is_loopback(place[0])]
-        if wanted is None:
-            wanted = bool(beyond)
-        if not wanted or not self._listening:
-            return
-        from usbip_capture.servers.announcing import Announcement
+        chosen = announced(self._listening, [] if self.tls is None else self.tls.addresses, wanted)
+        if chosen is not None:
+            from usbip_capture.servers.announcing import Announcement
 
-        port = (beyond or self._listening)[0][1]
-        listening = [address for address, other in self._listening if other == port]
-        self._announcement = Announcement(self.name, port, self._announced(), listening)
+            port, listening, tls_port = chosen
+            with self._announcing:
+                self._announcement = Announcement(self.name, port, self._announced(), listening, tls_port)
 
     def _withdraw(self) -> None:
         if self._announcement is not None:
@@ -296,8 +314,9 @@ class LocalServer:
         return [AnnouncedDevice(exported.info, exported.product) for exported in self._lender.exported]
 
     def _changed(self) -> None:
-        if self._announcement is not None:
-            self._announcement.update(self._announced())
+        with self._announcing:
+            if self._announcement is not None:
+                self._announcement.update(self._announced())
         if self._on_change is not None:
             self._on_change()
 
@@ -306,23 +325,21 @@ def serve(
     devices: Iterable[str] | None = None,
     *,
     listen: Iterable[str] = (),
-    unix: str = "",
-    name: str = "",
-    allow: Iterable[str] = (),
-    allow_public: bool = False,
+    unix: str = "", name: str = "",
+    allow: Iterable[str] = (), allow_public: bool = False,
     rules: Iterable[str] | None = None,
-    max_clients: int = 0,
-    max_devices: int = 0,
+    max_clients: int = 0, max_devices: int = 0,
     pcap: str | os.PathLike[str] = "",
     rotate: Iterable[str] = (),
-    reset: bool = True,
-    force: bool = False,
+    reset: bool = True, force: bool = False,
     announce: bool | None = None,
     audit: str | os.PathLike[str] = "",
     audit_syslog: str = "",
+    tls: Iterable[str] = (),
+    client_ca: str | os.PathLike[str] = "",
     bus: Bus | None = None,
     **limits: int,
-) -> LocalServer:
+) -> LocalServer:  # fmt: skip
     """Lend this machine's USB devices to USB/IP clients, as `usbip-capture serve` does; ends with `close`.
 
     devices: rules of what is exported: a port such as `1-1.4`, `VID:PID`, `VID:PID:SERIAL`, `class:03`, or `all`; None
@@ -334,7 +351,9 @@ def serve(
     `-b` of `usbip-capture capture` has it. reset: each device when a client has released it. force: `all` and classes
     export disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect. audit: a
     file for what happens, a line of JSON each, `-` for standard output; audit_syslog: `HOST[:PORT]`, `tcp:HOST[:PORT]`
-    or a path such as `/dev/log`. limits: further ones of `access.limits.Limits`, but for max_waiting.
+    or a path such as `/dev/log`. tls: addresses for connections within TLS, port 3241 if none is given; client_ca: a
+    file of authorities, whose certificates prove who a client is. limits: further ones of `access.limits.Limits`, but
+    for max_waiting.
 
     Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
     """
@@ -343,7 +362,8 @@ def serve(
         exports=None if devices is None else _texts(devices), listen=_texts(listen), unix=unix, name=name,
         allow=_texts(allow), allow_public=allow_public, rules=_texts(rules or ()) if ruled else None,
         max_clients=max_clients, max_devices=max_devices, pcap=os.fspath(pcap), rotate=_texts(rotate), reset=reset,
-        force=force, announce=announce, audit=os.fspath(audit), audit_syslog=audit_syslog, access="", **limits,
+        force=force, announce=announce, audit=os.fspath(audit), audit_syslog=audit_syslog, tls=_texts(tls),
+        client_ca=os.fspath(client_ca), access="", **limits,
     )  # fmt: skip
     return LocalServer(settings, bus)
 
@@ -358,6 +378,14 @@ def _places(settings: ServerTable) -> list[tuple[str, int]]:
     texts = settings.listen or (() if settings.unix else (DEFAULT_LISTEN,))
     places = [listen_address(text) for text in texts]
     return [("0.0.0.0" if address == "*" else address, port) for address, port in places]
+
+
+def _restore_drivers() -> None:
+    restored = restore()
+    for sentence in restored.bound:
+        log.info("%s, which a server that was killed had unbound", sentence)
+    if restored.left:
+        log.warning("%s", restored.complaint)
 
 
 def _shared_bus() -> Bus:

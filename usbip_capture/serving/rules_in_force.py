@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
+from usbip_capture.access.clients import PAIRED
+from usbip_capture.access.devices import ALL
 from usbip_capture.access.rules import ALLOW, CLOSED, OPEN, AccessRule, AccessRules
 from usbip_capture.net.networks import parse_networks
 from usbip_capture.net.ruling import rules_for
@@ -40,11 +42,24 @@ class RulesInForce:
             table = given
         elif table is given:  # what is exported does not come from the configuration
             table = read_server_table()
-        self._rules = self._made(table)
+        self.paired: frozenset[str] = frozenset()
+        self._rules = self.in_force = self._made(table)
+
+    def allow_paired(self, names: Iterable[str]) -> None:
+        """These clients are paired with the server: each may have all devices, unless rules allow some to `paired`.
+
+        Sessions of those that are not paired any more end.
+        """
+        with self._changing:
+            paired = frozenset(names)
+            if paired != self.paired:
+                self.paired = paired
+                self.in_force = self._with_paired(self._rules)
+                self._on_change(self.in_force)
 
     @property
     def rules(self) -> AccessRules:
-        """The mode, and the rules."""
+        """The mode, and the rules that were asked for; `in_force` has those for clients that are paired, too."""
         return self._rules
 
     def set(self, mode: str, rules: Iterable[AccessRule | str]) -> None:
@@ -94,10 +109,15 @@ class RulesInForce:
             )
         )
 
+    def _with_paired(self, rules: AccessRules) -> AccessRules:
+        named = {rule.client.name for rule in rules if rule.action == ALLOW and rule.client.kind == PAIRED}
+        others = () if "" in named else sorted(self.paired - named)
+        return rules.with_rules(AccessRule.parse(f"{ALLOW} {PAIRED}:{name} {ALL}") for name in others)
+
     def _change(self, rules: AccessRules) -> None:
         if rules == self._rules:
             return
-        self._rules = rules
+        self._rules, self.in_force = rules, self._with_paired(rules)
         log.info("access is now %s", summary(rules))
         self._on_change(rules)
 

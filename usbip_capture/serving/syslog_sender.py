@@ -83,6 +83,8 @@ class SyslogSender:
             self._open(family, kind, address, protocol)
 
     def _connect_unix(self, path: str) -> None:
+        if not hasattr(socket, "AF_UNIX"):
+            raise OSError("Python has no Unix sockets on this system")
         try:
             self._open(socket.AF_UNIX, socket.SOCK_DGRAM, path)
         except OSError:  # EPROTOTYPE where it is a stream; else this one's error is the same

@@ -86,7 +86,7 @@ def _with_log(path: str, settings: UseSettings) -> PcapWriter:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     writer = PcapWriter(path)
-    host = ServerAddress.parse(settings["host"], settings["port"]).host
+    host = ServerAddress.parse(settings["host"], settings["port"]).place[0]
     log = SyslogReceiver(host, settings["syslog_port"], writer, callback=show, timeout=settings["timeout"])
     log.start()
     atexit.register(stop)

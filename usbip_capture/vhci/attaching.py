@@ -58,7 +58,8 @@ class Attacher:
         sock, info = server.import_socket(selector)
         with closing(sock):  # the kernel has its own reference
             number = self.vhci.attach(sock.fileno(), info.devid, info.speed)
-        origin = Origin(server.host, str(server.port), info.busid)
+        host, port = server.place
+        origin = Origin(host, str(port), info.busid)
         recorded = self._records.write(number, origin)
         return Attachment(self._enumerated(number, info, server), origin, recorded)
 

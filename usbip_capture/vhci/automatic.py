@@ -133,7 +133,7 @@ def announcements(server: ServerAddress, wake: Callable[[], None]) -> Iterator[N
     from usbip_capture.servers.mdns import browsing
 
     def on_found(found: DiscoveredServer) -> None:
-        if found.port == server.port:
+        if server.port in [port for _, port in found.places]:
             wake()
 
     with contextlib.ExitStack() as stack:

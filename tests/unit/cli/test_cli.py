@@ -262,3 +262,11 @@ def test_threads_that_print_at_once_while_something_is_waited_for(monkeypatch: p
     assert sys.stderr is screen
     shown = [part.rpartition("\x1b[K")[2] for part in screen.getvalue().split("\n")]
     assert sorted(shown[:-1]) == ["a" * 10, "b" * 10]
+
+
+def test_what_no_limit_is_called(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser("serve").parse_args(["serve", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for option in ("--max-clients", "--max-devices"):
+        assert f"{option} N at a time; 0: no limit (default: 0)" in shown

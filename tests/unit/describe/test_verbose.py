@@ -5,6 +5,7 @@ from __future__ import annotations
 import cProfile
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.builders.class_descriptors import CONFIGURATIONS, DAMAGED
-from usbip_capture.demo.device import DemoDevice
+from usbip_capture.demo.device import DESCRIPTORS, DemoDevice
 from usbip_capture.describe.classes import string_indices
 from usbip_capture.describe.naming import class_names, listed_name, speed_name
 from usbip_capture.describe.reading import Description, read_description
@@ -134,6 +135,24 @@ def test_tree() -> None:
         "        |__ If 0, Class=Human Interface Device",
         "/:  odd: Dev 005, ID 1d6b:0005 n5, 12M",
         "    |__ If 0, Class=Human Interface Device",
+    ]
+
+
+def test_a_tree_with_the_ports_that_are_empty() -> None:
+    """Where it is known how many a hub has; a bus with nothing has a line too."""
+    devices = [replace(DESCRIPTORS.info(busid, 1, 7, Speed.FULL), interfaces=()) for busid in ("1-2", "1-4.2", "1-4.3")]
+    hubs = {"usb1": 4, "usb2": 1, "1-4": 7, "1-9": 4, "usbx": 3}
+    shown = tree(devices, lambda device: "", hubs)
+    assert [line.partition(" Dev")[0] for line in shown] == [
+        "/:  Bus 001",
+        "    |__ Port 2:",
+        "    |__ Port 4: (hub)",
+        "        |__ Port 2:",
+        "        |__ Port 3:",
+        "        |__ Ports 1, 4-7: empty",
+        "    |__ Ports 1, 3: empty",
+        "/:  Bus 002",
+        "    |__ Port 1: empty",
     ]
 
 

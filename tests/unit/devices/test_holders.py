@@ -20,6 +20,7 @@ from usbip_capture.devices.holders import (
     remedy,
     udev_rule,
 )
+from usbip_capture.devices.sysfs import device_node
 from usbip_capture.usb.info import DeviceInfo, Speed
 
 INFO = DeviceInfo("1-1.4", 1, 7, Speed.FULL, 0x303A, 0x4001)
@@ -48,6 +49,14 @@ def test_the_program_that_holds_an_interface_by_usbfs(machine: Machine) -> None:
     machine.process(4712, "other", "/dev/bus/usb/001/008", "socket:[77]")
     assert interface_holders(sysfs, machine.roots) == {0: Holder("openocd", 4711)}
     assert str(Holder("openocd", 4711)) == "openocd (process 4711)"
+
+
+def test_the_file_of_a_device_that_is_just_reset(machine: Machine) -> None:
+    """Linux shows the address 0 then; the number of the file stays. Bus 2, address 7: 1 * 128 + 6."""
+    sysfs = machine.device("2-1", devnum=0, dev="189:134")
+    assert device_node(sysfs, machine.roots) == str(machine.node(2, 7))
+    Path(sysfs, "dev").unlink()
+    assert device_node(sysfs, machine.roots) == ""
 
 
 def test_a_program_that_may_not_be_looked_at(machine: Machine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,47 @@ def test_a_port_of_the_controllers_own_hub(bus: LocalBus, usb1: SimulatedUsb1) -
     bus.switch_power("2-3", False)
     assert all(root.powered.values())
     assert not other.powered[3]
+
+
+def test_a_hub_that_this_libusb_does_not_list_yet(bus: LocalBus, usb1: SimulatedUsb1, tmp_path: Path) -> None:
+    """As Debian's, where no udevd runs."""
+    usb1.lags = True
+    hub = plugged(usb1, SimulatedHub(), 1)
+    in_sysfs(tmp_path, hub)
+    bus.switch_power("1-1.4", False)
+    assert not hub.powered[4]
+
+
+def test_a_context_is_not_closed_while_the_hub_is_looked_for(
+    bus: LocalBus, usb1: SimulatedUsb1, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread finds that its list is out of date, and replaces it."""
+    hub = SimulatedHub()
+    raw = usb1.plug(hub, (1,))
+    replacing = threading.Thread(target=bus.devices)
+    looked: list[bool] = []
+
+    def ports() -> list[int]:
+        if not looked:
+            in_sysfs(tmp_path, hub)
+            usb1.lags, usb1.contexts[0].listed = True, []
+            replacing.start()
+            replacing.join(0.5)  # it has to wait
+            looked.append(usb1.contexts[0].is_open)
+        return [1]
+
+    monkeypatch.setattr(raw, "getPortNumberList", ports)
+    bus.switch_power("1-1.4", False)
+    replacing.join(30)
+    assert looked == [True]
+    assert not hub.powered[4]
+    assert [context.is_open for context in usb1.contexts] == [False, True]
+
+
+def in_sysfs(folder: Path, hub: SimulatedHub) -> None:
+    (folder / "1-1").mkdir()
+    (folder / "1-1" / "busnum").write_text(f"{hub.info.busnum}\n")
+    (folder / "1-1" / "devnum").write_text(f"{hub.info.devnum}\n")
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,30 @@ def test_what_comes_and_leaves(has_hotplug: bool, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sysfs is Linux's")
+def test_a_port_that_is_reset_has_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux shows the address 0 for a tenth of a second, which a look may meet."""
+    monkeypatch.setattr(bus, "POLL_INTERVAL", 0.005)
+    simulated = DemoDevice()
+    path = in_sysfs(tmp_path, simulated, dev="189:1")
+    with local_usb(simulated=simulated, sysfs=str(tmp_path), has_hotplug=False) as usb:
+        changes: list[list[str]] = []
+        usb.bus.watch(lambda: changes.append([device.info.busid for device in usb.bus.devices()]))
+        device = usb.open()
+        lost: list[str] = []
+        device.watch(lost.append)
+        (path / "devnum").write_text("0\n")
+        assert [str(found.info) for found in usb.bus.devices()] == ["1-1 (1209:0001)"]
+        assert len(usb.module.contexts) == 1
+        second = another("1-2", 9)
+        usb.module.plug(second, (2,))
+        in_sysfs(tmp_path, second)
+        wait_until("a look has seen it", lambda: changes)
+        assert changes == [["1-1", "1-2"]]
+        assert device.alive
+        assert not lost
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sysfs is Linux's")
 def test_a_libusb_that_notices_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Debian's, where no udevd runs: a new context lists the new device; what is open stays open."""
     monkeypatch.setattr(bus, "POLL_INTERVAL", 0.005)

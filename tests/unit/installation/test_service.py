@@ -19,6 +19,7 @@ from usbip_capture.cli.main import main
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.installation import service
 from usbip_capture.installation.service import SYSTEM, USER, install, remove, unit_path, unit_text
+from usbip_capture.servers.configuration import configuration_path
 
 ODD = ["--all", '--name=A "b" $x ${y} 100% %h \\ \u00fc', "--pcap=/var/log/x y/z.pcapng"]
 SCOPES = pytest.mark.parametrize("scope", [SYSTEM, USER])
@@ -216,6 +217,17 @@ def test_without_rules_the_configuration_says_what(
 def test_the_unit_is_shown(units: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--all", "--service", "show", "user"]) == 0
     assert capsys.readouterr().out == unit_text(USER, ["--all"])
+
+
+def test_the_unit_without_a_rule_needs_the_configuration(units: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which `install` writes."""
+    assert main(["serve", "--service", "show", "user"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == unit_text(USER, [])
+    assert shown.err == (
+        f"usbip-capture: without a rule, it needs exports = [...] under [server] in {configuration_path()}; "
+        "`--service install` writes that\n"
+    )
 
 
 @pytest.mark.parametrize(

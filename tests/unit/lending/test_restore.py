@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from tests.builders.sysfs_tree import Machine
+from usbip_capture.cli.main import main
 from usbip_capture.lending import restore as module
 from usbip_capture.lending.restore import UnboundDrivers, folder, restore
 
@@ -35,7 +38,10 @@ class Kernel:
         (self.interfaces[0] / "driver").unlink()
 
     def restore(self) -> list[str]:
-        return restore(self.machine.roots, lambda node, number: self.bound.append((node, number)))
+        """What is bound; nothing may be left."""
+        restored = restore(self.machine.roots, lambda node, number: self.bound.append((node, number)))
+        assert (restored.left, restored.complaint) == ([], "")
+        return restored.bound
 
 
 @pytest.fixture
@@ -80,6 +86,18 @@ def test_a_device_that_is_gone_does_not_make_its_successor_forgotten(kernel: Ker
     drivers.bound(kernel.sysfs, 7)
     kernel.alive("18")
     assert kernel.restore() == ["1-1.4:1.0 has its driver cdc_acm again"]
+
+
+def test_a_device_that_is_just_reset_is_the_same(kernel: Kernel) -> None:
+    """Linux shows the address 0 then."""
+    Path(kernel.sysfs, "dev").write_text("189:6\n")
+    Path(kernel.sysfs, "devnum").write_text("0\n")
+    UnboundDrivers(kernel.machine.roots).unbinding(kernel.sysfs)
+    Path(kernel.sysfs, "devnum").write_text("7\n")
+    kernel.unbind()
+    kernel.alive("18")
+    assert kernel.restore() == ["1-1.4:1.0 has its driver cdc_acm again"]
+    assert kernel.bound == [(str(kernel.machine.node()), 0)]
 
 
 def test_nothing_is_done_while_the_server_lives(kernel: Kernel) -> None:
@@ -127,17 +145,100 @@ def test_what_is_not_one_of_our_files_is_removed(kernel: Kernel, text: str) -> N
     assert not path.exists()
 
 
-def test_a_driver_that_cannot_be_bound_is_reported(
-    kernel: Kernel, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Refusing:
+    """Binds no driver of the interfaces that have an error here."""
+
+    def __init__(self, **errors: int) -> None:
+        self.errors = {int(name[1:]): number for name, number in errors.items()}
+        self.asked: list[int] = []
+
+    def __call__(self, node: str, number: int) -> None:
+        self.asked.append(number)
+        if number in self.errors:
+            raise OSError(self.errors[number], os.strerror(self.errors[number]))
+
+
+def test_what_may_not_be_bound_is_kept_for_who_may(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And only that: started again as root, the server binds it."""
+    (kernel.interfaces[2] / "driver").symlink_to(kernel.machine.folder)
     killed(kernel)
+    (kernel.interfaces[2] / "driver").unlink()
+    refusing = Refusing(_0=errno.EACCES)
+    monkeypatch.setattr(module, "_bind", refusing)
+    for asked in ([0, 2], [0]):
+        restored = restore(kernel.machine.roots)
+        assert refusing.asked == asked
+        assert restored.left == ["1-1.4:1.0 (cdc_acm): Permission denied"]
+        assert restored.complaint == (
+            "still without a driver: 1-1.4:1.0 (cdc_acm): Permission denied: "
+            "let who may bind it run `serve --restore`, or plug it in again"
+        )
+        refusing.asked.clear()
+        (kernel.interfaces[2] / "driver").unlink(missing_ok=True)
+    assert kernel.restore() == ["1-1.4:1.0 has its driver cdc_acm again"]
+    assert list(folder().iterdir()) == []
 
-    def refused(node: str, number: int) -> None:
-        raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(module, "_bind", refused)
-    assert restore(kernel.machine.roots) == []
-    assert "the driver cdc_acm of 1-1.4:1.0 cannot be bound again: Permission denied" in caplog.text
+def test_the_command_prints_both(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    done = module.Restored(["1-1.4:1.2 has its driver cdc_acm again"], ["1-1.4:1.0 (cdc_acm): Permission denied"])
+    monkeypatch.setattr(module, "restore", lambda: done)
+    assert main(["serve", "--restore"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == "1-1.4:1.2 has its driver cdc_acm again\n"
+    assert "still without a driver: 1-1.4:1.0 (cdc_acm): Permission denied: let who" in printed.err
+    assert printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENODEV, errno.ENOENT, errno.EBUSY])
+def test_what_never_can_be_bound_is_reported_once(kernel: Kernel, number: int) -> None:
+    killed(kernel)
+    restored = restore(kernel.machine.roots, Refusing(_0=number))
+    assert restored.left == [f"1-1.4:1.0 (cdc_acm): {os.strerror(number)}"]
+    assert kernel.restore() == []
+    assert list(folder().iterdir()) == []
+
+
+def test_a_file_that_may_not_be_read_stays(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is root's, in the folder of somebody who has run a server by sudo."""
+    killed(kernel)
+    (path,) = folder().iterdir()
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "open", refused, raising=False)
+        assert restore(kernel.machine.roots).left == [f"what {path} has: Permission denied"]
+    assert kernel.restore() == ["1-1.4:1.0 has its driver cdc_acm again"]
+
+
+def test_a_file_that_cannot_be_replaced_stays(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed(kernel)
+    (path,) = folder().iterdir()
+
+    def full(path: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "Replacement", full)
+        restored = restore(kernel.machine.roots, Refusing(_0=errno.EPERM))
+    assert restored.left[1:] == [f"what {path} has: No space left on device"]
+    assert kernel.restore() == ["1-1.4:1.0 has its driver cdc_acm again"]
+
+
+def test_a_later_process_of_the_same_number_has_another_file(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container, where it is often the same one."""
+    monkeypatch.setattr(module, "_numbers", count())
+    killed(kernel)
+    assert restore(kernel.machine.roots, Refusing(_0=errno.EPERM)).left
+    monkeypatch.setattr(module, "_numbers", count())
+    drivers = UnboundDrivers(kernel.machine.roots)
+    (kernel.interfaces[0] / "driver").symlink_to(kernel.machine.folder)
+    drivers.unbinding(kernel.sysfs)
+    assert len(list(folder().iterdir())) == 2
+    drivers.bound(kernel.sysfs, 7)
+    kernel.unbind()
+    assert kernel.restore() == ["1-1.4:1.0 has its driver cdc_acm again"]
 
 
 def test_a_state_folder_that_cannot_be_written_is_reported(kernel: Kernel, caplog: pytest.LogCaptureFixture) -> None:

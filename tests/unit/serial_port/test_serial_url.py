@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usbip_capture.errors import LocalProtocolError
-from usbip_capture.serial_port.url import PortUrl
+from usbip_capture.serial_port.url import PortUrl, url_of
 from usbip_capture.servers.address import Selector, ServerAddress
 
 
@@ -93,3 +93,38 @@ def test_any_text_is_understood_or_refused(text: str) -> None:
     except LocalProtocolError:
         return
     assert url.server.host
+
+
+@pytest.mark.parametrize(
+    ("text", "server"),
+    [
+        ("usbip://pi/1-1?via=tls", ServerAddress("pi", 3241, scheme="tls")),
+        ("usbip://[::1]:1/1-1?via=tls", ServerAddress("::1", 1, scheme="tls")),
+        ("usbip://pi/1-1?via=ssh", ServerAddress("pi", scheme="ssh")),
+        (
+            "usbip://me%40x@pi:3241/1-1?via=ssh&ssh_port=2222",
+            ServerAddress("pi", 3241, scheme="ssh", user="me@x", ssh_port=2222),
+        ),
+    ],
+)
+def test_servers_by_tls_and_ssh(text: str, server: ServerAddress) -> None:
+    """The port is the USB/IP server's, as in every such URL."""
+    assert PortUrl.parse(text).server == server
+    where, given = url_of(server)
+    assert PortUrl.parse(f"usbip://{where}/1-1?{'&'.join(given)}").server == server
+
+
+@pytest.mark.parametrize(
+    ("text", "output"),
+    [
+        ("usbip://pi/1-1?via=http", "neither tls nor ssh"),
+        ("usbip://me@pi/1-1?via=tls", "user"),
+        ("usbip://pi/1-1?ssh_port=22", "via=ssh only"),
+        ("usbip://pi/1-1?via=ssh&ssh_port=99999", "not a number"),
+        ("usbip://-oProxyCommand%3Dx/1-1?via=ssh", "is not an address"),
+        ("usbip://me:secret@pi/1-1?via=ssh", "is not an address"),
+    ],
+)
+def test_ways_that_are_none(text: str, output: str) -> None:
+    with pytest.raises(LocalProtocolError, match=output):
+        PortUrl.parse(text)

@@ -150,3 +150,8 @@ def test_closing_does_not_wait_for_a_network_that_hangs(monkeypatch: pytest.Monk
     responder.may_go_on.set()
     assert responder.closed.wait(20)
     assert not responder.registered
+
+
+def test_the_port_of_tls() -> None:
+    assert "tls" not in txt_record([])
+    assert txt_record([], 3241)["tls"] == "3241"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from usbip_capture.devices.libusb.binding import Libusb
+from usbip_capture.devices.libusb.hubs import SUPERSPEED, OpenedHub, switch_power
 from usbip_capture.devices.libusb.local_device import LocalDevice
+from usbip_capture.devices.sysfs import address, hub_ports
 from usbip_capture.errors import DeviceNotFound, UsbipError
 from usbip_capture.system.at_exit import close_at_exit
 from usbip_capture.system.forks import disown_in_children
@@ -75,21 +78,18 @@ class LocalBus:
 
     def devices(self) -> list[LocalDevice]:
         """Those that are there, hubs too but for the controllers' own, by busid."""
-        with self._listing:
-            outdated = self._refresh()
-            found = self._listed()
-        if outdated is not None:
-            outdated.retire()
+        with self._reading() as libusb:
+            found = self._listed(libusb)
         return sorted(found, key=lambda device: (device.info.busnum, device.ports))
 
-    def _listed(self) -> list[LocalDevice]:
+    def _listed(self, libusb: Libusb) -> list[LocalDevice]:
         found = []
         there = _in_sysfs(self._sysfs)
-        for raw in self._libusb.devices():
+        for raw in libusb.devices():
             if there is not None and _key(raw) not in there:
                 continue  # it has left, which this libusb has not noticed
             try:
-                device = LocalDevice(self, self._libusb, raw, self._sysfs)
+                device = LocalDevice(self, libusb, raw, self._sysfs)
             except UsbipError as error:
                 log.debug("a device cannot be read: %s", error)
                 continue
@@ -101,11 +101,21 @@ class LocalBus:
         """The one at this port path."""
         return next((device for device in self.devices() if device.info.busid == busid), None)
 
+    def hub_ports(self) -> dict[str, int]:
+        """How many ports each hub has, as `devices.sysfs` has it; empty where the system does not show that."""
+        return hub_ports(Path(self._sysfs))
+
     def switch_power(self, busid: str, on: bool) -> None:
         """Switch the power of a port. Raises DeviceNotFound, UsbipError: its hub cannot do that."""
-        from usbip_capture.devices.libusb.hubs import switch_power
+        switch_power(self._open_hub, self._sysfs, busid, on)
 
-        switch_power(self._libusb, self._sysfs, busid, on)
+    def _open_hub(self, busnum: int, ports: tuple[int, ...]) -> OpenedHub | None:
+        """The hub at this place, the controllers' own too. Raises Failure."""
+        with self._reading() as libusb:
+            for raw in libusb.devices():
+                if (raw.getBusNumber(), tuple(raw.getPortNumberList())) == (busnum, ports):
+                    return OpenedHub(libusb.open(raw), raw.getDeviceSpeed() >= SUPERSPEED)
+        return None
 
     def answers(self, timeout: float) -> bool:
         """Whether the thread that all devices need comes round within `timeout` seconds."""
@@ -221,6 +231,18 @@ class LocalBus:
             return known
         return frozenset(_key(raw) for raw in self._libusb.devices())
 
+    @contextmanager
+    def _reading(self) -> Iterator[Libusb]:
+        """While its devices are read: it lists what there is, and is not closed."""
+        outdated = None
+        try:
+            with self._listing:
+                outdated = self._refresh()
+                yield self._libusb
+        finally:
+            if outdated is not None:
+                outdated.retire()
+
     def _refresh(self) -> Libusb | None:
         """Some libusb's list stays as it was when it began, where no udevd runs: begin anew; what is to be retired."""
         deadline = time.monotonic() + _LAG
@@ -262,10 +284,4 @@ def _in_sysfs(folder: str) -> frozenset[Key] | None:
         names = [path for path in Path(folder).iterdir() if ":" not in path.name]
     except OSError:
         return None
-    found = set()
-    for path in names:
-        try:
-            found.add((int((path / "busnum").read_text()), int((path / "devnum").read_text())))
-        except (OSError, ValueError):  # it is just leaving
-            continue
-    return frozenset(found)
+    return frozenset(found for path in names if (found := address(path)) is not None)

@@ -13,11 +13,12 @@ import logging
 import os
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from usbip_capture.devices.libusb import statuses
-from usbip_capture.devices.libusb.binding import Handle, Libusb
+from usbip_capture.devices.libusb.binding import Handle
 from usbip_capture.devices.libusb.slots import Failure
 from usbip_capture.errors import DeviceNotFound, UsbipError
 from usbip_capture.usb.setup import CLEAR_FEATURE, GET_DESCRIPTOR, SET_FEATURE, Setup
@@ -29,13 +30,24 @@ _DT_HUB, _DT_SUPERSPEED_HUB = 0x29, 0x2A
 _OF_HUB, _OF_PORT = 0xA0, 0x23
 _DESCRIPTOR_SIZE = 12
 #: libusb's speeds from which on a hub is one of USB 3.
-_SUPERSPEED = 4
+SUPERSPEED = 4
 #: wHubCharacteristics, bits 0 and 1: how power is switched.
 _POWER_SWITCHING, _TOGETHER, _EACH = 0x03, 0, 1
 #: Seconds for a request to a hub, and for its end when it is cancelled.
 _TIMEOUT, _PATIENCE = 5.0, 1.0
 _PEER = re.compile(r"(?:usb([0-9]+)|([0-9]+)-([0-9]+(?:\.[0-9]+)*))-port([0-9]+)")
 _BUSID = re.compile(r"([0-9]{1,3})-([0-9]{1,3}(?:\.[0-9]{1,3})*)")
+
+
+class OpenedHub(NamedTuple):
+    """superspeed: whether it is one of USB 3."""
+
+    handle: Handle
+    superspeed: bool
+
+
+#: Opens the hub that is on a bus behind ports from the controller down; None: there is none. Raises Failure.
+OpenHub: TypeAlias = "Callable[[int, tuple[int, ...]], OpenedHub | None]"
 
 
 class _Stuck(Failure):
@@ -80,31 +92,31 @@ class Port(NamedTuple):
         return Port(int(found[1] or found[2]), hub, int(found[4]))
 
 
-def switch_power(libusb: Libusb, sysfs: str, busid: str, on: bool) -> None:
+def switch_power(open_hub: OpenHub, sysfs: str, busid: str, on: bool) -> None:
     """Switch the power of the port `busid`. Raises DeviceNotFound, UsbipError: its hub cannot do that.
 
     sysfs: Linux's folder of USB devices; where there is none, only the hub is asked.
     """
     port = Port.of(busid)
     peer = port.peer(sysfs)
-    _switch(libusb, sysfs, port, on)
+    _switch(open_hub, sysfs, port, on)
     if peer is not None:
         try:
-            _switch(libusb, sysfs, peer, on)
+            _switch(open_hub, sysfs, peer, on)
         except UsbipError as error:  # a device that is not of USB 3 has no use for it
             log.warning("%s is switched, but not its other bus: %s", busid, error)
 
 
-def _switch(libusb: Libusb, sysfs: str, port: Port, on: bool) -> None:
-    raw = next((raw for raw in libusb.devices() if _place(raw) == (port.busnum, port.hub)), None)
-    if raw is None:
-        raise DeviceNotFound(f"there is no hub {port.hub_name} that could switch the power of a port")
+def _switch(open_hub: OpenHub, sysfs: str, port: Port, on: bool) -> None:
     try:
-        handle = libusb.open(raw)
+        opened = open_hub(port.busnum, port.hub)
     except Failure as failure:
         raise _cannot(port, _WHY.get(failure.code, str(failure))) from failure
+    if opened is None:
+        raise DeviceNotFound(f"there is no hub {port.hub_name} that could switch the power of a port")
+    handle = opened.handle
     try:
-        _check(handle, port, raw.getDeviceSpeed() >= _SUPERSPEED)
+        _check(handle, port, opened.superspeed)
         if not _disable(port.folder(sysfs) / "disable", not on):
             feature = SET_FEATURE if on else CLEAR_FEATURE
             _request(handle, (_OF_PORT, feature, _PORT_POWER, port.number, 0), b"")
@@ -167,10 +179,6 @@ def _request(handle: Handle, setup: tuple[int, int, int, int, int], data: bytes 
     received = bytes(slot.buffer[: slot.actual_length])
     handle.recycle(slot)
     return received
-
-
-def _place(raw: Any) -> tuple[int, tuple[int, ...]]:
-    return int(raw.getBusNumber()), tuple(raw.getPortNumberList())
 
 
 def _cannot(port: Port, why: str) -> UsbipError:
