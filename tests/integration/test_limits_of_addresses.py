@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -113,6 +115,26 @@ def test_clients_without_a_device_are_fewer_where_there_are_few_descriptors(monk
         assert server.limits.max_waiting == 16
         server.limits = Limits(max_waiting=5)
         assert server.limits.max_waiting == 5
+
+
+def test_a_process_with_few_descriptors_serves_others_under_a_flood(stack: contextlib.ExitStack) -> None:
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))\n"
+        "from usbip_capture.demo.device import DemoServer\n"
+        "server = DemoServer(); print(server.listen('127.0.0.1', 0)[1], flush=True); sys.stdin.read()"
+    )
+    process = stack.enter_context(
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    stack.callback(process.stdin.close)
+    address = ("127.0.0.1", int(process.stdout.readline()))
+    for _ in range(200):
+        with contextlib.suppress(ConnectionResetError):
+            stack.enter_context(connect(address, FLOOD))
+    assert listed(stack.enter_context(connect(address, HONEST))) == 1
+    assert len(os.listdir(f"/proc/{process.pid}/fd")) < 48
 
 
 def test_a_client_that_has_left_costs_the_acceptor_no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,3 +376,19 @@ def test_a_relay_has_so_many_clients_of_an_address(relayed: tuple[str, int], sta
         assert is_broken(third)
     assert [listed(sock) for sock in held] == [1, 1]
     assert listed(stack.enter_context(connect(relayed, HONEST))) == 1
+
+
+def test_the_command_and_its_options(stack: contextlib.ExitStack) -> None:
+    """`relay` has the options as `serve` has them; the server is the demo."""
+    command = [sys.executable, "-m", "usbip_capture", "relay", "demo", "--listen", "127.0.0.1:0"]
+    command += ["--max-clients-per-address", "1", "--connections-per-second", "1000", "--max-clients", "8"]
+    process = stack.enter_context(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+    stack.callback(process.terminate)
+    assert process.stderr is not None
+    match = re.search(r"relaying 127\.0\.0\.1:(\d+) ", process.stderr.readline())
+    assert match is not None
+    address = ("127.0.0.1", int(match[1]))
+    first = stack.enter_context(connect(address, FLOOD))
+    with contextlib.suppress(ConnectionResetError), connect(address, FLOOD) as second:
+        assert is_broken(second)
+    assert listed(first) == listed(stack.enter_context(connect(address, HONEST))) == 1
