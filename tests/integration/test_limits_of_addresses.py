@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,9 +15,12 @@ import pytest
 
 from tests.fakes.cutting_transport import CuttingTransport
 from tests.fakes.scripted_server import read_exactly
-from tests.fakes.served import REQ_IMPORT, Client, Served, submit
+from tests.fakes.served import REQ_IMPORT, Client, Served, reply, submit
 from tests.waiting import wait_until
 from usbip_capture.access.limits import TOO_MANY, TOO_MANY_OF_ADDRESS, TOO_OFTEN, Limits
+from usbip_capture.collector.delivery import Delivery
+from usbip_capture.collector.listen_addresses import TCP, UDP, ListenAddress
+from usbip_capture.collector.listening import ListeningCollector
 from usbip_capture.demo import device as demo
 from usbip_capture.demo.device import DemoDevice
 from usbip_capture.net import listening
@@ -112,6 +117,26 @@ def test_clients_without_a_device_are_fewer_where_there_are_few_descriptors(monk
         assert server.limits.max_waiting == 5
 
 
+def test_a_process_with_few_descriptors_serves_others_under_a_flood(stack: contextlib.ExitStack) -> None:
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))\n"
+        "from usbip_capture.demo.device import DemoServer\n"
+        "server = DemoServer(); print(server.listen('127.0.0.1', 0)[1], flush=True); sys.stdin.read()"
+    )
+    process = stack.enter_context(
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    stack.callback(process.stdin.close)
+    address = ("127.0.0.1", int(process.stdout.readline()))
+    for _ in range(200):
+        with contextlib.suppress(ConnectionResetError):
+            stack.enter_context(connect(address, FLOOD))
+    assert listed(stack.enter_context(connect(address, HONEST))) == 1
+    assert len(os.listdir(f"/proc/{process.pid}/fd")) < 48
+
+
 def test_a_client_that_has_left_costs_the_acceptor_no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connection is reset before it is served: nobody else is given up, or waits, for it."""
     monkeypatch.setattr(listening, "PAUSE", 600.0)
@@ -184,6 +209,27 @@ def test_a_client_whose_address_has_too_much_in_flight_is_disconnected(
     assert any("too many bytes in flight" in text for text in caplog.messages)
 
 
+def test_what_a_client_had_in_flight_once_it_may_not_have_again_unasked(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with served.imported() as (sock, device):
+        for number in range(6):
+            sock.sendall(submit(2 + number, 1 << 20))
+        device.wait_for(6)
+        for number in range(6):
+            device.complete(number)
+            assert reply(sock)[1] == 2 + number
+        monkeypatch.setattr(in_flight, "MAX_OF_ADDRESS", 2 << 20)
+        sock.sendall(submit(10, 4))  # by which it is noticed that less is pending
+        device.wait_for(7)
+        assert device.alive
+        with contextlib.suppress(OSError):
+            for number in range(5):
+                sock.sendall(submit(11 + number, 1 << 20))
+        wait_until("the device is free again", served.is_free)
+    assert any("too many bytes in flight" in text for text in caplog.messages)
+
+
 # -- the end
 
 
@@ -233,19 +279,19 @@ def test_a_device_that_hangs_does_not_hold_up_the_end_of_the_server(
 
 @contextlib.contextmanager
 def forked() -> Iterator[int]:
-    """A child process that does nothing, until the end of the block."""
-    ours, theirs = os.pipe()
-    pid = os.fork()
-    if not pid:
-        os.close(theirs)
-        os.read(ours, 1)
-        os._exit(0)
-    os.close(ours)
-    try:
+    """A child process that does nothing more, until the end of the block."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        pid = os.fork()
+        if not pid:
+            ours.close()
+            theirs.sendall(b"x")
+            theirs.recv(1)
+            os._exit(0)
+        theirs.close()
+        assert ours.recv(1) == b"x"  # what is to be done in a child is done
         yield pid
-    finally:
-        os.close(theirs)
-        os.waitpid(pid, 0)
+    os.waitpid(pid, 0)
 
 
 def test_a_forked_child_holds_no_port_and_no_connection_open(served: Served) -> None:
@@ -266,6 +312,20 @@ def test_a_forked_child_holds_no_port_and_no_connection_open(served: Served) -> 
                 listen("127.0.0.1", port).close()  # it is free
                 with pytest.raises(ConnectionRefusedError):
                     connect(("127.0.0.1", port), HONEST)
+
+
+@pytest.mark.parametrize("transport", [TCP, UDP])
+def test_a_forked_child_holds_no_port_of_a_log_open(transport: str) -> None:
+    collector = ListeningCollector(
+        [ListenAddress(transport, "127.0.0.1", 0)], None, Delivery(lambda message: None, 7, False)
+    )
+    collector.start()
+    (place,) = collector.bound
+    with forked():
+        collector.stop()
+        kind = socket.SOCK_DGRAM if transport == UDP else socket.SOCK_STREAM
+        with socket.socket(socket.AF_INET, kind) as again:
+            again.bind(("127.0.0.1", place.port))
 
 
 # -- the relay
@@ -316,3 +376,19 @@ def test_a_relay_has_so_many_clients_of_an_address(relayed: tuple[str, int], sta
         assert is_broken(third)
     assert [listed(sock) for sock in held] == [1, 1]
     assert listed(stack.enter_context(connect(relayed, HONEST))) == 1
+
+
+def test_the_command_and_its_options(stack: contextlib.ExitStack) -> None:
+    """`relay` has the options as `serve` has them; the server is the demo."""
+    command = [sys.executable, "-m", "usbip_capture", "relay", "demo", "--listen", "127.0.0.1:0"]
+    command += ["--max-clients-per-address", "1", "--connections-per-second", "1000", "--max-clients", "8"]
+    process = stack.enter_context(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+    stack.callback(process.terminate)
+    assert process.stderr is not None
+    match = re.search(r"relaying 127\.0\.0\.1:(\d+) ", process.stderr.readline())
+    assert match is not None
+    address = ("127.0.0.1", int(match[1]))
+    first = stack.enter_context(connect(address, FLOOD))
+    with contextlib.suppress(ConnectionResetError), connect(address, FLOOD) as second:
+        assert is_broken(second)
+    assert listed(first) == listed(stack.enter_context(connect(address, HONEST))) == 1

@@ -23,6 +23,7 @@ from usbip_capture.errors import CannotListen
 from usbip_capture.net import listening
 from usbip_capture.records import upper_pdu
 from usbip_capture.syslog.framing import datagram_frames
+from usbip_capture.system.forks import disown_in_children
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,15 @@ class ListeningCollector:
             self._close()
             raise
         self._thread = threading.Thread(target=self._run, name="usbip-log", daemon=True)
+        disown_in_children(self)
+
+    def forked(self) -> None:
+        """In a child process, which collects nothing: its parent's ports are free when its parent closes them."""
+        self._stopping.set()
+        for sock in (*self._connections, *self._listeners, self._wake):
+            sock.close()
+        self._connections.clear()
+        self._selector.close()
 
     def start(self) -> None:
         """Begin to take what comes."""

@@ -49,7 +49,7 @@ class Session:
         self._replying = threading.Lock()
         self._replies = Replies(transport, self._replying, end)
         self._in_flight, self._address = in_flight or InFlight(), address
-        self._looked_at = 0  # how many bytes there were in flight when it was looked at
+        self._fewest = self._most = 0  # bytes that may be pending until it is looked at again
         self._in_flight.join(address, self._flying)
 
     def start(self, info: DeviceInfo) -> None:
@@ -72,18 +72,19 @@ class Session:
                 self._device.submit(transfer)
             else:
                 self._handle(event)
-        if self._conn.pending_bytes > self._looked_at:
-            self._look_at_bytes()
+        if not self._fewest <= (pending := self._conn.pending_bytes) <= self._most:
+            self._look_at_bytes(pending)
         if self._replies.unsent > CROWDED:
             self._replies.wait_for_room()
 
     def _flying(self) -> int:
         return self._conn.pending_bytes + self._replies.unsent
 
-    def _look_at_bytes(self) -> None:
+    def _look_at_bytes(self, pending: int) -> None:
         """Disconnect a client whose address has too much in flight. What it has grows by requests only."""
-        self._looked_at = self._conn.pending_bytes + STEP
-        if self._in_flight.is_too_much(self._address):
+        has_grown = pending > self._most
+        self._fewest, self._most = pending - STEP, pending + STEP
+        if has_grown and self._in_flight.is_too_much(self._address):
             self._end("the clients of its address have too many bytes in flight")
 
     def _handle(self, event: Event) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from usbip_capture.access.limits import Limits
 from usbip_capture.errors import FileFormatError, LocalProtocolError
 from usbip_capture.servers.server_table import ServerTable, parse_server_table, read_server_table
 
@@ -32,6 +33,12 @@ announce = false
     assert parse_server_table(b"", "config.toml") == read_server_table() == ServerTable()
 
 
+def test_limits() -> None:
+    text = b"[server]\nmax-clients-per-address = 4\nconnections-per-second = 0\nrequest-timeout = 3\n"
+    assert parse_server_table(text, "config.toml").limits == Limits(0, 4, 0, 3)
+    assert ServerTable().limits == Limits()
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
@@ -51,6 +58,10 @@ announce = false
         (b'[server]\nlisten = ["127.0.0.1:99999"]', 2),
         (b'[server]\nlisten = [""]', 2),
         (b"[server]\nmax-devices = 9999999999", 2),
+        (b"[server]\nconnections-per-second = -1", 2),
+        (b"[server]\nmax-clients-per-address = 1.5", 2),
+        (b"[server]\nname = 'a'\nrequest-timeout = 0", 3),
+        (b"[server]\nrequest-timeout = 3601", 2),
         (b"[server]\naudit = 3", 2),
         (b'[server]\naudit = "a"\naudit-syslog = "tls:pi"', 3),
         (b"[server\n", 1),
@@ -68,6 +79,7 @@ def test_what_is_wrong_is_said_with_its_line(text: bytes, line: int) -> None:
         ({"name": "lab\n"}, r"name: 'lab\\n' has characters that cannot be shown: choose another"),
         ({"name": "\udcff"}, r"name: '\\udcff' has characters that cannot be shown: choose another"),
         ({"max_clients": -1}, "max-clients must be a whole number from 0 to 2147483647, not -1"),
+        ({"request_timeout": 0}, "request-timeout must be from 1 to 3600 seconds, not 0"),
         ({"max_devices": 1 << 40}, "max-devices must be a whole number from 0 to 2147483647, not 1099511627776"),
         ({"allow": ("192.0.2.1", " ")}, "allow: ' ' is not a network: "),
         ({"listen": ("",)}, "listen: '' is not an address: "),
