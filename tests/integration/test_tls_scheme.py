@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -126,7 +127,7 @@ def test_a_server_that_is_not_trusted(served: ServedByTls, tmp_path: Path) -> No
         served.trust(known)
         with pytest.raises(UntrustedServer, match="usbip-capture trust"):
             server.devices()
-        with pytest.raises(UsbipError, match=f"trust {served.where} {served.context.fingerprint}"):
+        with pytest.raises(UsbipError, match=re.escape(f"trust {served.where} {served.context.fingerprint}")):
             server.import_socket(ALONE)
         for line in (f"list {served.where}", f"tunnel {served.where} --stdio", f"tunnel {served.where} --listen :0"):
             done = run_line(f"usbip-capture {line} </dev/null", tmp_path)
