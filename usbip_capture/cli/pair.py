@@ -39,8 +39,8 @@ _EXAMPLES = """\
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
-    parser = add_command(commands, "pair", "pair with a server, by a code of its", _ABOUT, _EXAMPLES)
-    parser.add_argument("server", nargs="?", metavar="tls://HOST", help="the server, perhaps with a port")
+    parser = add_command(commands, "pair", "pair with a server by a one-time code, for tls://", _ABOUT, _EXAMPLES)
+    parser.add_argument("place", nargs="?", metavar="tls://HOST", help="the server, perhaps with a port")
     parser.add_argument("code", nargs="?", metavar="CODE", help="the code that it has made (default: asked for)")
     parser.add_argument("--name", metavar="NAME", help="what the server calls this client (default: this machine's)")
     group = parser.add_argument_group("on the server")
@@ -56,7 +56,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Pair, or have done on the server what is asked for; the exit code. Raises UsbipError."""
     here = args.offer or args.list or args.remove is not None
-    if here and (args.server or args.name):
+    if here and (args.place or args.name):
         raise LocalProtocolError("--offer, --list and --remove are for the server of this machine: name no other one")
     if args.offer:
         return _offer(args)
@@ -72,7 +72,7 @@ def _pair(args: argparse.Namespace) -> int:
     from usbip_capture.tls.pairing import check_name, name_from, read_code
     from usbip_capture.tls.pairing_client import pair_with
 
-    host, port = _place(args.server)
+    host, port = _place(args.place)
     name = check_name(args.name) if args.name is not None else name_from(socket.gethostname())
     code = read_code(args.code if args.code is not None else _asked(tls_address(host, port)))
     fingerprint = pair_with(host, port, code, name, _TIMEOUT)

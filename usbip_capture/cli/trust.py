@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _ABOUT = """\
 Trust a server's certificate, as ssh does with the keys of hosts: the fingerprint that is given, or, on a terminal, the
-one that the server shows, if you say that it is the one that the server has printed. `usbip-capture pair` trusts a
+one that the server shows, if you confirm that it is the one that the server has printed. `usbip-capture pair` trusts a
 server without comparing anything.
 """
 _EXAMPLES = """\
