@@ -501,9 +501,9 @@ def test_who_is_removed_in_the_middle_of_its_handshake_is_nobody() -> None:
     ours, theirs = socket.socketpair()
 
     class Slow(SocketTransport):
-        def receive(self, size: int, timeout: float | None = None) -> bytes:
+        def receive_into(self, buffer: memoryview, timeout: float | None) -> int:
             context.set_paired({})
-            return super().receive(size, timeout)
+            return super().receive_into(buffer, timeout)
 
     client = TlsTransport(SocketTransport(theirs, "the server"), client_context(paired=True))
     refused = pytest.raises(OSError, match="the client is not paired as ann any more")

@@ -182,7 +182,7 @@ def test_clients_that_never_finish_keep_nobody_out_and_are_ended(served: TlsServ
                 while sock.recv(1 << 16):
                     pass
             sock.close()
-        assert len(served.server.clients) == 1
+        wait_until("the one with the device is left", lambda: len(served.server.clients) == 1)
     refused = served.await_event(lambda event: event.kind == events.REFUSED)
     assert refused.text == "no handshake in time"
 
