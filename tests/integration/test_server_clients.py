@@ -294,6 +294,7 @@ def test_a_session_that_is_not_allowed_any_more_ends_when_it_is_asked_about(
         wait_until("the device is closed", lambda: not device.alive)
         assert any(text.endswith("is disconnected: 1-1: it is Sunday") for text in caplog.messages)
     rules.take = ALLOWED
+    wait_until("it is free", guarded.is_free)
     with guarded.imported() as (sock, device):
         rules.sees = False
         guarded.server.check_sessions()

@@ -95,7 +95,7 @@ def test_commands(where: str, tmp_path: Path) -> None:
     again = run_line(f"usbip-capture config add far {where} && usbip-capture list far --json", tmp_path)
     assert f'"server": "{where}"' in again.stdout, again.stderr
     assert '"name": "far"' in again.stdout
-    captured = run_line(f"usbip-capture capture far {BUSID} --duration 1 -o capture.pcapng", tmp_path)
+    captured = run_line(f"usbip-capture capture far {BUSID} --count 20 --duration 60 -o capture.pcapng", tmp_path)
     assert captured.returncode == 0, captured.stderr
     for name in ("probe", "capture"):
         assert len(list(read_capture(tmp_path / f"{name}.pcapng"))) > 10
@@ -126,7 +126,16 @@ def test_the_extcap(where: str, tmp_path: Path) -> None:
     devices = subprocess.run([*command, *reload], env=environment, capture_output=True, text=True, check=True)
     assert f"{{value={BUSID}}}" in devices.stdout
     for options in (["--extcap-interface", "usbip-far"], ["--host", where]):
-        capture = ["--capture", *options, "--duration", "1", "--fifo", str(tmp_path / "capture.pcapng")]
+        capture = [
+            "--capture",
+            *options,
+            "--count",
+            "20",
+            "--duration",
+            "60",
+            "--fifo",
+            str(tmp_path / "capture.pcapng"),
+        ]
         done = subprocess.run([*command, *capture], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert len(list(read_capture(tmp_path / "capture.pcapng"))) > 10
@@ -233,7 +242,11 @@ def is_ssh(process: int) -> bool:
 
 def recorded(sshd: Sshd) -> list[str]:
     """The arguments that ssh has got."""
-    sshd.install(f'printf "%s\\n" "$@" > {shlex.quote(str(sshd.folder))}/arguments; exit 1')
+    folder = shlex.quote(str(sshd.folder))
+    sshd.install(
+        f'printf "%s\\n" "$@" > {folder}/arguments; set -- $(grep SigBlk /proc/$$/status) $(cat /proc/$$/stat);'
+        f' echo "$2" "$8" > {folder}/process; exit 1'
+    )
     return (sshd.folder / "arguments").read_text().splitlines()
 
 
@@ -274,7 +287,11 @@ def test_who_may_be_asked(sshd: Sshd, tmp_path: Path, terminal: bool) -> None:
         os.close(theirs)
         process.wait(60)
     os.close(ours)
-    assert ("BatchMode=yes" in recorded(sshd)) != terminal
+    given = recorded(sshd)
+    assert ("BatchMode=yes" in given) != terminal
+    blocked, session = (sshd.folder / "process").read_text().split()
+    assert bool(int(blocked, 16) & 1 << signal.SIGINT - 1)
+    assert (int(session) == os.getsid(0)) == terminal  # else there is no terminal to ask at
 
 
 def test_servers_that_nobody_has_named_ask_nothing(sshd: Sshd, tmp_path: Path) -> None:

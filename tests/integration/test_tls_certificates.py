@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -135,6 +136,16 @@ def test_a_file_of_authorities_that_has_none_is_refused(tmp_path: Path, text: st
         ServerContext(own_identity("server"), str(path))
     with pytest.raises(UsbipError, match=r"none\.pem cannot be used: No such file"):
         ServerContext(own_identity("server"), str(tmp_path / "none.pem"))
+
+
+def test_what_is_missing_to_make_a_certificate_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "cryptography", None)
+        with pytest.raises(UsbipError, match="TLS needs the package cryptography to make a certificate: pip install"):
+            own_identity("server")
+    made = own_identity("server")
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    assert own_identity("server") == made  # what is made is used without it
 
 
 # -- the server's

@@ -13,13 +13,14 @@ import pytest
 
 from tests.fakes.tls_served import HOST, TlsServed
 from tests.waiting import wait_until
+from usbip_capture.access.limits import Limits
 from usbip_capture.demo.device import BUSID
 from usbip_capture.devices.devlist import list_devices
 from usbip_capture.devices.remote import import_device
 from usbip_capture.errors import ServerUnreachable, UsbipError
 from usbip_capture.net.connecting import connect
 from usbip_capture.net.transport import SocketTransport, Transport
-from usbip_capture.server import connection, events
+from usbip_capture.server import events
 from usbip_capture.tls import client
 from usbip_capture.tls.certificates import CLIENT, SERVER, own_identity
 from usbip_capture.tls.client import connect_tls
@@ -160,17 +161,15 @@ def test_a_server_whose_stream_is_cut_after_the_handshake(served: TlsServed) -> 
     assert isinstance(transport, TlsTransport)
     with closing(transport):
         transport._inner.shut_down()
-        with pytest.raises(ConnectionAbortedError, match="it ended without a word"):
+        with pytest.raises(ConnectionError):  # a reset, if the server was as quick
             transport.receive(1, TIMEOUT)
 
 
 # -- that never end
 
 
-def test_clients_that_never_finish_keep_nobody_out_and_are_ended(
-    served: TlsServed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection, "_REQUEST_TIMEOUT", 3.0)
+def test_clients_that_never_finish_keep_nobody_out_and_are_ended(served: TlsServed) -> None:
+    served.server.limits = Limits(request_timeout=3.0)
     hello = first_flight()
     idle = [connect(HOST, served.port, TIMEOUT) for _ in range(30)]
     for number, sock in enumerate(idle):
@@ -203,9 +202,9 @@ def trickle(sock: socket.socket, ending: threading.Event) -> None:
             sock.sendall(b"\0")
 
 
-def test_a_client_that_sends_byte_by_byte_has_no_longer(served: TlsServed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_sends_byte_by_byte_has_no_longer(served: TlsServed) -> None:
     """The deadline is of the handshake, not of a part of it."""
-    monkeypatch.setattr(connection, "_REQUEST_TIMEOUT", 0.5)
+    served.server.limits = Limits(request_timeout=0.5)
     ending = threading.Event()
     with closing(connect(HOST, served.port, TIMEOUT)) as sock:
         sending = threading.Thread(target=trickle, args=[sock, ending])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import subprocess
@@ -19,10 +20,11 @@ from tests.programs.commands import command_environment, run_line
 from tests.programs.extcap_launcher import render_launcher
 from tests.waiting import wait_until
 from usbip_capture.demo.device import BUSID
-from usbip_capture.errors import UntrustedServer, UsbipError
+from usbip_capture.errors import ServerUnreachable, UntrustedServer
 from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.pyusb_backend import get_backend
 from usbip_capture.relay.relay import Relay
+from usbip_capture.servers import carried
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.tls import certificates
 from usbip_capture.tunnel.service import Tunnel
@@ -54,7 +56,7 @@ def test_commands(served: ServedByTls, tmp_path: Path) -> None:
     added = run_line(f"usbip-capture config add safe {served.where} && usbip-capture list safe --json", tmp_path)
     (entry,) = json.loads(added.stdout[added.stdout.index("\n[") :])
     assert (entry["server"], entry["name"], entry["port"]) == (served.where, "safe", served.port)
-    captured = run_line(f"usbip-capture capture safe {BUSID} --duration 1 -o capture.pcapng", tmp_path)
+    captured = run_line(f"usbip-capture capture safe {BUSID} --count 20 --duration 60 -o capture.pcapng", tmp_path)
     assert captured.returncode == 0, captured.stderr
     assert len(list(read_capture(tmp_path / "capture.pcapng"))) > 10
     tried = run_line("usbip-capture selftest safe", tmp_path)
@@ -87,13 +89,13 @@ def test_the_extcap(served: ServedByTls, tmp_path: Path) -> None:
     assert f"{{value={BUSID}}}" in ask(*reload).stdout
     captured = tmp_path / "capture.pcapng"
     for options in (["--extcap-interface", "usbip-safe"], ["--host", served.where]):
-        done = ask("--capture", *options, "--duration", "1", "--fifo", str(captured))
+        done = ask("--capture", *options, "--count", "20", "--duration", "60", "--fifo", str(captured))
         assert done.returncode == 0, done.stderr
         assert len(list(read_capture(captured))) > 10
 
     served.trust("")
     fingerprint = served.context.fingerprint
-    refused = ask("--capture", "--host", served.where, "--duration", "1", "--fifo", str(captured))
+    refused = ask("--capture", "--host", served.where, "--count", "20", "--duration", "60", "--fifo", str(captured))
     assert f"usbip-capture trust {served.where} {fingerprint}" in refused.stderr
     assert refused.stderr.count("\n") == 1
     assert fingerprint in ask(*reload).stdout
@@ -119,6 +121,14 @@ def test_who_has_the_socket_of_a_connection(served: ServedByTls) -> None:
     wait_until("the device is free", lambda: not served.users)
 
 
+def test_what_a_tunnel_of_its_own_reports(served: ServedByTls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is another process, whose sentence is ours."""
+    monkeypatch.setattr(carried, "open_transport", lambda server: io.BytesIO())
+    served.trust("")
+    with pytest.raises(ServerUnreachable, match=f"^{served.where} is not known yet: "):
+        ServerAddress.parse(served.where).import_socket(ALONE)
+
+
 def test_a_server_that_is_not_trusted(served: ServedByTls, tmp_path: Path) -> None:
     """By none of the ways, and nobody is asked; what to do is in the sentence."""
     server = ServerAddress.parse(served.where)
@@ -126,7 +136,7 @@ def test_a_server_that_is_not_trusted(served: ServedByTls, tmp_path: Path) -> No
         served.trust(known)
         with pytest.raises(UntrustedServer, match="usbip-capture trust"):
             server.devices()
-        with pytest.raises(UsbipError, match=f"trust {served.where} {served.context.fingerprint}"):
+        with pytest.raises(UntrustedServer, match="usbip-capture trust"):
             server.import_socket(ALONE)
         for line in (f"list {served.where}", f"tunnel {served.where} --stdio", f"tunnel {served.where} --listen :0"):
             done = run_line(f"usbip-capture {line} </dev/null", tmp_path)

@@ -140,18 +140,7 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         metavar="ADDR[:PORT]",
         help=f"where clients connect to; port 0 takes a free one; may be repeated (default: 127.0.0.1:{DEFAULT_PORT})",
     )
-    group.add_argument(
-        "--tls",
-        action="append",
-        nargs="?",
-        const="*",
-        metavar="ADDR[:PORT]",
-        help="where clients connect to within TLS: those that are paired, and those that rules allow (default: "
-        "everywhere, port 3241); may be repeated",
-    )
-    group.add_argument(
-        "--client-ca", metavar="FILE", help="authorities whose certificates prove with --tls who a client is, in PEM"
-    )
+    _add_tls(group)
     group.add_argument(
         "--unix",
         type=socket_path,
@@ -181,6 +170,21 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         help="announce the server on the local network (default: where other machines can connect)",
     )
     group.add_argument("--name", help="what this server is called (default: as this machine)")
+
+
+def _add_tls(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--tls",
+        action="append",
+        nargs="?",
+        const="*",
+        metavar="ADDR[:PORT]",
+        help="where clients connect to within TLS: those that are paired, and those that rules allow (default: "
+        "everywhere, port 3241); may be repeated",
+    )
+    group.add_argument(
+        "--client-ca", metavar="FILE", help="authorities whose certificates prove with --tls who a client is, in PEM"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

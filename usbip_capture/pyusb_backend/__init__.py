@@ -28,7 +28,8 @@ def get_backend(
 ) -> UsbipBackend:
     """A PyUSB backend for the devices of a USB/IP server; `demo` is the built-in one, `local` this machine itself.
 
-    host: a name, or an IPv4 or IPv6 address, perhaps with a port of its own (`pi:3241`, `[fe80::1%eth0]:3240`).
+    host: a name, or an IPv4 or IPv6 address, perhaps with a port of its own (`pi:3241`, `[fe80::1%eth0]:3240`);
+    `tls://pi` within TLS, `ssh://me@pi` by the system's ssh, with `port` on loopback of that machine.
     timeout: seconds for connecting and for listing and importing devices.
     pcap: where to capture all URBs. A PcapWriter stays open and is yours to close; a capture into a path or a stream
     is completed by the backend's `close()`, which leaves a stream of yours open.

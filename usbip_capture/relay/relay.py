@@ -17,14 +17,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from usbip_capture.access.limits import PATIENCE, Limits, key_of
-from usbip_capture.access.rules import AccessRules, Decision
+from usbip_capture.access.rules import AccessRules
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
 from usbip_capture.net.connecting import set_options
 from usbip_capture.net.listening import PAUSE, Admission, Peer
 from usbip_capture.net.networks import Network
-from usbip_capture.net.ruling import allowing, policy_of, requester_of
+from usbip_capture.net.ruling import allowing, policy_of
 from usbip_capture.net.transport import SocketTransport, Transport, reset_on_close
 from usbip_capture.relay.backlog import Backlog
 from usbip_capture.relay.calls import Calls, guarded
@@ -34,7 +34,7 @@ from usbip_capture.relay.listening import attach_hint, open_listener
 from usbip_capture.relay.observation import Observation, Share
 from usbip_capture.relay.readiness import READABLE, make_poller
 from usbip_capture.relay.room import room_for
-from usbip_capture.relay.ruling import names_devices
+from usbip_capture.relay.ruling import refusal
 from usbip_capture.servers.address import LOCAL, ServerAddress
 from usbip_capture.system.forks import disown_in_children
 from usbip_capture.system.shown import one_line
@@ -189,7 +189,7 @@ class Relay:
         """Break off all connections, stop listening. May be called again."""
 
         self._ending = True
-        self._calls.soon(_nothing)
+        self._calls.soon(lambda: None)  # it wakes up
         self._thread.join()
 
     # -- the relay's thread
@@ -333,7 +333,7 @@ class Relay:
             _break_off(sock)
             self._calls.soon(functools.partial(self._not_connecting, peer))
             return
-        self._calls.soon(functools.partial(self._connected, client, server, peer))
+        self._calls.soon(functools.partial(self._connected, peer, client, server))
 
     def _not_connecting(self, peer: Peer) -> None:
         address = key_of(peer.host)
@@ -341,7 +341,7 @@ class Relay:
         if not self._connecting[address]:
             del self._connecting[address]
 
-    def _connected(self, client: Transport, server: Transport, peer: Peer) -> None:
+    def _connected(self, peer: Peer, client: Transport, server: Transport) -> None:
         self._not_connecting(peer)
         if self._ending:
             client.close()
@@ -368,15 +368,9 @@ class Relay:
 
     def _decide(self, peer: Peer, observation: Observation, info: DeviceInfo | None) -> None:
         """Break off a client that may not have this device, or of which nobody knows what it has."""
-        if info is not None:
-            decision = self._rules.deciding(requester_of(peer), info)
-        elif names_devices(self._rules):
-            decision = Decision(allowed=False, reason="which device it wants cannot be observed")
-        else:
-            return
-        connection = self._connections.get(observation)
-        if not decision and connection is not None:
-            self._admission.refuse(peer, f"{one_line(info.busid)}: {decision.reason}" if info else decision.reason)
+        reason, connection = refusal(self._rules, peer, info), self._connections.get(observation)
+        if reason and connection is not None:
+            self._admission.refuse(peer, reason)
             self._calls.soon(lambda: None if connection.over else connection.reset())
 
     def _bound_drain(self, connection: Connection) -> None:
@@ -399,10 +393,6 @@ class Relay:
         del self._connections[observation]
         observation.forwarded = connection.forwarded
         self._backlog.chunks.append((observation, True, None, time.time_ns()))
-
-
-def _nothing() -> None:
-    """For the relay's thread to wake up."""
 
 
 def _break_off(sock: socket.socket) -> None:

@@ -11,8 +11,11 @@ from collections.abc import Iterable
 from usbip_capture.access.devices import ALL, CLASS
 from usbip_capture.access.rules import ALLOW, CLOSED, DENY, AccessRule, AccessRules
 from usbip_capture.errors import LocalProtocolError
+from usbip_capture.net.listening import Peer
 from usbip_capture.net.networks import parse_networks
-from usbip_capture.net.ruling import rules_for
+from usbip_capture.net.ruling import requester_of, rules_for
+from usbip_capture.system.shown import one_line
+from usbip_capture.usb.info import DeviceInfo
 
 
 def relay_rules(allow: Iterable[str] = (), deny: Iterable[str] = ()) -> AccessRules:
@@ -28,9 +31,13 @@ def relay_rules(allow: Iterable[str] = (), deny: Iterable[str] = ()) -> AccessRu
     return AccessRules(CLOSED, rules)
 
 
-def names_devices(rules: AccessRules) -> bool:
-    """Whether it matters which device a client has."""
-    return any(rule.device.kind != ALL for rule in rules)
+def refusal(rules: AccessRules, peer: Peer, info: DeviceInfo | None) -> str:
+    """Why a client may not have this device, or one that nobody knows (None); empty if it may."""
+    if info is None:
+        matters = any(rule.device.kind != ALL for rule in rules)
+        return "which device it wants cannot be observed" if matters else ""
+    decision = rules.deciding(requester_of(peer), info)
+    return "" if decision else f"{one_line(info.busid)}: {decision.reason}"
 
 
 def _parsed(action: str, text: str) -> list[AccessRule]:

@@ -40,6 +40,7 @@ def open_socket(server: ServerAddress) -> SocketTransport:
         )
     from usbip_capture.net.child import ChildTransport
 
+    open_transport(server).close()  # what is wrong is better known here: whether it is trusted, mostly
     library = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     arguments = ["tunnel", str(server), "--stdio", f"--connect-timeout={server.timeout:g}"]
     code = f"import sys; sys.path.insert(0, {library!r}); from usbip_capture.cli.main import main; sys.exit(main())"

@@ -325,17 +325,13 @@ def serve(
     devices: Iterable[str] | None = None,
     *,
     listen: Iterable[str] = (),
-    unix: str = "",
-    name: str = "",
-    allow: Iterable[str] = (),
-    allow_public: bool = False,
+    unix: str = "", name: str = "",
+    allow: Iterable[str] = (), allow_public: bool = False,
     rules: Iterable[str] | None = None,
-    max_clients: int = 0,
-    max_devices: int = 0,
+    max_clients: int = 0, max_devices: int = 0,
     pcap: str | os.PathLike[str] = "",
     rotate: Iterable[str] = (),
-    reset: bool = True,
-    force: bool = False,
+    reset: bool = True, force: bool = False,
     announce: bool | None = None,
     audit: str | os.PathLike[str] = "",
     audit_syslog: str = "",
@@ -343,7 +339,7 @@ def serve(
     client_ca: str | os.PathLike[str] = "",
     bus: Bus | None = None,
     **limits: int,
-) -> LocalServer:
+) -> LocalServer:  # fmt: skip
     """Lend this machine's USB devices to USB/IP clients, as `usbip-capture serve` does; ends with `close`.
 
     devices: rules of what is exported: a port such as `1-1.4`, `VID:PID`, `VID:PID:SERIAL`, `class:03`, or `all`; None

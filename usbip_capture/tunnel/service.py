@@ -103,10 +103,9 @@ class Tunnel:
     def _forward(self, sock: socket.socket, peer: str) -> None:
         """Until one of them ends. Raises UsbipError if the server cannot be reached."""
         set_options(sock)
+        client = SocketTransport(sock, peer)
         server = self.server.open_transport()
-        forwarding = Forwarding(
-            SocketTransport(sock, peer), server, lambda error: log.warning("client %s: %s", peer, one_line(str(error)))
-        )
+        forwarding = Forwarding(client, server, lambda error: log.warning("client %s: %s", peer, one_line(str(error))))
         with self._lock:
             closing = self._closing
             self._clients[threading.current_thread()] = forwarding

@@ -8,6 +8,7 @@ import pytest
 
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.extcap import dialog
+from usbip_capture.serial_port.url import PortUrl
 from usbip_capture.servers import memory
 from usbip_capture.servers.address import ServerAddress
 from usbip_capture.servers.configuration import configured
@@ -106,6 +107,12 @@ def test_memory_keeps_ways_apart() -> None:
     assert {ServerAddress.at(known.host, known.port) for known in found} == set(servers)
     assert len({known.interface for known in found}) == 4
     assert {"usbip-pi-3241", "usbip-tls-pi", "usbip-ssh-pi-3241"} <= {known.interface for known in found}
+
+
+@pytest.mark.usefixtures("configuration")
+def test_configured_servers_in_urls_of_serial_ports() -> None:
+    assert PortUrl.parse("usbip://safe/1-1").server == ServerAddress.parse("tls://pi")
+    assert PortUrl.parse("usbip://far/1-1").server == ServerAddress.parse("ssh://me@pi:2222")
 
 
 @pytest.mark.usefixtures("configuration")
