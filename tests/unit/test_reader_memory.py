@@ -103,7 +103,7 @@ CONFIGURATION = b"\x09\x02\xff\xff\x01\x01\x00\x80\x32" + (b"\x07\x05\x81\x02\x0
     ("run", "most"),
     [
         (prepared(cache, 20_000), 8),
-        (prepared(toml, 50_000), 8),
+        (prepared(toml, 50_000), 16),
         (device_list(4096, 8), 16),
         (device_list(4096, 255), 16),
         (device_list(1, 255), 1),

@@ -23,8 +23,6 @@ MAX_REQUEST_TIMEOUT = 3600
 PATIENCE = 2.0
 TOO_MANY, TOO_MANY_OF_ADDRESS = "too many clients", "too many clients of its address"
 TOO_OFTEN = "its address connects too often"
-#: Reasons that no rule has.
-REASONS = (TOO_MANY, TOO_MANY_OF_ADDRESS, TOO_OFTEN)
 
 
 @dataclass(slots=True, frozen=True)

@@ -8,12 +8,16 @@ from usbip_capture.access.limits import CONNECTIONS_PER_SECOND
 from usbip_capture.cli.values import MAX_COUNT, whole
 
 
-def add_limits(parser: argparse._ActionsContainer, most: str = "no limit") -> None:
-    """How many clients there may be. most: how many by default, for people."""
+def add_limits(parser: argparse._ActionsContainer, most: str = "") -> None:
+    """How many clients there may be. most: how many by default where there is always a limit."""
     number = whole(0, MAX_COUNT)
-    parser.add_argument("--max-clients", type=number, metavar="N", help=f"at a time (default: {most})")
+    of_all = f"at a time (default: {most})" if most else "at a time; 0: no limit (default: 0)"
+    parser.add_argument("--max-clients", type=number, metavar="N", help=of_all)
     parser.add_argument(
-        "--max-clients-per-address", type=number, metavar="N", help="at a time from one address (default: no limit)"
+        "--max-clients-per-address",
+        type=number,
+        metavar="N",
+        help="at a time from one address; 0: no limit (default: 0)",
     )
     parser.add_argument(
         "--connections-per-second",

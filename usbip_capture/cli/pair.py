@@ -39,7 +39,7 @@ _EXAMPLES = """\
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
-    parser = add_command(commands, "pair", "pair with a server, by a code of its", _ABOUT, _EXAMPLES)
+    parser = add_command(commands, "pair", "pair with a server by a one-time code, for tls://", _ABOUT, _EXAMPLES)
     parser.add_argument("place", nargs="?", metavar="tls://HOST", help="the server, perhaps with a port")
     parser.add_argument("code", nargs="?", metavar="CODE", help="the code that it has made (default: asked for)")
     parser.add_argument("--name", metavar="NAME", help="what the server calls this client (default: this machine's)")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, NamedTuple
+
+from usbip_capture.access.limits import key_of
 
 if TYPE_CHECKING:
     from usbip_capture.server.events import Event
@@ -62,11 +63,8 @@ def _counted(seen: list[_Seen]) -> Iterator[Event]:
 
 
 def _key(event: Event) -> _Key:
-    """Who has a network of IPv6 has all its addresses. Ref: RFC 4291, 2.5.1"""
-    host = event.peer.host if event.peer is not None else ""
-    if ":" in host:
-        try:
-            host = IPv6Address(host).packed[:8].hex()
-        except ValueError:  # not one that can be looked at: it stands for itself
-            pass
-    return event.kind, host, event.text if event.kind == "refused" else ""
+    return (
+        event.kind,
+        key_of(event.peer.host) if event.peer is not None else "",
+        event.text if event.kind == "refused" else "",
+    )
