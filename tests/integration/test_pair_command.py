@@ -68,6 +68,10 @@ def test_paired_listed_used_and_removed(server: LocalServer, bus: FakeBus, run: 
     code, lines, _ = run("pair --list")
     assert (code, lines[0].split()) == (0, ["NAME", "SINCE", "CERTIFICATE"])
     assert (lines[1].split()[0], lines[1].split()[-1]) == ("ann", own_identity(CLIENT).fingerprint)
+    assert run("access show")[1][-2:] == [
+        "for clients that are paired with it, also:",
+        "  allow paired:ann all",
+    ]
     code, lines, _ = run(f"list {place}")
     assert code == 0
     assert any("1-1" in line for line in lines)

@@ -518,6 +518,7 @@ def test_who_is_removed_in_the_middle_of_its_handshake_is_nobody() -> None:
 
 def test_identity_of_a_client_without_a_certificate(server: LocalServer) -> None:
     pair(server, offered(server))
+    wait_until("the pairing is over", lambda: not server.clients)
     with closing(open_tls(HOST, port_of(server), TIMEOUT)) as transport:
         wait_until("it is there", lambda: bool(server.clients))
         assert [one.peer for one in server.clients] == [Peer(HOST, server.clients[0].peer.port, HOST)]

@@ -91,7 +91,12 @@ def _show(args: argparse.Namespace) -> int:
     written = _written(path)
     if args.json:
         running_now = [
-            {"name": server.name, "mode": answer.get("mode"), "rules": answer.get("access_rules")}
+            {
+                "name": server.name,
+                "mode": answer.get("mode"),
+                "rules": answer.get("access_rules"),
+                "paired": answer.get("paired_rules"),
+            }
             for server, answer in answers
         ]
         shown = {"configuration": path, "mode": written.mode, "rules": [str(rule) for rule in written]}
@@ -104,6 +109,8 @@ def _show(args: argparse.Namespace) -> int:
             print_lines([f"so it is for the server {server.name}"])
         else:
             print_lines([f"but the server {server.name} is {answer.get('mode')}", *(f"  {rule}" for rule in rules)])
+        if paired := _texts(answer, "paired_rules"):
+            print_lines(["for clients that are paired with it, also:", *(f"  {rule}" for rule in paired)])
     return DONE
 
 
@@ -164,6 +171,6 @@ def counted(answer: Message) -> str:
     return f"with {number} rule{'s' if number > 1 else ''}" if number else "without rules"
 
 
-def _texts(answer: Message) -> list[str]:
-    found = answer.get("access_rules")
+def _texts(answer: Message, name: str = "access_rules") -> list[str]:
+    found = answer.get(name)
     return [str(rule) for rule in found] if isinstance(found, list) else []

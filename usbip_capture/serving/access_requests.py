@@ -28,10 +28,11 @@ def access_handlers(access: RulesInForce) -> Mapping[str, Callable[[Message], Me
 
 
 def access_of(access: RulesInForce) -> Message:
-    """The mode, the rules in force, and whether they are those of the configuration."""
+    """The mode, the rules, those that clients have by being paired, and whether it is all from the configuration."""
     return {
         "mode": access.rules.mode,
         "access_rules": [str(rule) for rule in access.rules],
+        "paired_rules": [str(rule) for rule in access.in_force][len(access.rules) :],
         "follows_access": access.follows,
         "configuration": configuration_path(),
     }
