@@ -35,6 +35,8 @@ class FakePlugged:
     def __init__(self, info: DeviceInfo, serial: str, sysfs: str) -> None:
         self.info = info
         self.serial = serial
+        self.serial_is_known = True
+        self.all_interfaces = info.interfaces
         self.sysfs = sysfs
         self.manufacturer, self.product = "usbip_capture", "Demo device"
         self.opened: list[OpenedDevice] = []

@@ -9,6 +9,7 @@ from dataclasses import replace
 from usbip_capture.demo.device import BULK_IN, BULK_OUT, BUSID, DESCRIPTORS, INFO, ISO_IN, ISO_OUT
 from usbip_capture.device import Transfer
 from usbip_capture.server import Server
+from usbip_capture.server.events import Events
 from usbip_capture.simulated.chapter9 import Descriptors
 from usbip_capture.simulated.device import SimulatedDevice
 from usbip_capture.usb.info import DeviceInfo
@@ -63,7 +64,7 @@ class LoopbackServer:
         self.info = INFO
         self.descriptors = DESCRIPTORS
         self.prepare = prepare
-        self.server = Server()
+        self.server = Server(events=Events(ring=100))
         self.export()
         self.port: int = self.server.listen("127.0.0.1", 0)[1]
 

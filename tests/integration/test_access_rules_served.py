@@ -144,7 +144,7 @@ def test_commands_change_the_file_and_report_what_is_in_force(followed: LocalSer
     assert run("access", "open")[1].splitlines()[0] == f"access is already open, in {path}"
     shown = json.loads(run("access", "show", "--json")[1])
     rules = ["allow 192.0.2.0/24 303a:4001", "allow 192.0.2.0/24 1-2", "deny paired:ann all"]
-    assert shown["servers"] == [{"name": "bench", "mode": "open", "rules": rules}]
+    assert shown["servers"] == [{"name": "bench", "mode": "open", "rules": rules, "paired": []}]
     assert (shown["mode"], shown["rules"]) == ("open", rules)
     assert followed.access.rules == AccessRules("open", rules)
     assert "\naccess: open, with 3 rules\n" in run("status")[1]

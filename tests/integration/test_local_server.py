@@ -176,13 +176,17 @@ def test_other_machines_need_to_be_allowed(address: str, bus: FakeBus) -> None:
     assert not bus.watchers
 
 
+def nothing(busid: str) -> None:
+    """No device is exported."""
+
+
 def test_who_may_connect() -> None:
-    access = RuledAccess(lambda: AccessRules(CLOSED, ["allow 192.0.2.0/24", "allow 2001:db8::/32"]), lambda busid: "")
+    access = RuledAccess(lambda: AccessRules(CLOSED, ["allow 192.0.2.0/24", "allow 2001:db8::/32"]), nothing)
     for host in ("192.0.2.7", "2001:db8::1", "127.0.0.1", "::1", "198.51.100.1", ""):
         assert access.may_connect(Peer(host, 1, "198.51.100.1")), host
     for host in ("192.0.3.7", "2001:db9::1", "nonsense"):
         assert not access.may_connect(Peer(host, 1, "198.51.100.1")), host
-    public = RuledAccess(lambda: AccessRules(OPEN), lambda busid: "")
+    public = RuledAccess(lambda: AccessRules(OPEN), nothing)
     assert public.may_connect(Peer("203.0.113.1", 1))
     public.check_listening("0.0.0.0", 3240)
 

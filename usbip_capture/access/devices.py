@@ -28,6 +28,8 @@ _CLASS = re.compile(r"class:(?:0[xX])?([0-9a-fA-F]{1,2})")
 #: What a pattern is found by: (kind, values). Those of a device are the keys of all patterns that match it.
 Key: TypeAlias = "tuple[str | int, ...]"
 ALL_KEY: Key = (ALL,)
+#: In a key, a serial number that is not known.
+UNKNOWN = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -56,8 +58,8 @@ class DevicePattern:
             return (IDENTITY, self.idVendor, self.idProduct, *serial)
         return (CLASS, self.class_code) if self.kind == CLASS else ALL_KEY
 
-    def matches(self, info: DeviceInfo, serial: str = "") -> bool:
-        """Whether it is one of these. serial: the device's serial number, empty if it has none."""
+    def matches(self, info: DeviceInfo, serial: str | None = "") -> bool:
+        """Whether it is one of these. serial: the device's serial number, empty if it has none, None if not known."""
         return self.key in keys_of(info, serial)
 
     def __str__(self) -> str:
@@ -69,10 +71,12 @@ class DevicePattern:
         return f"class:{self.class_code:02x}" if self.kind == CLASS else ALL
 
 
-def keys_of(info: DeviceInfo, serial: str = "") -> list[Key]:
-    """The keys of all patterns that match a device."""
+def keys_of(info: DeviceInfo, serial: str | None = "") -> list[Key]:
+    """The keys of all patterns that match a device. serial: None if it has one that is not known."""
     keys: list[Key] = [ALL_KEY, (PORT, info.busid), (IDENTITY, info.idVendor, info.idProduct)]
-    if serial:
+    if serial is None:
+        keys.append((IDENTITY, info.idVendor, info.idProduct, UNKNOWN))
+    elif serial := serial.strip():  # as patterns are
         keys.append((IDENTITY, info.idVendor, info.idProduct, serial))
     classes = {info.bDeviceClass, *(interface.bInterfaceClass for interface in info.interfaces)}
     keys += [(CLASS, code) for code in classes]

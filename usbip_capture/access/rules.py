@@ -95,7 +95,10 @@ class AccessRules:
         self._found: dict[str, dict[clients.Key, dict[devices.Key, int]]] = {ALLOW: {}, DENY: {}}
         prefixes: dict[int, set[int]] = {4: set(), 6: set()}
         for number, rule in enumerate(self._rules):
-            self._found[rule.action].setdefault(rule.client.key, {})[rule.device.key] = number
+            found = self._found[rule.action].setdefault(rule.client.key, {})
+            found[rule.device.key] = number
+            if rule.action == DENY and rule.device.serial:  # a device whose number is not known may be this one
+                found.setdefault((*rule.device.key[:3], devices.UNKNOWN), number)
             if rule.client.network is not None:
                 prefixes[rule.client.network.version].add(rule.client.network.prefixlen)
         self._prefixes = {version: sorted(lengths) for version, lengths in prefixes.items()}
@@ -115,8 +118,11 @@ class AccessRules:
         key = self._rules[min(min(numbers.values()) for numbers in allowing)].device.key
         return self._refused(min(numbers[wide] for numbers in denying for wide in (key, key[:3]) if wide in numbers))
 
-    def deciding(self, requester: Requester, info: DeviceInfo, serial: str = "") -> Decision:
-        """Whether it may have this device. serial: the device's serial number, empty if it has none."""
+    def deciding(self, requester: Requester, info: DeviceInfo, serial: str | None = "") -> Decision:
+        """Whether it may have this device.
+
+        serial: its serial number, empty if it has none; None if it has one that is not known: it may be any.
+        """
         allowing, denying = self._matching(requester)
         keys = devices.keys_of(info, serial)
         denied = [numbers[key] for numbers in denying for key in keys if key in numbers]

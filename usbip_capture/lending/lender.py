@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from usbip_capture.device import Device
@@ -205,7 +205,11 @@ class Lender:
         exported = Exported(local.info, rule, local.manufacturer, local.product, local.serial)
         self._exported[busid] = exported
         self._leaving.pop(busid, None)
-        self._server.add(local.info, partial(self._opened, local, exported), local.serial, str(rule))
+        # Whatever the client makes of it, by another configuration for example, the rules are about all of it.
+        whole = replace(local.info, interfaces=tuple(local.all_interfaces))
+        serial = local.serial if local.serial_is_known else None
+        opening = partial(self._opened, local, exported)
+        self._server.add(local.info, opening, local.serial, str(rule), ruled=(whole, serial))
         log.info("%s is exported%s", exported, f", in place of {known}" if known is not None else "")
         self._warn(local, facts)
         return True

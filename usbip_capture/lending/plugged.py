@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from usbip_capture.device import Device
-from usbip_capture.usb.info import DeviceInfo
+from usbip_capture.usb.info import DeviceInfo, InterfaceInfo
 
 
 class Plugged(Protocol):
@@ -26,6 +26,14 @@ class Plugged(Protocol):
     @property
     def serial(self) -> str:
         """Its serial number."""
+
+    @property
+    def serial_is_known(self) -> bool:
+        """False if it has a serial number that the system has not read."""
+
+    @property
+    def all_interfaces(self) -> Sequence[InterfaceInfo]:
+        """Those of all its configurations and alternate settings."""
 
     def open(self, *, reset: bool = False) -> Device:
         """Have it; reset: when it is closed. Raises UsbipError."""

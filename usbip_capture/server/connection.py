@@ -121,8 +121,9 @@ class Connection:
                 self._ended_by = by
                 self._report_end(reason, rule, logged=logged)
         self._ending = True
-        if self._session is not None:
-            self._session.break_off()
+        session = self._session  # its thread may give it up meanwhile
+        if session is not None:
+            session.break_off()
         with self._closing:  # so that the thread cannot have closed the transport
             if self._closed:
                 return

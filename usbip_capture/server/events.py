@@ -114,13 +114,13 @@ class Events:
     """Where events are emitted and taken. Threads may share it.
 
     Of one client, what it could repeat without end is kept one by one only so often; those that follow become one
-    event with their count.
+    event with their count. ring: how many are kept for those who ask later.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time, *, ring: int = RING) -> None:
         self._clock = clock
         self._lock = threading.Condition()
-        self._ring: deque[Event] = deque(maxlen=RING)
+        self._ring: deque[Event] = deque(maxlen=ring)
         self._last = 0
         self._repeats = Repeats()
         self._subscriptions: tuple[Subscription, ...] = ()
@@ -144,8 +144,15 @@ class Events:
         with self._lock:
             for ready in self._repeats.ended(event.time):
                 self._add(ready)
-            for kept in self._repeats.kept(event) if peer is not None and kind in _REPEATABLE else (event,):
+            repeatable = kind in _REPEATABLE and peer is not None and not (busid and kind == ENDED)
+            for kept in self._repeats.kept(event) if repeatable else (event,):
                 self._add(kept)
+
+    def flush(self) -> None:
+        """Add the counts of what is repeated no more."""
+        with self._lock:
+            for ready in self._repeats.ended(self._clock()):
+                self._add(ready)
 
     def subscribe(self, size: int) -> Subscription:
         """The events from now on; at most `size` wait to be taken."""

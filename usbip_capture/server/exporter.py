@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -30,6 +31,8 @@ from usbip_capture.usb.info import DeviceInfo
 if TYPE_CHECKING:
     from usbip_capture.tls.server import ServerContext
     from usbip_capture.tls.transport import TlsTransport
+
+log = logging.getLogger(__name__)
 
 #: Of the descriptors that this process may have, this part is for clients without a device: the others are for those
 #: with one, for the devices, and for what else is open.
@@ -85,9 +88,20 @@ class Server:
         with self._lock:
             return [connection.client for connection in self._connections]
 
-    def add(self, info: DeviceInfo, open_device: Callable[[], Device], serial: str = "", rule: str = "") -> None:
-        """Export a device under `info.busid`; it replaces the one that has this busid. serial, rule: for the events."""
-        export = Export(info, open_device, serial)
+    def add(
+        self,
+        info: DeviceInfo,
+        open_device: Callable[[], Device],
+        serial: str = "",
+        rule: str = "",
+        *,
+        ruled: tuple[DeviceInfo, str | None] | None = None,
+    ) -> None:
+        """Export a device under `info.busid`; it replaces the one that has this busid. serial, rule: for the events.
+
+        ruled: what rules are asked about, if not `info` and `serial`.
+        """
+        export = Export(info, open_device, serial, ruled)
         self._exports.add(export)
         self.events.emit(EXPORTED, NOTICE, busid=info.busid, device=export.device, rule=rule)
 
@@ -108,17 +122,20 @@ class Server:
             connection.end(reason, by)
         return bool(found)
 
-    def serial(self, busid: str) -> str | None:
-        """The serial number of an exported device, empty if it has none; None if it is not exported."""
+    def ruled(self, busid: str) -> tuple[DeviceInfo, str | None] | None:
+        """What rules are asked about a device, and its serial number, None if unknown; None if it is not exported."""
         export = self._exports.find(busid)
-        return None if export is None else export.serial
+        return None if export is None else export.ruled or (export.info, export.serial)
 
     def check_sessions(self, by: str = "server") -> None:
         """Ask again who may have which device, and disconnect those who may not any more. by: who causes it."""
         with self._lock:
             connections = list(self._connections)
         for connection in connections:
-            connection.check(by)
+            try:
+                connection.check(by)
+            except Exception:  # the others are asked about all the same
+                log.exception("whether client %s may keep its device cannot be decided", connection.client.peer)
 
     def listen(self, address: str, port: int) -> tuple[str, int]:
         """Accept connections; the address and port that are really used (port 0 chooses one). Raises CannotListen."""

@@ -15,12 +15,14 @@ from usbip_capture.wire.structs import OpStatus
 class Export:
     """end_user: disconnects the client that has the device, or is just getting it; None if it is free.
 
-    Takes the reason, and who causes it. serial: as the device has it, for the audit.
+    Takes the reason, and who causes it. serial: as the device has it, for the audit. ruled: what rules are asked about,
+    with the serial number, None if that is not known.
     """
 
     info: DeviceInfo
     open_device: Callable[[], Device]
     serial: str = ""
+    ruled: tuple[DeviceInfo, str | None] | None = None
     end_user: Callable[[str, str], None] | None = None
     removed: bool = False
 

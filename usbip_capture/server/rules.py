@@ -40,8 +40,8 @@ class ExportRule(DevicePattern):
         """Whether it names no device: who writes it may not think of the disk that the system runs from."""
         return self.kind in (CLASS, ALL)
 
-    def matches(self, info: DeviceInfo, serial: str = "") -> bool:
-        """Whether it exports this device. serial: its serial number, empty if it has none."""
+    def matches(self, info: DeviceInfo, serial: str | None = "") -> bool:
+        """Whether it exports this device. serial: its serial number, empty if it has none, None if not known."""
         return info.bDeviceClass != HUB_CLASS and DevicePattern.matches(self, info, serial)
 
 

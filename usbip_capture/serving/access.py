@@ -16,7 +16,7 @@ from usbip_capture.usb.info import DeviceInfo
 class RuledAccess(Access):
     """By the rules, which may be others each time.
 
-    serial_of: the serial number of the device with this busid, empty if it has none, None if it is not exported.
+    ruled: what rules are asked about the device with this busid, as `Server.ruled`.
     is_paired: whether a client of this name still is.
     reserved: what leases decide about a device that the rules allow.
     """
@@ -24,13 +24,13 @@ class RuledAccess(Access):
     def __init__(
         self,
         rules: Callable[[], AccessRules],
-        serial_of: Callable[[str], str | None],
+        ruled: Callable[[str], tuple[DeviceInfo, str | None] | None],
         *,
         is_paired: Callable[[str], bool] = lambda name: True,
         reserved: Callable[[Peer, DeviceInfo], Decision] = lambda peer, info: ALLOWED,
     ) -> None:
         self._rules = rules
-        self._serial_of = serial_of
+        self._ruled = ruled
         self._is_paired = is_paired
         self._reserved = reserved
 
@@ -47,10 +47,10 @@ class RuledAccess(Access):
     def visible(self, peer: Peer, info: DeviceInfo) -> Decision:
         if not (known := self._known(peer)):
             return known
-        serial = self._serial_of(info.busid)
-        if serial is None:
+        ruled = self._ruled(info.busid)
+        if ruled is None:
             return Decision(allowed=False, reason="it is not exported any more")
-        return _decision(self._rules().deciding(requester_of(peer), info, serial))
+        return _decision(self._rules().deciding(requester_of(peer), *ruled))
 
     def may_import(self, peer: Peer, info: DeviceInfo) -> Decision:
         return self._reserved(peer, info)

@@ -15,6 +15,7 @@ from typing import Protocol
 from usbip_capture.errors import UsbipError
 from usbip_capture.server.described import as_data, sentence
 from usbip_capture.server.events import LOST, RING, STOPPED, Event, Events, Subscription
+from usbip_capture.server.repeats import PERIOD
 from usbip_capture.servers.syslog_target import SyslogTarget
 from usbip_capture.serving.audit_file import AuditFile
 from usbip_capture.serving.syslog_sender import SyslogSender
@@ -50,6 +51,7 @@ class Output:
         self.target = target
         self.written = self.lost = 0
         self.trouble = ""
+        self._events = events
         self._subscription: Subscription = events.subscribe(waiting)
         self._pending: list[Event] = []
         self._ending = threading.Event()
@@ -74,7 +76,13 @@ class Output:
 
     def _run(self) -> None:
         try:
-            while pending := self._subscription.take(_BATCH):
+            while True:
+                pending = self._subscription.take(_BATCH, PERIOD)
+                if not pending and self._subscription.closed:
+                    return
+                if not pending:
+                    self._events.flush()
+                    continue
                 if lost := self._subscription.take_lost():
                     self.lost += lost
                     text = f"events could not be written to {self.target} in time"

@@ -257,7 +257,7 @@ class LocalServer:
         self.access = RulesInForce(settings, table, self._changing, self.reload, self._access_changed)
         return RuledAccess(
             lambda: self.access.in_force,
-            lambda busid: self._server.serial(busid),  # noqa: PLW0108  it is made with this
+            lambda busid: self._server.ruled(busid),  # noqa: PLW0108  it is made with this
             is_paired=lambda name: name in self.access.paired,
             reserved=lambda peer, info: self.leases.decision(peer, info),  # noqa: PLW0108  as above
         )

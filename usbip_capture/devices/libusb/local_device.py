@@ -65,6 +65,20 @@ class LocalDevice:
         return self._text("serial")
 
     @property
+    def serial_is_known(self) -> bool:
+        """False if it has a serial number that the system has not read."""
+        return bool(self.serial) or not DeviceDescriptor.parse(self.device_descriptor).iSerialNumber
+
+    @property
+    def all_interfaces(self) -> list[InterfaceInfo]:
+        """Those of all its configurations and alternate settings."""
+        return [
+            InterfaceInfo(i.bInterfaceClass, i.bInterfaceSubClass, i.bInterfaceProtocol)
+            for configuration in self._parsed()
+            for i in configuration.interfaces
+        ]
+
+    @property
     def configurations(self) -> list[bytes]:
         """The configuration descriptors with all that follows them."""
         if self._configurations is None:
