@@ -12,15 +12,18 @@ import pytest
 
 from tests.fakes.local_bus import FakeBus
 from tests.fakes.raw_client import RawClient
+from tests.waiting import wait_until
 from usbip_capture import LocalServer, serve
 from usbip_capture.access.rules import AccessRules
 from usbip_capture.cli import exits
 from usbip_capture.cli.main import main
 from usbip_capture.device import Device
 from usbip_capture.errors import FileFormatError, LocalProtocolError
+from usbip_capture.server.connection import Connection
 from usbip_capture.server.events import ENDED, REFUSED
 from usbip_capture.servers.address import ServerAddress
 from usbip_capture.servers.configuration import configuration_path
+from usbip_capture.usb.info import InterfaceInfo
 from usbip_capture.wire.structs import OpStatus
 
 ANY = "127.0.0.1:0"
@@ -271,3 +274,39 @@ def test_while_the_server_runs_a_damaged_file_leaves_the_last_good_rules(
     assert not followed.reload()
     assert listed(followed) == ["1-2"]
     assert any(str(path) in text and "line" in text for text in caplog.messages)
+
+
+def test_a_rule_of_a_class_is_about_all_that_a_device_can_become(bus: FakeBus) -> None:
+    """Not only about the configuration that is active: the client may choose another one."""
+    bus.plugged.clear()
+    plugged = bus.plug("1-1", classes=(3,))
+    plugged.all_interfaces = (*plugged.info.interfaces, InterfaceInfo(8, 6, 80))
+    with serve(["all"], listen=ANY, rules=["deny any class:08"], bus=bus) as server:
+        assert listed(server) == []
+        assert status(server, "1-1") == OpStatus.NODEV
+
+
+def test_a_device_whose_serial_number_is_not_known_may_be_the_one_that_is_denied(bus: FakeBus) -> None:
+    for busid, serial, known in (("1-1", "", False), ("1-2", "", True), ("1-3", "ABC ", True), ("1-4", "XYZ", True)):
+        bus.plug(busid, serial=serial).serial_is_known = known
+    with serve(["all"], listen=ANY, rules=["deny any 303a:4001:ABC"], bus=bus) as server:
+        assert listed(server) == ["1-2", "1-4"]
+
+
+def test_one_session_that_cannot_be_asked_about_leaves_the_others_to_their_rules(
+    bus: FakeBus, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(["all"], listen=ANY, rules=[], bus=bus) as server:
+        first, second = attach(server, "1-1"), attach(server, "1-2")
+        with first, second:
+            check = Connection.check
+
+            def failing(self: Connection, by: str) -> None:
+                if self.client.busid == "1-1":
+                    raise AttributeError("check")
+                check(self, by)
+
+            monkeypatch.setattr(Connection, "check", failing)
+            server.access.set("closed", ["deny any"])
+            wait_until("the other one is ended", lambda: [one.busid for one in server.clients] == ["1-1"])
+    assert "whether client" in caplog.text

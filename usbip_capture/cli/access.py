@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from usbip_capture.cli.commanding import add_running_server, running_server
-from usbip_capture.cli.exits import DONE
+from usbip_capture.cli.exits import DONE, FAILED
 from usbip_capture.cli.groups import add_command, add_json
 from usbip_capture.cli.terminal import print_lines
 from usbip_capture.errors import LocalProtocolError
@@ -129,6 +129,7 @@ def _change(args: argparse.Namespace, rules: list[AccessRule], mode: str, *, rem
     from usbip_capture.control_socket.asking import running
     from usbip_capture.servers.configuration import configuration_path
 
+    done = DONE
     servers = [running_server(args)] if args.running_server else running()
     path = _path_of(servers) or configuration_path()
     if mode:
@@ -138,12 +139,14 @@ def _change(args: argparse.Namespace, rules: list[AccessRule], mode: str, *, rem
         changed = (remove_rules if removing else add_rules)(path, rules)
         for rule in rules:
             print_lines([f"{rule}: {_done(removing, rule in changed)} {path}"])
+        if removing and len(changed) < len(set(rules)):  # who may have what by a rule that is written otherwise has it
+            done = FAILED
     texts = [str(rule) for rule in rules]
     for server in servers:
         _have_followed(server, mode, [] if removing else texts, texts if removing else [], always=len(servers) == 1)
     if not servers:
         print_lines(["no server of yours is running: it holds from the next `usbip-capture serve` on"])
-    return DONE
+    return done
 
 
 def _done(removing: bool, changed: bool) -> str:

@@ -47,14 +47,21 @@ def run(args: argparse.Namespace) -> int:
         [
             f"{answer.get('name')} ({called}process {answer.get('pid')}) at {places}",
             f"exports, {by}: {_listed(answer, 'rules') or 'nothing'}",
-            f"access: {answer.get('mode')}, {counted(answer)}",
+            f"access: {answer.get('mode')}, {counted(answer)}{_paired(answer)}",
         ]
     )
+    if _listed(answer, "tls"):
+        print_lines([f"with TLS at {_listed(answer, 'tls')}; the certificate is {answer.get('fingerprint')}"])
     devices = rows(answer, "devices")
     if devices:
         print_lines(f"  {line}" for line in columns([_row(device) for device in devices]))
     print_lines(line for output in rows(answer, "audit") if (line := _audit(output)))
     return DONE
+
+
+def _paired(answer: Message) -> str:
+    """What paired clients may have besides."""
+    return f", and for clients that are paired: {found}" if (found := _listed(answer, "paired_rules")) else ""
 
 
 def _audit(output: Message) -> str:

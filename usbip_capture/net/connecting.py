@@ -9,7 +9,7 @@ import time
 from typing import Protocol
 
 from usbip_capture.errors import RemoteProtocolError, ServerUnreachable
-from usbip_capture.net.address import format_address
+from usbip_capture.net.address import TLS, format_address
 from usbip_capture.net.transport import CarrierFailed, Transport
 from usbip_capture.system.durations import milliseconds
 from usbip_capture.wire.operations import Exchange
@@ -117,8 +117,11 @@ def exchange(transport: Transport, request: Exchange, timeout: float) -> None:
     try:
         transport.send([request.request])
         while request.wanted:
+            data = wait.read(request.wanted)
+            if not wait.received:
+                raise ConnectionAbortedError(errno.ECONNABORTED, "closed without an answer")
             try:
-                request.receive(wait.read(request.wanted))
+                request.receive(data)
             except RemoteProtocolError as error:
                 raise type(error)(f"{where}: {error}") from error
     except TimeoutError as error:
@@ -129,9 +132,15 @@ def exchange(transport: Transport, request: Exchange, timeout: float) -> None:
     except CarrierFailed as error:
         raise ServerUnreachable(str(error)) from error
     except OSError as error:
-        raise ServerUnreachable(
-            f"{where} broke off the connection ({error.strerror or error}): is that a USB/IP server?"
-        ) from error
+        advice = "is that a USB/IP server?" if wait.received else _advice(where)
+        raise ServerUnreachable(f"{where} broke off the connection ({error.strerror or error}): {advice}") from error
+
+
+def _advice(where: str) -> str:
+    """For who got no answer: a server that lets him in would have given one."""
+    if where.startswith(f"{TLS}://"):
+        return "its rules may not let this client in: pair with it, or have it allowed there"
+    return f"its rules may not let this machine in, it may want {TLS}://, or it is not a USB/IP server"
 
 
 class _Patience:

@@ -147,8 +147,11 @@ class Server:
     def listen_tls(
         self, address: str, port: int, context: ServerContext, pair: Callable[[TlsTransport, listening.Peer], None]
     ) -> tuple[str, int]:
-        """As `listen`, for connections within TLS. pair: has the conversation of those who connect for pairing."""
-        listener = listening.listen(address, port)
+        """As `listen`, for connections within TLS; an empty address is all of this machine, of IPv6 as well.
+
+        pair: has the conversation of those who connect for pairing.
+        """
+        listener = listening.listen(address, port, dual_stack=True)
         host, bound = listener.getsockname()[:2]
         # Who it is, and so whether it may connect, is known after the handshake.
         serve = partial(self._serve, secured=TlsHandshake(context, pair))

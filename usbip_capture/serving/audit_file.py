@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import stat
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from usbip_capture.server.described import as_data
 from usbip_capture.server.events import Event
@@ -18,6 +20,7 @@ log = logging.getLogger(__name__)
 #: Bytes of a file, and how many older ones are kept: FILE.1, the latest of them, to FILE.4.
 MAX_BYTES, KEPT = 16 << 20, 4
 _NEW_LINE = b"\n"
+_BEGINNING = b"{"  # of a line, and so of a file
 
 
 class AuditFile:
@@ -68,6 +71,7 @@ class AuditFile:
             self._fd = -1
 
     def _open(self) -> None:
+        _check_is_audit(self._path)
         self._fd = open_private(self._path, append=True)
         status = os.fstat(self._fd)
         self._regular = stat.S_ISREG(status.st_mode)
@@ -117,6 +121,15 @@ class AuditFile:
                 os.write(self._fd, _NEW_LINE)
         except OSError:  # as full as it was
             pass
+
+
+def _check_is_audit(path: str) -> None:
+    """Raises FileExistsError for a file that has something else in it."""
+    with suppress(FileNotFoundError):
+        if stat.S_ISREG(os.stat(path).st_mode):
+            with open(path, "rb") as file:
+                if file.read(1) not in (b"", _BEGINNING):
+                    raise FileExistsError(errno.EEXIST, "it is another file, and not an audit: choose another name")
 
 
 def line_of(event: Event) -> bytes:

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from usbip_capture.access.clients import LOCAL, ClientPattern
+from usbip_capture.access.clients import ANY, LOCAL, ClientPattern
 from usbip_capture.access.leases import Leases, Turn
-from usbip_capture.errors import UsbipError
+from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.net.listening import Peer
 from usbip_capture.net.ruling import requester_of
 from usbip_capture.server.access import ALLOWED, Decision
@@ -87,7 +87,10 @@ class DeviceLeases:
 
     def reserve(self, busid: str, seconds: float, client: str = LOCAL) -> Turn:
         """One more turn for those whom the pattern `client` names, now or when others' are over. Raises UsbipError."""
-        holder = str(ClientPattern.parse(client))
+        pattern = ClientPattern.parse(client)
+        if pattern.kind == ANY:
+            raise LocalProtocolError("a device is reserved for a client: an address, a network, local, paired or cert")
+        holder = str(pattern)
         made: list[Turn] = []
 
         def changed(leases: Leases) -> Leases:

@@ -230,10 +230,13 @@ class LocalServer:
         self._report_start(settings.unix)
 
     def _report_start(self, unix: str) -> None:
-        where = [format_address(*place) for place in self._listening] + ([unix] if unix else [])
+        within_tls = [] if self.tls is None else self.tls.addresses
+        where = [format_address(*place) for place in (*self._listening, *within_tls)] + ([unix] if unix else [])
         self.events.emit(STARTED, NOTICE, text=", ".join(where))
 
     def _listen_tls(self, settings: ServerTable) -> None:
+        if settings.client_ca and not settings.tls:
+            raise LocalProtocolError("client-ca is for connections within TLS: add tls")
         if settings.tls:  # who serves without it does without `ssl`
             from usbip_capture.serving.tls_side import TlsSide, tls_place
 

@@ -60,4 +60,4 @@ class TlsSide:
 def tls_place(text: str) -> tuple[str, int]:
     """Where to listen for TLS: ADDR:PORT, ADDR, `*`, :PORT or PORT. Raises LocalProtocolError."""
     address, port = listen_address(text, TLS_PORT)
-    return "0.0.0.0" if address == "*" else address, port
+    return "" if address == "*" else address, port

@@ -182,3 +182,17 @@ def test_a_pipe_is_opened_when_there_is_something_to_write(tmp_path: Path) -> No
             assert json.loads(os.read(fd, 1000))["busid"] == "7"
         finally:
             os.close(fd)
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_another_file_stays_as_it_is(link: bool, tmp_path: Path) -> None:
+    other = tmp_path / "hostname"
+    other.write_text("pi\n")
+    other.chmod(0o644)
+    named = tmp_path / "audit" if link else other
+    if link:
+        named.symlink_to(other)
+    with pytest.raises(FileExistsError, match="it is another file, and not an audit: choose another name"):
+        AuditFile(str(named))
+    assert other.read_text() == "pi\n"
+    assert other.stat().st_mode & 0o777 == 0o644
