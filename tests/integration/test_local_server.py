@@ -425,6 +425,44 @@ def test_a_file_that_is_just_being_written_is_not_followed_yet(tmp_path: Path) -
     followed.close()
 
 
+def test_a_change_that_cannot_be_read_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "file"
+    answers: list[bool | Exception] = [False, OSError(5, "I/O error"), OSError(5, "I/O error"), True]
+
+    def on_change() -> bool:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    followed = FollowedFile(str(path), on_change, interval=200.0)
+    path.write_text("changed")
+    followed.look()
+    for left in (3, 2, 1, 0, 0, 0):
+        followed.look()
+        assert len(answers) == left
+    followed.close()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"a change of {path} cannot be followed: OSError: [Errno 5] I/O error"
+    ]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there st_ctime is when the file was made")
+def test_a_change_of_the_same_size_and_time_is_followed(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("allow")
+    before = path.stat()
+    seen: list[str] = []
+    followed = FollowedFile(str(path), lambda: seen.append(path.read_text()), interval=200.0)
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # the clock of files has steps
+        path.write_text("deny ")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    followed.look()
+    followed.look()
+    assert seen == ["deny "]
+    followed.close()
+
+
 def test_a_change_while_the_server_starts_is_followed(bus: FakeBus, monkeypatch: pytest.MonkeyPatch) -> None:
     configure('[server]\nexports = ["1-1"]\n')
     bus.plug("1-2")

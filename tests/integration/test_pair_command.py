@@ -23,6 +23,7 @@ from usbip_capture.tls.certificates import CLIENT, own_identity
 from usbip_capture.tls.client import connect_tls
 
 ANY, TIMEOUT = "127.0.0.1:0", 20.0
+STAY = "usbip-capture: rules and reservations that name paired:ann stay: whoever is paired by this name next has them\n"
 Run = Callable[[str], "tuple[int, list[str], str]"]
 
 
@@ -76,7 +77,7 @@ def test_paired_listed_used_and_removed(server: LocalServer, bus: FakeBus, run: 
     assert code == 0
     assert any("1-1" in line for line in lines)
     with closing(import_device(connect_tls("127.0.0.1", server.tls.addresses[0][1], TIMEOUT), "1-1", TIMEOUT)):
-        assert run("pair --remove ann") == (0, ["ann is not paired any more"], "")
+        assert run("pair --remove ann") == (0, ["ann is not paired any more"], STAY)
         assert bus.plugged["1-1"].opened[-1].released.wait(TIMEOUT)
     assert run("pair --list") == (0, [], "usbip-capture: no client is paired\n")
     code, _, error = run("pair --remove ann")
@@ -84,6 +85,17 @@ def test_paired_listed_used_and_removed(server: LocalServer, bus: FakeBus, run: 
     code, _, error = run(f"list {place}")
     assert code != 0
     assert "it does not know the certificate of this machine: pair with it again" in error
+
+
+def test_a_name_that_is_fixed(server: LocalServer, run: Run) -> None:
+    code, (secret,), hints = run("pair --offer --name ann")
+    assert code == 0
+    assert f"on it, run: usbip-capture pair {where(server)} --name ann\n" in hints
+    assert "it is ann; it may have all devices, unless a rule of access allows something to `paired`, or to" in hints
+    code, _, error = run(f"pair {where(server)} {secret} --name bob")
+    assert (code, "give the one that was offered there, with --name" in error) == (exits.FAILED, True)
+    assert run(f"pair {where(server)} {secret} --name ann")[0] == 0
+    assert "the client chooses its name, unless you fix it with --offer --name NAME; it may" in run("pair --offer")[2]
 
 
 def test_for_scripts(server: LocalServer, run: Run) -> None:
@@ -101,7 +113,7 @@ def test_clients_are_listed_and_removed_where_no_server_runs(server: LocalServer
     run(f"pair {where(server)} {secret} --name ann")
     server.close()
     assert run("pair --list")[1][1].split()[0] == "ann"
-    assert run("pair --remove ann") == (0, ["ann is not paired any more"], "")
+    assert run("pair --remove ann") == (0, ["ann is not paired any more"], STAY)
     assert run("pair --list") == (0, [], "usbip-capture: no client is paired\n")
     code, _, error = run("pair --offer")
     assert (code, "start one with `usbip-capture serve`" in error) == (exits.NOT_RUNNING, True)
@@ -115,6 +127,7 @@ def test_clients_are_listed_and_removed_where_no_server_runs(server: LocalServer
     ("pair ssh://pi ABCD-EFGH-JKLM", "'ssh://pi' is not a server with TLS: write tls://HOST"),
     ("pair demo ABCD-EFGH-JKLM", "'demo' is not a server with TLS: write tls://HOST"),
     ("pair --offer tls://pi", "--offer, --list and --remove are for the server of this machine"),
+    ("pair --list --name ann", "--offer, --list and --remove are for the server of this machine"),
     ("pair --offer --list", "use either --list or --offer, not both"),
 ])  # fmt: skip
 def test_what_cannot_be_meant(run: Run, line: str, sentence: str) -> None:

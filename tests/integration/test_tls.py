@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import warnings
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from usbip_capture.cli import exits
+from usbip_capture.cli.main import main
 from usbip_capture.demo.device import BUSID, DemoDevice
 from usbip_capture.devices.devlist import list_devices
 from usbip_capture.devices.remote import import_device
@@ -18,6 +21,7 @@ from usbip_capture.net.connecting import connect
 from usbip_capture.net.listening import Peer
 from usbip_capture.net.transport import SocketTransport
 from usbip_capture.server import Server
+from usbip_capture.system import folder_lock
 from usbip_capture.tls import certificates, client, known_servers
 from usbip_capture.tls.certificates import own_identity
 from usbip_capture.tls.client import connect_tls
@@ -144,6 +148,40 @@ def test_the_own_key_stays_the_same_and_private() -> None:
         path.write_bytes(whole[:cut])
         with pytest.raises(UsbipError, match="cannot be used: it has no private key with its certificate"):
             own_identity(certificates.SERVER)
+
+
+def test_a_certificate_that_is_trusted_again_stays_paired(capsys: pytest.CaptureFixture[str]) -> None:
+    found, other = certificates.fingerprint(b"one"), certificates.fingerprint(b"another")
+    remember("Pi", 3241, KnownServer(found, paired=True))
+    assert main(["trust", "tls://pi", found]) == 0
+    assert known_servers.known_servers() == {("pi", 3241): KnownServer(found, paired=True)}
+    assert main(["trust", "tls://pi", other]) == 0
+    assert known_servers.known_servers() == {("pi", 3241): KnownServer(other)}
+
+
+def test_a_server_that_is_not_trusted_has_the_exit_code_of_one(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["trust", f"tls://{HOST}:{served.port}"]) == exits.SERVER
+    assert f"run: usbip-capture trust tls://{HOST}:{served.port} SHA256:" in capsys.readouterr().err
+
+
+def test_a_server_is_not_remembered_while_another_program_writes_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    found = certificates.fingerprint(b"one")
+    remember("pi", 3241, KnownServer(found))
+    monkeypatch.setattr(folder_lock, "_TIMEOUT", 0.0)
+    fd = os.open(os.path.dirname(known_servers.known_servers_path()), os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        locked = "another program keeps it locked: try again"
+        with pytest.raises(UsbipError, match=locked):
+            remember("pi", 3241, None)
+        with pytest.raises(UsbipError, match=locked):
+            known_servers.trust("other", 3241, found)
+    finally:
+        os.close(fd)
+    assert known_servers.known_servers() == {("pi", 3241): KnownServer(found)}
 
 
 def test_known_servers_that_are_cut_are_refused_with_their_line() -> None:

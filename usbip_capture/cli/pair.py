@@ -20,16 +20,19 @@ if TYPE_CHECKING:
     from usbip_capture.control_socket.asking import Control
     from usbip_capture.live.messages import Message
 
+_RIGHTS = "it may have all devices, unless a rule of access allows something to `paired`, or to any paired:NAME"
 _TITLE = ["NAME", "SINCE", "CERTIFICATE"]
 #: Seconds to connect, and for the server to look at the code.
 _TIMEOUT = 10.0
 _ABOUT = """\
 Pair this client with a server that listens for TLS: with a code that the server has made, both remember each other's
-certificates. The server is trusted from then on, and rules of access know this client as paired:NAME, which may have
-all devices unless a rule is about it. A code is good for 5 minutes, 5 tries and one client.
+certificates. The server is trusted from then on, and rules of access know this client as paired:NAME. Paired clients
+may have all devices until a rule allows something to one of them, or to all: then each has what rules allow it. A code
+is good for 5 minutes, 5 tries and one client.
 """
 _EXAMPLES = """\
   usbip-capture pair --offer             on the server: prints a code
+  usbip-capture pair --offer --name laptop   the same, for a client of this name only
   usbip-capture pair tls://pi            on the client: asks for the code
   usbip-capture pair tls://pi ABCD-EFGH-JKLM --name laptop
   usbip-capture pair --list              on the server: the clients that are paired
@@ -42,7 +45,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = add_command(commands, "pair", "pair with a server by a one-time code, for tls://", _ABOUT, _EXAMPLES)
     parser.add_argument("place", nargs="?", metavar="tls://HOST", help="the server, perhaps with a port")
     parser.add_argument("code", nargs="?", metavar="CODE", help="the code that it has made (default: asked for)")
-    parser.add_argument("--name", metavar="NAME", help="what the server calls this client (default: this machine's)")
+    parser.add_argument(
+        "--name",
+        metavar="NAME",
+        help="what the server calls this client (default: this machine's); with --offer, the only name it may have",
+    )
     group = parser.add_argument_group("on the server")
     one = group.add_mutually_exclusive_group()
     one.add_argument("--offer", action="store_true", help="make a code, in place of an earlier one")
@@ -56,7 +63,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Pair, or have done on the server what is asked for; the exit code. Raises UsbipError."""
     here = args.offer or args.list or args.remove is not None
-    if here and (args.place or args.name):
+    if here and (args.place or (args.name is not None and not args.offer)):
         raise LocalProtocolError("--offer, --list and --remove are for the server of this machine: name no other one")
     if args.offer:
         return _offer(args)
@@ -108,15 +115,22 @@ def _asked(where: str) -> str:
 
 
 def _offer(args: argparse.Namespace) -> int:
+    from usbip_capture.tls.pairing import check_name
+
     server = running_server(args)
-    answer = server.call("pair-offer")
+    if args.name is not None:
+        check_name(args.name)
+    answer = server.call("pair-offer", name=args.name or "")
     if args.json:
         print(json.dumps(answer, indent=2))
         return DONE
     places = answer.get("tls")
     where = _name_of([str(place) for place in places] if isinstance(places, list) else [])
+    name = f" --name {args.name}" if args.name is not None else ""
     print_lines([str(answer.get("code"))])
-    report(f"the code is good for {_minutes(answer)}, and for one client; on it, run: usbip-capture pair {where}")
+    report(f"the code is good for {_minutes(answer)}, and for one client; on it, run: usbip-capture pair {where}{name}")
+    chosen = f"it is {args.name}" if name else "the client chooses its name, unless you fix it with --offer --name NAME"
+    report(f"{chosen}; {_RIGHTS}")
     report(f"the certificate of this server is {answer.get('fingerprint')}")
     return DONE
 
@@ -170,6 +184,7 @@ def _remove(args: argparse.Namespace) -> int:
     if not servers:
         remove_paired_client(args.remove)
     print_lines([f"{args.remove} is not paired any more"])
+    report(f"rules and reservations that name paired:{args.remove} stay: whoever is paired by this name next has them")
     return DONE
 
 

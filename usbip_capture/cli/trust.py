@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from usbip_capture.cli.exits import DONE, FAILED
+from usbip_capture.cli.exits import DONE
 from usbip_capture.cli.groups import add_command
 from usbip_capture.cli.terminal import is_terminal, print_lines, report
 from usbip_capture.errors import LocalProtocolError
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Trust, list or remove; the exit code. Raises UsbipError."""
     from usbip_capture.tls.certificates import is_fingerprint
     from usbip_capture.tls.client import tls_address
-    from usbip_capture.tls.known_servers import KnownServer, known_servers, remember
+    from usbip_capture.tls.known_servers import known_servers, remember, trust
 
     if args.list:
         lines = [f"{tls_address(*place)}  {known.fingerprint}{'  paired' * known.paired}"
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         return _ask_server(host, port)
     if not is_fingerprint(args.fingerprint):
         raise LocalProtocolError(f"{args.fingerprint!r} is not a fingerprint: SHA256: and 43 characters")
-    remember(host, port, KnownServer(args.fingerprint))
+    trust(host, port, args.fingerprint)
     print_lines([f"{tls_address(host, port)} is trusted, with {args.fingerprint}"])
     return DONE
 
@@ -78,15 +78,10 @@ def place_of(text: str | None) -> tuple[str, int]:
 
 
 def _ask_server(host: str, port: int) -> int:
-    from usbip_capture.errors import UntrustedServer
+    """Whoever runs the command asks the person about a new server. Raises UntrustedServer."""
     from usbip_capture.tls.client import connect_tls, tls_address
 
-    try:
-        connect_tls(host, port).close()
-    except UntrustedServer as error:
-        if not asked(error):
-            report(str(error))
-            return FAILED
+    connect_tls(host, port).close()
     print_lines([f"{tls_address(host, port)} is trusted"])
     return DONE
 
@@ -94,7 +89,7 @@ def _ask_server(host: str, port: int) -> int:
 def asked(error: UntrustedServer) -> bool:
     """Whether a person at a terminal trusts this server, which is remembered then. A changed one is not asked about."""
     from usbip_capture.tls.client import tls_address
-    from usbip_capture.tls.known_servers import KnownServer, remember
+    from usbip_capture.tls.known_servers import trust
 
     if error.known or not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
         return False
@@ -104,5 +99,5 @@ def asked(error: UntrustedServer) -> bool:
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() != "yes":
         return False
-    remember(error.host, error.port, KnownServer(error.fingerprint))
+    trust(error.host, error.port, error.fingerprint)
     return True

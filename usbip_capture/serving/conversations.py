@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from usbip_capture.access.limits import key_of
 from usbip_capture.net.listening import Peer
 from usbip_capture.net.transport import Transport
 from usbip_capture.tls.pairing import BUSY, ServerSide
@@ -20,22 +21,22 @@ class Conversations:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._going_on: dict[Transport, str] = {}  # -> address of the client, the oldest first
+        self._going_on: dict[Transport, str] = {}  # -> address as it is counted, the oldest first
 
     @contextmanager
     def begun(self, transport: Transport, peer: Peer) -> Iterator[None]:
         """For as long as one goes on. Another one may end it by `transport.shut_down`."""
-        self._make_room(transport, peer.host)
+        self._make_room(transport, key_of(peer.host))
         try:
             yield
         finally:
             with self._lock:
                 self._going_on.pop(transport, None)
 
-    def _make_room(self, transport: Transport, host: str) -> None:
+    def _make_room(self, transport: Transport, address: str) -> None:
         given_up = None
         with self._lock:
-            self._going_on[transport] = host
+            self._going_on[transport] = address
             if len(self._going_on) > AT_ONCE:
                 most = Counter(self._going_on.values()).most_common(1)[0][0]
                 given_up = next(one for one, other in self._going_on.items() if other == most)

@@ -13,8 +13,28 @@ log = logging.getLogger(__name__)
 INTERVAL = 1.0
 
 
+class Trouble:
+    """Logs what goes wrong once, however often it is tried again."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._last = ""
+
+    def log(self, text: str) -> None:
+        """Unless it was the last one, and nothing went well since."""
+        if text != self._last:
+            self._last = text
+            self._log.warning("%s", text)
+
+    def over(self) -> None:
+        """It goes well now."""
+        self._last = ""
+
+
 class FollowedFile:
     """Calls `on_change` on a thread of its own when the file has changed, come or gone, until closed.
+
+    Again at each look for as long as it raises, or returns False: what cannot be read now can be, later.
 
     Not before it stays so for one interval: who writes it may empty it first, or move it aside.
     """
@@ -24,6 +44,7 @@ class FollowedFile:
         self._on_change = on_change
         self._interval = interval
         self._closing = threading.Event()
+        self._trouble = Trouble(log)
         self._followed = self._seen = _state(path)
         self._thread = threading.Thread(target=self._run, name="usbip-configuration", daemon=True)
         self._thread.start()
@@ -45,9 +66,15 @@ class FollowedFile:
             return
         self._followed = self._seen
         try:
-            self._on_change()
-        except Exception:
-            log.exception("a change of %s cannot be followed", self._path)
+            is_done = self._on_change() is not False
+        except Exception as error:
+            is_done = False
+            self._trouble.log(f"a change of {self._path} cannot be followed: {type(error).__name__}: {error}")
+            log.debug("where that is", exc_info=True)
+        if is_done:
+            self._trouble.over()
+        else:
+            self.recheck()
 
     def _run(self) -> None:
         while not self._closing.wait(self._interval):
@@ -59,4 +86,4 @@ def _state(path: str) -> tuple[int, ...]:
         status = os.stat(path)
     except OSError:
         return ()
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from usbip_capture.access.leases import Leases
 from usbip_capture.errors import FileFormatError, LocalProtocolError, UsbipError
 from usbip_capture.servers.configuration import MAX_BYTES, read_bytes
+from usbip_capture.system.folder_lock import locked_folder
 from usbip_capture.system.folders import configuration_folder
 from usbip_capture.system.replacement import Replacement
 
 _NAME = "leases.json"
-#: Seconds for another server of this user to have its change written.
-_LOCK_TIMEOUT, _LOCK_RETRY = 5.0, 0.02
 
 
 def leases_path() -> str:
@@ -58,8 +55,7 @@ class LeaseFile:
     def change(self, changed: Callable[[Leases], Leases]) -> Leases:
         """Replace it by what `changed` makes of it. Raises UsbipError, and what `changed` raises; then it stays."""
         try:
-            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-            with _locked(os.path.dirname(self.path)):
+            with locked_folder(os.path.dirname(self.path)):
                 leases = changed(self.read())
                 data = f"{leases}\n".encode()
                 if len(data) >= MAX_BYTES:
@@ -73,27 +69,3 @@ class LeaseFile:
                 f"{self.path} cannot be written: {error.strerror or error}: make its folder writable"
             ) from error
         return leases
-
-
-@contextmanager
-def _locked(folder: str) -> Iterator[None]:
-    """Hold the folder, so that no server loses what another one writes. Raises OSError, TimeoutError."""
-    if os.name == "nt":  # a folder cannot be locked there
-        yield
-        return
-    import fcntl
-
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        deadline = time.monotonic() + _LOCK_TIMEOUT
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TimeoutError("another server keeps it locked") from None
-            time.sleep(_LOCK_RETRY)
-        yield
-    finally:
-        os.close(fd)

@@ -15,7 +15,7 @@ from usbip_capture.net.listening import Peer
 from usbip_capture.net.ruling import requester_of
 from usbip_capture.server.access import ALLOWED, Decision
 from usbip_capture.server.events import LEASE_ENDED, LEASED, Events
-from usbip_capture.serving.following import FollowedFile
+from usbip_capture.serving.following import FollowedFile, Trouble
 from usbip_capture.serving.lease_file import LeaseFile, leases_path
 from usbip_capture.syslog.severity import NOTICE
 from usbip_capture.syslog.timestamps import format_rfc3339
@@ -54,6 +54,7 @@ class DeviceLeases:
         self._timer = Timetable("usbip-leases")
         self._due: Due | None = None
         self._followed: FollowedFile | None = None
+        self._trouble = Trouble(log)
         self._state = _State(Leases(), {})
         self._replace(self._file.read(), "server")
 
@@ -116,18 +117,20 @@ class DeviceLeases:
         reason = f"it is reserved for {turn.holder} until {local_time(turn.until, now)}"
         return Decision(allowed=False, reason=reason, rule="lease", status=OpStatus.DEV_BUSY)
 
-    def reload(self) -> None:
-        """Read the file again. What cannot be read is logged, and all stays reserved as it was."""
+    def reload(self) -> bool:
+        """Read the file again; False if it cannot be read, which is logged, and all stays reserved as it was."""
         try:
             with self._changing:
                 leases = self._file.read()
+                self._trouble.over()
                 if leases == self._state.leases:  # as this server has written it
-                    return
+                    return True
                 self._replace(leases, "user")
         except UsbipError as error:
-            log.warning("%s; what was reserved before still is", error)
-        else:
-            self._on_change("user")
+            self._trouble.log(f"{error}; what was reserved before still is")
+            return False
+        self._on_change("user")
+        return True
 
     def _change(self, changed: Callable[[Leases], Leases]) -> None:
         with self._changing:

@@ -29,7 +29,7 @@ from usbip_capture.serving.access import RuledAccess
 from usbip_capture.serving.announced import announced
 from usbip_capture.serving.audit import Audit
 from usbip_capture.serving.control import handlers_for
-from usbip_capture.serving.following import FollowedFile
+from usbip_capture.serving.following import FollowedFile, Trouble
 from usbip_capture.serving.leases import DeviceLeases
 from usbip_capture.serving.ports import Ports
 from usbip_capture.serving.rules_in_force import RulesInForce, summary
@@ -68,6 +68,7 @@ class LocalServer:
         self._follows = settings.exports is None
         self._on_change = on_change
         self._changing = threading.RLock()  # held from reading what is exported to changing it
+        self._trouble = Trouble(log)
         self._stack = ExitStack()
         self.events = Events()
         self.tls: TlsSide | None = None
@@ -164,8 +165,9 @@ class LocalServer:
             try:
                 table = read_server_table()
             except UsbipError as error:
-                log.warning("%s; what was exported before still is, to whom it was", error)
+                self._trouble.log(f"{error}; what was exported before still is, to whom it was")
                 return False
+            self._trouble.over()
             self.access.follow(table)
             if not self._follows:
                 return True

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 def pairing_handlers(tls: TlsSide | None) -> Mapping[str, Callable[[Message], Message]]:
     """The requests by name, as those of `control`. tls: None where it does not listen for TLS."""
 
-    def offer() -> Message:
+    def offer(request: Message) -> Message:
         if tls is None:
             raise UsbipError("this server does not listen for TLS: start it with --tls")
-        code, seconds = tls.pairing.offer()
-        return {"code": code, "seconds": seconds, **tls_status(tls)}
+        name = text(request, "name")
+        code, seconds = tls.pairing.offer(name)
+        return {"code": code, "seconds": seconds, "name": name, **tls_status(tls)}
 
     def paired() -> Message:
         from usbip_capture.tls.paired_clients import read_paired_clients
@@ -35,7 +36,7 @@ def pairing_handlers(tls: TlsSide | None) -> Mapping[str, Callable[[Message], Me
         remove(text(request, "name"))
         return {}
 
-    return {"pair-offer": lambda request: offer(), "paired": lambda request: paired(), "unpair": unpair}
+    return {"pair-offer": offer, "paired": lambda request: paired(), "unpair": unpair}
 
 
 def tls_status(tls: TlsSide | None) -> Message:

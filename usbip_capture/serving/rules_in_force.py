@@ -46,7 +46,7 @@ class RulesInForce:
         self._rules = self.in_force = self._made(table)
 
     def allow_paired(self, names: Iterable[str]) -> None:
-        """These clients are paired with the server: each may have all devices, unless rules allow some to `paired`.
+        """These clients are paired with the server: each may have all devices, until a rule allows something to any.
 
         Sessions of those that are not paired any more end.
         """
@@ -110,9 +110,10 @@ class RulesInForce:
         )
 
     def _with_paired(self, rules: AccessRules) -> AccessRules:
-        named = {rule.client.name for rule in rules if rule.action == ALLOW and rule.client.kind == PAIRED}
-        others = () if "" in named else sorted(self.paired - named)
-        return rules.with_rules(AccessRule.parse(f"{ALLOW} {PAIRED}:{name} {ALL}") for name in others)
+        """Names are what clients choose: where rules allow something to some of them, no other one has everything."""
+        if any(rule.action == ALLOW and rule.client.kind == PAIRED for rule in rules):
+            return rules
+        return rules.with_rules(AccessRule.parse(f"{ALLOW} {PAIRED}:{name} {ALL}") for name in sorted(self.paired))
 
     def _change(self, rules: AccessRules) -> None:
         if rules == self._rules:

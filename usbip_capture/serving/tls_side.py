@@ -32,6 +32,7 @@ class TlsSide:
         self._on_paired = on_paired
         self.pairing = Pairing(self.context, server.events, self._paired)
         self._followed = FollowedFile(paired_clients_path(), self.pairing.follow)
+        self.pairing.follow()  # it may have changed since it was read
         try:
             self.addresses = self._listening(server, places)
         except BaseException:

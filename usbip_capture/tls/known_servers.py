@@ -8,9 +8,11 @@ paired: this user's certificate is known there, and is shown to it.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from usbip_capture.errors import FileFormatError, UsbipError
+from usbip_capture.system.folder_lock import locked_folder
 from usbip_capture.system.folders import configuration_folder
 from usbip_capture.system.replacement import Replacement
 from usbip_capture.tls.certificates import is_fingerprint
@@ -64,15 +66,34 @@ def _entry(path: str, number: int, line: str) -> tuple[tuple[str, int], KnownSer
 
 def remember(host: str, port: int, server: KnownServer | None) -> None:
     """Trust a server from now on, in place of what it was known by; None: not any more. Raises UsbipError."""
-    servers = known_servers()
-    servers.pop((host.lower(), port), None)
-    if server is not None:
-        servers[host.lower(), port] = server
+    _change(host, port, lambda known: server)
+
+
+def trust(host: str, port: int, fingerprint: str) -> None:
+    """Trust a certificate from now on; a server that is paired, and has it already, stays so. Raises UsbipError."""
+
+    def trusted(known: KnownServer | None) -> KnownServer:
+        return known if known is not None and known.fingerprint == fingerprint else KnownServer(fingerprint)
+
+    _change(host, port, trusted)
+
+
+def _change(host: str, port: int, changed: Callable[[KnownServer | None], KnownServer | None]) -> None:
+    """What is known of a server; nobody else changes the file meanwhile. Raises UsbipError."""
     path = known_servers_path()
-    lines = [f"{host}:{port} {one.fingerprint}{f' {_PAIRED}' * one.paired}\n" for (host, port), one in servers.items()]
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        with Replacement(path) as file:
-            file.write((_HEAD + "".join(lines)).encode())
+        with locked_folder(os.path.dirname(path)):
+            servers = known_servers()
+            server = changed(servers.pop((host.lower(), port), None))
+            if server is not None:
+                servers[host.lower(), port] = server
+            _write(path, servers)
     except OSError as error:
         raise UsbipError(f"{path} cannot be written: {error.strerror or error}: make its folder writable") from error
+
+
+def _write(path: str, servers: Mapping[tuple[str, int], KnownServer]) -> None:
+    """Raises OSError."""
+    lines = [f"{host}:{port} {one.fingerprint}{f' {_PAIRED}' * one.paired}\n" for (host, port), one in servers.items()]
+    with Replacement(path) as file:
+        file.write((_HEAD + "".join(lines)).encode())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from usbip_capture.errors import FileFormatError, LocalProtocolError, UsbipError
+from usbip_capture.system.folder_lock import locked_folder
 from usbip_capture.system.folders import configuration_folder
 from usbip_capture.system.replacement import Replacement
 from usbip_capture.tls.certificates import fingerprint
@@ -77,25 +78,41 @@ def with_client(clients: Mapping[str, PairedClient], client: PairedClient) -> di
 
 def remove_paired_client(name: str) -> PairedClient:
     """Raises LocalProtocolError if there is none of this name, UsbipError."""
-    clients = read_paired_clients()
-    if name not in clients:
-        known = ", ".join(clients) or "none"
-        raise LocalProtocolError(f"no client called {name!r} is paired: there is {known}")
-    removed = clients.pop(name)
-    write_paired_clients(clients)
-    return removed
+    removed: list[PairedClient] = []
+
+    def without(clients: dict[str, PairedClient]) -> dict[str, PairedClient]:
+        if name not in clients:
+            known = ", ".join(clients) or "none"
+            raise LocalProtocolError(f"no client called {name!r} is paired: there is {known}")
+        removed.append(clients.pop(name))
+        return clients
+
+    change_paired_clients(without)
+    return removed[0]
 
 
-def write_paired_clients(clients: Mapping[str, PairedClient]) -> None:
-    """In place of those that the file has. Raises UsbipError; the file is as it was then."""
+def change_paired_clients(
+    changed: Callable[[dict[str, PairedClient]], dict[str, PairedClient]],
+) -> dict[str, PairedClient]:
+    """Replace those that the file has by what `changed` makes of them; nobody else changes it meanwhile.
+
+    Raises UsbipError, and what `changed` raises; the file is as it was then.
+    """
     path = paired_clients_path()
+    try:
+        with locked_folder(os.path.dirname(path)):
+            clients = changed(read_paired_clients())
+            _write(path, clients)
+    except OSError as error:
+        raise UsbipError(f"{path} cannot be written: {error.strerror or error}: make its folder writable") from error
+    return clients
+
+
+def _write(path: str, clients: Mapping[str, PairedClient]) -> None:
+    """Raises OSError."""
     entries = [
         {"name": one.name, "certificate": base64.b64encode(one.certificate).decode(), "since": one.since}
         for one in clients.values()
     ]
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        with Replacement(path) as file:
-            file.write(json.dumps({"clients": entries}, indent=1).encode() + b"\n")
-    except OSError as error:
-        raise UsbipError(f"{path} cannot be written: {error.strerror or error}: make its folder writable") from error
+    with Replacement(path) as file:
+        file.write(json.dumps({"clients": entries}, indent=1).encode() + b"\n")

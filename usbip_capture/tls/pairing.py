@@ -41,11 +41,13 @@ _CLIENT, _SERVER = b"client", b"server"
 #: Why a server does not pair. They are sent, the sentences are not: a stranger's text is not for people to act upon.
 NO_OFFER, WRONG_CODE, BUSY = "no-offer", "wrong-code", "busy"
 NAME_TAKEN, PAIRED_ALREADY, NOT_ACCEPTED, FAILED = "name-taken", "paired-already", "not-accepted", "failed"
+NAME_FIXED = "name-fixed"
 REASONS = {
     NO_OFFER: "no code is good there now: run `usbip-capture pair --offer` on that machine",
     WRONG_CODE: "the code is wrong, or somebody is in between: compare the code, or have another one made",
     BUSY: "others are pairing with it at this moment: try again",
     NAME_TAKEN: "another client has this name there: choose one with --name",
+    NAME_FIXED: "the code is for a client with another name: give the one that was offered there, with --name",
     PAIRED_ALREADY: "it knows this client by another name: remove that there with `usbip-capture pair --remove NAME`",
     NOT_ACCEPTED: "it does not accept the certificate of this client: move its client.pem away, and pair again",
     FAILED: "it cannot remember this client: its log has the reason",
@@ -93,10 +95,11 @@ def name_from(host: str) -> str:
 
 
 class Offer:
-    """A code that the server has given out, once."""
+    """A code that the server has given out, once. name: the only one of a client for it; empty: any."""
 
-    def __init__(self, code: str, now: float) -> None:
+    def __init__(self, code: str, now: float, name: str = "") -> None:
         self.code = code
+        self.name = name
         self.until = now + LIFETIME
         self._tries = TRIES
 

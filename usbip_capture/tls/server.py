@@ -23,7 +23,7 @@ class Accepted(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What handshakes that begin now go by. names: fingerprint -> name, of those that are paired."""
+    """What handshakes that begin now go by. names: fingerprint -> name, of those that are paired for `context`."""
 
     context: ssl.SSLContext
     names: Mapping[str, str]
@@ -39,6 +39,7 @@ class ServerContext:
         self.own = own
         self._client_ca = client_ca
         self._known = _Known(self._made({}), {})
+        self._paired: Mapping[str, str] = {}  # as `_Known.names`, without those that were removed since
 
     @property
     def fingerprint(self) -> str:
@@ -48,10 +49,13 @@ class ServerContext:
     def set_paired(self, certificates: Mapping[str, bytes]) -> None:
         """Whose certificates (DER) are known under which names, from the next connection on. None may sign others.
 
-        Raises UsbipError.
+        Raises UsbipError; then nobody is known that was not before, and who is not among these is not either.
         """
         names = {fingerprint(certificate): name for name, certificate in certificates.items()}
-        self._known = _Known(self._made(certificates), names)
+        self._paired = {shown: name for shown, name in self._paired.items() if names.get(shown) == name}
+        context = self._made(certificates)
+        self._paired = names
+        self._known = _Known(context, names)
 
     def accept(self, transport: Transport, timeout: float) -> Accepted:
         """The handshake, within `timeout` seconds. Raises OSError, TimeoutError; the transport stays the caller's."""
@@ -69,14 +73,14 @@ class ServerContext:
         name = known.names.get(shown)
         if name is None:
             return f"cert:{_name(tls.subject)}"
-        if self._known.names.get(shown) != name:  # its certificate may be in the name of anybody
+        if self._paired.get(shown) != name:  # its certificate may be in the name of anybody
             raise ConnectionAbortedError(errno.ECONNABORTED, f"the client is not paired as {name} any more")
         return f"paired:{name}"
 
     def _made(self, paired: Mapping[str, bytes]) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self.own.path)
+        self._load_own(context)
         context.set_alpn_protocols([USBIP, PAIRING])
         context.verify_mode = ssl.CERT_OPTIONAL
         # A paired certificate is its own authority; not being one of others, it can make no further ones.
@@ -90,6 +94,13 @@ class ServerContext:
             reason = getattr(error, "strerror", None) or "it has no certificates in PEM"
             raise UsbipError(f"{self._client_ca or 'a paired certificate'} cannot be used: {reason}") from error
         return context
+
+    def _load_own(self, context: ssl.SSLContext) -> None:
+        try:
+            context.load_cert_chain(self.own.path)
+        except OSError as error:  # `SSLError` is one
+            reason = "it has no private key with its certificate" if isinstance(error, ssl.SSLError) else error.strerror
+            raise UsbipError(f"{self.own.path} cannot be used: {reason}: restore it") from error
 
 
 def _name(subject: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from usbip_capture.net.listening import Peer
 from usbip_capture.servers.configuration import MAX_BYTES
 from usbip_capture.serving import following, lease_file, leases
 from usbip_capture.serving.leases import DeviceLeases
+from usbip_capture.system import folder_lock
 from usbip_capture.wire.structs import OpStatus
 
 ANN = Peer("192.0.2.7", 40000, "192.0.2.1")
@@ -121,7 +122,7 @@ def test_a_file_cut_at_any_byte_is_refused_and_stays(
         assert str(caught.value).startswith(f"{path} is damaged: ")
         assert str(caught.value).endswith(": correct it, or remove it if no device is reserved")
         assert str(caught.value).isprintable()
-    held.reload()  # a server that runs keeps what it had
+    assert held.reload() is False  # a server that runs keeps what it had
     assert refusal(held, BOB, "1-1")
     assert caplog.messages[-1].endswith("; what was reserved before still is")
     for change in (lambda: held.reserve("1-2", 60), lambda: held.release("1-1")):
@@ -247,11 +248,11 @@ def test_one_that_holds_the_folder_for_long_is_not_waited_for(
 ) -> None:
     fcntl = pytest.importorskip("fcntl")
     held.reserve("1-1", 60)
-    monkeypatch.setattr(lease_file, "_LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr(folder_lock, "_TIMEOUT", 0.05)
     fd = os.open(path.parent, os.O_RDONLY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        with pytest.raises(UsbipError, match="another server keeps it locked"):
+        with pytest.raises(UsbipError, match="another program keeps it locked: try again"):
             held.reserve("1-1", 120)
     finally:
         os.close(fd)

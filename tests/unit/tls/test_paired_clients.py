@@ -14,11 +14,11 @@ from usbip_capture.system.folders import configuration_folder
 from usbip_capture.tls import paired_clients
 from usbip_capture.tls.paired_clients import (
     PairedClient,
+    change_paired_clients,
     paired_clients_path,
     read_paired_clients,
     remove_paired_client,
     with_client,
-    write_paired_clients,
 )
 from usbip_capture.tls.pairing import NAME_TAKEN, PAIRED_ALREADY, PairingFailed
 
@@ -33,7 +33,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(*clients: PairedClient) -> None:
-    write_paired_clients({client.name: client for client in clients})
+    change_paired_clients(lambda found: {client.name: client for client in clients})
 
 
 def test_it_is_beside_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
