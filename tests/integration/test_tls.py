@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import ssl
 import warnings
@@ -203,3 +204,23 @@ def test_known_servers_that_are_cut_are_refused_with_their_line() -> None:
         else:
             assert whole[cut - 1 : cut] == b"\n"
             assert found.items() <= both.items()
+
+
+def test_a_client_that_has_lost_its_key_pairs_again(served: Served) -> None:
+    own = own_identity(certificates.CLIENT)
+    served.context.set_paired({"laptop": own.certificate})
+    served.trust(paired=True)
+    Path(own.path).unlink()
+    with pytest.raises(UsbipError, match="is missing, by which servers know this client: restore it, or pair with"):
+        descriptor(served.port)
+
+
+def test_a_fingerprint_as_openssl_prints_it() -> None:
+    wanted = certificates.fingerprint(b"1")
+    digits = hashlib.sha256(b"1").hexdigest().upper()
+    colons = ":".join(digits[at : at + 2] for at in range(0, 64, 2))
+    for text in (wanted, digits, digits.lower(), colons, f"sha256 Fingerprint={colons}"):
+        assert certificates.read_fingerprint(text) == wanted
+    for text in ("", "SHA256:", wanted[:-1], digits[:-1], "MD5=00"):
+        with pytest.raises(UsbipError, match="is not a fingerprint: SHA256: and 43 characters, or 64 hexadecimal"):
+            certificates.read_fingerprint(text)

@@ -39,7 +39,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Trust, list or remove; the exit code. Raises UsbipError."""
-    from usbip_capture.tls.certificates import is_fingerprint
+    from usbip_capture.tls.certificates import read_fingerprint
     from usbip_capture.tls.client import tls_address
     from usbip_capture.tls.known_servers import known_servers, remember, trust
 
@@ -57,10 +57,9 @@ def run(args: argparse.Namespace) -> int:
         return DONE
     if args.fingerprint is None:
         return _ask_server(host, port)
-    if not is_fingerprint(args.fingerprint):
-        raise LocalProtocolError(f"{args.fingerprint!r} is not a fingerprint: SHA256: and 43 characters")
-    trust(host, port, args.fingerprint)
-    print_lines([f"{tls_address(host, port)} is trusted, with {args.fingerprint}"])
+    fingerprint = read_fingerprint(args.fingerprint)
+    trust(host, port, fingerprint)
+    print_lines([f"{tls_address(host, port)} is trusted, with {fingerprint}"])
     return DONE
 
 

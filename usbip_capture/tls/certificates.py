@@ -6,11 +6,12 @@ import base64
 import datetime
 import hashlib
 import os
+import re
 import socket
 import ssl
 from typing import NamedTuple
 
-from usbip_capture.errors import UsbipError
+from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.system.folders import configuration_folder
 from usbip_capture.system.replacement import Replacement
 
@@ -35,6 +36,16 @@ class Identity(NamedTuple):
 def fingerprint(certificate: bytes) -> str:
     """Of a certificate in DER, as ssh writes those of keys: `SHA256:` and 43 characters of base64."""
     return _PREFIX + base64.b64encode(hashlib.sha256(certificate).digest()).decode().rstrip("=")
+
+
+def read_fingerprint(text: str) -> str:
+    """As `fingerprint` has it, also from hexadecimal digits, as openssl prints them. Raises LocalProtocolError."""
+    if is_fingerprint(text):
+        return text
+    digits = text.rpartition("=")[2].replace(":", "")
+    if not re.fullmatch("[0-9a-fA-F]{64}", digits):
+        raise LocalProtocolError(f"{text!r} is not a fingerprint: SHA256: and 43 characters, or 64 hexadecimal digits")
+    return _PREFIX + base64.b64encode(bytes.fromhex(digits)).decode().rstrip("=")
 
 
 def is_fingerprint(text: str) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 
-from usbip_capture.errors import ServerUnreachable, UntrustedServer
+from usbip_capture.errors import ServerUnreachable, UntrustedServer, UsbipError
 from usbip_capture.net.address import TLS, TLS_PORT, format_address
 from usbip_capture.net.connecting import connect
 from usbip_capture.net.transport import SocketTransport, Transport
@@ -68,7 +69,12 @@ def client_context(*, paired: bool = False, protocol: str = USBIP) -> ssl.SSLCon
     context.verify_mode = ssl.CERT_NONE  # no authority knows such servers: the fingerprint decides
     context.set_alpn_protocols([protocol])
     if paired:
-        context.load_cert_chain(read_identity(identity_path(CLIENT)).path)
+        path = identity_path(CLIENT)
+        if not os.path.exists(path):
+            raise UsbipError(
+                f"{path} is missing, by which servers know this client: restore it, or pair with them again"
+            )
+        context.load_cert_chain(read_identity(path).path)
     return context
 
 

@@ -46,7 +46,7 @@ REASONS = {
     NO_OFFER: "no code is good there now: run `usbip-capture pair --offer` on that machine",
     WRONG_CODE: "the code is wrong, or somebody is in between: compare the code, or have another one made",
     BUSY: "others are pairing with it at this moment: try again",
-    NAME_TAKEN: "another client has this name there: choose one with --name",
+    NAME_TAKEN: "another client has this name there: choose one with --name, or remove it there with pair --remove",
     NAME_FIXED: "the code is for a client with another name: give the one that was offered there, with --name",
     PAIRED_ALREADY: "it knows this client by another name: remove that there with `usbip-capture pair --remove NAME`",
     NOT_ACCEPTED: "it does not accept the certificate of this client: move its client.pem away, and pair again",
