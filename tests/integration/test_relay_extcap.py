@@ -151,7 +151,7 @@ def test_a_busy_port_is_a_sentence_and_a_valid_capture(extcap: Path, relay_optio
     ("option", "words"),
     [
         (["--relay-listen", "0.0.0.0:0"], "no authentication"),
-        (["--relay-listen", "0.0.0.0:0", "--relay-allow", "x"], "'x' is not a network"),
+        (["--relay-listen", "0.0.0.0:0", "--relay-allow", "x"], "'x' is not a client"),
         (["--relay-listen", "here"], "an address and a port"),
         (["--syslog", "connect"], "not captured in mode relay"),
         (["--extcap-capture-filter", "epp"], "capture filter"),
