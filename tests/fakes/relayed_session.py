@@ -13,6 +13,7 @@ from tests.fakes.scripted_server import read_exactly
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter
 from usbip_capture.access.limits import Limits
+from usbip_capture.access.rules import AccessRules
 from usbip_capture.relay.relay import Relay
 from usbip_capture.servers.address import ServerAddress
 
@@ -22,12 +23,12 @@ TIMEOUT = 30.0
 class Ends:
     """A listener that plays the server, a relay to it, and pairs of sockets: (client's, server's)."""
 
-    def __init__(self, capture: Path | None = None) -> None:
+    def __init__(self, capture: Path | None = None, rules: AccessRules | None = None) -> None:
         self._stack = ExitStack()
         self.listener = self._stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         self.listener.settimeout(TIMEOUT)
         server = ServerAddress("127.0.0.1", self.listener.getsockname()[1])
-        self.relay = Relay(server, port=0, limits=Limits(connections_per_second=0))
+        self.relay = Relay(server, port=0, rules=rules, limits=Limits(connections_per_second=0))
         self._stack.callback(self.relay.close)
         self.writer: PcapWriter | None = None
         self._tap = None
@@ -62,8 +63,8 @@ class Ends:
 
 
 @contextmanager
-def ends(capture: Path | None = None) -> Iterator[Ends]:
-    with closing(Ends(capture)) as found:
+def ends(capture: Path | None = None, rules: AccessRules | None = None) -> Iterator[Ends]:
+    with closing(Ends(capture, rules)) as found:
         yield found
 
 

@@ -10,6 +10,8 @@ import itertools
 import socket
 import threading
 from collections import deque
+from collections.abc import Callable
+from typing import TypeAlias
 
 from tests.fakes.polled_transport import PolledTransport
 from usbip_capture.net.transport import Transport
@@ -69,8 +71,18 @@ class VeiledTransport(PolledTransport):
         return next(self._pieces)
 
 
-def forward(client: Transport, server: Transport) -> None:
-    """Have the relay's forwarding connect these two, on a thread that ends with their connections."""
+Call: TypeAlias = Callable[[], None]
+
+
+def forward(
+    client: Transport,
+    server: Transport,
+    with_gate: Callable[[Connection, Callable[[Call], None]], object] = lambda connection, soon: None,
+) -> None:
+    """Have the relay's forwarding connect these two, on a thread that ends with their connections.
+
+    with_gate: called with the connection, and with what has something called soon on that thread.
+    """
 
     def run() -> None:
         poller = make_poller()
@@ -78,10 +90,14 @@ def forward(client: Transport, server: Transport) -> None:
         connection = Connection(
             client, server, observation, poller, deque(maxlen=0), lambda connection: None, lambda connection: None
         )
+        calls: deque[Call] = deque()
+        with_gate(connection, calls.append)
         ready = {end.fd: end.ready for end in connection.ends}
         while not connection.over:
             for fd, mask in poller.poll(-1):
                 if not connection.over:
                     ready[fd](mask)
+            while calls:
+                calls.popleft()()
 
     threading.Thread(target=run, name="test-forwarding", daemon=True).start()

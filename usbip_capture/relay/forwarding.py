@@ -34,10 +34,12 @@ Chunk = tuple["Observation", bool, "bytes | memoryview | None", int]
 class Direction:
     """What one side sends, on its way to the other. unsent: what the receiver has not taken yet.
 
-    eof_seen: the sender sends no more. eof_sent: that was passed on to the receiver.
+    eof_seen: the sender sends no more. eof_sent: that was passed on to the receiver. held: the sender is not read from.
     """
 
-    __slots__ = ("eof_seen", "eof_sent", "forwarded", "from_client", "pending", "receive", "send", "size", "unsent")
+    __slots__ = (
+        "eof_seen", "eof_sent", "forwarded", "from_client", "held", "pending", "receive", "send", "size", "unsent",
+    )  # fmt: skip
 
     def __init__(self, source: NonBlocking, target: NonBlocking, from_client: bool) -> None:
         self.receive = source.receive
@@ -47,7 +49,7 @@ class Direction:
         self.unsent: Buffer = b""
         self.size = _SMALL
         self.forwarded = 0
-        self.eof_seen = self.eof_sent = False
+        self.eof_seen = self.eof_sent = self.held = False
 
 
 class End:
@@ -85,7 +87,7 @@ class End:
             if self.outgoing.unsent:
                 self.stop_polling()  # it would be reported again and again; what it has sent goes out first
                 connection.bound_drain()
-            elif self.outgoing.eof_seen:
+            elif self.outgoing.eof_seen or self.outgoing.held:
                 connection.reset()
             else:
                 self.read()
@@ -93,7 +95,7 @@ class End:
     def watch(self) -> None:
         """Have the poller report what is wanted now."""
         outgoing = self.outgoing
-        mask = 0 if outgoing.unsent or outgoing.eof_seen else READABLE
+        mask = 0 if outgoing.unsent or outgoing.eof_seen or outgoing.held else READABLE
         if self.incoming.unsent:
             mask |= WRITABLE
         if mask != self._mask:
@@ -252,6 +254,21 @@ class Connection:
             self.rewatch()
         else:
             self.reset()
+
+    def turn_away(self, answer: bytes) -> None:
+        """The client gets this answer, and the end of the stream; the connection to the server is broken off.
+
+        A client that does not even take that, as it has not read what was for it before, is reset.
+        """
+        client, server = self.ends
+        server.transport.reset_on_close()
+        try:
+            if self._down.unsent or self._down.send(answer) != len(answer):
+                raise BlockingIOError
+            client.transport.end_sending()
+        except OSError:
+            client.transport.reset_on_close()
+        self._close()
 
     def bound_drain(self) -> None:
         """One peer is gone: limit how long the other may take to accept the unsent bytes."""

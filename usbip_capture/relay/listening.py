@@ -9,6 +9,7 @@ from usbip_capture.access.rules import AccessRules
 from usbip_capture.net import listening
 from usbip_capture.net.address import DEFAULT_PORT
 from usbip_capture.net.ruling import check_lets_in
+from usbip_capture.net.transport import reset_on_close
 from usbip_capture.system.shown import shell_word
 
 _BACKLOG = 1024
@@ -38,3 +39,9 @@ def attach_hint(address: str, port: int, busids: Sequence[str]) -> str:
     busid, *others = [busid for busid in busids if shell_word(busid) == busid] or ["BUSID"]
     also = ", ".join(others[:_MAX_OTHERS]) + (", ..." if len(others) > _MAX_OTHERS else "")
     return f"attach with: usbip {option}attach -r {address} -b {busid}{f' (or {also})' if also else ''}"
+
+
+def break_off(sock: socket.socket) -> None:
+    """Reset a client that is not served."""
+    reset_on_close(sock)
+    sock.close()

@@ -1,8 +1,8 @@
 """The relay itself: accepts clients, connects each to the server, forwards, and observes what went through.
 
 One thread does it all, so that a message is passed on by whoever wakes up for it; only connecting to the server, which
-may take long, has threads of its own. What is ready is forwarded first, then observed. What fails for one connection
-ends that one only.
+may take long, has threads of its own. What is ready is forwarded first, then observed; but where rules name devices, a
+client's import is decided first (`gate`). What fails for one connection ends that one only.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from usbip_capture.net.connecting import set_options
 from usbip_capture.net.listening import PAUSE, Admission, Peer
 from usbip_capture.net.networks import Network
 from usbip_capture.net.ruling import allowing, policy_of
-from usbip_capture.net.transport import SocketTransport, Transport, reset_on_close
+from usbip_capture.net.transport import SocketTransport, Transport
 from usbip_capture.relay.backlog import Backlog
 from usbip_capture.relay.calls import Calls, guarded
 from usbip_capture.relay.captures import RelayCapture
 from usbip_capture.relay.forwarding import Connection
-from usbip_capture.relay.listening import attach_hint, open_listener
+from usbip_capture.relay.gate import Gate
+from usbip_capture.relay.listening import attach_hint, break_off, open_listener
 from usbip_capture.relay.observation import Observation, Share
 from usbip_capture.relay.readiness import READABLE, make_poller
 from usbip_capture.relay.room import room_for
-from usbip_capture.relay.ruling import refusal
+from usbip_capture.relay.ruling import names_devices, refusal
 from usbip_capture.servers.address import LOCAL, ServerAddress
 from usbip_capture.system.forks import disown_in_children
 from usbip_capture.system.shown import one_line
@@ -85,6 +86,7 @@ class Relay:
         self.busids: list[str] = []
         self._rules = allowing(allow) if rules is None else rules
         self._limits = limits or Limits()
+        self._names_devices = names_devices(self._rules)
         self._admission = Admission(policy_of(lambda: self._rules), limits=self._limits)
         self._listener = open_listener(address, port, self._rules)
         self.address, self.port = self._listener.getsockname()[:2]
@@ -279,7 +281,7 @@ class Relay:
                 sock.close()
                 continue
             if not self._admission.admits(peer):
-                _break_off(sock)
+                break_off(sock)
                 continue
             address, present = key_of(peer.host), self._connections.values()
             room = room_for(address, present, self._connecting, self._limits, MAX_CONNECTIONS, IDLE_LIMIT)
@@ -301,7 +303,7 @@ class Relay:
 
     def _turn_away(self, sock: socket.socket, peer: Peer, reason: str) -> None:
         self._admission.refuse(peer, reason)
-        _break_off(sock)
+        break_off(sock)
 
     def _give_up(self, connection: Connection) -> None:
         observation = connection.observation
@@ -330,7 +332,7 @@ class Relay:
         except Exception as error:
             expected = isinstance(error, (UsbipError, OSError))
             log.warning("client %s: %s", peer, one_line(str(error)), exc_info=None if expected else error)
-            _break_off(sock)
+            break_off(sock)
             self._calls.soon(functools.partial(self._not_connecting, peer))
             return
         self._calls.soon(functools.partial(self._connected, peer, client, server))
@@ -359,6 +361,8 @@ class Relay:
                 transport.reset_on_close()
                 transport.close()
             return
+        if self._names_devices:
+            Gate(connection, self._rules, peer, self._admission.refuse, self._calls.soon)
         self._last += 1
         connection.address = key_of(peer.host)
         self._connections[observation] = connection
@@ -393,8 +397,3 @@ class Relay:
         del self._connections[observation]
         observation.forwarded = connection.forwarded
         self._backlog.chunks.append((observation, True, None, time.time_ns()))
-
-
-def _break_off(sock: socket.socket) -> None:
-    reset_on_close(sock)
-    sock.close()

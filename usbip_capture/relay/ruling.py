@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from usbip_capture.access.devices import ALL, CLASS
-from usbip_capture.access.rules import ALLOW, CLOSED, DENY, AccessRule, AccessRules
+from usbip_capture.access.devices import ALL, CLASS, PORT
+from usbip_capture.access.rules import ALLOW, CLOSED, DENY, AccessRule, AccessRules, Decision
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.listening import Peer
 from usbip_capture.net.networks import parse_networks
 from usbip_capture.net.ruling import requester_of, rules_for
 from usbip_capture.system.shown import one_line
-from usbip_capture.usb.info import DeviceInfo
+from usbip_capture.usb.info import DeviceInfo, Speed
+
+#: What no rule about a VID:PID or a class names.
+_ANY_ID = -1
 
 
 def relay_rules(allow: Iterable[str] = (), deny: Iterable[str] = ()) -> AccessRules:
@@ -31,13 +34,32 @@ def relay_rules(allow: Iterable[str] = (), deny: Iterable[str] = ()) -> AccessRu
     return AccessRules(CLOSED, rules)
 
 
+def names_devices(rules: AccessRules) -> bool:
+    """Whether it matters which device a client wants."""
+    return any(rule.device.kind != ALL for rule in rules)
+
+
 def refusal(rules: AccessRules, peer: Peer, info: DeviceInfo | None) -> str:
     """Why a client may not have this device, or one that nobody knows (None); empty if it may."""
     if info is None:
-        matters = any(rule.device.kind != ALL for rule in rules)
-        return "which device it wants cannot be observed" if matters else ""
-    decision = rules.deciding(requester_of(peer), info)
-    return "" if decision else f"{one_line(info.busid)}: {decision.reason}"
+        return "which device it wants cannot be observed" if names_devices(rules) else ""
+    return _reason(rules.deciding(requester_of(peer), info), info.busid)
+
+
+def port_refusal(rules: AccessRules, peer: Peer, busid: str) -> str:
+    """Why a client may not have what is plugged in there, whatever it is; empty if it may, or that depends on what."""
+    requester = requester_of(peer)
+    decision = rules.deciding(requester, DeviceInfo(busid, 0, 0, Speed.UNKNOWN, _ANY_ID, _ANY_ID, bDeviceClass=_ANY_ID))
+    if not decision and decision.rule is None and any(
+        rule.action == ALLOW and rule.device.kind not in (ALL, PORT) and rule.client.matches(requester)
+        for rule in rules
+    ):  # fmt: skip
+        return ""
+    return _reason(decision, busid)
+
+
+def _reason(decision: Decision, busid: str) -> str:
+    return "" if decision else f"{one_line(busid)}: {decision.reason}"
 
 
 def _parsed(action: str, text: str) -> list[AccessRule]:

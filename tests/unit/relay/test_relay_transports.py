@@ -8,8 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.builders.usbip_sessions import imported
 from tests.fakes.veiled_transport import VeiledTransport, forward
+from usbip_capture.net.listening import Peer
 from usbip_capture.net.transport import NonBlocking, SocketTransport
+from usbip_capture.relay.gate import Gate
+from usbip_capture.relay.ruling import relay_rules
 from usbip_capture.usb.urb import Buffer
 
 MESSAGE = bytes(range(256)) * 8192
@@ -73,3 +77,30 @@ def test_the_rest_is_forwarded_when_a_slow_receiver_has_taken_what_was_before_it
         while len(got) < len(MESSAGE):
             got += far.recv(1 << 20)
         assert got == MESSAGE
+
+
+def test_what_is_inside_behind_an_import_is_forwarded_when_that_is_granted() -> None:
+    """Both sides have sent all in one record: the descriptors have nothing more to report."""
+    outside, between = socket.socketpair()
+    near, far = socket.socketpair()
+    peer, rules = Peer(), relay_rules(deny=["any 1-9"])
+    with outside, far:
+        client, server = VeiledTransport(outside, "the relay"), VeiledTransport(far, "the relay")
+        (_, request), (_, reply) = imported()
+        client.send([request + MESSAGE[:4000]])
+        forward(
+            VeiledTransport(between, "the client"),
+            VeiledTransport(near, "the server"),
+            lambda connection, soon: Gate(connection, rules, peer, lambda peer, reason: None, soon),
+        )
+        assert received(server, len(request)) == request
+        server.send([reply + MESSAGE[:5000]])
+        assert received(client, len(reply) + 5000) == reply + MESSAGE[:5000]
+        assert received(server, 4000) == MESSAGE[:4000]
+
+
+def received(transport: VeiledTransport, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        data += transport.receive(size - len(data), TIMEOUT) or pytest.fail("it has ended")
+    return data
