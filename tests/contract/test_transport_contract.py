@@ -187,6 +187,56 @@ def test_half_a_close_is_seen_as_the_end(pair: Pair) -> None:
     assert receive(one, 7) == b"I go on"
 
 
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("size", [400, 8000])
+def test_half_a_close_loses_nothing_that_has_come(pair: Pair, size: int, quick: bool) -> None:
+    """Not what the transport has taken from the system already, either."""
+    one, other = pair
+    data = numbered(8000)
+    for at in range(0, len(data), size):
+        one.send([data[at : at + size]])
+    one.end_sending()
+    got = receive(other, 10)
+    other.end_sending()
+    if quick:
+        loop = other.nonblocking()
+        poller = select.poll()
+        poller.register(loop.fileno, select.POLLIN)
+        while len(got) < len(data):
+            assert loop.pending() or poller.poll(TIMEOUT * 1000)
+            got += loop.receive(799)
+    else:
+        got += receive(other, len(data) - len(got))
+    assert got == data
+    other.shut_down()
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_of_tls_the_end_that_has_come_is_seen_after_half_a_close(is_whole: bool) -> None:
+    sock, theirs = socket.socketpair()
+    one, other = tls_pair(sock, theirs)
+    with closing(one), closing(other):
+        one.send([b"1"])
+        assert receive(other, 1) == b"1"
+        for _ in range(3):
+            one.send([numbered(100)])
+        if is_whole:
+            one.end_sending()
+        else:
+            sock.sendall(b"\x17\x03\x03\0\x20" + bytes(32))  # a record that cannot be decrypted
+        assert receive(other, 100) == numbered(100)
+        other.end_sending()
+        loop = other.nonblocking()
+        assert loop.receive(200) == 2 * numbered(100)
+        assert loop.pending()
+        if is_whole:
+            assert loop.receive(10) == b""
+            assert not loop.pending()
+        else:
+            with pytest.raises(ConnectionAbortedError):
+                loop.receive(10)
+
+
 def test_shutting_down_wakes_who_receives(pair: Pair) -> None:
     one, other = pair
     ended = threading.Event()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ import pytest
 from tests.programs.commands import command_environment, run_line
 from tests.programs.sshd import free_port, running_sshd
 from tests.waiting import wait_until
+from usbip_capture.access.limits import Limits
 from usbip_capture.demo.device import BUSID, INFO, DemoDevice, DemoServer
 from usbip_capture.errors import CannotListen, ImportRefused, LocalProtocolError, UsbipError
 from usbip_capture.host.handle import DeviceHandle
@@ -25,7 +26,6 @@ from usbip_capture.net import ssh
 from usbip_capture.net.networks import parse_networks
 from usbip_capture.net.transport import SocketTransport
 from usbip_capture.servers.address import Selector, ServerAddress
-from usbip_capture.tunnel import service
 from usbip_capture.tunnel.forwarding import Forwarding
 from usbip_capture.tunnel.service import Tunnel
 
@@ -91,7 +91,7 @@ def test_a_server_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
         wait_until("it is logged", lambda: "nothing listens on 127.0.0.1 port" in caplog.text)
 
 
-def test_who_may_connect_and_how_many(far: ServerAddress, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_may_connect(far: ServerAddress) -> None:
     with pytest.raises(LocalProtocolError, match="--allow"):
         Tunnel(far, "0.0.0.0", 0)
     with pytest.raises(LocalProtocolError, match="this machine itself"):
@@ -100,14 +100,42 @@ def test_who_may_connect_and_how_many(far: ServerAddress, monkeypatch: pytest.Mo
         assert near(tunnel).devices()
         with pytest.raises(CannotListen, match="the port is in use"):
             Tunnel(far, port=tunnel.port)
-    monkeypatch.setattr(service, "MAX_CLIENTS", 1)
-    with closing(Tunnel(far, port=0)) as tunnel:
-        with socket.create_connection(("127.0.0.1", tunnel.port)):
-            wait_until("it is there", lambda: tunnel.clients)
-            with pytest.raises(UsbipError):
-                near(tunnel).devices()
+
+
+def test_how_many_may_connect(far: ServerAddress) -> None:
+    with closing(Tunnel(far, port=0, limits=Limits(max_clients=1))) as tunnel:
+        with closing(near(tunnel).import_device(ALONE)), pytest.raises(UsbipError):
+            near(tunnel).devices()
         wait_until("it has left", lambda: not tunnel.clients)
         assert near(tunnel).devices()
+    with ExitStack() as stack:
+        tunnel = stack.enter_context(closing(Tunnel(far, port=0, limits=Limits(max_clients_per_address=1))))
+        stack.enter_context(closing(near(tunnel).import_device(ALONE)))
+        with pytest.raises(UsbipError):
+            near(tunnel).devices()
+
+
+def connected_from(address: str, tunnel: Tunnel) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", tunnel.port), 30, (address, 0))
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="has no 127.0.0.2")
+def test_one_address_does_not_keep_the_others_out(server: DemoServer, far: ServerAddress) -> None:
+    """Those of it that have imported nothing go for them; who has a device stays."""
+    with closing(Tunnel(far, port=0, limits=Limits(max_clients=5))) as tunnel, ExitStack() as stack:
+        device = stack.enter_context(closing(near(tunnel).import_device(ALONE)))
+        lost: list[str] = []
+        device.watch(lost.append)
+        idle = [stack.enter_context(connected_from("127.0.0.1", tunnel)) for _ in range(4)]
+        wait_until("it is full", lambda: tunnel.clients == 5)
+        for _ in range(2):
+            other = stack.enter_context(connected_from("127.0.0.2", tunnel))
+            other.sendall(REQUEST)
+            assert other.recv(8, socket.MSG_WAITALL) == b"\x01\x11\0\x05\0\0\0\0"
+        with suppress(ConnectionResetError):
+            assert idle[0].recv(1) == b""
+        assert not lost
+        assert DeviceHandle(device).device_descriptor().idVendor == 0x1209
 
 
 @contextmanager
@@ -148,6 +176,29 @@ def test_an_end_is_an_end_and_a_reset_is_a_reset() -> None:
         with pytest.raises(ConnectionResetError):
             client.recv(1)
     assert len(broken) == 1
+
+
+def test_who_is_stopped_sees_a_reset() -> None:
+    """And no end, which would be taken for the end of what was sent."""
+    with ExitStack() as stack:
+        (client, for_client), (server, for_server) = (tcp_pair(), tcp_pair())
+        for sock in (client, server):
+            stack.enter_context(sock).settimeout(30)
+        broken: list[OSError] = []
+        forwarding = Forwarding(
+            SocketTransport(for_client, "client"), SocketTransport(for_server, "server"), broken.append
+        )
+        thread = threading.Thread(target=forwarding.run)
+        thread.start()
+        client.sendall(b"1")
+        assert server.recv(1) == b"1"
+        forwarding.stop()
+        for sock in (client, server):
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+        thread.join(30)
+        assert not thread.is_alive()
+    assert broken == []
 
 
 def test_much_both_ways_at_once() -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import threading
+from dataclasses import replace
 
+from usbip_capture.access.limits import Limits
 from usbip_capture.cli.exits import DONE, FAILED
 from usbip_capture.cli.groups import add_command, add_server
+from usbip_capture.cli.limits import add_limits, given_limits
 from usbip_capture.cli.log_handler import queued
 from usbip_capture.cli.session import chosen_server
 from usbip_capture.net.address import DEFAULT_PORT
@@ -45,25 +48,28 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--stdio", action="store_true", help="one connection, through standard input and output, instead of --listen"
     )
+    add_limits(parser, 128)
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Forward until stopped; the exit code. Raises UsbipError."""
-    if args.stdio and (args.listen or args.allow):
-        args.parser.error("--stdio has one connection, and neither --listen nor --allow")
+    if args.stdio and (args.listen or args.allow or given_limits(args)):
+        args.parser.error("--stdio has one connection, and neither --listen nor --allow nor limits")
     return _through_standard_streams(args) if args.stdio else _listen(args)
 
 
 def _listen(args: argparse.Namespace) -> int:
     from usbip_capture.net.networks import WARNING, is_loopback, listen_address, parse_networks
-    from usbip_capture.tunnel.service import Tunnel
+    from usbip_capture.tunnel.service import MAX_CLIENTS, Tunnel
 
     log = logging.getLogger(_LOGGER)
     address, port = listen_address(args.listen or "")
     server = chosen_server(args)
     with queued(_LOGGER):
-        tunnel = Tunnel(server, address, port, allow=parse_networks(",".join(args.allow or ())))
+        allow = parse_networks(",".join(args.allow or ()))
+        limits = replace(Limits(max_clients=MAX_CLIENTS), **given_limits(args))
+        tunnel = Tunnel(server, address, port, allow=allow, limits=limits)
         try:
             server.devices()  # what is wrong, or asked, is better known now than with the first client
             option = "" if tunnel.port == DEFAULT_PORT else f"--tcp-port {tunnel.port} "

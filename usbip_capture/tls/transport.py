@@ -57,6 +57,8 @@ class TlsTransport(Transport):
         self._sending = threading.Lock()  # so that records leave in the order in which they are made
         self._received = memoryview(bytearray(_FIRST_RECEIVE))  # what has come last, encrypted
         self._starved = True  # nothing that has come can be decrypted
+        self._early = memoryview(b"")  # decrypted before somebody receives it
+        self._ends_early = False  # after that there is the end, or an error, of which nobody knows yet
         self._owed = b""  # encrypted, and not sent
         self._held = 0  # bytes that were encrypted, and that our caller does not know as sent
         self._shaken = False  # the handshake is done
@@ -161,6 +163,9 @@ class TlsTransport(Transport):
         read: Callable[[int, memoryview], int] = self._tls.read  # type: ignore[assignment]
         coming = self._coming
         with self._using:
+            if self._early:
+                return self._take_early(buffer)
+            self._ends_early = False
             try:
                 got = more = read(size, buffer)  # of one record
                 while more and got < size and coming.pending:
@@ -180,6 +185,27 @@ class TlsTransport(Transport):
             with suppress(OSError):  # who sends next gets it
                 self._send_answers()
         return None if got < 0 else got
+
+    def _take_early(self, buffer: memoryview) -> int:
+        """The same, of what was decrypted early."""
+        got = min(len(buffer), len(self._early))
+        buffer[:got], self._early = self._early[:got], self._early[got:]
+        return got
+
+    def _decrypt_early(self) -> None:
+        """All that has come, which is no more than was received; what is wrong with it is found by who receives."""
+        early = bytearray(self._early)
+        try:
+            while data := self._tls.read(_RECORD):
+                early += data
+            self._ends_early = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError:
+            self._ends_early = True
+        if early:
+            self._early = memoryview(early)
+            self._starved = False
 
     # -- sending
 
@@ -291,7 +317,8 @@ class TlsTransport(Transport):
 
     def _pending(self) -> int:
         with self._using:
-            return 0 if self._starved else self._tls.pending() + self._coming.pending
+            early = len(self._early) + self._ends_early
+            return 0 if self._starved else early + self._tls.pending() + self._coming.pending
 
     # -- the end
 
@@ -312,8 +339,11 @@ class TlsTransport(Transport):
 
     def _notify_close(self) -> None:
         """By a close_notify: to OpenSSL a stream that ends without one is broken."""
-        with self._using, suppress(ssl.SSLError, ValueError):  # the peer's has not come yet, or it is over
-            self._tls.unwrap()
+        with self._using:
+            if self._shaken and not self._starved:
+                self._decrypt_early()  # or OpenSSL looks there for the peer's close_notify, and drops what it finds
+            with suppress(ssl.SSLError, ValueError):  # the peer's has not come yet, or it is over
+                self._tls.unwrap()
 
     def shut_down(self) -> None:
         # In the middle of a record there is no room for it.

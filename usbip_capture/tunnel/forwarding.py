@@ -11,6 +11,9 @@ from usbip_capture.usb.urb import Buffer
 
 #: Bytes that are received at once.
 _SIZE = 256 << 10
+#: Bytes of a request for a device, and of the answer that grants it: a server ends connections with any other answer.
+#: Ref: Linux Documentation/usb/usbip_protocol.rst, OP_REQ_IMPORT and OP_REP_IMPORT
+_REQUEST_SIZE, _ANSWER_SIZE = 40, 320
 #: Seconds for the one side to end when the other has.
 _LAST_PATIENCE = 30.0
 
@@ -34,7 +37,13 @@ class Forwarding:
         self._server = server
         self._on_broken = on_broken
         self._ended = {True: threading.Event(), False: threading.Event()}  # by whether the client sends
+        self._carried = {True: 0, False: 0}  # bytes
         self._broken = threading.Lock()  # taken by the first that finds it so
+
+    @property
+    def has_imported(self) -> bool:
+        """Whether the client has a device, by how much has been sent."""
+        return self._carried[True] >= _REQUEST_SIZE and self._carried[False] >= _ANSWER_SIZE
 
     def run(self) -> None:
         """Until both have ended, or one has broken: a broken connection breaks the other. Raises RuntimeError."""
@@ -68,9 +77,11 @@ class Forwarding:
                     continue
                 if not size:
                     break
+                self._carried[from_client] += size
                 target.send([buffer[:size]])
-            with suppress(OSError):  # it has left already
-                target.end_sending()
+            if not self._broken.locked():  # or it is to see a reset, and no end
+                with suppress(OSError):  # it has left already
+                    target.end_sending()
         except OSError as error:
             if self._broken.acquire(blocking=False):
                 self._on_broken(error)

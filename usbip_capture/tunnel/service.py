@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+from usbip_capture.access.limits import Limits, Places, Room, key_of
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
 from usbip_capture.net.connecting import set_options
@@ -21,7 +23,7 @@ from usbip_capture.tunnel.forwarding import Forwarding
 
 log = logging.getLogger(__name__)
 
-#: Clients at a time; more are refused. Each has two threads, and with ssh a process.
+#: Clients at a time, by default. Each has two threads, and with ssh a process.
 MAX_CLIENTS = 128
 _JOIN_TIMEOUT = 5.0
 
@@ -29,8 +31,9 @@ _JOIN_TIMEOUT = 5.0
 class Tunnel:
     """Listens on `address`:`port` (0 chooses one) until closed; each client gets a connection to `server` of its own.
 
-    allow: who may connect, beside this machine; needed for any address but loopback. Raises LocalProtocolError, or
-    CannotListen.
+    allow: who may connect, beside this machine; needed for any address but loopback. limits: how many clients, at most
+    MAX_CLIENTS by default; those without a device are given up for others, as a server does. Raises LocalProtocolError,
+    or CannotListen.
     """
 
     def __init__(
@@ -40,19 +43,22 @@ class Tunnel:
         port: int = DEFAULT_PORT,
         *,
         allow: Sequence[Network] = (),
+        limits: Limits | None = None,
     ) -> None:
         if server.is_built_in and server.host == LOCAL:
             raise LocalProtocolError("local is this machine itself: `usbip-capture serve` lends its devices")
         rules = allowing(allow)
         check_lets_in(address, port, rules)
         self.server = server
-        self._clients: dict[threading.Thread, Forwarding | None] = {}
+        self._limits = limits or Limits(max_clients=MAX_CLIENTS)
+        self._clients: dict[_Client, None] = {}
+        self._places: Places[_Client] = Places()
         self._lock = threading.Lock()
         self._closing = False
         listener = listen(address, port, "the tunnel")
         self.address, self.port = listener.getsockname()[:2]
-        admission = Admission(policy_of(lambda: rules), lambda: len(self._clients) >= MAX_CLIENTS)
-        self._acceptor = Acceptor(listener, self._serve, "usbip-tunnel", admission)
+        self._admission = Admission(policy_of(lambda: rules), limits=self._limits)
+        self._acceptor = Acceptor(listener, self._serve, "usbip-tunnel", self._admission, self._make_room)
 
     @property
     def listening(self) -> str:
@@ -70,47 +76,76 @@ class Tunnel:
             self._closing = True
         self._acceptor.close()
         with self._lock:
-            threads = dict(self._clients)
-        for forwarding in threads.values():
-            if forwarding is not None:
-                forwarding.stop()
-        for thread in threads:
-            thread.join(_JOIN_TIMEOUT)
+            clients = list(self._clients)
+        for client in clients:
+            client.stop()
+        for client in clients:
+            client.thread.join(_JOIN_TIMEOUT)
 
     def _serve(self, sock: socket.socket, peer: Peer) -> None:
-        thread = threading.Thread(target=self._client, args=(sock, str(peer)), name="usbip-tunnel-client", daemon=True)
+        client = _Client(str(peer))
+        client.thread = threading.Thread(
+            target=self._attend, args=(client, sock), name="usbip-tunnel-client", daemon=True
+        )
         with self._lock:
-            self._clients[thread] = None
-        try:
-            thread.start()
-        except BaseException:
-            with self._lock:
-                del self._clients[thread]
-            raise
+            room = self._enter(client, key_of(peer.host))
+        if room.refusal:
+            sock.close()
+            self._admission.turn_away(peer, room.refusal)
+        if room.given_up is not None:
+            room.given_up.stop()
 
-    def _client(self, sock: socket.socket, peer: str) -> None:
+    def _enter(self, client: _Client, address: str) -> Room[_Client]:
+        """Serve the client if there is room, for which another one may have to go. The lock is held."""
+        self._settle()
+        now = time.monotonic()
+        room = self._places.room(address, now, self._limits)
+        if not room.refusal:
+            client.thread.start()
+            if room.given_up is not None:
+                self._places.give_up(room.given_up)
+            self._clients[client] = None
+            self._places.enter(client, address, now)
+        return room
+
+    def _settle(self) -> None:
+        """Who has a device by now is given up for nobody. The lock is held."""
+        for client in self._clients:
+            if client.has_device:
+                self._places.settle(client)
+
+    def _make_room(self) -> None:
+        """Descriptors or threads are used up: one that only holds them goes."""
+        with self._lock:
+            self._settle()
+            longest = self._places.longest()
+            if longest is not None:
+                self._places.give_up(longest)
+        if longest is not None:
+            longest.stop()
+
+    def _attend(self, client: _Client, sock: socket.socket) -> None:
         try:
-            self._forward(sock, peer)
+            self._forward(client, sock)
         except (UsbipError, OSError, RuntimeError) as error:
-            log.warning("client %s: %s", peer, one_line(str(error)))
+            log.warning("client %s: %s", client.peer, one_line(str(error)))
             with suppress(OSError):
                 reset_on_close(sock)
             sock.close()
         finally:
-            with self._lock:
-                del self._clients[threading.current_thread()]
+            with self._lock:  # whoever has started this thread has entered it by then
+                del self._clients[client]
+                self._places.leave(client)
 
-    def _forward(self, sock: socket.socket, peer: str) -> None:
+    def _forward(self, client: _Client, sock: socket.socket) -> None:
         """Until one of them ends. Raises UsbipError if the server cannot be reached."""
+        peer = client.peer
         set_options(sock)
-        client = SocketTransport(sock, peer)
-        server = self.server.open_transport()
-        forwarding = Forwarding(client, server, lambda error: log.warning("client %s: %s", peer, one_line(str(error))))
-        with self._lock:
-            closing = self._closing
-            self._clients[threading.current_thread()] = forwarding
-        if closing:
-            forwarding.stop()
+        near, server = SocketTransport(sock, peer), self.server.open_transport()
+        forwarding = Forwarding(near, server, lambda error: log.warning("client %s: %s", peer, one_line(str(error))))
+        client.carried_by(forwarding)
+        if self._closing:  # it may have come too late to be stopped
+            client.stop()
         log.info("client %s", peer)
         try:
             forwarding.run()
@@ -118,3 +153,32 @@ class Tunnel:
             server.close()
             raise
         log.info("client %s has left", peer)
+
+
+class _Client:
+    """A client, on a thread of its own. peer: who it is, for people."""
+
+    thread: threading.Thread
+
+    def __init__(self, peer: str) -> None:
+        self.peer = peer
+        self._forwarding: Forwarding | None = None  # while the server is connected to
+        self._stopped = threading.Event()
+
+    @property
+    def has_device(self) -> bool:
+        """Whether it has imported one."""
+        return self._forwarding is not None and self._forwarding.has_imported
+
+    def carried_by(self, forwarding: Forwarding) -> None:
+        """The server is connected."""
+        self._forwarding = forwarding
+        if self._stopped.is_set():
+            forwarding.stop()
+
+    def stop(self) -> None:
+        """End it, as soon as the server is connected at the latest. From any thread."""
+        self._stopped.set()
+        forwarding = self._forwarding
+        if forwarding is not None:
+            forwarding.stop()
