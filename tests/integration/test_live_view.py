@@ -51,9 +51,9 @@ def test_a_window_that_changes_its_size(tmp_path: Path) -> None:
             terminal.resize(*size)
 
     assert terminal.run("python3 program.py", tmp_path, resize) == 0
-    for kind in KINDS:  # a stale view may stay, but nothing else is erased
+    for kind in KINDS:  # a stale view may stay, also below the last line, but nothing else is erased
         assert sum(f"{kind} {turn}" in terminal.raw.decode() for turn in range(20)) == 20
-    assert terminal.text[-1] == "after"
+    assert terminal.text.count("after") == 1
 
 
 def test_every_log_line_of_a_capture_stays_on_the_screen(tmp_path: Path) -> None:
