@@ -29,6 +29,8 @@ class Serving(Lending):
         self.program.wait_printed("serving at")
 
     def attach(self, busid: str) -> RemoteDevice:
+        """When nobody has it any more: its driver is bound before it is free."""
+        self.wait_available(busid)
         device = import_device(SocketTransport(connect("127.0.0.1", self.port, TIMEOUT), "the guest"), busid, TIMEOUT)
         assert device.run(Urb.control(get_descriptor(1, 0, 0, 18).pack()), TIMEOUT).status == 0
         return device

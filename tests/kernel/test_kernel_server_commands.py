@@ -49,7 +49,10 @@ class Serving:
         return result.text
 
     def attach(self) -> Device:
-        return ServerAddress("127.0.0.1", self.port, TIMEOUT).import_device(Selector(busid=self.serial))
+        """When nobody has it any more: its driver is bound before it is free."""
+        server = ServerAddress("127.0.0.1", self.port, TIMEOUT)
+        self.guest.wait_until(lambda: self.serial in [info.busid for info in server.devices()], TIMEOUT)
+        return server.import_device(Selector(busid=self.serial))
 
     def wait_driver(self, name: str) -> None:
         """Until this driver has the adapter."""
