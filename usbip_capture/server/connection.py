@@ -236,12 +236,12 @@ class Connection:
         return None
 
     def _begin(self, session: Session, export: Export) -> None:
-        # Before the client learns of it, who may then be ended at once: so the events are in their order.
+        # Before the client learns of it: who has a device is not given up for others, and events are in their order.
+        self._on_import(self)
         log.info("client %s has imported %s", self._peer, session.info)
         self._imported = export
         self._emit(events.IMPORTED, NOTICE, busid=export.info.busid, device=export.device, rule=self._allowed_by)
         session.start(replace(session.info, interfaces=()))
-        self._on_import(self)
 
     def _reserve(self, export: Export) -> OpStatus:
         status = self._refusal(export)
