@@ -21,11 +21,12 @@ TIMEOUT = 20.0
 def test_who_is_ended_while_its_import_is_reported_was_ended_by_somebody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its thread has not begun to read: it sees that it is to end, and is gone before the one who ends it goes on."""
     importing, going_on = threading.Event(), threading.Event()
-    broken_off = Session.break_off
+    broken_off, urbs = Session.break_off, Connection._urbs
 
-    def imported(server: Server, connection: Connection) -> None:
+    def imported(connection: Connection, session: Session) -> None:
         importing.set()
         going_on.wait(TIMEOUT)
+        urbs(connection, session)
 
     def overtaken(session: Session) -> None:
         broken_off(session)
@@ -33,7 +34,7 @@ def test_who_is_ended_while_its_import_is_reported_was_ended_by_somebody(monkeyp
             going_on.set()
             wait_until("its thread is over", lambda: not server.clients)
 
-    monkeypatch.setattr(Server, "_imported", imported)
+    monkeypatch.setattr(Connection, "_urbs", imported)
     monkeypatch.setattr(Session, "break_off", overtaken)
     with closing(Server()) as server:
         server.add(INFO, DemoDevice)
