@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
-
-from tests.integration.test_vanished_client import namespaces
-from tests.programs.commands import ROOT
+from tests.programs.own_network import in_own_network
 
 PROGRAM = "tests.programs.access_across_networks"
 A4, B4, A6, B6 = "10.213.0.2", "10.213.0.3", "fd00:213::2", "fd00:213::3"
@@ -20,19 +14,8 @@ BOTH, FIRST, SECOND, NOTHING = "sees 1-9.8,1-9.9; 0 0", "sees 1-9.9; 0 4", "sees
 
 
 def test_who_may_have_what_is_decided_by_addresses_and_followed_at_once(tmp_path: Path) -> None:
-    if reason := namespaces():
-        pytest.skip(reason)
-    ran = subprocess.run(
-        ["unshare", "-rn", sys.executable, "-m", PROGRAM, str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout) == {
+    printed = in_own_network(PROGRAM, str(tmp_path), timeout=150)
+    assert json.loads(printed) == {
         "start": {A4: BOTH, B4: NOTHING, A6: BOTH, B6: NOTHING},
         "own address": [BOTH, BOTH],
         "deny 10.213.0.2 1-9.9": {A4: SECOND, B4: NOTHING, A6: BOTH, B6: NOTHING},

@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.local_bus import FakeBus
-from tests.integration.test_vanished_client import namespaces
-from tests.programs.commands import ROOT, run_line
+from tests.programs.commands import run_line
+from tests.programs.own_network import in_own_network
 from usbip_capture import LocalServer, serve
 from usbip_capture.cli import exits
 from usbip_capture.devices.remote import import_device
@@ -158,16 +157,5 @@ def test_nobody_there(run: Run) -> None:
 
 def test_pairing_is_what_lets_another_machine_in(tmp_path: Path) -> None:
     """With addresses that are not loopback, and a closed server: nothing, then all, then nothing again."""
-    if reason := namespaces():
-        pytest.skip(reason)
-    ran = subprocess.run(
-        ["unshare", "-rn", sys.executable, "-W", "error", "-m", "tests.programs.pairing_machines"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout) == {"before": [], "paired": ["1-1"], "limited": ["1-2"], "removed": []}
+    printed = in_own_network("tests.programs.pairing_machines", timeout=200)
+    assert json.loads(printed) == {"before": [], "paired": ["1-1"], "limited": ["1-2"], "removed": []}

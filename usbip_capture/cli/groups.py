@@ -128,6 +128,15 @@ def add_device(parser: argparse.ArgumentParser, *, several: str = "") -> None:
     group.add_argument("--serial-number", metavar="TEXT", help="its serial number: read from each that may be meant")
 
 
+def add_listen(parser: argparse.ArgumentParser) -> None:
+    """Where USB/IP clients connect to, one address."""
+    parser.add_argument(
+        "--listen",
+        metavar="ADDR:PORT",
+        help=f"where clients connect to; port 0 takes a free one (default: 127.0.0.1:{DEFAULT_PORT})",
+    )
+
+
 def add_transfer_timeout(parser: argparse.ArgumentParser, default: float) -> None:
     """For each transfer, in seconds."""
     parser.add_argument(

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from usbip_capture.access.limits import Limits
-from usbip_capture.cli.groups import add_command, add_output, add_server
+from usbip_capture.cli.groups import add_command, add_listen, add_output, add_server
 from usbip_capture.cli.limits import add_limits, given_limits
 from usbip_capture.cli.log_handler import queued
 from usbip_capture.cli.session import chosen_server
 from usbip_capture.errors import CaptureError, UsbipError
-from usbip_capture.net.address import DEFAULT_PORT, parse_address
+from usbip_capture.net.address import parse_address
 from usbip_capture.system import console
 
 if TYPE_CHECKING:
@@ -42,11 +42,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the subcommand."""
     parser = add_command(commands, "relay", "see what any USB/IP client sends to a server", _ABOUT, _EXAMPLES)
     add_server(parser)
-    parser.add_argument(
-        "--listen",
-        metavar="ADDR:PORT",
-        help=f"where clients connect to; port 0 takes a free one (default: 127.0.0.1:{DEFAULT_PORT})",
-    )
+    add_listen(parser)
     parser.add_argument(
         "--allow",
         metavar="CLIENT",

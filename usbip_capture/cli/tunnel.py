@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from usbip_capture.access.limits import Limits
 from usbip_capture.cli.exits import DONE, FAILED
-from usbip_capture.cli.groups import add_command, add_server
+from usbip_capture.cli.groups import add_command, add_listen, add_server
 from usbip_capture.cli.limits import add_limits, given_limits
 from usbip_capture.cli.log_handler import queued
 from usbip_capture.cli.session import chosen_server
@@ -34,11 +34,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the subcommand."""
     parser = add_command(commands, "tunnel", "a server behind TLS or ssh, for any USB/IP client", _ABOUT, _EXAMPLES)
     add_server(parser)
-    parser.add_argument(
-        "--listen",
-        metavar="ADDR:PORT",
-        help=f"where clients connect to; port 0 takes a free one (default: 127.0.0.1:{DEFAULT_PORT})",
-    )
+    add_listen(parser)
     parser.add_argument(
         "--allow",
         metavar="CIDR",

@@ -54,9 +54,9 @@ class Connection:
     """Serves the client at `transport`, which is its own from `start` on. on_end: called with it when it is over.
 
     timeout: seconds for the client's request, and to take the answer: all of it, not each part. in_flight: where its
-    bytes are counted. on_import: called with it when it has a device. secured: does a handshake first, within some
-    seconds: returns the transport from then on and the client as it is known then, None if the connection is over;
-    raises OSError.
+    bytes are counted. on_import: called with it when it gets a device, before the client learns of that.
+    secured: does a handshake first, within some seconds: returns the transport from then on and the client as it is
+    known then, None if the connection is over; raises OSError.
     """
 
     def __init__(
