@@ -47,6 +47,7 @@ TEST_PACKAGES = {
     "aplay": "alsa-utils",
     "gcc": "gcc libc6-dev",
     "chromium": "chromium",
+    "prometheus": "prometheus",
     "logger": "bsdutils",
     "rsyslogd": "rsyslog rsyslog-gnutls",
     "openssl": "openssl",

@@ -57,7 +57,7 @@ _TOGETHER = {
     "integration/test_list_names": "announced",
     "integration/test_announcement": "announced",
 }
-_ORDER = ("kernel", "wireshark", "integration", "fuzz", "contract", "unit")
+_ORDER = ("kernel", "wireshark", "web", "integration", "fuzz", "contract", "unit")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
