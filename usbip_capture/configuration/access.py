@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from usbip_capture.access.rules import ALLOW, CLOSED, AccessRule
-from usbip_capture.cli.configuration_list import ListInFile, end_of_list, entry, inserted, table
-from usbip_capture.cli.configuration_text import read_text, write_text
+from usbip_capture.configuration.lists import ListInFile, end_of_list, entry, inserted, table
+from usbip_capture.configuration.text import read_text, write_text
 from usbip_capture.errors import UsbipError
 from usbip_capture.net.networks import parse_networks
 from usbip_capture.net.ruling import rules_for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from usbip_capture.cli.configuration_text import read_text, write_text
+from usbip_capture.configuration.text import read_text, write_text
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.servers.configuration import (
     CONFIGURATION,

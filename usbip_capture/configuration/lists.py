@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Generic, NamedTuple, TypeVar
 
-from usbip_capture.cli.configuration_text import read_text, write_text
+from usbip_capture.configuration.text import read_text, write_text
 from usbip_capture.errors import UsbipError
 from usbip_capture.servers.configuration import SERVER_TABLE
 from usbip_capture.servers.server_table import ServerTable, parse_server_table
