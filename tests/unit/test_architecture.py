@@ -22,7 +22,7 @@ LAYERS = """
     demo < servers live lending < control_socket configuration
     host relay collector vhci tunnel
     pyusb_backend serial_port convert report
-    probe describe selftest use installation urlhandler usbip_client serving < capture_session
+    probe describe selftest use installation urlhandler usbip_client serving < capture_session < web
     cli extcap
 """
 # Room -> (layer, step within the layer).

@@ -1,0 +1,142 @@
+"""How a function becomes a route of `/api/v1`: its role, its JSON, its errors as sentences."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from usbip_capture.errors import CaptureError, DeviceNotFound, ImportRefused, LocalProtocolError, UsbipError
+from usbip_capture.web.roles import ROLES, Refused, User
+from usbip_capture.web.side import WebSide
+
+log = logging.getLogger(__name__)
+
+PREFIX = "/api/v1"
+#: Bytes of a request's body.
+MAX_BODY = 64 << 10
+
+
+class NotHere(UsbipError):
+    """What was asked for is not to be had on this kind of system."""
+
+
+class NotFound(UsbipError):
+    """There is nothing of this name or number."""
+
+
+class Conflict(UsbipError):
+    """It cannot be done in the state that things are in."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One request. path: parameters of the route; body: the JSON object that was sent."""
+
+    side: WebSide
+    request: Request
+    user: User
+    path: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """A text of the body. Raises LocalProtocolError."""
+        value = self.body.get(key, default)
+        if not isinstance(value, str):
+            raise LocalProtocolError(f"{key} must be text, not {value!r}" if key in self.body else f"{key} is missing")
+        return value
+
+    def flag(self, key: str) -> bool:
+        """True or false in the body. Raises LocalProtocolError."""
+        value = self.body.get(key)
+        if not isinstance(value, bool):
+            raise LocalProtocolError(f"{key} must be true or false" if key in self.body else f"{key} is missing")
+        return value
+
+    def number(self, key: str, default: int = 0) -> int:
+        """A whole number of the body, from 0 on. Raises LocalProtocolError."""
+        value = self.body.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise LocalProtocolError(f"{key} must be a whole number, not {value!r}")
+        return value
+
+
+Handler = Callable[[Call], object]
+#: Who asks, by what came with the request. Raises Refused.
+Authenticate = Callable[[Request], User]
+
+
+def api(method: str, path: str, handler: Handler, role: str) -> Route:
+    """A route of `/api/v1`; `handler` runs on a thread of the pool."""
+    if role not in ROLES:
+        raise ValueError(role)
+
+    async def endpoint(request: Request) -> Response:
+        side, authenticate = request.app.state.side, request.app.state.authenticate
+        return await answered(_called(request, side, authenticate, handler, role))
+
+    return Route(PREFIX + path, endpoint, methods=[method], name=f"{method} {path}")
+
+
+async def answered(result: Awaitable[object]) -> Response:
+    """The response for what a handler returns or raises."""
+    try:
+        value = await result
+    except UsbipError as error:
+        return JSONResponse({"ok": False, "error": str(error)}, status_of(error))
+    except Exception:
+        log.exception("a request of the dashboard failed")
+        return JSONResponse({"ok": False, "error": "an internal error: see the server's log"}, 500)
+    return value if isinstance(value, Response) else JSONResponse(value)
+
+
+def status_of(error: UsbipError) -> int:
+    """The HTTP status of an error. Ref: RFC 9110, 15"""
+    if isinstance(error, Refused):
+        return error.status
+    kinds = (
+        ((DeviceNotFound, NotFound), 404),
+        ((Conflict, ImportRefused), 409),
+        ((LocalProtocolError,), 400),
+        ((NotHere,), 501),
+        ((CaptureError,), 507),
+    )
+    return next((status for kind, status in kinds if isinstance(error, kind)), 502)
+
+
+async def _called(request: Request, side: WebSide, authenticate: Authenticate, handler: Handler, role: str) -> object:
+    user = authenticate(request)
+    user.check(role)
+    body = await _body(request)
+    call = Call(side, request, user, request.path_params, request.query_params, body)
+    return await run_in_threadpool(handler, call)
+
+
+async def _body(request: Request) -> Mapping[str, Any]:
+    """Raises LocalProtocolError."""
+    if request.method in ("GET", "HEAD"):
+        return {}
+    data = b""
+    async for part in request.stream():
+        data += part
+        if len(data) > MAX_BODY:
+            raise LocalProtocolError(f"the request is too long: at most {MAX_BODY} bytes are read")
+    if not data:
+        return {}
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise LocalProtocolError("send JSON, with Content-Type: application/json")
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise LocalProtocolError(f"what was sent is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise LocalProtocolError("what was sent is not a JSON object")
+    return body
