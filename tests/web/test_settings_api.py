@@ -356,7 +356,7 @@ class Starting:
 def test_a_restart_is_asked_for_twice_and_happens_after_the_answer(path: Path, bus: FakeBus) -> None:
     starting = Starting(bus)
     first, _ = starting.restart.start()
-    ask = Asking(WebSide(first, starting.restart))
+    ask = Asking(WebSide(first))
     assert ask("GET", "/system")["restart"] is True
     with first, importing(first):
         wait_until("it has it", lambda: [client.busid for client in first.clients] == ["1-1"])
@@ -411,7 +411,8 @@ def test_a_restart_that_fails_leaves_the_server_as_it_was(
 )
 def test_a_restart_that_could_not_succeed_is_refused(text: str, sentence: str, path: Path, bus: FakeBus) -> None:
     with serve(["1-1"], listen="127.0.0.1:0", bus=bus) as server:
-        ask = Asking(WebSide(server, Restart(read_server_table)))
+        server.restart = Restart(read_server_table)
+        ask = Asking(WebSide(server))
         path.write_text(text)
         assert sentence in ask("GET", "/restart", None, 400)["error"]
     check_settings(ServerTable(exports=("all",), listen=("0.0.0.0",), allow_public=True, tls=("*",)))

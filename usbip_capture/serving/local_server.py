@@ -41,6 +41,7 @@ from usbip_capture.usb.info import DeviceInfo
 
 if TYPE_CHECKING:
     from usbip_capture.serving.captures import SessionCaptures
+    from usbip_capture.serving.restarting import Restart
     from usbip_capture.serving.tls_side import TlsSide
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ class LocalServer:
     the configuration file are exported, and its changes are followed; so it is with `rules`, of access. bus: where the
     devices are, None for all buses of this machine. access: who may have which device, and changing that.
     leases: reserve devices there, and release them. tls: where it listens for TLS, and pairing; None if it does not.
-    dashboard: where browsers find it; None without one.
+    dashboard: where browsers find it; None without one. restart: by which it may be started again; None where only the
+    program that runs it can do that.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class LocalServer:
         self.tls: TlsSide | None = None
         self._captures: SessionCaptures | None = None
         self.dashboard: Front | None = None
+        self.restart: Restart | None = None
         self._announcing = Announcing(self.name, lambda: self._lender.exported)
         with ExitStack() as starting:
             starting.callback(self.close)

@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class WebSide:
-    """server: whose dashboard it is. sign_in, feed: None until it is opened.
-
-    restart: starts the server again, None where it is not ours to start. started: when it did, in seconds since 1970.
-    """
+    """server: whose dashboard it is. sign_in, feed: None until it is opened. started: in seconds since 1970."""
 
     server: LocalServer
     tokens: Tokens = field(default_factory=Tokens)
     sign_in: SignIn | None = None
     feed: EventFeed | None = None
-    restart: Restart | None = None
     confirmations: Confirmations = field(default_factory=Confirmations)
     started: float = field(default_factory=time.time)
+
+    @property
+    def restart(self) -> Restart | None:
+        """By which the server is started again; None where another program runs it."""
+        return self.server.restart
