@@ -19,7 +19,7 @@ from usbip_capture.lending.plugged import Bus
 from usbip_capture.lending.restore import restore
 from usbip_capture.net.address import format_address
 from usbip_capture.net.networks import listen_address
-from usbip_capture.server.connection import Client
+from usbip_capture.server.client import Client
 from usbip_capture.server.events import ACCESS_CHANGED, STARTED, Events
 from usbip_capture.server.exporter import Server
 from usbip_capture.server.rules import ExportRule, Rules
