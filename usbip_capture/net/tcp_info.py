@@ -14,7 +14,7 @@ _RTT, _RTT_AT = struct.Struct("@I"), 8 + 15 * 4
 
 
 def round_trip(sock: socket.socket) -> float | None:
-    """Seconds that a packet takes to the peer and back; None where the system does not tell."""
+    """Seconds that a packet takes to the peer and back; None where it does not measure it."""
     if not _TCP_INFO or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return None
     try:

@@ -139,5 +139,5 @@ class Figures:
 
 
 def _identity(info: DeviceInfo) -> object:
-    """By which a device at a port is told from the one that is plugged in there next."""
+    """What differs between devices that are plugged in at a port one after the other."""
     return info.busnum, info.devnum, info.vid_pid
