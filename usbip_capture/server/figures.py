@@ -129,6 +129,12 @@ class Figures:
         return known[1] if known is not None and known[0] == _identity(info) else None
 
     @property
+    def devices(self) -> dict[str, DeviceFigures]:
+        """By busid: of what was used last at each port."""
+        with self._lock:
+            return {busid: figures for busid, (_, figures) in self._devices.items()}
+
+    @property
     def totals(self) -> Totals:
         """Of all devices, also of those that are gone: never less than before."""
         with self._lock:
