@@ -15,9 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class WebSide:
-    """server: whose dashboard it is. sign_in, feed: None until it is opened."""
+    """server: whose dashboard it is. sign_in, feed: None until it is opened.
+
+    streams, views: captures that leave as streams now, and pages that look into one; for the event loop alone.
+    """
 
     server: LocalServer
     tokens: Tokens = field(default_factory=Tokens)
     sign_in: SignIn | None = None
     feed: EventFeed | None = None
+    streams: int = 0
+    views: int = 0
