@@ -114,7 +114,7 @@ class _View:
         try:
             self._rows.filters = (*self._always, *_filters(text))
         except UsbipError as error:
-            await self._websocket.send_json({"error": str(error)})
+            await self._websocket.send_json({"error": f"the filter is not understood: {error}"})
         else:
             await self._websocket.send_json({"filter": text})
 

@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute
 
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CaptureError, LocalProtocolError
-from usbip_capture.filters.language import parse
+from usbip_capture.filters.language import FilterError, parse
 from usbip_capture.serving.capture_store import CaptureStore, TooMany
 from usbip_capture.serving.session_capture import DeviceChoice, SessionCapture
 from usbip_capture.serving.sessions import Sessions
@@ -54,7 +54,7 @@ def _start(call: Call) -> object:
         raise LocalProtocolError('devices must be a list of texts, such as ["1-1.4"]; an empty one means all')
     try:
         facts = _store(call).start(
-            _few(devices), capture_filter=call.text("filter", ""), max_bytes=call.number("max_bytes"),
+            _few(devices), capture_filter=_filter(call.text("filter", "")), max_bytes=call.number("max_bytes"),
             files=call.number("files"), name=call.text("name", ""), by=call.user.name,
         )  # fmt: skip
     except TooMany as error:
@@ -100,8 +100,7 @@ def _contents(paths: Sequence[str]) -> Iterator[bytes]:
 def _stream(call: Call) -> Response:
     sessions = _sessions(call.side)
     choice = DeviceChoice(_few(call.request.query_params.getlist("device")))
-    capture_filter = call.query.get("filter", "")
-    parse(capture_filter)
+    capture_filter = _filter(call.query.get("filter", ""))
     if call.side.streams >= MAX_STREAMS:
         raise Conflict(f"at most {MAX_STREAMS} captures are streamed at a time: end another one")
     parts = _streamed(call.side, sessions, choice, capture_filter)
@@ -148,6 +147,15 @@ def _found(call: Call) -> CaptureFacts:
     if facts is None:
         raise NotFound("there is no such capture: it may have been deleted")
     return facts
+
+
+def _filter(text: str) -> str:
+    """Raises LocalProtocolError."""
+    try:
+        parse(text)
+    except FilterError as error:
+        raise LocalProtocolError(f"the filter is not understood: {error}") from error
+    return text
 
 
 def _few(devices: Sequence[str]) -> Sequence[str]:
