@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from usbip_capture.serving.stored_capture import RUNNING
+from usbip_capture.web.capture_data import capture_data
 from usbip_capture.web.confirming import Confirmations
 from usbip_capture.web.history import History
 from usbip_capture.web.live_figures import LiveFigures
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 class WebSide:
     """server: whose dashboard it is. sign_in, feed: None until it is opened.
 
-    started: seconds since 1970. captures: those that run, as `/captures` has them. history, live: from `start_figures`
-    on.
+    started: seconds since 1970. history, live: from `start_figures` on. streams, views: captures that leave as streams
+    now, and pages that look into one; for the event loop alone.
     """
 
     server: LocalServer
@@ -33,9 +35,10 @@ class WebSide:
     sign_in: SignIn | None = None
     feed: EventFeed | None = None
     started: float = field(default_factory=time.time)
-    captures: Callable[[], Sequence[Mapping[str, object]]] = tuple
     confirmations: Confirmations = field(default_factory=Confirmations)
     seed_view: SeedView = field(default_factory=SeedView)
+    streams: int = 0
+    views: int = 0
     history: History = field(init=False)
     live: LiveFigures = field(init=False)
 
@@ -43,6 +46,11 @@ class WebSide:
     def restart(self) -> Restart | None:
         """By which the server is started again; None where another program runs it."""
         return self.server.restart
+
+    def captures(self) -> list[dict[str, object]]:
+        """Those that run, as `/captures` has them."""
+        store = self.server.captures
+        return [capture_data(facts) for facts in store.captures if facts.state == RUNNING] if store else []
 
     def start_figures(self) -> History:
         """Have what devices do counted and sampled from now on, until the result is closed."""
