@@ -15,7 +15,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from usbip_capture.errors import CaptureError, DeviceNotFound, ImportRefused, LocalProtocolError, UsbipError
+from usbip_capture.errors import (
+    CaptureError,
+    DeviceNotFound,
+    FileFormatError,
+    ImportRefused,
+    LocalProtocolError,
+    UsbipError,
+)
 from usbip_capture.serving.operations import NotPossible
 from usbip_capture.web.roles import ANYONE, ROLES, Refused, User
 
@@ -61,6 +68,10 @@ class Call:
             raise LocalProtocolError(f"{key} must be text, not {value!r}" if key in self.body else f"{key} is missing")
         return value
 
+    def named(self, key: str, default: str | None = None) -> str:
+        """A text of the body, or of the query: what is to be removed. Raises LocalProtocolError."""
+        return self.text(key, self.query.get(key, default))
+
     def flag(self, key: str) -> bool:
         """True or false in the body. Raises LocalProtocolError."""
         value = self.body.get(key)
@@ -93,7 +104,9 @@ def api(method: str, path: str, handler: Handler, role: str, prefix: str = PREFI
     return Route(prefix + path, endpoint, methods=[method], name=f"{method} {path}")
 
 
-def live(path: str, handler: Callable[[WebSocket, WebSide], Awaitable[None]], role: str) -> WebSocketRoute:
+def live(
+    path: str, handler: Callable[[WebSocket, WebSide], Awaitable[None]], role: str, prefix: str = PREFIX
+) -> WebSocketRoute:
     """A WebSocket of `/api/v1`; `handler` runs on the event loop, accepts it, and ends with it."""
     if role not in ROLES:
         raise ValueError(role)
@@ -106,7 +119,7 @@ def live(path: str, handler: Callable[[WebSocket, WebSide], Awaitable[None]], ro
             return
         await handler(websocket, websocket.app.state.side)
 
-    return WebSocketRoute(PREFIX + path, endpoint, name=f"WS {path}")
+    return WebSocketRoute(prefix + path, endpoint, name=f"WS {path}")
 
 
 class Json(JSONResponse):
@@ -134,7 +147,7 @@ def status_of(error: UsbipError) -> int:
         return error.status
     kinds = (
         ((DeviceNotFound, NotFound), 404),
-        ((Conflict, ImportRefused, NotPossible), 409),
+        ((Conflict, ImportRefused, FileFormatError, NotPossible), 409),
         ((LocalProtocolError,), 400),
         ((NotHere,), 501),
         ((CaptureError,), 507),
