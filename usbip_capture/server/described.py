@@ -24,12 +24,15 @@ _CLIENT = {
     events.SIGN_IN_REFUSED: "may not sign in to the dashboard",
 }
 _OTHER = {
+    events.PLUGGED: "plugged in:",
+    events.UNPLUGGED: "unplugged:",
     events.EXPORTED: "exported:",
     events.WITHDRAWN: "not exported any more:",
     events.RESET: "reset:",
     events.POWER: "power of the port",
     events.EXPORTS_CHANGED: "what is to be exported was changed",
     events.ACCESS_CHANGED: "who may have which device was changed",
+    events.SETTINGS_CHANGED: "settings were changed",
     events.LEASED: "reserved:",
     events.LEASE_ENDED: "not reserved any more:",
     events.CAPTURE_STARTED: "a capture has begun",

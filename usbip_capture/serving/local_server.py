@@ -15,10 +15,9 @@ from usbip_capture.control_socket.serving import ControlSocket
 from usbip_capture.errors import CannotListen, CaptureError, LocalProtocolError, UsbipError
 from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.lending.plugged import Bus
-from usbip_capture.lending.restore import restore
+from usbip_capture.lending.restore import restore_and_log
 from usbip_capture.net.address import format_address
-from usbip_capture.net.networks import listen_address
-from usbip_capture.server.connection import Client
+from usbip_capture.server.client import Client
 from usbip_capture.server.events import ACCESS_CHANGED, STARTED, Events
 from usbip_capture.server.exporter import Server
 from usbip_capture.server.rules import ExportRule, Rules
@@ -33,6 +32,8 @@ from usbip_capture.serving.following import FollowedFile, Trouble
 from usbip_capture.serving.fronts import Front, opened_dashboard
 from usbip_capture.serving.leases import DeviceLeases
 from usbip_capture.serving.observing import Observing
+from usbip_capture.serving.operations import Operations
+from usbip_capture.serving.places import listen_places
 from usbip_capture.serving.ports import Ports
 from usbip_capture.serving.rules_in_force import RulesInForce, summary
 from usbip_capture.serving.watchdog import Watchdog
@@ -41,12 +42,11 @@ from usbip_capture.usb.info import DeviceInfo
 
 if TYPE_CHECKING:
     from usbip_capture.serving.capture_store import CaptureStore
+    from usbip_capture.serving.restarting import Restart
     from usbip_capture.serving.sessions import Sessions
     from usbip_capture.serving.tls_side import TlsSide
 
 log = logging.getLogger(__name__)
-
-DEFAULT_LISTEN = "127.0.0.1"
 
 
 class LocalServer:
@@ -55,8 +55,9 @@ class LocalServer:
     Made by `serve`, where the errors are. settings: as the configuration has them; without `exports`, those of
     the configuration file are exported, and its changes are followed; so it is with `rules`, of access. bus: where the
     devices are, None for all buses of this machine. access: who may have which device, and changing that.
-    leases: reserve devices there, and release them. tls: where it listens for TLS, and pairing; None if it does not.
-    dashboard: where browsers find it; None without one.
+    leases: reserve devices there, and release them. operations: what else can be done while it runs. tls: where it
+    listens for TLS, and pairing; None if it does not. dashboard: where browsers find it; None without one. restart: by
+    which it may be started again; None where only the program that runs it can do that.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class LocalServer:
         self.events = Events()
         self.tls: TlsSide | None = None
         self.dashboard: Front | None = None
+        self.restart: Restart | None = None
         self._announcing = Announcing(self.name, lambda: self._lender.exported)
         with ExitStack() as starting:
             starting.callback(self.close)
@@ -216,10 +218,10 @@ class LocalServer:
             )
         rules = Rules(table.exports, force=table.force or settings.force)
         access = self._ruled(settings, table)
-        places = _places(settings)
+        places = listen_places(settings)
         for place in places:
             access.check_listening(*place)
-        _restore_drivers()
+        restore_and_log()
         if settings.web:
             self._stack.callback(EventHistory(self.events, self.name).close)
         self.audit = Audit(self.events, settings.audit, settings.audit_syslog)
@@ -243,6 +245,7 @@ class LocalServer:
         self._announcing.start(self._listening, [] if self.tls is None else self.tls.addresses, settings.announce)
         self._follow()
         self._ports = Ports(self._lender, bus)
+        self.operations = Operations(self._server, self._lender, self._ports, bus)
         self._stack.callback(Watchdog(self._server, self._lender, bus).close)
         self._take_commands()
         if settings.web:
@@ -364,21 +367,6 @@ def serve(
 def _texts(given: Iterable[str]) -> tuple[str, ...]:
     """One text is a list of one."""
     return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _places(settings: ServerTable) -> list[tuple[str, int]]:
-    """Where to listen by TCP. Raises LocalProtocolError."""
-    texts = settings.listen or (() if settings.unix else (DEFAULT_LISTEN,))
-    places = [listen_address(text) for text in texts]
-    return [("0.0.0.0" if address == "*" else address, port) for address, port in places]
-
-
-def _restore_drivers() -> None:
-    restored = restore()
-    for sentence in restored.bound:
-        log.info("%s, which a server that was killed had unbound", sentence)
-    if restored.left:
-        log.warning("%s", restored.complaint)
 
 
 def _shared_bus() -> Bus:

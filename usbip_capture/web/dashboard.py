@@ -42,6 +42,7 @@ class Dashboard:
         with ExitStack() as opening:
             opening.callback(self.close)
             self.side = WebSide(server)
+            self._stack.callback(self.side.start_figures().close)
             sign_in = SignIn(self.side.tokens, Cookies(self.side.tokens), server.events)
             feed = EventFeed(server.events)
             self._stack.callback(feed.close)

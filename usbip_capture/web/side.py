@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from usbip_capture.serving.stored_capture import RUNNING
+from usbip_capture.web.capture_data import capture_data
+from usbip_capture.web.confirming import Confirmations
+from usbip_capture.web.history import History
+from usbip_capture.web.live_figures import LiveFigures
+from usbip_capture.web.seed_data import SeedView
 from usbip_capture.web.tokens import Tokens
 
 if TYPE_CHECKING:
     from usbip_capture.serving.local_server import LocalServer
+    from usbip_capture.serving.restarting import Restart
     from usbip_capture.web.event_feed import EventFeed
     from usbip_capture.web.sign_in import SignIn
 
@@ -17,12 +26,47 @@ if TYPE_CHECKING:
 class WebSide:
     """server: whose dashboard it is. sign_in, feed: None until it is opened.
 
-    streams, views: captures that leave as streams now, and pages that look into one; for the event loop alone.
+    started: seconds since 1970. history, live: from `start_figures` on. streams, views: captures that leave as streams
+    now, and pages that look into one; for the event loop alone.
     """
 
     server: LocalServer
     tokens: Tokens = field(default_factory=Tokens)
     sign_in: SignIn | None = None
     feed: EventFeed | None = None
+    started: float = field(default_factory=time.time)
+    confirmations: Confirmations = field(default_factory=Confirmations)
+    seed_view: SeedView = field(default_factory=SeedView)
     streams: int = 0
     views: int = 0
+    history: History = field(init=False)
+    live: LiveFigures = field(init=False)
+
+    @property
+    def restart(self) -> Restart | None:
+        """By which the server is started again; None where another program runs it."""
+        return self.server.restart
+
+    def start_figures(self) -> History:
+        """Have what devices do counted and sampled from now on, until the result is closed."""
+        operations = self.server.operations
+        self.history = History(operations)
+        self.live = LiveFigures(operations, self.history, self._capture_figures, self._capture_changes)
+        self.history.start()
+        return self.history
+
+    def captures(self, base: str = "") -> list[dict[str, object]]:
+        """Those that run, as `/captures` has them. base: where the dashboard is."""
+        store = self.server.captures
+        found = [] if store is None else store.captures
+        return [capture_data(facts, base) for facts in found if facts.state == RUNNING]
+
+    def _capture_figures(self) -> Mapping[str, object]:
+        return {
+            str(capture["id"]): {name: capture[name] for name in ("bytes", "packets", "dropped")}
+            for capture in self.captures()
+        }
+
+    def _capture_changes(self) -> int:
+        store = self.server.captures
+        return 0 if store is None else store.changes

@@ -16,7 +16,6 @@ from usbip_capture.filters.language import ENUMERATION_LABEL, FilterError
 from usbip_capture.records.pcapng import Section, pack_packet
 from usbip_capture.records.upper_pdu import pack_head
 from usbip_capture.report import statistics
-from usbip_capture.report.histogram import Histogram
 from usbip_capture.report.log import Log, LogLine, log_line
 from usbip_capture.report.measure import measure
 from usbip_capture.report.plot import rates, throughput_plot
@@ -24,6 +23,7 @@ from usbip_capture.report.statistics import EndpointTotals
 from usbip_capture.report.text import text_report
 from usbip_capture.report.timeline import BYTES, MAX_CELLS, MAX_SLICES, TIME_MAX_NS, Timeline
 from usbip_capture.report.units import duration, rate
+from usbip_capture.usb.histogram import Histogram
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.urb import Completion, IsoPacket, TransferType, Urb
 
@@ -241,6 +241,19 @@ def test_quantiles_are_within_one_percent(values: list[int], fraction: float) ->
     rank = max(1, -int(-fraction * len(values) // 1))
     assert histogram.quantile(fraction) == pytest.approx(sorted(values)[rank - 1], rel=0.01, abs=0.5)
     assert (histogram.minimum, histogram.maximum) == (min(values), max(values))
+
+
+@given(st.lists(st.lists(st.integers(0, 2**50), min_size=1)))
+def test_durations_added_together_are_those_added_one_by_one(parts: list[list[int]]) -> None:
+    together, single = Histogram(), Histogram()
+    for part in parts:
+        together.add_all(part)
+        for value in part:
+            single.add(value)
+    for found in (together, together.copy()):
+        assert (found.count, found.minimum, found.maximum) == (single.count, single.minimum, single.maximum)
+        assert (found.powers(), found.quantile(0.3)) == (single.powers(), single.quantile(0.3))
+    assert sum(single.powers().values()) == single.count
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(-(2**40), 2**70), st.integers(0, 100)), max_size=50))

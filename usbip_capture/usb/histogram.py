@@ -5,6 +5,8 @@ Ref: the scheme is that of HdrHistogram, log-linear buckets
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _BITS = 6
 
 
@@ -30,6 +32,17 @@ class Histogram:
         bucket = (shift << _BITS) + (duration_ns >> shift) if shift > 0 else duration_ns
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
 
+    def add_all(self, durations_ns: Sequence[int]) -> None:
+        """Count several, at least one."""
+        shortest, longest, buckets = min(durations_ns), max(durations_ns), self._buckets
+        self.minimum = min(self.minimum, shortest) if self.count else shortest
+        self.maximum = max(self.maximum, longest)
+        self.count += len(durations_ns)
+        for duration_ns in durations_ns:
+            shift = duration_ns.bit_length() - _BITS - 1
+            bucket = (shift << _BITS) + (duration_ns >> shift) if shift > 0 else duration_ns
+            buckets[bucket] = buckets.get(bucket, 0) + 1
+
     def quantile(self, fraction: float) -> int:
         """The duration that this part of all does not exceed (nearest rank); 0 if there is none."""
         if not self.count:
@@ -41,9 +54,27 @@ class Histogram:
                 break
         return min(max(_middle(bucket), self.minimum), self.maximum)
 
+    def copy(self) -> Histogram:
+        """As it is now."""
+        made = Histogram()
+        made.count, made.minimum, made.maximum = self.count, self.minimum, self.maximum
+        made._buckets = self._buckets.copy()
+        return made
+
+    def powers(self) -> dict[int, int]:
+        """How many there are for each power of two: exponent -> those below that many nanoseconds, down to half."""
+        found: dict[int, int] = {}
+        for bucket, count in sorted(self._buckets.items()):
+            exponent = _start(bucket).bit_length()
+            found[exponent] = found.get(exponent, 0) + count
+        return found
+
+
+def _start(bucket: int) -> int:
+    shift = (bucket >> _BITS) - 1
+    return bucket - (shift << _BITS) << shift if shift > 0 else bucket
+
 
 def _middle(bucket: int) -> int:
     shift = (bucket >> _BITS) - 1
-    if shift <= 0:
-        return bucket
-    return (bucket - (shift << _BITS) << shift) + (1 << shift - 1)
+    return _start(bucket) + (1 << shift - 1 if shift > 0 else 0)
