@@ -13,6 +13,7 @@ import pytest
 
 from tests.fakes.local_bus import FakeBus, OpenedDevice
 from tests.fakes.local_machine import local_machine
+from tests.oracles.pcapng_reader import read_capture
 from tests.waiting import wait_until
 from tests.web.dashboards import ANY, dashboard
 from tests.web.seed_front_end import SeedFrontEnd, address
@@ -245,6 +246,34 @@ def test_restart_and_factory_reset(seed: Seed) -> None:
     wait_until("it is to restart", lambda: seed.server.restart is not None and seed.server.restart.requested)
     assert (read_server_table().exports, read_server_table().name) == ((), "")
     assert seed.page.post("/api/restart")["ok"] is False  # it does already
+
+
+def test_the_capture_of_its_page(seed: Seed, tmp_path: Path) -> None:
+    status = seed.page.get("/api/capture/status")
+    assert (status["card_present"], status["capturing"], status["filename"]) == (True, False, "")
+    assert seed.page.download().status_code == 404
+    assert seed.page.post("/api/capture/delete") == {"ok": False, "error": "No capture file to delete"}
+    assert seed.page.post("/api/capture/stop") == {"ok": True}
+    started = seed.page.post("/api/capture/start")
+    assert started["ok"]
+    assert seed.page.post("/api/capture/start") == {"ok": False, "error": "Already capturing"}
+    device = attach(seed.server)
+    for _ in range(20):
+        assert device.run(READ, 30).status == 0
+    device.close()
+    assert seed.page.post("/api/capture/delete") == {"ok": False, "error": "Stop capture first"}
+    assert seed.page.post("/api/capture/stop") == {"ok": True}
+    status = seed.page.get("/api/capture/status")
+    assert (status["capturing"], status["filename"], status["dropped_count"]) == (False, started["filename"], 0)
+    assert status["packet_count"] >= 40
+    answer = seed.page.download()
+    assert answer.headers["content-disposition"] == f'attachment; filename="{started["filename"]}"'
+    assert len(answer.content) == status["file_size"]
+    path = tmp_path / "download.pcapng"
+    path.write_bytes(answer.content)
+    assert len(list(read_capture(path))) >= 40  # each with its device and endpoint, of all types of transfer
+    assert seed.page.post("/api/capture/delete") == {"ok": True}
+    assert seed.page.get("/api/capture/status")["filename"] == ""
 
 
 def test_addresses_that_the_message_cannot_hold_are_0() -> None:

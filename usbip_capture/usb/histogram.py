@@ -34,9 +34,9 @@ class Histogram:
 
     def add_all(self, durations_ns: Sequence[int]) -> None:
         """Count several, at least one."""
-        shortest, buckets = min(durations_ns), self._buckets
+        shortest, longest, buckets = min(durations_ns), max(durations_ns), self._buckets
         self.minimum = min(self.minimum, shortest) if self.count else shortest
-        self.maximum = max(self.maximum, max(durations_ns))
+        self.maximum = max(self.maximum, longest)
         self.count += len(durations_ns)
         for duration_ns in durations_ns:
             shift = duration_ns.bit_length() - _BITS - 1

@@ -1,4 +1,4 @@
-"""A capture as the dashboard's interfaces have it."""
+"""What is known of a capture, as the page has it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from urllib.parse import urlencode
 
 from usbip_capture.serving.stored_capture import RUNNING, CaptureFacts
 from usbip_capture.system.shown import shell_word
-from usbip_capture.web.routing import PREFIX
+
+_API = "/api/v1"
 
 
 def capture_data(facts: CaptureFacts, base: str = "") -> dict[str, object]:
-    """In JSON's types. base: where the dashboard is, for the command that opens it in Wireshark."""
+    """In JSON's types. base: where the dashboard is, for the command that opens it in Wireshark, if that is known."""
     return {
         "id": facts.id, "name": facts.name, "devices": list(facts.devices), "filter": facts.filter,
         "max_bytes": facts.max_bytes, "ring": facts.ring, "state": facts.state, "started": facts.started,
         "ended": facts.ended, "packets": facts.packets, "bytes": facts.bytes, "dropped": facts.dropped,
-        "files": facts.files, "error": facts.error, "by": facts.by, "command": _command(facts, base),
+        "files": facts.files, "error": facts.error, "by": facts.by, "command": _command(facts, base) if base else "",
     }  # fmt: skip
 
 
@@ -25,8 +26,8 @@ def _command(facts: CaptureFacts, base: str) -> str:
         query = urlencode(
             [("device", device) for device in facts.devices] + [("filter", facts.filter)] * bool(facts.filter)
         )
-        path = f"{PREFIX}/captures/stream" + (f"?{query}" if query else "")
+        path = f"{_API}/captures/stream" + (f"?{query}" if query else "")
     else:
-        path = f"{PREFIX}/captures/{facts.id}/download"
+        path = f"{_API}/captures/{facts.id}/download"
     url = shell_word(base.rstrip("/") + path)
     return f"curl -sN -H 'Authorization: Bearer TOKEN' {url} | wireshark -k -i -"

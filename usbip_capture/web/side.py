@@ -47,21 +47,26 @@ class WebSide:
         """By which the server is started again; None where another program runs it."""
         return self.server.restart
 
-    def captures(self) -> list[dict[str, object]]:
-        """Those that run, as `/captures` has them."""
-        store = self.server.captures
-        return [capture_data(facts) for facts in store.captures if facts.state == RUNNING] if store else []
-
     def start_figures(self) -> History:
         """Have what devices do counted and sampled from now on, until the result is closed."""
         operations = self.server.operations
         self.history = History(operations)
-        self.live = LiveFigures(operations, self.history, self._capture_figures)
+        self.live = LiveFigures(operations, self.history, self._capture_figures, self._capture_changes)
         self.history.start()
         return self.history
+
+    def captures(self, base: str = "") -> list[dict[str, object]]:
+        """Those that run, as `/captures` has them. base: where the dashboard is."""
+        store = self.server.captures
+        found = [] if store is None else store.captures
+        return [capture_data(facts, base) for facts in found if facts.state == RUNNING]
 
     def _capture_figures(self) -> Mapping[str, object]:
         return {
             str(capture["id"]): {name: capture[name] for name in ("bytes", "packets", "dropped")}
             for capture in self.captures()
         }
+
+    def _capture_changes(self) -> int:
+        store = self.server.captures
+        return 0 if store is None else store.changes
