@@ -3,6 +3,8 @@
 import { toast } from "./dom.js";
 
 const PREFIX = "/api/v1";
+/** Moments of ten minutes. */
+const MOST = 1200;
 const ROLES = ["look", "operate", "administer"];
 
 /** What the server refused: its sentence, and the HTTP status (0: it was not reached). */
@@ -103,6 +105,24 @@ export class Api {
     if (error.status !== 401) toast(error.message, "bad");
   }
 
+  /** Call `take` for each event from the one after this number on, also after the server was restarted. Gives {close()}. */
+  events(after, take) {
+    let last = after;
+    let source = null;
+    const open = () => {
+      if (source) source.close();
+      source = new EventSource(`${PREFIX}/events?after=${last}`);
+      source.onmessage = (message) => {
+        const event = JSON.parse(message.data);
+        last = Math.max(last, event.number);
+        take(event);
+      };
+    };
+    open();
+    const end = this.on("link", (link) => link === "up" && open());
+    return { close: () => { end(); source.close(); } };
+  }
+
   /** The address of a WebSocket or of a file of `/api/v1`. */
   socket(path) {
     return `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}${PREFIX}${path}`;
@@ -194,9 +214,14 @@ export class Live {
   keep({ time, in: into, out }) {
     const history = this.api.history;
     if (!history) return;
-    for (const [name, value] of [["times", time], ["in", into], ["out", out]]) {
-      history[name].push(value);
-      if (history[name].length > 1200) history[name].shift();
-    }
+    extend(history, time, { in: into, out });
+  }
+}
+
+/** One more moment of a device's history, within the window that is shown. figures: of the device, if it is there. */
+export function extend(history, when, figures) {
+  for (const [name, value] of [["times", when], ["in", figures ? figures.in : 0], ["out", figures ? figures.out : 0]]) {
+    history[name].push(value);
+    if (history[name].length > MOST) history[name].shift();
   }
 }
