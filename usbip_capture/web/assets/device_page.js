@@ -158,7 +158,7 @@ function makeEndpoints() {
     show();
   }, { kind: "quiet inline mono", title: "Show its completion times below" });
   return {
-    element: el("section", { class: "card" }, el("h2", {}, "Endpoints"), rows.element, large),
+    element: el("section", { class: "card endpoints" }, el("h2", {}, "Endpoints"), rows.element, large),
     show(endpoints) {
       all = endpoints;
       rows.update(endpoints);

@@ -7,6 +7,7 @@ import { count, counted, moment, time } from "../format.js";
 export const title = "Events";
 
 const MOST = 10000;
+const CELLS = ["Time", "Severity", "Kind", "Client", "Device", "Text"];
 const MARGIN = 12; // rows made beyond what is in view
 
 export async function render(container, api) {
@@ -77,22 +78,26 @@ function matchesWords(event, words) {
 function makeList() {
   const rows = el("div", { class: "rows", role: "rowgroup" });
   const box = el("div", { class: "event-list", tabindex: "0", role: "table", "aria-label": "Events, the newest first", "data-test": "events" },
-    el("div", { class: "head", role: "row" }, ["Time", "Severity", "Kind", "Client", "Device", "Text"].map((name) => el("span", { role: "columnheader" }, name))), rows);
+    el("div", { class: "head", role: "row" }, CELLS.map((name) => el("span", { role: "columnheader" }, name))), rows);
   const none = el("p", { class: "empty", hidden: true }, "No event matches.");
   let shown = [];
   let pending = false;
   const made = [];
+  const addRow = () => {
+    made.push(makeRow());
+    rows.append(made.at(-1).element);
+  };
   const draw = () => {
     pending = false;
-    const height = rows.firstChild ? rows.firstChild.offsetHeight || 32 : 32;
+    if (!made.length && shown.length) addRow();
+    const height = (made.length && made[0].element.offsetHeight) || 32;
     const first = Math.max(0, Math.floor(box.scrollTop / height) - MARGIN);
     const number = Math.min(shown.length - first, Math.ceil(box.clientHeight / height) + 2 * MARGIN);
-    while (made.length < number) made.push(makeRow());
+    while (made.length < number) addRow();
     rows.style.setProperty("height", `${shown.length * height}px`);
     made.forEach((row, i) => {
-      row.element.hidden = i >= number;
+      row.element.hidden = i >= number && i > 0; // the first is what is measured
       if (i < number) row.show(shown[first + i], first + i, height);
-      if (!row.element.isConnected) rows.append(row.element);
     });
   };
   const soon = () => {
@@ -116,7 +121,7 @@ function makeList() {
 
 function makeRow() {
   let event = null;
-  const cells = ["time", "severity", "kind", "client", "device", "text"].map((name) => el("span", { role: "cell", class: name }));
+  const cells = CELLS.map((name) => el("span", { role: "cell", class: `of-${name.toLowerCase()}` }));
   const open = el("button", { type: "button", class: "quiet inline", onclick: () => showEvent(event) });
   cells[2].append(open);
   const element = el("div", { class: "row", role: "row" }, cells);

@@ -18,7 +18,7 @@ export async function render(container, api) {
   const captures = captureTable();
   const chartCard = el("section", { class: "card", "aria-label": "Bandwidth" });
   fill(container, tiles.element, chartCard,
-    el("div", { class: "columns" },
+    el("div", { class: "columns uneven" },
       el("section", { class: "card events" }, heading("Latest events", "events"), events.element),
       el("section", { class: "card captures" }, heading("Running captures", "captures"), captures.element)));
   const chart = await chartOf(chartCard, api);
@@ -103,7 +103,7 @@ function eventTable() {
     caption: "Latest events", test: "events", empty: "Nothing has happened yet.", key: (event) => event.number,
     columns: [
       { label: "Time", cell: (event) => time(event.time) },
-      { label: "Kind", cell: (event, td) => { if (!td.firstChild) td.append(severityBadge(event), " ", kindButton(event)); } },
+      { label: "Kind", cell: (event, td) => { if (!td.firstChild) td.append(el("span", { class: "pair" }, severityBadge(event), kindButton(event))); } },
       { label: "What", wide: true, cell: (event) => [clientOf(event), deviceOf(event), textOf(event)].filter(Boolean).join(" · ") },
     ],
   });
@@ -118,7 +118,7 @@ function captureTable() {
   const made = table({
     caption: "Running captures", test: "captures", empty: "No capture is running.", key: (capture) => capture.id,
     columns: [
-      { label: "Name", wide: true, cell: (capture, td) => { if (!td.firstChild) td.append(el("a", { href: "#/captures" }, capture.name || capture.id), " ", badge("running", "good")); } },
+      { label: "Name", wide: true, cell: (capture, td) => { if (!td.firstChild) td.append(el("span", { class: "pair" }, el("a", { href: "#/captures" }, capture.name || capture.id), badge("running", "good"))); } },
       { label: "Devices", cell: (capture) => capture.devices.join(", ") || "all" },
       { label: "Captured", cell: (capture, td) => { cells.set(capture.id, td); return amount(capture); } },
     ],
