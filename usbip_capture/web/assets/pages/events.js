@@ -8,6 +8,7 @@ export const title = "Events";
 
 const MOST = 10000;
 const CELLS = ["Time", "Severity", "Kind", "Client", "Device", "Text"];
+const narrow = matchMedia("(max-width: 760px)");
 const MARGIN = 12; // rows made beyond what is in view
 
 export async function render(container, api) {
@@ -89,14 +90,15 @@ function makeList() {
   };
   const draw = () => {
     pending = false;
-    if (!made.length && shown.length) addRow();
-    const height = (made.length && made[0].element.offsetHeight) || 32;
+    if (!made.length) addRow();
+    made[0].element.hidden = false; // it is measured
+    const height = made[0].element.offsetHeight || 32;
     const first = Math.max(0, Math.floor(box.scrollTop / height) - MARGIN);
     const number = Math.min(shown.length - first, Math.ceil(box.clientHeight / height) + 2 * MARGIN);
     while (made.length < number) addRow();
     rows.style.setProperty("height", `${shown.length * height}px`);
     made.forEach((row, i) => {
-      row.element.hidden = i >= number && i > 0; // the first is what is measured
+      row.element.hidden = i >= number;
       if (i < number) row.show(shown[first + i], first + i, height);
     });
   };
@@ -121,6 +123,7 @@ function makeList() {
 
 function makeRow() {
   let event = null;
+  let was = false;
   const cells = CELLS.map((name) => el("span", { role: "cell", class: `of-${name.toLowerCase()}` }));
   const open = el("button", { type: "button", class: "quiet inline", onclick: () => showEvent(event) });
   cells[2].append(open);
@@ -130,13 +133,16 @@ function makeRow() {
     show(given, index, height) {
       element.style.setProperty("transform", `translateY(${index * height}px)`);
       element.setAttribute("aria-rowindex", index + 2);
-      if (given === event) return;
+      if (given === event && was === narrow.matches) return;
+      was = narrow.matches;
       event = given;
       text(cells[0], time(event.time));
       cells[0].title = moment(event.time);
       if (cells[1].textContent !== event.severity) fill(cells[1], severityBadge(event));
       text(open, event.kind);
-      [clientOf(event), deviceOf(event), textOf(event)].forEach((value, i) => {
+      const texts = [clientOf(event), deviceOf(event), textOf(event)];
+      if (narrow.matches) texts[2] = texts.filter(Boolean).join(" · "); // the others are not shown there
+      texts.forEach((value, i) => {
         text(cells[i + 3], value);
         cells[i + 3].title = value;
       });
