@@ -1,7 +1,7 @@
 // What has happened: all that the server remembers, with a filter. Only the rows in view are made.
 
 import { button, el, fill, text } from "../dom.js";
-import { clientOf, deviceOf, newestFirst, SEVERITIES, severityBadge, showEvent, textOf } from "../event_rows.js";
+import { clientOf, deviceOf, newestFirst, SEVERITIES, sentenceOf, severityBadge, showEvent, textOf } from "../event_rows.js";
 import { count, counted, moment, time } from "../format.js";
 
 export const title = "Events";
@@ -141,7 +141,7 @@ function makeRow() {
       if (cells[1].textContent !== event.severity) fill(cells[1], severityBadge(event));
       text(open, event.kind);
       const texts = [clientOf(event), deviceOf(event), textOf(event)];
-      if (narrow.matches) texts[2] = texts.filter(Boolean).join(" · "); // the others are not shown there
+      if (narrow.matches) texts[2] = sentenceOf(event); // the others are not shown there
       texts.forEach((value, i) => {
         text(cells[i + 3], value);
         cells[i + 3].title = value;

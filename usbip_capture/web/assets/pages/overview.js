@@ -4,7 +4,7 @@ import { extend } from "../api.js";
 import { bandwidthChart } from "../chart.js";
 import { nameOf, pathOf } from "../device_rows.js";
 import { badge, el, fill, table, text } from "../dom.js";
-import { clientOf, deviceOf, newestFirst, severityBadge, showEvent, textOf } from "../event_rows.js";
+import { newestFirst, sentenceOf, severityBadge, showEvent } from "../event_rows.js";
 import { bytes, count, counted, rate, span, time } from "../format.js";
 
 export const title = "Overview";
@@ -104,7 +104,7 @@ function eventTable() {
     columns: [
       { label: "Time", cell: (event) => time(event.time) },
       { label: "Kind", cell: (event, td) => { if (!td.firstChild) td.append(el("span", { class: "pair" }, severityBadge(event), kindButton(event))); } },
-      { label: "What", wide: true, cell: (event) => [clientOf(event), deviceOf(event), textOf(event)].filter(Boolean).join(" · ") },
+      { label: "What", wide: true, cell: (event) => sentenceOf(event) },
     ],
   });
 }
