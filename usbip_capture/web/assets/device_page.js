@@ -123,7 +123,6 @@ function makeActions(api, device) {
       const role = may ? "" : "Your token has the role look: this needs operate";
       for (const name of Object.keys(buttons)) enable(name, may, role);
       if (!may) return;
-      enable("export", now.exported || !now.why || now.state === "not exported", now.why);
       enable("disconnect", Boolean(now.client), now.client ? "" : "No client has it");
       for (const name of ["reset", "capture", "eject"]) enable(name, now.exported, now.exported ? "" : "It is not exported");
     },
