@@ -32,8 +32,11 @@ _OTHER = {
     events.POWER: "power of the port",
     events.EXPORTS_CHANGED: "what is to be exported was changed",
     events.ACCESS_CHANGED: "who may have which device was changed",
+    events.SETTINGS_CHANGED: "settings were changed",
     events.LEASED: "reserved:",
     events.LEASE_ENDED: "not reserved any more:",
+    events.CAPTURE_STARTED: "a capture has begun",
+    events.CAPTURE_ENDED: "a capture has ended",
     events.STARTED: "the server has started",
     events.STOPPED: "the server has stopped",
     events.LOST: "events are missing here",
@@ -89,7 +92,7 @@ def from_data(data: object) -> Event:
     peer = Peer("" if host == "local" else host, _number(data, "port"), identity=_text(data, "identity"))
     texts = {name: _text(data, name) for name in ("busid", "device", "rule", "text", "by")}
     return Event(
-        _text(data, "kind"), stamp / 1e9, SEVERITIES.index(severity), peer if host else None, **texts,
+        _text(data, "kind"), stamp // 1000 / 1e6, SEVERITIES.index(severity), peer if host else None, **texts,
         times=_number(data, "times") or 1, number=_number(data, "number"),
     )  # fmt: skip
 

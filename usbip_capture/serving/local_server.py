@@ -6,19 +6,17 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from usbip_capture.access.rules import AccessRules
 from usbip_capture.control_socket.serving import ControlSocket
-from usbip_capture.device import Device
 from usbip_capture.errors import CannotListen, CaptureError, LocalProtocolError, UsbipError
 from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.lending.plugged import Bus
 from usbip_capture.lending.restore import restore_and_log
 from usbip_capture.net.address import format_address
-from usbip_capture.net.networks import listen_address
 from usbip_capture.server.client import Client
 from usbip_capture.server.events import ACCESS_CHANGED, STARTED, Events
 from usbip_capture.server.exporter import Server
@@ -33,7 +31,9 @@ from usbip_capture.serving.event_history import EventHistory
 from usbip_capture.serving.following import FollowedFile, Trouble
 from usbip_capture.serving.fronts import Front, opened_dashboard
 from usbip_capture.serving.leases import DeviceLeases
+from usbip_capture.serving.observing import Observing
 from usbip_capture.serving.operations import Operations
+from usbip_capture.serving.places import listen_places
 from usbip_capture.serving.ports import Ports
 from usbip_capture.serving.rules_in_force import RulesInForce, summary
 from usbip_capture.serving.watchdog import Watchdog
@@ -41,12 +41,12 @@ from usbip_capture.syslog.severity import NOTICE
 from usbip_capture.usb.info import DeviceInfo
 
 if TYPE_CHECKING:
-    from usbip_capture.serving.captures import SessionCaptures
+    from usbip_capture.serving.capture_store import CaptureStore
+    from usbip_capture.serving.restarting import Restart
+    from usbip_capture.serving.sessions import Sessions
     from usbip_capture.serving.tls_side import TlsSide
 
 log = logging.getLogger(__name__)
-
-DEFAULT_LISTEN = "127.0.0.1"
 
 
 class LocalServer:
@@ -56,7 +56,8 @@ class LocalServer:
     the configuration file are exported, and its changes are followed; so it is with `rules`, of access. bus: where the
     devices are, None for all buses of this machine. access: who may have which device, and changing that.
     leases: reserve devices there, and release them. operations: what else can be done while it runs. tls: where it
-    listens for TLS, and pairing; None if it does not. dashboard: where browsers find it; None without one.
+    listens for TLS, and pairing; None if it does not. dashboard: where browsers find it; None without one. restart: by
+    which it may be started again; None where only the program that runs it can do that.
     """
 
     def __init__(
@@ -75,8 +76,8 @@ class LocalServer:
         self._stack = ExitStack()
         self.events = Events()
         self.tls: TlsSide | None = None
-        self._captures: SessionCaptures | None = None
         self.dashboard: Front | None = None
+        self.restart: Restart | None = None
         self._announcing = Announcing(self.name, lambda: self._lender.exported)
         with ExitStack() as starting:
             starting.callback(self.close)
@@ -122,6 +123,16 @@ class LocalServer:
     def rules(self) -> list[str]:
         """What is to be exported."""
         return [str(rule) for rule in self._lender.rules]
+
+    @property
+    def captures(self) -> CaptureStore | None:
+        """Those that are begun while it runs; None without a dashboard, or a folder to keep them in."""
+        return self._observing.store
+
+    @property
+    def sessions(self) -> Sessions | None:
+        """What clients do, for who likes to see it; None without a dashboard."""
+        return self._observing.sessions
 
     def set_rules(self, rules: Iterable[str]) -> None:
         """Export by these from now on; who has a device that is not exported any more loses it.
@@ -207,7 +218,7 @@ class LocalServer:
             )
         rules = Rules(table.exports, force=table.force or settings.force)
         access = self._ruled(settings, table)
-        places = _places(settings)
+        places = listen_places(settings)
         for place in places:
             access.check_listening(*place)
         restore_and_log()
@@ -217,7 +228,9 @@ class LocalServer:
         self._stack.callback(self.audit.close)  # after the others, whose end it reports
         self.leases = DeviceLeases(self.events)
         self._stack.callback(self.leases.close)
-        self._open_capture(settings, places)
+        where = format_address(*places[0]) if places else settings.unix
+        self._observing = Observing(settings, where, self.name, self.events, self._client_of)
+        self._stack.callback(self._observing.close)  # after the sessions, whose end is captured
         self._server = Server(access, self.events, settings.limits)
         self._stack.callback(self._announcing.close)  # after the devices: the network may take its time
         self._stack.callback(self._server.close)
@@ -262,7 +275,7 @@ class LocalServer:
             rules,
             max_devices=settings.max_devices,
             reset=settings.reset,
-            observed=self._observed,
+            observed=self._observing.observed,
             on_change=self._changed,
         )
         self._stack.callback(self._lender.close)  # before the server: nothing is imported any more
@@ -295,18 +308,8 @@ class LocalServer:
             self._stack.callback(control.close)
         self._stack.callback(self._ports.close)  # before that: it waits for requests in progress
 
-    def _open_capture(self, settings: ServerTable, places: Sequence[tuple[str, int]]) -> None:
-        if settings.rotate and not settings.pcap:
-            raise LocalProtocolError("rotate is for files: name one with pcap")
-        if settings.pcap:
-            from usbip_capture.serving.captures import SessionCaptures
-
-            where = format_address(*places[0]) if places else settings.unix
-            self._captures = SessionCaptures(settings.pcap, where, settings.rotate)
-            self._stack.callback(self._captures.close)
-
-    def _observed(self, device: Device, exported: Exported) -> Device:
-        return device if self._captures is None else self._captures.tapped(device, exported)
+    def _client_of(self, busid: str) -> str:
+        return next((str(client.peer) for client in self._server.clients if client.busid == busid), "")
 
     def _changed(self) -> None:
         self._announcing.update()
@@ -328,6 +331,7 @@ def serve(
     audit: str | os.PathLike[str] = "", audit_syslog: str = "",
     tls: Iterable[str] = (), client_ca: str | os.PathLike[str] = "",
     web: Iterable[str] = (), web_tls: bool = False, web_host: Iterable[str] = (),
+    captures: str | os.PathLike[str] = "",
     bus: Bus | None = None,
     **limits: int,
 ) -> LocalServer:  # fmt: skip
@@ -344,8 +348,9 @@ def serve(
     file for what happens, a line of JSON each, `-` for standard output; audit_syslog: `HOST[:PORT]`, `tcp:HOST[:PORT]`
     or a path such as `/dev/log`. tls: addresses for connections within TLS, port 3241 if none is given; client_ca: a
     file of authorities, whose certificates prove who a client is. web: addresses of the dashboard, port 8080 if none is
-    given; web_tls: within TLS; web_host: further names by which browsers may call it. limits: further ones of
-    `access.limits.Limits`, but for max_waiting.
+    given; web_tls: within TLS; web_host: further names by which browsers may call it. captures: a
+    folder for those that are begun there, captures_size: MB that they may take, 0 without limit. limits: further ones
+    of `access.limits.Limits`, but for max_waiting.
 
     Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
     """
@@ -356,7 +361,7 @@ def serve(
         max_clients=max_clients, max_devices=max_devices, pcap=os.fspath(pcap), rotate=_texts(rotate), reset=reset,
         force=force, announce=announce, audit=os.fspath(audit), audit_syslog=audit_syslog, tls=_texts(tls),
         client_ca=os.fspath(client_ca), access="", web=_texts(web), web_tls=web_tls, web_host=_texts(web_host),
-        **limits,
+        captures=os.fspath(captures), **limits,
     )  # fmt: skip
     return LocalServer(settings, bus)
 
@@ -364,13 +369,6 @@ def serve(
 def _texts(given: Iterable[str]) -> tuple[str, ...]:
     """One text is a list of one."""
     return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _places(settings: ServerTable) -> list[tuple[str, int]]:
-    """Where to listen by TCP. Raises LocalProtocolError."""
-    texts = settings.listen or (() if settings.unix else (DEFAULT_LISTEN,))
-    places = [listen_address(text) for text in texts]
-    return [("0.0.0.0" if address == "*" else address, port) for address, port in places]
 
 
 def _shared_bus() -> Bus:

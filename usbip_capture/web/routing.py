@@ -15,7 +15,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from usbip_capture.errors import CaptureError, DeviceNotFound, ImportRefused, LocalProtocolError, UsbipError
+from usbip_capture.errors import (
+    CaptureError,
+    DeviceNotFound,
+    FileFormatError,
+    ImportRefused,
+    LocalProtocolError,
+    UsbipError,
+)
 from usbip_capture.serving.operations import NotPossible
 from usbip_capture.web.roles import ANYONE, ROLES, Refused, User
 
@@ -61,6 +68,10 @@ class Call:
             raise LocalProtocolError(f"{key} must be text, not {value!r}" if key in self.body else f"{key} is missing")
         return value
 
+    def named(self, key: str, default: str | None = None) -> str:
+        """A text of the body, or of the query: what is to be removed. Raises LocalProtocolError."""
+        return self.text(key, self.query.get(key, default))
+
     def flag(self, key: str) -> bool:
         """True or false in the body. Raises LocalProtocolError."""
         value = self.body.get(key)
@@ -93,7 +104,9 @@ def api(method: str, path: str, handler: Handler, role: str, prefix: str = PREFI
     return Route(prefix + path, endpoint, methods=[method], name=f"{method} {path}")
 
 
-def live(path: str, handler: Callable[[WebSocket, WebSide], Awaitable[None]], role: str) -> WebSocketRoute:
+def live(
+    path: str, handler: Callable[[WebSocket, WebSide], Awaitable[None]], role: str, prefix: str = PREFIX
+) -> WebSocketRoute:
     """A WebSocket of `/api/v1`; `handler` runs on the event loop, accepts it, and ends with it."""
     if role not in ROLES:
         raise ValueError(role)
@@ -102,11 +115,18 @@ def live(path: str, handler: Callable[[WebSocket, WebSide], Awaitable[None]], ro
         try:
             websocket.app.state.authenticate(websocket).check(role)
         except UsbipError as error:
-            await websocket.send_denial_response(JSONResponse({"ok": False, "error": str(error)}, status_of(error)))
+            await websocket.send_denial_response(Json({"ok": False, "error": str(error)}, status_of(error)))
             return
         await handler(websocket, websocket.app.state.side)
 
-    return WebSocketRoute(PREFIX + path, endpoint, name=f"WS {path}")
+    return WebSocketRoute(prefix + path, endpoint, name=f"WS {path}")
+
+
+class Json(JSONResponse):
+    """In ASCII: strings of devices may have halves of characters, which nothing else can carry."""
+
+    def render(self, content: object) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 async def answered(result: Awaitable[object]) -> Response:
@@ -114,11 +134,11 @@ async def answered(result: Awaitable[object]) -> Response:
     try:
         value = await result
     except UsbipError as error:
-        return JSONResponse({"ok": False, "error": str(error)}, status_of(error))
+        return Json({"ok": False, "error": str(error)}, status_of(error))
     except Exception:
         log.exception("a request of the dashboard failed")
-        return JSONResponse({"ok": False, "error": "an internal error: see the server's log"}, 500)
-    return value if isinstance(value, Response) else JSONResponse(value)
+        return Json({"ok": False, "error": "an internal error: see the server's log"}, 500)
+    return value if isinstance(value, Response) else Json(value)
 
 
 def status_of(error: UsbipError) -> int:
@@ -127,7 +147,7 @@ def status_of(error: UsbipError) -> int:
         return error.status
     kinds = (
         ((DeviceNotFound, NotFound), 404),
-        ((Conflict, ImportRefused, NotPossible), 409),
+        ((Conflict, ImportRefused, FileFormatError, NotPossible), 409),
         ((LocalProtocolError,), 400),
         ((NotHere,), 501),
         ((CaptureError,), 507),

@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from usbip_capture.web.confirming import Confirmations
 from usbip_capture.web.history import History
 from usbip_capture.web.live_figures import LiveFigures
+from usbip_capture.web.seed_data import SeedView
 from usbip_capture.web.tokens import Tokens
 
 if TYPE_CHECKING:
     from usbip_capture.serving.local_server import LocalServer
+    from usbip_capture.serving.restarting import Restart
     from usbip_capture.web.event_feed import EventFeed
     from usbip_capture.web.sign_in import SignIn
 
@@ -22,7 +25,7 @@ class WebSide:
     """server: whose dashboard it is. sign_in, feed: None until it is opened.
 
     started: seconds since 1970. captures: those that run, as `/captures` has them. history, live: from `start_figures`
-    on.
+    on. streams, views: captures that leave as streams now, and pages that look into one; for the event loop alone.
     """
 
     server: LocalServer
@@ -31,8 +34,17 @@ class WebSide:
     feed: EventFeed | None = None
     started: float = field(default_factory=time.time)
     captures: Callable[[], Sequence[Mapping[str, object]]] = tuple
+    confirmations: Confirmations = field(default_factory=Confirmations)
+    seed_view: SeedView = field(default_factory=SeedView)
+    streams: int = 0
+    views: int = 0
     history: History = field(init=False)
     live: LiveFigures = field(init=False)
+
+    @property
+    def restart(self) -> Restart | None:
+        """By which the server is started again; None where another program runs it."""
+        return self.server.restart
 
     def start_figures(self) -> History:
         """Have what devices do counted and sampled from now on, until the result is closed."""
