@@ -27,6 +27,9 @@ TEST_ENVIRONMENT = ROOT / ".venv-test"
 OLDEST = (3, 10)
 COMMANDS = ("usbip-capture", "usbip-extcap")
 DEMO_SECONDS = 3
+#: pytest's exit code when tests have failed, where it keeps which, and how many of them are tried again.
+SOME_FAILED, MOST_AGAIN = 1, 5
+LAST_FAILED = ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed"
 
 # What the tests start, or import from the system's Python, by the Debian package that has it.
 TEST_PACKAGES = {
@@ -352,11 +355,33 @@ def test(arguments: list[str], *, long: bool) -> int:
     ruff = [python, "-m", "ruff"]
     steps = [[*ruff, "check"], [*ruff, "format", "--check", "--quiet"], [python, "-m", "mypy"], pytest]
     for command in [pytest] if arguments else steps:
-        print("\n$ " + " ".join(["python", *command[1:]]), flush=True)
-        code = subprocess.run(command, cwd=ROOT, check=False, env=environment).returncode
+        code = shown(command, environment)
+        if code == SOME_FAILED and command is pytest and not arguments:
+            code = again_alone(python, environment)
         if code:
             return code
     return 0
+
+
+def shown(command: list[str], environment: dict[str, str]) -> int:
+    """Run a step of the test; its exit code."""
+    print("\n$ " + " ".join(["python", *command[1:]]), flush=True)
+    return subprocess.run(command, cwd=ROOT, check=False, env=environment).returncode
+
+
+def again_alone(python: str, environment: dict[str, str]) -> int:
+    """Tests that failed beside others on a busy machine, once more by themselves; pytest's exit code.
+
+    What fails again is a fault. What does not is named: it waits for less time than a busy machine may need.
+    """
+    try:
+        failed = sorted(json.loads(LAST_FAILED.read_text("utf-8")))
+    except (OSError, ValueError):
+        return SOME_FAILED
+    if not 0 < len(failed) <= MOST_AGAIN:
+        return SOME_FAILED
+    report("Failed beside others, and tried again alone:\n" + "\n".join(f"  {name}" for name in failed))
+    return shown([python, "-m", "pytest", "--last-failed", "--last-failed-no-failures", "none"], environment)
 
 
 def test_requirements() -> list[str]:

@@ -19,6 +19,8 @@ settings.load_profile("repeatable")
 # No test looks for servers on the network by accident, or reads or changes what the user's own captures remember.
 os.environ["USBIP_CAPTURE_DISCOVERY"] = "off"
 os.environ.pop("USBIP_CAPTURE_SERVERS", None)
+# A busy machine is not a server that does not answer; what is about that says how long it waits.
+os.environ["USBIP_CAPTURE_CONNECT_TIMEOUT"] = "20"
 # Where the suite runs in the background of a script, programs that it starts would not hear of Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 _folders = tempfile.TemporaryDirectory(prefix="usbip-capture-tests-")

@@ -27,7 +27,7 @@ from usbip_capture.usb.status import (
 )
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 PEER = "the test's server"
 OVER_BACKEND = "over a PyUSB backend"
 VEILED = "over another transport"

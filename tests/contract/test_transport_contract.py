@@ -24,7 +24,7 @@ from usbip_capture.net import transport as module
 from usbip_capture.net.child import ChildTransport
 from usbip_capture.net.transport import SocketTransport, Transport
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 KINDS = ["tcp", "socketpair", "without the kernel's time-outs", "without scattering", "veiled", "veiled, forwarded"]
 KINDS += ["tls", "tls, forwarded", "a program's"]
 #: Forwards between its standard input and output and the port that it is given.

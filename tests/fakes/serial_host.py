@@ -15,7 +15,7 @@ from usbip_capture.usb.descriptors import DeviceDescriptor, parse_configuration
 from usbip_capture.usb.status import EPIPE, UNLINKED
 from usbip_capture.usb.urb import Completion, Urb
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 READ = 4096
 
 

@@ -104,3 +104,30 @@ def test_wrong_arguments(option: str, tmp_path: Path) -> None:
     done = install(tmp_path, *option.split())
     assert done.returncode == 2
     assert "usage:" in done.stderr
+
+
+@pytest.mark.parametrize(("fails", "code"), [("once", 0), ("always", 1)])
+def test_what_failed_beside_others_is_tried_again_alone(fails: str, code: int, tmp_path: Path) -> None:
+    """With one worker, which is enough to be beside others."""
+    (tmp_path / "test_it.py").write_text(
+        "from pathlib import Path\n"
+        "def test_it():\n"
+        "    seen = Path('seen'); there = seen.exists(); seen.touch()\n"
+        f"    assert there and {fails != 'always'}\n"
+        "def test_another():\n"
+        "    assert not Path('another').exists()\n"
+        "    Path('another').touch()\n"
+    )
+    program = (
+        "import pathlib, subprocess, sys, install; here = pathlib.Path.cwd()\n"
+        "install.ROOT, install.LAST_FAILED = here, here / '.pytest_cache/v/cache/lastfailed'\n"
+        "subprocess.run([sys.executable, '-m', 'pytest', '-q', '-n', '1'], check=False)\n"
+        "sys.exit(install.again_alone(sys.executable, dict(install.os.environ)))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stdout
+    assert "tried again alone:\n  test_it.py::test_it\n" in done.stdout
+    assert ("1 passed" if fails == "once" else "1 failed") in done.stdout.splitlines()[-1]

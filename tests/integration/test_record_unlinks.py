@@ -21,7 +21,7 @@ from usbip_capture.usb.setup import set_configuration
 from usbip_capture.usb.status import ECONNRESET
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 INFO = DeviceInfo("1-1", 3, 4, Speed.HIGH, 0x1209, 0x0001)
 READ = Urb(TransferType.BULK, BULK_IN, 64)
 NOTIFY = Urb(TransferType.INTERRUPT, CDC_NOTIFY, 16, interval=16)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from usbip_capture.cli.values import capture_file, number16, port, seconds, wait
 from usbip_capture.net.address import DEFAULT_PORT
+from usbip_capture.servers.patience import TIMEOUT_VARIABLE
 from usbip_capture.syslog import LOG_PORT
 
 #: Shared options with a value: before the command, too, they take the next word.
@@ -110,9 +111,9 @@ def _add_connection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--connect-timeout",
         type=wait,
-        default=CONNECT_TIMEOUT,
+        default=os.environ.get(TIMEOUT_VARIABLE, "").strip() or f"{CONNECT_TIMEOUT:g}",  # `wait` is applied to it, too
         metavar="SECONDS",
-        help="for connecting, and for the server's answers (default: %(default)g)",
+        help=f"for connecting, and for the server's answers (default: {TIMEOUT_VARIABLE}, else {CONNECT_TIMEOUT:g})",
     )
 
 

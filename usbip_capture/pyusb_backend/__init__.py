@@ -11,15 +11,18 @@ from usbip_capture.host.source import ServerSource
 from usbip_capture.net.address import DEFAULT_PORT
 from usbip_capture.pyusb_backend.backend import UsbipBackend
 from usbip_capture.servers.address import ALL, Selector, ServerAddress, parse_selection
+from usbip_capture.servers.patience import connect_timeout
 from usbip_capture.wire.structs import MAX_TRANSFER
 
 __all__ = ["UsbipBackend", "get_backend"]
+
+_TIMEOUT = 2.0
 
 
 def get_backend(
     host: str,
     port: int = DEFAULT_PORT,
-    timeout: float = 2.0,
+    timeout: float | None = None,
     pcap: PcapWriter | str | os.PathLike[str] | BinaryIO | None = None,
     *,
     device: str = "",
@@ -30,7 +33,8 @@ def get_backend(
 
     host: a name, or an IPv4 or IPv6 address, perhaps with a port of its own (`pi:3241`, `[fe80::1%eth0]:3240`);
     `tls://pi` within TLS, `ssh://me@pi` by the system's ssh, with `port` on loopback of that machine.
-    timeout: seconds for connecting and for listing and importing devices.
+    timeout: seconds for connecting and for listing and importing devices; None: USBIP_CAPTURE_CONNECT_TIMEOUT of the
+    environment, else 2.
     pcap: where to capture all URBs. A PcapWriter stays open and is yours to close; a capture into a path or a stream
     is completed by the backend's `close()`, which leaves a stream of yours open.
     device: see only these: a busid, VID:PID or serial=NUMBER, or a comma-separated list; empty is all. For a serial
@@ -43,7 +47,7 @@ def get_backend(
     Raises ValueError for a host, port, time or limit that cannot be, TypeError for a `pcap` that nothing can be
     written to, CaptureError when the capture cannot be written.
     """
-    server = ServerAddress.parse(host, port, timeout)
+    server = ServerAddress.parse(host, port, connect_timeout(_TIMEOUT) if timeout is None else timeout)
     if not isinstance(max_transfer, int) or not 1 <= max_transfer <= MAX_TRANSFER:
         raise LocalProtocolError(f"max_transfer is {max_transfer!r}: give 1 to {MAX_TRANSFER} bytes")
     if not isinstance(reconnect, (int, float)) or not reconnect >= 0:

@@ -8,6 +8,7 @@ from urllib.parse import quote, unquote, urlsplit
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import SSH, TLS, parse_address, usual_port
 from usbip_capture.servers.address import Selector, ServerAddress
+from usbip_capture.servers.patience import connect_timeout
 from usbip_capture.syslog import LOG_PORT
 
 SCHEME = "usbip"
@@ -95,7 +96,7 @@ def url_of(server: ServerAddress) -> tuple[str, list[str]]:
 
 def _server(where: str, given: dict[str, str]) -> ServerAddress:
     """The port is that of the USB/IP server, by whatever way it is reached."""
-    timeout = _seconds("connect_timeout", given, _CONNECT_TIMEOUT)
+    timeout = _seconds("connect_timeout", given, connect_timeout(_CONNECT_TIMEOUT))
     via, ssh_port = given.get("via", ""), _number("ssh_port", given, 65535)
     if "via" in given and via not in (TLS, SSH):
         raise LocalProtocolError(f"via={via} in the URL is neither {TLS} nor {SSH}")

@@ -27,7 +27,7 @@ from usbip_capture.errors import DeviceNotFound
 from usbip_capture.simulated.device import SimulatedDevice
 from usbip_capture.usb.info import Speed
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 
 
 def another(busid: str, devnum: int) -> DemoDevice:

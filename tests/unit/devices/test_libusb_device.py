@@ -25,7 +25,7 @@ from usbip_capture.usb import setup as requests
 from usbip_capture.usb.status import ECONNRESET, ENOMEM, ESHUTDOWN
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 
 
 @pytest.fixture

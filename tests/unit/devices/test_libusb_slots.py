@@ -16,7 +16,7 @@ from usbip_capture.devices.libusb.device import LibusbDevice
 from usbip_capture.usb.setup import get_descriptor
 from usbip_capture.usb.urb import ZERO_PACKET, Completion, TransferType, Urb
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 #: A slot's own memory takes the first two; the last one does not end with a packet that is full.
 SIZES = (64, 16 << 10, (16 << 10) + 1, 100_000)
 

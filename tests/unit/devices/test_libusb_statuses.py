@@ -27,7 +27,7 @@ from usbip_capture.usb.status import (
 )
 from usbip_capture.usb.urb import SHORT_NOT_OK, ZERO_PACKET, Completion, IsoPacket, TransferType, Urb
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from usbip_capture.relay.ruling import relay_rules
 from usbip_capture.usb.urb import Buffer
 
 MESSAGE = bytes(range(256)) * 8192
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 
 
 class Unpacking(VeiledTransport):

@@ -14,6 +14,7 @@ from usbip_capture.servers.address import ServerAddress
 from usbip_capture.servers.configuration import configured
 from usbip_capture.servers.known import KnownDevice, known_servers, read_cache
 from usbip_capture.servers.mdns import DiscoveredServer
+from usbip_capture.servers.patience import TIMEOUT_VARIABLE
 
 CONFIGURATION = """
 [servers]
@@ -110,7 +111,8 @@ def test_memory_keeps_ways_apart() -> None:
 
 
 @pytest.mark.usefixtures("configuration")
-def test_configured_servers_in_urls_of_serial_ports() -> None:
+def test_configured_servers_in_urls_of_serial_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TIMEOUT_VARIABLE)
     assert PortUrl.parse("usbip://safe/1-1").server == ServerAddress.parse("tls://pi")
     assert PortUrl.parse("usbip://far/1-1").server == ServerAddress.parse("ssh://me@pi:2222")
 

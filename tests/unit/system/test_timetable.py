@@ -8,7 +8,7 @@ import pytest
 
 from usbip_capture.system.timetable import Timetable
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 
 
 def test_an_action_that_raises_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
