@@ -2,7 +2,8 @@
 
 import { allowed, card, choice, facts, field, form, submit } from "../controls.js";
 import { ask, badge, button, el, fill, table, text } from "../dom.js";
-import { exportsCard, leasesCard } from "./lending.js";
+import { moment } from "../format.js";
+import { exportsCard, leasesCard } from "../lending.js";
 
 export const title = "Access";
 
@@ -78,7 +79,7 @@ function rulesCard(api, refresh) {
     columns: [
       { label: "Rule", wide: true, cell: once(({ rule }) => ruleShown(rule)) },
       { label: "From", cell: ({ source }) => source },
-      { label: "", cell: once((row) => button("Remove", () => remove(row), {
+      { label: "", cell: once((row) => row.source !== "paired" && button("Remove", () => remove(row), {
         kind: "danger", "aria-label": `Remove the rule ${row.rule}`, ...allowed(api, "administer"), "data-test": "remove-rule",
       })) },
     ],
@@ -99,10 +100,15 @@ function rulesCard(api, refresh) {
     field("Device", device, "A port such as 1-1.4, VID:PID, VID:PID:SERIAL, class:03, or all"),
     el("div", { class: "field end" }, submit(api, "Add rule", "administer", { "data-test": "add-rule" }))),
   el("datalist", { id: "client-patterns" }, ["any", "local", "paired", "cert"].map((value) => el("option", { value }))));
+  const byHand = el("p", { class: "notice", hidden: true },
+    "The command line of this server has rules: what is changed here holds until it is started with that command line again.");
   return {
     element: card("Rules", el("p", { class: "hint" }, "A rule that denies wins over all that allow. A change holds at once, also for who is connected."),
-      shown.element, el("h3", { class: "form-head" }, "Add a rule"), adding),
-    show: (access) => shown.update(access.rules),
+      byHand, shown.element, el("h3", { class: "form-head" }, "Add a rule"), adding),
+    show(access) {
+      byHand.hidden = access.follows !== false;
+      shown.update(access.rules);
+    },
   };
 }
 
@@ -114,7 +120,7 @@ function ruleOf(action, client, device) {
 
 /** A cell that is made once: what it shows never changes. */
 const once = (make) => (row, td) => {
-  if (!td.firstChild) td.append(make(row));
+  if (!td.firstChild) td.append(make(row) || "–");
 };
 
 function ruleShown(rule) {
@@ -154,7 +160,8 @@ function pairedCard() {
     element: card("Connections", list),
     show({ listening, paired }) {
       const places = (listening || []).map((place) => el("div", {}, el("code", {}, place)));
-      const names = (paired || []).map((name) => el("div", {}, el("code", {}, name)));
+      const names = (paired || []).map(({ name, fingerprint, since }) => el("div", { class: "named" }, el("b", {}, name),
+        el("small", {}, `since ${moment(since)}, certificate `, el("code", {}, fingerprint))));
       fill(list, facts([
         ["Listens at", places.length ? places : "–"],
         ["Paired clients", names.length ? names : "None. A client is paired by usbip-capture pair."],

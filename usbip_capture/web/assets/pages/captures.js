@@ -3,8 +3,8 @@
 import { allowed, card, choice, copy, copyable, field, form, submit } from "../controls.js";
 import { ask, badge, button, el, fill, table, text } from "../dom.js";
 import { bytes, count, counted, span, time } from "../format.js";
-import { renderLive } from "./live.js";
-import { nameOf } from "./names.js";
+import { renderLive } from "../capture_live.js";
+import { nameOf } from "../device_rows.js";
 
 export const title = "Captures";
 

@@ -6,16 +6,15 @@ import { counted } from "../format.js";
 
 export const title = "Settings";
 
-/** What belongs together. A key that is not named here is shown under the last heading. */
+/** Groups as the server names them, in order. Another one, and none, is shown under the last heading. */
 const GROUPS = [
-  ["Network", "Where it listens, and as what it is found.", ["listen", "unix", "name", "announce", "tls", "client-ca"]],
-  ["Dashboard", "These pages.", ["web", "web-tls", "web-host"]],
-  ["Exports", "What is lent, and how.", ["exports", "force", "reset", "max-devices"]],
-  ["Access", "Who may have it. The page Access has rules one by one, and a check.", ["access", "rules", "allow", "allow-public"]],
-  ["Captures", "What is written, where, and how much of it.", ["captures", "captures-size", "pcap", "rotate"]],
-  ["Limits", "So that nobody takes everything.", ["max-clients", "max-clients-per-address", "connections-per-second", "request-timeout"]],
-  ["Reports", "Where events go.", ["audit", "audit-syslog", "hooks", "hook"]],
-  ["More", "", []],
+  ["network", "Network", "Where it listens, and as what it is found."],
+  ["dashboard", "Dashboard", "These pages."],
+  ["exports", "Exports", "What is lent, and how."],
+  ["access", "Access", "Who may have it, and how much. The page Access has the rules one by one, and a check."],
+  ["recording", "Captures and reports", "What is written, and where."],
+  ["hooks", "Hooks", "What is called when something happens."],
+  ["", "More", ""],
 ];
 
 export async function render(container, api) {
@@ -48,15 +47,12 @@ class SettingsPage {
     const { file, settings } = await this.api.get("/settings");
     text(this.file, file);
     this.rows.clear();
-    const left = new Map(settings.map((setting) => [setting.key, setting]));
-    const cards = [];
-    for (const [heading, about, keys] of GROUPS) {
-      const own = (keys.length ? keys : [...left.keys()]).filter((key) => left.has(key));
-      const made = own.map((key) => this.row(left.get(key)));
-      own.forEach((key) => left.delete(key));
-      if (made.length) cards.push(card(heading, about && el("p", { class: "hint" }, about), made));
-    }
-    fill(this.groups, cards);
+    const known = new Set(GROUPS.map(([group]) => group));
+    const cards = GROUPS.map(([group, heading, about]) => {
+      const own = settings.filter((setting) => (known.has(setting.group) ? setting.group : "") === group);
+      return own.length && card(heading, about && el("p", { class: "hint" }, about), own.map((setting) => this.row(setting)));
+    });
+    fill(this.groups, cards.filter(Boolean));
     this.follow();
   }
 
@@ -119,7 +115,7 @@ class SettingsPage {
       return;
     }
     await this.api.act(async () => answer);
-    if (edited.some(({ setting }) => setting.restart)) this.sayRestart(edited.filter(({ setting }) => setting.restart));
+    if (answer.restart) this.sayRestart(edited.filter(({ setting }) => setting.restart));
     await this.fetch();
   }
 

@@ -16,14 +16,15 @@ export async function render(container, api) {
   const tick = () => text(uptime, span(system.uptime + (Date.now() - fetched) / 1000));
   const memoryOf = (rss, total) => text(memory, total ? `${bytes(rss)} of ${bytes(total)}` : bytes(rss));
   tick();
-  memoryOf(system.memory?.rss ?? system.memory, system.memory?.total);
+  memoryOf(system.memory.rss, system.memory.total);
   container.append(el("div", { class: "columns" },
     card("Server", facts([
+      ["Name", system.name],
       ["Version", system.version],
       ["Uptime", uptime],
       ["Memory", memory],
       ["Process", String(system.pid)],
-      ["Configuration", el("code", {}, system.configuration || system.file || "–")],
+      ["Configuration", el("code", {}, system.configuration)],
     ])),
     card("What it runs on", facts([
       ["Platform", system.platform],
@@ -31,7 +32,7 @@ export async function render(container, api) {
       ["libusb", system.libusb || "not loaded"],
     ]))));
   const timer = setInterval(tick, SECOND_MS);
-  const stop = api.on("figures", ({ memory: rss }) => rss && memoryOf(rss?.rss ?? rss, system.memory?.total));
+  const stop = api.on("figures", ({ memory: rss }) => rss && memoryOf(rss, system.memory.total));
   return () => {
     clearInterval(timer);
     stop();

@@ -1,9 +1,9 @@
 // Of the page Access: what is exported, and for whom devices are reserved.
 
-import { allowed, card, choice, field, form, submit } from "../controls.js";
-import { ask, button, el, fill, table } from "../dom.js";
-import { span, time } from "../format.js";
-import { nameOf } from "./names.js";
+import { allowed, card, choice, field, form, submit } from "./controls.js";
+import { ask, button, el, fill, table } from "./dom.js";
+import { span, time } from "./format.js";
+import { nameOf } from "./device_rows.js";
 
 const TURN_LENGTHS = [[1800, "30 minutes"], [3600, "1 hour"], [7200, "2 hours"], [14400, "4 hours"], [28800, "8 hours"], [86400, "1 day"], [604800, "1 week"]];
 
@@ -22,7 +22,7 @@ export function exportsCard(api) {
     caption: "Rules of what is exported", test: "exports", key: ({ rule }) => rule, empty: "Nothing is exported.",
     columns: [
       { label: "Rule", wide: true, cell: once(({ rule }) => el("code", {}, rule)) },
-      { label: "From", cell: ({ source }) => source || "" },
+      { label: "Plugged in now", wide: true, cell: ({ busids }) => busids.join(", ") || "nothing" },
       { label: "", cell: once((row) => button("Remove", () => remove(row), {
         kind: "danger", "aria-label": `Remove the export ${row.rule}`, ...allowed(api, "administer"), "data-test": "remove-export",
       })) },
@@ -41,7 +41,7 @@ export function exportsCard(api) {
 
   async function fetch() {
     const { exports } = await api.get("/exports");
-    shown.update(exports.map((one) => (typeof one === "string" ? { rule: one } : one)));
+    shown.update(exports);
   }
 
   const hint = el("p", { class: "hint" }, "A rule outlives the device: what is plugged in later is exported, too.");
@@ -82,7 +82,8 @@ export function leasesCard(api) {
     el("div", { class: "field end" }, submit(api, "Reserve", "operate", { "data-test": "reserve" }))));
 
   async function fetch() {
-    shown.update((await api.get("/leases")).leases);
+    const { leases } = await api.get("/leases");
+    shown.update(leases.flatMap(({ busid, turns }) => turns.map((turn) => ({ busid, ...turn }))));
   }
 
   const hint = el("p", { class: "hint" }, "While a device is reserved, nobody else can attach it, and who else has it is disconnected. If it is reserved already, the client comes next.");

@@ -1,9 +1,9 @@
 // The URBs of a running capture, while they happen: pause, filter, and one of them in full.
 
-import { facts, form } from "../controls.js";
-import { badge, button, el, fill, icon, text } from "../dom.js";
-import { bytes, count } from "../format.js";
-import { longList } from "../rows.js";
+import { facts, form } from "./controls.js";
+import { badge, button, el, fill, icon, text } from "./dom.js";
+import { bytes, count } from "./format.js";
+import { longList } from "./rows.js";
 
 const KEPT = 20000;
 const AGAIN_MS = 2000;
