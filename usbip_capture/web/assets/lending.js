@@ -23,7 +23,7 @@ export function exportsCard(api) {
     columns: [
       { label: "Rule", wide: true, cell: once(({ rule }) => el("code", {}, rule)) },
       { label: "Plugged in now", wide: true, cell: ({ busids }) => busids.join(", ") || "nothing" },
-      { label: "", cell: once((row) => button("Remove", () => remove(row), {
+      { label: "Action", number: true, cell: once((row) => button("Remove", () => remove(row), {
         kind: "danger", "aria-label": `Remove the export ${row.rule}`, ...allowed(api, "administer"), "data-test": "remove-export",
       })) },
     ],
@@ -63,7 +63,7 @@ export function leasesCard(api) {
       { label: "For", wide: true, cell: once(({ client }) => el("code", {}, client)) },
       { label: "From", cell: ({ begins }) => time(begins) },
       { label: "Until", cell: ({ until }) => `${time(until)} (${span(until - Date.now() / 1000)} left)` },
-      { label: "", cell: once((row) => button("Release", () => release(row), {
+      { label: "Action", number: true, cell: once((row) => button("Release", () => release(row), {
         "aria-label": `Release ${row.busid} of ${row.client}`, ...allowed(api, "operate"), "data-test": "release",
       })) },
     ],

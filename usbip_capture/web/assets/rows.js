@@ -76,11 +76,15 @@ export function longList({ label, columns, limit, chosen }) {
     if (at < 0 || at >= rows.length) return;
     selected = at + gone;
     follow(at === rows.length - 1 && follows);
+    reveal(at);
+    chosen(rows[at]);
+  }
+
+  function reveal(at) {
     const top = at * ROW_HEIGHT;
     const height = element.clientHeight - 2 * ROW_HEIGHT;
     if (top < element.scrollTop) element.scrollTop = top;
     else if (top > element.scrollTop + height) element.scrollTop = top - height;
-    chosen(rows[at]);
   }
 
   element.addEventListener("scroll", () => {
@@ -96,7 +100,10 @@ export function longList({ label, columns, limit, chosen }) {
     event.preventDefault();
     choose(selected < gone ? rows.length - 1 : Math.min(rows.length - 1, Math.max(0, selected - gone + step)));
   });
-  const resized = new ResizeObserver(soon);
+  const resized = new ResizeObserver(() => {
+    if (!follows && selected >= gone) reveal(selected - gone);
+    soon();
+  });
   resized.observe(element);
 
   return {

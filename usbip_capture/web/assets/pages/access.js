@@ -79,7 +79,7 @@ function rulesCard(api, refresh) {
     columns: [
       { label: "Rule", wide: true, cell: once(({ rule }) => ruleShown(rule)) },
       { label: "From", cell: ({ source }) => source },
-      { label: "", cell: once((row) => row.source !== "paired" && button("Remove", () => remove(row), {
+      { label: "Action", number: true, cell: once((row) => row.source !== "paired" && button("Remove", () => remove(row), {
         kind: "danger", "aria-label": `Remove the rule ${row.rule}`, ...allowed(api, "administer"), "data-test": "remove-rule",
       })) },
     ],

@@ -129,7 +129,7 @@ function captureTable(api, refresh) {
       { label: "State", cell: (capture, td) => ifChanged(td, capture.state, () => badge(capture.state, TONES[capture.state])) },
       { label: "Started", cell: startedCell },
       { label: "Size", cell: sizeCell },
-      { label: "Actions", wide: true, cell: (capture, td) => actionsCell(api, refresh, capture, td) },
+      { label: "Actions", number: true, cell: (capture, td) => actionsCell(api, refresh, capture, td) },
     ],
   });
 }

@@ -123,6 +123,7 @@ class SettingsPage {
     fill(this.note, `${rows.map(({ setting }) => setting.key).join(", ")}: saved, and in force after a restart of the server. `,
       button("Restart…", () => this.restart()));
     this.note.hidden = false;
+    this.note.scrollIntoView({ block: "center" });
   }
 
   async restart() {

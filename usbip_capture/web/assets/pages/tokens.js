@@ -64,7 +64,7 @@ function tokenTable(api, refresh) {
       { label: "Name", wide: true, cell: once(({ name }) => el("span", {}, el("b", {}, name), name === api.me.name && el("small", {}, " (you)"))) },
       { label: "Role", cell: once(({ role }) => badge(role, TONES[role])) },
       { label: "Made", cell: (token) => (token.created ? moment(token.created) : "–") },
-      { label: "", cell: once((token) => button("Delete", () => remove(token), {
+      { label: "Action", number: true, cell: once((token) => button("Delete", () => remove(token), {
         kind: "danger", "aria-label": `Delete the token of ${token.name}`, ...allowed(api, "administer"), "data-test": "delete-token",
       })) },
     ],
