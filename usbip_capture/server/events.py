@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import NamedTuple
 
@@ -26,9 +26,11 @@ EXPORTS_CHANGED, ACCESS_CHANGED = "exports-changed", "access-changed"
 PAIRED, UNPAIRED, LEASED, LEASE_ENDED = "paired", "unpaired", "leased", "lease-ended"
 #: Of the server itself. LOST: an output lacks events here, as many as `times`.
 STARTED, STOPPED, LOST = "started", "stopped", "lost"
+#: Of the dashboard.
+SIGNED_IN, SIGN_IN_REFUSED = "signed-in", "sign-in-refused"
 
 #: What a stranger could repeat as fast as the network goes: kept one by one only to a bound, see `Repeats`.
-_REPEATABLE = frozenset((CONNECTED, LISTED, REFUSED, ENDED, DISCONNECTED))
+_REPEATABLE = frozenset((CONNECTED, LISTED, REFUSED, ENDED, DISCONNECTED, SIGNED_IN, SIGN_IN_REFUSED))
 #: Events that are kept for those who ask later, and characters of each text in them.
 RING = 10_000
 _LONGEST = 256
@@ -147,6 +149,17 @@ class Events:
             repeatable = kind in _REPEATABLE and peer is not None and not (busid and kind == ENDED)
             for kept in self._repeats.kept(event) if repeatable else (event,):
                 self._add(kept)
+
+    def restore(self, events: Iterable[Event]) -> None:
+        """Remember those that a server of this name has emitted before, the oldest first: numbers go on from theirs.
+
+        Before anything is emitted; subscriptions do not get them.
+        """
+        kept = list(events)
+        with self._lock:
+            self._last = max([len(kept), *(event.number for event in kept)])
+            first = self._last - len(kept) + 1  # without gaps: `after` counts on there being none
+            self._ring.extend(event._replace(number=number) for number, event in enumerate(kept, first))
 
     def flush(self) -> None:
         """Add the counts of what is repeated no more."""

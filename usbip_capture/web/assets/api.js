@@ -105,22 +105,34 @@ export class Api {
     if (error.status !== 401) toast(error.message, "bad");
   }
 
-  /** Call `take` for each event from the one after this number on, also after the server was restarted. Gives {close()}. */
+  /**
+   * Call `take` for each event from the one after this number on, also after the server was restarted. Gives {close()}.
+   * While the page is not seen it is closed: a browser has few connections for one server, shared by all tabs.
+   */
   events(after, take) {
     let last = after;
     let source = null;
     const open = () => {
       if (source) source.close();
+      source = null;
+      if (document.visibilityState === "hidden") return;
       source = new EventSource(`${PREFIX}/events?after=${last}`);
       source.onmessage = (message) => {
         const event = JSON.parse(message.data);
-        last = Math.max(last, event.number);
+        last = event.number;
         take(event);
       };
     };
     open();
+    document.addEventListener("visibilitychange", open);
     const end = this.on("link", (link) => link === "up" && open());
-    return { close: () => { end(); source.close(); } };
+    return {
+      close() {
+        end();
+        document.removeEventListener("visibilitychange", open);
+        if (source) source.close();
+      },
+    };
   }
 
   /** The address of a WebSocket or of a file of `/api/v1`. */

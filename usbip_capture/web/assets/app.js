@@ -158,7 +158,9 @@ async function showServer() {
 function showAbout() {
   if (!server.version) return;
   const up = Date.now() / 1000 - server.started;
-  text(byId("about"), `Version ${server.version}${up > 0 ? ` · up ${span(up)}` : ""}`);
+  const [version, uptime] = byId("about").children;
+  text(version, `Version ${server.version}`);
+  text(uptime, up > 0 ? `Up ${span(up)}` : "");
 }
 
 function showLink(link) {

@@ -93,8 +93,8 @@ function options(place, { range, describe }) {
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
     scales: { x: { range }, y: { range: (_, least, most) => [0, Math.max(1000, (most || 0) * 1.1)] } },
     axes: [
-      { stroke: quiet, font, grid: lines, ticks: { show: false }, space: 70, values: (_, ticks) => ticks.map((tick) => time(tick).slice(-8, -3)) },
-      { stroke: quiet, font, grid: lines, ticks: { show: false }, size: 74, space: 36, values: (_, ticks) => ticks.map((tick) => plain(rate(tick))) },
+      { stroke: quiet, font, grid: lines, ticks: { show: false }, size: 30, space: 70, values: (_, ticks) => ticks.map((tick) => time(tick).slice(-8, -3)) },
+      { stroke: quiet, font, grid: lines, ticks: { show: false }, size: 76, space: 36, values: (_, ticks) => ticks.map((tick) => plain(rate(tick))) },
     ],
     series: [{}, series("--in"), series("--out")],
     hooks: { setCursor: [describe] },

@@ -150,7 +150,7 @@ function makeEndpoints() {
       { label: "Last status", cell: (endpoint) => statusOf(endpoint.last_status) },
       { label: "Median", number: true, cell: (endpoint) => duration(endpoint.median) },
       { label: "p99", number: true, cell: (endpoint) => duration(endpoint.p99) },
-      { label: "Completion times", cell: (endpoint) => smallHistogram(endpoint.histogram || []) },
+      { label: "Times", cell: (endpoint) => smallHistogram(endpoint.histogram || []) },
     ],
   });
   const choose = ({ address }) => button(addressOf(address), () => {
@@ -158,7 +158,7 @@ function makeEndpoints() {
     show();
   }, { kind: "quiet inline mono", title: "Show its completion times below" });
   return {
-    element: el("section", { class: "card" }, el("h2", {}, "Endpoints"), rows.element, large),
+    element: el("section", { class: "card endpoints" }, el("h2", {}, "Endpoints"), rows.element, large),
     show(endpoints) {
       all = endpoints;
       rows.update(endpoints);

@@ -25,13 +25,16 @@ export function textOf(event) {
   return [event.text, ...notes].filter(Boolean).join(" · ");
 }
 
+/** All of it, as the server words it. */
+export const sentenceOf = (event) => event.sentence || [clientOf(event), event.kind, deviceOf(event), textOf(event)].filter(Boolean).join(" ");
+
 /** The newest of them, the newest first. */
 export const newestFirst = (events) => [...events].sort((one, other) => other.number - one.number);
 
 /** All that is known of an event. */
 export function showEvent(event) {
   const facts = [
-    ["Time", moment(event.time)], ["Severity", event.severity], ["Kind", event.kind], ["Client", clientOf(event)],
+    ["What", event.sentence], ["Time", moment(event.time)], ["Severity", event.severity], ["Kind", event.kind], ["Client", clientOf(event)],
     ["Port of the client", event.port], ["Device", deviceOf(event)], ["Rule", event.rule], ["Caused by", event.by],
     ["Text", event.text], ["Times", event.times], ["Number", event.number],
   ].filter(([, value]) => value);

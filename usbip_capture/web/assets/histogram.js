@@ -46,7 +46,7 @@ export function histogram(endpoint) {
   const all = shown.reduce((sum, [, number]) => sum + number, 0);
   const every = Math.ceil(shown.length / 8);
   const columns = shown.map(([bound, number], i) => el("li", { title: `up to ${duration(bound)}: ${counted(number, "URB")}` },
-    el("i"), el("span", {}, i % every === 0 ? duration(bound) : "")));
+    el("i"), el("span", { class: (i / every) % 2 ? "minor" : null }, i % every === 0 && i <= shown.length - every ? duration(bound) : "")));
   const most = Math.max(...shown.map(([, number]) => number));
   shown.forEach(([, number], i) => columns[i].firstChild.style.setProperty("height", `${Math.max(number ? 1.5 : 0, (number / most) * 100)}%`));
   return el("figure", {},

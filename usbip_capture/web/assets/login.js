@@ -6,6 +6,10 @@ import { el, fill } from "./dom.js";
 export function render(container, api, done) {
   document.title = "Sign in · usbip-capture";
   const problem = el("p", { class: "problem", role: "alert", "data-test": "problem" });
+  if (location.hash === "#/login") {
+    problem.textContent = "The token of that link is not known here: it was removed, or belongs to another server.";
+    history.replaceState(null, "", "#/");
+  }
   const token = el("input", { id: "token", name: "token", type: "password", autocomplete: "current-password", required: true,
     spellcheck: "false", "data-test": "token" });
   const submit = el("button", { class: "primary", "data-test": "sign-in" }, "Sign in");

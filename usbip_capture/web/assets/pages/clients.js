@@ -2,7 +2,7 @@
 
 import { ask, button, el, fill, table } from "../dom.js";
 import { deviceLink } from "../device_rows.js";
-import { bytes, count, duration, since } from "../format.js";
+import { bytes, count, duration, span, time } from "../format.js";
 
 export const title = "Clients";
 
@@ -30,15 +30,18 @@ function clientTable(api) {
       { label: "Client", wide: true, cell: (client) => el("span", {}, el("b", {}, client.address), client.identity ? el("small", {}, ` ${client.identity}`) : null) },
       { label: "Device", wide: true, cell: (client) => (client.busid
         ? el("span", {}, deviceLink(client.busid), ` ${client.product || ""}`) : el("span", { class: "quiet" }, "none")) },
-      { label: "Since", cell: (client) => since(client.imported || client.since) },
-      { label: "In", number: true, cell: (client) => bytes(client.bytes_in) },
-      { label: "Out", number: true, cell: (client) => bytes(client.bytes_out) },
+      { label: "Since", cell: (client) => sinceOf(client.imported || client.since) },
+      { label: "Moved", cell: (client) => lines(`${bytes(client.bytes_in)} in`, `${bytes(client.bytes_out)} out`) },
       { label: "URBs", number: true, cell: (client) => count(client.urbs) },
       { label: "Round trip", number: true, cell: (client) => duration(client.round_trip) },
       { label: "", cell: (client, td) => { if (!td.firstChild) td.append(actionsOf(api, client)); } },
     ],
   });
 }
+
+const lines = (first, second) => el("span", { class: "lines" }, first, el("small", {}, second));
+
+const sinceOf = (when) => lines(time(when), `for ${span(Date.now() / 1000 - when)}`);
 
 function actionsOf(api, client) {
   const path = (name) => `/clients/${encodeURIComponent(client.id)}/${name}`;

@@ -129,7 +129,8 @@ function makeRow(api) {
       text(about, aboutOf(device));
       fill(state, device.hub ? null : stateBadge(device.state), device.lease ? badge("reserved", "warn") : null);
       state.title = device.why || "";
-      text(client, device.client ? `${device.client}${device.since ? ` since ${time(device.since)}` : ""}` : "");
+      text(client, device.client ? [device.client, device.since && `since ${time(device.since)}`].filter(Boolean).join("\n") : "");
+      li.firstChild.classList.toggle("hub", device.hub);
       exported.hidden = device.hub || (!device.exported && Boolean(device.why));
       exported.checked = device.exported;
       exported.disabled = !api.may("operate");
@@ -159,10 +160,10 @@ function aboutOf(device) {
 function flow({ in: into, out, errors }, device) {
   if (!device.exported) return "";
   const parts = [];
-  if (into || out || device.client) parts.push(`↑ ${rate(into)}  ↓ ${rate(out)}`);
+  if (into || out || device.client) parts.push(`in ${rate(into)}\nout ${rate(out)}`);
   const failed = errors ?? device.errors;
   if (failed) parts.push(counted(failed, "error"));
-  return parts.join(" · ");
+  return parts.join("\n");
 }
 
 function live(rows, figures) {

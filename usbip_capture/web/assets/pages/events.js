@@ -1,12 +1,14 @@
 // What has happened: all that the server remembers, with a filter. Only the rows in view are made.
 
 import { button, el, fill, text } from "../dom.js";
-import { clientOf, deviceOf, newestFirst, SEVERITIES, severityBadge, showEvent, textOf } from "../event_rows.js";
+import { clientOf, deviceOf, newestFirst, SEVERITIES, sentenceOf, severityBadge, showEvent, textOf } from "../event_rows.js";
 import { count, counted, moment, time } from "../format.js";
 
 export const title = "Events";
 
 const MOST = 10000;
+const CELLS = ["Time", "Severity", "Kind", "Client", "Device", "Text"];
+const narrow = matchMedia("(max-width: 760px)");
 const MARGIN = 12; // rows made beyond what is in view
 
 export async function render(container, api) {
@@ -77,22 +79,27 @@ function matchesWords(event, words) {
 function makeList() {
   const rows = el("div", { class: "rows", role: "rowgroup" });
   const box = el("div", { class: "event-list", tabindex: "0", role: "table", "aria-label": "Events, the newest first", "data-test": "events" },
-    el("div", { class: "head", role: "row" }, ["Time", "Severity", "Kind", "Client", "Device", "Text"].map((name) => el("span", { role: "columnheader" }, name))), rows);
+    el("div", { class: "head", role: "row" }, CELLS.map((name) => el("span", { role: "columnheader" }, name))), rows);
   const none = el("p", { class: "empty", hidden: true }, "No event matches.");
   let shown = [];
   let pending = false;
   const made = [];
+  const addRow = () => {
+    made.push(makeRow());
+    rows.append(made.at(-1).element);
+  };
   const draw = () => {
     pending = false;
-    const height = rows.firstChild ? rows.firstChild.offsetHeight || 32 : 32;
+    if (!made.length) addRow();
+    made[0].element.hidden = false; // it is measured
+    const height = made[0].element.offsetHeight || 32;
     const first = Math.max(0, Math.floor(box.scrollTop / height) - MARGIN);
     const number = Math.min(shown.length - first, Math.ceil(box.clientHeight / height) + 2 * MARGIN);
-    while (made.length < number) made.push(makeRow());
+    while (made.length < number) addRow();
     rows.style.setProperty("height", `${shown.length * height}px`);
     made.forEach((row, i) => {
       row.element.hidden = i >= number;
       if (i < number) row.show(shown[first + i], first + i, height);
-      if (!row.element.isConnected) rows.append(row.element);
     });
   };
   const soon = () => {
@@ -116,7 +123,8 @@ function makeList() {
 
 function makeRow() {
   let event = null;
-  const cells = ["time", "severity", "kind", "client", "device", "text"].map((name) => el("span", { role: "cell", class: name }));
+  let was = false;
+  const cells = CELLS.map((name) => el("span", { role: "cell", class: `of-${name.toLowerCase()}` }));
   const open = el("button", { type: "button", class: "quiet inline", onclick: () => showEvent(event) });
   cells[2].append(open);
   const element = el("div", { class: "row", role: "row" }, cells);
@@ -125,13 +133,16 @@ function makeRow() {
     show(given, index, height) {
       element.style.setProperty("transform", `translateY(${index * height}px)`);
       element.setAttribute("aria-rowindex", index + 2);
-      if (given === event) return;
+      if (given === event && was === narrow.matches) return;
+      was = narrow.matches;
       event = given;
       text(cells[0], time(event.time));
       cells[0].title = moment(event.time);
       if (cells[1].textContent !== event.severity) fill(cells[1], severityBadge(event));
       text(open, event.kind);
-      [clientOf(event), deviceOf(event), textOf(event)].forEach((value, i) => {
+      const texts = [clientOf(event), deviceOf(event), textOf(event)];
+      if (narrow.matches) texts[2] = sentenceOf(event); // the others are not shown there
+      texts.forEach((value, i) => {
         text(cells[i + 3], value);
         cells[i + 3].title = value;
       });

@@ -4,7 +4,7 @@ import { extend } from "../api.js";
 import { bandwidthChart } from "../chart.js";
 import { nameOf, pathOf } from "../device_rows.js";
 import { badge, el, fill, table, text } from "../dom.js";
-import { clientOf, deviceOf, newestFirst, severityBadge, showEvent, textOf } from "../event_rows.js";
+import { newestFirst, sentenceOf, severityBadge, showEvent } from "../event_rows.js";
 import { bytes, count, counted, rate, span, time } from "../format.js";
 
 export const title = "Overview";
@@ -18,7 +18,7 @@ export async function render(container, api) {
   const captures = captureTable();
   const chartCard = el("section", { class: "card", "aria-label": "Bandwidth" });
   fill(container, tiles.element, chartCard,
-    el("div", { class: "columns" },
+    el("div", { class: "columns uneven" },
       el("section", { class: "card events" }, heading("Latest events", "events"), events.element),
       el("section", { class: "card captures" }, heading("Running captures", "captures"), captures.element)));
   const chart = await chartOf(chartCard, api);
@@ -103,8 +103,8 @@ function eventTable() {
     caption: "Latest events", test: "events", empty: "Nothing has happened yet.", key: (event) => event.number,
     columns: [
       { label: "Time", cell: (event) => time(event.time) },
-      { label: "Kind", cell: (event, td) => { if (!td.firstChild) td.append(severityBadge(event), " ", kindButton(event)); } },
-      { label: "What", wide: true, cell: (event) => [clientOf(event), deviceOf(event), textOf(event)].filter(Boolean).join(" · ") },
+      { label: "Kind", cell: (event, td) => { if (!td.firstChild) td.append(el("span", { class: "pair" }, severityBadge(event), kindButton(event))); } },
+      { label: "What", wide: true, cell: (event) => sentenceOf(event) },
     ],
   });
 }
@@ -118,7 +118,7 @@ function captureTable() {
   const made = table({
     caption: "Running captures", test: "captures", empty: "No capture is running.", key: (capture) => capture.id,
     columns: [
-      { label: "Name", wide: true, cell: (capture, td) => { if (!td.firstChild) td.append(el("a", { href: "#/captures" }, capture.name || capture.id), " ", badge("running", "good")); } },
+      { label: "Name", wide: true, cell: (capture, td) => { if (!td.firstChild) td.append(el("span", { class: "pair" }, el("a", { href: "#/captures" }, capture.name || capture.id), badge("running", "good"))); } },
       { label: "Devices", cell: (capture) => capture.devices.join(", ") || "all" },
       { label: "Captured", cell: (capture, td) => { cells.set(capture.id, td); return amount(capture); } },
     ],
