@@ -23,6 +23,7 @@ RELEASED, ENDED, DISCONNECTED = "released", "ended", "disconnected"
 #: Of devices, and of what decides about them.
 EXPORTED, WITHDRAWN, RESET, POWER = "exported", "withdrawn", "reset", "power"
 EXPORTS_CHANGED, ACCESS_CHANGED = "exports-changed", "access-changed"
+SETTINGS_CHANGED = "settings-changed"
 PAIRED, UNPAIRED, LEASED, LEASE_ENDED = "paired", "unpaired", "leased", "lease-ended"
 #: Of the server itself. LOST: an output lacks events here, as many as `times`.
 STARTED, STOPPED, LOST = "started", "stopped", "lost"

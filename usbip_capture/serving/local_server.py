@@ -18,7 +18,6 @@ from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.lending.plugged import Bus
 from usbip_capture.lending.restore import restore
 from usbip_capture.net.address import format_address
-from usbip_capture.net.networks import listen_address
 from usbip_capture.server.connection import Client
 from usbip_capture.server.events import ACCESS_CHANGED, STARTED, Events
 from usbip_capture.server.exporter import Server
@@ -33,6 +32,7 @@ from usbip_capture.serving.event_history import EventHistory
 from usbip_capture.serving.following import FollowedFile, Trouble
 from usbip_capture.serving.fronts import Front, opened_dashboard
 from usbip_capture.serving.leases import DeviceLeases
+from usbip_capture.serving.places import listen_places
 from usbip_capture.serving.ports import Ports
 from usbip_capture.serving.rules_in_force import RulesInForce, summary
 from usbip_capture.serving.watchdog import Watchdog
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from usbip_capture.serving.tls_side import TlsSide
 
 log = logging.getLogger(__name__)
-
-DEFAULT_LISTEN = "127.0.0.1"
 
 
 class LocalServer:
@@ -206,7 +204,7 @@ class LocalServer:
             )
         rules = Rules(table.exports, force=table.force or settings.force)
         access = self._ruled(settings, table)
-        places = _places(settings)
+        places = listen_places(settings)
         for place in places:
             access.check_listening(*place)
         _restore_drivers()
@@ -362,13 +360,6 @@ def serve(
 def _texts(given: Iterable[str]) -> tuple[str, ...]:
     """One text is a list of one."""
     return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _places(settings: ServerTable) -> list[tuple[str, int]]:
-    """Where to listen by TCP. Raises LocalProtocolError."""
-    texts = settings.listen or (() if settings.unix else (DEFAULT_LISTEN,))
-    places = [listen_address(text) for text in texts]
-    return [("0.0.0.0" if address == "*" else address, port) for address, port in places]
 
 
 def _restore_drivers() -> None:
