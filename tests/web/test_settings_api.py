@@ -24,14 +24,14 @@ from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.servers.configuration import configuration_path
 from usbip_capture.servers.server_table import ServerTable, read_server_table, server_keys
 from usbip_capture.serving.restarting import Restart, check_settings
-from usbip_capture.web.api import access, exports, leases, settings, system
+from usbip_capture.web.api import access, exports, leases, settings, system, tokens
 from usbip_capture.web.confirming import Confirmations
 from usbip_capture.web.roles import ADMINISTER, LOOK, OPERATE, User
 from usbip_capture.web.service import WebService
 from usbip_capture.web.setting_words import WORDS
 from usbip_capture.web.side import WebSide
 
-ROUTES = [*settings.ROUTES, *access.ROUTES, *exports.ROUTES, *leases.ROUTES, *system.ROUTES]
+ROUTES = [*settings.ROUTES, *access.ROUTES, *exports.ROUTES, *leases.ROUTES, *system.ROUTES, *tokens.ROUTES]
 OWN = '[server]\nexports = ["1-1"]  # the board\nmax-clients = 3\n'
 
 
@@ -50,7 +50,8 @@ class Asking:
         app.state.authenticate = lambda connection: User(self.name, self.role)
         self._service = WebService(app, [("127.0.0.1", 0)])
         host, port = self._service.addresses[0]
-        self._client = httpx.Client(base_url=f"http://{host}:{port}/api/v1", timeout=60)
+        self.base = f"http://{host}:{port}"
+        self._client = httpx.Client(base_url=f"{self.base}/api/v1", timeout=60, trust_env=False)
         OPEN.append(self)
 
     def close(self) -> None:
@@ -153,7 +154,7 @@ def test_what_is_changed_is_in_the_file_and_followed(ask: Asking, server: LocalS
     ask("PATCH", "/settings", {"exports": None})
     assert not server.devices
     kinds = {(event.kind, event.by) for event in server.events.after(0, 100)}
-    assert ("settings-changed", "ann") in kinds
+    assert ("settings-changed", "web:ann") in kinds
 
 
 @pytest.mark.parametrize(
@@ -221,7 +222,8 @@ def test_roles(ask: Asking) -> None:
         ("POST", "/access/check"): LOOK, ("GET", "/exports"): LOOK, ("POST", "/exports"): ADMINISTER,
         ("DELETE", "/exports"): ADMINISTER, ("GET", "/leases"): LOOK, ("POST", "/leases"): OPERATE,
         ("DELETE", "/leases"): OPERATE, ("GET", "/system"): LOOK, ("GET", "/restart"): ADMINISTER,
-        ("POST", "/restart"): ADMINISTER,
+        ("POST", "/restart"): ADMINISTER, ("GET", "/tokens"): ADMINISTER, ("POST", "/tokens"): ADMINISTER,
+        ("DELETE", "/tokens"): ADMINISTER,
     }  # fmt: skip
     assert {tuple(str(route.name).split(" ")) for route in ROUTES} == needed.keys()  # type: ignore[attr-defined]
     for (method, where), role in needed.items():
@@ -323,6 +325,24 @@ def test_leases(ask: Asking, server: LocalServer) -> None:
     ask("POST", "/leases", {"busid": "1-1", "seconds": 60, "client": "any"}, 400)
 
 
+def test_tokens(ask: Asking) -> None:
+    ask.side.tokens.make_first()
+    made = ask("POST", "/tokens", {"name": "grafana", "role": "look"})
+    assert made["link"] == f"{ask.base}/?token={made['token']}"
+    found = ask.side.tokens.find(made["token"])
+    assert found is not None
+    assert (found.name, found.role) == ("grafana", "look")
+    listed = ask("GET", "/tokens")
+    assert [(one["name"], one["role"]) for one in listed["tokens"]] == [("admin", "administer"), ("grafana", "look")]
+    assert made["token"] not in json.dumps(listed)
+    ask("POST", "/tokens", {"name": "grafana", "role": "look"}, 409)
+    for body in ({}, {"name": "x"}, {"name": "x", "role": "root"}, {"name": "a\nb", "role": "look"}, {"name": 1}):
+        ask("POST", "/tokens", body, 400)
+    ask("DELETE", "/tokens", {"name": "grafana"})
+    ask("DELETE", "/tokens?name=grafana", None, 404)
+    ask("DELETE", "/tokens", {"name": "admin"}, 409)
+
+
 def test_the_system(ask: Asking, path: Path) -> None:
     found = ask("GET", "/system")
     assert found["configuration"] == str(path)
@@ -356,7 +376,7 @@ class Starting:
 def test_a_restart_is_asked_for_twice_and_happens_after_the_answer(path: Path, bus: FakeBus) -> None:
     starting = Starting(bus)
     first, _ = starting.restart.start()
-    ask = Asking(WebSide(first, starting.restart))
+    ask = Asking(WebSide(first))
     assert ask("GET", "/system")["restart"] is True
     with first, importing(first):
         wait_until("it has it", lambda: [client.busid for client in first.clients] == ["1-1"])
@@ -411,7 +431,8 @@ def test_a_restart_that_fails_leaves_the_server_as_it_was(
 )
 def test_a_restart_that_could_not_succeed_is_refused(text: str, sentence: str, path: Path, bus: FakeBus) -> None:
     with serve(["1-1"], listen="127.0.0.1:0", bus=bus) as server:
-        ask = Asking(WebSide(server, Restart(read_server_table)))
+        server.restart = Restart(read_server_table)
+        ask = Asking(WebSide(server))
         path.write_text(text)
         assert sentence in ask("GET", "/restart", None, 400)["error"]
     check_settings(ServerTable(exports=("all",), listen=("0.0.0.0",), allow_public=True, tls=("*",)))

@@ -24,6 +24,8 @@ _CLIENT = {
     events.SIGN_IN_REFUSED: "may not sign in to the dashboard",
 }
 _OTHER = {
+    events.PLUGGED: "plugged in:",
+    events.UNPLUGGED: "unplugged:",
     events.EXPORTED: "exported:",
     events.WITHDRAWN: "not exported any more:",
     events.RESET: "reset:",

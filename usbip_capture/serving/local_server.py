@@ -16,9 +16,9 @@ from usbip_capture.device import Device
 from usbip_capture.errors import CannotListen, CaptureError, LocalProtocolError, UsbipError
 from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.lending.plugged import Bus
-from usbip_capture.lending.restore import restore
+from usbip_capture.lending.restore import restore_and_log
 from usbip_capture.net.address import format_address
-from usbip_capture.server.connection import Client
+from usbip_capture.server.client import Client
 from usbip_capture.server.events import ACCESS_CHANGED, STARTED, Events
 from usbip_capture.server.exporter import Server
 from usbip_capture.server.rules import ExportRule, Rules
@@ -32,6 +32,7 @@ from usbip_capture.serving.event_history import EventHistory
 from usbip_capture.serving.following import FollowedFile, Trouble
 from usbip_capture.serving.fronts import Front, opened_dashboard
 from usbip_capture.serving.leases import DeviceLeases
+from usbip_capture.serving.operations import Operations
 from usbip_capture.serving.places import listen_places
 from usbip_capture.serving.ports import Ports
 from usbip_capture.serving.rules_in_force import RulesInForce, summary
@@ -41,6 +42,7 @@ from usbip_capture.usb.info import DeviceInfo
 
 if TYPE_CHECKING:
     from usbip_capture.serving.captures import SessionCaptures
+    from usbip_capture.serving.restarting import Restart
     from usbip_capture.serving.tls_side import TlsSide
 
 log = logging.getLogger(__name__)
@@ -52,8 +54,9 @@ class LocalServer:
     Made by `serve`, where the errors are. settings: as the configuration has them; without `exports`, those of
     the configuration file are exported, and its changes are followed; so it is with `rules`, of access. bus: where the
     devices are, None for all buses of this machine. access: who may have which device, and changing that.
-    leases: reserve devices there, and release them. tls: where it listens for TLS, and pairing; None if it does not.
-    dashboard: where browsers find it; None without one.
+    leases: reserve devices there, and release them. operations: what else can be done while it runs. tls: where it
+    listens for TLS, and pairing; None if it does not. dashboard: where browsers find it; None without one. restart: by
+    which it may be started again; None where only the program that runs it can do that.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class LocalServer:
         self.tls: TlsSide | None = None
         self._captures: SessionCaptures | None = None
         self.dashboard: Front | None = None
+        self.restart: Restart | None = None
         self._announcing = Announcing(self.name, lambda: self._lender.exported)
         with ExitStack() as starting:
             starting.callback(self.close)
@@ -207,7 +211,7 @@ class LocalServer:
         places = listen_places(settings)
         for place in places:
             access.check_listening(*place)
-        _restore_drivers()
+        restore_and_log()
         if settings.web:
             self._stack.callback(EventHistory(self.events, self.name).close)
         self.audit = Audit(self.events, settings.audit, settings.audit_syslog)
@@ -229,6 +233,7 @@ class LocalServer:
         self._announcing.start(self._listening, [] if self.tls is None else self.tls.addresses, settings.announce)
         self._follow()
         self._ports = Ports(self._lender, bus)
+        self.operations = Operations(self._server, self._lender, self._ports, bus)
         self._stack.callback(Watchdog(self._server, self._lender, bus).close)
         self._take_commands()
         if settings.web:
@@ -360,14 +365,6 @@ def serve(
 def _texts(given: Iterable[str]) -> tuple[str, ...]:
     """One text is a list of one."""
     return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _restore_drivers() -> None:
-    restored = restore()
-    for sentence in restored.bound:
-        log.info("%s, which a server that was killed had unbound", sentence)
-    if restored.left:
-        log.warning("%s", restored.complaint)
 
 
 def _shared_bus() -> Bus:

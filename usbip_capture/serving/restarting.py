@@ -63,7 +63,7 @@ class Restart:
                 raise
             log.error("the server does not start as it is configured now: %s; it goes on as before", error)
             wanted, server = before, self._start(before)
-        self._running = wanted
+        self._running, server.restart = wanted, self
         return server, wanted
 
 

@@ -40,6 +40,7 @@ class Dashboard:
         with ExitStack() as opening:
             opening.callback(self.close)
             self.side = WebSide(server)
+            self._stack.callback(self.side.start_figures().close)
             feed = EventFeed(server.events)
             self._stack.callback(feed.close)
             sign_in = SignIn(self.side.tokens, Cookies(self.side.tokens), server.events)

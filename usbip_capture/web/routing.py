@@ -23,6 +23,7 @@ from usbip_capture.errors import (
     LocalProtocolError,
     UsbipError,
 )
+from usbip_capture.serving.operations import NotPossible
 from usbip_capture.web.roles import ANYONE, ROLES, Refused, User
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ Handler = Callable[[Call], object]
 Authenticate = Callable[[HTTPConnection], User]
 
 
-def api(method: str, path: str, handler: Handler, role: str) -> Route:
+def api(method: str, path: str, handler: Handler, role: str, prefix: str = PREFIX) -> Route:
     """A route of `/api/v1`; `handler` runs on a thread of the pool. role: one of ROLES, or ANYONE."""
     if role not in (*ROLES, ANYONE):
         raise ValueError(role)
@@ -100,7 +101,7 @@ def api(method: str, path: str, handler: Handler, role: str) -> Route:
         side, authenticate = request.app.state.side, request.app.state.authenticate
         return await answered(_called(request, side, authenticate, handler, role))
 
-    return Route(PREFIX + path, endpoint, methods=[method], name=f"{method} {path}")
+    return Route(prefix + path, endpoint, methods=[method], name=f"{method} {path}")
 
 
 def live(path: str, handler: Callable[[WebSocket, WebSide], Awaitable[None]], role: str) -> WebSocketRoute:
@@ -137,7 +138,7 @@ def status_of(error: UsbipError) -> int:
         return error.status
     kinds = (
         ((DeviceNotFound, NotFound), 404),
-        ((Conflict, ImportRefused, FileFormatError), 409),
+        ((Conflict, ImportRefused, FileFormatError, NotPossible), 409),
         ((LocalProtocolError,), 400),
         ((NotHere,), 501),
         ((CaptureError,), 507),

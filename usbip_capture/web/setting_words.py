@@ -40,4 +40,7 @@ WORDS = {
     "audit-syslog": Words(RECORDING, "the same to a syslog: HOST[:PORT], tcp:HOST[:PORT], /dev/log or unix:PATH"),
     "tls": Words(NETWORK, "where clients connect to within TLS: those that are paired, and those that rules allow"),
     "client-ca": Words(NETWORK, "authorities whose certificates prove with --tls who a client is, in PEM"),
+    "web": Words(DASHBOARD, "pages for a browser, and interfaces for scripts: devices, clients, events, captures"),
+    "web-tls": Words(DASHBOARD, "the dashboard within TLS, with the certificate of --tls"),
+    "web-host": Words(DASHBOARD, "a further name by which browsers call this machine, such as pi.example.org"),
 }

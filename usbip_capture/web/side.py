@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from usbip_capture.web.confirming import Confirmations
+from usbip_capture.web.history import History
+from usbip_capture.web.live_figures import LiveFigures
 from usbip_capture.web.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -20,13 +23,35 @@ if TYPE_CHECKING:
 class WebSide:
     """server: whose dashboard it is. sign_in, feed: None until it is opened.
 
-    restart: starts the server again, None where it is not ours to start. started: when it did, in seconds since 1970.
+    started: seconds since 1970. captures: those that run, as `/captures` has them. history, live: from `start_figures`
+    on.
     """
 
     server: LocalServer
     tokens: Tokens = field(default_factory=Tokens)
     sign_in: SignIn | None = None
     feed: EventFeed | None = None
-    restart: Restart | None = None
-    confirmations: Confirmations = field(default_factory=Confirmations)
     started: float = field(default_factory=time.time)
+    captures: Callable[[], Sequence[Mapping[str, object]]] = tuple
+    confirmations: Confirmations = field(default_factory=Confirmations)
+    history: History = field(init=False)
+    live: LiveFigures = field(init=False)
+
+    @property
+    def restart(self) -> Restart | None:
+        """By which the server is started again; None where another program runs it."""
+        return self.server.restart
+
+    def start_figures(self) -> History:
+        """Have what devices do counted and sampled from now on, until the result is closed."""
+        operations = self.server.operations
+        self.history = History(operations)
+        self.live = LiveFigures(operations, self.history, self._capture_figures)
+        self.history.start()
+        return self.history
+
+    def _capture_figures(self) -> Mapping[str, object]:
+        return {
+            str(capture["id"]): {name: capture[name] for name in ("bytes", "packets", "dropped")}
+            for capture in self.captures()
+        }
