@@ -123,7 +123,6 @@ function makeActions(api, device) {
       const role = may ? "" : "Your token has the role look: this needs operate";
       for (const name of Object.keys(buttons)) enable(name, may, role);
       if (!may) return;
-      enable("export", now.exported || !now.why || now.state === "not exported", now.why);
       enable("disconnect", Boolean(now.client), now.client ? "" : "No client has it");
       for (const name of ["reset", "capture", "eject"]) enable(name, now.exported, now.exported ? "" : "It is not exported");
     },
@@ -142,8 +141,8 @@ function makeEndpoints() {
     caption: "Endpoints", test: "endpoints", empty: "Its endpoints are not known.", key: (endpoint) => endpoint.address,
     columns: [
       { label: "Endpoint", cell: (endpoint, td) => { if (!td.firstChild) td.append(choose(endpoint)); } },
-      { label: "Type", cell: (endpoint) => `${endpoint.type} ${endpoint.direction}` },
-      { label: "Packet", number: true, cell: (endpoint) => count(endpoint.max_packet_size) },
+      { label: "Type", cell: (endpoint) => (endpoint.address ? `${endpoint.type} ${endpoint.direction}` : endpoint.type) },
+      { label: "Packet", number: true, cell: (endpoint) => (endpoint.max_packet_size ? count(endpoint.max_packet_size) : "–") },
       { label: "URBs", number: true, cell: (endpoint) => count(endpoint.urbs) },
       { label: "Bytes", number: true, cell: (endpoint) => bytes(endpoint.bytes) },
       { label: "Errors", number: true, cell: (endpoint, td) => { td.classList.toggle("problem", endpoint.errors > 0); return count(endpoint.errors); } },

@@ -38,6 +38,11 @@ export function text(element, value) {
   if (element.textContent !== value) element.textContent = value;
 }
 
+/** Set an attribute, if it is another one. */
+export function attribute(element, name, value) {
+  if (element.getAttribute(name) !== value) element.setAttribute(name, value);
+}
+
 /** Keep the children of `parent` as `rows` are: one for each key, made once, updated each time, in this order. */
 export function keyed(parent, rows, key, make, update = () => {}) {
   const before = parent.rowsByKey || new Map();
@@ -57,14 +62,15 @@ export function keyed(parent, rows, key, make, update = () => {}) {
 }
 
 /**
- * A table that becomes cards on a phone. columns: [{label, cell, number, wide}]; cell(row, td) returns text or a node,
- * or fills `td` itself and returns nothing. Gives {element, update(rows)}.
+ * A table that becomes cards on a phone. columns: [{label, cell, number, wide}], label "" for buttons; cell(row, td)
+ * returns text or a node, or fills `td` itself and returns nothing. Gives {element, update(rows)}.
  */
 export function table({ caption, columns, key, empty = "Nothing here.", test = null }) {
   const body = el("tbody", { role: "rowgroup" });
   const none = el("p", { class: "empty" }, empty);
   const kind = (column) => [column.number ? "number" : "", column.wide ? "wide" : ""].filter(Boolean).join(" ") || null;
-  const head = columns.map((column) => el("th", { role: "columnheader", scope: "col", class: kind(column) }, column.label));
+  const head = columns.map((column) => el("th", { role: "columnheader", scope: "col", class: kind(column) },
+    column.label || el("span", { class: "unseen" }, "Actions")));
   const whole = el("table", { role: "table", class: "stack", "data-test": test },
     el("caption", { class: "unseen" }, caption),
     el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, head)), body);
