@@ -81,6 +81,7 @@ export function table({ caption, columns, key, empty = "Nothing here.", test = n
     if (content instanceof Node) fill(tr.children[i], content);
     else if (content !== undefined) text(tr.children[i], String(content ?? ""));
   });
+  whole.hidden = none.hidden = true; // until it is known which of them it is
   const element = el("div", { class: "table" }, whole, none);
   return {
     element,
