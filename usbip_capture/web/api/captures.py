@@ -6,7 +6,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
-from urllib.parse import urlencode
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
@@ -20,27 +19,17 @@ from usbip_capture.serving.session_capture import DeviceChoice, SessionCapture
 from usbip_capture.serving.sessions import Sessions
 from usbip_capture.serving.stored_capture import RUNNING, CaptureFacts
 from usbip_capture.serving.stored_sinks import whole_blocks
-from usbip_capture.system.shown import shell_word
+from usbip_capture.web.capture_data import capture_data
 from usbip_capture.web.live_view import live_view
 from usbip_capture.web.outlet import Outlet
 from usbip_capture.web.roles import LOOK, OPERATE
-from usbip_capture.web.routing import PREFIX, Call, Conflict, NotFound, NotHere, api, live
+from usbip_capture.web.routing import Call, Conflict, NotFound, NotHere, api, live
 from usbip_capture.web.side import WebSide
 
 _PCAPNG = "application/x-pcapng"
 #: Streams at a time, bytes of what each has not written yet, devices that one request names.
 MAX_STREAMS, _QUEUE_BYTES, _MAX_DEVICES = 16, 16 << 20, 256
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9.-]+")
-
-
-def capture_data(facts: CaptureFacts, base: str = "") -> dict[str, object]:
-    """In JSON's types. base: where the dashboard is, for the command that opens it in Wireshark."""
-    return {
-        "id": facts.id, "name": facts.name, "devices": list(facts.devices), "filter": facts.filter,
-        "max_bytes": facts.max_bytes, "ring": facts.ring, "state": facts.state, "started": facts.started,
-        "ended": facts.ended, "packets": facts.packets, "bytes": facts.bytes, "dropped": facts.dropped,
-        "files": facts.files, "error": facts.error, "by": facts.by, "command": _command(facts, base),
-    }  # fmt: skip
 
 
 def _captures(call: Call) -> object:
@@ -162,19 +151,6 @@ def _few(devices: Sequence[str]) -> Sequence[str]:
     if len(devices) > _MAX_DEVICES:
         raise LocalProtocolError(f"at most {_MAX_DEVICES} devices can be named; none means all")
     return devices
-
-
-def _command(facts: CaptureFacts, base: str) -> str:
-    """What shows it in Wireshark, as a line for a shell: while it happens, if it runs."""
-    if facts.state == RUNNING:
-        query = urlencode(
-            [("device", device) for device in facts.devices] + [("filter", facts.filter)] * bool(facts.filter)
-        )
-        path = f"{PREFIX}/captures/stream" + (f"?{query}" if query else "")
-    else:
-        path = f"{PREFIX}/captures/{facts.id}/download"
-    url = shell_word(base.rstrip("/") + path)
-    return f"curl -sN -H 'Authorization: Bearer TOKEN' {url} | wireshark -k -i -"
 
 
 ROUTES: list[BaseRoute] = [
