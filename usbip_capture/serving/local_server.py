@@ -331,8 +331,7 @@ def serve(
     audit: str | os.PathLike[str] = "", audit_syslog: str = "",
     tls: Iterable[str] = (), client_ca: str | os.PathLike[str] = "",
     web: Iterable[str] = (), web_tls: bool = False, web_host: Iterable[str] = (),
-    captures: str | os.PathLike[str] = "",
-    bus: Bus | None = None,
+    captures: str | os.PathLike[str] = "", bus: Bus | None = None,
     **limits: int,
 ) -> LocalServer:  # fmt: skip
     """Lend this machine's USB devices to USB/IP clients, as `usbip-capture serve` does; ends with `close`.
@@ -349,8 +348,7 @@ def serve(
     or a path such as `/dev/log`. tls: addresses for connections within TLS, port 3241 if none is given; client_ca: a
     file of authorities, whose certificates prove who a client is. web: addresses of the dashboard, port 8080 if none is
     given; web_tls: within TLS; web_host: further names by which browsers may call it. captures: a
-    folder for those that are begun there, captures_size: MB that they may take, 0 without limit. limits: further ones
-    of `access.limits.Limits`, but for max_waiting.
+    folder for those begun there; limits: captures_size, MB for these, and those of `access.limits.Limits`.
 
     Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
     """
