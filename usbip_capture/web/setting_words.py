@@ -43,4 +43,6 @@ WORDS = {
     "web": Words(DASHBOARD, "pages for a browser, and interfaces for scripts: devices, clients, events, captures"),
     "web-tls": Words(DASHBOARD, "the dashboard within TLS, with the certificate of --tls"),
     "web-host": Words(DASHBOARD, "a further name by which browsers call this machine, such as pi.example.org"),
+    "captures": Words(RECORDING, "where captures that are begun there are kept"),
+    "captures-size": Words(RECORDING, "what these may take together; 0: no limit"),
 }
