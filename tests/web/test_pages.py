@@ -135,11 +135,23 @@ def test_what_can_be_done_with_a_device(browser: Browser, made: Lab) -> None:
         expect(part(page, "facts")).to_contain_text("not exported")
 
 
+def test_a_capture_is_begun_on_a_device_s_page(browser: Browser, made: Lab) -> None:
+    with made.client("1-1.4"), opened(browser, made.made, "devices/1-1.4", OPERATE) as page:
+        part(page, "capture").click()
+        expect(part(page, "page-captures")).to_contain_text("1-1.4")
+        (capture,) = made.made.side.captures()
+        assert (capture["devices"], capture["state"]) == (["1-1.4"], "running")
+        page.evaluate("location.hash = '#/overview'")
+        expect(part(page, "captures").locator("tbody tr")).to_contain_text("1-1.4")
+        expect(part(page, "captures").locator("tbody tr")).not_to_contain_text("0 packets")
+
+
 def test_a_device_is_unplugged_while_its_page_is_open(browser: Browser, made: Lab) -> None:
     with opened(browser, made.made, "devices/1-3") as page:
         made.unplug("1-3")
         expect(part(page, "gone")).to_be_visible()
         expect(part(page, "reset")).to_be_disabled()
+        expect(part(page, "power-on")).to_be_enabled()
         made.plug_again("1-3")
         expect(part(page, "gone")).to_be_hidden()
         expect(part(page, "reset")).to_be_enabled()
