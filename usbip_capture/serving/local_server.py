@@ -30,6 +30,7 @@ from usbip_capture.serving.announced import announced
 from usbip_capture.serving.audit import Audit
 from usbip_capture.serving.control import handlers_for
 from usbip_capture.serving.following import FollowedFile, Trouble
+from usbip_capture.serving.hooks import Hooks
 from usbip_capture.serving.leases import DeviceLeases
 from usbip_capture.serving.ports import Ports
 from usbip_capture.serving.rules_in_force import RulesInForce, summary
@@ -210,6 +211,7 @@ class LocalServer:
         _restore_drivers()
         self.audit = Audit(self.events, settings.audit, settings.audit_syslog)
         self._stack.callback(self.audit.close)  # after the others, whose end it reports
+        self._stack.callback(Hooks(self.events, self.name, settings.hooks).close)  # after the devices are released
         self.leases = DeviceLeases(self.events)
         self._stack.callback(self.leases.close)
         self._open_capture(settings, places)
@@ -339,9 +341,8 @@ def serve(
     reset: bool = True, force: bool = False,
     announce: bool | None = None,
     audit: str | os.PathLike[str] = "",
-    audit_syslog: str = "",
-    tls: Iterable[str] = (),
-    client_ca: str | os.PathLike[str] = "",
+    audit_syslog: str = "", hooks: Iterable[str] = (),
+    tls: Iterable[str] = (), client_ca: str | os.PathLike[str] = "",
     bus: Bus | None = None,
     **limits: int,
 ) -> LocalServer:  # fmt: skip
@@ -354,11 +355,11 @@ def serve(
     rules: of access, such as `deny any 303a:4001`; None: those of the configuration, if it has the devices.
     max_clients, max_devices: at a time, 0 without limit. pcap: a file for all sessions, rotate: how it is divided, as
     `-b` of `usbip-capture capture` has it. reset: each device when a client has released it. force: `all` and classes
-    export disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect. audit: a
-    file for what happens, a line of JSON each, `-` for standard output; audit_syslog: `HOST[:PORT]`, `tcp:HOST[:PORT]`
-    or a path such as `/dev/log`. tls: addresses for connections within TLS, port 3241 if none is given; client_ca: a
-    file of authorities, whose certificates prove who a client is. limits: further ones of `access.limits.Limits`, but
-    for max_waiting.
+    export disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect. audit: a file for
+    what happens, a line of JSON each, `-` for standard output; audit_syslog: `HOST[:PORT]`, `tcp:HOST[:PORT]` or a path
+    such as `/dev/log`. tls: addresses for connections within TLS, port 3241 if none is given; client_ca: a file of
+    authorities, whose certificates prove who a client is. hooks: programs and addresses that are called, such as
+    `attach=/usr/bin/notify`. limits: further ones of `access.limits.Limits`, but for max_waiting.
 
     Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
     """
@@ -368,7 +369,7 @@ def serve(
         allow=_texts(allow), allow_public=allow_public, rules=_texts(rules or ()) if ruled else None,
         max_clients=max_clients, max_devices=max_devices, pcap=os.fspath(pcap), rotate=_texts(rotate), reset=reset,
         force=force, announce=announce, audit=os.fspath(audit), audit_syslog=audit_syslog, tls=_texts(tls),
-        client_ca=os.fspath(client_ca), access="", **limits,
+        client_ca=os.fspath(client_ca), hooks=_texts(hooks), access="", **limits,
     )  # fmt: skip
     return LocalServer(settings, bus)
 
