@@ -32,7 +32,8 @@ class WebHook:
 
     def close(self) -> None:
         self.hold.set()
-        self._listener.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # not on every system
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def _run(self) -> None:
