@@ -382,3 +382,72 @@ def test_what_is_put_around_a_device_sees_it(lending: Lending) -> None:
     lending.lender = Lender(lending.server, lending.bus, Rules(["all"]), observed=observed)
     lending.attach().close()
     assert seen == ["1-1 (303a:4001) Demo device"]
+
+
+# -- by hand
+
+
+def test_what_is_withheld_is_exported_by_no_rule_until_it_is_lent(lending: Lending) -> None:
+    lending.bus.plug("1-1")
+    lending.bus.plug("1-2")
+    lender = lending.lend("all")
+    device = lending.attach()
+    lost: list[str] = []
+    device.watch(lost.append)
+    lender.withhold("1-1", "is ejected", "web:ann")
+    wait_until("the client has lost it", lambda: lost)
+    device.close()
+    assert (lending.listed(), lender.is_withheld("1-1")) == (["1-2 (303a:4001)"], True)
+    lender.set_rules(Rules(["all", "1-1"]))
+    lending.bus.unplug("1-1")
+    lending.bus.plug("1-1")
+    wait_until("it was noticed", lambda: [e for e in lending.server.events.after(0, 100) if e.kind == "plugged"])
+    assert lending.listed() == ["1-2 (303a:4001)"]
+    lender.lend("1-1")
+    lending.wait_listed("1-2 (303a:4001)", "1-1 (303a:4001)")
+    withdrawn = [event for event in lending.server.events.after(0, 100) if event.kind == "withdrawn"]
+    assert [(event.text, event.by) for event in withdrawn] == [("its device is ejected", "web:ann")]
+
+
+@pytest.mark.parametrize("between", [True, False])
+def test_what_is_withheld_until_it_is_unplugged(lending: Lending, between: bool) -> None:
+    lending.bus.plug("1-1")
+    lender = lending.lend("all")
+    lender.withhold("1-1", until_unplugged=True)
+    assert not lending.listed()
+    if between:
+        lending.bus.unplug("1-1")
+        wait_until("that was noticed", lambda: not lender.present)
+    lending.bus.plug("1-1")
+    lending.wait_listed("1-1 (303a:4001)")
+
+
+def test_what_is_lent_by_hand_stays_so_when_the_rules_change(lending: Lending) -> None:
+    lending.bus.plug("1-1")
+    lender = lending.lend()
+    lender.lend("1-1")
+    assert [(exported.info.busid, str(exported.rule)) for exported in lender.exported] == [("1-1", "1-1")]
+    lender.set_rules(Rules(["1-7"]))
+    assert (lending.listed(), list(map(str, lender.rules))) == (["1-1 (303a:4001)"], ["1-7"])
+    lender.withhold("1-1")
+    assert not lending.listed()
+    with pytest.raises(UsbipError, match="not a"):
+        lender.lend("../1-1")
+
+
+def test_what_is_plugged_in_and_out_is_an_event_but_not_what_was_there_before(lending: Lending) -> None:
+    lending.bus.plug("1-1")
+    lender = lending.lend()
+    lending.bus.plug("1-2", (0x0403, 0x6001), serial="A1")
+    wait_until("it is there", lambda: len(lender.present) == 2)
+    lending.bus.plug("1-1", (0x303A, 0x0002))  # in place of another one
+    wait_until("it is another one", lambda: lender.present[0].info.idProduct == 2)
+    lending.bus.unplug("1-2")
+    wait_until("it is gone", lambda: len(lender.present) == 1)
+    seen = [(e.kind, e.busid, e.device, e.text, e.by) for e in lending.server.events.after(0, 100)]
+    assert seen == [
+        ("plugged", "1-2", "0403:6001:A1", "Demo device", "device"),
+        ("unplugged", "1-1", "303a:4001", "", "device"),
+        ("plugged", "1-1", "303a:0002", "Demo device", "device"),
+        ("unplugged", "1-2", "0403:6001", "", "device"),
+    ]

@@ -20,6 +20,7 @@ from tests.waiting import wait_until
 from usbip_capture import LocalServer, get_backend, serve
 from usbip_capture.access.rules import CLOSED, OPEN, AccessRules
 from usbip_capture.errors import CannotListen, CaptureError, ImportRefused, LocalProtocolError, UsbipError
+from usbip_capture.lending import restore
 from usbip_capture.lending.restore import Restored
 from usbip_capture.net.listening import Peer
 from usbip_capture.server.rules import Rules
@@ -70,7 +71,7 @@ def test_a_pyusb_program_uses_what_is_served(bus: FakeBus) -> None:
 def test_drivers_that_stay_unbound_are_reported(
     bus: FakeBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(local_server, "restore", lambda: Restored([], ["1-2:1.0 (cdc_acm): Permission denied"]))
+    monkeypatch.setattr(restore, "restore", lambda: Restored([], ["1-2:1.0 (cdc_acm): Permission denied"]))
     serve(["all"], listen=ANY, bus=bus).close()
     assert "still without a driver: 1-2:1.0 (cdc_acm): Permission denied" in caplog.text
 

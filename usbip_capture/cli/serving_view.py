@@ -13,7 +13,7 @@ from usbip_capture.system.shown import one_line
 
 if TYPE_CHECKING:
     from usbip_capture.lending.lender import Exported
-    from usbip_capture.server.connection import Client
+    from usbip_capture.server.client import Client
     from usbip_capture.serving.local_server import LocalServer
 
 _TITLE = f"{'device':12} {'client':22} {'attached':>8} {'URB/s':>9} {'bytes':>10}"

@@ -17,7 +17,7 @@ from usbip_capture.errors import DeviceNotFound, UsbipError
 from usbip_capture.lending.lent import Lent
 from usbip_capture.lending.plugged import Bus, Plugged, Resetting
 from usbip_capture.lending.restore import UnboundDrivers
-from usbip_capture.server.events import EXPORTS_CHANGED
+from usbip_capture.server.events import EXPORTS_CHANGED, PLUGGED, UNPLUGGED
 from usbip_capture.server.exporter import STOPPING, Server
 from usbip_capture.server.rules import ExportRule, Rules
 from usbip_capture.syslog.severity import NOTICE
@@ -48,6 +48,15 @@ class Exported:
     def __str__(self) -> str:
         product = one_line(self.product)
         return f"{self.info}{f' {product}' if product else ''}"
+
+
+@dataclass(slots=True, frozen=True)
+class _Withheld:
+    """A port whose device is not exported, whatever the rules are. why: after "its device"; by: who wants it."""
+
+    why: str
+    by: str
+    until_unplugged: bool
 
 
 def _same(one: DeviceInfo, other: DeviceInfo) -> bool:
@@ -85,7 +94,10 @@ class Lender:
     ) -> None:
         self._server = server
         self._bus = bus
-        self._rules = rules
+        self._rules = self._in_force = rules  # the latter with what is exported by hand
+        self._lent: dict[str, ExportRule] = {}  # by hand, by busid
+        self._withheld: dict[str, _Withheld] = {}
+        self._present: dict[str, Plugged] | None = None
         self._max_devices = max_devices
         self._reset = reset
         self._observed = observed
@@ -122,9 +134,45 @@ class Lender:
         """What is to be exported."""
         return self._rules
 
+    @property
+    def present(self) -> list[Plugged]:
+        """What is plugged in, hubs too, as it was last looked at."""
+        return list((self._present or {}).values())
+
+    def lend(self, busid: str) -> None:
+        """Export what is plugged in there, by hand: as a rule that names the port would do it, until `withhold`.
+
+        Raises LocalProtocolError for what is not a busid.
+        """
+        rule = ExportRule.parse(busid)
+        with self._looking:
+            self._withheld.pop(busid, None)
+            self._lent[busid] = rule
+            self._apply_by_hand()
+        self._look()
+
+    def withhold(self, busid: str, why: str = "is not exported any more", by: str = "user", *,
+                 until_unplugged: bool = False) -> None:  # fmt: skip
+        """Do not export what is plugged in there, whatever the rules are, until `lend`; who has it loses it.
+
+        why: what its client and the events learn, after "its device". until_unplugged: or until another one, or the
+        same again, is plugged in there.
+        """
+        with self._looking:
+            self._withheld[busid] = _Withheld(why, by, until_unplugged)
+            self._lent.pop(busid, None)
+            self._apply_by_hand()
+        self._look()
+
+    def is_withheld(self, busid: str) -> bool:
+        """Whether it is not exported because that was decided by hand."""
+        return busid in self._withheld
+
     def set_rules(self, rules: Rules) -> None:
         """Export by these from now on; who has a device that is not exported any more loses it."""
-        self._rules = rules
+        with self._looking:
+            self._rules = rules
+            self._apply_by_hand()
         text = ", ".join(map(str, rules)) or "none"
         self._server.events.emit(EXPORTS_CHANGED, NOTICE, text=text, by="user")
         self._look()
@@ -170,6 +218,7 @@ class Lender:
                 self._trouble = str(error)
                 return
             self._trouble = None
+            self._notice(present)
             for busid in [busid for busid in self._exported if busid not in present]:
                 if not self._is_leaving(busid):
                     self._withdraw(busid, "is unplugged", "device")
@@ -184,6 +233,31 @@ class Lender:
         if changed:
             self._on_change()
 
+    def _notice(self, present: dict[str, Plugged]) -> None:
+        """Report what was plugged in or unplugged since the last look."""
+        before, self._present = self._present, present
+        if before is None:
+            return
+        for busid, local in before.items():
+            if busid not in present or not _same(local.info, present[busid].info):
+                withheld = self._withheld.get(busid)
+                if withheld is not None and withheld.until_unplugged:
+                    del self._withheld[busid]
+                self._report(UNPLUGGED, local)
+        for busid, local in present.items():
+            if busid not in before or not _same(local.info, before[busid].info):
+                self._report(PLUGGED, local)
+
+    def _report(self, kind: str, local: Plugged) -> None:
+        info = local.info
+        product, serial = (local.product, local.serial) if kind == PLUGGED else ("", "")  # the system has forgotten it
+        device = f"{info.idVendor:04x}:{info.idProduct:04x}" + (f":{serial}" if serial else "")
+        self._server.events.emit(kind, NOTICE, busid=info.busid, device=device, text=product, by="device")
+
+    def _apply_by_hand(self) -> None:
+        """The lock is held."""
+        self._in_force = Rules((*self._rules, *self._lent.values()), force=self._rules.force)
+
     def _follow(self, local: Plugged) -> bool:
         """Export one device, or not; whether that is new."""
         busid, known = local.info.busid, self._exported.get(local.info.busid)
@@ -197,7 +271,9 @@ class Lender:
             return False
         if rule is None:
             if known is not None:
-                self._withdraw(busid, "is not exported any more", "user")
+                withheld = self._withheld.get(busid)
+                why, by = (withheld.why, withheld.by) if withheld else ("is not exported any more", "user")
+                self._withdraw(busid, why, by)
             return known is not None
         if known is None and 0 < self._max_devices <= len(self._exported):
             self._remark(busid, f"{local.info} is not exported: {self._max_devices} devices are, and that is the limit")
@@ -217,13 +293,16 @@ class Lender:
     def _rule(self, local: Plugged) -> tuple[ExportRule | None, list[Use]]:
         """By which a device is to be exported, and what this machine does with it."""
         info, serial = local.info, local.serial
-        rule = self._rules.exporting(info, serial, is_foreign=attached_from_elsewhere(local.sysfs))
+        if info.busid in self._withheld:
+            return None, []
+        rules = self._in_force
+        rule = rules.exporting(info, serial, is_foreign=attached_from_elsewhere(local.sysfs))
         if rule is None:
             return None, []
         facts = uses(local.sysfs, roots=self._roots)
         disk = _disk(facts)
         if disk is not None:
-            rule = self._rules.exporting(info, serial, is_in_use=True)
+            rule = rules.exporting(info, serial, is_in_use=True)
             if rule is None:
                 self._remark(info.busid, f"{info} is not exported: it is {disk}; name it, or use --force")
         return rule, facts

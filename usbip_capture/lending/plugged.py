@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from usbip_capture.device import Device
@@ -84,3 +84,22 @@ class Switching(Protocol):
 
     def switch_power(self, busid: str, on: bool) -> None:
         """Of this port. Raises UsbipError: its hub cannot do that."""
+
+
+@runtime_checkable
+class HavingHubs(Protocol):
+    """A bus that knows its hubs."""
+
+    def hub_ports(self) -> Mapping[str, int]:
+        """How many ports each has, by its name: `usb1` for a controller's own, `1-1.4`; empty where that is unknown."""
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A device whose descriptors are known without opening it. configurations: each with all that follows it."""
+
+    device_descriptor: bytes
+
+    @property
+    def configurations(self) -> list[bytes]:
+        """Of all of them."""

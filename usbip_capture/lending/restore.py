@@ -224,3 +224,12 @@ def _bind(node: str, number: int) -> None:
         fcntl.ioctl(fd, _USBDEVFS_IOCTL, _IOCTL.pack(number, _USBDEVFS_CONNECT, 0))
     finally:
         os.close(fd)
+
+
+def restore_and_log() -> None:
+    """The same, with what came of it in the log."""
+    restored = restore()
+    for sentence in restored.bound:
+        log.info("%s, which a server that was killed had unbound", sentence)
+    if restored.left:
+        log.warning("%s", restored.complaint)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from usbip_capture.net.tcp_info import round_trip
 from usbip_capture.system.durations import milliseconds
 from usbip_capture.usb.urb import Buffer
 
@@ -149,6 +150,10 @@ class Transport(ABC):
     def reset_on_close(self) -> None:
         """Have `close` reset the connection, as broken and not ended, where there is a way. Never raises."""
 
+    def round_trip(self) -> float | None:
+        """Seconds that a packet takes to the peer and back, as the system measures it; None where it does not."""
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Release the descriptor; nothing is sent for it. Not while a thread receives or sends. May be called again."""
@@ -249,6 +254,9 @@ class SocketTransport(Transport):
     def reset_on_close(self) -> None:
         self._resets = True
         reset_on_close(self._sock)
+
+    def round_trip(self) -> float | None:
+        return round_trip(self._sock)
 
     def close(self) -> None:
         self._sock.close()

@@ -11,9 +11,9 @@ from usbip_capture.recordings.link_types import UPPER_PDU, USBPCAP
 from usbip_capture.recordings.packets import Interface, Packet
 from usbip_capture.report.devices import SeenDevice
 from usbip_capture.report.events import AS_REQUESTED, LATE_COMPLETE, SUBMIT, Decode, Event, decoder, split_key
-from usbip_capture.report.histogram import Histogram
 from usbip_capture.report.log import Log, LogLine, log_line
 from usbip_capture.report.timeline import BYTES, ERRORS, TIME_MAX_NS, TIME_SUM_NS, TIMED, URBS, Series, Timeline
+from usbip_capture.usb.histogram import Histogram
 from usbip_capture.usb.status import EINPROGRESS, GONE, UNLINKED, status_name
 from usbip_capture.usb.urb import DIR_IN, NO_SETUP, TransferType
 

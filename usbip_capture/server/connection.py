@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from usbip_capture.access.limits import key_of
 from usbip_capture.errors import RemoteProtocolError, UsbipError
@@ -15,8 +15,10 @@ from usbip_capture.net.listening import NOT_ALLOWED, Admission, Peer
 from usbip_capture.net.transport import Transport, send_by
 from usbip_capture.server import events
 from usbip_capture.server.access import Access, Decision
+from usbip_capture.server.client import Client, next_number
 from usbip_capture.server.events import Events
 from usbip_capture.server.exports import Export, Exports
+from usbip_capture.server.figures import Figures
 from usbip_capture.server.in_flight import InFlight
 from usbip_capture.server.session import Session
 from usbip_capture.syslog.severity import INFO, NOTICE, WARNING
@@ -36,25 +38,12 @@ _NO_SUCH_DEVICE, _TAKEN = "there is no such device", "another client has it"
 Secured: TypeAlias = "Callable[[Transport, Peer, float], tuple[Transport, Peer] | None]"
 
 
-class Client(NamedTuple):
-    """Who is connected. since, imported: seconds since 1970; busid is empty and imported 0 without a device.
-
-    urbs, bytes: URBs that the device has answered, and what they moved.
-    """
-
-    peer: Peer
-    since: float
-    busid: str = ""
-    imported: float = 0.0
-    urbs: int = 0
-    bytes: int = 0
-
-
 class Connection:
     """Serves the client at `transport`, which is its own from `start` on. on_end: called with it when it is over.
 
     timeout: seconds for the client's request, and to take the answer: all of it, not each part. in_flight: where its
-    bytes are counted. on_import: called with it when it gets a device, before the client learns of that.
+    bytes are counted. figures: where its URBs are, or None. on_import: called with it when it gets a device, before the
+    client learns of that.
     secured: does a handshake first, within some seconds: returns the transport from then on and the client as it is
     known then, None if the connection is over; raises OSError.
     """
@@ -73,8 +62,9 @@ class Connection:
         on_import: Callable[[Connection], None],
         on_end: Callable[[Connection], None],
         secured: Secured | None = None,
+        figures: Figures | None = None,
     ) -> None:
-        self._client = Client(peer, time.time())
+        self._client = Client(peer, time.time(), number=next_number())
         self._transport = transport
         self._peer = peer
         self._exports = exports
@@ -82,7 +72,7 @@ class Connection:
         self._admission = admission
         self._events = events
         self._timeout = timeout
-        self._in_flight = in_flight
+        self._in_flight, self._figures = in_flight, figures
         self._answering = False
         self._ended_by = self._allowed_by = ""  # who has ended it; the rule by which it has its device
         self._on_import = on_import
@@ -99,7 +89,12 @@ class Connection:
     def client(self) -> Client:
         """Who it is, and what it has done so far."""
         session = self._session
-        return self._client if session is None else self._client._replace(urbs=session.urbs, bytes=session.bytes)
+        return self._client if session is None else session.with_counts(self._client)
+
+    def round_trip(self) -> float | None:
+        """Seconds that a packet takes to the client and back; None where the system does not know."""
+        with self._closing:  # so that the thread cannot have closed the transport
+            return None if self._closed else self._transport.round_trip()
 
     def start(self) -> None:
         """Raises RuntimeError if no thread can be had."""
@@ -278,8 +273,9 @@ class Connection:
             self._refused(export.info.busid, export, "opening it failed")
             return None
         try:
+            figures = None if self._figures is None else self._figures.of(device.info)
             session = self._session = Session(
-                self._transport, conn, device, self.end, self._in_flight, key_of(self._peer.host)
+                self._transport, conn, device, self.end, self._in_flight, key_of(self._peer.host), figures
             )
         except BaseException:
             device.close()

@@ -24,6 +24,8 @@ _CLIENT = {
     events.PAIRED: "is paired",
 }
 _OTHER = {
+    events.PLUGGED: "plugged in:",
+    events.UNPLUGGED: "unplugged:",
     events.EXPORTED: "exported:",
     events.WITHDRAWN: "not exported any more:",
     events.RESET: "reset:",

@@ -21,6 +21,7 @@ from usbip_capture.syslog.severity import INFO
 CONNECTED, LISTED, IMPORTED, REFUSED = "connected", "listed", "imported", "refused"
 RELEASED, ENDED, DISCONNECTED = "released", "ended", "disconnected"
 #: Of devices, and of what decides about them.
+PLUGGED, UNPLUGGED = "plugged", "unplugged"
 EXPORTED, WITHDRAWN, RESET, POWER = "exported", "withdrawn", "reset", "power"
 EXPORTS_CHANGED, ACCESS_CHANGED = "exports-changed", "access-changed"
 PAIRED, UNPAIRED, LEASED, LEASE_ENDED = "paired", "unpaired", "leased", "lease-ended"

@@ -19,9 +19,11 @@ from usbip_capture.net import listening
 from usbip_capture.net.connecting import set_options
 from usbip_capture.net.transport import SocketTransport, Transport
 from usbip_capture.server.access import Access, Decision, Refusal
-from usbip_capture.server.connection import Client, Connection, Secured
+from usbip_capture.server.client import Client
+from usbip_capture.server.connection import Connection, Secured
 from usbip_capture.server.events import EXPORTED, REFUSED, WITHDRAWN, Events
 from usbip_capture.server.exports import Export, Exports
+from usbip_capture.server.figures import Figures
 from usbip_capture.server.in_flight import InFlight
 from usbip_capture.server.tls import TlsHandshake
 from usbip_capture.syslog.severity import NOTICE, WARNING
@@ -48,8 +50,11 @@ class Server:
 
     A device whose opening raises is refused, as being in error. A client that reads nothing for 30 s, or leaves 64 MiB
     of replies unread, is disconnected. access: decides who may do what. events: where what happens is reported.
-    limits: how many clients, and how much of each.
+    limits: how many clients, and how much of each. figures: set them to have the URBs of those counted who connect from
+    then on.
     """
+
+    figures: Figures | None = None
 
     def __init__(
         self, access: Access | None = None, events: Events | None = None, limits: Limits | None = None
@@ -121,6 +126,18 @@ class Server:
         for connection in found:
             connection.end(reason, by)
         return bool(found)
+
+    def disconnect_client(self, number: int, reason: str = "as it was asked for here", by: str = "user") -> bool:
+        """End the client of this number; False if there is none. reason, by: as for `disconnect`."""
+        connection = self._connection(number)
+        if connection is not None:
+            connection.end(reason, by)
+        return connection is not None
+
+    def round_trip(self, number: int) -> float | None:
+        """Seconds of a packet to the client of this number and back; None where the system does not know."""
+        connection = self._connection(number)
+        return None if connection is None else connection.round_trip()
 
     def ruled(self, busid: str) -> tuple[DeviceInfo, str | None] | None:
         """What rules are asked about a device, and its serial number, None if unknown; None if it is not exported."""
@@ -206,6 +223,10 @@ class Server:
         for connection in connections:
             connection.join(max(deadline - time.monotonic(), 0.0))
 
+    def _connection(self, number: int) -> Connection | None:
+        with self._lock:
+            return next((found for found in self._connections if found.client.number == number), None)
+
     def _accept(
         self,
         listener: socket.socket,
@@ -248,7 +269,7 @@ class Server:
         connection = Connection(
             transport, peer, self._exports, self._access, self.admission, self.events,
             timeout=self._limits.request_timeout, in_flight=self._in_flight,
-            on_import=self._imported, on_end=self._ended, secured=secured,
+            on_import=self._imported, on_end=self._ended, secured=secured, figures=self.figures,
         )  # fmt: skip
         try:
             with self._lock:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
+from time import perf_counter_ns
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.errors import RemoteProtocolError
 from usbip_capture.net.transport import Transport
+from usbip_capture.server.client import Client
+from usbip_capture.server.figures import DeviceFigures, Totals
 from usbip_capture.server.in_flight import STEP, InFlight
 from usbip_capture.server.replies import CROWDED, Replies
 from usbip_capture.usb.descriptors import DeviceDescriptor, read_configuration
@@ -26,7 +29,8 @@ class Session:
     """Runs the client's URBs on `device`. `receive` is called by the connection's thread only.
 
     transport: not used by anybody else for sending from now on. end: disconnects the client, with the reason; called
-    from any thread, must not wait. in_flight, address: where its bytes are counted, and for whom.
+    from any thread, must not wait. in_flight, address: where its bytes are counted, and for whom. figures: where its
+    URBs are counted, None if nobody wants that.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class Session:
         end: Callable[[str], None],
         in_flight: InFlight | None = None,
         address: str = "",
+        figures: DeviceFigures | None = None,
     ) -> None:
         self.urbs = self.bytes = 0  # that were answered, and what they moved
         self._conn = conn
@@ -49,6 +54,7 @@ class Session:
         self._replying = threading.Lock()
         self._replies = Replies(transport, self._replying, end)
         self._in_flight, self._address = in_flight or InFlight(), address
+        self._figures, self._before = figures, figures.totals if figures is not None else Totals()
         self._fewest = self._most = 0  # bytes that may be pending until it is looked at again
         self._in_flight.join(address, self._flying)
 
@@ -64,10 +70,14 @@ class Session:
 
         Waits while the client reads nothing, for its replies would pile up.
         """
+        counted = self._figures is not None
         for event in self._conn.receive_data(data):
             if isinstance(event, UrbSubmitted):
                 seqnum, urb = event
-                transfer = Transfer(urb, partial(self._completed, seqnum, urb))
+                if counted:
+                    transfer = Transfer(urb, partial(self._counted, perf_counter_ns(), seqnum, urb))
+                else:
+                    transfer = Transfer(urb, partial(self._completed, seqnum, urb))
                 self._transfers[seqnum] = transfer
                 self._device.submit(transfer)
             else:
@@ -76,6 +86,11 @@ class Session:
             self._look_at_bytes(pending)
         if self._replies.unsent > CROWDED:
             self._replies.wait_for_room()
+
+    def with_counts(self, client: Client) -> Client:
+        """`client` with what the device has done for it so far."""
+        moved = Totals() if self._figures is None else self._figures.totals.minus(self._before)
+        return client._replace(urbs=self.urbs, bytes=self.bytes, bytes_in=moved.bytes_in, bytes_out=moved.bytes_out)
 
     def _flying(self) -> int:
         return self._conn.pending_bytes + self._replies.unsent
@@ -117,6 +132,12 @@ class Session:
             self._in_flight.leave(self._address, self._flying)
             self._replies.close()
             self._transfers.clear()
+
+    def _counted(self, submitted: int, seqnum: int, urb: Urb, completion: Completion) -> None:
+        took = perf_counter_ns() - submitted
+        self._completed(seqnum, urb, completion)
+        if self._figures is not None:  # after the client has its reply
+            self._figures.add(urb, completion, took)
 
     def _completed(self, seqnum: int, urb: Urb, completion: Completion) -> None:
         if urb.transfer_type == TransferType.CONTROL and not urb.endpoint and not completion.status:

@@ -19,7 +19,7 @@ from usbip_capture.syslog.severity import NOTICE
 
 if TYPE_CHECKING:
     from usbip_capture.lending.lender import Exported, Lender
-    from usbip_capture.server.connection import Client
+    from usbip_capture.server.client import Client
     from usbip_capture.serving.local_server import LocalServer
 
 

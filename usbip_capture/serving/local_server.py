@@ -16,10 +16,10 @@ from usbip_capture.device import Device
 from usbip_capture.errors import CannotListen, CaptureError, LocalProtocolError, UsbipError
 from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.lending.plugged import Bus
-from usbip_capture.lending.restore import restore
+from usbip_capture.lending.restore import restore_and_log
 from usbip_capture.net.address import format_address
 from usbip_capture.net.networks import listen_address
-from usbip_capture.server.connection import Client
+from usbip_capture.server.client import Client
 from usbip_capture.server.events import ACCESS_CHANGED, STARTED, Events
 from usbip_capture.server.exporter import Server
 from usbip_capture.server.rules import ExportRule, Rules
@@ -32,6 +32,7 @@ from usbip_capture.serving.control import handlers_for
 from usbip_capture.serving.following import FollowedFile, Trouble
 from usbip_capture.serving.hooks import Hooks
 from usbip_capture.serving.leases import DeviceLeases
+from usbip_capture.serving.operations import Operations
 from usbip_capture.serving.ports import Ports
 from usbip_capture.serving.rules_in_force import RulesInForce, summary
 from usbip_capture.serving.watchdog import Watchdog
@@ -54,7 +55,8 @@ class LocalServer:
     Made by `serve`, where the errors are. settings: as the configuration has them; without `exports`, those of
     the configuration file are exported, and its changes are followed; so it is with `rules`, of access. bus: where the
     devices are, None for all buses of this machine. access: who may have which device, and changing that.
-    leases: reserve devices there, and release them. tls: where it listens for TLS, and pairing; None if it does not.
+    leases: reserve devices there, and release them. operations: what else can be done while it runs. tls: where it
+    listens for TLS, and pairing; None if it does not.
     """
 
     def __init__(
@@ -208,7 +210,7 @@ class LocalServer:
         places = _places(settings)
         for place in places:
             access.check_listening(*place)
-        _restore_drivers()
+        restore_and_log()
         self.audit = Audit(self.events, settings.audit, settings.audit_syslog)
         self._stack.callback(self.audit.close)  # after the others, whose end it reports
         self._stack.callback(Hooks(self.events, self.name, settings.hooks).close)  # after the devices are released
@@ -229,6 +231,7 @@ class LocalServer:
         self._announce(settings.announce)
         self._follow()
         self._ports = Ports(self._lender, bus)
+        self.operations = Operations(self._server, self._lender, self._ports, bus)
         self._stack.callback(Watchdog(self._server, self._lender, bus).close)
         self._take_commands()
         self._report_start(settings.unix)
@@ -384,14 +387,6 @@ def _places(settings: ServerTable) -> list[tuple[str, int]]:
     texts = settings.listen or (() if settings.unix else (DEFAULT_LISTEN,))
     places = [listen_address(text) for text in texts]
     return [("0.0.0.0" if address == "*" else address, port) for address, port in places]
-
-
-def _restore_drivers() -> None:
-    restored = restore()
-    for sentence in restored.bound:
-        log.info("%s, which a server that was killed had unbound", sentence)
-    if restored.left:
-        log.warning("%s", restored.complaint)
 
 
 def _shared_bus() -> Bus:

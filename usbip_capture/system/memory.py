@@ -1,8 +1,9 @@
-"""Memory that is free, but still this process's."""
+"""The memory of this process and of this machine."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 from contextlib import suppress
 
 
@@ -14,3 +15,21 @@ def trim() -> None:
     """
     with suppress(OSError, AttributeError, TypeError):  # another C library; Windows has no handle of all that is loaded
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def resident() -> int:
+    """Bytes of memory that this process has now; at its most where the system does not count that; 0 if unknown."""
+    with suppress(OSError, ValueError, IndexError), open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    with suppress(ImportError):
+        import resource  # not there on Windows
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
+    return 0
+
+
+def installed() -> int:
+    """Bytes of memory that this machine has; 0 if unknown."""
+    with suppress(OSError, ValueError, AttributeError):  # Windows has no sysconf
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 0

@@ -364,6 +364,9 @@ class TlsTransport(Transport):
         self._resets = True
         self._inner.reset_on_close()
 
+    def round_trip(self) -> float | None:
+        return self._inner.round_trip()
+
     def close(self) -> None:
         self._inner.close()
 

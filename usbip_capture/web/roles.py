@@ -9,6 +9,8 @@ from usbip_capture.errors import UsbipError
 LOOK, OPERATE, ADMINISTER = "look", "operate", "administer"
 #: Each may do what those before it may.
 ROLES = (LOOK, OPERATE, ADMINISTER)
+#: Of what needs no role: who asks may not have signed in yet.
+ANYONE = ""
 
 
 class Refused(UsbipError):
@@ -27,7 +29,8 @@ class User(NamedTuple):
 
     def may(self, role: str) -> bool:
         """Whether this role is theirs, or included in theirs."""
-        return ROLES.index(self.role) >= ROLES.index(role)
+        order = (ANYONE, *ROLES)
+        return order.index(self.role) >= order.index(role)
 
     def check(self, role: str) -> None:
         """Raises Refused."""

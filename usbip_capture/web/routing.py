@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from usbip_capture.errors import CaptureError, DeviceNotFound, ImportRefused, LocalProtocolError, UsbipError
-from usbip_capture.web.roles import ROLES, Refused, User
-from usbip_capture.web.side import WebSide
+from usbip_capture.serving.operations import NotPossible
+from usbip_capture.web.roles import ANYONE, ROLES, Refused, User
+
+if TYPE_CHECKING:
+    from usbip_capture.web.side import WebSide
 
 log = logging.getLogger(__name__)
 
 PREFIX = "/api/v1"
 #: Bytes of a request's body.
 MAX_BODY = 64 << 10
+#: Seconds for it to come.
+_BODY_TIMEOUT = 20.0
 
 
 class NotHere(UsbipError):
@@ -71,19 +78,35 @@ class Call:
 
 Handler = Callable[[Call], object]
 #: Who asks, by what came with the request. Raises Refused.
-Authenticate = Callable[[Request], User]
+Authenticate = Callable[[HTTPConnection], User]
 
 
-def api(method: str, path: str, handler: Handler, role: str) -> Route:
-    """A route of `/api/v1`; `handler` runs on a thread of the pool."""
-    if role not in ROLES:
+def api(method: str, path: str, handler: Handler, role: str, prefix: str = PREFIX) -> Route:
+    """A route of `/api/v1`; `handler` runs on a thread of the pool. role: one of ROLES, or ANYONE."""
+    if role not in (*ROLES, ANYONE):
         raise ValueError(role)
 
     async def endpoint(request: Request) -> Response:
         side, authenticate = request.app.state.side, request.app.state.authenticate
         return await answered(_called(request, side, authenticate, handler, role))
 
-    return Route(PREFIX + path, endpoint, methods=[method], name=f"{method} {path}")
+    return Route(prefix + path, endpoint, methods=[method], name=f"{method} {path}")
+
+
+def live(path: str, handler: Callable[[WebSocket, WebSide], Awaitable[None]], role: str) -> WebSocketRoute:
+    """A WebSocket of `/api/v1`; `handler` runs on the event loop, accepts it, and ends with it."""
+    if role not in ROLES:
+        raise ValueError(role)
+
+    async def endpoint(websocket: WebSocket) -> None:
+        try:
+            websocket.app.state.authenticate(websocket).check(role)
+        except UsbipError as error:
+            await websocket.send_denial_response(JSONResponse({"ok": False, "error": str(error)}, status_of(error)))
+            return
+        await handler(websocket, websocket.app.state.side)
+
+    return WebSocketRoute(PREFIX + path, endpoint, name=f"WS {path}")
 
 
 async def answered(result: Awaitable[object]) -> Response:
@@ -104,7 +127,7 @@ def status_of(error: UsbipError) -> int:
         return error.status
     kinds = (
         ((DeviceNotFound, NotFound), 404),
-        ((Conflict, ImportRefused), 409),
+        ((Conflict, ImportRefused, NotPossible), 409),
         ((LocalProtocolError,), 400),
         ((NotHere,), 501),
         ((CaptureError,), 507),
@@ -113,9 +136,12 @@ def status_of(error: UsbipError) -> int:
 
 
 async def _called(request: Request, side: WebSide, authenticate: Authenticate, handler: Handler, role: str) -> object:
-    user = authenticate(request)
+    user = User("", ANYONE) if role == ANYONE else authenticate(request)
     user.check(role)
-    body = await _body(request)
+    try:
+        body = await asyncio.wait_for(_body(request), _BODY_TIMEOUT)
+    except asyncio.TimeoutError as error:
+        raise LocalProtocolError(f"the request was not sent within {_BODY_TIMEOUT:g} s") from error
     call = Call(side, request, user, request.path_params, request.query_params, body)
     return await run_in_threadpool(handler, call)
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from usbip_capture.web.history import History
+from usbip_capture.web.live_figures import LiveFigures
 
 if TYPE_CHECKING:
     from usbip_capture.serving.local_server import LocalServer
@@ -11,6 +16,27 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class WebSide:
-    """server: whose dashboard it is."""
+    """server: whose dashboard it is. started: seconds since 1970. captures: those that run, as `/captures` has them.
+
+    history, live: from `start_figures` on.
+    """
 
     server: LocalServer
+    started: float = field(default_factory=time.time)
+    captures: Callable[[], Sequence[Mapping[str, object]]] = tuple
+    history: History = field(init=False)
+    live: LiveFigures = field(init=False)
+
+    def start_figures(self) -> History:
+        """Have what devices do counted and sampled from now on, until the result is closed."""
+        operations = self.server.operations
+        self.history = History(operations)
+        self.live = LiveFigures(operations, self.history, self._capture_figures)
+        self.history.start()
+        return self.history
+
+    def _capture_figures(self) -> Mapping[str, object]:
+        return {
+            str(capture["id"]): {name: capture[name] for name in ("bytes", "packets", "dropped")}
+            for capture in self.captures()
+        }

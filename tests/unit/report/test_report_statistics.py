@@ -16,7 +16,6 @@ from usbip_capture.filters.language import ENUMERATION_LABEL, FilterError
 from usbip_capture.records.pcapng import Section, pack_packet
 from usbip_capture.records.upper_pdu import pack_head
 from usbip_capture.report import statistics
-from usbip_capture.report.histogram import Histogram
 from usbip_capture.report.log import Log, LogLine, log_line
 from usbip_capture.report.measure import measure
 from usbip_capture.report.plot import rates, throughput_plot
@@ -24,6 +23,7 @@ from usbip_capture.report.statistics import EndpointTotals
 from usbip_capture.report.text import text_report
 from usbip_capture.report.timeline import BYTES, MAX_CELLS, MAX_SLICES, TIME_MAX_NS, Timeline
 from usbip_capture.report.units import duration, rate
+from usbip_capture.usb.histogram import Histogram
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.urb import Completion, IsoPacket, TransferType, Urb
 

@@ -41,9 +41,27 @@ class Histogram:
                 break
         return min(max(_middle(bucket), self.minimum), self.maximum)
 
+    def copy(self) -> Histogram:
+        """As it is now."""
+        made = Histogram()
+        made.count, made.minimum, made.maximum = self.count, self.minimum, self.maximum
+        made._buckets = self._buckets.copy()
+        return made
+
+    def powers(self) -> dict[int, int]:
+        """How many there are for each power of two: exponent -> those below that many nanoseconds, down to half."""
+        found: dict[int, int] = {}
+        for bucket, count in sorted(self._buckets.items()):
+            exponent = _start(bucket).bit_length()
+            found[exponent] = found.get(exponent, 0) + count
+        return found
+
+
+def _start(bucket: int) -> int:
+    shift = (bucket >> _BITS) - 1
+    return bucket - (shift << _BITS) << shift if shift > 0 else bucket
+
 
 def _middle(bucket: int) -> int:
     shift = (bucket >> _BITS) - 1
-    if shift <= 0:
-        return bucket
-    return (bucket - (shift << _BITS) << shift) + (1 << shift - 1)
+    return _start(bucket) + (1 << shift - 1 if shift > 0 else 0)

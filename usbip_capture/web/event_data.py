@@ -1,0 +1,11 @@
+"""An event as the dashboard's interfaces have it."""
+
+from __future__ import annotations
+
+from usbip_capture.server.described import as_data, sentence
+from usbip_capture.server.events import Event
+
+
+def event_data(event: Event) -> dict[str, object]:
+    """In JSON's types, as `server.described.as_data`, but `time` in seconds since 1970; and its sentence."""
+    return {**as_data(event), "time": event.time, "sentence": sentence(event)}
