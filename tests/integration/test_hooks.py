@@ -191,3 +191,18 @@ def test_only_events_that_happen_from_now_on(bus: FakeBus) -> None:
         server.wait(1)
         hooks.close()
         assert [body["text"] for _, body in server.requests] == ["now"]
+
+
+def test_what_is_plugged_in(bus: FakeBus) -> None:
+    """Whether it is exported or not; what was there before the start has not been plugged in."""
+    with web_hook() as hook:
+        with serve(["1-1"], listen=ANY, bus=bus, hooks=f"plug,unplug=http://{hook.place}/"):
+            bus.plug("2-1", (0x1209, 0x0001), serial="A1")
+            hook.wait(1)
+            bus.unplug("2-1")
+            hook.wait(2)
+        called = [(body["event"], body["kind"], body["busid"], body["device"]) for _, body in hook.requests]
+    assert called == [
+        ("plug", "plugged", "2-1", "1209:0001:A1"),
+        ("unplug", "unplugged", "2-1", "1209:0001"),
+    ]

@@ -34,8 +34,6 @@ _OTHER = {
     events.ACCESS_CHANGED: "who may have which device was changed",
     events.LEASED: "reserved:",
     events.LEASE_ENDED: "not reserved any more:",
-    events.PLUGGED: "plugged in:",
-    events.UNPLUGGED: "unplugged:",
     events.HOOK_DONE: "hook called:",
     events.HOOK_FAILED: "hook failed:",
     events.STARTED: "the server has started",

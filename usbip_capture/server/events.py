@@ -25,10 +25,10 @@ PLUGGED, UNPLUGGED = "plugged", "unplugged"
 EXPORTED, WITHDRAWN, RESET, POWER = "exported", "withdrawn", "reset", "power"
 EXPORTS_CHANGED, ACCESS_CHANGED = "exports-changed", "access-changed"
 PAIRED, UNPAIRED, LEASED, LEASE_ENDED = "paired", "unpaired", "leased", "lease-ended"
+#: Of captures that the server keeps.
+CAPTURE_STARTED, CAPTURE_ENDED = "capture-started", "capture-ended"
 #: Of the server itself. LOST: an output lacks events here, as many as `times`.
 STARTED, STOPPED, LOST = "started", "stopped", "lost"
-#: Of this machine's ports, and of captures.
-PLUGGED, UNPLUGGED, CAPTURE_STARTED, CAPTURE_ENDED = "plugged", "unplugged", "capture-started", "capture-ended"
 #: Of programs and addresses that are called when something else happens.
 HOOK_DONE, HOOK_FAILED = "hook-done", "hook-failed"
 
