@@ -29,7 +29,7 @@ _numbers = count()
 
 def _own_folders() -> dict[str, str]:
     base = os.path.join(_folders.name, str(next(_numbers)))
-    kinds = ("cache", "config", "runtime")
+    kinds = ("cache", "config", "runtime", "state")
     return {f"XDG_{kind.upper()}_{'DIR' if kind == 'runtime' else 'HOME'}": os.path.join(base, kind) for kind in kinds}
 
 

@@ -30,6 +30,7 @@ from usbip_capture.servers.announcing import AnnouncedDevice
 from usbip_capture.servers.configuration import configuration_path
 from usbip_capture.serving import captures, local_server
 from usbip_capture.serving.access import RuledAccess
+from usbip_capture.serving.announced import Announcing
 from usbip_capture.serving.following import FollowedFile
 from usbip_capture.usb.setup import get_descriptor
 from usbip_capture.usb.urb import Urb
@@ -296,12 +297,12 @@ def test_of_two_changes_at_once_the_last_is_announced(
     bus: FakeBus, announced: list[Announced], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each on its thread: what the first one has seen must not replace what the second one has."""
-    looking, second, seen = threading.Event(), threading.Event(), LocalServer._announced
+    looking, second, seen = threading.Event(), threading.Event(), Announcing._devices
     bus.plug("1-2")
     with serve(["1-1", "1-3"], listen=ANY, announce=True, bus=bus) as server:
 
-        def slowly(server: LocalServer) -> list[AnnouncedDevice]:
-            found = seen(server)
+        def slowly(announcing: Announcing) -> list[AnnouncedDevice]:
+            found = seen(announcing)
             if len(found) == 2 and not looking.is_set():
                 looking.set()
                 bus.plug("1-3")
@@ -313,7 +314,7 @@ def test_of_two_changes_at_once_the_last_is_announced(
             if len(devices) == 3:
                 second.set()
 
-        monkeypatch.setattr(LocalServer, "_announced", slowly)
+        monkeypatch.setattr(Announcing, "_devices", slowly)
         monkeypatch.setattr(Announced, "update", update)
         server.add_rule("1-2")
         assert second.wait(20)

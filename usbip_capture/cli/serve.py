@@ -40,6 +40,7 @@ _LOGGERS = (
     "usbip_capture.server",
     "usbip_capture.servers",
     "usbip_capture.serving",
+    "usbip_capture.web",
 )
 #: Seconds between two looks of the live view.
 _PERIOD = 1.0
@@ -58,6 +59,7 @@ _EXAMPLES = """\
   usbip-capture serve --device 303a:4001 --pcap session.pcapng
   usbip-capture serve --class 03              each device with an interface of this class
   usbip-capture serve --all --listen 0.0.0.0 --allow 192.0.2.0/24
+  usbip-capture serve --all --web             with a dashboard at http://127.0.0.1:8080
   usbip-capture serve --all --service install    as a service of systemd; sudo: of the machine
   usbip-capture serve --restore               bind the drivers that a server left unbound that was killed
 """
@@ -68,6 +70,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = add_command(commands, "serve", "lend this machine's USB devices to USB/IP clients", _ABOUT, _EXAMPLES)
     _add_rules(parser)
     _add_access(parser)
+    _add_dashboard(parser)
     _add_recording(parser)
     parser.add_argument(
         "--restore",
@@ -192,6 +195,31 @@ def _add_tls(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--client-ca", metavar="FILE", help="authorities whose certificates prove with --tls who a client is, in PEM"
+    )
+
+
+def _add_dashboard(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("dashboard")
+    group.add_argument(
+        "--web",
+        action="append",
+        nargs="?",
+        const="127.0.0.1",
+        metavar="ADDR[:PORT]",
+        help="pages for a browser, and interfaces for scripts: devices, clients, events, captures (default: this "
+        "machine only, port 8080); may be repeated",
+    )
+    group.add_argument(
+        "--web-tls",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="the dashboard within TLS, with the certificate of --tls",
+    )
+    group.add_argument(
+        "--web-host",
+        action="append",
+        metavar="NAME",
+        help="a further name by which browsers call this machine, such as pi.example.org; may be repeated",
     )
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from usbip_capture.errors import LocalProtocolError
+from usbip_capture.net.listening import Peer
 from usbip_capture.server import events
+from usbip_capture.server.events import Event
 from usbip_capture.syslog.severity import SEVERITIES
-from usbip_capture.syslog.timestamps import format_rfc3339
+from usbip_capture.syslog.timestamps import format_rfc3339, parse_rfc3339
 from usbip_capture.system.shown import one_line
-
-if TYPE_CHECKING:
-    from usbip_capture.server.events import Event
 
 #: Of each kind; one that is not here is its own name. Of clients it follows "client ADDRESS".
 _CLIENT = {
@@ -22,6 +20,8 @@ _CLIENT = {
     events.ENDED: "is disconnected",
     events.DISCONNECTED: "has left",
     events.PAIRED: "is paired",
+    events.SIGNED_IN: "has signed in to the dashboard",
+    events.SIGN_IN_REFUSED: "may not sign in to the dashboard",
 }
 _OTHER = {
     events.PLUGGED: "plugged in:",
@@ -77,3 +77,34 @@ def as_data(event: Event) -> dict[str, object]:
     if event.times > 1:
         found["times"] = event.times
     return {name: value for name, value in found.items() if value not in ("", 0)}
+
+
+def from_data(data: object) -> Event:
+    """The event that `as_data` has made this of. Raises LocalProtocolError for what it has not made."""
+    if not isinstance(data, dict):
+        raise LocalProtocolError("an event must be an object")
+    stamp = parse_rfc3339(_text(data, "time"))
+    severity = _text(data, "severity")
+    if stamp is None or severity not in SEVERITIES or not _text(data, "kind"):
+        raise LocalProtocolError("an event must have a time, a kind and a severity")
+    host = _text(data, "client")
+    peer = Peer("" if host == "local" else host, _number(data, "port"), identity=_text(data, "identity"))
+    texts = {name: _text(data, name) for name in ("busid", "device", "rule", "text", "by")}
+    return Event(
+        _text(data, "kind"), stamp / 1e9, SEVERITIES.index(severity), peer if host else None, **texts,
+        times=_number(data, "times") or 1, number=_number(data, "number"),
+    )  # fmt: skip
+
+
+def _text(data: dict[str, object], name: str) -> str:
+    value = data.get(name, "")
+    if not isinstance(value, str):
+        raise LocalProtocolError(f"{name} of an event must be text")
+    return value
+
+
+def _number(data: dict[str, object], name: str) -> int:
+    value = data.get(name, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 53:
+        raise LocalProtocolError(f"{name} of an event must be a whole number")
+    return value

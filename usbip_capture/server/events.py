@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from typing import NamedTuple
 
@@ -31,9 +31,11 @@ CAPTURE_STARTED, CAPTURE_ENDED = "capture-started", "capture-ended"
 STARTED, STOPPED, LOST = "started", "stopped", "lost"
 #: Of programs and addresses that are called when something else happens.
 HOOK_DONE, HOOK_FAILED = "hook-done", "hook-failed"
+#: Of the dashboard.
+SIGNED_IN, SIGN_IN_REFUSED = "signed-in", "sign-in-refused"
 
 #: What a stranger could repeat as fast as the network goes: kept one by one only to a bound, see `Repeats`.
-_REPEATABLE = frozenset((CONNECTED, LISTED, REFUSED, ENDED, DISCONNECTED))
+_REPEATABLE = frozenset((CONNECTED, LISTED, REFUSED, ENDED, DISCONNECTED, SIGNED_IN, SIGN_IN_REFUSED))
 #: Events that are kept for those who ask later, and characters of each text in them.
 RING = 10_000
 _LONGEST = 256
@@ -157,6 +159,17 @@ class Events:
             repeatable = kind in _REPEATABLE and peer is not None and not (busid and kind == ENDED)
             for kept in self._repeats.kept(event) if repeatable else (event,):
                 self._add(kept)
+
+    def restore(self, events: Iterable[Event]) -> None:
+        """Remember those that a server of this name has emitted before, the oldest first: numbers go on from theirs.
+
+        Before anything is emitted; subscriptions do not get them.
+        """
+        kept = list(events)
+        with self._lock:
+            self._last = max([len(kept), *(event.number for event in kept)])
+            first = self._last - len(kept) + 1  # without gaps: `after` counts on there being none
+            self._ring.extend(event._replace(number=number) for number, event in enumerate(kept, first))
 
     def flush(self) -> None:
         """Add the counts of what is repeated no more."""

@@ -9,6 +9,7 @@ Its keys are called as the options are. Ref: TOML 1.0
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass, fields
 from functools import partial
@@ -66,6 +67,9 @@ class ServerTable:
     tls: tuple[str, ...] = ()
     client_ca: str = ""
     hooks: tuple[str, ...] = ()
+    web: tuple[str, ...] = ()
+    web_tls: bool = False
+    web_host: tuple[str, ...] = ()
 
     @property
     def limits(self) -> Limits:
@@ -104,9 +108,13 @@ def _check(name: str, value: Any) -> None:
     for text in value if name == "allow" else ():
         if not parse_networks(text):
             raise LocalProtocolError(f"{text!r} is not a network: write one such as 192.0.2.0/24")
-    for text in value if name in ("listen", "tls") else ():
+    for text in value if name == "web_host" else ():
+        if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", text):
+            raise LocalProtocolError(f"{text!r} is not the name of a host: write one such as pi.example.org")
+    for text in value if name in ("listen", "tls", "web") else ():
         if not text.strip():
-            raise LocalProtocolError(f"{text!r} is not an address: write one such as 127.0.0.1:3240")
+            port = 8080 if name == "web" else 3240
+            raise LocalProtocolError(f"{text!r} is not an address: write one such as 127.0.0.1:{port}")
         listen_address(text)
 
 

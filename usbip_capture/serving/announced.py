@@ -1,11 +1,16 @@
-"""Which of a server's ports is announced on the local network."""
+"""Which of a server's ports is announced on the local network, and with which devices."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from usbip_capture.net.networks import is_loopback
+
+if TYPE_CHECKING:
+    from usbip_capture.lending.lender import Exported
+    from usbip_capture.servers.announcing import AnnouncedDevice, Announcement
 
 Places: TypeAlias = "Sequence[tuple[str, int]]"
 
@@ -34,3 +39,42 @@ def announced(plain: Places, tls: Places, wanted: bool | None) -> Announced | No
 
 def _beyond(places: Places) -> list[tuple[str, int]]:
     return [place for place in places if not is_loopback(place[0])]
+
+
+class Announcing:
+    """Announces the server `name` with what `exported` returns, from `start` to `close`; nothing if it is not started.
+
+    Threads may share it.
+    """
+
+    def __init__(self, name: str, exported: Callable[[], Sequence[Exported]]) -> None:
+        self._name = name
+        self._exported = exported
+        self._announcement: Announcement | None = None
+        self._lock = threading.Lock()  # held from looking at what is exported to announcing it
+
+    def start(self, plain: Places, tls: Places, wanted: bool | None) -> None:
+        """If that is wanted: without a word, where other machines can connect."""
+        chosen = announced(plain, tls, wanted)
+        if chosen is not None:
+            from usbip_capture.servers.announcing import Announcement
+
+            port, listening, tls_port = chosen
+            with self._lock:
+                self._announcement = Announcement(self._name, port, self._devices(), listening, tls_port)
+
+    def update(self) -> None:
+        """What is exported has changed."""
+        with self._lock:
+            if self._announcement is not None:
+                self._announcement.update(self._devices())
+
+    def close(self) -> None:
+        """Withdraw it."""
+        if self._announcement is not None:
+            self._announcement.close()
+
+    def _devices(self) -> list[AnnouncedDevice]:
+        from usbip_capture.servers.announcing import AnnouncedDevice
+
+        return [AnnouncedDevice(exported.info, exported.product) for exported in self._exported()]

@@ -26,10 +26,12 @@ from usbip_capture.server.rules import ExportRule, Rules
 from usbip_capture.servers.configuration import SERVER_TABLE, configuration_path
 from usbip_capture.servers.server_table import ServerTable, read_server_table
 from usbip_capture.serving.access import RuledAccess
-from usbip_capture.serving.announced import announced
+from usbip_capture.serving.announced import Announcing
 from usbip_capture.serving.audit import Audit
 from usbip_capture.serving.control import handlers_for
+from usbip_capture.serving.event_history import EventHistory
 from usbip_capture.serving.following import FollowedFile, Trouble
+from usbip_capture.serving.fronts import Front, opened_dashboard
 from usbip_capture.serving.hooks import Hooks
 from usbip_capture.serving.leases import DeviceLeases
 from usbip_capture.serving.operations import Operations
@@ -40,7 +42,6 @@ from usbip_capture.syslog.severity import NOTICE
 from usbip_capture.usb.info import DeviceInfo
 
 if TYPE_CHECKING:
-    from usbip_capture.servers.announcing import AnnouncedDevice, Announcement
     from usbip_capture.serving.captures import SessionCaptures
     from usbip_capture.serving.tls_side import TlsSide
 
@@ -56,7 +57,7 @@ class LocalServer:
     the configuration file are exported, and its changes are followed; so it is with `rules`, of access. bus: where the
     devices are, None for all buses of this machine. access: who may have which device, and changing that.
     leases: reserve devices there, and release them. operations: what else can be done while it runs. tls: where it
-    listens for TLS, and pairing; None if it does not.
+    listens for TLS, and pairing; None if it does not. dashboard: where browsers find it; None without one.
     """
 
     def __init__(
@@ -76,8 +77,8 @@ class LocalServer:
         self.events = Events()
         self.tls: TlsSide | None = None
         self._captures: SessionCaptures | None = None
-        self._announcement: Announcement | None = None
-        self._announcing = threading.Lock()  # held from looking at what is exported to announcing it
+        self.dashboard: Front | None = None
+        self._announcing = Announcing(self.name, lambda: self._lender.exported)
         with ExitStack() as starting:
             starting.callback(self.close)
             self._start(settings, bus)
@@ -211,6 +212,8 @@ class LocalServer:
         for place in places:
             access.check_listening(*place)
         restore_and_log()
+        if settings.web:
+            self._stack.callback(EventHistory(self.events, self.name).close)
         self.audit = Audit(self.events, settings.audit, settings.audit_syslog)
         self._stack.callback(self.audit.close)  # after the others, whose end it reports
         self._stack.callback(Hooks(self.events, self.name, settings.hooks).close)  # after the devices are released
@@ -218,7 +221,7 @@ class LocalServer:
         self._stack.callback(self.leases.close)
         self._open_capture(settings, places)
         self._server = Server(access, self.events, settings.limits)
-        self._stack.callback(self._withdraw)  # after the devices: the network may take its time
+        self._stack.callback(self._announcing.close)  # after the devices: the network may take its time
         self._stack.callback(self._server.close)
         if settings.unix:
             self._server.listen_unix(settings.unix)
@@ -228,12 +231,15 @@ class LocalServer:
         bus = bus or _shared_bus()
         self._lend(settings, rules, bus)
         self.leases.start(self._server.check_sessions)
-        self._announce(settings.announce)
+        self._announcing.start(self._listening, [] if self.tls is None else self.tls.addresses, settings.announce)
         self._follow()
         self._ports = Ports(self._lender, bus)
         self.operations = Operations(self._server, self._lender, self._ports, bus)
         self._stack.callback(Watchdog(self._server, self._lender, bus).close)
         self._take_commands()
+        if settings.web:
+            self.dashboard = opened_dashboard(self, settings)
+            self._stack.callback(self.dashboard.close)
         self._report_start(settings.unix)
 
     def _report_start(self, unix: str) -> None:
@@ -304,29 +310,8 @@ class LocalServer:
     def _observed(self, device: Device, exported: Exported) -> Device:
         return device if self._captures is None else self._captures.tapped(device, exported)
 
-    def _announce(self, wanted: bool | None) -> None:
-        """On the local network, if that is wanted: without a word, where other machines can connect."""
-        chosen = announced(self._listening, [] if self.tls is None else self.tls.addresses, wanted)
-        if chosen is not None:
-            from usbip_capture.servers.announcing import Announcement
-
-            port, listening, tls_port = chosen
-            with self._announcing:
-                self._announcement = Announcement(self.name, port, self._announced(), listening, tls_port)
-
-    def _withdraw(self) -> None:
-        if self._announcement is not None:
-            self._announcement.close()
-
-    def _announced(self) -> list[AnnouncedDevice]:
-        from usbip_capture.servers.announcing import AnnouncedDevice
-
-        return [AnnouncedDevice(exported.info, exported.product) for exported in self._lender.exported]
-
     def _changed(self) -> None:
-        with self._announcing:
-            if self._announcement is not None:
-                self._announcement.update(self._announced())
+        self._announcing.update()
         if self._on_change is not None:
             self._on_change()
 
@@ -339,13 +324,12 @@ def serve(
     allow: Iterable[str] = (), allow_public: bool = False,
     rules: Iterable[str] | None = None,
     max_clients: int = 0, max_devices: int = 0,
-    pcap: str | os.PathLike[str] = "",
-    rotate: Iterable[str] = (),
+    pcap: str | os.PathLike[str] = "", rotate: Iterable[str] = (),
     reset: bool = True, force: bool = False,
     announce: bool | None = None,
-    audit: str | os.PathLike[str] = "",
-    audit_syslog: str = "", hooks: Iterable[str] = (),
+    audit: str | os.PathLike[str] = "", audit_syslog: str = "",
     tls: Iterable[str] = (), client_ca: str | os.PathLike[str] = "",
+    web: Iterable[str] = (), web_tls: bool = False, web_host: Iterable[str] = (), hooks: Iterable[str] = (),
     bus: Bus | None = None,
     **limits: int,
 ) -> LocalServer:  # fmt: skip
@@ -358,11 +342,13 @@ def serve(
     rules: of access, such as `deny any 303a:4001`; None: those of the configuration, if it has the devices.
     max_clients, max_devices: at a time, 0 without limit. pcap: a file for all sessions, rotate: how it is divided, as
     `-b` of `usbip-capture capture` has it. reset: each device when a client has released it. force: `all` and classes
-    export disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect. audit: a file for
-    what happens, a line of JSON each, `-` for standard output; audit_syslog: `HOST[:PORT]`, `tcp:HOST[:PORT]` or a path
-    such as `/dev/log`. tls: addresses for connections within TLS, port 3241 if none is given; client_ca: a file of
-    authorities, whose certificates prove who a client is. hooks: programs and addresses that are called, such as
-    `attach=/usr/bin/notify`. limits: further ones of `access.limits.Limits`, but for max_waiting.
+    export disks in use, too. announce: by mDNS, as `name`; None: where other machines can connect. audit: a
+    file for what happens, a line of JSON each, `-` for standard output; audit_syslog: `HOST[:PORT]`, `tcp:HOST[:PORT]`
+    or a path such as `/dev/log`. tls: addresses for connections within TLS, port 3241 if none is given; client_ca: a
+    file of authorities, whose certificates prove who a client is. web: addresses of the dashboard, port 8080 if none is
+    given; web_tls: within TLS; web_host: further names by which browsers may call it. hooks: programs and
+    addresses that are called, such as `attach=/usr/bin/notify`. limits: further ones of `access.limits.Limits`, but for
+    max_waiting.
 
     Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
     """
@@ -372,7 +358,8 @@ def serve(
         allow=_texts(allow), allow_public=allow_public, rules=_texts(rules or ()) if ruled else None,
         max_clients=max_clients, max_devices=max_devices, pcap=os.fspath(pcap), rotate=_texts(rotate), reset=reset,
         force=force, announce=announce, audit=os.fspath(audit), audit_syslog=audit_syslog, tls=_texts(tls),
-        client_ca=os.fspath(client_ca), hooks=_texts(hooks), access="", **limits,
+        client_ca=os.fspath(client_ca), access="", web=_texts(web), web_tls=web_tls, web_host=_texts(web_host),
+        hooks=_texts(hooks), **limits,
     )  # fmt: skip
     return LocalServer(settings, bus)
 

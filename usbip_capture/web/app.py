@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+import pkgutil
+from collections.abc import Iterable
+from importlib import import_module
+
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from usbip_capture.web import api
+from usbip_capture.web.files import PageFiles, page_routes
+from usbip_capture.web.guard import Guard
 from usbip_capture.web.routing import Authenticate
 from usbip_capture.web.side import WebSide
 
 
-def make_app(side: WebSide, authenticate: Authenticate) -> Starlette:
-    """authenticate: who asks; see `web.routing`."""
-    app = Starlette(routes=_routes())
+def make_app(side: WebSide, authenticate: Authenticate, names: Iterable[str] = ()) -> Starlette:
+    """authenticate: who asks; see `web.routing`. names: of this server, see `web.guard`."""
+    app = Starlette(
+        routes=_routes(),
+        middleware=[Middleware(Guard, names=tuple(names))],
+        exception_handlers={HTTPException: _no_route},
+    )
     app.state.side = side
     app.state.authenticate = authenticate
     return app
 
 
 def _routes() -> list[BaseRoute]:
-    return [Route("/healthz", _healthz)]
+    found: list[BaseRoute] = [Route("/healthz", _healthz)]
+    for module in sorted(pkgutil.iter_modules(api.__path__), key=lambda module: module.name):
+        found += import_module(f"{api.__name__}.{module.name}").ROUTES
+    return [*found, *page_routes(PageFiles())]
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """There is no such path, or not with this method."""
+    status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (500, None)
+    sentence = f"{request.method} is not possible here" if status == 405 else "there is nothing here"
+    return JSONResponse({"ok": False, "error": sentence}, status, headers)
 
 
 async def _healthz(request: Request) -> Response:

@@ -9,19 +9,26 @@ from typing import TYPE_CHECKING
 
 from usbip_capture.web.history import History
 from usbip_capture.web.live_figures import LiveFigures
+from usbip_capture.web.tokens import Tokens
 
 if TYPE_CHECKING:
     from usbip_capture.serving.local_server import LocalServer
+    from usbip_capture.web.event_feed import EventFeed
+    from usbip_capture.web.sign_in import SignIn
 
 
 @dataclass(slots=True)
 class WebSide:
-    """server: whose dashboard it is. started: seconds since 1970. captures: those that run, as `/captures` has them.
+    """server: whose dashboard it is. sign_in, feed: None until it is opened.
 
-    history, live: from `start_figures` on.
+    started: seconds since 1970. captures: those that run, as `/captures` has them. history, live: from `start_figures`
+    on.
     """
 
     server: LocalServer
+    tokens: Tokens = field(default_factory=Tokens)
+    sign_in: SignIn | None = None
+    feed: EventFeed | None = None
     started: float = field(default_factory=time.time)
     captures: Callable[[], Sequence[Mapping[str, object]]] = tuple
     history: History = field(init=False)

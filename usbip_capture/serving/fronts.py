@@ -1,0 +1,39 @@
+"""What stands upon a server and is loaded only where it is asked for: the dashboard, a room above this one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
+
+from usbip_capture.errors import UsbipError
+
+if TYPE_CHECKING:
+    from usbip_capture.servers.server_table import ServerTable
+    from usbip_capture.serving.local_server import LocalServer
+
+_DASHBOARD = "usbip_capture.web.dashboard"
+
+
+class Front(Protocol):
+    """urls: where a browser of this machine finds it. link: signs in, once; empty if there were tokens before."""
+
+    urls: Sequence[str]
+    link: str
+
+    def close(self) -> None:
+        """End all requests. May be called again."""
+
+
+def opened_dashboard(server: LocalServer, settings: ServerTable) -> Front:
+    """Raises LocalProtocolError, CannotListen, UsbipError."""
+    try:
+        module = import_module(_DASHBOARD)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("usbip_capture"):
+            raise
+        raise UsbipError(
+            f"the dashboard needs the package {error.name}: pip install 'usbip-capture[server]'; or, where pipx has "
+            "installed this, pipx inject usbip-capture starlette uvicorn wsproto"
+        ) from error
+    return cast("Front", module.Dashboard(server, settings))

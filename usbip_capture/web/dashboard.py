@@ -1,0 +1,96 @@
+"""The dashboard of one server: opened with it, closed before it."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from usbip_capture.errors import LocalProtocolError
+from usbip_capture.net.networks import is_loopback, listen_address
+from usbip_capture.web.app import make_app
+from usbip_capture.web.cookies import Cookies
+from usbip_capture.web.event_feed import EventFeed
+from usbip_capture.web.service import WebService
+from usbip_capture.web.side import WebSide
+from usbip_capture.web.sign_in import SignIn
+
+if TYPE_CHECKING:
+    from usbip_capture.servers.server_table import ServerTable
+    from usbip_capture.serving.local_server import LocalServer
+
+log = logging.getLogger(__name__)
+
+#: Where it listens without a word about that.
+DEFAULT_PORT = 8080
+
+
+class Dashboard:
+    """Serves the pages and interfaces of `server` as `settings` has it, until `close`.
+
+    urls: where a browser of this machine finds it. link: the same with the first token, when that was made now; else
+    empty. Raises LocalProtocolError, CannotListen, UsbipError.
+    """
+
+    def __init__(self, server: LocalServer, settings: ServerTable) -> None:
+        places = [web_place(text) for text in settings.web]
+        self._stack = ExitStack()
+        with ExitStack() as opening:
+            opening.callback(self.close)
+            self.side = WebSide(server)
+            self._stack.callback(self.side.start_figures().close)
+            feed = EventFeed(server.events)
+            self._stack.callback(feed.close)
+            sign_in = SignIn(self.side.tokens, Cookies(self.side.tokens), server.events)
+            self.side.feed, self.side.sign_in = feed, sign_in
+            app = make_app(self.side, sign_in.authenticate, host_names(settings))
+            self._service = WebService(app, places, _identity() if settings.web_tls else "")
+            self._stack.callback(self._service.close)
+            first = self.side.tokens.make_first()
+            opening.pop_all()
+        self.urls = self._service.urls
+        self.link = f"{self.urls[0]}?token={quote(first)}" if first else ""
+        self._report()
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it listens."""
+        return self._service.addresses
+
+    def close(self) -> None:
+        """End all requests. May be called again."""
+        self._stack.close()
+
+    def _report(self) -> None:
+        for url in self.urls:
+            log.info("the dashboard is at %s", url)
+        if self.link:
+            log.info("sign in to it with this link, which is shown only once: %s", self.link)
+        beyond = [address for address, _ in self.addresses if not is_loopback(address)]
+        if beyond and not self._service.is_secure:
+            log.warning(
+                "other machines can reach the dashboard, and tokens and what is captured travel in the clear: add "
+                "--web-tls, or listen on 127.0.0.1 and come by `ssh -L`"
+            )
+
+
+def web_place(text: str) -> tuple[str, int]:
+    """Where to listen: ADDR:PORT, ADDR, `*`, :PORT or PORT. Raises LocalProtocolError."""
+    if not text.strip():
+        raise LocalProtocolError(f"{text!r} is not an address: write one such as 127.0.0.1:{DEFAULT_PORT}")
+    address, port = listen_address(text, DEFAULT_PORT)
+    return "" if address == "*" else address, port
+
+
+def host_names(settings: ServerTable) -> list[str]:
+    """By which the dashboard may be called, besides addresses and localhost."""
+    own = socket.gethostname()
+    return [own, f"{own.partition('.')[0]}.local", *settings.web_host]
+
+
+def _identity() -> str:
+    from usbip_capture.tls.certificates import SERVER, own_identity
+
+    return own_identity(SERVER).path
