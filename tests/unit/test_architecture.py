@@ -19,7 +19,7 @@ LAYERS = """
     wire records uart filters recordings options access
     device < tap net < tls
     capture devices simulated server
-    demo < servers live lending < control_socket
+    demo < servers live lending < control_socket configuration
     host relay collector vhci tunnel
     pyusb_backend serial_port convert report
     probe describe selftest use installation urlhandler usbip_client serving < capture_session < web

@@ -116,7 +116,7 @@ def _show(args: argparse.Namespace) -> int:
 
 def _written(path: str) -> AccessRules:
     """What the configuration has. Raises UsbipError."""
-    from usbip_capture.cli.configuration_text import read_text
+    from usbip_capture.configuration.text import read_text
     from usbip_capture.servers.server_table import parse_server_table
     from usbip_capture.serving.rules_in_force import rules_of
 
@@ -125,7 +125,7 @@ def _written(path: str) -> AccessRules:
 
 def _change(args: argparse.Namespace, rules: list[AccessRule], mode: str, *, removing: bool) -> int:
     """Change the file, then the servers that run. Raises UsbipError."""
-    from usbip_capture.cli.access_file import add_rules, remove_rules, set_mode
+    from usbip_capture.configuration.access import add_rules, remove_rules, set_mode
     from usbip_capture.control_socket.asking import running
     from usbip_capture.servers.configuration import configuration_path
 

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 def change(args: argparse.Namespace, *, removing: bool) -> int:
     """Change the file, then the servers that run. Raises UsbipError."""
-    from usbip_capture.cli.exports_file import add_exports, remove_exports
+    from usbip_capture.configuration.exports import add_exports, remove_exports
     from usbip_capture.control_socket.asking import running
     from usbip_capture.server.rules import ExportRule
     from usbip_capture.servers.configuration import configuration_path

@@ -99,7 +99,7 @@ def _own_server() -> tuple[dict[str, object], str]:
 
 
 def _change(args: argparse.Namespace) -> None:
-    from usbip_capture.cli.config_file import add_server, remove_server
+    from usbip_capture.configuration.named_servers import add_server, remove_server
 
     if args.change == "remove":
         if not args.name or args.address:

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from usbip_capture.cli.log_handler import queued
 from usbip_capture.cli.service import add_service, run_service
 from usbip_capture.cli.terminal import is_terminal, print_lines
 from usbip_capture.cli.values import MAX_COUNT, capture_file, socket_path, whole
-from usbip_capture.errors import LocalProtocolError, UsbipError
+from usbip_capture.errors import CaptureError, LocalProtocolError, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
 from usbip_capture.system import console
 from usbip_capture.system.service_notification import READY, STOPPING, notify
@@ -27,6 +28,7 @@ from usbip_capture.system.service_notification import READY, STOPPING, notify
 if TYPE_CHECKING:
     from usbip_capture.servers.server_table import ServerTable
     from usbip_capture.serving.local_server import LocalServer
+    from usbip_capture.serving.restarting import Restart
 
 log = logging.getLogger(__name__)
 
@@ -227,21 +229,38 @@ def run(args: argparse.Namespace) -> int:
     """Lend until stopped; the exit code. Raises UsbipError."""
     if args.restore:
         return _restore(args)
-    from usbip_capture.serving.local_server import LocalServer
+    from usbip_capture.serving.restarting import Restart
 
-    wanted = settings(args)
+    settings(args)
     if args.service:
         return run_service(args)
     stopping = threading.Event()
     console.on_request_to_end(lambda number: _stop(number, stopping), signal.SIGINT)
-    with queued(*_LOGGERS), LocalServer(wanted) as server:
+    restart = Restart(lambda: settings(args))
+    with queued(*_LOGGERS):
+        while not stopping.is_set():
+            _lend(restart, stopping, is_terminal(sys.stderr) if args.live is None else args.live)
+    return DONE
+
+
+def _lend(restart: Restart, stopping: threading.Event, live: bool) -> None:
+    """Until stopped, or to be started again. Raises UsbipError."""
+    server, wanted = restart.start()
+    with server:
         _report_where(server, wanted)
         notify(READY)
-        _wait(server, stopping, is_terminal(sys.stderr) if args.live is None else args.live)
-        notify(STOPPING)
-        server.close()
+        _wait(server, lambda: stopping.is_set() or restart.requested, stopping, live)
+        if stopping.is_set():
+            notify(STOPPING)
+        else:
+            log.info("the server restarts, as it was asked to in the dashboard")
+        try:
+            server.close()
+        except CaptureError as error:
+            if stopping.is_set():
+                raise
+            log.error("%s", error)  # the devices are lent all the same
         log.info("all devices are released")
-    return DONE
 
 
 def _restore(args: argparse.Namespace) -> int:
@@ -319,16 +338,16 @@ def _report_where(server: LocalServer, wanted: ServerTable) -> None:
         log.warning("other machines can connect: %s", WARNING)
 
 
-def _wait(server: LocalServer, stopping: threading.Event, live: bool) -> None:
+def _wait(server: LocalServer, ended: Callable[[], bool], stopping: threading.Event, live: bool) -> None:
     if not live:
-        while not stopping.wait(_LOOK):
-            pass
+        while not ended():
+            stopping.wait(_LOOK)
         return
     from usbip_capture.cli.serving_view import ServingView
 
     with ServingView(server) as view:
         shown = 0.0
-        while not stopping.is_set():
+        while not ended():
             now = time.monotonic()
             if now - shown >= _PERIOD:
                 view.show(now)

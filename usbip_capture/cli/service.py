@@ -50,7 +50,7 @@ def run_service(args: argparse.Namespace) -> int:
         return DONE
     lines = []
     if path:
-        from usbip_capture.cli.exports_file import add_exports
+        from usbip_capture.configuration.exports import add_exports
 
         add_exports(path, [])  # it would not start without a list, empty perhaps
         lines = [f"what it exports is in {path}; `usbip-capture bind` adds to it"]

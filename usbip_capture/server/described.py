@@ -32,6 +32,7 @@ _OTHER = {
     events.POWER: "power of the port",
     events.EXPORTS_CHANGED: "what is to be exported was changed",
     events.ACCESS_CHANGED: "who may have which device was changed",
+    events.SETTINGS_CHANGED: "settings were changed",
     events.LEASED: "reserved:",
     events.LEASE_ENDED: "not reserved any more:",
     events.HOOK_DONE: "hook called:",

@@ -24,6 +24,7 @@ RELEASED, ENDED, DISCONNECTED = "released", "ended", "disconnected"
 PLUGGED, UNPLUGGED = "plugged", "unplugged"
 EXPORTED, WITHDRAWN, RESET, POWER = "exported", "withdrawn", "reset", "power"
 EXPORTS_CHANGED, ACCESS_CHANGED = "exports-changed", "access-changed"
+SETTINGS_CHANGED = "settings-changed"
 PAIRED, UNPAIRED, LEASED, LEASE_ENDED = "paired", "unpaired", "leased", "lease-ended"
 #: Of captures that the server keeps.
 CAPTURE_STARTED, CAPTURE_ENDED = "capture-started", "capture-ended"

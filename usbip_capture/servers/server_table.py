@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -137,28 +137,42 @@ def parse_server_table(raw: bytes, path: str) -> ServerTable:
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise FileFormatError(f"{path}, line {line}: it is not UTF-8: correct it") from error
-    table = _tables(text, path).get(SERVER_TABLE, {})
+    table = parse_tables(text, path).get(SERVER_TABLE, {})
     if not isinstance(table, dict):
         raise FileFormatError(f"{path}: {SERVER_TABLE} is not a table: write [{SERVER_TABLE}] on a line of its own")
-    known = {field.name.replace("_", "-"): field for field in fields(ServerTable)}
     values: dict[str, object] = {}
     for key, value in table.items():
-        if key not in known:
-            raise _wrong(text, path, key, f"there is no {one_line(key)!r} in [{SERVER_TABLE}]: {', '.join(known)}")
-        field = known[key]
-        kind = tuple if "tuple" in str(field.type) else bool if "bool" in str(field.type) else type(field.default)
-        converted = _converted(kind, value)
-        if converted is None:
-            raise _wrong(text, path, key, f"{key} must be {_EXPECTED[kind]}")
         try:
-            ServerTable(**{field.name: converted})  # type: ignore[arg-type]  # it was looked at
+            values[key.replace("-", "_")] = server_value(key, value)
         except LocalProtocolError as error:
             raise _wrong(text, path, key, str(error)) from error
-        values[field.name] = converted
     made = ServerTable(**values)  # type: ignore[arg-type]  # each was looked at
     _check_rules(made, text, path)
     _check_access(made, list(values), text, path)
     return made
+
+
+def server_keys() -> dict[str, Field[Any]]:
+    """The keys of the table, in their order, and what their values are."""
+    return {field.name.replace("_", "-"): field for field in fields(ServerTable)}
+
+
+def kind_of(key: str) -> type:
+    """Of the value of a key: tuple (of strings), bool, int or str."""
+    field = server_keys()[key]
+    return tuple if "tuple" in str(field.type) else bool if "bool" in str(field.type) else type(field.default)
+
+
+def server_value(key: str, value: object) -> object:
+    """The value of a key as `ServerTable` has it, from that in a file. Raises LocalProtocolError."""
+    if key not in server_keys():
+        raise LocalProtocolError(f"there is no {one_line(key)!r} in [{SERVER_TABLE}]: {', '.join(server_keys())}")
+    kind = kind_of(key)
+    converted = _converted(kind, value)
+    if converted is None:
+        raise LocalProtocolError(f"{key} must be {_EXPECTED[kind]}")
+    ServerTable(**{key.replace("-", "_"): converted})  # type: ignore[arg-type]  # it was looked at
+    return converted
 
 
 def _check_rules(table: ServerTable, text: str, path: str) -> None:
@@ -183,7 +197,8 @@ def _check_access(table: ServerTable, names: list[str], text: str, path: str) ->
             raise _wrong(text, path, key, f"rules must stand before {key}, so that no part of this file lets in more")
 
 
-def _tables(text: str, path: str) -> dict[str, object]:
+def parse_tables(text: str, path: str) -> dict[str, object]:
+    """All that is in the text of a file. Raises FileFormatError, UsbipError."""
     try:
         toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     except ImportError as error:

@@ -18,7 +18,6 @@ from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.lending.plugged import Bus
 from usbip_capture.lending.restore import restore_and_log
 from usbip_capture.net.address import format_address
-from usbip_capture.net.networks import listen_address
 from usbip_capture.server.client import Client
 from usbip_capture.server.events import ACCESS_CHANGED, STARTED, Events
 from usbip_capture.server.exporter import Server
@@ -35,6 +34,7 @@ from usbip_capture.serving.fronts import Front, opened_dashboard
 from usbip_capture.serving.hooks import Hooks
 from usbip_capture.serving.leases import DeviceLeases
 from usbip_capture.serving.operations import Operations
+from usbip_capture.serving.places import listen_places
 from usbip_capture.serving.ports import Ports
 from usbip_capture.serving.rules_in_force import RulesInForce, summary
 from usbip_capture.serving.watchdog import Watchdog
@@ -43,11 +43,10 @@ from usbip_capture.usb.info import DeviceInfo
 
 if TYPE_CHECKING:
     from usbip_capture.serving.captures import SessionCaptures
+    from usbip_capture.serving.restarting import Restart
     from usbip_capture.serving.tls_side import TlsSide
 
 log = logging.getLogger(__name__)
-
-DEFAULT_LISTEN = "127.0.0.1"
 
 
 class LocalServer:
@@ -58,6 +57,7 @@ class LocalServer:
     devices are, None for all buses of this machine. access: who may have which device, and changing that.
     leases: reserve devices there, and release them. operations: what else can be done while it runs. tls: where it
     listens for TLS, and pairing; None if it does not. dashboard: where browsers find it; None without one.
+    restart: by which it may be started again; None where only the program that runs it can do that.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class LocalServer:
         self.tls: TlsSide | None = None
         self._captures: SessionCaptures | None = None
         self.dashboard: Front | None = None
+        self.restart: Restart | None = None
         self._announcing = Announcing(self.name, lambda: self._lender.exported)
         with ExitStack() as starting:
             starting.callback(self.close)
@@ -208,7 +209,7 @@ class LocalServer:
             )
         rules = Rules(table.exports, force=table.force or settings.force)
         access = self._ruled(settings, table)
-        places = _places(settings)
+        places = listen_places(settings)
         for place in places:
             access.check_listening(*place)
         restore_and_log()
@@ -325,8 +326,7 @@ def serve(
     rules: Iterable[str] | None = None,
     max_clients: int = 0, max_devices: int = 0,
     pcap: str | os.PathLike[str] = "", rotate: Iterable[str] = (),
-    reset: bool = True, force: bool = False,
-    announce: bool | None = None,
+    reset: bool = True, force: bool = False, announce: bool | None = None,
     audit: str | os.PathLike[str] = "", audit_syslog: str = "",
     tls: Iterable[str] = (), client_ca: str | os.PathLike[str] = "",
     web: Iterable[str] = (), web_tls: bool = False, web_host: Iterable[str] = (), hooks: Iterable[str] = (),
@@ -367,13 +367,6 @@ def serve(
 def _texts(given: Iterable[str]) -> tuple[str, ...]:
     """One text is a list of one."""
     return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _places(settings: ServerTable) -> list[tuple[str, int]]:
-    """Where to listen by TCP. Raises LocalProtocolError."""
-    texts = settings.listen or (() if settings.unix else (DEFAULT_LISTEN,))
-    places = [listen_address(text) for text in texts]
-    return [("0.0.0.0" if address == "*" else address, port) for address, port in places]
 
 
 def _shared_bus() -> Bus:

@@ -15,7 +15,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from usbip_capture.errors import CaptureError, DeviceNotFound, ImportRefused, LocalProtocolError, UsbipError
+from usbip_capture.errors import (
+    CaptureError,
+    DeviceNotFound,
+    FileFormatError,
+    ImportRefused,
+    LocalProtocolError,
+    UsbipError,
+)
 from usbip_capture.serving.operations import NotPossible
 from usbip_capture.web.roles import ANYONE, ROLES, Refused, User
 
@@ -60,6 +67,10 @@ class Call:
         if not isinstance(value, str):
             raise LocalProtocolError(f"{key} must be text, not {value!r}" if key in self.body else f"{key} is missing")
         return value
+
+    def named(self, key: str, default: str | None = None) -> str:
+        """A text of the body, or of the query: what is to be removed. Raises LocalProtocolError."""
+        return self.text(key, self.query.get(key, default))
 
     def flag(self, key: str) -> bool:
         """True or false in the body. Raises LocalProtocolError."""
@@ -127,7 +138,7 @@ def status_of(error: UsbipError) -> int:
         return error.status
     kinds = (
         ((DeviceNotFound, NotFound), 404),
-        ((Conflict, ImportRefused, NotPossible), 409),
+        ((Conflict, ImportRefused, FileFormatError, NotPossible), 409),
         ((LocalProtocolError,), 400),
         ((NotHere,), 501),
         ((CaptureError,), 507),

@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from usbip_capture.web.confirming import Confirmations
 from usbip_capture.web.history import History
 from usbip_capture.web.live_figures import LiveFigures
 from usbip_capture.web.tokens import Tokens
 
 if TYPE_CHECKING:
     from usbip_capture.serving.local_server import LocalServer
+    from usbip_capture.serving.restarting import Restart
     from usbip_capture.web.event_feed import EventFeed
     from usbip_capture.web.sign_in import SignIn
 
@@ -29,6 +31,7 @@ class WebSide:
     tokens: Tokens = field(default_factory=Tokens)
     sign_in: SignIn | None = None
     feed: EventFeed | None = None
+    confirmations: Confirmations = field(default_factory=Confirmations)
     started: float = field(default_factory=time.time)
     captures: Callable[[], Sequence[Mapping[str, object]]] = tuple
     history: History = field(init=False)
@@ -47,3 +50,8 @@ class WebSide:
             str(capture["id"]): {name: capture[name] for name in ("bytes", "packets", "dropped")}
             for capture in self.captures()
         }
+
+    @property
+    def restart(self) -> Restart | None:
+        """By which the server is started again; None where another program runs it."""
+        return self.server.restart

@@ -75,6 +75,15 @@ def _packaged() -> ctypes.CDLL | None:
         return None
 
 
+def loaded_version() -> str:
+    """Of the library, as in `1.0.30`; empty while nothing of this machine was looked for, or where it is not known."""
+    try:
+        version = sys.modules[PACKAGES[0]].getVersion()
+        return f"{version.major}.{version.minor}.{version.micro}"
+    except (KeyError, AttributeError):
+        return ""
+
+
 class Libusb:
     """A context of libusb and the thread that handles its events, one for the process: `Libusb.shared()`.
 

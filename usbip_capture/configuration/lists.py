@@ -9,22 +9,15 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
-from usbip_capture.cli.configuration_text import read_text, write_text
+from usbip_capture.configuration.places import Span, entry, inserted, strings, table
+from usbip_capture.configuration.text import changing, read_text, write_text
 from usbip_capture.errors import UsbipError
 from usbip_capture.servers.configuration import SERVER_TABLE
 from usbip_capture.servers.server_table import ServerTable, parse_server_table
 
-_HEADER = re.compile(r"[ \t]*\[[ \t]*([^\[\]]*?)[ \t]*\][ \t]*(#.*)?\r?")
 Item = TypeVar("Item")
-
-
-class _Span(NamedTuple):
-    """Of a string in the text, with its quotes."""
-
-    start: int
-    end: int
 
 
 class ListInFile(Generic[Item]):
@@ -37,6 +30,10 @@ class ListInFile(Generic[Item]):
 
     def add(self, items: Sequence[Item]) -> list[Item]:
         """Write those that are not there yet; these. Without items: have the list, empty perhaps."""
+        with changing(self._path):
+            return self._added(items)
+
+    def _added(self, items: Sequence[Item]) -> list[Item]:
         text, before, known = self._read()
         new = [item for item in dict.fromkeys(items) if item not in (known or ())]
         if new or known is None:
@@ -49,6 +46,10 @@ class ListInFile(Generic[Item]):
 
     def remove(self, items: Sequence[Item]) -> list[Item]:
         """Remove those that are there; these."""
+        with changing(self._path):
+            return self._removed(items)
+
+    def _removed(self, items: Sequence[Item]) -> list[Item]:
         text, before, known = self._read()
         gone = [item for item in dict.fromkeys(items) if item in (known or ())]
         if gone and known is not None:
@@ -77,7 +78,7 @@ class ListInFile(Generic[Item]):
         at = entry(text, self._key)
         if at is None:
             raise ValueError
-        spans, end = _strings(text, at)
+        spans, end = strings(text, at)
         for span, is_gone in reversed(list(zip(spans, gone, strict=True))):
             if is_gone:
                 text = _without(text, span, at, end)
@@ -103,85 +104,6 @@ class ListInFile(Generic[Item]):
         )
 
 
-def inserted(text: str, line: str, at: int | None) -> str:
-    """With one more line in the table, at `at`; None: with the table, too."""
-    ending = "\r\n" if "\r\n" in text else "\n"
-    line += ending
-    if at is not None:
-        if not text[:at].endswith("\n"):
-            line = ending + line
-        return text[:at] + line + text[at:]
-    gap = "" if not text else ending if text.endswith("\n") else ending * 2
-    return f"{text}{gap}[{SERVER_TABLE}]{ending}{line}"
-
-
-def end_of_list(text: str, key: str) -> int | None:
-    """Where the line behind a list begins; None without one. Raises ValueError."""
-    at = entry(text, key)
-    if at is None:
-        return None
-    _, end = _strings(text, at)
-    line_end = text.find("\n", end)
-    return len(text) if line_end < 0 else line_end + 1
-
-
-def table(text: str) -> int | None:
-    """Where the first line behind the table's header begins; None without a table."""
-    at = 0
-    for line in text.splitlines(keepends=True):
-        at += len(line)
-        found = _HEADER.fullmatch(line.rstrip("\n"))
-        if found is not None and found[1].strip("\"'") == SERVER_TABLE:
-            return at
-    return None
-
-
-def entry(text: str, key: str) -> int | None:
-    """Where the value of a key in the table begins; None if it is not there."""
-    at = table(text)
-    for line in text[at:].splitlines(keepends=True) if at is not None else ():
-        if at is None or _HEADER.fullmatch(line.rstrip("\n")):
-            break
-        found = re.match(rf"[ \t]*(?:{key}|\"{key}\")[ \t]*=[ \t]*", line)
-        if found is not None:
-            return at + found.end()
-        at += len(line)
-    return None
-
-
-def _strings(text: str, at: int) -> tuple[list[_Span], int]:
-    """The strings of the list that begins at `at`, and where it ends. Raises ValueError."""
-    spans: list[_Span] = []
-    if text[at : at + 1] != "[":
-        raise ValueError
-    at += 1
-    while at < len(text):
-        if text[at] == "]":
-            return spans, at
-        if text[at] == "#":
-            end = text.find("\n", at)
-            if end < 0:
-                break
-            at = end
-        elif text[at] in "\"'" and text[at : at + 3] not in ('"""', "'''"):
-            end = _end_of_string(text, at)
-            spans.append(_Span(at, end))
-            at = end
-        elif text[at] in ", \t\r\n":
-            at += 1
-        else:
-            break
-    raise ValueError
-
-
-def _end_of_string(text: str, at: int) -> int:
-    quote = text[at]
-    at += 1
-    while at < len(text) and text[at] != quote:
-        at += 2 if text[at] == "\\" and quote == '"' else 1
-    return at + 1
-
-
 def _comma(text: str, at: int) -> int:
     """Where the comma is that follows a string; -1 if none does."""
     found = re.compile(r"(?:\s|#[^\n]*\n)*(,)").match(text, at)
@@ -189,7 +111,7 @@ def _comma(text: str, at: int) -> int:
 
 
 def _extended(text: str, at: int, items: list[str]) -> str:
-    spans, end = _strings(text, at)
+    spans, end = strings(text, at)
     if not spans:
         return text[: at + 1] + ", ".join(items) + text[at + 1 :]
     last = spans[-1]
@@ -204,7 +126,7 @@ def _extended(text: str, at: int, items: list[str]) -> str:
     return text[: last.end] + ("" if comma >= 0 else ",") + rest + new + text[line_end + 1 :]
 
 
-def _without(text: str, span: _Span, at: int, end: int) -> str:
+def _without(text: str, span: Span, at: int, end: int) -> str:
     """Without a string, its comma, and its line if nothing else but a comment is there."""
     start, stop = span
     comma = _comma(text, stop)

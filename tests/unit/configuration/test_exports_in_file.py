@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usbip_capture.cli.exports_file import add_exports, remove_exports
+from usbip_capture.configuration.exports import add_exports, remove_exports
 from usbip_capture.errors import FileFormatError, UsbipError
 from usbip_capture.server.rules import ExportRule
 from usbip_capture.servers.server_table import parse_server_table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from usbip_capture.cli.configuration_list import ListInFile
+from usbip_capture.configuration.lists import ListInFile
 from usbip_capture.server.rules import ExportRule
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from usbip_capture.access.clients import Requester
 from usbip_capture.access.rules import AccessRule, AccessRules
-from usbip_capture.cli.access_file import add_rules, remove_rules, set_mode
+from usbip_capture.configuration.access import add_rules, remove_rules, set_mode
 from usbip_capture.errors import FileFormatError, UsbipError
 from usbip_capture.servers.server_table import parse_server_table
 from usbip_capture.serving.rules_in_force import rules_of

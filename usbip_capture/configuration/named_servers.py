@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from usbip_capture.cli.configuration_text import read_text, write_text
+from usbip_capture.configuration.text import changing, read_text, write_text
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.servers.configuration import (
     CONFIGURATION,
@@ -24,15 +24,21 @@ def add_server(name: str, address: str) -> str:
         raise LocalProtocolError(f'{name!r} cannot be a name: use printable characters other than " and \\')
     if server.problem:
         raise LocalProtocolError(f"{address!r} cannot be used for {name!r}: {server.problem}")
-    text = read_text(configuration_path())
-    table = _table(text)
-    known = _known(table, server.name)
-    _write(_with(text, known or server.name, address), {**table, known or server.name: address})
+    with changing(configuration_path()):
+        text = read_text(configuration_path())
+        table = _table(text)
+        known = _known(table, server.name)
+        _write(_with(text, known or server.name, address), {**table, known or server.name: address})
     return known or server.name
 
 
 def remove_server(name: str) -> str:
     """Forget a server; its name as it was in the file. Raises UsbipError."""
+    with changing(configuration_path()):
+        return _removed(name)
+
+
+def _removed(name: str) -> str:
     text = read_text(configuration_path())
     table = _table(text)
     known = _known(table, name)

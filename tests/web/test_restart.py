@@ -1,0 +1,79 @@
+"""The command `serve`, restarted in place by its dashboard: in the same process, by what is configured then."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.test_serve_command import READ, Serving, write_configuration
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Serving]]:
+    made: list[Serving] = []
+
+    def start(*arguments: str) -> Serving:
+        made.append(Serving(tmp_path, *arguments))
+        return made[-1]
+
+    yield start
+    for serving in made:
+        serving.close()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def pid_of(asking: httpx.Client) -> int | None:
+    """None while the dashboard does not answer."""
+    try:
+        return int(asking.get("/api/v1/system").json()["pid"])
+    except httpx.TransportError:
+        return None
+
+
+def restart(asking: httpx.Client) -> Any:
+    offered = asking.get("/api/v1/restart").json()
+    return asking.post("/api/v1/restart", json={"confirm": offered["confirm"]}).json()
+
+
+def test_the_server_starts_again_as_it_is_configured_then(serve: Callable[..., Serving], tmp_path: Path) -> None:
+    web, first, second = free_port(), free_port(), free_port()
+    write_configuration(
+        tmp_path, f'[server]\nexports = ["all"]\nlisten = "127.0.0.1:{first}"\nweb = "127.0.0.1:{web}"\n'
+    )
+    serving = serve()
+    token = serving.wait_for(r"\?token=([\w-]+)")[1]
+    base, headers = f"http://127.0.0.1:{web}", {"authorization": f"Bearer {token}"}
+    with httpx.Client(base_url=base, headers=headers, timeout=60, trust_env=False) as asking:
+        assert pid_of(asking) == serving.process.pid
+        device = serving.attach()
+        assert device.run(READ, 30).status == 0
+        lost: list[str] = []
+        device.watch(lost.append)
+        changed = asking.patch("/api/v1/settings", json={"listen": [f"127.0.0.1:{second}"], "max-clients": 4})
+        assert changed.json()["restart"] is True
+        assert restart(asking) == {"ok": True, "outcome": "the server restarts"}
+        wait_until("the client has lost the device", lambda: lost)
+        device.close()
+        serving.wait_for(rf"serving at 127\.0\.0\.1:{second}")
+        wait_until("the dashboard is back", lambda: pid_of(asking) == serving.process.pid)
+        assert [
+            one["value"] for one in asking.get("/api/v1/settings").json()["settings"] if one["key"] == "listen"
+        ] == [[f"127.0.0.1:{second}"]]
+        # What it cannot be started with leaves it as it was.
+        asking.patch("/api/v1/settings", json={"listen": ["203.0.113.1:3240"], "allow": ["192.0.2.0/24"]})
+        assert restart(asking)["ok"]
+        serving.wait_for(r"does not start as it is configured now: .*; it goes on as before")
+        wait_until("the dashboard is back", lambda: pid_of(asking) == serving.process.pid)
+        wait_until("it serves again", lambda: len(re.findall(rf"serving at 127\.0\.0\.1:{second}", serving.said)) == 2)
+    assert serving.end() == 0
