@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import stat
-from typing import cast
 
 import httpx
 import pytest
@@ -166,8 +165,9 @@ def test_no_cookie_but_ours_is_taken() -> None:
     found = cookies.find(good)
     assert found == token
     body, _, signature = good.partition(".")
-    for wrong in ("", ".", body, f"{body}.", f"{body}.é", f"{body}.{signature[:-1]}", f"{body}x.{signature}", "x" * 9999,
-                  f"{_encoded(['admin', 1])}.{signature}", f"{_encoded(1)}.{signature}", f"{_encoded([[], []])}.a"):  # fmt: skip
+    forged = [f"{_encoded(['admin', 1])}.{signature}", f"{_encoded(1)}.{signature}", f"{_encoded([[], []])}.a"]
+    cut = ["", ".", body, f"{body}.", f"{body}.é", f"{body}.{signature[:-1]}", f"{body}x.{signature}", "x" * 9999]
+    for wrong in (*forged, *cut):
         assert cookies.find(wrong) is None
     os.unlink(key_path())
     assert Cookies(tokens).find(good) is None  # another key
@@ -192,4 +192,4 @@ def _from(host: str, token: str) -> HTTPConnection:
 def _status(sign_in: SignIn, host: str, token: str) -> int:
     with pytest.raises(Refused) as caught:
         sign_in.authenticate(_from(host, token))
-    return cast("Refused", caught.value).status
+    return caught.value.status

@@ -92,7 +92,7 @@ def from_data(data: object) -> Event:
     peer = Peer("" if host == "local" else host, _number(data, "port"), identity=_text(data, "identity"))
     texts = {name: _text(data, name) for name in ("busid", "device", "rule", "text", "by")}
     return Event(
-        _text(data, "kind"), stamp / 1e9, SEVERITIES.index(severity), peer if host else None, **texts,
+        _text(data, "kind"), stamp // 1000 / 1e6, SEVERITIES.index(severity), peer if host else None, **texts,
         times=_number(data, "times") or 1, number=_number(data, "number"),
     )  # fmt: skip
 

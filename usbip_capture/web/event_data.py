@@ -7,5 +7,5 @@ from usbip_capture.server.events import Event
 
 
 def event_data(event: Event) -> dict[str, object]:
-    """In JSON's types, as `server.described.as_data`, but `time` in seconds since 1970; and its sentence."""
-    return {**as_data(event), "time": event.time, "sentence": sentence(event)}
+    """As `server.described.as_data`, but `time` in seconds since 1970, to the microsecond; and its sentence."""
+    return {**as_data(event), "time": round(event.time, 6), "sentence": sentence(event)}

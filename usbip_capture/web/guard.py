@@ -103,7 +103,8 @@ def is_same(origin: str, host: str, *, secure: bool) -> bool:
     scheme, _, rest = origin.lower().partition("://")
     if scheme not in (("https",) if secure else ("http", "https")):
         return False  # without TLS, a proxy in front may have it
-    return _with_port(rest, scheme) == _with_port(host.lower(), scheme)
+    wanted = _with_port(host.lower(), scheme)
+    return bool(wanted[0]) and _with_port(rest, scheme) == wanted
 
 
 def _with_port(host: str, scheme: str) -> tuple[str, int | None]:
