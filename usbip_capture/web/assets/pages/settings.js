@@ -62,14 +62,14 @@ class SettingsPage {
     editor.control.id = id;
     editor.control.setAttribute("aria-describedby", `${id}-help`);
     editor.control.dataset.test = id;
-    if (!this.api.may("administer")) editor.control.disabled = true;
+    if (!this.api.may("administer") || setting.fixed) editor.control.disabled = true;
     const back = button("Default", () => {
       editor.put(setting.default);
       this.follow();
     }, { kind: "quiet", "aria-label": `Put ${setting.key} back to its default` });
     const element = el("div", { class: "setting" },
       el("label", { for: id, class: "mono" }, setting.key),
-      el("div", { class: "value" }, editor.control, setting.restart && el("small", { class: "hint" }, "after a restart")),
+      el("div", { class: "value" }, editor.control, setting.fixed ? el("small", { class: "hint" }, "in the file only") : setting.restart && el("small", { class: "hint" }, "after a restart")),
       el("small", { id: `${id}-help`, class: "hint help" }, setting.help),
       back);
     editor.control.addEventListener("input", () => this.follow());
@@ -90,7 +90,7 @@ class SettingsPage {
     for (const row of this.rows.values()) {
       const { setting, editor, element, back } = row;
       element.classList.toggle("edited", edited.includes(row));
-      back.hidden = !this.api.may("administer") || same(editor.value(), shownValue(setting, setting.default));
+      back.hidden = !this.api.may("administer") || setting.fixed || same(editor.value(), shownValue(setting, setting.default));
     }
     this.save.hidden = !edited.length;
     this.problem.hidden = true;
