@@ -9,7 +9,7 @@ from typing import Any
 
 from usbip_capture.demo.device import INFO, DemoDevice
 from usbip_capture.device import Device
-from usbip_capture.errors import DeviceNotFound
+from usbip_capture.errors import DeviceNotFound, UsbipError
 from usbip_capture.usb.info import DeviceInfo, InterfaceInfo
 
 
@@ -106,3 +106,21 @@ class FakeBus:
     def changed(self) -> None:
         for watcher in list(self.watchers):
             watcher()
+
+
+class SwitchableBus(FakeBus):
+    """switched: what was done to which port. refusal: what its hubs say, if they cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.switched: list[tuple[str, bool]] = []
+        self.refusal = ""
+
+    def switch_power(self, busid: str, on: bool) -> None:
+        if self.refusal:
+            raise UsbipError(self.refusal)
+        self.switched.append((busid, on))
+        if on:
+            self.plug(busid)
+        else:
+            self.unplug(busid)

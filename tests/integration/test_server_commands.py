@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import usb.core
 
-from tests.fakes.local_bus import FakeBus, OpenedDevice
+from tests.fakes.local_bus import OpenedDevice, SwitchableBus
 from tests.waiting import wait_until
 from usbip_capture import LocalServer, get_backend, serve
 from usbip_capture.cli import exits
@@ -21,7 +21,6 @@ from usbip_capture.cli.serving_view import ServingView
 from usbip_capture.control_socket.asking import running
 from usbip_capture.device import Transfer
 from usbip_capture.devices.uses import DISK, Use
-from usbip_capture.errors import UsbipError
 from usbip_capture.servers.configuration import configuration_path
 from usbip_capture.serving import ports
 from usbip_capture.usb.setup import PortReset, classify
@@ -29,24 +28,6 @@ from usbip_capture.usb.status import EPIPE
 from usbip_capture.usb.urb import Completion, TransferType
 
 ANY = "127.0.0.1:0"
-
-
-class SwitchableBus(FakeBus):
-    """switched: what was done to which port. refusal: what its hubs say, if they cannot."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.switched: list[tuple[str, bool]] = []
-        self.refusal = ""
-
-    def switch_power(self, busid: str, on: bool) -> None:
-        if self.refusal:
-            raise UsbipError(self.refusal)
-        self.switched.append((busid, on))
-        if on:
-            self.plug(busid)
-        else:
-            self.unplug(busid)
 
 
 @pytest.fixture

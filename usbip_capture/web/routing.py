@@ -113,11 +113,18 @@ def live(path: str, handler: Callable[[WebSocket, WebSide], Awaitable[None]], ro
         try:
             websocket.app.state.authenticate(websocket).check(role)
         except UsbipError as error:
-            await websocket.send_denial_response(JSONResponse({"ok": False, "error": str(error)}, status_of(error)))
+            await websocket.send_denial_response(Json({"ok": False, "error": str(error)}, status_of(error)))
             return
         await handler(websocket, websocket.app.state.side)
 
     return WebSocketRoute(PREFIX + path, endpoint, name=f"WS {path}")
+
+
+class Json(JSONResponse):
+    """In ASCII: strings of devices may have halves of characters, which nothing else can carry."""
+
+    def render(self, content: object) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 async def answered(result: Awaitable[object]) -> Response:
@@ -125,11 +132,11 @@ async def answered(result: Awaitable[object]) -> Response:
     try:
         value = await result
     except UsbipError as error:
-        return JSONResponse({"ok": False, "error": str(error)}, status_of(error))
+        return Json({"ok": False, "error": str(error)}, status_of(error))
     except Exception:
         log.exception("a request of the dashboard failed")
-        return JSONResponse({"ok": False, "error": "an internal error: see the server's log"}, 500)
-    return value if isinstance(value, Response) else JSONResponse(value)
+        return Json({"ok": False, "error": "an internal error: see the server's log"}, 500)
+    return value if isinstance(value, Response) else Json(value)
 
 
 def status_of(error: UsbipError) -> int:

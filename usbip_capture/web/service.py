@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 _STOP_TIMEOUT = 5.0
 #: Connections at a time, and bytes of the head of a request and of a message of a WebSocket.
 _MAX_CONNECTIONS, _MAX_HEAD, _MAX_MESSAGE = 1000, 32 << 10, 64 << 10
+#: Bytes that the system keeps for who does not read: figures that wait there for minutes are of no use.
+_MAX_UNSENT = 32 << 10
 #: Whom uvicorn reports to; what strangers send is not worth a line there.
 _LOGGER = "uvicorn.error"
 
@@ -38,6 +40,8 @@ class WebService:
             for place in places:
                 listener = listening.listen(*place, "the dashboard", dual_stack=True)
                 self._sockets.append(listener)
+                if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # of those that are accepted, too
+                    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _MAX_UNSENT)
                 self.addresses.append(listener.getsockname()[:2])
             self._server = uvicorn.Server(_configuration(app, identity))
             self._thread = threading.Thread(target=self._run, name="usbip-web", daemon=True)
