@@ -154,7 +154,7 @@ def test_what_is_changed_is_in_the_file_and_followed(ask: Asking, server: LocalS
     ask("PATCH", "/settings", {"exports": None})
     assert not server.devices
     kinds = {(event.kind, event.by) for event in server.events.after(0, 100)}
-    assert ("settings-changed", "ann") in kinds
+    assert ("settings-changed", "web:ann") in kinds
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,8 @@ class LocalServer:
     the configuration file are exported, and its changes are followed; so it is with `rules`, of access. bus: where the
     devices are, None for all buses of this machine. access: who may have which device, and changing that.
     leases: reserve devices there, and release them. operations: what else can be done while it runs. tls: where it
-    listens for TLS, and pairing; None if it does not. dashboard: where browsers find it; None without one.
-    restart: by which it may be started again; None where only the program that runs it can do that.
+    listens for TLS, and pairing; None if it does not. dashboard: where browsers find it; None without one. restart: by
+    which it may be started again; None where only the program that runs it can do that.
     """
 
     def __init__(

@@ -33,3 +33,10 @@ def installed() -> int:
     with suppress(OSError, ValueError, AttributeError):  # Windows has no sysconf
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return 0
+
+
+def available() -> int:
+    """Bytes of memory that are free in this machine; 0 if unknown."""
+    with suppress(OSError, ValueError, AttributeError):  # Windows has no sysconf, macOS not this value
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 0

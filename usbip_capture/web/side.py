@@ -31,11 +31,16 @@ class WebSide:
     tokens: Tokens = field(default_factory=Tokens)
     sign_in: SignIn | None = None
     feed: EventFeed | None = None
-    confirmations: Confirmations = field(default_factory=Confirmations)
     started: float = field(default_factory=time.time)
     captures: Callable[[], Sequence[Mapping[str, object]]] = tuple
+    confirmations: Confirmations = field(default_factory=Confirmations)
     history: History = field(init=False)
     live: LiveFigures = field(init=False)
+
+    @property
+    def restart(self) -> Restart | None:
+        """By which the server is started again; None where another program runs it."""
+        return self.server.restart
 
     def start_figures(self) -> History:
         """Have what devices do counted and sampled from now on, until the result is closed."""
@@ -50,8 +55,3 @@ class WebSide:
             str(capture["id"]): {name: capture[name] for name in ("bytes", "packets", "dropped")}
             for capture in self.captures()
         }
-
-    @property
-    def restart(self) -> Restart | None:
-        """By which the server is started again; None where another program runs it."""
-        return self.server.restart

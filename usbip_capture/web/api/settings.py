@@ -17,6 +17,7 @@ from usbip_capture.servers.server_table import ServerTable, kind_of, read_server
 from usbip_capture.serving.local_server import LocalServer
 from usbip_capture.syslog.severity import NOTICE
 from usbip_capture.system.shown import one_line
+from usbip_capture.web.api.devices import by
 from usbip_capture.web.roles import ADMINISTER, LOOK, Refused
 from usbip_capture.web.routing import Call, api
 from usbip_capture.web.setting_words import WORDS
@@ -73,7 +74,7 @@ def _changed(call: Call, changes: dict[str, object]) -> dict[str, object]:
     keys = set_values(configuration_path(), changes)
     if not keys:
         return {"ok": True, "outcome": "nothing is changed: it is so already", "restart": False}
-    server.events.emit(SETTINGS_CHANGED, NOTICE, text=", ".join(keys), by=call.user.name)
+    server.events.emit(SETTINGS_CHANGED, NOTICE, text=", ".join(keys), by=by(call))
     server.reload()
     table = read_server_table()
     now = [key for key in keys if not _needs_restart(server, key)]
