@@ -3,7 +3,8 @@
 import { el, text } from "./dom.js";
 import { rate, time } from "./format.js";
 
-const WINDOW = 600;
+/** Seconds that are shown at most, and at least. */
+const [WINDOW, LEAST] = [600, 60];
 let loading = null;
 
 /** uPlot, which is fetched when it is first needed. */
@@ -51,7 +52,7 @@ export async function bandwidthChart(host, api, label) {
   };
   const range = () => {
     const last = data[0].length ? data[0][data[0].length - 1] : Date.now() / 1000;
-    return [last - WINDOW, last];
+    return [Math.max(last - WINDOW, Math.min(data[0][0] ?? last, last - LEAST)), last];
   };
   const draw = () => {
     if (plot) plot.destroy();
@@ -84,9 +85,7 @@ function options(place, { range, describe }) {
   const quiet = colour(place, "--quiet");
   const lines = { stroke: colour(place, "--grid"), width: 1 };
   const font = "12px system-ui, sans-serif";
-  const series = (name) => ({
-    stroke: colour(place, name), fill: colour(place, name, 0.14), width: 1.5, points: { show: false },
-  });
+  const series = (name, style) => ({ stroke: colour(place, name), width: 1.5, points: { show: false }, ...style });
   return {
     ...size(place),
     legend: { show: false },
@@ -96,7 +95,7 @@ function options(place, { range, describe }) {
       { stroke: quiet, font, grid: lines, ticks: { show: false }, size: 30, space: 70, values: (_, ticks) => ticks.map((tick) => time(tick).slice(-8, -3)) },
       { stroke: quiet, font, grid: lines, ticks: { show: false }, size: 76, space: 36, values: (_, ticks) => ticks.map((tick) => plain(rate(tick))) },
     ],
-    series: [{}, series("--in"), series("--out")],
+    series: [{}, series("--in", { fill: colour(place, "--in", 0.14) }), series("--out", { dash: [5, 3] })],
     hooks: { setCursor: [describe] },
   };
 }

@@ -142,8 +142,8 @@ function makeEndpoints() {
     caption: "Endpoints", test: "endpoints", empty: "Its endpoints are not known.", key: (endpoint) => endpoint.address,
     columns: [
       { label: "Endpoint", cell: (endpoint, td) => { if (!td.firstChild) td.append(choose(endpoint)); } },
-      { label: "Type", cell: (endpoint) => `${endpoint.type} ${endpoint.direction}` },
-      { label: "Packet", number: true, cell: (endpoint) => count(endpoint.max_packet_size) },
+      { label: "Type", cell: (endpoint) => (endpoint.address ? `${endpoint.type} ${endpoint.direction}` : endpoint.type) },
+      { label: "Packet", number: true, cell: (endpoint) => (endpoint.max_packet_size ? count(endpoint.max_packet_size) : "–") },
       { label: "URBs", number: true, cell: (endpoint) => count(endpoint.urbs) },
       { label: "Bytes", number: true, cell: (endpoint) => bytes(endpoint.bytes) },
       { label: "Errors", number: true, cell: (endpoint, td) => { td.classList.toggle("problem", endpoint.errors > 0); return count(endpoint.errors); } },

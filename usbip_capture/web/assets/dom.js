@@ -57,14 +57,15 @@ export function keyed(parent, rows, key, make, update = () => {}) {
 }
 
 /**
- * A table that becomes cards on a phone. columns: [{label, cell, number, wide}]; cell(row, td) returns text or a node,
- * or fills `td` itself and returns nothing. Gives {element, update(rows)}.
+ * A table that becomes cards on a phone. columns: [{label, cell, number, wide}], label "" for buttons; cell(row, td)
+ * returns text or a node, or fills `td` itself and returns nothing. Gives {element, update(rows)}.
  */
 export function table({ caption, columns, key, empty = "Nothing here.", test = null }) {
   const body = el("tbody", { role: "rowgroup" });
   const none = el("p", { class: "empty" }, empty);
   const kind = (column) => [column.number ? "number" : "", column.wide ? "wide" : ""].filter(Boolean).join(" ") || null;
-  const head = columns.map((column) => el("th", { role: "columnheader", scope: "col", class: kind(column) }, column.label));
+  const head = columns.map((column) => el("th", { role: "columnheader", scope: "col", class: kind(column) },
+    column.label || el("span", { class: "unseen" }, "Actions")));
   const whole = el("table", { role: "table", class: "stack", "data-test": test },
     el("caption", { class: "unseen" }, caption),
     el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, head)), body);

@@ -32,6 +32,7 @@ export async function render(container, api) {
   events = newestFirst((await api.get("/events", { last: MOST })).events);
   filter.kinds(events);
   draw();
+  prepare([...events]);
   filter.element.addEventListener("input", soon);
   const stream = api.events(events.length ? events[0].number : 0, (event) => {
     events.unshift(event);
@@ -71,8 +72,22 @@ function makeFilter() {
 }
 
 function matchesWords(event, words) {
-  event.words ||= [event.kind, event.severity, clientOf(event), deviceOf(event), textOf(event)].join(" ").toLowerCase();
-  return words.every((word) => event.words.includes(word));
+  const all = wordsOf(event);
+  return words.every((word) => all.includes(word));
+}
+
+const wordsOf = (event) =>
+  (event.words ||= [event.kind, event.severity, clientOf(event), deviceOf(event), textOf(event)].join(" ").toLowerCase());
+
+/** Make what is searched while there is nothing else to do, so that the first letter typed is not slow. */
+function prepare(events) {
+  let next = 0;
+  const some = () => {
+    const end = performance.now() + 3;
+    while (next < events.length && performance.now() < end) wordsOf(events[next++]);
+    if (next < events.length) setTimeout(some, 10);
+  };
+  some();
 }
 
 /** Rows of one height in a box that scrolls; those in view are filled from `shown`. */

@@ -73,26 +73,21 @@ function makeTiles() {
     text(made[name].note, note);
   };
   const throughput = ({ in: into, out, urbs }) => set("throughput", rate((into || 0) + (out || 0)), `${count(urbs)} URBs/s`);
-  const memory = (value) => {
-    if (typeof value === "number") text(made.memory.value, bytes(value));
-    else if (value) set("memory", bytes(value.rss), value.total ? `of ${bytes(value.total)}` : "");
-  };
-  const clients = (number) => set("clients", count(number), number === 1 ? "connected client" : "connected clients");
   return {
     element,
     show(overview) {
       const { plugged, exported, in_use: used } = overview.devices;
       started = overview.started;
       set("devices", count(plugged), `${exported} exported, ${used} in use`);
-      clients(typeof overview.clients === "number" ? overview.clients : overview.clients.length);
+      set("clients", count(overview.clients), `${used} with a device`);
       throughput(overview.throughput);
-      memory(overview.memory);
+      set("memory", bytes(overview.memory.rss), overview.memory.total ? `of ${bytes(overview.memory.total)}` : "");
       set("uptime", span(overview.uptime), `since ${time(overview.started)}`);
     },
     live(figures) {
       throughput(figures);
-      memory(figures.memory);
-      if (typeof figures.clients === "number") clients(figures.clients);
+      text(made.memory.value, bytes(figures.memory));
+      text(made.clients.value, count(figures.clients));
       if (started) text(made.uptime.value, span(figures.time - started));
     },
   };
