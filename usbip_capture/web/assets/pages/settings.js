@@ -68,8 +68,9 @@ class SettingsPage {
       this.follow();
     }, { kind: "quiet", "aria-label": `Put ${setting.key} back to its default` });
     const element = el("div", { class: "setting" },
-      el("label", { for: id, class: "mono" }, setting.key),
-      el("div", { class: "value" }, editor.control, setting.fixed ? el("small", { class: "hint" }, "in the file only") : setting.restart && el("small", { class: "hint" }, "after a restart")),
+      el("div", { class: "key" }, el("label", { for: id, class: "mono" }, setting.key),
+        (setting.fixed || setting.restart) && el("small", {}, setting.fixed ? "in the file only" : "after a restart")),
+      el("div", { class: "value" }, editor.control),
       el("small", { id: `${id}-help`, class: "hint help" }, setting.help),
       back);
     editor.control.addEventListener("input", () => this.follow());

@@ -1,15 +1,15 @@
 // Tokens: who may use the dashboard and its interfaces, and what each may do.
 
 import { allowed, card, choice, copyable, field, form, submit } from "../controls.js";
-import { ask, badge, button, el, fill, table } from "../dom.js";
+import { ask, badge, button, el, fill, table, text } from "../dom.js";
 import { moment } from "../format.js";
 
 export const title = "Tokens";
 
 const ROLES = [
-  ["look", "look: see everything, change nothing"],
-  ["operate", "operate: also captures, exports on and off, disconnect, reset"],
-  ["administer", "administer: also settings, access and tokens"],
+  ["look", "Sees everything, and changes nothing."],
+  ["operate", "Also captures, exports on and off, disconnects and resets."],
+  ["administer", "Also changes settings, access and tokens."],
 ];
 const TONES = { administer: "warn", operate: "info", look: "" };
 
@@ -21,14 +21,16 @@ export async function render(container, api) {
   const made = el("div", { "data-test": "made" });
   const shown = tokenTable(api, refresh);
   const name = el("input", { type: "text", maxlength: 64, autocomplete: "off", required: true, placeholder: "ann", "data-test": "token-name" });
-  const role = choice(ROLES, "look", { "data-test": "token-role" });
+  const role = choice(ROLES.map(([value]) => [value, value]), "look", { "data-test": "token-role" });
+  const roleField = field("Role", role, ROLES[0][1]);
+  role.addEventListener("change", () => text(roleField.querySelector(".hint"), new Map(ROLES).get(role.value)));
   const adding = form(api, async () => {
     const answer = await api.post("/tokens", { name: name.value.trim(), role: role.value });
     fill(made, showMade(name.value.trim(), answer, () => fill(made)));
     name.value = "";
     await refresh();
     return answer;
-  }, el("div", { class: "fields" }, field("Name", name, "Whose it is, or for which script."), field("Role", role),
+  }, el("div", { class: "fields" }, field("Name", name, "Whose it is, or for which script."), roleField,
     el("div", { class: "field end" }, submit(api, "Make a token", "administer", { "data-test": "add-token" }))));
   container.append(card("Make a token", adding, made), card("Tokens", shown.element));
 
