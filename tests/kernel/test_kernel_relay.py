@@ -18,7 +18,8 @@ from tests.oracles.pcapng_reader import read_capture
 from tests.oracles.usbmon_comparison import compare
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter
-from usbip_capture.relay.captures import DESCRIPTORS, IN_FLIGHT
+from usbip_capture.capture.channel import IN_FLIGHT
+from usbip_capture.relay.captures import DESCRIPTORS
 from usbip_capture.relay.relay import Relay
 from usbip_capture.servers.address import ServerAddress
 

@@ -33,6 +33,8 @@ Event: TypeAlias = "tuple[UsbChannel, UsbmonPacker, int, int, int, Urb, Buffer, 
 # `flush` has been reached.
 Item: TypeAlias = "Event | bytes | UsbChannel | LogChannel | LogBatch | NotesInterface | Remark | threading.Event"
 
+#: A label of URBs that were out when the capture began; those with another one are the capture's descriptors.
+IN_FLIGHT = "usbip-capture: submitted before this capture began"
 #: Instead of the id of a URB: the filter does not let it pass.
 _FILTERED = -1
 
@@ -115,7 +117,9 @@ class UsbChannel(Tap):
         with self._queue.lock:
             held, self._held = self._held, {}
             for urb_id, event in held.items():
-                if self._matcher is not None and self._matcher.pending(event[5], urb_id in self._labels):
+                if self._matcher is not None and self._matcher.pending(
+                    event[5], _is_descriptor(self._labels.get(urb_id))
+                ):
                     self._queue.items.append(event)
                 else:
                     self.filtered += 1
@@ -138,7 +142,7 @@ class UsbChannel(Tap):
             self.received += 1
             label = self.label
             matcher = self._matcher
-            verdict = True if matcher is None else matcher.submitted(urb, label is not None)
+            verdict = True if matcher is None else matcher.submitted(urb, _is_descriptor(label))
             if verdict is False:
                 self.filtered += 1
                 return _FILTERED
@@ -236,7 +240,7 @@ class UsbChannel(Tap):
         event = self._held.pop(urb_id, None)
         if event is None or self._matcher is None:
             return True
-        if self._matcher.completed(urb, completion, label is not None):
+        if self._matcher.completed(urb, completion, _is_descriptor(label)):
             self._queue.items.append(event)
             return True
         self.filtered += 2
@@ -258,6 +262,10 @@ class UsbChannel(Tap):
         if label is not None:
             texts.append(label)
         return tuple(texts), cost
+
+
+def _is_descriptor(label: str | None) -> bool:
+    return label is not None and label != IN_FLIGHT
 
 
 def _completion_cost(urb: Urb) -> int:

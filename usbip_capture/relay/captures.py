@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TypeAlias
 
-from usbip_capture.capture.channel import UsbChannel
+from usbip_capture.capture.channel import IN_FLIGHT, UsbChannel
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.records.unlinks import unlink_comment
 from usbip_capture.relay.observation import Observation
@@ -22,9 +22,8 @@ from usbip_capture.wire.observed import (
     UnlinkReply,
 )
 
-#: Comments on what a capture begins with.
+#: The comment on what a capture begins with.
 DESCRIPTORS = "usbip-capture: descriptors and settings, seen by the relay before this capture began"
-IN_FLIGHT = "usbip-capture: submitted before this capture began"
 #: Comments on what was not understood of a connection.
 _MAX_NOTES = 100
 

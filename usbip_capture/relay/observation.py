@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
-from usbip_capture.relay.seen import SeenRequests
+from usbip_capture.capture.seen import SeenRequests
 from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.urb import Buffer, Urb

@@ -35,6 +35,8 @@ _OTHER = {
     events.SETTINGS_CHANGED: "settings were changed",
     events.LEASED: "reserved:",
     events.LEASE_ENDED: "not reserved any more:",
+    events.CAPTURE_STARTED: "a capture has begun",
+    events.CAPTURE_ENDED: "a capture has ended",
     events.HOOK_DONE: "hook called:",
     events.HOOK_FAILED: "hook failed:",
     events.STARTED: "the server has started",

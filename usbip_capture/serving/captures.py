@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.files import RotatingSink, file_sink, misleading_ending
@@ -15,8 +15,8 @@ from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.device import Device
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.lending.lender import Exported
+from usbip_capture.serving.observed import ObservedDevice
 from usbip_capture.system.shown import shell_word
-from usbip_capture.tap import Tapped
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +54,15 @@ class SessionCaptures:
         else:
             channel.device(device.info)
             channel.comment("usbip-capture: a further session begins")
-        return _Captured(device, channel, lambda: self._session_ended(key, channel))
+        return ObservedDevice(device, channel, lambda loss: self._session_ended(key, channel, loss))
 
     def close(self) -> None:
         """Complete the capture. Raises CaptureError if it has failed."""
         self.writer.close()
 
-    def _session_ended(self, key: str, channel: UsbChannel) -> None:
+    def _session_ended(self, key: str, channel: UsbChannel, loss: str) -> None:
+        if loss:
+            channel.gone(loss)
         with self._lock:
             self._ended.setdefault(key, []).append(channel)
 
@@ -68,22 +70,6 @@ class SessionCaptures:
         self._opened.wait()  # a full disk may be noticed before there is a `writer`
         what = "nobody reads it any more" if reason == "reader" else str(self.writer.error)
         log.warning("the capture has ended: %s; devices are lent on", what)
-
-
-class _Captured(Tapped):
-    def __init__(self, device: Device, channel: UsbChannel, ended: Callable[[], None]) -> None:
-        super().__init__(device, channel)
-        self._channel = channel
-        self._ended: Callable[[], None] | None = ended
-
-    def close(self) -> None:
-        loss = self.loss
-        super().close()
-        if loss:
-            self._channel.gone(loss)
-        ended, self._ended = self._ended, None
-        if ended is not None:
-            ended()
 
 
 def _sink(path: str, rotate: Sequence[str]) -> Sink:

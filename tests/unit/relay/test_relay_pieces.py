@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usbip_capture.access.rules import AccessRules
+from usbip_capture.capture.seen import SeenRequests
 from usbip_capture.errors import LocalProtocolError, RemoteProtocolError
 from usbip_capture.live import messages
 from usbip_capture.live.messages import Lines
@@ -20,7 +21,6 @@ from usbip_capture.relay.observation import Observation
 from usbip_capture.relay.readiness import READABLE, WRITABLE, Poller, PollPoller, SelectPoller
 from usbip_capture.relay.relay import WINDOW_NS
 from usbip_capture.relay.ruling import relay_rules
-from usbip_capture.relay.seen import SeenRequests
 from usbip_capture.usb.setup import get_descriptor, set_configuration, set_interface
 from usbip_capture.usb.status import ECONNRESET
 from usbip_capture.usb.urb import Completion, TransferType, Urb

@@ -1,0 +1,269 @@
+"""Captures that are kept in a folder of the server: begun, stopped, read and deleted by their ids."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+from usbip_capture.capture.writer import PcapWriter
+from usbip_capture.errors import CaptureError, LocalProtocolError
+from usbip_capture.server.events import CAPTURE_ENDED, CAPTURE_STARTED, Events
+from usbip_capture.serving.session_capture import DeviceChoice, SessionCapture
+from usbip_capture.serving.sessions import Sessions
+from usbip_capture.serving.stored_capture import (
+    FAILED,
+    STOPPED,
+    CaptureFacts,
+    capture_files,
+    capture_path,
+    new_id,
+    remove,
+    save,
+    saved,
+)
+from usbip_capture.serving.stored_sinks import Room, StoredFile, StoredRing
+from usbip_capture.syslog.severity import ERROR, NOTICE, WARNING
+from usbip_capture.system.private_files import check_owner
+from usbip_capture.system.shown import one_line
+
+log = logging.getLogger(__name__)
+
+#: Captures at a time, bytes of what each has not written yet, captures that are kept, files of a ring.
+MAX_RUNNING, QUEUE_BYTES, MAX_KEPT, MAX_RING = 16, 16 << 20, 1000, 100
+#: The lowest limit of a file.
+LEAST_BYTES = 4096
+_MAX_NAME = 64
+
+
+class _Running:
+    """One that runs: where it is written, and what it sees."""
+
+    def __init__(self, facts: CaptureFacts, sink: StoredFile | StoredRing, choice: DeviceChoice) -> None:
+        self.facts = facts
+        self.sink = sink
+        self.choice = choice
+        self.opened = threading.Event()
+        self.writer: PcapWriter
+        self.watcher: SessionCapture
+
+    def now(self) -> CaptureFacts:
+        """What is known of it now."""
+        sink = self.sink
+        return replace(
+            self.facts, packets=sink.packets, dropped=self.writer.dropped, files=len(sink.files), bytes=sink.size
+        )
+
+
+class CaptureStore:
+    """Captures of `sessions` in `folder`, which is made if need be, for its owner only. Threads may share it.
+
+    limit: bytes that all may take together, 0 for any number. server: for the descriptions of interfaces. What ends one
+    capture, such as a full disk, ends nothing else. changes: how often one has begun, ended, or was deleted.
+    Raises CaptureError.
+    """
+
+    def __init__(self, folder: str, sessions: Sessions, events: Events, *, limit: int = 0, server: str = "") -> None:
+        self.folder = folder
+        self.changes = 0
+        self._sessions = sessions
+        self._events = events
+        self._server = server
+        self._room = Room(limit)
+        self._lock = threading.Lock()
+        self._running: dict[str, _Running] = {}
+        self._ended: dict[str, CaptureFacts] = {}
+        self._closed = False
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            check_owner(folder)
+        except OSError as error:
+            raise CaptureError(f"captures cannot be kept in {folder}: {error.strerror or error}") from error
+        for facts in saved(folder):
+            self._ended[facts.id] = facts
+            self._room.set(facts.id, facts.bytes)
+
+    @property
+    def captures(self) -> list[CaptureFacts]:
+        """All there are, the latest first."""
+        with self._lock:
+            found = [*self._ended.values(), *(running.now() for running in self._running.values())]
+        return sorted(found, key=lambda facts: (facts.started, facts.id), reverse=True)
+
+    def find(self, capture_id: str) -> CaptureFacts | None:
+        """One of them."""
+        with self._lock:
+            running = self._running.get(capture_id)
+            return self._ended.get(capture_id) if running is None else running.now()
+
+    def choice(self, capture_id: str) -> DeviceChoice | None:
+        """The devices of a running one."""
+        running = self._running.get(capture_id)
+        return None if running is None else running.choice
+
+    def start(
+        self,
+        devices: Sequence[str] = (),
+        *,
+        capture_filter: str = "",
+        max_bytes: int = 0,
+        files: int = 0,
+        name: str = "",
+        by: str = "user",
+    ) -> CaptureFacts:
+        """Begin one. devices: patterns, as `access.devices` has them, none for all. max_bytes: it ends then, 0 never.
+
+        files: with 2 or more it does not end, and keeps the latest so many files of max_bytes. by: who is it.
+        Raises LocalProtocolError, with FilterError, and CaptureError.
+        """
+        _check(max_bytes, files)
+        choice = DeviceChoice(devices)
+        name = one_line(name.strip())[:_MAX_NAME] or time.strftime("Capture of %Y-%m-%d %H:%M:%S")
+        facts = CaptureFacts(
+            new_id(), name, tuple(choice.texts), capture_filter.strip(), max_bytes, files if files > 1 else 0, by,
+            started=time.time(),
+        )  # fmt: skip
+        self._check_room()
+        running = self._opened(facts, choice)
+        with self._lock:
+            fits = not self._closed and len(self._running) < MAX_RUNNING
+            if fits:
+                self._running[facts.id] = running
+                self.changes += 1
+        if not fits:
+            running.opened.set()
+            running.writer.close()
+            remove(self.folder, facts.id)
+            raise CaptureError(f"at most {MAX_RUNNING} captures run at a time: stop another one")
+        what = ", ".join(facts.devices) or "all devices"
+        text = f"{facts.name}: {what}" + (f", {facts.filter}" if facts.filter else "")
+        self._events.emit(CAPTURE_STARTED, NOTICE, text=text, by=by)
+        running.opened.set()
+        self._sessions.join(running.watcher)
+        if facts.id not in self._running:  # it has ended meanwhile
+            self._sessions.leave(running.watcher)
+        return self.find(facts.id) or facts
+
+    def stop(self, capture_id: str, by: str = "user") -> CaptureFacts | None:
+        """End a running one, and complete its file; None if there is none. One that has ended stays as it is."""
+        running = self._running.get(capture_id)
+        if running is not None:
+            self._sessions.leave(running.watcher)
+            with suppress(CaptureError):  # which is noted with it
+                running.writer.close()
+            self._finish(running, by)
+        return self.find(capture_id)
+
+    def delete(self, capture_id: str, by: str = "user") -> bool:
+        """Remove it and its files, after it is stopped; False if there is none. Raises CaptureError."""
+        if self.stop(capture_id, by) is None:
+            return False
+        try:
+            remove(self.folder, capture_id)
+        except OSError as error:
+            raise CaptureError(f"the capture cannot be deleted: {error.strerror or error}") from error
+        with self._lock:
+            self.changes += 1
+            self._ended.pop(capture_id, None)
+        self._room.set(capture_id, 0)
+        return True
+
+    def files(self, capture_id: str) -> list[str]:
+        """Where its packets are, the oldest first; none if there is no such capture."""
+        return capture_files(self.folder, capture_id) if self.find(capture_id) is not None else []
+
+    def close(self) -> None:
+        """Complete all that run. May be called again."""
+        with self._lock:
+            self._closed = True
+            running = list(self._running)
+        for capture_id in running:
+            self.stop(capture_id, "server")
+
+    def _check_room(self) -> None:
+        """Raises CaptureError."""
+        with self._lock:
+            if self._closed:
+                raise CaptureError("the server is stopping")
+            if len(self._ended) + len(self._running) >= MAX_KEPT:
+                raise CaptureError(f"at most {MAX_KEPT} captures are kept: delete some of them")
+        self._room.check()
+
+    def _opened(self, facts: CaptureFacts, choice: DeviceChoice) -> _Running:
+        """Its files. Raises CaptureError, FilterError."""
+        path, room = capture_path(self.folder, facts.id), self._room
+        sink: StoredFile | StoredRing
+        if facts.ring:
+            sink = StoredRing(path, room, facts.id, facts.max_bytes, facts.ring)
+        else:
+            sink = StoredFile(path, room, facts.id, facts.max_bytes)
+        running = _Running(facts, sink, choice)
+        try:
+            running.writer = PcapWriter(
+                sink, queue_bytes=QUEUE_BYTES, capture_filter=facts.filter, on_end=partial(self._on_end, running)
+            )
+            running.watcher = SessionCapture(running.writer, choice, self._server)
+            save(self.folder, facts)
+        except BaseException as error:
+            if hasattr(running, "writer"):
+                running.opened.set()
+                with suppress(CaptureError):
+                    running.writer.close()
+            else:
+                sink.close()
+            remove(self.folder, facts.id)
+            self._room.set(facts.id, 0)
+            if isinstance(error, OSError):
+                raise CaptureError(f"the capture cannot begin: {error.strerror or error}") from error
+            raise
+        return running
+
+    def _on_end(self, running: _Running, reason: str) -> None:
+        """It has ended by itself. On its writer's thread."""
+        running.opened.wait()
+        self._sessions.leave(running.watcher)
+        self._finish(running, "server", is_limit=reason == "reader")
+
+    def _finish(self, running: _Running, by: str, *, is_limit: bool = False) -> None:
+        """Note how it has ended: once."""
+        facts, error = running.facts, running.writer.error
+        reason = f"it has the {facts.max_bytes} bytes that it was to have at most" if is_limit else ""
+        if error is not None:
+            reason = str(error)
+        ended = replace(running.now(), state=STOPPED if error is None else FAILED, ended=time.time(), error=reason)
+        ended = replace(ended, bytes=sum(_size(path) for path in capture_files(self.folder, facts.id)))
+        with self._lock:
+            if self._running.pop(facts.id, None) is None:
+                return
+            self._ended[facts.id] = ended
+            self.changes += 1
+        self._room.set(facts.id, ended.bytes)
+        try:
+            save(self.folder, ended)
+        except OSError as failure:
+            log.warning("how the capture %s has ended cannot be written down: %s", facts.name, failure)
+        severity = ERROR if error is not None else WARNING if is_limit else NOTICE
+        text = f"{facts.name}: {reason or f'{ended.packets} packets, {ended.bytes} bytes'}"
+        self._events.emit(CAPTURE_ENDED, severity, text=text, by=by)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
+
+
+def _check(max_bytes: int, files: int) -> None:
+    """Raises LocalProtocolError."""
+    if files > MAX_RING:
+        raise LocalProtocolError(f"a ring has at most {MAX_RING} files, not {files}")
+    if files > 1 and not max_bytes:
+        raise LocalProtocolError("a ring needs a size limit, for each of its files: set max_bytes")
+    if 0 < max_bytes < LEAST_BYTES:
+        raise LocalProtocolError(f"the size limit must be at least {LEAST_BYTES} bytes, not {max_bytes}")

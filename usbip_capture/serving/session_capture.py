@@ -1,0 +1,89 @@
+"""A capture of clients' sessions, which begins and ends when it likes: what was seen before comes first, marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from usbip_capture.access.devices import DevicePattern
+from usbip_capture.capture.channel import IN_FLIGHT, UsbChannel
+from usbip_capture.capture.writer import PcapWriter
+from usbip_capture.serving.sessions import LentSession, Watcher
+from usbip_capture.system.shown import one_line
+from usbip_capture.usb.urb import Completion, Urb
+
+#: The comment on what a capture begins with.
+DESCRIPTORS = "usbip-capture: descriptors and settings, seen by the server before this capture began"
+#: Interfaces of one capture: whoever plugs in further devices has them captured no more.
+_MAX_INTERFACES = 1000
+
+
+class DeviceChoice:
+    """Which devices are meant: those of any of these patterns, all if there are none. Raises LocalProtocolError."""
+
+    def __init__(self, patterns: Sequence[str] = ()) -> None:
+        self._patterns = [DevicePattern.parse(text) for text in patterns]
+
+    def includes(self, session: LentSession) -> bool:
+        """Whether the device of this session is one of them."""
+        exported = session.exported
+        return not self._patterns or any(p.matches(exported.info, exported.serial) for p in self._patterns)
+
+    @property
+    def texts(self) -> list[str]:
+        """The patterns, as they can be parsed again."""
+        return [str(pattern) for pattern in self._patterns]
+
+
+class SessionCapture(Watcher[UsbChannel]):
+    """Captures the sessions of these devices into `writer`, which is not closed here.
+
+    An interface for each device: one that it keeps from session to session. server: for the descriptions of interfaces.
+    """
+
+    def __init__(self, writer: PcapWriter, choice: DeviceChoice, server: str) -> None:
+        self._writer = writer
+        self._choice = choice
+        self._server = server
+        self._free: dict[str, list[UsbChannel]] = {}
+        self._count = 0
+
+    def tap(self, session: LentSession) -> UsbChannel | None:
+        if not self._choice.includes(session):
+            return None
+        free = self._free.get(_key(session))
+        if free:
+            channel = free.pop()
+            channel.device(session.info)
+            channel.comment("usbip-capture: a further session begins")
+            return channel
+        if self._count >= _MAX_INTERFACES:
+            self._writer.comment(f"usbip-capture: {session.info} is not captured: there are {self._count} interfaces")
+            return None
+        self._count += 1
+        return self._writer.add_usb_interface(
+            session.info, server=self._server, product=one_line(session.exported.product)
+        )
+
+    def earlier(self, tap: UsbChannel, requests: Sequence[tuple[Urb, Completion]]) -> None:
+        tap.label = DESCRIPTORS
+        for urb, completion in requests:
+            tap.completed(tap.submitted(urb), urb, completion)
+        tap.label = None
+
+    def in_flight(self, tap: UsbChannel, urb: Urb) -> int:
+        tap.label = IN_FLIGHT
+        number = tap.submitted(urb)
+        tap.label = None
+        return number
+
+    def ended(self, session: LentSession, tap: UsbChannel, loss: str) -> None:
+        if loss:
+            tap.gone(loss)
+        else:
+            tap.comment("usbip-capture: the client has released the device")
+        self._free.setdefault(_key(session), []).append(tap)
+
+
+def _key(session: LentSession) -> str:
+    """The same for sessions of one device only."""
+    return f"{session.exported.info} {session.exported.serial}"

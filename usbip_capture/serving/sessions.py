@@ -1,0 +1,168 @@
+"""What clients do with lent devices, for who likes to see it: watchers join and leave at any moment.
+
+Each session is one tap around its device, which passes on what it sees to the taps of those who watch. All of a session
+goes through one lock, so that who joins sees each URB that is out at that moment, and everything from then on, once.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from usbip_capture.capture.seen import SeenRequests
+from usbip_capture.device import Device
+from usbip_capture.lending.lender import Exported
+from usbip_capture.serving.observed import ObservedDevice
+from usbip_capture.tap import Tap
+from usbip_capture.usb.info import DeviceInfo
+from usbip_capture.usb.urb import Completion, TransferType, Urb
+
+_CONTROL = TransferType.CONTROL
+
+TapT = TypeVar("TapT", bound=Tap)
+_Ids: TypeAlias = "tuple[tuple[Tap, int], ...]"
+
+
+class Watcher(ABC, Generic[TapT]):
+    """Sees sessions. Its methods are called with the lock of the session, so that they must not block."""
+
+    @abstractmethod
+    def tap(self, session: LentSession) -> TapT | None:
+        """What sees this session, which begins or is there already, from now on; None if it is of no interest."""
+
+    @abstractmethod
+    def earlier(self, tap: TapT, requests: Sequence[tuple[Urb, Completion]]) -> None:
+        """What was learnt of the device before: descriptors that were read, settings that were made."""
+
+    @abstractmethod
+    def in_flight(self, tap: TapT, urb: Urb) -> int:
+        """This URB was submitted before, and will be completed. Returns the id that its completion is reported with."""
+
+    @abstractmethod
+    def ended(self, session: LentSession, tap: TapT, loss: str) -> None:
+        """The session is over. loss: why the device is gone, empty if it was released."""
+
+
+class LentSession(Tap):
+    """One client's use of one device. info, serial, product: of the device, texts as it has them.
+
+    client: who has it, for people; empty if that is not known any more.
+    """
+
+    def __init__(self, device: Device, exported: Exported, client_of: Callable[[str], str]) -> None:
+        self.info: DeviceInfo = device.info
+        self.exported = exported
+        self._client_of = client_of
+        self._client = ""
+        self._lock = threading.Lock()
+        self._taps: tuple[Tap, ...] = ()
+        self._of: dict[Watcher[Any], Tap] = {}
+        self._flying: dict[int, tuple[Urb, _Ids]] = {}
+        self._seen = SeenRequests()
+        self._last = 0
+        self._over = False
+
+    @property
+    def client(self) -> str:
+        """Who has the device."""
+        if not self._client and not self._over:
+            self._client = self._client_of(self.info.busid)
+        return self._client
+
+    # -- as the device reports it
+
+    def submitted(self, urb: Urb) -> int:
+        with self._lock:
+            self._last = number = self._last + 1
+            taps = self._taps
+            self._flying[number] = urb, tuple([(tap, tap.submitted(urb)) for tap in taps]) if taps else ()
+        return number
+
+    def completed(self, urb_id: int, urb: Urb, completion: Completion) -> None:
+        with self._lock:
+            for tap, tapped_as in self._flying.pop(urb_id)[1]:
+                tap.completed(tapped_as, urb, completion)
+            if urb.transfer_type is _CONTROL:
+                self._seen.saw(urb, completion)
+
+    def unlink(self, urb_id: int, message: bytes) -> None:
+        with self._lock:
+            found = self._flying.get(urb_id)
+            for tap, tapped_as in found[1] if found is not None else ((tap, 0) for tap in self._taps):
+                tap.unlink(tapped_as, message)
+
+    # -- as the watchers come and go
+
+    def join(self, watcher: Watcher[Any]) -> None:
+        """Show it to `watcher` from now on."""
+        with self._lock:
+            if self._over or watcher in self._of:
+                return
+            tap = watcher.tap(self)
+            if tap is None:
+                return
+            if requests := self._seen.requests:
+                watcher.earlier(tap, requests)
+            for number, (urb, ids) in self._flying.items():
+                self._flying[number] = urb, (*ids, (tap, watcher.in_flight(tap, urb)))
+            self._of[watcher] = tap
+            self._taps += (tap,)
+
+    def leave(self, watcher: Watcher[Any]) -> None:
+        """Show it to `watcher` no more: its tap is not called when this has returned."""
+        with self._lock:
+            tap = self._of.pop(watcher, None)
+            if tap is None:
+                return
+            self._taps = tuple(other for other in self._taps if other is not tap)
+            for number, (urb, ids) in self._flying.items():
+                self._flying[number] = urb, tuple(pair for pair in ids if pair[0] is not tap)
+
+    def end(self, loss: str) -> None:
+        """The device is closed."""
+        with self._lock:
+            self._over = True
+            for watcher, tap in self._of.items():
+                watcher.ended(self, tap, loss)
+            self._of.clear()
+            self._taps = ()
+
+
+class Sessions:
+    """All sessions of a server, and who watches them. client_of: who has the device of this busid now, for people."""
+
+    def __init__(self, client_of: Callable[[str], str] = lambda busid: "") -> None:
+        self._client_of = client_of
+        self._lock = threading.Lock()
+        self._sessions: dict[LentSession, None] = {}
+        self._watchers: dict[Watcher[Any], None] = {}
+
+    def observed(self, device: Device, exported: Exported) -> Device:
+        """`device`, with which a session begins, shown to all who watch."""
+        session = LentSession(device, exported, self._client_of)
+        with self._lock:
+            self._sessions[session] = None
+            for watcher in self._watchers:
+                session.join(watcher)
+        return ObservedDevice(device, session, lambda loss: self._ended(session, loss))
+
+    def join(self, watcher: Watcher[Any]) -> None:
+        """Show it all sessions from now on, also those that are in progress."""
+        with self._lock:
+            self._watchers[watcher] = None
+            for session in self._sessions:
+                session.join(watcher)
+
+    def leave(self, watcher: Watcher[Any]) -> None:
+        """Show it nothing more. May be called again."""
+        with self._lock:
+            self._watchers.pop(watcher, None)
+            for session in self._sessions:
+                session.leave(watcher)
+
+    def _ended(self, session: LentSession, loss: str) -> None:
+        with self._lock:
+            self._sessions.pop(session, None)
+        session.end(loss)
