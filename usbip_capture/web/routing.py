@@ -104,7 +104,9 @@ def api(method: str, path: str, handler: Handler, role: str, prefix: str = PREFI
     return Route(prefix + path, endpoint, methods=[method], name=f"{method} {path}")
 
 
-def live(path: str, handler: Callable[[WebSocket, WebSide], Awaitable[None]], role: str) -> WebSocketRoute:
+def live(
+    path: str, handler: Callable[[WebSocket, WebSide], Awaitable[None]], role: str, prefix: str = PREFIX
+) -> WebSocketRoute:
     """A WebSocket of `/api/v1`; `handler` runs on the event loop, accepts it, and ends with it."""
     if role not in ROLES:
         raise ValueError(role)
@@ -117,7 +119,7 @@ def live(path: str, handler: Callable[[WebSocket, WebSide], Awaitable[None]], ro
             return
         await handler(websocket, websocket.app.state.side)
 
-    return WebSocketRoute(PREFIX + path, endpoint, name=f"WS {path}")
+    return WebSocketRoute(prefix + path, endpoint, name=f"WS {path}")
 
 
 class Json(JSONResponse):

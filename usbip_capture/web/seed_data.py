@@ -40,7 +40,7 @@ _LOGS, _NEWEST, _AGE = 50, 10, 0.25
 
 
 class SeedView:
-    """The devices of a server by number: a busid keeps its number, whatever is plugged in or out. Threads may share it."""
+    """The devices of a server by number, which a busid keeps, whatever is plugged in or out. Threads may share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

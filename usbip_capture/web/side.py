@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from usbip_capture.web.confirming import Confirmations
 from usbip_capture.web.history import History
 from usbip_capture.web.live_figures import LiveFigures
+from usbip_capture.web.seed_data import SeedView
 from usbip_capture.web.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class WebSide:
     started: float = field(default_factory=time.time)
     captures: Callable[[], Sequence[Mapping[str, object]]] = tuple
     confirmations: Confirmations = field(default_factory=Confirmations)
+    seed_view: SeedView = field(default_factory=SeedView)
     history: History = field(init=False)
     live: LiveFigures = field(init=False)
 

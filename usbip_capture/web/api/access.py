@@ -76,6 +76,18 @@ def remove_rule(call: Call) -> object:
     return _done(f"the rule `{rule}` is removed")
 
 
+def change_rules(server: LocalServer, mode: str, added: list[AccessRule], removed: list[AccessRule]) -> None:
+    """All at once. mode: or empty. Raises UsbipError."""
+    path = configuration_path()
+    if added:
+        add_rules(path, added)
+    if removed:
+        remove_rules(path, removed)
+    if mode:
+        set_mode(path, mode)
+    _follow(server, mode=mode, added=added, removed=removed)
+
+
 def check(call: Call) -> object:
     """Which devices a client would get, and why."""
     client = call.text("client").strip()

@@ -61,6 +61,11 @@ def defaults(call: Call) -> object:
 def to_defaults(call: Call) -> object:
     """As `defaults` has announced it."""
     call.side.confirmations.check(_DEFAULTS, call.user.name, call.text("confirm"))
+    return all_to_defaults(call)
+
+
+def all_to_defaults(call: Call) -> dict[str, object]:
+    """Without asking again. Raises UsbipError."""
     return _changed(call, dict(_to_defaults()))
 
 

@@ -53,12 +53,19 @@ def announced(call: Call) -> object:
 
 def restart(call: Call) -> object:
     """As `announced` has it; once the answer is sent."""
-    wanted = _restart(call)
+    _restart(call)
     call.side.confirmations.check(_RESTART, call.user.name, call.text("confirm"))
+    wanted = checked_restart(call)
+    return JSONResponse({"ok": True, "outcome": "the server restarts"}, background=BackgroundTask(wanted.request))
+
+
+def checked_restart(call: Call) -> Restart:
+    """What a restart is requested of, if the server would start. Raises NotHere, Conflict, UsbipError."""
+    wanted = _restart(call)
     wanted.check()
     if wanted.requested:
         raise Conflict("the server restarts already")
-    return JSONResponse({"ok": True, "outcome": "the server restarts"}, background=BackgroundTask(wanted.request))
+    return wanted
 
 
 def _restart(call: Call) -> Restart:
