@@ -27,6 +27,7 @@ def make_app(side: WebSide, authenticate: Authenticate, names: Iterable[str] = (
         middleware=[Middleware(Guard, names=tuple(names))],
         exception_handlers={HTTPException: _no_route},
     )
+    app.router.redirect_slashes = False
     app.state.side = side
     app.state.authenticate = authenticate
     return app
