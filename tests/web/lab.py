@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from tests.fakes.local_machine import LocalMachine, local_machine
+from tests.fakes.simulated_usb1 import USBDevice
 from tests.web.dashboards import ANY
 from usbip_capture import LocalServer, serve
-from usbip_capture.demo.device import BULK_IN, BULK_OUT
+from usbip_capture.demo.device import BULK_IN, BULK_OUT, DemoDevice
 from usbip_capture.devices.libusb.bus import LocalBus
 from usbip_capture.errors import UsbipError
 from usbip_capture.servers.address import Selector, ServerAddress
@@ -25,9 +26,21 @@ HUBS = {"usb1": 4, "1-1": 7}
 
 
 class Lab(NamedTuple):
+    """boards: what is plugged in, by busid."""
+
     machine: LocalMachine
     server: LocalServer
     made: Dashboard
+    boards: dict[str, USBDevice]
+
+    def unplug(self, busid: str) -> None:
+        self.machine.usb1.unplug(self.boards[busid])
+
+    def plug_again(self, busid: str) -> None:
+        """The same board at the same port."""
+        info = self.boards[busid].device.info
+        ports = [int(port) for port in busid.partition("-")[2].split(".")]
+        self.boards[busid] = self.machine.usb1.plug(DemoDevice(info), ports)
 
     @contextmanager
     def client(self, busid: str) -> Iterator[BusyClient]:
@@ -70,12 +83,14 @@ class BusyClient:
 def lab(folder: Path, **settings: Any) -> Iterator[Lab]:
     """1-1.4 and 1-1.2 behind a hub, and 1-3."""
     with local_machine(folder) as machine:
-        machine.plug_demo(1, 4, product="Sensor board", serial="S-0001")
-        machine.plug_demo(1, 2, devnum=8, product="Loop-back board", serial="L-0002")
-        machine.plug_demo(3, devnum=9, product="Spare board", serial="R-0003")
+        boards = {
+            "1-1.4": machine.plug_demo(1, 4, product="Sensor board", serial="S-0001"),
+            "1-1.2": machine.plug_demo(1, 2, devnum=8, product="Loop-back board", serial="L-0002"),
+            "1-3": machine.plug_demo(3, devnum=9, product="Spare board", serial="R-0003"),
+        }
         for name, ports in HUBS.items():
             hub = folder / "sys/bus/usb/devices" / name
             hub.mkdir(parents=True, exist_ok=True)
             (hub / "maxchild").write_text(f"{ports}\n")
         with serve(["all"], bus=LocalBus.shared(), **{"listen": ANY, "web": ANY, **settings}) as server:
-            yield Lab(machine, server, cast("Dashboard", server.dashboard))
+            yield Lab(machine, server, cast("Dashboard", server.dashboard), boards)
