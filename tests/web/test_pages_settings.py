@@ -177,7 +177,7 @@ def test_who_may_only_look_sees_it_all_and_can_change_nothing(browser: Browser) 
         page.goto(f"{made.urls[0]}#/access")
         for name in ("mode-open", "add-rule", "add-export", "reserve"):
             expect(part(page, name)).to_be_disabled()
-        _check(page, "192.0.2.7", "0 of 1", "–")
+        _check(page, "192.0.2.7", "0 of 1", "no rule allows it")
         page.goto(f"{made.urls[0]}#/tokens")
         expect(part(page, "page-tokens")).to_contain_text(ADMINISTER)
 

@@ -17,13 +17,13 @@ function clock(seconds) {
 }
 
 const spaced = (hex) => (hex || "").replace(/(..)(?=.)/g, "$1 ");
-const endpoint = (row) => (typeof row.endpoint === "number" ? `0x${row.endpoint.toString(16).padStart(2, "0")}` : String(row.endpoint));
+const endpoint = (row) => `0x${row.endpoint.toString(16).padStart(2, "0")} ${row.direction}`;
 const direction = (row) => (row.event === "S" ? "→ submit" : "← complete");
 const isBad = (row) => row.event === "C" && row.status !== 0 && row.status !== PENDING;
 
 function status(row) {
   if (row.event === "S") return "";
-  return row.status_name || (row.status === 0 ? "OK" : String(row.status));
+  return row.status_name;
 }
 
 const COLUMNS = [
@@ -97,10 +97,11 @@ export function renderLive(container, api, id) {
       pending = false;
       return;
     }
-    if (pending) {
+    if (message.filter !== undefined) {
+      if (pending) list.clear();
       pending = false;
-      list.clear();
     }
+    if (message.ended) look();
     missed += message.missed || 0;
     if (message.rows && message.rows.length) list.add(message.rows);
     count_();
@@ -173,7 +174,7 @@ function showDetail(detail, row) {
     row.client && ["Client", row.client],
     ["Endpoint", `${endpoint(row)}, ${row.type}`],
     ["Event", row.event === "S" ? "submit: the host asks" : "complete: the device has answered"],
-    row.event === "C" && ["Status", `${status(row)} (${row.status})`],
+    row.event === "C" && ["Status", `${status(row)}, ${row.status}`],
     ["Length", `${count(row.length)} bytes`],
     row.setup && ["Setup", el("code", {}, spaced(row.setup))],
     row.data && ["First bytes", el("code", { class: "bytes" }, dump(row.data))],

@@ -154,7 +154,7 @@ function sizeCell(capture, td) {
   if (!td.firstChild) td.append(el("div", { class: "named" }, el("span"), el("small")));
   const [size, about] = td.firstChild.children;
   text(size, bytes(capture.bytes) + (capture.files > 1 ? ` in ${capture.files} files` : ""));
-  text(about, `${counted(capture.packets, "packet")}${capture.dropped ? `, ${count(capture.dropped)} dropped` : ""}`);
+  text(about, `${capture.packets === null ? "packets not counted" : counted(capture.packets, "packet")}${capture.dropped ? `, ${count(capture.dropped)} dropped` : ""}`);
   about.classList.toggle("problem", capture.dropped > 0);
 }
 
