@@ -68,7 +68,9 @@ def test_devices_are_where_their_ports_are(browser: Browser, made: Lab) -> None:
         tree = part(page, "tree")
         expect(tree.locator('li[data-busid="usb1"] li[data-busid="1-1"] li[data-busid="1-1.4"]')).to_have_count(1)
         empty = tree.locator(".device.none")
-        expect(empty).to_have_text(["Port 1: empty", "Port 3: empty", "Ports 5 to 7: empty", "Port 2: empty", "Port 4: empty"])
+        expect(empty).to_have_text(
+            ["Port 1: empty", "Port 3: empty", "Ports 5 to 7: empty", "Port 2: empty", "Port 4: empty"]
+        )
         assert {"Sensor board", "free"} <= set(row(page, "1-1.4").split("\n"))
         with made.client("1-1.4"):
             expect(tree.locator('li[data-busid="1-1.4"] .state').first).to_have_text("in use")

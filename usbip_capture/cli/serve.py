@@ -223,6 +223,13 @@ def _add_dashboard(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a further name by which browsers call this machine, such as pi.example.org; may be repeated",
     )
+    group.add_argument("--captures", metavar="DIR", help="where captures that are begun there are kept")
+    group.add_argument(
+        "--captures-size",
+        type=whole(0, MAX_COUNT),
+        metavar="MB",
+        help="what these may take together; 0: no limit (default: 4000)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -33,7 +33,16 @@ _EXPECTED = {
     int: "a whole number from 0 to 2147483647",
     str: "a string",
 }
-_COUNTS = ("max_clients", "max_clients_per_address", "connections_per_second", "request_timeout", "max_devices")
+_COUNTS = (
+    "max_clients",
+    "max_clients_per_address",
+    "connections_per_second",
+    "request_timeout",
+    "max_devices",
+    "captures_size",
+)
+#: Megabytes that the captures of a dashboard may take together.
+CAPTURES_SIZE = 4000
 
 
 @dataclass(slots=True, frozen=True)
@@ -62,6 +71,8 @@ class ServerTable:
     announce: bool | None = None
     pcap: str = ""
     rotate: tuple[str, ...] = ()
+    captures: str = ""
+    captures_size: int = CAPTURES_SIZE
     audit: str = ""
     audit_syslog: str = ""
     tls: tuple[str, ...] = ()

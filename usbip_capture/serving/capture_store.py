@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 from usbip_capture.capture.writer import PcapWriter
-from usbip_capture.errors import CaptureError, LocalProtocolError
+from usbip_capture.errors import CaptureError, LocalProtocolError, UsbipError
 from usbip_capture.server.events import CAPTURE_ENDED, CAPTURE_STARTED, Events
 from usbip_capture.serving.session_capture import DeviceChoice, SessionCapture
 from usbip_capture.serving.sessions import Sessions
@@ -39,6 +39,12 @@ MAX_RUNNING, QUEUE_BYTES, MAX_KEPT, MAX_RING = 16, 16 << 20, 1000, 100
 #: The lowest limit of a file.
 LEAST_BYTES = 4096
 _MAX_NAME = 64
+#: Seconds for a disk that is busy.
+_FLUSH_TIMEOUT = 5.0
+
+
+class TooMany(UsbipError):
+    """So many captures are not possible at a time."""
 
 
 class _Running:
@@ -119,7 +125,7 @@ class CaptureStore:
         """Begin one. devices: patterns, as `access.devices` has them, none for all. max_bytes: it ends then, 0 never.
 
         files: with 2 or more it does not end, and keeps the latest so many files of max_bytes. by: who is it.
-        Raises LocalProtocolError, with FilterError, and CaptureError.
+        Raises LocalProtocolError, with FilterError, TooMany, CaptureError.
         """
         _check(max_bytes, files)
         choice = DeviceChoice(devices)
@@ -128,8 +134,14 @@ class CaptureStore:
             new_id(), name, tuple(choice.texts), capture_filter.strip(), max_bytes, files if files > 1 else 0, by,
             started=time.time(),
         )  # fmt: skip
-        self._check_room()
-        running = self._opened(facts, choice)
+        self._check_number()
+        # A ring has its room from the beginning on: what others take does not end it.
+        self._room.reserve(facts.id, facts.max_bytes * facts.ring or LEAST_BYTES)
+        try:
+            running = self._opened(facts, choice)
+        except BaseException:
+            self._discard(facts.id)
+            raise
         with self._lock:
             fits = not self._closed and len(self._running) < MAX_RUNNING
             if fits:
@@ -138,8 +150,8 @@ class CaptureStore:
         if not fits:
             running.opened.set()
             running.writer.close()
-            remove(self.folder, facts.id)
-            raise CaptureError(f"at most {MAX_RUNNING} captures run at a time: stop another one")
+            self._discard(facts.id)
+            raise TooMany(f"at most {MAX_RUNNING} captures run at a time: stop another one")
         what = ", ".join(facts.devices) or "all devices"
         text = f"{facts.name}: {what}" + (f", {facts.filter}" if facts.filter else "")
         self._events.emit(CAPTURE_STARTED, NOTICE, text=text, by=by)
@@ -174,7 +186,10 @@ class CaptureStore:
         return True
 
     def files(self, capture_id: str) -> list[str]:
-        """Where its packets are, the oldest first; none if there is no such capture."""
+        """Where its packets are, the oldest first, with all that has happened so far; none if there is no such one."""
+        running = self._running.get(capture_id)
+        if running is not None:
+            running.writer.flush(_FLUSH_TIMEOUT)
         return capture_files(self.folder, capture_id) if self.find(capture_id) is not None else []
 
     def close(self) -> None:
@@ -185,23 +200,22 @@ class CaptureStore:
         for capture_id in running:
             self.stop(capture_id, "server")
 
-    def _check_room(self) -> None:
-        """Raises CaptureError."""
+    def _check_number(self) -> None:
+        """Raises TooMany, CaptureError."""
         with self._lock:
             if self._closed:
                 raise CaptureError("the server is stopping")
             if len(self._ended) + len(self._running) >= MAX_KEPT:
-                raise CaptureError(f"at most {MAX_KEPT} captures are kept: delete some of them")
-        self._room.check()
+                raise TooMany(f"at most {MAX_KEPT} captures are kept: delete some of them")
 
     def _opened(self, facts: CaptureFacts, choice: DeviceChoice) -> _Running:
         """Its files. Raises CaptureError, FilterError."""
-        path, room = capture_path(self.folder, facts.id), self._room
+        path = capture_path(self.folder, facts.id)
         sink: StoredFile | StoredRing
         if facts.ring:
-            sink = StoredRing(path, room, facts.id, facts.max_bytes, facts.ring)
+            sink = StoredRing(path, facts.max_bytes, facts.ring)
         else:
-            sink = StoredFile(path, room, facts.id, facts.max_bytes)
+            sink = StoredFile(path, self._room, facts.id, facts.max_bytes)
         running = _Running(facts, sink, choice)
         try:
             running.writer = PcapWriter(
@@ -216,12 +230,16 @@ class CaptureStore:
                     running.writer.close()
             else:
                 sink.close()
-            remove(self.folder, facts.id)
-            self._room.set(facts.id, 0)
             if isinstance(error, OSError):
                 raise CaptureError(f"the capture cannot begin: {error.strerror or error}") from error
             raise
         return running
+
+    def _discard(self, capture_id: str) -> None:
+        """It has not begun."""
+        with suppress(OSError):
+            remove(self.folder, capture_id)
+        self._room.set(capture_id, 0)
 
     def _on_end(self, running: _Running, reason: str) -> None:
         """It has ended by itself. On its writer's thread."""

@@ -6,13 +6,12 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from usbip_capture.access.rules import AccessRules
 from usbip_capture.control_socket.serving import ControlSocket
-from usbip_capture.device import Device
 from usbip_capture.errors import CannotListen, CaptureError, LocalProtocolError, UsbipError
 from usbip_capture.lending.lender import Exported, Lender
 from usbip_capture.lending.plugged import Bus
@@ -33,6 +32,7 @@ from usbip_capture.serving.following import FollowedFile, Trouble
 from usbip_capture.serving.fronts import Front, opened_dashboard
 from usbip_capture.serving.hooks import Hooks
 from usbip_capture.serving.leases import DeviceLeases
+from usbip_capture.serving.observing import Observing
 from usbip_capture.serving.operations import Operations
 from usbip_capture.serving.places import listen_places
 from usbip_capture.serving.ports import Ports
@@ -42,8 +42,9 @@ from usbip_capture.syslog.severity import NOTICE
 from usbip_capture.usb.info import DeviceInfo
 
 if TYPE_CHECKING:
-    from usbip_capture.serving.captures import SessionCaptures
+    from usbip_capture.serving.capture_store import CaptureStore
     from usbip_capture.serving.restarting import Restart
+    from usbip_capture.serving.sessions import Sessions
     from usbip_capture.serving.tls_side import TlsSide
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,6 @@ class LocalServer:
         self._stack = ExitStack()
         self.events = Events()
         self.tls: TlsSide | None = None
-        self._captures: SessionCaptures | None = None
         self.dashboard: Front | None = None
         self.restart: Restart | None = None
         self._announcing = Announcing(self.name, lambda: self._lender.exported)
@@ -124,6 +124,16 @@ class LocalServer:
     def rules(self) -> list[str]:
         """What is to be exported."""
         return [str(rule) for rule in self._lender.rules]
+
+    @property
+    def captures(self) -> CaptureStore | None:
+        """Those that are begun while it runs; None without a dashboard, or a folder to keep them in."""
+        return self._observing.store
+
+    @property
+    def sessions(self) -> Sessions | None:
+        """What clients do, for who likes to see it; None without a dashboard."""
+        return self._observing.sessions
 
     def set_rules(self, rules: Iterable[str]) -> None:
         """Export by these from now on; who has a device that is not exported any more loses it.
@@ -220,7 +230,9 @@ class LocalServer:
         self._stack.callback(Hooks(self.events, self.name, settings.hooks).close)  # after the devices are released
         self.leases = DeviceLeases(self.events)
         self._stack.callback(self.leases.close)
-        self._open_capture(settings, places)
+        where = format_address(*places[0]) if places else settings.unix
+        self._observing = Observing(settings, where, self.name, self.events, self._client_of)
+        self._stack.callback(self._observing.close)  # after the sessions, whose end is captured
         self._server = Server(access, self.events, settings.limits)
         self._stack.callback(self._announcing.close)  # after the devices: the network may take its time
         self._stack.callback(self._server.close)
@@ -265,7 +277,7 @@ class LocalServer:
             rules,
             max_devices=settings.max_devices,
             reset=settings.reset,
-            observed=self._observed,
+            observed=self._observing.observed,
             on_change=self._changed,
         )
         self._stack.callback(self._lender.close)  # before the server: nothing is imported any more
@@ -298,18 +310,8 @@ class LocalServer:
             self._stack.callback(control.close)
         self._stack.callback(self._ports.close)  # before that: it waits for requests in progress
 
-    def _open_capture(self, settings: ServerTable, places: Sequence[tuple[str, int]]) -> None:
-        if settings.rotate and not settings.pcap:
-            raise LocalProtocolError("rotate is for files: name one with pcap")
-        if settings.pcap:
-            from usbip_capture.serving.captures import SessionCaptures
-
-            where = format_address(*places[0]) if places else settings.unix
-            self._captures = SessionCaptures(settings.pcap, where, settings.rotate)
-            self._stack.callback(self._captures.close)
-
-    def _observed(self, device: Device, exported: Exported) -> Device:
-        return device if self._captures is None else self._captures.tapped(device, exported)
+    def _client_of(self, busid: str) -> str:
+        return next((str(client.peer) for client in self._server.clients if client.busid == busid), "")
 
     def _changed(self) -> None:
         self._announcing.update()
@@ -329,7 +331,8 @@ def serve(
     reset: bool = True, force: bool = False, announce: bool | None = None,
     audit: str | os.PathLike[str] = "", audit_syslog: str = "",
     tls: Iterable[str] = (), client_ca: str | os.PathLike[str] = "",
-    web: Iterable[str] = (), web_tls: bool = False, web_host: Iterable[str] = (), hooks: Iterable[str] = (),
+    web: Iterable[str] = (), web_tls: bool = False, web_host: Iterable[str] = (),
+    captures: str | os.PathLike[str] = "", hooks: Iterable[str] = (),
     bus: Bus | None = None,
     **limits: int,
 ) -> LocalServer:  # fmt: skip
@@ -346,9 +349,9 @@ def serve(
     file for what happens, a line of JSON each, `-` for standard output; audit_syslog: `HOST[:PORT]`, `tcp:HOST[:PORT]`
     or a path such as `/dev/log`. tls: addresses for connections within TLS, port 3241 if none is given; client_ca: a
     file of authorities, whose certificates prove who a client is. web: addresses of the dashboard, port 8080 if none is
-    given; web_tls: within TLS; web_host: further names by which browsers may call it. hooks: programs and
-    addresses that are called, such as `attach=/usr/bin/notify`. limits: further ones of `access.limits.Limits`, but for
-    max_waiting.
+    given; web_tls: within TLS; web_host: further names by which browsers may call it. captures: a folder for those that
+    are begun there, captures_size: MB that they may take, 0 without limit. hooks: programs and addresses that are
+    called, such as `attach=/usr/bin/notify`. limits: further ones of `access.limits.Limits`, but for max_waiting.
 
     Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
     """
@@ -359,7 +362,7 @@ def serve(
         max_clients=max_clients, max_devices=max_devices, pcap=os.fspath(pcap), rotate=_texts(rotate), reset=reset,
         force=force, announce=announce, audit=os.fspath(audit), audit_syslog=audit_syslog, tls=_texts(tls),
         client_ca=os.fspath(client_ca), access="", web=_texts(web), web_tls=web_tls, web_host=_texts(web_host),
-        hooks=_texts(hooks), **limits,
+        captures=os.fspath(captures), hooks=_texts(hooks), **limits,
     )  # fmt: skip
     return LocalServer(settings, bus)
 

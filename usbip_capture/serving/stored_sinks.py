@@ -38,11 +38,6 @@ class Room:
         """What is taken now."""
         return self._total
 
-    @property
-    def is_full(self) -> bool:
-        """Whether nothing more can be taken."""
-        return bool(self.limit) and self._total >= self.limit
-
     def take(self, owner: str, size: int) -> int:
         """Take so many bytes more, or those that are left; how many these are."""
         with self._lock:
@@ -56,17 +51,19 @@ class Room:
         with self._lock:
             self._set(owner, size)
 
-    def check(self) -> None:
-        """Raises CaptureError if nothing more can be taken."""
-        if self.is_full:
-            raise CaptureError(self.sentence)
+    def reserve(self, owner: str, size: int) -> None:
+        """Take all of so many bytes. Raises CaptureError if there are less."""
+        with self._lock:
+            if self.limit and self._total + size > self.limit:
+                raise CaptureError(self.sentence)
+            self._set(owner, size)
 
     @property
     def sentence(self) -> str:
         """That there is no more room, and what to do."""
         return (
-            f"the captures of this server take all of the {self.limit // 1_000_000} MB that they may: delete some of "
-            "them, or raise captures-size"
+            f"the captures of this server may take {self.limit / 1_000_000:g} MB together, and there is no room for "
+            "more: delete some of them, or raise captures-size"
         )
 
     def _set(self, owner: str, size: int) -> None:
@@ -113,13 +110,11 @@ class StoredFile(FileSink):
 
 
 class StoredRing(RotatingSink):
-    """A ring of so many files, of max_bytes each; the rest as StoredFile. It ends when the room of all is used."""
+    """A ring of so many files, of max_bytes each. packets, size: in the files that are kept. Raises CaptureError."""
 
-    def __init__(self, path: str, room: Room, owner: str, max_bytes: int, files: int) -> None:
+    def __init__(self, path: str, max_bytes: int, files: int) -> None:
         self._ended: dict[str, tuple[int, int]] = {}  # of the files before the current one: packets, bytes
         super().__init__(path, Rotation(size=max_bytes, files=files))
-        self._room = room
-        self._owner = owner
 
     @property
     def packets(self) -> int:
@@ -130,14 +125,6 @@ class StoredRing(RotatingSink):
     def size(self) -> int:
         """Bytes of these files."""
         return self._size + sum(size for _, size in self._ended.copy().values())
-
-    def write(self, buffers: Sequence[Buffer]) -> None:
-        if self._room.is_full:
-            raise CaptureError(self._room.sentence)
-        try:
-            super().write(buffers)
-        finally:
-            self._room.set(self._owner, self.size)
 
     def _next(self) -> None:
         current, packets = self.files[-1], self._packets

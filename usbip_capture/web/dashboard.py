@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import socket
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.networks import is_loopback, listen_address
+from usbip_capture.web.api.captures import running
 from usbip_capture.web.app import make_app
 from usbip_capture.web.cookies import Cookies
 from usbip_capture.web.event_feed import EventFeed
@@ -51,6 +53,7 @@ class Dashboard:
             first = self.side.tokens.make_first()
             opening.pop_all()
         self.urls = self._service.urls
+        self.side.captures = partial(running, self.side, self.urls[0])
         self.link = f"{self.urls[0]}?token={quote(first)}" if first else ""
         self._report()
 

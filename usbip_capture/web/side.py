@@ -25,7 +25,7 @@ class WebSide:
     """server: whose dashboard it is. sign_in, feed: None until it is opened.
 
     started: seconds since 1970. captures: those that run, as `/captures` has them. history, live: from `start_figures`
-    on.
+    on. streams, views: captures that leave as streams now, and pages that look into one; for the event loop alone.
     """
 
     server: LocalServer
@@ -36,6 +36,8 @@ class WebSide:
     captures: Callable[[], Sequence[Mapping[str, object]]] = tuple
     confirmations: Confirmations = field(default_factory=Confirmations)
     seed_view: SeedView = field(default_factory=SeedView)
+    streams: int = 0
+    views: int = 0
     history: History = field(init=False)
     live: LiveFigures = field(init=False)
 
