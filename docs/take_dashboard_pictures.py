@@ -6,6 +6,7 @@ python docs/take_dashboard_pictures.py [FOLDER]
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,51 +16,63 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import BrowserContext, Page, ViewportSize
 
-from tests.web.browsing import PHONE, chromium, opened, part
-from tests.web.lab import Lab, lab
+from tests.web.browsing import PATIENCE, chromium, part
+from tests.web.lab import lab
 
-#: Milliseconds until the chart has something to show.
-_LIVELY = 20_000
-_SIZE = {"width": 1120, "height": 760}
+#: Milliseconds until the chart has something to show, and until a page is drawn.
+_LIVELY, _DRAWN = 30_000, 2_500
+_WINDOW: ViewportSize = {"width": 1120, "height": 760}
+_PHONE: ViewportSize = {"width": 360, "height": 640}
 _BUSY = ("1-1.4", "1-1.2")
 
 
-def take(page: Page, target: Path) -> None:
+def take(page: Page, target: Path, size: ViewportSize | None = None) -> None:
     """Write what is shown into a file, with few colours: it is a picture of a program."""
+    if size is not None:
+        page.set_viewport_size(size)
+    page.wait_for_timeout(_DRAWN)
     page.screenshot(path=target)
-    subprocess.run(["convert", str(target), "-colors", "64", "-strip", f"PNG8:{target}"], check=True)
+    convert = shutil.which("convert")
+    if convert is None:
+        raise SystemExit("this needs ImageMagick's convert")
+    subprocess.run([convert, str(target), "+dither", "-colors", "96", "-strip", f"PNG8:{target}"], check=True)
     print(target)
 
 
-def overview(browser: Browser, made: Lab, folder: Path) -> None:
+def overview(context: BrowserContext, url: str, folder: Path) -> None:
     """What the server does now."""
-    with opened(browser, made.made, viewport=_SIZE) as page:
-        page.wait_for_timeout(_LIVELY)
-        take(page, folder / "dashboard.png")
+    page = context.new_page()
+    page.goto(url)
+    page.wait_for_timeout(_LIVELY)
+    take(page, folder / "dashboard.png")
 
 
-def device(browser: Browser, made: Lab, folder: Path) -> None:
+def device(context: BrowserContext, url: str, folder: Path) -> None:
     """One device, with its endpoints."""
-    with opened(browser, made.made, f"devices/{_BUSY[0]}", viewport=_SIZE) as page:
-        page.wait_for_timeout(3000)
-        take(page, folder / "dashboard-device.png")
+    page = context.new_page()
+    page.goto(f"{url}#/devices/{_BUSY[0]}")
+    part(page, "endpoints").wait_for()
+    take(page, folder / "dashboard-device.png", {"width": 1120, "height": 1000})
 
 
-def captures(browser: Browser, made: Lab, folder: Path) -> None:
-    """A capture that runs, with its live view."""
-    with opened(browser, made.made, "captures", viewport=_SIZE) as page:
-        part(page, "start").click()
-        page.wait_for_timeout(3000)
-        take(page, folder / "dashboard-captures.png")
+def live(context: BrowserContext, url: str, folder: Path) -> None:
+    """What a running capture sees while it sees it."""
+    page = context.new_page()
+    page.goto(f"{url}#/captures")
+    part(page, "start").click()
+    page.get_by_role("link", name="Watch").click()
+    part(page, "live-filter").fill("bulk")
+    part(page, "live-filter").press("Enter")
+    take(page, folder / "dashboard-live.png", {"width": 1400, "height": 700})
 
 
-def phone(browser: Browser, made: Lab, folder: Path) -> None:
+def phone(context: BrowserContext, url: str, folder: Path) -> None:
     """The devices on a telephone, at night."""
-    with opened(browser, made.made, "devices", viewport=PHONE, color_scheme="dark", device_scale_factor=2) as page:
-        page.wait_for_timeout(1000)
-        take(page, folder / "dashboard-phone.png")
+    page = context.new_page()
+    page.goto(f"{url}#/devices")
+    take(page, folder / "dashboard-phone.png")
 
 
 def main() -> None:
@@ -73,8 +86,18 @@ def main() -> None:
         for busid in _BUSY:
             stack.enter_context(made.client(busid))
         browser = stack.enter_context(chromium())
-        for picture in (overview, device, captures, phone):
-            picture(browser, made, folder)
+        context = browser.new_context(viewport=_WINDOW)
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        page.goto(made.made.link)
+        part(page, "page-overview").wait_for()
+        url = made.made.urls[0]
+        for picture in (overview, device, live):
+            picture(context, url, folder)
+        small = browser.new_context(
+            viewport=_PHONE, color_scheme="dark", is_mobile=True, storage_state=context.storage_state()
+        )
+        phone(small, url, folder)
 
 
 if __name__ == "__main__":
