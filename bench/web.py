@@ -59,7 +59,7 @@ def open_pages(link: str, count: int) -> None:
     place = urlsplit(link)
     selector = selectors.DefaultSelector()
     for _ in range(count):
-        sock = socket.create_connection((place.hostname, place.port), 20)
+        sock = socket.create_connection((place.hostname, place.port or 80), 20)
         sock.sendall(
             b"GET /api/v1/figures HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
@@ -137,7 +137,7 @@ def measured(pages: int | None, seconds: float) -> dict[str, float]:
     """Of a server that is started for it."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        places = {name: folder for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "HOME")}
+        places = dict.fromkeys(("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "HOME"), folder)
         words = stack.enter_context(process("--serve", "" if pages is None else "web", **places))
         if pages:
             stack.enter_context(process("--pages", str(pages), "--link", words[1]))

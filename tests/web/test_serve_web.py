@@ -59,6 +59,7 @@ def test_a_port_that_is_taken_ends_the_start_with_a_sentence() -> None:
     with serve(["all"], listen="127.0.0.1:0", web=f"127.0.0.1:{port}", bus=bus) as server:
         assert server.dashboard is not None
         assert server.dashboard.urls == [f"http://127.0.0.1:{port}/"]
+        assert server.dashboard.link  # the start that failed has not used it up
 
 
 def test_a_package_that_is_not_installed_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,18 @@ Only counted for who has asked for it: see `Server.figures`.
 from __future__ import annotations
 
 import threading
-from typing import NamedTuple
+from collections import deque
+from typing import NamedTuple, TypeAlias
 
 from usbip_capture.usb.histogram import Histogram
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.status import UNLINKED
 from usbip_capture.usb.urb import DIR_IN, Completion, TransferType, Urb
+
+#: URBs of a device that are not counted yet, at most.
+_BATCH = 1024
+#: Address and type of the endpoint, status, not 0 if it has failed, bytes, nanoseconds.
+_Answered: TypeAlias = "tuple[int, TransferType, int, int, int, int]"
 
 
 class EndpointFigures:
@@ -29,6 +35,18 @@ class EndpointFigures:
         self.transfer_type = transfer_type
         self.urbs = self.bytes = self.errors = self.cancelled = self.last_status = self.sum_ns = 0
         self.times = Histogram()
+
+    def count(self, answered: list[_Answered]) -> None:
+        """Add these, at least one."""
+        self.urbs += len(answered)
+        self.last_status = answered[-1][2]
+        self.bytes += sum(length for _, _, _, _, length, _ in answered)
+        times = [took for _, _, status, _, _, took in answered if status not in UNLINKED]
+        self.cancelled += len(answered) - len(times)
+        self.errors += sum(1 for _, _, status, failed, _, _ in answered if failed and status not in UNLINKED)
+        if times:
+            self.sum_ns += sum(times)
+            self.times.add_all(times)
 
     def copy(self) -> EndpointFigures:
         """As they are now."""
@@ -56,34 +74,43 @@ class Totals(NamedTuple):
 
 
 class DeviceFigures:
-    """Of one device. Threads may share it."""
+    """Of one device. Threads may share it.
+
+    What comes is kept as it is until somebody looks, or there is much of it: those who wait for URBs wait for less.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._endpoints: dict[int, EndpointFigures] = {}
+        self._waiting: deque[_Answered] = deque()
+        self._keep = self._waiting.append
 
     def add(self, urb: Urb, completion: Completion, took_ns: int) -> None:
         """Count a URB that has been answered. took_ns: since it was submitted."""
-        status = completion.status
-        with self._lock:
-            found = self._endpoints.get(urb.endpoint)
+        failed = completion.status or completion.error_count
+        self._keep((urb.endpoint, urb.transfer_type, completion.status, failed, completion.actual_length, took_ns))
+        if len(self._waiting) >= _BATCH:
+            with self._lock:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Count what waits. The lock is held, so that nobody else takes from it."""
+        by_endpoint: dict[int, list[_Answered]] = {}
+        take = self._waiting.popleft
+        for _ in range(len(self._waiting)):
+            answered = take()
+            by_endpoint.setdefault(answered[0], []).append(answered)
+        for address, some in by_endpoint.items():
+            found = self._endpoints.get(address)
             if found is None:
-                found = self._endpoints[urb.endpoint] = EndpointFigures(urb.endpoint, urb.transfer_type)
-            found.urbs += 1
-            found.bytes += completion.actual_length
-            found.last_status = status
-            if status in UNLINKED:
-                found.cancelled += 1
-                return
-            if status or completion.error_count:
-                found.errors += 1
-            found.sum_ns += took_ns
-            found.times.add(took_ns)
+                found = self._endpoints[address] = EndpointFigures(address, some[0][1])
+            found.count(some)
 
     @property
     def endpoints(self) -> list[EndpointFigures]:
         """Of each that was used, as they are now, by address: endpoint 0, then OUT before IN."""
         with self._lock:
+            self._settle()
             found = [endpoint.copy() for endpoint in self._endpoints.values()]
         return sorted(found, key=lambda endpoint: (endpoint.address & 15, endpoint.address))
 
@@ -92,6 +119,7 @@ class DeviceFigures:
         """Of all endpoints."""
         urbs = bytes_in = bytes_out = errors = 0
         with self._lock:
+            self._settle()
             for address, found in self._endpoints.items():
                 urbs += found.urbs
                 errors += found.errors

@@ -139,19 +139,10 @@ class CaptureStore:
         self._room.reserve(facts.id, facts.max_bytes * facts.ring or LEAST_BYTES)
         try:
             running = self._opened(facts, choice)
+            self._enter(running)
         except BaseException:
             self._discard(facts.id)
             raise
-        with self._lock:
-            fits = not self._closed and len(self._running) < MAX_RUNNING
-            if fits:
-                self._running[facts.id] = running
-                self.changes += 1
-        if not fits:
-            running.opened.set()
-            running.writer.close()
-            self._discard(facts.id)
-            raise TooMany(f"at most {MAX_RUNNING} captures run at a time: stop another one")
         what = ", ".join(facts.devices) or "all devices"
         text = f"{facts.name}: {what}" + (f", {facts.filter}" if facts.filter else "")
         self._events.emit(CAPTURE_STARTED, NOTICE, text=text, by=by)
@@ -234,6 +225,18 @@ class CaptureStore:
                 raise CaptureError(f"the capture cannot begin: {error.strerror or error}") from error
             raise
         return running
+
+    def _enter(self, running: _Running) -> None:
+        """It runs, if one more may; else it is closed. Raises TooMany."""
+        with self._lock:
+            if not self._closed and len(self._running) < MAX_RUNNING:
+                self._running[running.facts.id] = running
+                self.changes += 1
+                return
+        running.opened.set()
+        with suppress(CaptureError):
+            running.writer.close()
+        raise TooMany(f"at most {MAX_RUNNING} captures run at a time: stop another one")
 
     def _discard(self, capture_id: str) -> None:
         """It has not begun."""

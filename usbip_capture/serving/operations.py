@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from usbip_capture.syslog.severity import NOTICE
 FREE, IN_USE, NOT_EXPORTED, HELD, HUB = "free", "in use", "not exported", "held", "hub"
 #: bDeviceClass, bInterfaceClass
 _HUB_CLASS, _DISK_CLASS = 9, 8
+#: Seconds for which what the system's files show of a device is remembered: browsers look twice a second.
+_FRESH = 2.0
 _EJECTED, _WITHDRAWN = "is ejected", "is not exported any more, by hand"
 
 
@@ -46,6 +49,7 @@ class Operations:
         self._lender = lender
         self._ports = ports
         self._bus = bus
+        self._known: dict[str, tuple[object, float, tuple[str, str]]] = {}  # by busid: of what, when, what
 
     def count(self) -> Figures:
         """Have what devices do counted, for clients that connect from now on; where it is."""
@@ -155,12 +159,23 @@ class Operations:
         if found is not None:
             client = clients.get(info.busid)
             return Standing(plugged, FREE if client is None else IN_USE, found, client)
-        if info.bDeviceClass == _HUB_CLASS:
-            return Standing(plugged, HUB, why=str(holders.obstacle(info, plugged.sysfs) or ""))
-        obstacle = holders.obstacle(info, plugged.sysfs)
-        if obstacle is not None:
-            return Standing(plugged, HELD, why=str(obstacle))
-        return Standing(plugged, NOT_EXPORTED, why=self._why_not(plugged))
+        state, why = self._remembered(plugged)
+        return Standing(plugged, state, why=why)
+
+    def _remembered(self, plugged: Plugged) -> tuple[str, str]:
+        """State of one that is not exported, and why. The system's files are read again after _FRESH seconds."""
+        info, now = plugged.info, time.monotonic()
+        key = info, self._lender.is_withheld(info.busid)
+        known = self._known.get(info.busid)
+        if known is None or known[0] != key or now - known[1] > _FRESH:
+            known = self._known[info.busid] = key, now, self._state(plugged)
+        return known[2]
+
+    def _state(self, plugged: Plugged) -> tuple[str, str]:
+        obstacle = holders.obstacle(plugged.info, plugged.sysfs)
+        if plugged.info.bDeviceClass == _HUB_CLASS:
+            return HUB, str(obstacle or "")
+        return (NOT_EXPORTED, self._why_not(plugged)) if obstacle is None else (HELD, str(obstacle))
 
     def _why_not(self, plugged: Plugged) -> str:
         if self._lender.is_withheld(plugged.info.busid):

@@ -5,6 +5,8 @@ Ref: the scheme is that of HdrHistogram, log-linear buckets
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _BITS = 6
 
 
@@ -29,6 +31,17 @@ class Histogram:
         shift = duration_ns.bit_length() - _BITS - 1
         bucket = (shift << _BITS) + (duration_ns >> shift) if shift > 0 else duration_ns
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+
+    def add_all(self, durations_ns: Sequence[int]) -> None:
+        """Count several, at least one."""
+        shortest, longest, buckets = min(durations_ns), max(durations_ns), self._buckets
+        self.minimum = min(self.minimum, shortest) if self.count else shortest
+        self.maximum = max(self.maximum, longest)
+        self.count += len(durations_ns)
+        for duration_ns in durations_ns:
+            shift = duration_ns.bit_length() - _BITS - 1
+            bucket = (shift << _BITS) + (duration_ns >> shift) if shift > 0 else duration_ns
+            buckets[bucket] = buckets.get(bucket, 0) + 1
 
     def quantile(self, fraction: float) -> int:
         """The duration that this part of all does not exceed (nearest rank); 0 if there is none."""

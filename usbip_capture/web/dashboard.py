@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import socket
 from contextlib import ExitStack
-from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.networks import is_loopback, listen_address
-from usbip_capture.web.api.captures import running
 from usbip_capture.web.app import make_app
 from usbip_capture.web.cookies import Cookies
 from usbip_capture.web.event_feed import EventFeed
@@ -22,6 +21,7 @@ from usbip_capture.web.sign_in import SignIn
 if TYPE_CHECKING:
     from usbip_capture.servers.server_table import ServerTable
     from usbip_capture.serving.local_server import LocalServer
+    from usbip_capture.tls.certificates import Identity
 
 log = logging.getLogger(__name__)
 
@@ -43,19 +43,20 @@ class Dashboard:
             opening.callback(self.close)
             self.side = WebSide(server)
             self._stack.callback(self.side.start_figures().close)
+            sign_in = SignIn(self.side.tokens, Cookies(self.side.tokens), server.events)
             feed = EventFeed(server.events)
             self._stack.callback(feed.close)
-            sign_in = SignIn(self.side.tokens, Cookies(self.side.tokens), server.events)
-            self.side.feed, self.side.sign_in = feed, sign_in
+            self.side.sign_in, self.side.feed = sign_in, feed
+            own = _identity() if settings.web_tls else None
             app = make_app(self.side, sign_in.authenticate, host_names(settings))
-            self._service = WebService(app, places, _identity() if settings.web_tls else "")
+            self._service = WebService(app, places, own.path if own else "")
             self._stack.callback(self._service.close)
-            first = self.side.tokens.make_first()
+            self._stack.callback(feed.close)  # before the service: streams end by themselves
+            first = self.side.tokens.make_first()  # once nothing keeps its link from being shown
             opening.pop_all()
         self.urls = self._service.urls
-        self.side.captures = partial(running, self.side, self.urls[0])
         self.link = f"{self.urls[0]}?token={quote(first)}" if first else ""
-        self._report()
+        self._report(own)
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -66,9 +67,11 @@ class Dashboard:
         """End all requests. May be called again."""
         self._stack.close()
 
-    def _report(self) -> None:
+    def _report(self, own: Identity | None) -> None:
         for url in self.urls:
             log.info("the dashboard is at %s", url)
+        if own is not None:  # as browsers show it
+            log.info("the SHA-256 fingerprint of its certificate is %s", hashlib.sha256(own.certificate).hexdigest())
         if self.link:
             log.info("sign in to it with this link, which is shown only once: %s", self.link)
         beyond = [address for address, _ in self.addresses if not is_loopback(address)]
@@ -93,7 +96,7 @@ def host_names(settings: ServerTable) -> list[str]:
     return [own, f"{own.partition('.')[0]}.local", *settings.web_host]
 
 
-def _identity() -> str:
+def _identity() -> Identity:
     from usbip_capture.tls.certificates import SERVER, own_identity
 
-    return own_identity(SERVER).path
+    return own_identity(SERVER)

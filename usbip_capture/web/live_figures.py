@@ -21,15 +21,21 @@ if TYPE_CHECKING:
 class LiveFigures:
     """What is sent of each sample of `history`, while somebody listens.
 
-    captures: returns the figures of those that run, by their ids.
+    captures: returns the figures of those that run, by their ids. capture_changes: a number that rises with each that
+    begins, ends or is deleted.
     """
 
     def __init__(
-        self, operations: Operations, history: History, captures: Callable[[], Mapping[str, object]] = dict
+        self,
+        operations: Operations,
+        history: History,
+        captures: Callable[[], Mapping[str, object]] = dict,
+        capture_changes: Callable[[], int] = int,
     ) -> None:
         self._operations = operations
         self._history = history
         self._captures = captures
+        self._capture_changes = capture_changes
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
         self._changed = 0
@@ -78,7 +84,7 @@ class LiveFigures:
         seen = (
             [(found.plugged.info, found.state, found.exported, found.why) for found in standings],
             [(client.number, client.busid) for client in clients],
-            sorted(captures),
+            self._capture_changes(),
         )
         if seen != self._seen:
             self._seen = seen

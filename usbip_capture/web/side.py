@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from usbip_capture.serving.stored_capture import RUNNING
+from usbip_capture.web.capture_data import capture_data
 from usbip_capture.web.confirming import Confirmations
 from usbip_capture.web.history import History
 from usbip_capture.web.live_figures import LiveFigures
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 class WebSide:
     """server: whose dashboard it is. sign_in, feed: None until it is opened.
 
-    started: seconds since 1970. captures: those that run, as `/captures` has them. history, live: from `start_figures`
-    on. streams, views: captures that leave as streams now, and pages that look into one; for the event loop alone.
+    started: seconds since 1970. history, live: from `start_figures` on. streams, views: captures that leave as streams
+    now, and pages that look into one; for the event loop alone.
     """
 
     server: LocalServer
@@ -33,7 +35,6 @@ class WebSide:
     sign_in: SignIn | None = None
     feed: EventFeed | None = None
     started: float = field(default_factory=time.time)
-    captures: Callable[[], Sequence[Mapping[str, object]]] = tuple
     confirmations: Confirmations = field(default_factory=Confirmations)
     seed_view: SeedView = field(default_factory=SeedView)
     streams: int = 0
@@ -50,12 +51,22 @@ class WebSide:
         """Have what devices do counted and sampled from now on, until the result is closed."""
         operations = self.server.operations
         self.history = History(operations)
-        self.live = LiveFigures(operations, self.history, self._capture_figures)
+        self.live = LiveFigures(operations, self.history, self._capture_figures, self._capture_changes)
         self.history.start()
         return self.history
+
+    def captures(self, base: str = "") -> list[dict[str, object]]:
+        """Those that run, as `/captures` has them. base: where the dashboard is."""
+        store = self.server.captures
+        found = [] if store is None else store.captures
+        return [capture_data(facts, base) for facts in found if facts.state == RUNNING]
 
     def _capture_figures(self) -> Mapping[str, object]:
         return {
             str(capture["id"]): {name: capture[name] for name in ("bytes", "packets", "dropped")}
             for capture in self.captures()
         }
+
+    def _capture_changes(self) -> int:
+        store = self.server.captures
+        return 0 if store is None else store.changes

@@ -243,6 +243,19 @@ def test_quantiles_are_within_one_percent(values: list[int], fraction: float) ->
     assert (histogram.minimum, histogram.maximum) == (min(values), max(values))
 
 
+@given(st.lists(st.lists(st.integers(0, 2**50), min_size=1)))
+def test_durations_added_together_are_those_added_one_by_one(parts: list[list[int]]) -> None:
+    together, single = Histogram(), Histogram()
+    for part in parts:
+        together.add_all(part)
+        for value in part:
+            single.add(value)
+    for found in (together, together.copy()):
+        assert (found.count, found.minimum, found.maximum) == (single.count, single.minimum, single.maximum)
+        assert (found.powers(), found.quantile(0.3)) == (single.powers(), single.quantile(0.3))
+    assert sum(single.powers().values()) == single.count
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(-(2**40), 2**70), st.integers(0, 100)), max_size=50))
 def test_a_time_line_keeps_sums(events: list[tuple[int, int, int]]) -> None:
     timeline = Timeline()

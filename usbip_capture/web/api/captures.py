@@ -6,7 +6,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
-from urllib.parse import urlencode
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
@@ -20,11 +19,11 @@ from usbip_capture.serving.session_capture import DeviceChoice, SessionCapture
 from usbip_capture.serving.sessions import Sessions
 from usbip_capture.serving.stored_capture import RUNNING, CaptureFacts
 from usbip_capture.serving.stored_sinks import whole_blocks
-from usbip_capture.system.shown import shell_word
+from usbip_capture.web.capture_data import capture_data
 from usbip_capture.web.live_view import live_view
 from usbip_capture.web.outlet import Outlet
 from usbip_capture.web.roles import LOOK, OPERATE
-from usbip_capture.web.routing import PREFIX, Call, Conflict, NotFound, NotHere, api, live
+from usbip_capture.web.routing import Call, Conflict, NotFound, NotHere, api, live
 from usbip_capture.web.side import WebSide
 
 _PCAPNG = "application/x-pcapng"
@@ -33,25 +32,9 @@ MAX_STREAMS, _QUEUE_BYTES, _MAX_DEVICES = 16, 16 << 20, 256
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9.-]+")
 
 
-def capture_data(facts: CaptureFacts, base: str = "") -> dict[str, object]:
-    """In JSON's types. base: where the dashboard is, for the command that opens it in Wireshark."""
-    return {
-        "id": facts.id, "name": facts.name, "devices": list(facts.devices), "filter": facts.filter,
-        "max_bytes": facts.max_bytes, "ring": facts.ring, "state": facts.state, "started": facts.started,
-        "ended": facts.ended, "packets": facts.packets, "bytes": facts.bytes, "dropped": facts.dropped,
-        "files": facts.files, "error": facts.error, "by": facts.by, "command": _command(facts, base),
-    }  # fmt: skip
-
-
-def running(side: WebSide, base: str) -> list[dict[str, object]]:
-    """Those that run, as `/captures` has them."""
-    store = side.server.captures
-    return [capture_data(facts, base) for facts in store.captures if facts.state == RUNNING] if store else []
-
-
 def _captures(call: Call) -> object:
     base = str(call.request.base_url)
-    return {"captures": [capture_data(facts, base) for facts in _store(call).captures]}
+    return {"captures": [capture_data(facts, base) for facts in store_of(call).captures]}
 
 
 def _start(call: Call) -> object:
@@ -59,7 +42,7 @@ def _start(call: Call) -> object:
     if not isinstance(devices, list) or not all(isinstance(device, str) for device in devices):
         raise LocalProtocolError('devices must be a list of texts, such as ["1-1.4"]; an empty one means all')
     try:
-        facts = _store(call).start(
+        facts = store_of(call).start(
             _few(devices), capture_filter=_filter(call.text("filter", "")), max_bytes=call.number("max_bytes"),
             files=call.number("files"), name=call.text("name", ""), by=call.user.name,
         )  # fmt: skip
@@ -74,20 +57,20 @@ def _stop(call: Call) -> object:
     facts = _found(call)
     if facts.state != RUNNING:
         raise Conflict(f"{facts.name} does not run any more")
-    ended = _store(call).stop(facts.id, call.user.name) or facts
+    ended = store_of(call).stop(facts.id, call.user.name) or facts
     outcome = f"{ended.name} is stopped: {ended.packets} packets, {ended.bytes} bytes."
     return {"ok": True, "outcome": outcome, "capture": capture_data(ended, str(call.request.base_url))}
 
 
 def _delete(call: Call) -> object:
     facts = _found(call)
-    _store(call).delete(facts.id, call.user.name)
+    store_of(call).delete(facts.id, call.user.name)
     return {"ok": True, "outcome": f"{facts.name} is deleted."}
 
 
 def _download(call: Call) -> object:
     facts = _found(call)
-    paths = _store(call).files(facts.id)
+    paths = store_of(call).files(facts.id)
     name = "-".join(filter(None, (_NOT_IN_A_NAME.sub("-", facts.name).strip("-."), facts.id)))
     part = call.query.get("part", "")
     if part:
@@ -95,10 +78,11 @@ def _download(call: Call) -> object:
             raise NotFound(f"part must be from 1 to {len(paths)}, not {part!r}")
         paths, name = [paths[int(part) - 1]], f"{name}-{int(part)}"
     headers = {"content-disposition": f'attachment; filename="{name}.pcapng"', "cache-control": "no-store"}
-    return StreamingResponse(_contents(paths), media_type=_PCAPNG, headers=headers)
+    return StreamingResponse(contents(paths), media_type=_PCAPNG, headers=headers)
 
 
-def _contents(paths: Sequence[str]) -> Iterator[bytes]:
+def contents(paths: Sequence[str]) -> Iterator[bytes]:
+    """All that is written in these files so far, in their order."""
     for path in paths:
         yield from whole_blocks(path)
 
@@ -134,7 +118,8 @@ def _end_stream(sessions: Sessions, capture: SessionCapture, writer: PcapWriter)
         writer.close()
 
 
-def _store(call: Call) -> CaptureStore:
+def store_of(call: Call) -> CaptureStore:
+    """Where captures are kept. Raises NotHere."""
     found = call.side.server.captures
     if found is None:
         raise NotHere("captures cannot be kept here: name a folder with captures, and start the server again")
@@ -149,7 +134,7 @@ def _sessions(side: WebSide) -> Sessions:
 
 
 def _found(call: Call) -> CaptureFacts:
-    facts = _store(call).find(call.path["id"])
+    facts = store_of(call).find(call.path["id"])
     if facts is None:
         raise NotFound("there is no such capture: it may have been deleted")
     return facts
@@ -168,19 +153,6 @@ def _few(devices: Sequence[str]) -> Sequence[str]:
     if len(devices) > _MAX_DEVICES:
         raise LocalProtocolError(f"at most {_MAX_DEVICES} devices can be named; none means all")
     return devices
-
-
-def _command(facts: CaptureFacts, base: str) -> str:
-    """What shows it in Wireshark, as a line for a shell: while it happens, if it runs."""
-    if facts.state == RUNNING:
-        query = urlencode(
-            [("device", device) for device in facts.devices] + [("filter", facts.filter)] * bool(facts.filter)
-        )
-        path = f"{PREFIX}/captures/stream" + (f"?{query}" if query else "")
-    else:
-        path = f"{PREFIX}/captures/{facts.id}/download"
-    url = shell_word(base.rstrip("/") + path)
-    return f"curl -sN -H 'Authorization: Bearer TOKEN' {url} | wireshark -k -i -"
 
 
 ROUTES: list[BaseRoute] = [

@@ -41,7 +41,7 @@ def overview(call: Call) -> object:
         "clients": len(server.operations.clients),
         "throughput": {"in": round(latest.rate[0]), "out": round(latest.rate[1]), "urbs": round(latest.urbs)},
         "memory": {"rss": resident(), "total": installed()},
-        "captures": list(side.captures()),
+        "captures": side.captures(str(call.request.base_url)),
         "events": [event_data(event) for event in reversed(events.after(max(events.last - _NEWEST, 0), _NEWEST))],
     }
 
