@@ -121,7 +121,7 @@ def test_what_cannot_be_captured_is_a_sentence(browser: Browser) -> None:
 
 def test_urbs_are_seen_while_they_happen(browser: Browser) -> None:
     with dashboard() as (server, made), opened(browser, made, "captures") as page, attached(server) as device:
-        start(page, "watched").get_by_role("link", name="Watch").click()
+        part(start(page, "watched"), "watch").click()
         expect(part(page, "live-state")).to_have_text("live")
         rows = part(page, "long").get_by_role("row")
         expect(rows).to_have_count(1)  # the head
@@ -145,7 +145,7 @@ def test_urbs_are_seen_while_they_happen(browser: Browser) -> None:
 
 def test_the_view_has_a_filter_of_its_own(browser: Browser) -> None:
     with dashboard() as (server, made), opened(browser, made, "captures") as page, attached(server) as device:
-        start(page, "watched").get_by_role("link", name="Watch").click()
+        part(start(page, "watched"), "watch").click()
         expect(part(page, "live-state")).to_have_text("live")
         rows = part(page, "long").get_by_role("row")
         run(device, READ)
@@ -168,7 +168,8 @@ def test_the_view_has_a_filter_of_its_own(browser: Browser) -> None:
 
 
 def test_commands_are_for_copying(browser: Browser) -> None:
-    with dashboard() as (_, made), opened(browser, made, "captures", permissions=["clipboard-read"]) as page:
+    permissions = ["clipboard-read", "clipboard-write"]
+    with dashboard() as (_, made), opened(browser, made, "captures", permissions=permissions) as page:
         page.get_by_label("Device", exact=True).select_option("1-1")
         expect(part(page, "stream-command")).to_have_text(
             f"curl -sN -H 'Authorization: Bearer TOKEN' '{made.urls[0]}api/v1/captures/stream?device=1-1'"
@@ -177,9 +178,17 @@ def test_commands_are_for_copying(browser: Browser) -> None:
         row = start(page, "mine")
         part(row, "command").click()
         expect(part(page, "toast").filter(has_text="Copied")).to_be_visible()
-        assert re.fullmatch(
-            r"curl .*/captures/stream.* \| wireshark -k -i -", page.evaluate("navigator.clipboard.readText()")
-        )
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert re.fullmatch(r"curl .*/captures/stream\S* \| wireshark -k -i -", copied)
+
+
+def test_where_a_page_must_not_copy_it_shows_what_to_copy(browser: Browser) -> None:
+    with dashboard() as (_, made), opened(browser, made, "captures") as page:
+        page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")  # as without TLS
+        part(start(page, "mine"), "command").click()
+        shown = page.get_by_role("textbox", name="Text to copy")
+        expect(shown).to_have_value(re.compile(r"curl .*/captures/stream\S* \| wireshark -k -i -"))
+        expect(shown).to_be_focused()
 
 
 def test_who_may_only_look_watches_and_downloads(browser: Browser) -> None:
@@ -193,5 +202,5 @@ def test_who_may_only_look_watches_and_downloads(browser: Browser) -> None:
                 expect(part(row, name)).to_be_disabled()
             with page.expect_download():
                 part(row, "download").click()
-            row.get_by_role("link", name="Watch").click()
+            part(row, "watch").click()
             expect(part(page, "live-state")).to_have_text("live")

@@ -1,4 +1,4 @@
-"""All pages: readable by a screen reader, as wide as a phone, and text stays text, whatever devices and strangers send."""
+"""All pages: a screen reader reads them, they are as wide as a phone, and text stays text, whoever has sent it."""
 
 from __future__ import annotations
 

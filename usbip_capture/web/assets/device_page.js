@@ -16,7 +16,7 @@ export async function render(container, api, busid) {
   const chartCard = el("section", { class: "card" }, el("div", { class: "bar" }, el("h2", {}, "Bandwidth"), el("small", {}, "last 10 minutes")));
   const endpoints = makeEndpoints();
   const descriptors = el("pre", { class: "descriptors", tabindex: "0", "aria-label": "Descriptors", "data-test": "descriptors" });
-  const gone = el("p", { class: "notice", hidden: true, role: "status", "data-test": "gone" }, "It is not plugged in any more. The page follows when it is back.");
+  const gone = el("p", { class: "notice", hidden: true, role: "status", "data-test": "gone" }, "It is not plugged in any more, or has no power. The page follows when it is back.");
   fill(api.actions, el("a", { class: "button", href: "#/devices" }, "All devices"));
   fill(container, gone, actions.element, el("div", { class: "columns" }, about, chartCard), endpoints.element,
     el("details", { class: "card" }, el("summary", {}, el("h2", {}, "Descriptors")), descriptors));
@@ -40,7 +40,7 @@ export async function render(container, api, busid) {
     } catch (error) {
       if (error.status !== 404) return void api.failed(error);
       gone.hidden = false;
-      actions.disable();
+      actions.leave();
     }
   };
   let turn = 0;
@@ -114,7 +114,11 @@ function makeActions(api, device) {
   };
   return {
     element,
-    disable: () => Object.values(buttons).forEach((made) => { made.disabled = true; }),
+    /** What can be done with the port of a device that is gone: it may be without power. */
+    leave() {
+      for (const name of Object.keys(buttons)) enable(name, name === "on" && api.may("operate"), "It is not plugged in");
+      buttons.on.title = "";
+    },
     show() {
       const now = device();
       element.hidden = now.hub;
@@ -123,7 +127,6 @@ function makeActions(api, device) {
       const role = may ? "" : "Your token has the role look: this needs operate";
       for (const name of Object.keys(buttons)) enable(name, may, role);
       if (!may) return;
-      enable("export", now.exported || !now.why || now.state === "not exported", now.why);
       enable("disconnect", Boolean(now.client), now.client ? "" : "No client has it");
       for (const name of ["reset", "capture", "eject"]) enable(name, now.exported, now.exported ? "" : "It is not exported");
     },

@@ -38,6 +38,11 @@ export function text(element, value) {
   if (element.textContent !== value) element.textContent = value;
 }
 
+/** Set an attribute, if it is another one. */
+export function attribute(element, name, value) {
+  if (element.getAttribute(name) !== value) element.setAttribute(name, value);
+}
+
 /** Keep the children of `parent` as `rows` are: one for each key, made once, updated each time, in this order. */
 export function keyed(parent, rows, key, make, update = () => {}) {
   const before = parent.rowsByKey || new Map();
@@ -76,6 +81,7 @@ export function table({ caption, columns, key, empty = "Nothing here.", test = n
     if (content instanceof Node) fill(tr.children[i], content);
     else if (content !== undefined) text(tr.children[i], String(content ?? ""));
   });
+  whole.hidden = none.hidden = true; // until it is known which of them it is
   const element = el("div", { class: "table" }, whole, none);
   return {
     element,

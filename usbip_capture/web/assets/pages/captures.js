@@ -184,7 +184,7 @@ function actionsCell(api, refresh, capture, td) {
     const named = (words) => ({ "aria-label": `${words} ${capture.name}` });
     return el("div", { class: "actions" },
       running && button("Stop", stop, { ...named("Stop"), ...may, "data-test": "stop" }),
-      running && el("a", { class: "button", href: `#/captures/${encodeURIComponent(capture.id)}`, ...named("Watch") }, "Watch"),
+      running && el("a", { class: "button", href: `#/captures/${encodeURIComponent(capture.id)}`, ...named("Watch"), "data-test": "watch" }, "Watch"),
       el("a", { class: "button", href: api.file(`${path}/download`), download: "", ...named("Download"), "data-test": "download" }, "Download"),
       capture.command && button("Copy command", () => copy(capture.command), {
         ...named("Copy the command that opens"), title: capture.command, "data-test": "command",

@@ -71,7 +71,7 @@ function askDevice(client, verb) {
     const dialog = el("dialog", { "aria-labelledby": "rule-title", "data-test": "rule" },
       el("form", { method: "dialog" },
         el("h2", { id: "rule-title" }, `${verb === "allow" ? "Allow" : "Deny"} ${client.address}`),
-        el("p", {}, verb === "allow" ? "A rule is added: this client may have" : "A rule is added: this client may not have, and loses at once,"),
+        el("p", {}, verb === "allow" ? "From now on, by a rule that is added, this client may have:" : "From now on, by a rule that is added, this client may not have, and loses at once:"),
         el("div", { class: "options" }, options),
         el("div", { class: "bar end" },
           el("button", { value: "" }, "Cancel"),

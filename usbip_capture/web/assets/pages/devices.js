@@ -1,6 +1,6 @@
 // The tree of hubs, devices and empty ports; with a busid in the address, the page of that device.
 
-import { ask, badge, el, fill, icon, keyed, text } from "../dom.js";
+import { ask, attribute, badge, el, fill, icon, keyed, text } from "../dom.js";
 import { byPort, nameOf, pageOf, pathOf, portsOf, stateBadge } from "../device_rows.js";
 import { counted, rate, time } from "../format.js";
 
@@ -95,7 +95,7 @@ function level(list, nodes, api, rows) {
     li.show(node.device);
     rows.set(node.key, li);
     level(li.below, node.children, api, rows);
-    li.below.hidden = !node.children.length;
+    if (li.below.hidden !== !node.children.length) li.below.hidden = !node.children.length;
   });
 }
 
@@ -111,7 +111,7 @@ function makeRow(api) {
   const client = el("span", { class: "client" });
   const figures = el("span", { class: "figures" });
   let device = null;
-  const exported = el("input", { type: "checkbox", role: "switch", class: "switch", "data-test": "export" });
+  const exported = el("input", { type: "checkbox", role: "switch", class: "switch", disabled: !api.may("operate"), "data-test": "export" });
   exported.addEventListener("change", () => setExport(api, device, exported));
   const below = el("ul");
   const li = el("li", {}, el("div", { class: "device" }, picture, el("span", { class: "what" }, name, about), state, client, figures, exported), below);
@@ -123,19 +123,19 @@ function makeRow(api) {
         picture.dataset.icon = device.icon;
         fill(picture, icon(device.icon));
       }
-      li.dataset.busid = device.busid;
-      name.href = pageOf(device.busid);
+      attribute(li, "data-busid", device.busid);
+      attribute(name, "href", pageOf(device.busid));
       text(name, nameOf(device));
       text(about, aboutOf(device));
-      fill(state, device.hub ? null : stateBadge(device.state), device.lease ? badge("reserved", "warn") : null);
-      state.title = device.why || "";
+      const words = device.hub ? "" : device.state + (device.lease ? "reserved" : "");
+      if (state.textContent !== words) fill(state, words && stateBadge(device.state), device.lease ? badge("reserved", "warn") : null);
+      attribute(state, "title", device.why || device.lease || "");
       text(client, device.client ? [device.client, device.since && `since ${time(device.since)}`].filter(Boolean).join("\n") : "");
-      li.firstChild.classList.toggle("hub", device.hub);
-      exported.hidden = device.hub || (!device.exported && Boolean(device.why));
+      attribute(li.firstChild, "class", device.hub ? "device hub" : "device");
+      if (exported.hidden !== device.hub) exported.hidden = device.hub;
       exported.checked = device.exported;
-      exported.disabled = !api.may("operate");
-      exported.setAttribute("aria-label", `Export ${device.busid}, ${nameOf(device)}`);
-      exported.title = device.exported ? "Exported: turn off to withdraw it" : "Not exported: turn on to lend it";
+      attribute(exported, "aria-label", `Export ${device.busid}, ${nameOf(device)}`);
+      attribute(exported, "title", device.exported ? "Exported: turn off to withdraw it" : "Not exported: turn on to lend it");
     } },
     live: { value: (now) => text(figures, device.hub ? "" : flow(now || { in: device.rate_in, out: device.rate_out }, device)) },
   });
