@@ -99,10 +99,14 @@ def test_what_serves_a_websocket_is_cancelled_and_its_errors_are_raised() -> Non
 
 
 def test_who_is_still_allowed_keeps_it() -> None:
-    with dashboard() as (server, made), asking(made, "look") as client:
-        with client.stream("GET", "/api/v1/events", headers={"accept": "text/event-stream"}) as answer:
-            lines = answer.iter_lines()
-            assert next(lines).startswith(":")
-            for number in range(20):
-                server.events.emit(RESET, text=f"number {number}")
-                assert any(f"number {number}" in line for line in iter(lambda: next(lines), None))
+    wanted = {"accept": "text/event-stream"}
+    with (
+        dashboard() as (server, made),
+        asking(made, "look") as client,
+        client.stream("GET", "/api/v1/events", headers=wanted) as answer,
+    ):
+        lines = answer.iter_lines()
+        assert next(lines).startswith(":")
+        for number in range(20):
+            server.events.emit(RESET, text=f"number {number}")
+            assert any(f"number {number}" in line for line in iter(lambda: next(lines), None))
