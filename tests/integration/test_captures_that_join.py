@@ -18,7 +18,7 @@ from usbip_capture.serving.session_capture import DESCRIPTORS
 from usbip_capture.usb.setup import set_configuration
 from usbip_capture.usb.urb import TransferType, Urb
 
-CAPTURES = 24
+CAPTURES = 12
 SIZE = 64
 AT_ONCE = 8
 
