@@ -80,7 +80,7 @@ class SettingsPage {
     }, { kind: "quiet", "aria-label": `Put ${setting.key} back to its default` });
     const element = el("div", { class: "setting" },
       el("div", { class: "key" }, el("label", { for: id, class: "mono" }, setting.key),
-        setting.restart && el("small", {}, "after a restart")),
+        setting.given ? el("small", {}, "the command line has it") : setting.restart && el("small", {}, "after a restart")),
       el("div", { class: "value" }, editor.control),
       el("small", { id: `${id}-help`, class: "hint help" }, setting.help),
       back);
@@ -123,7 +123,7 @@ class SettingsPage {
       return;
     }
     await this.api.act(async () => answer);
-    if (answer.restart) this.sayRestart(edited.filter(({ setting }) => setting.restart));
+    if (answer.restart) this.sayRestart(edited.filter(({ setting }) => setting.restart && !setting.given));
     await this.fetch();
   }
 
