@@ -157,6 +157,21 @@ def test_what_is_changed_is_in_the_file_and_followed(ask: Asking, server: LocalS
     assert ("settings-changed", "web:ann") in kinds
 
 
+def test_what_the_command_line_has_counts(path: Path, bus: FakeBus) -> None:
+    with serve(["1-1"], listen="127.0.0.1:0", bus=bus) as server:
+        server.restart = Restart(read_server_table, given=["max_clients", "listen"])
+        ask = Asking(WebSide(server))
+        given = {key for key, setting in by_key(ask("GET", "/settings")).items() if setting["given"]}
+        assert given >= {"max-clients", "listen", "exports", "rules"}
+        assert "name" not in given
+        answer = ask("PATCH", "/settings", {"max-clients": 9, "name": "x", "exports": ["1-2"]})
+        assert answer == {
+            "ok": True, "restart": True, "outcome": "name is x from the next start on; max-clients, exports: written, "
+            "but the command line of this server has it, and counts",
+        }  # fmt: skip
+        assert server.rules == ["1-1"]
+
+
 @pytest.mark.parametrize(
     "body",
     [{}, {"no-such": 1}, {"max-clients": "x"}, {"listen": "::::"}, {"exports": ["\x1b[2J"]}, {"name": "\ud800"},
@@ -192,6 +207,23 @@ def test_defaults_are_asked_for_twice(ask: Asking, server: LocalServer, path: Pa
     assert path.read_text() == "[server]\nexports = []  # the board\n"
     assert not server.devices
     ask("POST", "/settings/defaults", {"confirm": offered["confirm"]}, 400)
+
+
+def test_hooks_are_seen_without_their_secrets_and_changed_in_the_file_only(ask: Asking, path: Path) -> None:
+    """Who has a token is not to run programs on this machine."""
+    text = OWN + 'hooks = ["plug=/bin/notify --password s3cret", "attach=https://example.com/s3cret"]\n'
+    path.write_text(text)
+    answer = ask("GET", "/settings")
+    assert "s3cret" not in str(answer)
+    assert by_key(answer)["hooks"]["value"] == ["plug=/bin/notify", "attach=https://example.com"]
+    assert [one["key"] for one in answer["settings"] if one["fixed"]] == ["hooks"]
+    for value in (["plug=/bin/sh -c id"], []):
+        refused = ask("PATCH", "/settings", {"hooks": value, "max-clients": 9}, 403)
+        assert refused["error"] == f"hooks may run programs on this machine: change them in {path}"
+    assert path.read_text() == text
+    assert "s3cret" not in str(ask("GET", "/settings/defaults"))
+    assert "s3cret" not in str(ask("PATCH", "/settings", {"hooks": None}))
+    assert read_server_table().hooks == ()
 
 
 def test_confirmations_are_good_once_for_two_minutes_and_bounded() -> None:

@@ -8,7 +8,8 @@ import socket
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 from usbip_capture.access.rules import AccessRules
 from usbip_capture.control_socket.serving import ControlSocket
@@ -30,6 +31,7 @@ from usbip_capture.serving.control import handlers_for
 from usbip_capture.serving.event_history import EventHistory
 from usbip_capture.serving.following import FollowedFile, Trouble
 from usbip_capture.serving.fronts import Front, opened_dashboard
+from usbip_capture.serving.hooks import Hooks
 from usbip_capture.serving.leases import DeviceLeases
 from usbip_capture.serving.observing import Observing
 from usbip_capture.serving.operations import Operations
@@ -226,6 +228,7 @@ class LocalServer:
             self._stack.callback(EventHistory(self.events, self.name).close)
         self.audit = Audit(self.events, settings.audit, settings.audit_syslog)
         self._stack.callback(self.audit.close)  # after the others, whose end it reports
+        self._stack.callback(Hooks(self.events, self.name, settings.hooks).close)  # after the devices are released
         self.leases = DeviceLeases(self.events)
         self._stack.callback(self.leases.close)
         where = format_address(*places[0]) if places else settings.unix
@@ -326,12 +329,11 @@ def serve(
     rules: Iterable[str] | None = None,
     max_clients: int = 0, max_devices: int = 0,
     pcap: str | os.PathLike[str] = "", rotate: Iterable[str] = (),
-    reset: bool = True, force: bool = False,
-    announce: bool | None = None,
+    reset: bool = True, force: bool = False, announce: bool | None = None,
     audit: str | os.PathLike[str] = "", audit_syslog: str = "",
     tls: Iterable[str] = (), client_ca: str | os.PathLike[str] = "",
     web: Iterable[str] = (), web_tls: bool = False, web_host: Iterable[str] = (),
-    captures: str | os.PathLike[str] = "", bus: Bus | None = None,
+    captures: str | os.PathLike[str] = "", hooks: Iterable[str] = (), bus: Bus | None = None,
     **limits: int,
 ) -> LocalServer:  # fmt: skip
     """Lend this machine's USB devices to USB/IP clients, as `usbip-capture serve` does; ends with `close`.
@@ -348,25 +350,28 @@ def serve(
     or a path such as `/dev/log`. tls: addresses for connections within TLS, port 3241 if none is given; client_ca: a
     file of authorities, whose certificates prove who a client is. web: addresses of the dashboard, port 8080 if none is
     given; web_tls: within TLS; web_host: further names by which browsers may call it. captures: a
-    folder for those begun there; limits: captures_size, MB for these, and those of `access.limits.Limits`.
+    folder for those begun there; hooks: what is called, such as `attach=/usr/bin/notify`. limits: captures_size, MB for
+    captures, and those of `access.limits.Limits`.
 
     Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
     """
-    ruled = devices is not None or rules is not None
-    settings = ServerTable(
-        exports=None if devices is None else _texts(devices), listen=_texts(listen), unix=unix, name=name,
-        allow=_texts(allow), allow_public=allow_public, rules=_texts(rules or ()) if ruled else None,
-        max_clients=max_clients, max_devices=max_devices, pcap=os.fspath(pcap), rotate=_texts(rotate), reset=reset,
-        force=force, announce=announce, audit=os.fspath(audit), audit_syslog=audit_syslog, tls=_texts(tls),
-        client_ca=os.fspath(client_ca), access="", web=_texts(web), web_tls=web_tls, web_host=_texts(web_host),
-        captures=os.fspath(captures), **limits,
-    )  # fmt: skip
-    return LocalServer(settings, bus)
+    return LocalServer(_settings(**locals()), bus)
 
 
-def _texts(given: Iterable[str]) -> tuple[str, ...]:
-    """One text is a list of one."""
-    return (given,) if isinstance(given, str) else tuple(given)
+def _settings(devices: Iterable[str] | None, rules: Iterable[str] | None, **given: Any) -> ServerTable:
+    """Of what `serve` has been given: one text stands for a list of one, a path for its text."""
+    limits = given.pop("limits")
+    del given["bus"]
+    kinds = {field.name: str(field.type) for field in fields(ServerTable)}
+    values: dict[str, Any] = {"exports": devices, "rules": rules, **given}
+    for name, value in values.items():
+        if kinds[name].startswith("tuple") and value is not None:
+            values[name] = (value,) if isinstance(value, str) else tuple(value)
+        elif kinds[name] == "str":
+            values[name] = os.fspath(value)
+    if devices is not None and rules is None:
+        values["rules"] = ()  # of access: none, and those of the configuration are not meant
+    return ServerTable(**values, access="", **limits)
 
 
 def _shared_bus() -> Bus:

@@ -34,7 +34,7 @@ _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9.-]+")
 
 def _captures(call: Call) -> object:
     base = str(call.request.base_url)
-    return {"captures": [capture_data(facts, base) for facts in _store(call).captures]}
+    return {"captures": [capture_data(facts, base) for facts in store_of(call).captures]}
 
 
 def _start(call: Call) -> object:
@@ -42,7 +42,7 @@ def _start(call: Call) -> object:
     if not isinstance(devices, list) or not all(isinstance(device, str) for device in devices):
         raise LocalProtocolError('devices must be a list of texts, such as ["1-1.4"]; an empty one means all')
     try:
-        facts = _store(call).start(
+        facts = store_of(call).start(
             _few(devices), capture_filter=_filter(call.text("filter", "")), max_bytes=call.number("max_bytes"),
             files=call.number("files"), name=call.text("name", ""), by=call.user.name,
         )  # fmt: skip
@@ -57,20 +57,20 @@ def _stop(call: Call) -> object:
     facts = _found(call)
     if facts.state != RUNNING:
         raise Conflict(f"{facts.name} does not run any more")
-    ended = _store(call).stop(facts.id, call.user.name) or facts
+    ended = store_of(call).stop(facts.id, call.user.name) or facts
     outcome = f"{ended.name} is stopped: {ended.packets} packets, {ended.bytes} bytes."
     return {"ok": True, "outcome": outcome, "capture": capture_data(ended, str(call.request.base_url))}
 
 
 def _delete(call: Call) -> object:
     facts = _found(call)
-    _store(call).delete(facts.id, call.user.name)
+    store_of(call).delete(facts.id, call.user.name)
     return {"ok": True, "outcome": f"{facts.name} is deleted."}
 
 
 def _download(call: Call) -> object:
     facts = _found(call)
-    paths = _store(call).files(facts.id)
+    paths = store_of(call).files(facts.id)
     name = "-".join(filter(None, (_NOT_IN_A_NAME.sub("-", facts.name).strip("-."), facts.id)))
     part = call.query.get("part", "")
     if part:
@@ -78,10 +78,11 @@ def _download(call: Call) -> object:
             raise NotFound(f"part must be from 1 to {len(paths)}, not {part!r}")
         paths, name = [paths[int(part) - 1]], f"{name}-{int(part)}"
     headers = {"content-disposition": f'attachment; filename="{name}.pcapng"', "cache-control": "no-store"}
-    return StreamingResponse(_contents(paths), media_type=_PCAPNG, headers=headers)
+    return StreamingResponse(contents(paths), media_type=_PCAPNG, headers=headers)
 
 
-def _contents(paths: Sequence[str]) -> Iterator[bytes]:
+def contents(paths: Sequence[str]) -> Iterator[bytes]:
+    """All that is written in these files so far, in their order."""
     for path in paths:
         yield from whole_blocks(path)
 
@@ -117,7 +118,8 @@ def _end_stream(sessions: Sessions, capture: SessionCapture, writer: PcapWriter)
         writer.close()
 
 
-def _store(call: Call) -> CaptureStore:
+def store_of(call: Call) -> CaptureStore:
+    """Where captures are kept. Raises NotHere."""
     found = call.side.server.captures
     if found is None:
         raise NotHere("captures cannot be kept here: name a folder with captures, and start the server again")
@@ -132,7 +134,7 @@ def _sessions(side: WebSide) -> Sessions:
 
 
 def _found(call: Call) -> CaptureFacts:
-    facts = _store(call).find(call.path["id"])
+    facts = store_of(call).find(call.path["id"])
     if facts is None:
         raise NotFound("there is no such capture: it may have been deleted")
     return facts

@@ -20,14 +20,14 @@ const GROUPS = [
 export async function render(container, api) {
   const page = new SettingsPage(container, api);
   await page.fetch();
-  const stop = api.on("changed", () => page.isEdited() || page.fetch().catch((error) => api.failed(error)));
-  return stop;
+  return api.on("changed", () => page.refresh().catch((error) => api.failed(error)));
 }
 
 class SettingsPage {
   constructor(container, api) {
     this.api = api;
     this.rows = new Map();
+    this.shown = null;
     this.file = el("code");
     this.groups = el("div", { class: "groups" });
     this.note = el("p", { class: "notice", hidden: true, role: "status", "data-test": "needs-restart" });
@@ -44,7 +44,18 @@ class SettingsPage {
   }
 
   async fetch() {
-    const { file, settings } = await this.api.get("/settings");
+    this.show(await this.api.get("/settings"));
+  }
+
+  /** What somebody else has changed; what is being edited here stays, also if that began meanwhile. */
+  async refresh() {
+    const answer = await this.api.get("/settings");
+    if (!this.edited().length && !same(answer, this.shown)) this.show(answer);
+  }
+
+  show(answer) {
+    this.shown = answer;
+    const { file, settings } = answer;
     text(this.file, file);
     this.rows.clear();
     const known = new Set(GROUPS.map(([group]) => group));
@@ -62,14 +73,14 @@ class SettingsPage {
     editor.control.id = id;
     editor.control.setAttribute("aria-describedby", `${id}-help`);
     editor.control.dataset.test = id;
-    if (!this.api.may("administer")) editor.control.disabled = true;
+    if (!this.api.may("administer") || setting.fixed) editor.control.disabled = true;
     const back = button("Default", () => {
       editor.put(setting.default);
       this.follow();
     }, { kind: "quiet", "aria-label": `Put ${setting.key} back to its default` });
     const element = el("div", { class: "setting" },
       el("div", { class: "key" }, el("label", { for: id, class: "mono" }, setting.key),
-        setting.restart && el("small", {}, "after a restart")),
+        (setting.fixed || setting.restart) && el("small", {}, setting.fixed ? "in the file only" : "after a restart")),
       el("div", { class: "value" }, editor.control),
       el("small", { id: `${id}-help`, class: "hint help" }, setting.help),
       back);
@@ -82,16 +93,12 @@ class SettingsPage {
     return [...this.rows.values()].filter(({ setting, editor }) => !same(editor.value(), shownValue(setting, setting.value)));
   }
 
-  isEdited() {
-    return this.edited().length > 0;
-  }
-
   follow() {
     const edited = this.edited();
     for (const row of this.rows.values()) {
       const { setting, editor, element, back } = row;
       element.classList.toggle("edited", edited.includes(row));
-      back.hidden = !this.api.may("administer") || same(editor.value(), shownValue(setting, setting.default));
+      back.hidden = !this.api.may("administer") || setting.fixed || same(editor.value(), shownValue(setting, setting.default));
     }
     this.save.hidden = !edited.length;
     this.problem.hidden = true;
