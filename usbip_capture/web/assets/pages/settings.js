@@ -19,8 +19,7 @@ const GROUPS = [
 
 export async function render(container, api) {
   const page = new SettingsPage(container, api);
-  await page.fetch();
-  return api.on("changed", () => page.refresh().catch((error) => api.failed(error)));
+  return api.follow(() => page.refresh());
 }
 
 class SettingsPage {
