@@ -209,6 +209,23 @@ def test_defaults_are_asked_for_twice(ask: Asking, server: LocalServer, path: Pa
     ask("POST", "/settings/defaults", {"confirm": offered["confirm"]}, 400)
 
 
+def test_hooks_are_seen_without_their_secrets_and_changed_in_the_file_only(ask: Asking, path: Path) -> None:
+    """Who has a token is not to run programs on this machine."""
+    text = OWN + 'hooks = ["plug=/bin/notify --password s3cret", "attach=https://example.com/s3cret"]\n'
+    path.write_text(text)
+    answer = ask("GET", "/settings")
+    assert "s3cret" not in str(answer)
+    assert by_key(answer)["hooks"]["value"] == ["plug=/bin/notify", "attach=https://example.com"]
+    assert [one["key"] for one in answer["settings"] if one["fixed"]] == ["hooks"]
+    for value in (["plug=/bin/sh -c id"], []):
+        refused = ask("PATCH", "/settings", {"hooks": value, "max-clients": 9}, 403)
+        assert refused["error"] == f"hooks may run programs on this machine: change them in {path}"
+    assert path.read_text() == text
+    assert "s3cret" not in str(ask("GET", "/settings/defaults"))
+    assert "s3cret" not in str(ask("PATCH", "/settings", {"hooks": None}))
+    assert read_server_table().hooks == ()
+
+
 def test_confirmations_are_good_once_for_two_minutes_and_bounded() -> None:
     now = 0.0
     made = Confirmations(lambda: now)

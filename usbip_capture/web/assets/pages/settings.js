@@ -72,14 +72,14 @@ class SettingsPage {
     editor.control.id = id;
     editor.control.setAttribute("aria-describedby", `${id}-help`);
     editor.control.dataset.test = id;
-    if (!this.api.may("administer")) editor.control.disabled = true;
+    if (!this.api.may("administer") || setting.fixed) editor.control.disabled = true;
     const back = button("Default", () => {
       editor.put(setting.default);
       this.follow();
     }, { kind: "quiet", "aria-label": `Put ${setting.key} back to its default` });
     const element = el("div", { class: "setting" },
       el("div", { class: "key" }, el("label", { for: id, class: "mono" }, setting.key),
-        setting.restart && el("small", {}, "after a restart")),
+        (setting.fixed || setting.restart) && el("small", {}, setting.fixed ? "in the file only" : "after a restart")),
       el("div", { class: "value" }, editor.control),
       el("small", { id: `${id}-help`, class: "hint help" }, setting.help),
       back);
@@ -97,7 +97,7 @@ class SettingsPage {
     for (const row of this.rows.values()) {
       const { setting, editor, element, back } = row;
       element.classList.toggle("edited", edited.includes(row));
-      back.hidden = !this.api.may("administer") || same(editor.value(), shownValue(setting, setting.default));
+      back.hidden = !this.api.may("administer") || setting.fixed || same(editor.value(), shownValue(setting, setting.default));
     }
     this.save.hidden = !edited.length;
     this.problem.hidden = true;
