@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page, sync_playwright
 
 from usbip_capture.web.dashboard import Dashboard
 from usbip_capture.web.roles import ADMINISTER
@@ -50,7 +50,7 @@ def opened(browser: Browser, made: Dashboard, path: str = "", role: str = ADMINI
     found: list[str] = []
     page.on("console", lambda message: found.extend(_errors(message)))
     page.on("pageerror", lambda error: found.append(str(error)))
-    page.on("dialog", lambda dialog: (found.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on("dialog", lambda dialog: _dismiss(dialog, found))
     try:
         page.goto(f"{made.urls[0]}?token={token}")
         part(page, "page-overview").wait_for()
@@ -72,6 +72,11 @@ def say_yes(page: Page, times: int = 1) -> None:
     """To what the page asks before it does something."""
     for _ in range(times):
         part(page, "ask-yes").last.click()
+
+
+def _dismiss(dialog: Dialog, found: list[str]) -> None:
+    found.append(f"dialog: {dialog.message}")
+    dialog.dismiss()
 
 
 def _errors(message: ConsoleMessage) -> list[str]:

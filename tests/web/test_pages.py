@@ -139,8 +139,9 @@ def test_a_capture_is_begun_on_a_device_s_page(browser: Browser, made: Lab) -> N
     with made.client("1-1.4"), opened(browser, made.made, "devices/1-1.4", OPERATE) as page:
         part(page, "capture").click()
         expect(part(page, "page-captures")).to_contain_text("1-1.4")
-        (capture,) = made.made.side.captures()
-        assert (capture["devices"], capture["state"]) == (["1-1.4"], "running")
+        assert made.server.captures is not None
+        (capture,) = made.server.captures.captures
+        assert (list(capture.devices), capture.state) == (["1-1.4"], "running")
         page.evaluate("location.hash = '#/overview'")
         expect(part(page, "captures").locator("tbody tr")).to_contain_text("1-1.4")
         expect(part(page, "captures").locator("tbody tr")).not_to_contain_text("0 packets")
@@ -216,6 +217,7 @@ def test_sixty_four_devices_change_no_more_than_their_figures(browser: Browser, 
         made.machine.plug_demo(3, number, devnum=20 + number, product=f"Thing {number}")
     with made.client("1-1.4"), opened(browser, made.made, "devices") as page:
         expect(part(page, "device")).to_have_count(3 + 61 + 2)
+        expect(page.locator(".page-devices [role=status]")).to_have_text("64 devices, 64 exported, 1 in use")
         changes = page.evaluate(
             """() => new Promise((resolve) => {
               const figures = document.querySelector('li[data-busid="1-1.4"] .figures');

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.fakes.local_bus import FakeBus
 from tests.waiting import wait_until
@@ -63,6 +63,23 @@ def test_a_setting_that_cannot_be_meant_is_a_sentence_and_nothing_is_changed(bro
         page.get_by_role("button", name="Discard").click()
         expect(part(page, "setting-name")).to_have_value("")
         expect(part(page, "save-bar")).to_be_hidden()
+
+
+def test_what_is_being_edited_stays_when_something_else_changes(browser: Browser) -> None:
+    """Also where that is noticed before the first key is pressed, and known after it."""
+    configure('[server]\nexports = ["1-1"]\nname = "lab"\n')
+    bus = FakeBus()
+    with dashboard(devices=None, bus=bus) as (_, made), opened(browser, made, "settings") as page:
+        held: list[Route] = []
+        page.route("**/api/v1/settings", lambda route: held.append(route))  # noqa: PLW0108  it marks what it calls
+        with page.expect_request("**/api/v1/settings"):
+            bus.plug("1-2")  # no rule exports it; the page asks again
+        part(page, "setting-name").fill("mine")
+        with page.expect_response("**/api/v1/settings"):
+            held[0].continue_()
+        page.evaluate("fetch('/healthz').then(answer => answer.text())")  # what came before it has been taken
+        expect(part(page, "setting-name")).to_have_value("mine")
+        expect(part(page, "save-bar")).to_be_visible()
 
 
 def test_defaults_are_asked_for_twice(browser: Browser) -> None:

@@ -42,8 +42,8 @@ class Dashboard:
         with ExitStack() as opening:
             opening.callback(self.close)
             self.side = WebSide(server)
-            sign_in = SignIn(self.side.tokens, Cookies(self.side.tokens), server.events)
             self._stack.callback(self.side.start_figures().close)
+            sign_in = SignIn(self.side.tokens, Cookies(self.side.tokens), server.events)
             feed = EventFeed(server.events)
             self._stack.callback(feed.close)
             self.side.sign_in, self.side.feed = sign_in, feed

@@ -86,11 +86,15 @@ export function leasesCard(api) {
     shown.update(leases.flatMap(({ busid, turns }) => turns.map((turn) => ({ busid, ...turn }))));
   }
 
+  let known = "";
   const hint = el("p", { class: "hint" }, "While a device is reserved, nobody else can attach it, and who else has it is disconnected. If it is reserved already, the client comes next.");
   return {
     element: card("Reserved devices", hint, shown.element, reserving),
     fetch,
     devices(devices) {
+      const now = JSON.stringify(devices.map((one) => [one.busid, nameOf(one)]));
+      if (now === known) return;
+      known = now;
       const before = device.value;
       fill(device, devices.map((one) => el("option", { value: one.busid }, `${one.busid} ${nameOf(one)}`)));
       if (devices.some((one) => one.busid === before)) device.value = before;

@@ -200,6 +200,7 @@ function streamCard(api) {
     type: "text", class: "mono", placeholder: "everything", list: "filter-examples", autocomplete: "off", spellcheck: "false",
     autocapitalize: "none",
   });
+  let known = "";
   const line = copyable("", "the command", "stream-command");
   const follow = () => line.set(streamCommand(api, chosen.value, filter.value.trim()));
   chosen.addEventListener("change", follow);
@@ -211,6 +212,9 @@ function streamCard(api) {
   return {
     element,
     devices(devices) {
+      const now = JSON.stringify(devices.map((device) => [device.busid, nameOf(device)]));
+      if (now === known) return;
+      known = now;
       const before = chosen.value;
       fill(chosen, el("option", { value: "" }, "All devices"),
         devices.map((device) => el("option", { value: device.busid }, `${device.busid} ${nameOf(device)}`)));

@@ -84,9 +84,8 @@ function addEmptyPorts(node) {
       first = 0;
     }
     if (child) all.push(child);
-    taken.delete(port);
   }
-  node.children = [...all, ...taken.values()];
+  node.children = [...all, ...node.children.filter((child) => !all.includes(child))];
 }
 
 function level(list, nodes, api, rows) {

@@ -72,6 +72,7 @@ function makeTiles() {
     text(made[name].value, value);
     text(made[name].note, note);
   };
+  const memory = (size) => (size ? bytes(size) : "–"); // not known on every system
   const throughput = ({ in: into, out, urbs }) => set("throughput", rate((into || 0) + (out || 0)), `${count(urbs)} URBs/s`);
   return {
     element,
@@ -81,12 +82,12 @@ function makeTiles() {
       set("devices", count(plugged), `${exported} exported, ${used} in use`);
       set("clients", count(overview.clients), `${used} with a device`);
       throughput(overview.throughput);
-      set("memory", bytes(overview.memory.rss), overview.memory.total ? `of ${bytes(overview.memory.total)}` : "");
+      set("memory", memory(overview.memory.rss), overview.memory.total ? `of ${bytes(overview.memory.total)}` : "");
       set("uptime", span(overview.uptime), `since ${time(overview.started)}`);
     },
     live(figures) {
       throughput(figures);
-      text(made.memory.value, bytes(figures.memory));
+      text(made.memory.value, memory(figures.memory));
       text(made.clients.value, count(figures.clients));
       if (started) text(made.uptime.value, span(figures.time - started));
     },

@@ -20,14 +20,14 @@ const GROUPS = [
 export async function render(container, api) {
   const page = new SettingsPage(container, api);
   await page.fetch();
-  const stop = api.on("changed", () => page.isEdited() || page.fetch().catch((error) => api.failed(error)));
-  return stop;
+  return api.on("changed", () => page.refresh().catch((error) => api.failed(error)));
 }
 
 class SettingsPage {
   constructor(container, api) {
     this.api = api;
     this.rows = new Map();
+    this.shown = null;
     this.file = el("code");
     this.groups = el("div", { class: "groups" });
     this.note = el("p", { class: "notice", hidden: true, role: "status", "data-test": "needs-restart" });
@@ -44,7 +44,18 @@ class SettingsPage {
   }
 
   async fetch() {
-    const { file, settings } = await this.api.get("/settings");
+    this.show(await this.api.get("/settings"));
+  }
+
+  /** What somebody else has changed; what is being edited here stays, also if that began meanwhile. */
+  async refresh() {
+    const answer = await this.api.get("/settings");
+    if (!this.edited().length && !same(answer, this.shown)) this.show(answer);
+  }
+
+  show(answer) {
+    this.shown = answer;
+    const { file, settings } = answer;
     text(this.file, file);
     this.rows.clear();
     const known = new Set(GROUPS.map(([group]) => group));
@@ -80,10 +91,6 @@ class SettingsPage {
 
   edited() {
     return [...this.rows.values()].filter(({ setting, editor }) => !same(editor.value(), shownValue(setting, setting.value)));
-  }
-
-  isEdited() {
-    return this.edited().length > 0;
   }
 
   follow() {
