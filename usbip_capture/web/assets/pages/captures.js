@@ -145,9 +145,9 @@ function nameCell(capture, td) {
   const about = [capture.devices.length ? capture.devices.join(", ") : "all devices"];
   if (capture.filter) about.push(capture.filter);
   if (capture.by) about.push(`by ${capture.by}`);
-  ifChanged(td, JSON.stringify([capture.name, about, capture.error]), () => el("div", { class: "named" },
+  ifChanged(td, JSON.stringify([capture.name, about, capture.state, capture.error]), () => el("div", { class: "named" },
     el("b", {}, capture.name), el("small", { class: "hint" }, about.join(" · ")),
-    capture.error && el("small", { class: "problem" }, capture.error)));
+    capture.error && el("small", { class: capture.state === "failed" ? "problem" : "hint" }, capture.error)));
 }
 
 function sizeCell(capture, td) {

@@ -39,7 +39,7 @@ class SettingsPage {
     api.actions.append(
       button("Back to defaults…", () => this.defaults(), { ...allowed(api, "administer"), "data-test": "defaults" }),
       button("Restart…", () => this.restart(), { ...allowed(api, "administer"), "data-test": "restart" }));
-    container.append(el("p", { class: "quiet lead" }, "These are the values of [server] in ", this.file, ", by the same words."),
+    container.append(el("p", { class: "quiet lead" }, "These are the values of [server] in ", this.file, ", by the same words. What the server's command line has comes before them."),
       this.note, this.groups, this.save);
   }
 
