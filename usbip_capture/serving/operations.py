@@ -17,8 +17,8 @@ from usbip_capture.server.figures import Figures
 from usbip_capture.serving.ports import Ports
 from usbip_capture.syslog.severity import NOTICE
 
-#: What state a device is in. HELD: this system does not let it be lent.
-FREE, IN_USE, NOT_EXPORTED, HELD, HUB = "free", "in use", "not exported", "held", "hub"
+#: What state a device is in. HELD: this system does not let it be lent. NO_POWER: of a port, which may have one.
+FREE, IN_USE, NOT_EXPORTED, HELD, HUB, NO_POWER = "free", "in use", "not exported", "held", "hub", "no power"
 #: bDeviceClass, bInterfaceClass
 _HUB_CLASS, _DISK_CLASS = 9, 8
 #: Seconds for which what the system's files show of a device is remembered: browsers look twice a second.
@@ -77,6 +77,11 @@ class Operations:
     def hub_ports(self) -> Mapping[str, int]:
         """How many ports each hub has, by its name: `usb1` for a controller's own; empty where that is not known."""
         return self._bus.hub_ports() if isinstance(self._bus, HavingHubs) else {}
+
+    @property
+    def ports_off(self) -> list[str]:
+        """Busids of ports whose power was switched off by this server."""
+        return self._ports.off
 
     @property
     def clients(self) -> list[Client]:
