@@ -103,8 +103,8 @@ def _setting(server: LocalServer, table: ServerTable, key: str) -> dict[str, obj
         "help": words.help if words else "",
         "group": words.group if words else "",
         "restart": _needs_restart(server, key),
-        "fixed": key in _FIXED,
         "given": _is_given(server, key),
+        "fixed": key in _FIXED,
     }
 
 
