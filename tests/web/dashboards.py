@@ -18,12 +18,13 @@ ANY = "127.0.0.1:0"
 
 @contextmanager
 def dashboard(**settings: Any) -> Iterator[tuple[LocalServer, Dashboard]]:
-    """Exports all of a bus that has the demo device at 1-1."""
+    """Exports all of a bus that has the demo device at 1-1, or `devices`, as `serve` has them."""
     bus = settings.pop("bus", None) or FakeBus()
     if isinstance(bus, FakeBus) and not bus.plugged:
         bus.plug("1-1")
+    exported = settings.pop("devices", ["all"])
     given = {"listen": ANY, "web": ANY, **settings}
-    with serve(["all"], bus=bus, **given) as server:
+    with serve(exported, bus=bus, **given) as server:
         yield server, cast("Dashboard", server.dashboard)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 
 import httpx
 import pytest
+from starlette.routing import Route
 
 from tests.fakes.local_bus import FakeBus, OpenedDevice
 from tests.fakes.local_machine import local_machine
@@ -29,6 +30,7 @@ from usbip_capture.servers.server_table import read_server_table
 from usbip_capture.serving.restarting import Restart
 from usbip_capture.usb.setup import PortReset, classify
 from usbip_capture.usb.urb import Completion
+from usbip_capture.web.api import compat, compat_captures
 from usbip_capture.web.dashboard import Dashboard
 from usbip_capture.web.seed_data import SeedView, _client, _packed
 
@@ -274,6 +276,30 @@ def test_the_capture_of_its_page(seed: Seed, tmp_path: Path) -> None:
     assert len(list(read_capture(path))) >= 40  # each with its device and endpoint, of all types of transfer
     assert seed.page.post("/api/capture/delete") == {"ok": True}
     assert seed.page.get("/api/capture/status")["filename"] == ""
+
+
+#: What no handler expects.
+STRANGE: list[object] = [
+    [], "x", 1, None, {"closed": []}, {"allowlist": {}}, {"allowlist": [None]}, {"allowlist": ["::ffff:192.0.2.1/96"]},
+    {"hostname": 5}, {"hostname": "\ud800"}, {"hostname": ["x"] * 100}, {"dhcp": {}}, {"static_ip": 1},
+    {"closed": True, "allowlist": ["192.0.2.0/33"]}, {"a" * 1000: "b"},
+]  # fmt: skip
+
+
+def test_nothing_that_is_sent_is_an_internal_error(seed: Seed, caplog: pytest.LogCaptureFixture) -> None:
+    auth = {"Authorization": seed.page._basic, "Content-Type": "application/json"}
+    routes = [route for route in (*compat.ROUTES, *compat_captures.ROUTES) if isinstance(route, Route)]
+    with httpx.Client(base_url=seed.page.url, headers=auth, timeout=60, trust_env=False) as client:
+        for route in routes:
+            (method,) = (route.methods or set()) - {"HEAD"}
+            takes_body = method == "POST" and "/settings/" in route.path
+            asked = [("", body) for body in (STRANGE if takes_body else STRANGE[:1])]
+            for query, body in [*asked, ("?idx=99", None), ("?idx=%00", None)]:
+                answer = client.request(method, route.path + query, content=json.dumps(body).encode())
+                assert answer.status_code in (200, 400, 404, 409, 501), (method, route.path, body, answer.text)
+            assert client.request("DELETE", route.path).status_code == 405
+            assert client.post(route.path, content=b"{" * 70000).status_code in (400, 405)
+    assert "internal" not in caplog.text
 
 
 def test_addresses_that_the_message_cannot_hold_are_0() -> None:

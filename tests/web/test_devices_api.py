@@ -172,6 +172,18 @@ def test_a_hub_is_not_exported() -> None:
         assert error.startswith("1-2 cannot be exported: hubs are not lent")
 
 
+def test_more_devices_than_may_be_are_not_exported_by_hand_either() -> None:
+    bus = FakeBus()
+    bus.plug("1-1")
+    bus.plug("1-2")
+    with dashboard(bus=bus, max_devices=1) as (server, made), asking(made, OPERATE) as client:
+        error = refused(client.post(f"{API}/devices/1-2/export", json={"on": True}), 409)
+        assert error.startswith("1-2 cannot be exported: as many devices are as may be")
+        post(client, "/devices/1-1/export", on=False)
+        post(client, "/devices/1-2/export", on=True)
+        assert [found.info.busid for found in server.exported] == ["1-2"]
+
+
 def test_an_ejected_device_is_exported_again_when_it_is_plugged_in_again() -> None:
     bus = FakeBus()
     bus.plug("1-1")

@@ -157,6 +157,21 @@ def test_what_is_changed_is_in_the_file_and_followed(ask: Asking, server: LocalS
     assert ("settings-changed", "web:ann") in kinds
 
 
+def test_what_the_command_line_has_counts(path: Path, bus: FakeBus) -> None:
+    with serve(["1-1"], listen="127.0.0.1:0", bus=bus) as server:
+        server.restart = Restart(read_server_table, given=["max_clients", "listen"])
+        ask = Asking(WebSide(server))
+        given = {key for key, setting in by_key(ask("GET", "/settings")).items() if setting["given"]}
+        assert given >= {"max-clients", "listen", "exports", "rules"}
+        assert "name" not in given
+        answer = ask("PATCH", "/settings", {"max-clients": 9, "name": "x", "exports": ["1-2"]})
+        assert answer == {
+            "ok": True, "restart": True, "outcome": "name is x from the next start on; max-clients, exports: written, "
+            "but the command line of this server has it, and counts",
+        }  # fmt: skip
+        assert server.rules == ["1-1"]
+
+
 @pytest.mark.parametrize(
     "body",
     [{}, {"no-such": 1}, {"max-clients": "x"}, {"listen": "::::"}, {"exports": ["\x1b[2J"]}, {"name": "\ud800"},

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from usbip_capture.access.limits import MAX_REQUEST_TIMEOUT, REQUEST_TIMEOUT
 from usbip_capture.cli.exits import DONE
@@ -235,7 +235,7 @@ def run(args: argparse.Namespace) -> int:
         return run_service(args)
     stopping = threading.Event()
     console.on_request_to_end(lambda number: _stop(number, stopping), signal.SIGINT)
-    restart = Restart(lambda: settings(args))
+    restart = Restart(lambda: settings(args), given=_given(args))
     with queued(*_LOGGERS):
         while not stopping.is_set():
             _lend(restart, stopping, is_terminal(sys.stderr) if args.live is None else args.live)
@@ -282,8 +282,9 @@ def settings(args: argparse.Namespace) -> ServerTable:
     from usbip_capture.server.rules import ExportRule
     from usbip_capture.servers.server_table import read_server_table
 
-    given = {field: getattr(args, field) for field in _own() if getattr(args, field, None) not in (None, [])}
-    given = {field: tuple(value) if isinstance(value, list) else value for field, value in given.items()}
+    given: dict[str, Any] = {
+        field: tuple(value) if isinstance(value, list) else value for field, value in _given(args).items()
+    }
     rules = [*(args.device or ()), *(f"class:{code}" for code in args.classes or ()), *(["all"] if args.all else ())]
     table = replace(read_server_table(), **given)
     if table.rotate and not table.pcap:
@@ -299,6 +300,11 @@ def settings(args: argparse.Namespace) -> ServerTable:
         allow=tuple(args.allow or ()),
         allow_public=bool(args.allow_public),
     )
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that are called as the configuration has them, as far as there are any."""
+    return {field: getattr(args, field) for field in _own() if getattr(args, field, None) not in (None, [])}
 
 
 def _own() -> list[str]:

@@ -8,7 +8,8 @@ import socket
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 from usbip_capture.access.rules import AccessRules
 from usbip_capture.control_socket.serving import ControlSocket
@@ -352,21 +353,23 @@ def serve(
 
     Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
     """
-    ruled = devices is not None or rules is not None
-    settings = ServerTable(
-        exports=None if devices is None else _texts(devices), listen=_texts(listen), unix=unix, name=name,
-        allow=_texts(allow), allow_public=allow_public, rules=_texts(rules or ()) if ruled else None,
-        max_clients=max_clients, max_devices=max_devices, pcap=os.fspath(pcap), rotate=_texts(rotate), reset=reset,
-        force=force, announce=announce, audit=os.fspath(audit), audit_syslog=audit_syslog, tls=_texts(tls),
-        client_ca=os.fspath(client_ca), access="", web=_texts(web), web_tls=web_tls, web_host=_texts(web_host),
-        captures=os.fspath(captures), **limits,
-    )  # fmt: skip
-    return LocalServer(settings, bus)
+    return LocalServer(_settings(**locals()), bus)
 
 
-def _texts(given: Iterable[str]) -> tuple[str, ...]:
-    """One text is a list of one."""
-    return (given,) if isinstance(given, str) else tuple(given)
+def _settings(devices: Iterable[str] | None, rules: Iterable[str] | None, **given: Any) -> ServerTable:
+    """Of what `serve` has been given: one text stands for a list of one, a path for its text."""
+    limits = given.pop("limits")
+    del given["bus"]
+    kinds = {field.name: str(field.type) for field in fields(ServerTable)}
+    values: dict[str, Any] = {"exports": devices, "rules": rules, **given}
+    for name, value in values.items():
+        if kinds[name].startswith("tuple") and value is not None:
+            values[name] = (value,) if isinstance(value, str) else tuple(value)
+        elif kinds[name] == "str":
+            values[name] = os.fspath(value)
+    if devices is not None and rules is None:
+        values["rules"] = ()  # of access: none, and those of the configuration are not meant
+    return ServerTable(**values, access="", **limits)
 
 
 def _shared_bus() -> Bus:

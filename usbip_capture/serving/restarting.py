@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 
 from usbip_capture.errors import LocalProtocolError, UsbipError
@@ -22,14 +22,17 @@ log = logging.getLogger(__name__)
 class Restart:
     """Between who runs a server, on one thread, and who asks for its restart, on any other.
 
-    settings: what it would be started with now; raises UsbipError. start: starts it; raises UsbipError.
+    settings: what it would be started with now; raises UsbipError. start: starts it; raises UsbipError. given: what of
+    that the command line has, by the names of `ServerTable`: the configuration does not change it.
     """
 
     def __init__(
         self,
         settings: Callable[[], ServerTable],
         start: Callable[[ServerTable], LocalServer] = LocalServer,
+        given: Iterable[str] = (),
     ) -> None:
+        self.given = frozenset(given)
         self._settings = settings
         self._start = start
         self._requested = threading.Event()

@@ -15,7 +15,7 @@ def capture_data(facts: CaptureFacts, base: str = "") -> dict[str, object]:
     return {
         "id": facts.id, "name": facts.name, "devices": list(facts.devices), "filter": facts.filter,
         "max_bytes": facts.max_bytes, "ring": facts.ring, "state": facts.state, "started": facts.started,
-        "ended": facts.ended, "packets": facts.packets, "bytes": facts.bytes, "dropped": facts.dropped,
+        "ended": facts.ended or None, "packets": facts.packets, "bytes": facts.bytes, "dropped": facts.dropped,
         "files": facts.files, "error": facts.error, "by": facts.by, "command": _command(facts, base) if base else "",
     }  # fmt: skip
 

@@ -77,9 +77,12 @@ def _changed(call: Call, changes: dict[str, object]) -> dict[str, object]:
     server.reload()
     table = read_server_table()
     now = [key for key in keys if not _needs_restart(server, key)]
-    later = [key for key in keys if _needs_restart(server, key)]
+    never = [key for key in keys if _is_given(server, key)]
+    later = [key for key in keys if key not in (*now, *never)]
     parts = [f"{', '.join(_become(table, key) for key in now)} now"] if now else []
     parts += [f"{', '.join(_become(table, key) for key in later)} from the next start on"] if later else []
+    if never:
+        parts.append(f"{', '.join(never)}: written, but the command line of this server has it, and counts")
     return {"ok": True, "outcome": "; ".join(parts), "restart": bool(later)}
 
 
@@ -94,12 +97,20 @@ def _setting(server: LocalServer, table: ServerTable, key: str) -> dict[str, obj
         "help": words.help if words else "",
         "group": words.group if words else "",
         "restart": _needs_restart(server, key),
+        "given": _is_given(server, key),
     }
 
 
 def _needs_restart(server: LocalServer, key: str) -> bool:
-    """Also where the command line has it, and a start without that is needed."""
+    """Also where the command line has it, and only a start without that would follow."""
     return not ((key in _EXPORTS and server.follows) or (key in _ACCESS and server.access.follows))
+
+
+def _is_given(server: LocalServer, key: str) -> bool:
+    """Whether the command line has it, so that the configuration does not count."""
+    if key in _EXPORTS | _ACCESS:
+        return _needs_restart(server, key)
+    return server.restart is not None and key.replace("-", "_") in server.restart.given
 
 
 def _to_defaults() -> dict[str, object]:
