@@ -54,8 +54,9 @@ class Tapped(Around):
         super().close()
 
     def _completed(self, transfer: Transfer, completion: Completion) -> None:
-        if transfer.into is not None:
-            completion = _kept(completion)
+        if transfer.into is not None and not isinstance(completion.data, bytes):
+            # The tap keeps the data for longer than the owner of the memory does.
+            completion = Completion(completion.status, completion.actual_length, bytes(completion.data))
         if self._released and completion.status == -ESHUTDOWN:
             # Closed between its recording and its submission: unlinked, as all that is in flight then.
             completion = Completion(-ECONNRESET, start_frame=completion.start_frame, packets=completion.packets)
@@ -64,10 +65,3 @@ class Tapped(Around):
     def _unlink(self, message: bytes, transfer: Transfer | None) -> None:
         waits = transfer is not None and transfer.completion is None
         self._tap.unlink(transfer.tapped_as if transfer is not None and waits else 0, message)
-
-
-def _kept(completion: Completion) -> Completion:
-    """With data of its own: the tap keeps it for longer than the owner of the memory does."""
-    if isinstance(completion.data, bytes):
-        return completion
-    return Completion(completion.status, completion.actual_length, bytes(completion.data))

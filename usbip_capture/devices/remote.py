@@ -22,7 +22,7 @@ from usbip_capture.system.forks import disown_in_children
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.status import ECONNRESET, ENOMEM, ESHUTDOWN
 from usbip_capture.usb.urb import Buffer, Completion
-from usbip_capture.wire.client import ClientConnection
+from usbip_capture.wire.client import OWN_BUFFER, ClientConnection
 from usbip_capture.wire.operations import ImportExchange
 from usbip_capture.wire.replies import unlinked
 
@@ -128,15 +128,15 @@ class RemoteDevice(Device):
         if transfer.completion is not None:
             return True
         deadline = None if timeout is None else time.monotonic() + timeout
-        conn = self._conn
+        conn, into = self._conn, transfer.into
         while True:
             if self._reading.acquire(blocking=False) or self._follow(transfer, timeout):
                 self._reads = threading.get_ident()
                 try:
-                    if transfer.awaited and transfer.into is None and transfer.completion is None and not self._ended:
+                    is_plain = transfer.awaited and (into is None or len(into) < OWN_BUFFER)
+                    if is_plain and transfer.completion is None and not self._ended:
                         # The straight path: what comes next is our reply. As `_receive`, with no call more than needed.
-                        limit = timeout if timeout is not None and timeout < _LOOK_AGAIN else _LOOK_AGAIN
-                        size = 0
+                        size, limit = 0, _LOOK_AGAIN if timeout is None or timeout > _LOOK_AGAIN else timeout
                         try:
                             size = self._transport.receive_into(conn.free, limit)
                             if not size:
@@ -148,6 +148,8 @@ class RemoteDevice(Device):
                         except BaseException:
                             self._interrupted(size)
                             raise
+                        if transfer.completion is None and deadline is not None:
+                            timeout = max(deadline - time.monotonic(), 0.0)
                     if transfer.completion is None:
                         self._lead(transfer, timeout, deadline)
                 finally:
@@ -157,9 +159,7 @@ class RemoteDevice(Device):
                     if self._followers:
                         self._promote()
                 if self.lost is not None:
-                    self._fail_pending()
-                    if self._closed:
-                        self._release_connection()
+                    self._clear_up()
             if transfer.completion is not None:
                 return True
             if deadline is not None:
@@ -229,11 +229,11 @@ class RemoteDevice(Device):
     def _lead(self, transfer: Transfer, timeout: float | None, deadline: float | None) -> None:
         """Read for all until `transfer` is finished; `_reading` is held."""
         while transfer.completion is None and self.lost is None:
-            if deadline is not None:
+            self._receive(_LOOK_AGAIN if timeout is None or timeout > _LOOK_AGAIN else timeout, transfer)
+            if deadline is not None and transfer.completion is None:
                 timeout = deadline - time.monotonic()
                 if timeout <= 0:
                     break
-            self._receive(timeout if timeout is not None and timeout < _LOOK_AGAIN else _LOOK_AGAIN, transfer)
 
     def _promote(self) -> None:
         for follower in list(self._followers):
@@ -304,9 +304,7 @@ class RemoteDevice(Device):
                 while self.lost is None and not self.closed and (self._unawaited or self._on_lost):
                     self._receive(None)
             self._promote()
-        self._fail_pending()
-        if self._closed:
-            self._release_connection()
+        self._clear_up()
 
     def _ret_unlink(self, message: bytes) -> None:
         if self.on_unlink is not None:
@@ -387,6 +385,12 @@ class RemoteDevice(Device):
                 self._on_lost(reason)
             except Exception:
                 log.exception("what was to be called when %s was lost failed", self.info)
+
+    def _clear_up(self) -> None:
+        """After who has read for all found that the connection is lost, or was closed meanwhile."""
+        self._fail_pending()
+        if self._closed:
+            self._release_connection()
 
     def _fail_pending(self) -> None:
         status = -ECONNRESET if self.closed else -ESHUTDOWN  # our own end is not the loss of the device
