@@ -16,10 +16,10 @@ PACKAGE = Path(usbip_capture.__file__).parent
 LAYERS = """
     errors < system
     usb syslog
-    wire records uart filters recordings options access
+    wire records uart filters recordings options access < recorded
     device < tap net < tls
     capture devices simulated server
-    demo < servers live lending < control_socket
+    replayed < demo < servers live lending < control_socket
     host relay collector vhci tunnel
     pyusb_backend serial_port convert report
     probe describe selftest use installation urlhandler usbip_client serving < capture_session < web
