@@ -85,7 +85,7 @@ def test_one_with_tls(found: Found, tmp_path: Path) -> None:
     with closing(Announcement(NAME, 33240, [DEVICE], ["127.0.0.1"], 33242)):
         found.wait_txt(NAME, {**txt_record([DEVICE]), "tls": "33242"})
         assert found.servers[NAME].places == [("127.0.0.1", 33240), ("tls://127.0.0.1", 33242)]
-        done = run_line("usbip-capture discover --mdns-timeout 2", tmp_path)
+        done = run_line("usbip-capture discover --mdns-timeout 5", tmp_path)
         assert f"127.0.0.1:33240  {NAME}\n    tls://127.0.0.1:33242\n" in done.stdout
         known = (tmp_path / "cache/usbip-capture/servers").read_text()
         assert "server\ttls://127.0.0.1\t33242\tmdns\t" in known
@@ -102,7 +102,7 @@ def test_a_name_that_is_taken(announce: Announce, found: Found) -> None:
 
 def test_the_command_finds_it(announce: Announce, tmp_path: Path) -> None:
     announce(33240, DEVICE)
-    done = run_line("usbip-capture discover --mdns-timeout 2 --json", tmp_path)
+    done = run_line("usbip-capture discover --mdns-timeout 5 --json", tmp_path)
     (server,) = [server for server in json.loads(done.stdout) if server["name"] == NAME]
     assert server["txt"] == txt_record([DEVICE])
 

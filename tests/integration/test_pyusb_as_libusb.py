@@ -286,7 +286,7 @@ class TestTransfers:
         [
             ("max_transfer", [0, 5 << 20, "x"]),
             ("reconnect", [-1, float("nan"), "x", None]),
-            ("timeout", [-1, 0, float("inf"), "x", None]),
+            ("timeout", [-1, 0, float("inf"), "x"]),
             ("device", ["zz:1"]),
         ],
     )

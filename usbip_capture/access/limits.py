@@ -144,7 +144,7 @@ class Places(Generic[T]):
         Who has a device never goes. For `max_waiting` one always goes, for the other limits as `room_when_full` has it,
         or if it is of the same address and has waited for PATIENCE seconds.
         """
-        if len(self._leaving) >= max(limits.max_waiting, 1):  # what they hold is not free yet
+        if self.is_crowded(limits):
             return Room(TOO_MANY)
         if 0 < limits.max_clients_per_address <= self._counts[address]:
             own = next((one for one in self._waiting.values() if one.address == address), None)
@@ -158,6 +158,10 @@ class Places(Generic[T]):
             return Room()
         found, _ = longest_of_most(self._waiting.values(), address)
         return Room(given_up=found.client) if found is not None else Room(TOO_MANY)
+
+    def is_crowded(self, limits: Limits) -> bool:
+        """Whether so many that were given up are still here that what they hold is to be free first."""
+        return len(self._leaving) >= max(limits.max_waiting, 1)
 
     def enter(self, client: T, address: str, now: float) -> None:
         """It has come, and has no device yet."""

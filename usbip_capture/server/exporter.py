@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 _PART_FOR_WAITING = 4
 #: Seconds in which all sessions end when the server is closed; a device that hangs is left to its thread.
 _CLOSING_TIMEOUT = 20.0
+#: Seconds for those that were given up to leave.
+_LEAVING_TIMEOUT = 5.0
 #: Why clients are disconnected at the end.
 STOPPING = "the server is stopping"
 
@@ -63,7 +65,7 @@ class Server:
         self.limits = limits or Limits()
         self._in_flight = InFlight()
         self._exports = Exports()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition(threading.Lock())  # notified when a connection has ended
         self._paths: dict[str, int] = {}  # of Unix sockets, with their inodes
         self._acceptors: list[listening.Acceptor] = []
         self._connections: dict[Connection, None] = {}
@@ -194,6 +196,7 @@ class Server:
         """End all connections; their devices are closed when this returns, but for those that hang: bounded in time."""
         with self._lock:
             self._closing = True
+            self._lock.notify_all()
             acceptors, self._acceptors = self._acceptors, []
         for acceptor in acceptors:
             acceptor.close()
@@ -252,6 +255,10 @@ class Server:
         )  # fmt: skip
         try:
             with self._lock:
+                # A busy machine may be slow to free what those hold who were given up: nobody is refused for that.
+                self._lock.wait_for(
+                    lambda: self._closing or not self._places.is_crowded(self._limits), _LEAVING_TIMEOUT
+                )
                 room = Room() if self._closing else self._enter(connection)
                 if self._closing or room.refusal:
                     transport.close()
@@ -265,6 +272,9 @@ class Server:
             self.admission.turn_away(peer, room.refusal)
         if room.given_up is not None:
             _give_up(room.given_up)
+
+    def _has_space(self) -> bool:
+        return self._closing or not self._places.is_crowded(self._limits)
 
     def _enter(self, connection: Connection) -> Room[Connection]:
         """Serve the client if there is room, for which another one may have to go. The lock is held."""
@@ -295,6 +305,7 @@ class Server:
         with self._lock:
             self._connections.pop(connection, None)
             self._places.leave(connection)
+            self._lock.notify_all()
 
 
 def _give_up(connection: Connection) -> None:

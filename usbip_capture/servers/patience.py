@@ -1,4 +1,4 @@
-"""How long servers are waited for where nobody has said it, such as on a slow link or a busy machine."""
+"""How long servers are waited for where that is not given: longer on a slow link or a busy machine."""
 
 from __future__ import annotations
 

@@ -9,6 +9,12 @@ from hypothesis import strategies as st
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.serial_port.url import PortUrl, url_of
 from usbip_capture.servers.address import Selector, ServerAddress
+from usbip_capture.servers.patience import TIMEOUT_VARIABLE
+
+
+@pytest.fixture(autouse=True)
+def _usual_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TIMEOUT_VARIABLE)
 
 
 def test_the_shortest_url_names_the_only_device() -> None:

@@ -1,4 +1,4 @@
-"""How long a server is waited for, where nobody has said it."""
+"""How long a server is waited for, where that is not given."""
 
 from __future__ import annotations
 
