@@ -21,7 +21,7 @@ LAYERS = """
     capture devices simulated server
     replayed < demo < servers live lending < control_socket
     host relay collector vhci tunnel
-    pyusb_backend serial_port convert report
+    pyusb_backend serial_port convert report comparing
     probe describe selftest use installation urlhandler usbip_client serving < capture_session < web
     cli extcap
 """
