@@ -23,7 +23,7 @@ LAYERS = """
     host relay collector vhci tunnel
     pyusb_backend serial_port convert report comparing
     probe describe selftest use installation urlhandler usbip_client serving < capture_session < web
-    cli extcap
+    cli extcap pytest_plugin
 """
 # Room -> (layer, step within the layer).
 PLACES = {

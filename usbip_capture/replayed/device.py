@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from usbip_capture.device import Transfer
@@ -50,7 +51,8 @@ class ReplayedDevice(SimulatedDevice):
     recording: of `read_recordings`, or the path of a capture with one device, or with the one that `device` names.
     match: `loose`, where independent endpoints may be asked in any order, and again what was asked once; `strict`, the
     order of the recording. speed: 1 as recorded, 2 twice as fast, 0 at once. diverging: what it does when it is asked
-    for what the recording does not have: `stall`, `end` (as if unplugged), `go-on` (as if all were well).
+    for what the recording does not have: `stall`, `end` (as if unplugged), `go-on` (as if all were well). mask: what is
+    `*` in the recording for each of its bytes, as it was secret.
     Raises CaptureError, DeviceNotFound, LocalProtocolError.
     """
 
@@ -62,6 +64,7 @@ class ReplayedDevice(SimulatedDevice):
         match: str = LOOSE,
         speed: float = 1.0,
         diverging: str = STALL,
+        mask: Sequence[bytes] = (),
     ) -> None:
         if not isinstance(recording, Recording):
             recording = chosen(read_recordings(recording), device)
@@ -75,6 +78,7 @@ class ReplayedDevice(SimulatedDevice):
         known = recording.known
         super().__init__(recording.info, _Descriptors(known.device, known.configurations, answers=known.answers))
         self._diverging = diverging
+        self._mask = [secret for secret in mask if secret]
         self._speed = speed
         self._conversation: Conversation = conversation_of(recording.exchanges, known)
         self._matching = Matching(recording.exchanges, self._conversation, strict=match == STRICT)
@@ -98,7 +102,7 @@ class ReplayedDevice(SimulatedDevice):
     # -- control transfers
 
     def _control(self, urb: Urb) -> Completion:
-        setup, sent = bytes(urb.setup), bytes(urb.data)
+        setup, sent = bytes(urb.setup), self._masked(bytes(urb.data))
         kind = Setup.unpack(setup)
         if not kind.bmRequestType & 0x60:
             completion = super()._control(urb)
@@ -146,7 +150,7 @@ class ReplayedDevice(SimulatedDevice):
         urb = transfer.urb
         if completion is None or completion.status or urb.transfer_type == TransferType.ISOCHRONOUS:
             return completion
-        sent = bytes(urb.data)
+        sent = self._masked(bytes(urb.data))
         asked = Exchange(0, 0, urb.transfer_type, urb.endpoint, sent=sent, length=urb.length)
         with self._deciding:
             episode = self._matching.begins(asked, self._conversation.functions.get(urb.endpoint, 0))
@@ -158,6 +162,11 @@ class ReplayedDevice(SimulatedDevice):
             return Completion(episode.ask.status, episode.ask.moved)
         self._begun.append((episode, sent))
         return completion
+
+    def _masked(self, data: bytes) -> bytes:
+        for secret in self._mask:
+            data = data.replace(secret, b"*" * len(secret))
+        return data
 
     def received(self, address: int, data: bytes) -> None:
         if self._begun:

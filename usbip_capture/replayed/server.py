@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from usbip_capture.errors import DeviceNotFound, UsbipError
@@ -28,12 +28,13 @@ class ReplayServer(Server):
         match: str = LOOSE,
         speed: float = 1.0,
         diverging: str = STALL,
+        mask: Sequence[bytes] = (),
         on_open: Callable[[ReplayedDevice], None] | None = None,
     ) -> None:
         super().__init__()
 
         def opened(recording: Recording) -> ReplayedDevice:
-            device = ReplayedDevice(recording, match=match, speed=speed, diverging=diverging)
+            device = ReplayedDevice(recording, match=match, speed=speed, diverging=diverging, mask=mask)
             if on_open is not None:
                 on_open(device)
             return device
