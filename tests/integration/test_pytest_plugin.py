@@ -85,7 +85,10 @@ def test_what_differs_is_shown(tmp_path: Path, server: str) -> None:
 def test_what_was_never_asked_can_fail_a_test(tmp_path: Path, server: str) -> None:
     (tmp_path / "test_it.py").write_text(_TESTS)
     assert run(tmp_path, f"--usb-record={server}").returncode == 0
-    fewer = 'def test_echo(usb_recording):\n    usb_recording("echo", "1-1", unused="error").serial(baudrate=115200).close()\n'
+    fewer = (
+        "def test_echo(usb_recording):\n"
+        "    usb_recording('echo', '1-1', unused='error').serial(baudrate=115200).close()\n"
+    )
     (tmp_path / "test_it.py").write_text(fewer)
     done = run(tmp_path)
     assert done.returncode == 1

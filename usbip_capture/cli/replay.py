@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import threading
 from contextlib import closing
@@ -13,6 +14,7 @@ from usbip_capture.cli.groups import add_command
 from usbip_capture.cli.terminal import print_lines, report
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
+from usbip_capture.system import console
 
 if TYPE_CHECKING:
     from usbip_capture.replayed.device import ReplayedDevice
@@ -91,14 +93,12 @@ def run(args: argparse.Namespace) -> int:
         diverging=args.diverging,
         on_open=used.append,
     )
+    done = threading.Event()
+    console.on_request_to_end(lambda number: done.set(), signal.SIGINT)
     with closing(server):
         address, port = server.listen(*listen_address(args.listen))
         _report_where(address, port, recordings)
-        done = threading.Event()
-        try:
-            while not done.wait(_LOOK):
-                pass
-        except KeyboardInterrupt:  # its ordinary end
+        while not done.wait(_LOOK):
             pass
     return _outcome(used, args.report)
 
