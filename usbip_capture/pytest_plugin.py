@@ -113,7 +113,7 @@ class _Replayed(UsbRecording):
 
     @property
     def divergences(self) -> list[str]:
-        return [str(divergence) for device in self._devices for divergence in device.told.divergences]
+        return [str(divergence) for device in self._devices for divergence in device.outcome.divergences]
 
     @property
     def unused(self) -> list[str]:

@@ -125,11 +125,13 @@ def _report_where(address: str, port: int, recordings: list[Recording]) -> None:
 def _outcome(used: list[ReplayedDevice], target: str | None) -> int:
     divergences = 0
     for device in used:
-        told, unused = device.told, len(device.unused)
-        divergences += len(told.divergences) + told.lost
-        line = f"{device.info}: {told.asked} requests answered, {told.repeated} of them again, {unused} never asked"
-        print_lines([line, *(f"  {divergence}" for divergence in told.divergences[:20])])
-        if more := len(told.divergences) - 20 + told.lost:
+        outcome, unused = device.outcome, len(device.unused)
+        divergences += len(outcome.divergences) + outcome.lost
+        line = (
+            f"{device.info}: {outcome.asked} requests answered, {outcome.repeated} of them again, {unused} never asked"
+        )
+        print_lines([line, *(f"  {divergence}" for divergence in outcome.divergences[:20])])
+        if more := len(outcome.divergences) - 20 + outcome.lost:
             print_lines([f"  and {more} more"] if more > 0 else [])
     if target:
         _write(target, used)
@@ -143,11 +145,11 @@ def _write(target: str, used: list[ReplayedDevice]) -> None:
     sessions = [
         {
             "device": str(device.info),
-            "asked": device.told.asked,
-            "repeated": device.told.repeated,
+            "asked": device.outcome.asked,
+            "repeated": device.outcome.repeated,
             "unused": [{"number": one.number, "asked": str(one)} for one in device.unused],
-            "divergences": [asdict(divergence) for divergence in device.told.divergences],
-            "more_divergences": device.told.lost,
+            "divergences": [asdict(divergence) for divergence in device.outcome.divergences],
+            "more_divergences": device.outcome.lost,
         }
         for device in used
     ]

@@ -81,7 +81,7 @@ def compare(
     """Two recordings of a device.
 
     tolerance: seconds by which the time from submit to completion may differ; None: it is not compared.
-    Descriptors are compared by themselves: how often a system reads them says nothing about the session.
+    Descriptors are compared by themselves: how often a system reads them is not a matter of the session.
     """
     pairs: list[Pair] = []
     lanes_of_first, lanes_of_second = _lanes(first), _lanes(second)

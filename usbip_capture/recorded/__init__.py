@@ -1,1 +1,1 @@
-"""What a capture tells of each device in it: its descriptors, and what was said to it and answered. Pure."""
+"""What a capture knows of each device in it: its descriptors, what was asked of it and how it answered. Pure."""

@@ -1,4 +1,4 @@
-"""What a recording knows of a device's descriptors: from the wire, else rebuilt as far as the traffic tells."""
+"""What a recording knows of a device's descriptors: from the wire, else rebuilt as far as the traffic allows."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def info_of(device: RecordedDevice, known: RecordedDescriptors, busid: str) -> D
 
 
 def speed_of(known: RecordedDescriptors) -> Speed:
-    """The speed that the descriptors speak of: a capture does not tell it.
+    """The speed that the descriptors speak of: it is not in a capture.
 
     Ref: USB 2.0, 5.8.3 (bulk packets), 5.5.3, 9.6.1 and 9.6.2 (device qualifier); USB 3.2, 9.6.1
     """

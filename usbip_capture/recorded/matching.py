@@ -42,7 +42,7 @@ class Divergence:
 
 
 @dataclass(slots=True)
-class Told:
+class Outcome:
     """What has happened in a replay. asked: of what counts; repeated: of these, what was answered as before again."""
 
     asked: int = 0
@@ -62,7 +62,7 @@ class Matching:
     """Not locked: who owns it does that. strict: everything is to be asked in the order of the recording, and once."""
 
     def __init__(self, exchanges: Sequence[Exchange], conversation: Conversation, *, strict: bool = False) -> None:
-        self.told = Told()
+        self.outcome = Outcome()
         self._strict = strict
         self._conversation = conversation
         self._next: dict[int, int] = defaultdict(int)  # function -> place of the episode that is expected
@@ -86,7 +86,7 @@ class Matching:
         """The control transfer that answers this one. None, and a divergence: the recording does not have it."""
         asked = Exchange(0, 0, _CONTROL, setup[0] & DIR_IN, setup, sent)
         counts = _counts(asked)
-        self.told.asked += counts
+        self.outcome.asked += counts
         known = self._requests.get(setup + sent) or self._heads.get(setup[:6] + sent)
         if known is None or (self._strict and counts and not self._in_order(asked)):
             self._diverges(asked)
@@ -103,7 +103,7 @@ class Matching:
         Of a transfer, that is a divergence.
         """
         is_transfer = asked.transfer_type != _CONTROL
-        self.told.asked += is_transfer
+        self.outcome.asked += is_transfer
         episodes = self._conversation.episodes.get(function, [])
         key = key_of(asked)
         at = self._find(episodes, key, self._next[function])
@@ -115,7 +115,7 @@ class Matching:
         episode = episodes[at]
         self._next[function] = at + 1
         if is_transfer and episode.ask is not None:
-            self.told.repeated += id(episode.ask) in self._taken
+            self.outcome.repeated += id(episode.ask) in self._taken
             self._take(episode.ask)
         episode.used += 1
         return episode
@@ -134,7 +134,7 @@ class Matching:
         """The first that was not taken, in the order of the recording; else the last."""
         found = next((exchange for exchange in known if id(exchange) not in self._taken), None)
         if found is None:
-            self.told.repeated += counts
+            self.outcome.repeated += counts
             return known[-1]
         self._take(found)
         return found
@@ -157,7 +157,7 @@ class Matching:
             divergence.expected, divergence.number = str(expected), expected.number
         if nearest is not None:
             divergence.nearest, divergence.nearest_number = str(nearest), nearest.number
-        self.told.add(divergence)
+        self.outcome.add(divergence)
 
 
 def _counts(exchange: Exchange) -> bool:

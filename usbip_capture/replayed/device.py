@@ -13,7 +13,7 @@ from usbip_capture.device import Transfer
 from usbip_capture.errors import CaptureError, LocalProtocolError
 from usbip_capture.recorded.conversation import Exchange
 from usbip_capture.recorded.episodes import Conversation, Episode, Sent, conversation_of
-from usbip_capture.recorded.matching import Matching, Told
+from usbip_capture.recorded.matching import Matching, Outcome
 from usbip_capture.recorded.tags import retagged
 from usbip_capture.replayed.recording import CUT, Recording, chosen, read_recordings
 from usbip_capture.simulated.chapter9 import Descriptors
@@ -89,9 +89,9 @@ class ReplayedDevice(SimulatedDevice):
         self._configured = False
 
     @property
-    def told(self) -> Told:
+    def outcome(self) -> Outcome:
         """What was asked so far, and where it differs from the recording."""
-        return self._matching.told
+        return self._matching.outcome
 
     @property
     def unused(self) -> list[Exchange]:

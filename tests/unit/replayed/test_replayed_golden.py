@@ -59,7 +59,7 @@ def test_it_answers_as_the_real_one_did(path: Path, match: str) -> None:
                 if exchange.transfer_type != TransferType.ISOCHRONOUS:
                     assert completion.actual_length == exchange.moved, what
                 assert bytes(completion.data) == exchange.data, what
-            assert not device.told.divergences
+            assert not device.outcome.divergences
             assert not device.unused
         finally:
             device.close()
