@@ -1,4 +1,4 @@
-"""What a recorded device answers: finds in the conversation what a host asks now, and tells where it differs."""
+"""What a recorded device answers: finds in the conversation what a host asks now, and where it differs."""
 
 from __future__ import annotations
 
