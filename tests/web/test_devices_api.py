@@ -20,7 +20,7 @@ from usbip_capture.errors import ImportRefused
 from usbip_capture.net.listening import Peer
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.servers.server_table import read_server_table
-from usbip_capture.serving import ports
+from usbip_capture.serving import local_server, ports
 from usbip_capture.usb.setup import PortReset, classify, get_descriptor, set_configuration
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 from usbip_capture.web.api.clients import pattern_of
@@ -102,6 +102,23 @@ def test_what_a_device_has_done() -> None:
         device.close()
 
 
+def test_a_client_that_is_there_before_the_dashboard_is_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those are that attach their devices again when a server restarts."""
+    early: list[Device] = []
+    opened = local_server.opened_dashboard
+
+    def opened_late(server: Any, settings: Any) -> Any:
+        early.append(attach(server))
+        return opened(server, settings)
+
+    monkeypatch.setattr(local_server, "opened_dashboard", opened_late)
+    with dashboard() as (server, made), asking(made, LOOK) as client:
+        loop(early[0], b"x" * 100)
+        wait_until("all is counted", lambda: server.operations.count().totals.urbs == 3)
+        assert [one["bytes_in"] for one in get(client, "/clients")["clients"] if one["busid"]] == [100]
+        early[0].close()
+
+
 def test_the_tree_has_the_hubs_above_what_is_plugged_in() -> None:
     bus = FakeBus()
     bus.plug("1-2", classes=(9,), bDeviceClass=9)
@@ -170,6 +187,18 @@ def test_a_hub_is_not_exported() -> None:
     with dashboard(bus=bus) as (_, made), asking(made, OPERATE) as client:
         error = refused(client.post(f"{API}/devices/1-2/export", json={"on": True}), 409)
         assert error.startswith("1-2 cannot be exported: hubs are not lent")
+
+
+def test_more_devices_than_may_be_are_not_exported_by_hand_either() -> None:
+    bus = FakeBus()
+    bus.plug("1-1")
+    bus.plug("1-2")
+    with dashboard(bus=bus, max_devices=1) as (server, made), asking(made, OPERATE) as client:
+        error = refused(client.post(f"{API}/devices/1-2/export", json={"on": True}), 409)
+        assert error.startswith("1-2 cannot be exported: as many devices are as may be")
+        post(client, "/devices/1-1/export", on=False)
+        post(client, "/devices/1-2/export", on=True)
+        assert [found.info.busid for found in server.exported] == ["1-2"]
 
 
 def test_an_ejected_device_is_exported_again_when_it_is_plugged_in_again() -> None:

@@ -113,12 +113,9 @@ class Operations:
             return found
         if found.state in (HUB, HELD):
             raise NotPossible(f"{busid} cannot be exported: {found.why}")
-        self._lender.lend(busid)
-        found = self.device(busid)
-        if found.exported is None:
-            self._lender.withhold(busid)
-            raise NotPossible(f"{busid} cannot be exported: {found.why or 'as many devices are as may be'}")
-        return found
+        if not self._lender.lend(busid):
+            raise NotPossible(f"{busid} cannot be exported: as many devices are as may be, or it was just unplugged")
+        return self.device(busid)
 
     def withdraw(self, busid: str, by: str) -> Standing:
         """Export it no more until `export`; who has it loses it. What it was before. Raises DeviceNotFound."""
