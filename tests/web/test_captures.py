@@ -21,6 +21,7 @@ from tests.web.websocket import Refused, WebSocket, websocket
 from usbip_capture import LocalServer
 from usbip_capture.demo.device import BULK_IN, BULK_OUT
 from usbip_capture.device import Device
+from usbip_capture.errors import CaptureError
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.serving.session_capture import DESCRIPTORS
 from usbip_capture.usb.setup import set_configuration
@@ -233,6 +234,29 @@ def test_a_server_that_ends_ends_streams_and_captures(given: dict[str, Any], tmp
     with dashboard(**given) as (_, made), asking(made) as client:
         (listed,) = client.get(CAPTURES).json()["captures"]
         assert (listed["id"], listed["state"]) == (capture["id"], "stopped")
+
+
+def test_a_server_that_cannot_start_leaves_the_folder_to_the_next(given: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(CaptureError), dashboard(pcap=tmp_path / "no folder" / "x.pcapng", **given):
+        pass
+    with dashboard(**given) as (server, _):
+        assert server.captures is not None
+        assert server.captures.captures == []
+        with pytest.raises(CaptureError, match="another program"), dashboard(**given):
+            pass
+
+
+def test_a_server_without_a_folder_for_them_serves_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "a file"))
+    with dashboard() as (server, made), asking(made) as client, client_of(server) as device:
+        assert client.get(CAPTURES).status_code == 501
+        assert "name a folder" in client.post(CAPTURES, json={}).json()["error"]
+        with client.stream("GET", f"{CAPTURES}/stream") as answer:
+            assert next(answer.iter_bytes())
+        echo(device)
 
 
 # -- looking into one
