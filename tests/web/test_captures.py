@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -257,6 +257,33 @@ def test_a_server_without_a_folder_for_them_serves_all_the_same(
         with client.stream("GET", f"{CAPTURES}/stream") as answer:
             assert next(answer.iter_bytes())
         echo(device)
+
+
+def test_pages_learn_that_a_capture_has_begun_grown_and_gone(given: dict[str, Any]) -> None:
+    def until(condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        message: dict[str, Any]
+        while not condition(message := socket.receive()):
+            pass
+        return message
+
+    with dashboard(**given) as (server, made), asking(made) as client, client_of(server) as device:
+        token = made.side.tokens.add("test-figures", LOOK)
+        with websocket(made.urls[0], "/api/v1/figures", token) as socket:
+            before = until(lambda message: message["type"] == "figures")
+            assert before["captures"] == {}
+            capture = start(client)
+            begun = until(lambda message: bool(message["captures"]))
+            assert begun["changed"] > before["changed"]
+            echo(device, 5)
+            grown = until(lambda message: message["captures"][capture["id"]]["packets"] >= 20)
+            assert grown["captures"][capture["id"]]["dropped"] == 0
+            (shown,) = client.get("/api/v1/overview").json()["captures"]
+            assert (shown["id"], "/captures/stream" in shown["command"]) == (capture["id"], True)
+            client.post(f"{CAPTURES}/{capture['id']}/stop")
+            ended = until(lambda message: not message["captures"])
+            assert ended["changed"] > grown["changed"]
+            client.delete(f"{CAPTURES}/{capture['id']}")
+            until(lambda message: message["changed"] > ended["changed"])
 
 
 # -- looking into one
