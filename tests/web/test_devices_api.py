@@ -20,7 +20,7 @@ from usbip_capture.errors import ImportRefused
 from usbip_capture.net.listening import Peer
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.servers.server_table import read_server_table
-from usbip_capture.serving import ports
+from usbip_capture.serving import fronts, local_server, ports
 from usbip_capture.usb.setup import PortReset, classify, get_descriptor, set_configuration
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 from usbip_capture.web.api.clients import pattern_of
@@ -100,6 +100,23 @@ def test_what_a_device_has_done() -> None:
         assert overview["memory"]["rss"] > 1 << 20
         assert overview["events"][0]["number"] == server.events.last
         device.close()
+
+
+def test_a_client_that_is_there_before_the_dashboard_is_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those are that attach their devices again when a server restarts."""
+    early: list[Device] = []
+    opened = fronts.opened_dashboard
+
+    def opened_late(server: Any, settings: Any) -> Any:
+        early.append(attach(server))
+        return opened(server, settings)
+
+    monkeypatch.setattr(local_server, "opened_dashboard", opened_late)
+    with dashboard() as (server, made), asking(made, LOOK) as client:
+        loop(early[0], b"x" * 100)
+        wait_until("all is counted", lambda: server.operations.count().totals.urbs == 3)
+        assert [one["bytes_in"] for one in get(client, "/clients")["clients"] if one["busid"]] == [100]
+        early[0].close()
 
 
 def test_the_tree_has_the_hubs_above_what_is_plugged_in() -> None:
