@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import re
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,13 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.fakes.local_bus import FakeBus
 from tests.integration.test_serve_command import READ, Serving, write_configuration
 from tests.waiting import wait_until
+from tests.web.websocket import websocket
+from usbip_capture.servers.server_table import ServerTable
+from usbip_capture.serving.local_server import LocalServer
+from usbip_capture.serving.restarting import Restart
 
 
 @pytest.fixture
@@ -62,7 +70,11 @@ def test_the_server_starts_again_as_it_is_configured_then(serve: Callable[..., S
         device.watch(lost.append)
         changed = asking.patch("/api/v1/settings", json={"listen": [f"127.0.0.1:{second}"], "max-clients": 4})
         assert changed.json()["restart"] is True
-        assert restart(asking) == {"ok": True, "outcome": "the server restarts"}
+        with websocket(base, "/ws", token, Origin=base) as socket:
+            assert socket.receive()["type"] == "stats"
+            assert restart(asking) == {"ok": True, "outcome": "the server restarts"}
+            while socket.receive() is not None:  # the page connects again by itself
+                pass
         wait_until("the client has lost the device", lambda: lost)
         device.close()
         serving.wait_for(rf"serving at 127\.0\.0\.1:{second}")
@@ -77,3 +89,22 @@ def test_the_server_starts_again_as_it_is_configured_then(serve: Callable[..., S
         wait_until("the dashboard is back", lambda: pid_of(asking) == serving.process.pid)
         wait_until("it serves again", lambda: len(re.findall(rf"serving at 127\.0\.0\.1:{second}", serving.said)) == 2)
     assert serving.end() == 0
+
+
+def test_nothing_is_left_of_a_server_that_was_restarted() -> None:
+    """Neither threads nor what is open."""
+    bus = FakeBus()
+    bus.plug("1-1")
+    wanted = ServerTable(exports=("all",), listen=("127.0.0.1:0",), web=("127.0.0.1:0",))
+    starting = Restart(lambda: wanted, lambda settings: LocalServer(settings, bus))
+    left: list[tuple[int, int]] = []
+    for _ in range(4):
+        server, _ = starting.start()
+        assert server.dashboard is not None
+        httpx.get(f"{server.dashboard.urls[0]}healthz", timeout=60, trust_env=False)
+        server.close()
+        gc.collect()
+        left.append((threading.active_count(), len(os.listdir("/dev/fd"))))
+    (threads, files), (threads_then, files_then) = left[1], left[-1]
+    assert threads_then <= threads
+    assert files_then <= files

@@ -19,8 +19,14 @@ const GROUPS = [
 
 export async function render(container, api) {
   const page = new SettingsPage(container, api);
-  await page.fetch();
-  return api.on("changed", () => page.refresh().catch((error) => api.failed(error)));
+  return api.follow(() => page.refresh());
+}
+
+/** When a change is in force, or why it is not. */
+function when(setting) {
+  if (setting.fixed) return "in the file only";
+  if (setting.given) return "the command line has it";
+  return setting.restart ? "after a restart" : "";
 }
 
 class SettingsPage {
@@ -39,7 +45,7 @@ class SettingsPage {
     api.actions.append(
       button("Back to defaults…", () => this.defaults(), { ...allowed(api, "administer"), "data-test": "defaults" }),
       button("Restart…", () => this.restart(), { ...allowed(api, "administer"), "data-test": "restart" }));
-    container.append(el("p", { class: "quiet lead" }, "These are the values of [server] in ", this.file, ", by the same words."),
+    container.append(el("p", { class: "quiet lead" }, "These are the values of [server] in ", this.file, ", by the same words. What the server's command line has comes before them."),
       this.note, this.groups, this.save);
   }
 
@@ -73,14 +79,14 @@ class SettingsPage {
     editor.control.id = id;
     editor.control.setAttribute("aria-describedby", `${id}-help`);
     editor.control.dataset.test = id;
-    if (!this.api.may("administer")) editor.control.disabled = true;
+    if (!this.api.may("administer") || setting.fixed) editor.control.disabled = true;
     const back = button("Default", () => {
       editor.put(setting.default);
       this.follow();
     }, { kind: "quiet", "aria-label": `Put ${setting.key} back to its default` });
     const element = el("div", { class: "setting" },
       el("div", { class: "key" }, el("label", { for: id, class: "mono" }, setting.key),
-        setting.restart && el("small", {}, "after a restart")),
+        when(setting) && el("small", {}, when(setting))),
       el("div", { class: "value" }, editor.control),
       el("small", { id: `${id}-help`, class: "hint help" }, setting.help),
       back);
@@ -98,7 +104,7 @@ class SettingsPage {
     for (const row of this.rows.values()) {
       const { setting, editor, element, back } = row;
       element.classList.toggle("edited", edited.includes(row));
-      back.hidden = !this.api.may("administer") || same(editor.value(), shownValue(setting, setting.default));
+      back.hidden = !this.api.may("administer") || setting.fixed || same(editor.value(), shownValue(setting, setting.default));
     }
     this.save.hidden = !edited.length;
     this.problem.hidden = true;
@@ -123,7 +129,7 @@ class SettingsPage {
       return;
     }
     await this.api.act(async () => answer);
-    if (answer.restart) this.sayRestart(edited.filter(({ setting }) => setting.restart));
+    if (answer.restart) this.sayRestart(edited.filter(({ setting }) => setting.restart && !setting.given));
     await this.fetch();
   }
 
