@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
@@ -24,6 +25,7 @@ from usbip_capture.errors import (
     UsbipError,
 )
 from usbip_capture.serving.operations import NotPossible
+from usbip_capture.web.lasting import parts_while_allowed, serve_while_allowed
 from usbip_capture.web.roles import ANYONE, ROLES, Refused, User
 
 if TYPE_CHECKING:
@@ -99,27 +101,37 @@ def api(method: str, path: str, handler: Handler, role: str, prefix: str = PREFI
 
     async def endpoint(request: Request) -> Response:
         side, authenticate = request.app.state.side, request.app.state.authenticate
-        return await answered(_called(request, side, authenticate, handler, role))
+        response = await answered(_called(request, side, authenticate, handler, role))
+        if isinstance(response, StreamingResponse) and role != ANYONE:
+            check = partial(_check, request, role)
+            response.body_iterator = parts_while_allowed(response.body_iterator, check)
+        return response
 
     return Route(prefix + path, endpoint, methods=[method], name=f"{method} {path}")
 
 
 def live(
-    path: str, handler: Callable[[WebSocket, WebSide], Awaitable[None]], role: str, prefix: str = PREFIX
+    path: str, handler: Callable[[WebSocket, WebSide], Coroutine[Any, Any, None]], role: str, prefix: str = PREFIX
 ) -> WebSocketRoute:
     """A WebSocket of `/api/v1`; `handler` runs on the event loop, accepts it, and ends with it."""
     if role not in ROLES:
         raise ValueError(role)
 
     async def endpoint(websocket: WebSocket) -> None:
+        check = partial(_check, websocket, role)
         try:
-            websocket.app.state.authenticate(websocket).check(role)
+            check()
         except UsbipError as error:
             await websocket.send_denial_response(Json({"ok": False, "error": str(error)}, status_of(error)))
             return
-        await handler(websocket, websocket.app.state.side)
+        await serve_while_allowed(websocket, handler(websocket, websocket.app.state.side), check)
 
     return WebSocketRoute(prefix + path, endpoint, name=f"WS {path}")
+
+
+def _check(connection: HTTPConnection, role: str) -> None:
+    """Whether who asks may. Raises UsbipError."""
+    connection.app.state.authenticate(connection).check(role)
 
 
 class Json(JSONResponse):
