@@ -195,8 +195,11 @@ def test_a_file_that_cannot_be_read_is_a_sentence(ask: Asking, path: Path) -> No
 
 
 def test_defaults_are_asked_for_twice(ask: Asking, server: LocalServer, path: Path) -> None:
+    path.write_text(OWN + 'hooks = ["attach=https://example.com/usb?secret=7"]\n')
     offered = ask("GET", "/settings/defaults")
     assert "max-clients from 3 to 0" in offered["text"]
+    assert "hooks from attach=https://example.com to empty" in offered["text"]
+    assert "secret" not in str((offered, ask("GET", "/settings")))
     assert "exports from 1-1 to empty" in offered["text"]
     ask("POST", "/settings/defaults", {"confirm": "guess"}, 400)
     ask("POST", "/settings/defaults", {}, 400)
@@ -208,6 +211,23 @@ def test_defaults_are_asked_for_twice(ask: Asking, server: LocalServer, path: Pa
     assert path.read_text() == "[server]\nexports = []  # the board\n"
     assert not server.devices
     ask("POST", "/settings/defaults", {"confirm": offered["confirm"]}, 400)
+
+
+def test_hooks_are_seen_without_their_secrets_and_changed_in_the_file_only(ask: Asking, path: Path) -> None:
+    """Who has a token is not to run programs on this machine."""
+    text = OWN + 'hooks = ["plug=/bin/notify --password s3cret", "attach=https://example.com/s3cret"]\n'
+    path.write_text(text)
+    answer = ask("GET", "/settings")
+    assert "s3cret" not in str(answer)
+    assert by_key(answer)["hooks"]["value"] == ["plug=/bin/notify", "attach=https://example.com"]
+    assert [one["key"] for one in answer["settings"] if one["fixed"]] == ["hooks"]
+    for value in (["plug=/bin/sh -c id"], []):
+        refused = ask("PATCH", "/settings", {"hooks": value, "max-clients": 9}, 403)
+        assert refused["error"] == f"hooks may run programs on this machine: change them in {path}"
+    assert path.read_text() == text
+    assert "s3cret" not in str(ask("GET", "/settings/defaults"))
+    assert "s3cret" not in str(ask("PATCH", "/settings", {"hooks": None}))
+    assert read_server_table().hooks == ()
 
 
 def test_confirmations_are_good_once_for_two_minutes_and_bounded() -> None:

@@ -129,6 +129,14 @@ def _add_recording(parser: argparse.ArgumentParser) -> None:
         metavar="TARGET",
         help="the same to a syslog: HOST[:PORT], tcp:HOST[:PORT], /dev/log or unix:PATH",
     )
+    group.add_argument(
+        "--hook",
+        dest="hooks",
+        action="append",
+        metavar="EVENT=PROGRAM|URL",
+        help="what is called at plug, unplug, attach, detach, refused or capture-done: a program with its arguments, "
+        "without a shell, or an http(s) address; EVENT may be several, with commas; may be repeated",
+    )
     parser.add_argument(
         "--live",
         action=argparse.BooleanOptionalAction,

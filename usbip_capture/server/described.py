@@ -37,6 +37,8 @@ _OTHER = {
     events.LEASE_ENDED: "not reserved any more:",
     events.CAPTURE_STARTED: "a capture has begun",
     events.CAPTURE_ENDED: "a capture has ended",
+    events.HOOK_DONE: "hook called:",
+    events.HOOK_FAILED: "hook failed:",
     events.STARTED: "the server has started",
     events.STOPPED: "the server has stopped",
     events.LOST: "events are missing here",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from typing import NamedTuple
 
@@ -30,6 +30,8 @@ PAIRED, UNPAIRED, LEASED, LEASE_ENDED = "paired", "unpaired", "leased", "lease-e
 CAPTURE_STARTED, CAPTURE_ENDED = "capture-started", "capture-ended"
 #: Of the server itself. LOST: an output lacks events here, as many as `times`.
 STARTED, STOPPED, LOST = "started", "stopped", "lost"
+#: Of programs and addresses that are called when something else happens.
+HOOK_DONE, HOOK_FAILED = "hook-done", "hook-failed"
 #: Of the dashboard.
 SIGNED_IN, SIGN_IN_REFUSED = "signed-in", "sign-in-refused"
 
@@ -67,17 +69,22 @@ class Subscription:
     lost: how many did not fit since it was last looked at by `take_lost`; total_lost: in all.
     """
 
-    def __init__(self, size: int, on_close: Callable[[Subscription], None]) -> None:
+    def __init__(
+        self, size: int, on_close: Callable[[Subscription], None], kinds: Collection[str] | None = None
+    ) -> None:
         self.total_lost = 0
         self._lost = 0
         self._size = size
+        self._kinds = kinds
         self._waiting: deque[Event] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._on_close = on_close
 
     def put(self, event: Event) -> None:
-        """Keep it, if there is room."""
+        """Keep it, if it is of these kinds and there is room."""
+        if self._kinds is not None and event.kind not in self._kinds:
+            return
         with self._changed:
             if self._closed:
                 return
@@ -171,9 +178,9 @@ class Events:
             for ready in self._repeats.ended(self._clock()):
                 self._add(ready)
 
-    def subscribe(self, size: int) -> Subscription:
-        """The events from now on; at most `size` wait to be taken."""
-        made = Subscription(size, self._unsubscribe)
+    def subscribe(self, size: int, kinds: Collection[str] | None = None) -> Subscription:
+        """The events from now on, of these kinds only or of all; at most `size` wait to be taken."""
+        made = Subscription(size, self._unsubscribe, kinds)
         with self._lock:
             self._subscriptions += (made,)
             if self._closed:

@@ -22,6 +22,7 @@ from usbip_capture.errors import FileFormatError, LocalProtocolError, UsbipError
 from usbip_capture.net.networks import listen_address, parse_networks
 from usbip_capture.server.rules import Rules
 from usbip_capture.servers.configuration import MAX_BYTES, SERVER_TABLE, configuration_path, read_bytes
+from usbip_capture.servers.hook_target import MAX_HOOKS, HookTarget
 from usbip_capture.servers.syslog_target import SyslogTarget
 from usbip_capture.system.shown import one_line
 
@@ -76,6 +77,7 @@ class ServerTable:
     audit_syslog: str = ""
     tls: tuple[str, ...] = ()
     client_ca: str = ""
+    hooks: tuple[str, ...] = ()
     web: tuple[str, ...] = ()
     web_tls: bool = False
     web_host: tuple[str, ...] = ()
@@ -110,6 +112,10 @@ def _check(name: str, value: Any) -> None:
         raise LocalProtocolError(f"must be from 1 to {MAX_REQUEST_TIMEOUT} seconds, not {value}")
     if name == "audit_syslog" and value:
         SyslogTarget.parse(value)
+    if name == "hooks" and len(value) > MAX_HOOKS:
+        raise LocalProtocolError(f"at most {MAX_HOOKS} are called, not {len(value)}")
+    for text in value if name == "hooks" else ():
+        HookTarget.parse(text)
     for text in value if name == "allow" else ():
         if not parse_networks(text):
             raise LocalProtocolError(f"{text!r} is not a network: write one such as 192.0.2.0/24")

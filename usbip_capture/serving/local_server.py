@@ -31,6 +31,7 @@ from usbip_capture.serving.control import handlers_for
 from usbip_capture.serving.event_history import EventHistory
 from usbip_capture.serving.following import FollowedFile, Trouble
 from usbip_capture.serving.fronts import Front, opened_dashboard
+from usbip_capture.serving.hooks import Hooks
 from usbip_capture.serving.leases import DeviceLeases
 from usbip_capture.serving.observing import Observing
 from usbip_capture.serving.operations import Operations
@@ -227,6 +228,7 @@ class LocalServer:
             self._stack.callback(EventHistory(self.events, self.name).close)
         self.audit = Audit(self.events, settings.audit, settings.audit_syslog)
         self._stack.callback(self.audit.close)  # after the others, whose end it reports
+        self._stack.callback(Hooks(self.events, self.name, settings.hooks).close)  # after the devices are released
         self.leases = DeviceLeases(self.events)
         self._stack.callback(self.leases.close)
         where = format_address(*places[0]) if places else settings.unix
@@ -327,12 +329,11 @@ def serve(
     rules: Iterable[str] | None = None,
     max_clients: int = 0, max_devices: int = 0,
     pcap: str | os.PathLike[str] = "", rotate: Iterable[str] = (),
-    reset: bool = True, force: bool = False,
-    announce: bool | None = None,
+    reset: bool = True, force: bool = False, announce: bool | None = None,
     audit: str | os.PathLike[str] = "", audit_syslog: str = "",
     tls: Iterable[str] = (), client_ca: str | os.PathLike[str] = "",
     web: Iterable[str] = (), web_tls: bool = False, web_host: Iterable[str] = (),
-    captures: str | os.PathLike[str] = "", bus: Bus | None = None,
+    captures: str | os.PathLike[str] = "", hooks: Iterable[str] = (), bus: Bus | None = None,
     **limits: int,
 ) -> LocalServer:  # fmt: skip
     """Lend this machine's USB devices to USB/IP clients, as `usbip-capture serve` does; ends with `close`.
@@ -349,7 +350,8 @@ def serve(
     or a path such as `/dev/log`. tls: addresses for connections within TLS, port 3241 if none is given; client_ca: a
     file of authorities, whose certificates prove who a client is. web: addresses of the dashboard, port 8080 if none is
     given; web_tls: within TLS; web_host: further names by which browsers may call it. captures: a
-    folder for those begun there; limits: captures_size, MB for these, and those of `access.limits.Limits`.
+    folder for those begun there; hooks: what is called, such as `attach=/usr/bin/notify`. limits: captures_size, MB for
+    captures, and those of `access.limits.Limits`.
 
     Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 NETWORK, ACCESS, EXPORTS, RECORDING, DASHBOARD = "network", "access", "exports", "recording", "dashboard"
+HOOKS = "hooks"
 
 
 class Words(NamedTuple):
@@ -43,6 +44,7 @@ WORDS = {
     "web": Words(DASHBOARD, "pages for a browser, and interfaces for scripts: devices, clients, events, captures"),
     "web-tls": Words(DASHBOARD, "the dashboard within TLS, with the certificate of --tls"),
     "web-host": Words(DASHBOARD, "a further name by which browsers call this machine, such as pi.example.org"),
+    "hooks": Words(HOOKS, "what is called at plug, unplug, attach, detach, refused or capture-done"),
     "captures": Words(RECORDING, "where captures that are begun there are kept"),
     "captures-size": Words(RECORDING, "what these may take together; 0: no limit"),
 }

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 from starlette.routing import BaseRoute
 
 from usbip_capture.access.rules import CLOSED, MODES
@@ -12,12 +9,13 @@ from usbip_capture.configuration.values import set_values
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.server.events import SETTINGS_CHANGED
 from usbip_capture.servers.configuration import configuration_path
+from usbip_capture.servers.hook_target import HookTarget
 from usbip_capture.servers.server_table import ServerTable, kind_of, read_server_table, server_keys
 from usbip_capture.serving.local_server import LocalServer
 from usbip_capture.syslog.severity import NOTICE
 from usbip_capture.system.shown import one_line
 from usbip_capture.web.api.devices import by
-from usbip_capture.web.roles import ADMINISTER, LOOK
+from usbip_capture.web.roles import ADMINISTER, LOOK, Refused
 from usbip_capture.web.routing import Call, api
 from usbip_capture.web.setting_words import WORDS
 
@@ -26,6 +24,8 @@ _EXPORTS = frozenset(("exports", "force"))
 _ACCESS = frozenset(("rules", "access", "allow", "allow-public"))
 #: What is left alone by defaults: who asks for them in the dashboard wants to see it again.
 _DASHBOARD = "web"
+#: What is changed in the file only: who signs in with a token is not to run any program on this machine.
+_FIXED = frozenset(("hooks",))
 _KINDS = {tuple: "list", bool: "flag", int: "number", str: "text"}
 _NOTHING: tuple[str, ...] = ()
 _DEFAULTS = "/settings/defaults"
@@ -48,7 +48,7 @@ def defaults(call: Call) -> object:
     """What would become another value, and the token that confirms it."""
     changes = _to_defaults()
     table = read_server_table()
-    shown = [f"{key} from {_shown(_of(table, key))} to {_shown(value)}" for key, value in _targets(changes).items()]
+    shown = [f"{key} from {_shown(_value(table, key))} to {_shown(_value(ServerTable(), key))}" for key in changes]
     text = f"These become as they are at first: {'; '.join(shown)}." if shown else "All settings are as at first."
     kept = "The dashboard's own settings stay. " if any(key.startswith(_DASHBOARD) for key in server_keys()) else ""
     text = f"{text} Nothing is exported then. {kept}Tokens, pairings, leases and captures stay."
@@ -67,6 +67,9 @@ def all_to_defaults(call: Call) -> dict[str, object]:
 
 
 def _changed(call: Call, changes: dict[str, object]) -> dict[str, object]:
+    for key in _FIXED & changes.keys():
+        if changes[key] is not None:
+            raise Refused(f"{key} may run programs on this machine: change them in {configuration_path()}")
     if "exports" in changes and changes["exports"] is None:
         changes["exports"] = []  # without the key, the server would not start
     server = call.side.server
@@ -98,6 +101,7 @@ def _setting(server: LocalServer, table: ServerTable, key: str) -> dict[str, obj
         "group": words.group if words else "",
         "restart": _needs_restart(server, key),
         "given": _is_given(server, key),
+        "fixed": key in _FIXED,
     }
 
 
@@ -116,22 +120,15 @@ def _is_given(server: LocalServer, key: str) -> bool:
 def _to_defaults() -> dict[str, object]:
     """The changes that lead there: of each key that has another value."""
     table = read_server_table()
-    wanted = replace(ServerTable(), exports=())
     keys = (key for key in server_keys() if not key.startswith(_DASHBOARD))
-    return {key: None for key in keys if _of(table, key) != _of(wanted, key)}
-
-
-def _targets(changes: dict[str, object]) -> dict[str, object]:
-    return {key: _value(ServerTable(), key) for key in changes}
-
-
-def _of(table: ServerTable, key: str) -> Any:
-    return getattr(table, key.replace("-", "_"))
+    return {key: None for key in keys if _value(table, key) != _value(ServerTable(), key)}
 
 
 def _value(table: ServerTable, key: str) -> object:
-    """In JSON's types; what is not there as what it means."""
-    value = _of(table, key)
+    """In JSON's types; what is not there as what it means, and of what may be secret, as hooks, what is not."""
+    value = getattr(table, key.replace("-", "_"))
+    if key == "hooks":
+        return [str(HookTarget.parse(text)) for text in value]
     if key == "access":
         return value or CLOSED
     return list(value or _NOTHING) if kind_of(key) is tuple else value

@@ -73,14 +73,14 @@ class SettingsPage {
     editor.control.id = id;
     editor.control.setAttribute("aria-describedby", `${id}-help`);
     editor.control.dataset.test = id;
-    if (!this.api.may("administer")) editor.control.disabled = true;
+    if (!this.api.may("administer") || setting.fixed) editor.control.disabled = true;
     const back = button("Default", () => {
       editor.put(setting.default);
       this.follow();
     }, { kind: "quiet", "aria-label": `Put ${setting.key} back to its default` });
     const element = el("div", { class: "setting" },
       el("div", { class: "key" }, el("label", { for: id, class: "mono" }, setting.key),
-        setting.given ? el("small", {}, "the command line has it") : setting.restart && el("small", {}, "after a restart")),
+        noteOf(setting)),
       el("div", { class: "value" }, editor.control),
       el("small", { id: `${id}-help`, class: "hint help" }, setting.help),
       back);
@@ -98,7 +98,7 @@ class SettingsPage {
     for (const row of this.rows.values()) {
       const { setting, editor, element, back } = row;
       element.classList.toggle("edited", edited.includes(row));
-      back.hidden = !this.api.may("administer") || same(editor.value(), shownValue(setting, setting.default));
+      back.hidden = !this.api.may("administer") || setting.fixed || same(editor.value(), shownValue(setting, setting.default));
     }
     this.save.hidden = !edited.length;
     this.problem.hidden = true;
@@ -147,6 +147,12 @@ class SettingsPage {
     });
     if (done) await this.fetch();
   }
+}
+
+/** When a value is in force, or why it is not. */
+function noteOf({ fixed, given, restart }) {
+  const note = fixed ? "in the file only" : given ? "the command line has it" : restart ? "after a restart" : "";
+  return note && el("small", {}, note);
 }
 
 const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
