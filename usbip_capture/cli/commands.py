@@ -41,6 +41,7 @@ COMMANDS = {
     "unbind": "have devices not exported any more",
     "access": "who may have which device",
     "pair": "pair with a server by a one-time code, for tls://",
+    "token": "who may sign in to the running server's dashboard",
     "trust": "trust the certificate of a server, for tls://",
     "stats": "what a capture holds, per device and endpoint",
     "convert": "from a recording of TCP to a capture of USB",
