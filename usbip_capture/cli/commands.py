@@ -45,6 +45,8 @@ COMMANDS = {
     "trust": "trust the certificate of a server, for tls://",
     "stats": "what a capture holds, per device and endpoint",
     "convert": "from a recording of TCP to a capture of USB",
+    "compare": "where two captures of the same session differ",
+    "replay": "serve the devices of a capture, as they answered then",
     "use": "run a PyUSB program on a server's devices",
     "selftest": "try a server and a device, and report what they do right and wrong",
     "demo": "serve the built-in simulated device to others",
