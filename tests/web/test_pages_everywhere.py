@@ -115,8 +115,10 @@ def test_what_changes_while_a_page_asks_is_shown(browser: Browser) -> None:
 
         def late(route: Route) -> None:
             """An answer that is out of date when it comes."""
+            if "1-2" in bus.plugged:
+                route.continue_()
+                return
             answer = route.fetch()
-            page.unroute("**/api/v1/exports")
             bus.plug("1-2")
             seen = len(frames)
             while len(frames) < seen + 4:  # two seconds of figures, one of which has it
