@@ -24,6 +24,7 @@ from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.servers.configuration import configuration_path
 from usbip_capture.servers.server_table import ServerTable, read_server_table, server_keys
 from usbip_capture.serving.restarting import Restart, check_settings
+from usbip_capture.system import folder_lock
 from usbip_capture.web.api import access, exports, leases, settings, system, tokens
 from usbip_capture.web.confirming import Confirmations
 from usbip_capture.web.roles import ADMINISTER, LOOK, OPERATE, User
@@ -470,7 +471,9 @@ def test_a_restart_that_could_not_succeed_is_refused(text: str, sentence: str, p
     check_settings(ServerTable(exports=("all",), listen=("0.0.0.0",), allow_public=True, tls=("*",)))
 
 
-def test_two_who_change_the_same_list_lose_nothing(ask: Asking) -> None:
+def test_two_who_change_the_same_list_lose_nothing(ask: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_lock, "_TIMEOUT", 120.0)  # a busy machine may let one of them wait long
+
     def add(first: int) -> None:
         for port in range(first, first + 10):
             ask("POST", "/exports", {"rule": f"3-{port}"})

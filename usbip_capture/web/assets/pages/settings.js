@@ -22,6 +22,13 @@ export async function render(container, api) {
   return api.follow(() => page.refresh());
 }
 
+/** When a change is in force, or why it is not. */
+function when(setting) {
+  if (setting.fixed) return "in the file only";
+  if (setting.given) return "the command line has it";
+  return setting.restart ? "after a restart" : "";
+}
+
 class SettingsPage {
   constructor(container, api) {
     this.api = api;
@@ -79,7 +86,7 @@ class SettingsPage {
     }, { kind: "quiet", "aria-label": `Put ${setting.key} back to its default` });
     const element = el("div", { class: "setting" },
       el("div", { class: "key" }, el("label", { for: id, class: "mono" }, setting.key),
-        (setting.fixed || setting.restart) && el("small", {}, setting.fixed ? "in the file only" : "after a restart")),
+        when(setting) && el("small", {}, when(setting))),
       el("div", { class: "value" }, editor.control),
       el("small", { id: `${id}-help`, class: "hint help" }, setting.help),
       back);
@@ -122,7 +129,7 @@ class SettingsPage {
       return;
     }
     await this.api.act(async () => answer);
-    if (answer.restart) this.sayRestart(edited.filter(({ setting }) => setting.restart));
+    if (answer.restart) this.sayRestart(edited.filter(({ setting }) => setting.restart && !setting.given));
     await this.fetch();
   }
 
