@@ -1,58 +1,51 @@
-"""What lasts longer than a moment, such as streams and WebSockets: it ends when who asked for it may not any more."""
+"""What goes on after the answer has begun ends when who asked for it may have it no more: streams and WebSockets."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from contextlib import suppress
-from typing import Any
-
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from typing import TypeVar
 
 from usbip_capture.errors import UsbipError
 
-#: Seconds between two looks at whether it may go on.
-CHECK_EVERY = 5.0
-#: Code of closing. Ref: RFC 6455, 7.4.1
-_NOT_ALLOWED = 1008
+T = TypeVar("T")
+
+#: Seconds between two looks.
+RECHECK = 2.0
 
 
-async def parts_while_allowed(parts: AsyncIterable[Any], check: Callable[[], object]) -> AsyncIterator[Any]:
-    """The parts of a response, until `check` raises UsbipError."""
-    due = time.monotonic() + CHECK_EVERY
+async def parts_while_allowed(parts: AsyncIterable[T], check: Callable[[], object]) -> AsyncGenerator[T, None]:
+    """These, for as long as `check` does not raise UsbipError; it runs on the event loop."""
+    loop = asyncio.get_running_loop()
+    checked = loop.time()
     try:
         async for part in parts:
-            now = time.monotonic()
-            if now >= due:
-                check()
-                due = now + CHECK_EVERY
+            if loop.time() - checked >= RECHECK:
+                checked = loop.time()
+                try:
+                    check()
+                except UsbipError:
+                    return
             yield part
-    except UsbipError:
-        return
     finally:
-        if isinstance(parts, AsyncGenerator):  # what it has is released now
+        if isinstance(parts, AsyncGenerator):
             await parts.aclose()
 
 
-async def serve_while_allowed(
-    websocket: WebSocket, serving: Coroutine[Any, Any, None], check: Callable[[], object]
-) -> None:
-    """Run what serves a WebSocket, until it ends or `check` raises UsbipError."""
-    task = asyncio.create_task(serving)
+async def done_while_allowed(serving: Awaitable[None], check: Callable[[], object]) -> UsbipError | None:
+    """Await it, and raise what it raises; cancel it, and return why, when `check` raises UsbipError."""
+    task = asyncio.ensure_future(serving)
     try:
-        while not (await asyncio.wait([task], timeout=CHECK_EVERY))[0]:
-            check()
+        while not (await asyncio.wait({task}, timeout=RECHECK))[0]:
+            try:
+                check()
+            except UsbipError as error:
+                return error
         task.result()
-    except UsbipError:
-        await _ended(task)
-        with suppress(WebSocketDisconnect, RuntimeError):  # it has left meanwhile
-            await websocket.close(_NOT_ALLOWED)
+        return None
     finally:
-        await _ended(task)
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    if not task.done():
-        task.cancel()
-        await asyncio.wait([task])
+        if not task.done():
+            task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await task
