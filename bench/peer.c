@@ -1,7 +1,7 @@
 /* The C side of bench/device_latency.py, bench/pyusb_backend.py and bench/relay.py.
  *
- *   peer serve            answers USB/IP: lists and lends one device, answers each CMD_SUBMIT at once (prints its port
- *                         first); endpoints 0x01 and 0x81 are bulk
+ *   peer serve [US]       answers USB/IP: lists and lends one device, answers each CMD_SUBMIT at once, or after so many
+ *                         microseconds (prints its port first); endpoints 0x01 and 0x81 are bulk
  *   peer client PORT N [in | out]
  *                         imports from such a server, N control transfers of 18 bytes, or bulk transfers of 64 KiB, on a
  *                         blocking socket; prints the time of each in nanoseconds, one a line
@@ -71,7 +71,7 @@ static void answer(const unsigned char *setup, unsigned char *data)
         data[0] = 1;
 }
 
-static void serve_one(int fd)
+static void serve_one(int fd, unsigned delay_us)
 {
     static unsigned char in[MAX], out[HEADER + MAX];
     unsigned char reply[12 + DEVICE + 4] = {1, 0x11, 0, 3};
@@ -99,11 +99,13 @@ static void serve_one(int fd)
         set(out, 24, length);
         if (inward && !field(in, 16))
             answer(in + 40, out + HEADER);
+        if (delay_us)
+            usleep(delay_us);
         send(fd, out, HEADER + (inward ? length : 0), 0);
     }
 }
 
-static int serve(void)
+static int serve(unsigned delay_us)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof address;
@@ -118,7 +120,7 @@ static int serve(void)
         int fd = accept(listener, NULL, NULL);
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         if (!fork()) {
-            serve_one(fd);
+            serve_one(fd, delay_us);
             _exit(0);
         }
         close(fd);
@@ -203,14 +205,14 @@ static int client(int port, int rounds, int inward, int endpoint)
 
 int main(int argc, char **argv)
 {
-    if (argc == 2 && !strcmp(argv[1], "serve"))
-        return serve();
+    if ((argc == 2 || argc == 3) && !strcmp(argv[1], "serve"))
+        return serve(argc == 3 ? atoi(argv[2]) : 0);
     if (argc == 4 && !strcmp(argv[1], "client"))
         return client(atoi(argv[2]), atoi(argv[3]), 1, 0);
     if (argc == 5 && !strcmp(argv[1], "client"))
         return client(atoi(argv[2]), atoi(argv[3]), !strcmp(argv[4], "in"), 1);
     if (argc == 6 && !strcmp(argv[1], "stream"))
         return stream(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
-    fprintf(stderr, "usage: peer serve | peer client PORT ROUNDS [in | out] | peer stream PORT ROUNDS LENGTH DEPTH\n");
+    fprintf(stderr, "usage: peer serve [US] | peer client PORT ROUNDS [in | out] | peer stream PORT ROUNDS LENGTH DEPTH\n");
     return 2;
 }

@@ -45,9 +45,9 @@ def timed(call: Callable[[], object], times: int) -> list[float]:
 
 
 @contextmanager
-def serving(program: Path, processors: Set[int] = frozenset()) -> Iterator[int]:
-    """The C server, on these processors if any are given; its port."""
-    with subprocess.Popen([program, "serve"], stdout=subprocess.PIPE, text=True) as server:
+def serving(program: Path, processors: Set[int] = frozenset(), *, delay_us: int = 0) -> Iterator[int]:
+    """The C server, on these processors if any are given, answering after so many microseconds; its port."""
+    with subprocess.Popen([program, "serve", str(delay_us)], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         if processors:
             os.sched_setaffinity(server.pid, processors)

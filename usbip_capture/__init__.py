@@ -1,4 +1,7 @@
-"""See what a remote USB device and its host say to each other, in Wireshark, over USB/IP."""
+"""See what a remote USB device and its host say to each other, in Wireshark, over USB/IP.
+
+For pytest, which finds it imported before it can rewrite its asserts: PYTEST_DONT_REWRITE
+"""
 
 from __future__ import annotations
 

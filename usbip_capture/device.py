@@ -36,7 +36,7 @@ class Transfer:
     tapped_as: the id that a tap knows its URB by, 0 if none does.
     """
 
-    __slots__ = ("_done", "_signal", "awaited", "completion", "into", "tapped_as", "urb")
+    __slots__ = ("_signal", "awaited", "completion", "done", "into", "tapped_as", "urb")
 
     def __init__(
         self,
@@ -51,14 +51,14 @@ class Transfer:
         self.completion: Completion | None = None
         self.awaited = done is None if awaited is None else awaited
         self.tapped_as = 0
-        self._done = done
+        self.done = done
         self._signal: threading.Lock | None = None
 
     def intercept(self, seen: Callable[[Completion], None]) -> None:
         """Have `seen` called with the completion before anybody else learns of it: for devices around devices."""
-        rest = self._done
+        rest = self.done
         if rest is None:
-            self._done = seen
+            self.done = seen
             return
 
         def first(completion: Completion) -> None:
@@ -67,19 +67,19 @@ class Transfer:
             finally:
                 rest(completion)
 
-        self._done = first
+        self.done = first
 
     def finish(self, completion: Completion) -> None:
         """Called by the device, once; a callback that raises is logged. Raises LocalProtocolError when called again."""
         if self.completion is not None:
             raise LocalProtocolError(f"{self.urb!r} was finished twice")
         try:
-            if self._done is not None:
-                self._done(completion)
+            if self.done is not None:
+                self.done(completion)
         except Exception:
             log.exception("the callback of %r failed", self.urb)
         finally:
-            self._done = None  # which may refer to this transfer, and its data not stay for that
+            self.done = None  # which may refer to this transfer, and its data not stay for that
             self.completion = completion
             if self._signal is not None:
                 self.wake()

@@ -40,12 +40,11 @@ class Tapped(Around):
         if self._closed:  # never on any wire
             self._device.submit(transfer)
             return
-        tap, urb = self._tap, transfer.urb
-        transfer.tapped_as = urb_id = tap.submitted(urb)
-        if transfer.into is None:
-            transfer.intercept(partial(self._completed, urb_id, urb))
+        transfer.tapped_as = self._tap.submitted(transfer.urb)
+        if transfer.done is None:  # as `intercept`, without its call
+            transfer.done = partial(self._completed, transfer)
         else:
-            transfer.intercept(lambda completion: self._completed(urb_id, urb, _kept(completion)))
+            transfer.intercept(partial(self._completed, transfer))
         self._device.submit(transfer)
 
     def close(self) -> None:
@@ -54,19 +53,15 @@ class Tapped(Around):
             self._closed = True
         super().close()
 
-    def _completed(self, urb_id: int, urb: Urb, completion: Completion) -> None:
+    def _completed(self, transfer: Transfer, completion: Completion) -> None:
+        if transfer.into is not None and not isinstance(completion.data, bytes):
+            # The tap keeps the data for longer than the owner of the memory does.
+            completion = Completion(completion.status, completion.actual_length, bytes(completion.data))
         if self._released and completion.status == -ESHUTDOWN:
             # Closed between its recording and its submission: unlinked, as all that is in flight then.
             completion = Completion(-ECONNRESET, start_frame=completion.start_frame, packets=completion.packets)
-        self._tap.completed(urb_id, urb, completion)
+        self._tap.completed(transfer.tapped_as, transfer.urb, completion)
 
     def _unlink(self, message: bytes, transfer: Transfer | None) -> None:
         waits = transfer is not None and transfer.completion is None
         self._tap.unlink(transfer.tapped_as if transfer is not None and waits else 0, message)
-
-
-def _kept(completion: Completion) -> Completion:
-    """With data of its own: the tap keeps it for longer than the owner of the memory does."""
-    if isinstance(completion.data, bytes):
-        return completion
-    return Completion(completion.status, completion.actual_length, bytes(completion.data))

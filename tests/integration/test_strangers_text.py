@@ -101,6 +101,7 @@ LINES: dict[str, list[tuple[list[str], str | None]]] = {
         (["--list"], ENDED),
         (["--remove", EVIL], ENDED),
     ],
+    "token": [([EVIL], ENDED), (["--list"], ENDED), (["--remove", EVIL], ENDED)],
     "trust": [(["EVIL"], ENDED), ([EVIL, EVIL], ENDED), (["--list"], ENDED)],
     "tunnel": [(["EVIL", "--stdio"], ENDED), ([EVIL], ENDED)],
     "kick": [([EVIL], ENDED)],

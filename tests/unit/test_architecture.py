@@ -16,14 +16,14 @@ PACKAGE = Path(usbip_capture.__file__).parent
 LAYERS = """
     errors < system
     usb syslog
-    wire records uart filters recordings options access
+    wire records uart filters recordings options access < recorded
     device < tap net < tls
     capture devices simulated server
-    demo < servers live lending < control_socket configuration
+    replayed < demo < servers live lending < control_socket configuration
     host relay collector vhci tunnel
-    pyusb_backend serial_port convert report
+    pyusb_backend serial_port convert report comparing
     probe describe selftest use installation urlhandler usbip_client serving < capture_session < web
-    cli extcap
+    cli extcap pytest_plugin
 """
 # Room -> (layer, step within the layer).
 PLACES = {

@@ -138,6 +138,7 @@ def test_a_ring_is_downloaded_whole_or_in_parts(given: dict[str, Any], tmp_path:
         ({"devices": ["/etc/passwd"]}, "is not a device"),
         ({"devices": ["1-1"] * 300}, "at most 256"),
         ({"filter": "bulk and and"}, "filter"),
+        ({"filter": " " * 5000}, "too long"),
         ({"max_bytes": -1}, "whole number"),
         ({"files": 5}, "size limit"),
         ({"name": 5}, "must be text"),

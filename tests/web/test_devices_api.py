@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from usbip_capture.demo.device import BULK_IN, BULK_OUT
 from usbip_capture.device import Device, Transfer
 from usbip_capture.devices.libusb.bus import LocalBus
 from usbip_capture.errors import ImportRefused
+from usbip_capture.net.listening import Peer
 from usbip_capture.servers.address import Selector, ServerAddress
-from usbip_capture.serving import ports
+from usbip_capture.servers.server_table import read_server_table
+from usbip_capture.serving import local_server, ports
 from usbip_capture.usb.setup import PortReset, classify, get_descriptor, set_configuration
 from usbip_capture.usb.urb import Completion, TransferType, Urb
+from usbip_capture.web.api.clients import pattern_of
 from usbip_capture.web.roles import LOOK, OPERATE
 
 API = "/api/v1"
@@ -98,6 +102,23 @@ def test_what_a_device_has_done() -> None:
         device.close()
 
 
+def test_a_client_that_is_there_before_the_dashboard_is_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those are that attach their devices again when a server restarts."""
+    early: list[Device] = []
+    opened = local_server.opened_dashboard
+
+    def opened_late(server: Any, settings: Any) -> Any:
+        early.append(attach(server))
+        return opened(server, settings)
+
+    monkeypatch.setattr(local_server, "opened_dashboard", opened_late)
+    with dashboard() as (server, made), asking(made, LOOK) as client:
+        loop(early[0], b"x" * 100)
+        wait_until("all is counted", lambda: server.operations.count().totals.urbs == 3)
+        assert [one["bytes_in"] for one in get(client, "/clients")["clients"] if one["busid"]] == [100]
+        early[0].close()
+
+
 def test_the_tree_has_the_hubs_above_what_is_plugged_in() -> None:
     bus = FakeBus()
     bus.plug("1-2", classes=(9,), bDeviceClass=9)
@@ -168,6 +189,18 @@ def test_a_hub_is_not_exported() -> None:
         assert error.startswith("1-2 cannot be exported: hubs are not lent")
 
 
+def test_more_devices_than_may_be_are_not_exported_by_hand_either() -> None:
+    bus = FakeBus()
+    bus.plug("1-1")
+    bus.plug("1-2")
+    with dashboard(bus=bus, max_devices=1) as (server, made), asking(made, OPERATE) as client:
+        error = refused(client.post(f"{API}/devices/1-2/export", json={"on": True}), 409)
+        assert error.startswith("1-2 cannot be exported: as many devices are as may be")
+        post(client, "/devices/1-1/export", on=False)
+        post(client, "/devices/1-2/export", on=True)
+        assert [found.info.busid for found in server.exported] == ["1-2"]
+
+
 def test_an_ejected_device_is_exported_again_when_it_is_plugged_in_again() -> None:
     bus = FakeBus()
     bus.plug("1-1")
@@ -222,9 +255,13 @@ def test_reset_and_power(monkeypatch: pytest.MonkeyPatch) -> None:
         device.close()
         assert "is not exported" in refused(client.post(f"{API}/devices/1-9/reset"), 404)
         assert post(client, "/devices/1-1/power", action="off") == "the port 1-1 has no power now"
-        refused(client.get(f"{API}/devices/1-1"), 404)
+        wait_until("it is gone", lambda: not server.operations.devices)
+        off = get(client, "/devices/1-1")
+        assert (off["state"], off["why"]) == ("no power", "the power of its port is switched off: switch it on")
+        assert [one["busid"] for one in get(client, "/devices")["devices"]] == ["usb1", "1-1"]
+        refused(client.post(f"{API}/devices/1-1/export", json={"on": True}), 404)
         assert post(client, "/devices/1-1/power", action="on") == "the port 1-1 has power now"
-        wait_until("it is exported again", lambda: client.get(f"{API}/devices/1-1").status_code == 200)
+        wait_until("it is exported again", lambda: get(client, "/devices/1-1")["state"] == "free")
         post(client, "/devices/1-1/power", action="cycle")
         assert bus.switched == [("1-1", False), ("1-1", True)] * 2
         assert [text for _, text, _ in events(server, "power")] == ["off", "on", "cycle"]
@@ -245,7 +282,7 @@ def test_who_only_looks_changes_nothing() -> None:
         device.close()
 
 
-def test_a_client_that_is_denied_loses_its_device() -> None:
+def test_a_client_that_is_denied_loses_its_device_and_may_have_it_again() -> None:
     with dashboard() as (server, made), asking(made) as client:
         device = attach(server)
         lost = losing(device)
@@ -256,6 +293,29 @@ def test_a_client_that_is_denied_loses_its_device() -> None:
         with pytest.raises(ImportRefused):
             attach(server)
         assert [str(rule) for rule in server.access.rules] == ["deny local 1-1"]
+        assert read_server_table().rules == ("deny local 1-1",)
+        with socket.create_connection(server.addresses[0], 20) as sock:
+            port = sock.getsockname()[1]
+            found = wait_until("it is connected", lambda: [one for one in server.clients if one.peer.port == port])
+            number = found[0].number
+            assert post(client, f"/clients/{number}/allow", device="1-1") == "the rule `allow local 1-1` is in force"
+        assert read_server_table().rules == ("allow local 1-1",)
+        attach(server).close()
+
+
+@pytest.mark.parametrize(
+    ("peer", "pattern"),
+    [
+        (Peer(), "local"),
+        (Peer("127.0.0.1", 5, "127.0.0.1"), "local"),
+        (Peer("192.0.2.7", 5, "192.0.2.1"), "192.0.2.7"),
+        (Peer("fe80::1%eth0", 5, "fe80::2%eth0"), "fe80::1"),
+        (Peer("192.0.2.7", 5, "192.0.2.1", "paired:ann's laptop"), "paired:ann's laptop"),
+    ],
+    ids=str,
+)
+def test_who_a_rule_is_for(peer: Peer, pattern: str) -> None:
+    assert str(pattern_of(peer)) == pattern
 
 
 def test_strings_of_devices_are_what_they_are() -> None:

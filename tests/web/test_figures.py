@@ -17,6 +17,7 @@ from tests.web.websocket import Refused, websocket
 from usbip_capture.server.figures import DeviceFigures, Figures
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 from usbip_capture.web import live_figures
+from usbip_capture.web.api import figures
 from usbip_capture.web.history import LENGTH, History
 from usbip_capture.web.live_figures import Listener
 from usbip_capture.web.roles import LOOK
@@ -144,6 +145,18 @@ def test_a_browser_that_reads_nothing_holds_up_nobody_and_learns_what_it_has_mis
             assert slow.receive()["type"] == "history"
             missed = until(slow, lambda message: message["skipped"] > 3)
             assert missed["devices"]["1-64"]["state"] == "free"
+
+
+def test_a_browser_that_takes_nothing_for_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "_TIMEOUT", 0.2)
+    bus = FakeBus()
+    for port in range(1, 65):
+        bus.plug(f"1-{port}")
+    with dashboard(bus=bus) as (_, made):
+        token = made.side.tokens.add("browser", LOOK)
+        with websocket(made.urls[0], PATH, token, buffer=4096):
+            wait_until("it listens", lambda: made.side.live._listeners)
+            wait_until("it is given up", lambda: bool(made.side.history.sample()) and not made.side.live._listeners, 60)
 
 
 def test_one_message_is_made_for_all_browsers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,6 +143,33 @@ def test_urbs_are_seen_while_they_happen(browser: Browser) -> None:
         expect(rows).to_have_count(9)
 
 
+def test_the_newest_urbs_stay_in_sight_when_the_window_changes(browser: Browser) -> None:
+    """Only who scrolls up leaves them; a telephone that is turned does not."""
+    with dashboard() as (server, made), opened(browser, made, "captures") as page, attached(server) as device:
+        part(start(page, "watched"), "watch").click()
+        expect(part(page, "live-state")).to_have_text("live")
+        long = part(page, "long")
+        at_end = "list => list.scrollHeight - list.scrollTop - list.clientHeight < 24"
+        for height in (700, 560, 800, 640):
+            run(device, *[READ] * 40)
+            # In one frame: what was drawn has scrolled, and the window has another size.
+            long.evaluate(
+                """(list, height) => new Promise((done) => {
+                    list.scrollTop = list.scrollHeight;
+                    list.style.maxHeight = `${height / 3}px`;
+                    requestAnimationFrame(() => requestAnimationFrame(done));
+                })""",
+                height,
+            )
+            run(device, READ)
+            page.wait_for_function(at_end, arg=long.element_handle())
+            expect(page.get_by_role("button", name="Newest")).to_be_hidden()
+        long.evaluate("list => { list.scrollTop = 0; }")
+        expect(page.get_by_role("button", name="Newest")).to_be_visible()
+        page.get_by_role("button", name="Newest").click()
+        page.wait_for_function(at_end, arg=long.element_handle())
+
+
 def test_the_view_has_a_filter_of_its_own(browser: Browser) -> None:
     with dashboard() as (server, made), opened(browser, made, "captures") as page, attached(server) as device:
         part(start(page, "watched"), "watch").click()

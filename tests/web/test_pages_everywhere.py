@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it has no types
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.fakes.local_bus import FakeBus
 from tests.web.browsing import DESKTOP, PATIENCE, PHONE, chromium, opened, part
@@ -103,6 +103,29 @@ def test_pages_follow_what_is_plugged_in_and_out(browser: Browser) -> None:
         bus.unplug("1-1")
         expect(page.locator(".ticks input")).to_have_count(1)
         expect(page.locator(".ticks input")).not_to_be_checked()
+
+
+def test_what_changes_while_a_page_asks_is_shown(browser: Browser) -> None:
+    bus = FakeBus()
+    frames: list[str | bytes] = []
+    with dashboard(bus=bus) as (_, made), opened(browser, made) as page:
+        page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: frames.append(frame)))  # noqa: PLW0108
+        page.reload()
+        part(page, "page-overview").wait_for()
+
+        def late(route: Route) -> None:
+            """An answer that is out of date when it comes."""
+            answer = route.fetch()
+            page.unroute("**/api/v1/exports")
+            bus.plug("1-2")
+            seen = len(frames)
+            while len(frames) < seen + 4:  # two seconds of figures, one of which has it
+                page.wait_for_timeout(100)
+            route.fulfill(response=answer)
+
+        page.route("**/api/v1/exports", late)
+        part(page, "nav-access").click()
+        expect(part(page, "exports")).to_contain_text("1-1, 1-2")
 
 
 def test_a_page_comes_back_with_its_server(browser: Browser) -> None:

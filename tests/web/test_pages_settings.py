@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
@@ -13,8 +15,11 @@ from tests.fakes.local_bus import FakeBus
 from tests.waiting import wait_until
 from tests.web.browsing import PATIENCE, chromium, opened, part, say_yes
 from tests.web.dashboards import dashboard
+from usbip_capture import LocalServer
 from usbip_capture.servers.configuration import configuration_path
-from usbip_capture.servers.server_table import read_server_table
+from usbip_capture.servers.server_table import ServerTable, read_server_table
+from usbip_capture.serving.restarting import Restart
+from usbip_capture.web.dashboard import Dashboard
 from usbip_capture.web.roles import ADMINISTER, LOOK, OPERATE
 
 expect.set_options(timeout=PATIENCE)
@@ -96,6 +101,32 @@ def test_defaults_are_asked_for_twice(browser: Browser) -> None:
         expect(part(page, "setting-exports")).to_have_value("")
         assert not read_server_table().name
         assert server.rules == []
+
+
+def test_a_restart_is_asked_for_twice_and_the_page_comes_back(browser: Browser) -> None:
+    bus = FakeBus()
+    bus.plug("1-1")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        web = "127.0.0.1:{1}".format(*listener.getsockname())
+    name = ["before"]
+    restart = Restart(lambda: table(web, name[0]), lambda settings: LocalServer(settings, bus))
+    with restart.start()[0] as server:
+        first = cast("Dashboard", server.dashboard)
+        with opened(browser, first, "settings") as page:
+            part(page, "restart").click()
+            expect(part(page, "ask")).to_contain_text("starts again")
+            say_yes(page, 2)
+            wait_until("it is asked for", lambda: restart.requested)
+            server.close()
+            name[0] = "after"
+            with restart.start()[0]:
+                expect(page.locator("#link")).to_have_attribute("data-state", "up")
+                expect(page.locator("#server-name")).to_have_text("after")
+                expect(part(page, "setting-name")).to_be_visible()
+
+
+def table(web: str, name: str) -> ServerTable:
+    return ServerTable(exports=("all",), listen=("127.0.0.1:0",), web=(web,), name=name)
 
 
 def test_rules_of_access_hold_at_once(browser: Browser) -> None:

@@ -128,30 +128,32 @@ class UsbChannel(Tap):
     def submitted(self, urb: Urb, data: Buffer | None = None, timestamp_ns: int = 0) -> int:
         """As `Tap.submitted`; or afterwards, with the time when it was, and the data if the URB has none."""
         queue = self._queue
-        if queue.ended:
-            return 0
         if data is None:
             data = urb.data
         if type(data) is not bytes:
             data = bytes(data)  # its owner may change it as soon as the URB is done
-        cost = EVENT_COST + len(data) + PACKET_COST * len(urb.packets)
-        room = _completion_cost(urb)
+        cost = EVENT_COST + len(data)
+        # Room for what may come back, given free by `completed`.
+        room = EVENT_COST + urb.length if urb.endpoint & DIR_IN else EVENT_COST
+        if urb.packets:
+            room += PACKET_COST * len(urb.packets)
+            cost += PACKET_COST * len(urb.packets)
         with queue.lock:
             if queue.ended:
                 return 0
             self.received += 1
             label = self.label
-            matcher = self._matcher
-            verdict = True if matcher is None else matcher.submitted(urb, _is_descriptor(label))
+            verdict = True if self._matcher is None else self._matcher.submitted(urb, _is_descriptor(label))
             if verdict is False:
                 self.filtered += 1
                 return _FILTERED
             room += queue.reserved
-            if queue.used + cost + min(room, queue.max_reserved) > queue.budget:
+            used = queue.used + cost
+            if used + room > queue.budget and used + queue.max_reserved > queue.budget:
                 self.dropped += 1
                 return 0
             queue.reserved = room
-            queue.used += cost
+            queue.used = used
             queue.last_urb_id = urb_id = queue.last_urb_id + 1
             if label is not None:
                 self._labels[urb_id] = label
@@ -166,7 +168,7 @@ class UsbChannel(Tap):
             queue.items.append((self, self._packer, cost, timestamp_ns, urb_id, urb, data, None, comments))
             wake, queue.idle = queue.idle, False
         if wake:
-            queue.wake.set()
+            queue.rouse()
         return urb_id
 
     def completed(
@@ -174,16 +176,17 @@ class UsbChannel(Tap):
     ) -> None:
         """As `Tap.completed`; or afterwards, with the time when it was, and a comment."""
         queue = self._queue
-        if queue.ended:
-            return
-        cost = EVENT_COST + len(completion.data) + PACKET_COST * len(completion.packets)
-        room = _completion_cost(urb)
+        cost = EVENT_COST + len(completion.data)
+        if completion.packets:
+            cost += PACKET_COST * len(completion.packets)
         with queue.lock:
             if queue.ended:
                 return
             self.received += 1
             if urb_id > 0:
-                queue.reserved -= room
+                queue.reserved -= EVENT_COST + urb.length if urb.endpoint & DIR_IN else EVENT_COST
+                if urb.packets:
+                    queue.reserved -= PACKET_COST * len(urb.packets)
             label = self._labels.pop(urb_id, None) if self._labels else None
             unlinked = self._unlinked.pop(urb_id, None) if self._unlinked else None
             if completion.status in GONE and not self._gone:
@@ -201,14 +204,14 @@ class UsbChannel(Tap):
             if self.remarks or queue.remarks:
                 comments, more_cost = self._comments(label)
                 cost += more_cost
-            for more in (unlinked, comment):
-                if more:
-                    comments = (*comments, more)[:MAX_COMMENTS]
+            if unlinked or comment:
+                more = [text for text in (unlinked, comment) if text]
+                comments = (*comments, *more)[:MAX_COMMENTS]
             timestamp_ns = timestamp_ns or time.time_ns()
             queue.items.append((self, self._packer, cost, timestamp_ns, urb_id, urb, b"", completion, comments))
             wake, queue.idle = queue.idle, False
         if wake:
-            queue.wake.set()
+            queue.rouse()
 
     def unlink(self, urb_id: int, message: bytes) -> None:
         with self._queue.lock:
@@ -266,12 +269,6 @@ class UsbChannel(Tap):
 
 def _is_descriptor(label: str | None) -> bool:
     return label is not None and label != IN_FLIGHT
-
-
-def _completion_cost(urb: Urb) -> int:
-    """Room for what may come back."""
-    data = urb.length if urb.endpoint & DIR_IN else 0
-    return EVENT_COST + data + PACKET_COST * len(urb.packets)
 
 
 def pack_event(out: list[Buffer], event: Event) -> int:

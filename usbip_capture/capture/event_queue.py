@@ -13,18 +13,19 @@ REMARK_BYTES = 1 << 20
 
 
 class EventQueue(Generic[ItemT]):
-    """What is captured and not yet written. All but `wake` is read and changed under `lock`.
+    """What is captured and not yet written. All of it is read and changed under `lock`.
 
     used: bytes taken by what is queued; log_used: by messages of logs. reserved: bytes for the completions of URBs
     that are out.
     remark_used: bytes taken by remarks; remarks_lost: those that found no room.
-    ended: nothing is captured any more. idle: the writer sleeps until `wake` is set.
+    ended: nothing is captured any more. idle: the writer does not look by itself; who queues something clears this and
+    calls `rouse`, without the lock.
     remarks: for the next event of any channel. interfaces: how many there are.
     """
 
     def __init__(self, budget: int) -> None:
         self.lock = threading.Lock()
-        self.wake = threading.Event()
+        self._roused = _taken_lock()
         self.items: list[ItemT] = []
         self.budget = budget
         # Half of the queue may be spoken for by completions to come: more would refuse submits for nothing.
@@ -36,6 +37,17 @@ class EventQueue(Generic[ItemT]):
         self.remark_used = self.remarks_lost = 0
         self.idle = False
         self.ended = False
+
+    def rouse(self) -> None:
+        """Have the writer's `sleep` end; the next one, if it is awake."""
+        try:
+            self._roused.release()
+        except RuntimeError:  # it is roused already
+            pass
+
+    def sleep(self, seconds: float) -> bool:
+        """For the writer: until `rouse`, which makes it True, or so many seconds are over."""
+        return self._roused.acquire(timeout=seconds)
 
     def remark(self, waiting: list[Remark], text: str) -> None:
         """Add a remark to those that wait, if there is room. To be called under `lock`."""
@@ -49,6 +61,12 @@ class EventQueue(Generic[ItemT]):
     def disown(self) -> None:
         """In a child process, whose parent writes the capture: drop everything, and take no more."""
         self.lock = threading.Lock()
-        self.wake = threading.Event()
+        self._roused = _taken_lock()
         self.items = []
         self.ended = True
+
+
+def _taken_lock() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock

@@ -68,7 +68,7 @@ class LogChannel:
             queue.items.append(LogBatch(self, blocks, cost))
             wake, queue.idle = queue.idle, False
         if wake:
-            queue.wake.set()
+            queue.rouse()
 
     def lost(self, count: int) -> None:
         """So many messages were lost on their way to us: they count as received and dropped."""

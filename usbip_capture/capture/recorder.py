@@ -1,6 +1,7 @@
 """The recorder: a bounded queue that taps fill without ever blocking, and one thread that packs and writes.
 
-The thread sleeps until something is queued, gathers what comes in the next COALESCE seconds, and writes all of it.
+The thread sleeps until something is queued, gathers what comes in the next COALESCE seconds, writes all of it, and so
+on while there is something each time: it need not be woken for what comes meanwhile.
 When the queue is full, events are dropped and counted; a URB's completion finds the room that its submit reserved.
 """
 
@@ -85,7 +86,8 @@ class Recorder:
         self._on_end = on_end
         self._closing = False
         self._cut = False  # nothing more of what is queued is to be written
-        self._hurry = threading.Event()
+        self._hurry = False  # somebody waits for what is queued
+        self._is_busy = False  # something was queued at the last look
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="usbip-capture writer", daemon=True)
         disown_in_children(self)
@@ -122,7 +124,7 @@ class Recorder:
                     channel.unlinks = UnlinkChannel(self._queue, number, self._snaplen)
                     self._queue.items.append(channel.unlinks)
                     self._queue.interfaces += 1
-        self._queue.wake.set()
+        self._queue.rouse()
         return channel
 
     def add_log(self, description: str) -> LogChannel:
@@ -133,7 +135,7 @@ class Recorder:
                 self.logs.append(channel)
                 self._queue.items.append(channel)
                 self._queue.interfaces += 1
-        self._queue.wake.set()
+        self._queue.rouse()
         return channel
 
     def comment(self, text: str) -> None:
@@ -196,8 +198,8 @@ class Recorder:
         return True
 
     def _hurry_up(self) -> None:
-        self._hurry.set()
-        self._queue.wake.set()
+        self._hurry = True
+        self._queue.rouse()
 
     # -- the writer thread
 
@@ -250,18 +252,18 @@ class Recorder:
 
     def _wait(self) -> None:
         """Until something is queued, and then a little longer for more."""
-        with self._queue.lock:
-            self._queue.idle = not self._queue.items
         self._check_clock()
-        if self._queue.idle:
-            while not self._queue.wake.wait(READER_CHECK):
+        if not self._is_busy:
+            with self._queue.lock:
+                idle = self._queue.idle = not self._queue.items
+            while idle and not self._queue.sleep(READER_CHECK):
                 self._check_clock()
                 if self._sink.reader_gone():
                     raise ReaderGone(f"the reader of {self._sink.name} is gone")
                 self._queue_remarks(REMARK_TIMEOUT)
-        self._queue.wake.clear()
-        self._hurry.wait(COALESCE)
-        self._hurry.clear()
+        if not self._hurry:  # set before it rouses us: it is seen here, or ends this sleep
+            self._queue.sleep(COALESCE)
+        self._hurry = False
 
     def _check_clock(self) -> None:
         if jump := self._clock.jump():
@@ -283,7 +285,7 @@ class Recorder:
                 if due:
                     source.remarks = source.remarks[len(due) :]
                     self._queue.items += due
-                    self._queue.wake.set()
+                    self._queue.rouse()
 
     def _drain(self) -> bool:
         """Write all that is queued. True as soon as there are enough packets."""
@@ -291,6 +293,7 @@ class Recorder:
             if not self._closing and any(c.settled and c.settled > time.monotonic() for c in self.channels):
                 return False
             batch, self._queue.items = self._queue.items, []
+        self._is_busy = bool(batch)
         batch.reverse()  # taken from the end, so that each event is freed when it is written
         while batch:
             if self._cut:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import argparse
 
 #: Ctrl-C is how they are meant to end.
-_UNTIL_STOPPED = ("capture", "demo", "syslog", "relay", "serial", "serve", "tunnel")
+_UNTIL_STOPPED = ("capture", "demo", "syslog", "relay", "replay", "serial", "serve", "tunnel")
 #: Their failures have one code only: others are those of the program, or of the tests.
 _ONE_FAILURE = ("use", "selftest")
 

@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     )
     if _listed(answer, "tls"):
         print_lines([f"with TLS at {_listed(answer, 'tls')}; the certificate is {answer.get('fingerprint')}"])
+    if _listed(answer, "web"):
+        print_lines([f"dashboard: {_listed(answer, 'web')}"])
     devices = rows(answer, "devices")
     if devices:
         print_lines(f"  {line}" for line in columns([_row(device) for device in devices]))

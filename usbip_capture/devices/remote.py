@@ -22,8 +22,9 @@ from usbip_capture.system.forks import disown_in_children
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.status import ECONNRESET, ENOMEM, ESHUTDOWN
 from usbip_capture.usb.urb import Buffer, Completion
-from usbip_capture.wire.client import ClientConnection, unlinked
+from usbip_capture.wire.client import OWN_BUFFER, ClientConnection
 from usbip_capture.wire.operations import ImportExchange
+from usbip_capture.wire.replies import unlinked
 
 log = logging.getLogger(__name__)
 
@@ -127,11 +128,38 @@ class RemoteDevice(Device):
         if transfer.completion is not None:
             return True
         deadline = None if timeout is None else time.monotonic() + timeout
+        conn, into = self._conn, transfer.into
         while True:
-            if self._reading.acquire(blocking=False):
-                self._lead(transfer, timeout, deadline)
-            else:
-                self._follow(transfer, timeout, deadline)
+            if self._reading.acquire(blocking=False) or self._follow(transfer, timeout):
+                self._reads = threading.get_ident()
+                try:
+                    is_plain = transfer.awaited and (into is None or len(into) < OWN_BUFFER)
+                    if is_plain and transfer.completion is None and not self._ended:
+                        # The straight path: what comes next is our reply. As `_receive`, with no call more than needed.
+                        size, limit = 0, _LOOK_AGAIN if timeout is None or timeout > _LOOK_AGAIN else timeout
+                        try:
+                            size = self._transport.receive_into(conn.free, limit)
+                            if not size:
+                                self._lose(self._end_of_stream())
+                            elif (completion := conn.received(size, self._finish, transfer)) is not None:
+                                transfer.finish(completion)
+                        except (OSError, RemoteProtocolError) as error:
+                            self._receiving_failed(error)
+                        except BaseException:
+                            self._interrupted(size)
+                            raise
+                        if transfer.completion is None and deadline is not None:
+                            timeout = max(deadline - time.monotonic(), 0.0)
+                    if transfer.completion is None:
+                        self._lead(transfer, timeout, deadline)
+                finally:
+                    if conn.borrowed:  # from now on the memory is the caller's alone
+                        conn.divert()
+                    self._reading.release()
+                    if self._followers:
+                        self._promote()
+                if self.lost is not None:
+                    self._clear_up()
             if transfer.completion is not None:
                 return True
             if deadline is not None:
@@ -184,40 +212,28 @@ class RemoteDevice(Device):
             self._reader is not None and self._reader.ident == here
         )
 
-    def _follow(self, transfer: Transfer, timeout: float | None, deadline: float | None) -> None:
-        """Wait until the leader has finished `transfer`, or makes us lead."""
+    def _follow(self, transfer: Transfer, timeout: float | None) -> bool:
+        """Wait until the leader has finished `transfer`, or makes us lead. True: we are to read, `_reading` is held."""
         transfer.arm()
         self._followers[transfer] = None
         # Tried again now that the leader can see us: had it gone before, nobody would wake us.
         if self._reading.acquire(blocking=False):
             self._followers.pop(transfer, None)
-            self._lead(transfer, timeout, deadline)
-            return
+            return True
         transfer.sleep(timeout)
         self._followers.pop(transfer, None)
         if not self._reading.locked():
             self._promote()  # we may have been woken to lead, and need not any more
+        return False
 
     def _lead(self, transfer: Transfer, timeout: float | None, deadline: float | None) -> None:
-        """Read for all until `transfer` is finished; `_reading` is held, and released here."""
-        self._reads = threading.get_ident()
-        try:
-            while transfer.completion is None and self.lost is None:
-                self._receive(timeout if timeout is not None and timeout < _LOOK_AGAIN else _LOOK_AGAIN, transfer)
-                if deadline is not None and transfer.completion is None:
-                    timeout = deadline - time.monotonic()
-                    if timeout <= 0:
-                        break
-        finally:
-            if self._conn.borrowed:  # from now on the memory is the caller's alone
-                self._conn.divert()
-            self._reading.release()
-            if self._followers:
-                self._promote()
-        if self.lost is not None:
-            self._fail_pending()
-            if self._closed:
-                self._release_connection()
+        """Read for all until `transfer` is finished; `_reading` is held."""
+        while transfer.completion is None and self.lost is None:
+            self._receive(_LOOK_AGAIN if timeout is None or timeout > _LOOK_AGAIN else timeout, transfer)
+            if deadline is not None and transfer.completion is None:
+                timeout = deadline - time.monotonic()
+                if timeout <= 0:
+                    break
 
     def _promote(self) -> None:
         for follower in list(self._followers):
@@ -228,29 +244,37 @@ class RemoteDevice(Device):
     def _receive(self, timeout: float | None, waiting: Transfer | None = None) -> None:
         """Take what arrives within `timeout` seconds, or a little earlier. `waiting`: whose thread this is."""
         conn, transport = self._conn, self._transport
-        size = 0
+        size, completion = 0, None
         try:
             apart = conn.scatter(waiting) if waiting is not None and waiting.into is not None else None
             if apart is None:
-                size = transport.receive_into(conn.buffer(), timeout)
+                size = transport.receive_into(conn.free, timeout)
             else:
                 size = transport.receive_scattered(apart, timeout)
             if not size:
                 self._lose(self._end_of_stream())
             elif apart is None:
-                conn.received(size, self._finish, waiting)
+                completion = conn.received(size, self._finish, waiting)
             elif waiting is not None:
-                conn.scattered(apart, size, self._finish, waiting)
-        except TimeoutError:
-            return
-        except RemoteProtocolError as error:
-            self._lose(f"{self.where}: {error}")
-        except OSError as error:
-            self._lose(f"the connection to {self.where} broke: {error.strerror or error}")
+                completion = conn.scattered(apart, size, self._finish, waiting)
+            if completion is not None and waiting is not None:
+                self._finish(waiting, completion)
+        except (OSError, RemoteProtocolError) as error:
+            self._receiving_failed(error)
         except BaseException:
-            if size:  # Ctrl-C: what was received may be half done with, and nobody can go on from there
-                self._lose(f"this program was interrupted while it took a reply of {self.where}")
+            self._interrupted(size)
             raise
+
+    def _receiving_failed(self, error: OSError | RemoteProtocolError) -> None:
+        if isinstance(error, RemoteProtocolError):
+            self._lose(f"{self.where}: {error}")
+        elif not isinstance(error, TimeoutError):
+            self._lose(f"the connection to {self.where} broke: {error.strerror or error}")
+
+    def _interrupted(self, size: int) -> None:
+        """By Ctrl-C: `size` bytes were received, may be half done with, and nobody can go on from there."""
+        if size:
+            self._lose(f"this program was interrupted while it took a reply of {self.where}")
 
     def _end_of_stream(self) -> str:
         if self._conn.in_message():
@@ -280,9 +304,7 @@ class RemoteDevice(Device):
                 while self.lost is None and not self.closed and (self._unawaited or self._on_lost):
                     self._receive(None)
             self._promote()
-        self._fail_pending()
-        if self._closed:
-            self._release_connection()
+        self._clear_up()
 
     def _ret_unlink(self, message: bytes) -> None:
         if self.on_unlink is not None:
@@ -363,6 +385,12 @@ class RemoteDevice(Device):
                 self._on_lost(reason)
             except Exception:
                 log.exception("what was to be called when %s was lost failed", self.info)
+
+    def _clear_up(self) -> None:
+        """After who has read for all found that the connection is lost, or was closed meanwhile."""
+        self._fail_pending()
+        if self._closed:
+            self._release_connection()
 
     def _fail_pending(self) -> None:
         status = -ECONNRESET if self.closed else -ESHUTDOWN  # our own end is not the loss of the device

@@ -20,6 +20,7 @@ from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescrip
 from usbip_capture.usb.endpoints import Endpoint, EndpointMap
 from usbip_capture.usb.setup import (
     DT_DEVICE,
+    PLAIN_DATA,
     PORT_RESET,
     SET_FEATURE,
     SetConfiguration,
@@ -32,7 +33,7 @@ from usbip_capture.usb.setup import (
     set_interface,
 )
 from usbip_capture.usb.status import EINVAL, ENODEV, ENOENT, GONE, TIMED_OUT, UNLINKED, status_name
-from usbip_capture.usb.urb import Buffer, Completion, Urb
+from usbip_capture.usb.urb import DIR_IN, FLAG_DIR_IN, Buffer, Completion, TransferType, Urb
 from usbip_capture.wire.structs import MAX_TRANSFER
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ _RESET_PATIENCE = 5.0
 #: Seconds that the reset of a port takes.
 _RESET_TIME = 0.2
 _VENDOR_SPECIFIC = 0xFF
+_CONTROL = TransferType.CONTROL
 
 
 class DeviceHandle:
@@ -251,11 +253,15 @@ class DeviceHandle:
 
     def run_control(self, setup: bytes, data: Buffer, timeout: float | None) -> Completion:
         """A control transfer by its setup packet. Raises DeviceError; `timeout` in seconds."""
-        completion = self.run(Urb.control(setup, data), timeout)
+        length = setup[6] | setup[7] << 8
+        if setup[0] & DIR_IN and length:  # as Urb.control, without its call
+            urb = Urb(_CONTROL, DIR_IN, length, data, setup, FLAG_DIR_IN)
+        else:
+            urb = Urb(_CONTROL, 0, length, data, setup)
+        completion = self.run(urb, timeout)
         if completion.status:
             raise self._failed(completion.status, timeout, f"control request {setup.hex(' ')} to {self._name}", 0)
-        action = classify(setup)
-        if action is not None:
+        if not setup[0] & PLAIN_DATA and (action := classify(setup)) is not None:
             with self._lock:
                 self.endpoints.follow(setup)
                 if isinstance(action, SetConfiguration):
@@ -280,7 +286,7 @@ class DeviceHandle:
     def run(self, urb: Urb, timeout: float | None, into: memoryview | None = None) -> Completion:
         """Run a URB; -ECONNRESET if it was unlinked after `timeout` seconds. `into`: where its data may be put."""
         transfer = Transfer(urb, into=into)
-        device = self.present()
+        device = self.present() if self._reconnect else self.device
         try:
             device.submit(transfer)
             done = device.wait(transfer, timeout)

@@ -139,10 +139,10 @@ class Lender:
         """What is plugged in, hubs too, as it was last looked at."""
         return list((self._present or {}).values())
 
-    def lend(self, busid: str) -> None:
+    def lend(self, busid: str) -> bool:
         """Export what is plugged in there, by hand: as a rule that names the port would do it, until `withhold`.
 
-        Raises LocalProtocolError for what is not a busid.
+        False if that cannot be; then only `withhold` is undone. Raises LocalProtocolError for what is not a busid.
         """
         rule = ExportRule.parse(busid)
         with self._looking:
@@ -150,6 +150,11 @@ class Lender:
             self._lent[busid] = rule
             self._apply_by_hand()
         self._look()
+        with self._looking:
+            if busid not in self._exported:
+                self._lent.pop(busid, None)
+                self._apply_by_hand()
+            return busid in self._exported
 
     def withhold(self, busid: str, why: str = "is not exported any more", by: str = "user", *,
                  until_unplugged: bool = False) -> None:  # fmt: skip

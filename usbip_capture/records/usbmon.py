@@ -9,8 +9,9 @@ https://www.tcpdump.org/linktypes/LINKTYPE_USB_LINUX_MMAPPED.html
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from struct import Struct
 from typing import NamedTuple
 
@@ -54,6 +55,8 @@ _DATA_EARLIER = ord(">")  # completion of an outward URB
 # Head of the enhanced packet block (type, total length, interface, timestamp high and low, captured length, original
 # length), then the header: one call packs both.
 _BLOCK = Struct("<IIIIIII" + _FIELDS).pack
+# Up to so much data, one call packs the whole block, where nothing is cut and nothing is commented.
+_SMALL = 512
 _ISO_COUNTS = Struct("<ii")
 _TOTAL = Struct("<I").pack
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
@@ -126,12 +129,13 @@ class UsbmonPacker:
     A block is appended to a list, in one buffer or, when its data is large, in three; its length is returned.
     """
 
-    __slots__ = ("_busnum", "_devnum", "_interface_id", "_limit", "_snaplen")
+    __slots__ = ("_busnum", "_devnum", "_interface_id", "_limit", "_small", "_snaplen")
 
     def __init__(self, interface_id: int, snaplen: int, busnum: int, devnum: int) -> None:
         self._interface_id = interface_id
         self._snaplen = snaplen
         self._limit = captured_limit(snaplen)
+        self._small = min(_SMALL, self._limit - HEADER_SIZE)
         self._busnum = busnum & 0xFFFF
         # usbmon has a byte for it; 0 stays for a device without an address.
         self._devnum = (devnum - 1) % 255 + 1 if devnum else 0
@@ -147,7 +151,7 @@ class UsbmonPacker:
         descriptors = b""
         if kind == _CONTROL:
             setup, flag_setup = urb.setup, 0
-            epnum = _control_epnum(epnum, setup)
+            epnum = epnum | DIR_IN if setup[0] & DIR_IN and (setup[6] or setup[7]) else epnum & ~DIR_IN
         elif kind != _BULK:
             interval = _rounded_down(urb.interval)
             if kind == _ISOCHRONOUS:
@@ -183,7 +187,8 @@ class UsbmonPacker:
         interval = start_frame = 0
         descriptors, whole = b"", length
         if kind == _CONTROL:
-            epnum = _control_epnum(epnum, urb.setup)
+            asked = urb.setup
+            epnum = epnum | DIR_IN if asked[0] & DIR_IN and (asked[6] or asked[7]) else epnum & ~DIR_IN
         elif kind != _BULK:
             interval = _rounded_down(urb.interval)
             if kind == _ISOCHRONOUS:
@@ -211,6 +216,17 @@ class UsbmonPacker:
         descriptors: bytes, data: Buffer, whole: int, comments: Sequence[str],
     ) -> int:  # fmt: skip
         """`whole`: the true length of the data, of which `data` may be but a part."""
+        seconds, rest = divmod(timestamp_ns, 1_000_000_000)
+        if type(data) is bytes and (size := len(data)) <= self._small and not comments and not descriptors:
+            pack, captured, total = _small(size)
+            block = pack(
+                ENHANCED_PACKET, total, self._interface_id, timestamp_ns >> 32, timestamp_ns & 0xFFFFFFFF, captured,
+                HEADER_SIZE + whole if whole > size else captured, urb_id, event, kind, epnum, self._devnum,
+                self._busnum, flag_setup, flag_data, seconds, rest // 1000, status, length, size, setup, interval,
+                start_frame, flags, 0, data, total,
+            )  # fmt: skip
+            out.append(block)
+            return total
         body = len(descriptors) + len(data)
         captured = HEADER_SIZE + body
         original = HEADER_SIZE + len(descriptors) + whole
@@ -226,7 +242,6 @@ class UsbmonPacker:
                 captured = min(HEADER_SIZE + body, limit)
         padding = _PADDING[captured & 3]
         total = PACKET_OVERHEAD + captured + len(padding) + len(options)
-        seconds, rest = divmod(timestamp_ns, 1_000_000_000)
         head = _BLOCK(
             ENHANCED_PACKET, total, self._interface_id, timestamp_ns >> 32, timestamp_ns & 0xFFFFFFFF, captured,
             original, urb_id, event, kind, epnum, self._devnum, self._busnum, flag_setup, flag_data, seconds,
@@ -242,9 +257,13 @@ class UsbmonPacker:
         return total
 
 
-def _control_epnum(endpoint: int, setup: bytes) -> int:
-    """Inward is what has a data stage towards the host, whatever the PDU's direction is."""
-    return endpoint | DIR_IN if setup[0] & DIR_IN and (setup[6] or setup[7]) else endpoint & ~DIR_IN
+@cache
+def _small(size: int) -> tuple[Callable[..., bytes], int, int]:
+    """What packs a block with so much data, without descriptors; what that captures, and its total length."""
+    captured = HEADER_SIZE + size
+    padding = -captured & 3
+    whole = Struct(f"<IIIIIII{_FIELDS}{size}s{padding}xI")
+    return whole.pack, captured, whole.size
 
 
 def _rounded_down(interval: int) -> int:

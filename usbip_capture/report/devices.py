@@ -6,7 +6,7 @@ import re
 
 from usbip_capture.errors import RemoteProtocolError
 from usbip_capture.filters.language import Facts
-from usbip_capture.report.events import split_key
+from usbip_capture.recordings.urb_events import split_key
 from usbip_capture.usb.descriptors import DeviceDescriptor
 from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.learner import EndpointLearner

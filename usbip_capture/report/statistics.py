@@ -9,8 +9,8 @@ from typing import TypeAlias
 from usbip_capture.filters.language import ENUMERATION_LABEL, Filter
 from usbip_capture.recordings.link_types import UPPER_PDU, USBPCAP
 from usbip_capture.recordings.packets import Interface, Packet
+from usbip_capture.recordings.urb_events import AS_REQUESTED, LATE_COMPLETE, SUBMIT, Decode, Event, decoder, split_key
 from usbip_capture.report.devices import SeenDevice
-from usbip_capture.report.events import AS_REQUESTED, LATE_COMPLETE, SUBMIT, Decode, Event, decoder, split_key
 from usbip_capture.report.log import Log, LogLine, log_line
 from usbip_capture.report.timeline import BYTES, ERRORS, TIME_MAX_NS, TIME_SUM_NS, TIMED, URBS, Series, Timeline
 from usbip_capture.usb.histogram import Histogram

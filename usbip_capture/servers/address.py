@@ -6,6 +6,7 @@ devices are used by libusb, without a server.
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEMO, LOCAL = configuration.DEMO, configuration.LOCAL
+#: What the name of a host begins with that is a capture, whose devices are replayed.
+REPLAY = "replay:"
 #: Attempts, and seconds between them, when a server answers with what belongs to an earlier connection.
 _STRAY_ATTEMPTS, _STRAY_PAUSE = 8, 0.05
 #: Selections of more than one device, and of the only one.
@@ -143,6 +146,8 @@ class ServerAddress:
             raise LocalProtocolError(
                 f"{timeout!r} is not a time to wait: give more than 0 and at most {_MAX_TIMEOUT:.0f} seconds"
             )
+        if host.lower().startswith(REPLAY):
+            return cls(REPLAY + os.path.abspath(os.path.expanduser(host[len(REPLAY) :])), timeout=timeout)
         name, port = configuration.place_of(host, port)
         if not port:
             raise LocalProtocolError("0 is not a TCP port (1 to 65535)")
@@ -174,7 +179,7 @@ class ServerAddress:
     @property
     def is_built_in(self) -> bool:
         """Whether it is no server of the network: nothing of it is remembered."""
-        return not self.scheme and self.host in (DEMO, LOCAL)
+        return not self.scheme and (self.host in (DEMO, LOCAL) or self.host.startswith(REPLAY))
 
     @property
     def offers(self) -> str:
@@ -203,6 +208,10 @@ class ServerAddress:
             from usbip_capture.demo.device import connect_demo
 
             return connect_demo()
+        if self.host.startswith(REPLAY):
+            from usbip_capture.replayed.server import connect_replay
+
+            return connect_replay(self.host[len(REPLAY) :])
         if self.host == LOCAL:
             raise ServerUnreachable(
                 "local is this machine itself, without a USB/IP server: start one with `usbip-capture serve`, and name "

@@ -12,6 +12,7 @@ from usbip_capture.net.address import format_address
 from usbip_capture.server.described import as_data, sentence
 from usbip_capture.server.events import POWER, RESET, Events
 from usbip_capture.serving.access_requests import access_handlers, access_of
+from usbip_capture.serving.dashboard_requests import dashboard_handlers, dashboard_status
 from usbip_capture.serving.lease_requests import lease_handlers, turns_of
 from usbip_capture.serving.pairing_requests import pairing_handlers, tls_status
 from usbip_capture.serving.ports import Ports, check_exported
@@ -58,6 +59,7 @@ def handlers_for(server: LocalServer, lender: Lender, ports: Ports) -> Mapping[s
         **access_handlers(server.access),
         **lease_handlers(server.leases, lender),
         **pairing_handlers(server.tls),
+        **dashboard_handlers(lambda: server.dashboard),
     }
 
 
@@ -72,6 +74,7 @@ def _status(server: LocalServer) -> Message:
         "follows": server.follows,
         **access_of(server.access),
         **tls_status(server.tls),
+        **dashboard_status(server.dashboard),
         "audit": [
             {"target": str(output.target), "written": output.written, "lost": output.lost, "trouble": output.trouble}
             for output in server.audit.outputs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -20,6 +20,15 @@ class Front(Protocol):
 
     urls: Sequence[str]
     link: str
+
+    def listed_tokens(self) -> Sequence[Mapping[str, object]]:
+        """Names, roles and times of those that may sign in. Raises UsbipError, as the others do."""
+
+    def add_token(self, name: str, role: str) -> Sequence[str]:
+        """Links that sign in with a new one."""
+
+    def remove_token(self, name: str) -> None:
+        """Whoever uses it is signed out."""
 
     def close(self) -> None:
         """End all requests. May be called again."""

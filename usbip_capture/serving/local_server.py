@@ -21,6 +21,7 @@ from usbip_capture.net.address import format_address
 from usbip_capture.server.client import Client
 from usbip_capture.server.events import ACCESS_CHANGED, STARTED, Events
 from usbip_capture.server.exporter import Server
+from usbip_capture.server.figures import Figures
 from usbip_capture.server.rules import ExportRule, Rules
 from usbip_capture.servers.configuration import SERVER_TABLE, configuration_path
 from usbip_capture.servers.server_table import ServerTable, read_server_table
@@ -235,6 +236,7 @@ class LocalServer:
         self._observing = Observing(settings, where, self.name, self.events, self._client_of)
         self._stack.callback(self._observing.close)  # after the sessions, whose end is captured
         self._server = Server(access, self.events, settings.limits)
+        self._server.figures = Figures() if settings.web else None  # before the first client
         self._stack.callback(self._announcing.close)  # after the devices: the network may take its time
         self._stack.callback(self._server.close)
         if settings.unix:

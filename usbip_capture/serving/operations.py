@@ -17,8 +17,8 @@ from usbip_capture.server.figures import Figures
 from usbip_capture.serving.ports import Ports
 from usbip_capture.syslog.severity import NOTICE
 
-#: What state a device is in. HELD: this system does not let it be lent.
-FREE, IN_USE, NOT_EXPORTED, HELD, HUB = "free", "in use", "not exported", "held", "hub"
+#: What state a device is in. HELD: this system does not let it be lent. NO_POWER: of a port, which may have one.
+FREE, IN_USE, NOT_EXPORTED, HELD, HUB, NO_POWER = "free", "in use", "not exported", "held", "hub", "no power"
 #: bDeviceClass, bInterfaceClass
 _HUB_CLASS, _DISK_CLASS = 9, 8
 #: Seconds for which what the system's files show of a device is remembered: browsers look twice a second.
@@ -79,6 +79,11 @@ class Operations:
         return self._bus.hub_ports() if isinstance(self._bus, HavingHubs) else {}
 
     @property
+    def ports_off(self) -> list[str]:
+        """Busids of ports whose power was switched off by this server."""
+        return self._ports.off
+
+    @property
     def clients(self) -> list[Client]:
         """Who is connected, the longest first."""
         return self._server.clients
@@ -108,12 +113,9 @@ class Operations:
             return found
         if found.state in (HUB, HELD):
             raise NotPossible(f"{busid} cannot be exported: {found.why}")
-        self._lender.lend(busid)
-        found = self.device(busid)
-        if found.exported is None:
-            self._lender.withhold(busid)
-            raise NotPossible(f"{busid} cannot be exported: {found.why or 'as many devices are as may be'}")
-        return found
+        if not self._lender.lend(busid):
+            raise NotPossible(f"{busid} cannot be exported: as many devices are as may be, or it was just unplugged")
+        return self.device(busid)
 
     def withdraw(self, busid: str, by: str) -> Standing:
         """Export it no more until `export`; who has it loses it. What it was before. Raises DeviceNotFound."""

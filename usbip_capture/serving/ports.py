@@ -36,6 +36,11 @@ class Ports:
         """Let a port that is switched off and on again have its power now."""
         self._closing.set()
 
+    @property
+    def off(self) -> list[str]:
+        """Those that were switched off here."""
+        return sorted(self._off.copy())
+
     def reset(self, busid: str) -> None:
         """A port reset, by the device's worker if a client has it. Raises UsbipError; a disk in use is not reset."""
         self._check(busid)

@@ -22,7 +22,7 @@ RUNNING, STOPPED, FAILED = "running", "stopped", "failed"
 _STATES = (RUNNING, STOPPED, FAILED)
 _ENDING, _ABOUT = ".pcapng", ".json"
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
-_LONGEST = 1 << 16
+_LONGEST = 1 << 20
 #: Of one that was running when its server ended.
 _CUT_SHORT = "the server has ended before this capture was stopped"
 

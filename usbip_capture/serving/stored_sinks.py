@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from usbip_capture.capture.files import RotatingSink
 from usbip_capture.capture.rotation import Rotation
@@ -98,11 +99,15 @@ class StoredFile(FileSink):
             size = min(size, max(self._max_bytes - self.written, 0))
         taken = self._room.take(self._owner, size)
         whole, packets = _whole(raw, taken)
+        before = self.written
         try:
             super().write([raw[:whole]])
-            self.packets += packets
+        except CaptureError:
+            self.packets += _whole(raw, os.path.getsize(self.name) - before)[1]  # what has found room
+            raise
         finally:
             self._room.set(self._owner, self.written)
+        self.packets += packets
         if taken < size:
             raise CaptureError(self._room.sentence)
         if size < len(raw):
@@ -125,6 +130,14 @@ class StoredRing(RotatingSink):
     def size(self) -> int:
         """Bytes of these files."""
         return self._size + sum(size for _, size in self._ended.copy().values())
+
+    def write(self, buffers: Sequence[Buffer]) -> None:
+        try:
+            super().write(buffers)
+        except CaptureError:
+            with suppress(CaptureError):  # not all of what was counted has found room
+                self._packets = sum(_whole(piece, len(piece))[1] for piece in whole_blocks(self.files[-1]))
+            raise
 
     def _next(self) -> None:
         current, packets = self.files[-1], self._packets

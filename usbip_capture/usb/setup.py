@@ -50,6 +50,8 @@ RECIPIENT_DEVICE = 0
 RECIPIENT_INTERFACE = 1
 RECIPIENT_ENDPOINT = 2
 _PORT = 0x23  # class request to a port of a hub
+#: Inward, or the vendor's: `classify` finds nothing in a request with any of these bits.
+PLAIN_DATA = 0xC0
 
 
 class Setup(NamedTuple):
@@ -102,7 +104,7 @@ HostAction: TypeAlias = "SetConfiguration | SetInterface | ClearHalt | PortReset
 def classify(setup: bytes) -> HostAction | None:
     """What a request means to the host controller's side; None for plain data."""
     kind = setup[0]
-    if kind & 0xC0 or kind > _PORT or not _ACTION_CODES >> setup[1] & 1:
+    if kind & PLAIN_DATA or kind > _PORT or not _ACTION_CODES >> setup[1] & 1:
         return None
     request = (kind, setup[1])
     value = setup[2] | setup[3] << 8

@@ -55,13 +55,26 @@ class Dashboard:
             first = self.side.tokens.make_first()  # once nothing keeps its link from being shown
             opening.pop_all()
         self.urls = self._service.urls
-        self.link = f"{self.urls[0]}?token={quote(first)}" if first else ""
+        self.link = _link(self.urls[0], first) if first else ""
         self._report(own)
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """Where it listens."""
         return self._service.addresses
+
+    def listed_tokens(self) -> list[dict[str, object]]:
+        """Names, roles, and when they were made, in seconds since 1970. Raises UsbipError."""
+        return [{"name": one.name, "role": one.role, "created": one.created} for one in self.side.tokens.all()]
+
+    def add_token(self, name: str, role: str) -> list[str]:
+        """Links that sign in with a new one. Raises LocalProtocolError, UsbipError."""
+        token = self.side.tokens.add(name, role)
+        return [_link(url, token) for url in self.urls]
+
+    def remove_token(self, name: str) -> None:
+        """Whoever uses it is signed out. Raises UsbipError."""
+        self.side.tokens.remove(name)
 
     def close(self) -> None:
         """End all requests. May be called again."""
@@ -80,6 +93,10 @@ class Dashboard:
                 "other machines can reach the dashboard, and tokens and what is captured travel in the clear: add "
                 "--web-tls, or listen on 127.0.0.1 and come by `ssh -L`"
             )
+
+
+def _link(url: str, token: str) -> str:
+    return f"{url}?token={quote(token)}"
 
 
 def web_place(text: str) -> tuple[str, int]:

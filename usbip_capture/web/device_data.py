@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from usbip_capture.describe.naming import class_name, listed_name
 from usbip_capture.describe.tree import ports_of
 from usbip_capture.devices.sysfs import driver, interfaces
-from usbip_capture.serving.operations import HUB, Standing
+from usbip_capture.serving.operations import HUB, NO_POWER, Standing
 from usbip_capture.syslog.timestamps import format_rfc3339
 from usbip_capture.usb.info import DeviceInfo, Speed
 
@@ -38,14 +38,16 @@ def devices_data(side: WebSide) -> list[dict[str, object]]:
     operations = side.server.operations
     ports = dict(operations.hub_ports)
     found = {standing.plugged.info.busid: device_data(side, standing, ports) for standing in operations.devices}
+    for busid in operations.ports_off:
+        found.setdefault(busid, _without_power(busid))
     for device in list(found.values()):
         parent = str(device["parent"])
         while parent and parent not in found:
-            found[parent] = _unlisted_hub(parent, ports)
+            found[parent] = _hub_above(parent, ports)
             parent = parent_of(parent)
     for root in ports:
         if root.startswith("usb"):
-            found.setdefault(root, _unlisted_hub(root, ports))
+            found.setdefault(root, _hub_above(root, ports))
     return [found[busid] for busid in sorted(found, key=_place)]
 
 
@@ -91,15 +93,26 @@ def parent_of(busid: str) -> str:
     return busid.rpartition(".")[0] if len(path) > 2 else f"usb{path[0]}"
 
 
-def _unlisted_hub(busid: str, ports: Mapping[str, int]) -> dict[str, object]:
+def _hub_above(busid: str, ports: Mapping[str, int]) -> dict[str, object]:
     """One that libusb does not list: a controller's own, or where only what is behind it is known."""
-    root = busid.startswith("usb")
-    texts = dict.fromkeys(("why", "rule", "vid_pid", "manufacturer", "serial", "speed", "speed_name", "client"), "")
+    product = f"Bus {busid[3:]}" if busid.startswith("usb") else ""
+    name = class_name(_HUB_CLASS)
+    return {**_unknown(busid, HUB, ports), "class": "09", "class_name": name, "icon": "hub", "product": product}
+
+
+def _without_power(busid: str) -> dict[str, object]:
+    """A port that was switched off: what is plugged in there cannot be seen."""
+    return {**_unknown(busid, NO_POWER), "why": "the power of its port is switched off: switch it on"}
+
+
+def _unknown(busid: str, state: str, ports: Mapping[str, int] | None = None) -> dict[str, object]:
+    """All fields of a device of which only the place is known. ports: of a hub."""
+    texts = ("why", "rule", "vid_pid", "class", "class_name", "manufacturer", "product", "serial", "speed",
+             "speed_name", "client", "lease")  # fmt: skip
     numbers = dict.fromkeys(("bytes_in", "bytes_out", "urbs", "errors", "rate_in", "rate_out"), 0)
     return {
-        **_hub(busid, ports, is_hub=True), **texts, **numbers,
-        "state": HUB, "exported": False, "class": "09", "class_name": class_name(_HUB_CLASS), "icon": "hub",
-        "product": f"Bus {busid[3:]}" if root else "", "drivers": [], "since": None, "lease": "",
+        **dict.fromkeys(texts, ""), **numbers, **_hub(busid, ports or {}, is_hub=ports is not None),
+        "state": state, "exported": False, "icon": "other", "drivers": [], "since": None,
     }  # fmt: skip
 
 

@@ -10,9 +10,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from usbip_capture.errors import UsbipError
-from usbip_capture.filters.language import Filter, parse
+from usbip_capture.filters.language import Filter
 from usbip_capture.serving.session_capture import DeviceChoice
 from usbip_capture.serving.sessions import Sessions
+from usbip_capture.web.filters import parsed_filter
 from usbip_capture.web.live_rows import LiveRows
 from usbip_capture.web.side import WebSide
 
@@ -114,12 +115,12 @@ class _View:
         try:
             self._rows.filters = (*self._always, *_filters(text))
         except UsbipError as error:
-            await self._websocket.send_json({"error": f"the filter is not understood: {error}"})
+            await self._websocket.send_json({"error": str(error)})
         else:
             await self._websocket.send_json({"filter": text})
 
 
 def _filters(text: str) -> tuple[Filter, ...]:
-    """Raises FilterError."""
-    parsed = parse(text)
+    """Raises LocalProtocolError."""
+    parsed = parsed_filter(text)
     return () if parsed is None else (parsed,)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from usbip_capture.errors import UsbipError
 from usbip_capture.serving.stored_capture import RUNNING
 from usbip_capture.web.capture_data import capture_data
 from usbip_capture.web.confirming import Confirmations
@@ -48,11 +49,14 @@ class WebSide:
         return self.server.restart
 
     def start_figures(self) -> History:
-        """Have what devices do counted and sampled from now on, until the result is closed."""
+        """Have what devices do counted and sampled from now on, until the result is closed. Raises UsbipError."""
         operations = self.server.operations
         self.history = History(operations)
         self.live = LiveFigures(operations, self.history, self._capture_figures, self._capture_changes)
-        self.history.start()
+        try:
+            self.history.start()
+        except RuntimeError as error:
+            raise UsbipError(f"the figures of the dashboard cannot be taken: {error}: end other programs") from error
         return self.history
 
     def captures(self, base: str = "") -> list[dict[str, object]]:

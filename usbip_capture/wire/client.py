@@ -17,21 +17,20 @@ from itertools import count
 from typing import Generic, TypeVar
 
 from usbip_capture.errors import LocalProtocolError, RemoteProtocolError
-from usbip_capture.usb.status import ECONNRESET, EXDEV
-from usbip_capture.usb.urb import DIR_IN, Buffer, Completion, IsoPacket, TransferType, Urb
+from usbip_capture.usb.urb import DIR_IN, Buffer, Completion, TransferType, Urb
+from usbip_capture.wire.replies import completion_of, reply_body_length, unlinked
 from usbip_capture.wire.structs import (
+    CMD_SUBMIT,
     CMD_UNLINK,
     HEADER_SIZE,
-    ISO_PACKET_SIZE,
     MAX_ISO_PACKETS,
     MAX_TRANSFER,
     RET_SUBMIT,
+    USBIP_CMD_SUBMIT,
     USBIP_CMD_UNLINK,
     USBIP_RET_SUBMIT,
     USBIP_RET_UNLINK,
     pack_iso,
-    pack_submit,
-    unpack_iso,
 )
 
 T = TypeVar("T")
@@ -45,31 +44,13 @@ _MAX_SEQNUM = 0xFFFFFFFF
 _ISO = TransferType.ISOCHRONOUS
 
 
-def reply_body_length(urb: Urb, actual_length: int, packets: int) -> tuple[int, int]:
-    """Bytes of data and of packet descriptors that follow a RET_SUBMIT header.
-
-    Raises RemoteProtocolError for lengths that the request does not allow.
-    Ref: usbip_protocol.rst, USBIP_RET_SUBMIT
-    """
-    inward = urb.endpoint & DIR_IN
-    if actual_length < 0 or (inward and actual_length > urb.length):
-        raise RemoteProtocolError(f"the server answered {urb!r} with {actual_length} bytes, more than were asked for")
-    data = actual_length if inward else 0
-    if urb.transfer_type != _ISO:
-        return data, 0  # number_of_packets may hold anything here
-    if packets == len(urb.packets):
-        return data, packets * ISO_PACKET_SIZE
-    if packets <= 0 and not data:
-        return 0, 0  # refused as a whole, by a bridge that knows no isochronous transfers
-    raise RemoteProtocolError(f"the server answered {urb!r} of {len(urb.packets)} packets with {packets}")
-
-
 class ClientConnection(Generic[T]):
     """Submits and unlinks to bytes, bytes to completions. T is what the caller wants back with a completion.
 
     `submit`, `unlink` and `forget` may be called while another thread is in `received`. `waiting` is the context whose
     owner receives: its memory is used for its own data, nobody else's ever is. `divert` when that changes.
-    on_ret_unlink: called with each RET_UNLINK before what it completes is delivered.
+    on_ret_unlink: called with each RET_UNLINK before what it completes is delivered. free: where the next bytes are to
+    be put; never empty.
     """
 
     def __init__(self, devid: int) -> None:
@@ -79,7 +60,7 @@ class ClientConnection(Generic[T]):
         self._pending: dict[int, tuple[Urb, T, memoryview | None]] = {}
         self._unlinks: dict[int, int] = {}
         self._ghosts: dict[int, Urb] = {}
-        self._view = memoryview(bytearray(BUFFER_SIZE))
+        self._view = self.free = memoryview(bytearray(BUFFER_SIZE))
         self._start = self._end = 0
         self._own: memoryview | None = None  # the body being received apart, and the header before it
         self._own_end = 0
@@ -106,17 +87,29 @@ class ClientConnection(Generic[T]):
 
         into: where the data of an IN transfer may be received; of no use to another one, whose reply has none.
         """
-        if not 0 <= urb.length <= MAX_TRANSFER or len(urb.packets) > MAX_ISO_PACKETS:
+        endpoint, length, packets = urb.endpoint, urb.length, urb.packets
+        number_of_packets = len(packets)
+        if not 0 <= length <= MAX_TRANSFER or number_of_packets > MAX_ISO_PACKETS:
             raise LocalProtocolError(f"{urb!r} is too large: at most {MAX_TRANSFER} bytes, {MAX_ISO_PACKETS} packets")
-        seqnum = self._next_seqnum()
-        parts: list[Buffer] = [pack_submit(urb, seqnum, self.devid)]
-        if not urb.endpoint & DIR_IN and urb.length:
-            if len(urb.data) != urb.length:
-                raise LocalProtocolError(f"{urb!r} has {len(urb.data)} bytes of data")
-            parts.append(urb.data)
-        if urb.packets:
-            parts.append(pack_iso(urb.packets))
-        self._pending[seqnum] = (urb, context, into if urb.endpoint & DIR_IN else None)
+        seqnum = next(self._numbers)
+        if seqnum > _MAX_SEQNUM:
+            seqnum = self._reused_seqnum(seqnum)
+        # As `pack_submit`, without its call.
+        header = CMD_SUBMIT.pack(
+            USBIP_CMD_SUBMIT, seqnum, self.devid, endpoint >> 7, endpoint & 0x0F, urb.flags, length, urb.start_frame,
+            number_of_packets, urb.interval, urb.setup,
+        )  # fmt: skip
+        parts: list[Buffer] = [header]
+        if endpoint & DIR_IN:
+            self._pending[seqnum] = (urb, context, into)
+        else:
+            if length:
+                if len(urb.data) != length:
+                    raise LocalProtocolError(f"{urb!r} has {len(urb.data)} bytes of data")
+                parts.append(urb.data)
+            self._pending[seqnum] = (urb, context, None)
+        if number_of_packets:
+            parts.append(pack_iso(packets))
         return seqnum, parts
 
     def unlink(self, context: T) -> bytes | None:
@@ -124,7 +117,9 @@ class ClientConnection(Generic[T]):
         target = self._seqnum(context)
         if target is None:
             return None
-        seqnum = self._next_seqnum()
+        seqnum = next(self._numbers)
+        if seqnum > _MAX_SEQNUM:
+            seqnum = self._reused_seqnum(seqnum)
         self._unlinks[seqnum] = target
         _keep_newest(self._unlinks)
         return CMD_UNLINK.pack(USBIP_CMD_UNLINK, seqnum, self.devid, 0, 0, target)
@@ -146,6 +141,7 @@ class ClientConnection(Generic[T]):
             private = memoryview(bytearray(len(self._own)))
             private[: self._own_end] = self._own[: self._own_end]
             self._own, self.borrowed = private, False
+            self.free = private[self._own_end :]
 
     def take_pending(self) -> list[tuple[Urb, T]]:
         """All that waits, in order of submission; nothing waits afterwards."""
@@ -155,12 +151,6 @@ class ClientConnection(Generic[T]):
             if entry is not None:
                 taken.append(entry[:2])
         return taken
-
-    def buffer(self) -> memoryview:
-        """Where the next bytes are to be put; never empty."""
-        if self._own is not None:
-            return self._own[self._own_end :]
-        return self._view[self._end :]
 
     def scatter(self, context: T) -> list[memoryview] | None:
         """Where the next header, and the data that then follows, are to be put, so that it need not be moved.
@@ -176,7 +166,7 @@ class ClientConnection(Generic[T]):
 
     def scattered(
         self, buffers: list[memoryview], size: int, deliver: Callable[[T, Completion], None], waiting: T
-    ) -> None:
+    ) -> Completion | None:
         """`size` bytes were put in the buffers of `scatter` for `waiting`; see `received`."""
         header, into = buffers
         body = size - HEADER_SIZE
@@ -185,47 +175,66 @@ class ClientConnection(Generic[T]):
             entry = self._pending.get(seqnum)
             mine = entry is not None and entry[1] is waiting and command == USBIP_RET_SUBMIT
             whole = entry[2] if mine and entry is not None else None
-            if entry is None or whole is None or not body <= actual <= len(whole):
+            if whole is None or not body <= actual <= len(whole):
                 # Something else came first, perhaps the reply to a URB submitted meanwhile by another thread.
                 self._view[HEADER_SIZE:size] = into[:body]
             elif body == actual:
-                if self._pending.pop(seqnum, None) is not None:
-                    deliver(entry[1], Completion(status, actual, whole[:actual]))
-                return
+                is_pending = self._pending.pop(seqnum, None) is not None
+                return Completion(status, actual, whole[:actual]) if is_pending else None
             else:
                 self._own_header, self.borrowed = bytes(header), True
                 self._own, self._own_end = whole[:actual], body
-                return
-        self.received(size, deliver, waiting)
+                self.free = self._own[body:]
+                return None
+        return self.received(size, deliver, waiting)
 
-    def received(self, size: int, deliver: Callable[[T, Completion], None], waiting: T | None = None) -> None:
-        """`size` bytes were put in `buffer()`: call `deliver` for each URB that they complete.
+    def received(
+        self, size: int, deliver: Callable[[T, Completion], None], waiting: T | None = None
+    ) -> Completion | None:
+        """`size` bytes were put in `free`: call `deliver` for each URB that they complete.
 
+        When the last one is that of `waiting`, and nothing follows, its completion is returned and not delivered.
         Raises RemoteProtocolError when the stream cannot be followed; what was complete before is delivered.
         """
         if self._own is not None:
-            self._own_end += size
-            if self._own_end < len(self._own):
-                return
-            body, self._own, self.borrowed = self._own, None, False
-            self._start = self._end = 0
-            self._finish_own(body, deliver)
-            return
-        self._end += size
-        start, view = self._start, self._view
-        while self._end - start >= HEADER_SIZE:
-            taken = self._message(view, start, self._end - start, deliver, waiting)
+            self._received_apart(size, self._own, deliver)
+            return None
+        start, view, pending = self._start, self._view, self._pending
+        self._end = end = self._end + size
+        while end - start >= HEADER_SIZE:
+            command, seqnum, _, _, _, status, actual, _, _, _ = RET_SUBMIT.unpack_from(view, start)
+            entry = pending.get(seqnum)
+            if entry is not None and command == USBIP_RET_SUBMIT and 0 <= actual <= entry[0].length:
+                urb, context, _ = entry
+                body = start + HEADER_SIZE
+                after = body + actual if urb.endpoint & DIR_IN else body
+                if after <= end and urb.transfer_type != _ISO:  # plain and whole, as nearly all are
+                    # Made before the URB is taken off: one with a reply that cannot be is still pending.
+                    completion = Completion(status, actual, bytes(view[body:after]) if after > body else b"")
+                    start = self._start = after
+                    # Taken off before it is delivered: what `deliver` does may come back to this object.
+                    if pending.pop(seqnum, None) is None:
+                        self._ghosts.pop(seqnum, None)
+                    elif context is waiting and start == end:
+                        self._start = self._end = 0
+                        self.free = view
+                        return completion
+                    else:
+                        deliver(context, completion)
+                    continue
+            taken = self._message(view, start, end - start, deliver, waiting)
             if not taken:
                 break
             start = self._start = start + taken
         self._make_room()
+        return None
 
     def receive_data(self, data: Buffer) -> list[tuple[T, Completion]]:
-        """`buffer` and `received` for bytes at hand."""
+        """`free` and `received` for bytes at hand."""
         events: list[tuple[T, Completion]] = []
         view = memoryview(data)
         while len(view):
-            target = self.buffer()
+            target = self.free
             size = min(len(target), len(view))
             target[:size] = view[:size]
             self.received(size, lambda context, completion: events.append((context, completion)))
@@ -259,9 +268,8 @@ class ClientConnection(Generic[T]):
                 self._receive_apart(view[at : at + size], seqnum, data, iso, waiting)
             return 0
         body = view[at + HEADER_SIZE : at + total]
-        # Made before the URB is taken off: one with a reply that cannot be is still pending, and fails with the rest.
-        completion = _completion(urb, status, actual, start_frame, errors, bytes(body[:data]), body[data:])
-        # Taken off before it is delivered: what `deliver` does may come back to this object.
+        # In this order for the reasons given in `received`; one that cannot be fails with the rest that is pending.
+        completion = completion_of(urb, status, actual, start_frame, errors, bytes(body[:data]), body[data:])
         if entry is None or self._pending.pop(seqnum, None) is None:
             self._ghosts.pop(seqnum, None)
             return total
@@ -281,6 +289,16 @@ class ClientConnection(Generic[T]):
         into[: len(body)] = body
         self._own, self._own_end = into[: data + iso], len(body)
 
+    def _received_apart(self, size: int, body: memoryview, deliver: Callable[[T, Completion], None]) -> None:
+        self._own_end += size
+        if self._own_end < len(body):
+            self.free = body[self._own_end :]
+            return
+        self._own, self.borrowed = None, False
+        self._start = self._end = 0
+        self.free = self._view
+        self._finish_own(body, deliver)
+
     def _finish_own(self, body: memoryview, deliver: Callable[[T, Completion], None]) -> None:
         _, seqnum, _, _, _, status, actual, start_frame, packets, errors = RET_SUBMIT.unpack(self._own_header)
         entry = self._pending.get(seqnum)
@@ -289,7 +307,7 @@ class ClientConnection(Generic[T]):
             return
         urb, context, _ = entry
         data, iso = reply_body_length(urb, actual, packets)
-        completion = _completion(urb, status, actual, start_frame, errors, body[:data], body[data : data + iso])
+        completion = completion_of(urb, status, actual, start_frame, errors, body[:data], body[data : data + iso])
         if self._pending.pop(seqnum, None) is None:  # given up meanwhile, by another thread
             self._ghosts.pop(seqnum, None)
             return
@@ -313,15 +331,13 @@ class ClientConnection(Generic[T]):
             _keep_newest(self._ghosts)
         return entry
 
-    def _next_seqnum(self) -> int:
-        """From 1 to 2**32 - 1 and then again, without those that are in use."""
+    def _reused_seqnum(self, number: int) -> int:
+        """After 2**32 - 1, from 1 again, without those that are in use."""
         while True:
-            seqnum = next(self._numbers)
-            if seqnum <= _MAX_SEQNUM:
-                return seqnum
-            seqnum = (seqnum - 1) % _MAX_SEQNUM + 1
+            seqnum = (number - 1) % _MAX_SEQNUM + 1
             if seqnum not in self._pending and seqnum not in self._ghosts and seqnum not in self._unlinks:
                 return seqnum
+            number = next(self._numbers)
 
     def _seqnum(self, context: T) -> int | None:
         for seqnum, entry in list(self._pending.items()):
@@ -330,13 +346,18 @@ class ClientConnection(Generic[T]):
         return None
 
     def _make_room(self) -> None:
-        if self._own is not None or self._start == self._end:
+        if self._own is not None:
+            self._start = self._end = 0
+            self.free = self._own[self._own_end :]
+            return
+        if self._start == self._end:
             self._start = self._end = 0
         elif self._end > BUFFER_SIZE - OWN_BUFFER - HEADER_SIZE:
             # The rest is shorter than OWN_BUFFER and a header: it always fits in front.
             rest = bytes(self._view[self._start : self._end])
             self._view[: len(rest)] = rest
             self._start, self._end = 0, len(rest)
+        self.free = self._view[self._end :]
 
 
 def _keep_newest(remembered: dict[int, T]) -> None:
@@ -344,26 +365,3 @@ def _keep_newest(remembered: dict[int, T]) -> None:
     if len(remembered) > MAX_GHOSTS:
         for seqnum in list(remembered)[: MAX_GHOSTS // 4]:
             remembered.pop(seqnum, None)
-
-
-def unlinked(urb: Urb, status: int = -ECONNRESET) -> Completion:
-    """The completion of a URB that brought nothing: unlinked, or its device lost."""
-    packets = [IsoPacket(p.offset, p.length, 0, -EXDEV) for p in urb.packets]
-    # The start frame is then still that of the request.
-    return Completion(status, start_frame=urb.start_frame if packets else 0, packets=packets)
-
-
-def _completion(
-    urb: Urb, status: int, actual: int, start_frame: int, errors: int, data: Buffer, iso: memoryview
-) -> Completion:
-    if urb.transfer_type != _ISO:
-        return Completion(status, actual, data)
-    packets = []
-    for asked, got in zip(urb.packets, unpack_iso(iso), strict=False):
-        if got.actual_length > asked.length:
-            raise RemoteProtocolError(f"the server answered {urb!r} with a packet longer than asked for")
-        # The request's offsets: some bridges send zeros.
-        packets.append(IsoPacket(asked.offset, asked.length, got.actual_length, got.status))
-    if urb.endpoint & DIR_IN and sum(p.actual_length for p in packets) != actual:
-        raise RemoteProtocolError(f"the server answered {urb!r} with packets that do not add up to its length")
-    return Completion(status, actual, data, start_frame, errors, packets)

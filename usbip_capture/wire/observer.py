@@ -25,7 +25,6 @@ from usbip_capture.usb.info import DeviceInfo, Speed
 from usbip_capture.usb.learner import EndpointLearner
 from usbip_capture.usb.status import ECONNRESET, ESHUTDOWN
 from usbip_capture.usb.urb import DIR_IN, Buffer, Completion, IsoPacket, TransferType, Urb
-from usbip_capture.wire.client import reply_body_length, unlinked
 from usbip_capture.wire.following import Follower
 from usbip_capture.wire.observed import (
     Completed,
@@ -51,6 +50,7 @@ from usbip_capture.wire.recognition import (
     operation_reply_length,
     operation_request_length,
 )
+from usbip_capture.wire.replies import reply_body_length, unlinked
 from usbip_capture.wire.structs import (
     CMD_SUBMIT,
     CMD_UNLINK,

@@ -15,7 +15,7 @@ from collections.abc import Container, Mapping
 
 from usbip_capture.errors import RemoteProtocolError
 from usbip_capture.usb.urb import Buffer, Urb
-from usbip_capture.wire.client import reply_body_length
+from usbip_capture.wire.replies import reply_body_length
 from usbip_capture.wire.structs import (
     BUSID_SIZE,
     CMD_SUBMIT,

@@ -192,14 +192,20 @@ def test_no_other_one_begins_when_the_room_is_used_up(tmp_path: Path) -> None:
     lab.close()
 
 
-def test_a_full_disk_ends_that_capture_and_nothing_else(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    full, other = lab.store.start(name="full"), lab.store.start()
+@pytest.mark.parametrize("given", [{}, {"max_bytes": 40_000, "files": 2}], ids=["file", "ring"])
+def test_a_full_disk_ends_that_capture_and_nothing_else(
+    given: dict[str, int], lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, other = lab.store.start(name="full", **given), lab.store.start()  # type: ignore[arg-type]
     write = sinks._write_all
     (path,) = lab.store.files(full.id)
 
     def write_all(fd: int, buffers: list[bytes]) -> int:
-        if os.path.samestat(os.fstat(fd), os.stat(path)) and os.fstat(fd).st_size > 20_000:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if os.path.samestat(os.fstat(fd), os.stat(path)):
+            room = max(20_000 - os.fstat(fd).st_size, 0)
+            if room < sum(map(len, buffers)):
+                write(fd, [b"".join(buffers)[:room]])  # as a disk takes what it has room for
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(fd, buffers)
 
     monkeypatch.setattr(sinks, "_write_all", write_all)
@@ -208,6 +214,7 @@ def test_a_full_disk_ends_that_capture_and_nothing_else(lab: Lab, monkeypatch: p
     facts = lab.facts(full.id)
     assert facts.state == "failed"
     assert "the disk is full" in facts.error
+    assert facts.bytes > 19_000
     assert len(lab.records(full.id)) == facts.packets
     (event,) = wait_until("it is reported", lambda: lab.reported(CAPTURE_ENDED))
     assert (event.severity, event.text.partition(":")[0]) == (ERROR, "full")

@@ -91,10 +91,31 @@ def test_what_is_sent_is_not_received_into() -> None:
     got = []
     for at in range(0, len(replies), 5000):
         piece = replies[at : at + 5000]
-        conn.buffer()[: len(piece)] = piece
-        conn.received(len(piece), lambda name, done: got.append((name, bytes(done.data))), "sent")
+        conn.free[: len(piece)] = piece
+        sent_done = conn.received(len(piece), lambda name, done: got.append((name, bytes(done.data))), "sent")
+        if sent_done is not None:
+            got.append(("sent", bytes(sent_done.data)))
     assert got == [("sent", b""), ("read", b"r" * OWN_BUFFER)]
     assert sent == b"s" * OWN_BUFFER
+
+
+@pytest.mark.parametrize("before", [[], ["other"]], ids=["alone", "after another one"])
+@pytest.mark.parametrize("after", [b"", b"\0\0"], ids=["nothing follows", "something follows"])
+def test_the_last_reply_of_who_waits_is_returned_and_others_are_delivered(before: list[str], after: bytes) -> None:
+    conn = connection()
+    conn.submit(bulk_in(8), "mine")
+    conn.submit(bulk_in(8), "other")
+    data = ret_submit(1, 0, 4, 0, b"mine") + after
+    for _ in before:
+        data = ret_submit(2, 0, 5, 0, b"other") + data
+    delivered: list[tuple[str, bytes]] = []
+    conn.free[: len(data)] = data
+    returned = conn.received(len(data), lambda name, done: delivered.append((name, bytes(done.data))), "mine")
+    if returned is not None:
+        delivered.append(("returned", bytes(returned.data)))
+    assert delivered == [(name, b"other") for name in before] + [("mine" if after else "returned", b"mine")]
+    assert conn.in_message() is bool(after)
+    assert conn.pending == 1 - len(before)
 
 
 def test_divert_keeps_what_has_come() -> None:
@@ -102,7 +123,7 @@ def test_divert_keeps_what_has_come() -> None:
     mine = bytearray(OWN_BUFFER)
     conn.submit(bulk_in(OWN_BUFFER), "mine", memoryview(mine))
     reply = ret_submit(1, 0, OWN_BUFFER, 0, b"m" * OWN_BUFFER)
-    conn.buffer()[:1000] = reply[:1000]
+    conn.free[:1000] = reply[:1000]
     conn.received(1000, lambda name, done: None, "mine")
     assert conn.borrowed
     conn.divert()
@@ -259,7 +280,7 @@ def test_hostile_replies_raise_after_what_was_good(stream: bytes) -> None:
     conn.submit(bulk_in(8), "good")
     got: list[str] = []
     data = ret_submit(3, 0, 2, 0, b"ok") + stream
-    conn.buffer()[: len(data)] = data
+    conn.free[: len(data)] = data
     with pytest.raises(RemoteProtocolError):
         conn.received(len(data), lambda name, completion: got.append(name))
     assert got == ["good"]
@@ -328,9 +349,9 @@ def test_large_bodies_are_not_copied() -> None:
     conn = connection()
     conn.submit(bulk_in(100_000), "a")
     header = ret_submit(1, 0, 100_000)
-    conn.buffer()[: len(header)] = header
+    conn.free[: len(header)] = header
     conn.received(len(header), lambda name, completion: None)
-    target = conn.buffer()
+    target = conn.free
     assert len(target) == 100_000
     target[:] = b"x" * 100_000
     got: list[Completion] = []

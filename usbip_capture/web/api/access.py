@@ -62,6 +62,12 @@ def allow(call: Call, rule: AccessRule) -> dict[str, object]:
     return _done(f"the rule `{rule}` is {'in force' if added else 'there already'}")
 
 
+def drop(server: LocalServer, rule: AccessRule) -> None:
+    """Have this rule no more, in the configuration and now. Raises UsbipError."""
+    remove_rules(configuration_path(), [rule])
+    _follow(server, removed=[rule])
+
+
 def remove_rule(call: Call) -> object:
     """A rule less, in the configuration and now."""
     rule = AccessRule.parse(call.named("rule"))

@@ -13,13 +13,13 @@ from starlette.routing import BaseRoute
 
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CaptureError, LocalProtocolError
-from usbip_capture.filters.language import FilterError, parse
 from usbip_capture.serving.capture_store import CaptureStore, TooMany
 from usbip_capture.serving.session_capture import DeviceChoice, SessionCapture
 from usbip_capture.serving.sessions import Sessions
 from usbip_capture.serving.stored_capture import RUNNING, CaptureFacts
 from usbip_capture.serving.stored_sinks import whole_blocks
 from usbip_capture.web.capture_data import capture_data
+from usbip_capture.web.filters import parsed_filter
 from usbip_capture.web.live_view import live_view
 from usbip_capture.web.outlet import Outlet
 from usbip_capture.web.roles import LOOK, OPERATE
@@ -141,11 +141,8 @@ def _found(call: Call) -> CaptureFacts:
 
 
 def _filter(text: str) -> str:
-    """Raises LocalProtocolError."""
-    try:
-        parse(text)
-    except FilterError as error:
-        raise LocalProtocolError(f"the filter is not understood: {error}") from error
+    """The same, if it is one. Raises LocalProtocolError."""
+    parsed_filter(text)
     return text
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from starlette.routing import BaseRoute
 
 from usbip_capture.access.clients import LOCAL, ClientPattern
@@ -11,6 +13,7 @@ from usbip_capture.errors import DeviceNotFound
 from usbip_capture.net.listening import Peer
 from usbip_capture.net.ruling import requester_of
 from usbip_capture.server.client import Client
+from usbip_capture.web.api.access import allow, drop
 from usbip_capture.web.api.devices import by
 from usbip_capture.web.roles import ADMINISTER, LOOK, OPERATE
 from usbip_capture.web.routing import Call, api
@@ -35,12 +38,12 @@ def disconnect(call: Call) -> object:
     return {"ok": True, "outcome": f"client {client.peer} is disconnected{device}"}
 
 
-def allow(call: Call) -> object:
+def allowed(call: Call) -> object:
     """Add a rule that allows it a device, or all."""
     return _rule(call, ALLOW)
 
 
-def deny(call: Call) -> object:
+def denied(call: Call) -> object:
     """Add a rule that denies it a device, or all; it loses what it may not have any more."""
     return _rule(call, DENY)
 
@@ -53,11 +56,13 @@ def pattern_of(peer: Peer) -> ClientPattern:
 
 
 def _rule(call: Call, action: str) -> object:
+    """The opposite rule goes: a rule that denies would win. Raises UsbipError."""
     peer = call.side.server.operations.client(_number(call)).peer
     rule = AccessRule(action, pattern_of(peer), DevicePattern.parse(call.text("device", ALL)))
-    access = call.side.server.access
-    access.set(access.rules.mode, [*access.rules, rule])
-    return {"ok": True, "outcome": f"the rule `{rule}` is in force"}
+    opposite = replace(rule, action=DENY if action == ALLOW else ALLOW)
+    if opposite in set(call.side.server.access.rules):
+        drop(call.side.server, opposite)
+    return allow(call, rule)
 
 
 def _number(call: Call) -> int:
@@ -89,6 +94,6 @@ _ONE = "/clients/{id}"
 ROUTES: list[BaseRoute] = [
     api("GET", "/clients", listed, role=LOOK),
     api("POST", f"{_ONE}/disconnect", disconnect, role=OPERATE),
-    api("POST", f"{_ONE}/allow", allow, role=ADMINISTER),
-    api("POST", f"{_ONE}/deny", deny, role=ADMINISTER),
+    api("POST", f"{_ONE}/allow", allowed, role=ADMINISTER),
+    api("POST", f"{_ONE}/deny", denied, role=ADMINISTER),
 ]

@@ -36,6 +36,37 @@ export class Api {
     return () => this.listeners.get(kind).delete(listener);
   }
 
+  /**
+   * Call `refresh` now and after each "changed", one call at a time, the last one after the last change: so what is shown
+   * is never older than what there is. Returns what ends that, once the first is done; throws what that throws.
+   */
+  async follow(refresh) {
+    let running = null;
+    let wanted = false;
+    const run = () => {
+      wanted = true;
+      running ||= (async () => {
+        try {
+          while (wanted) {
+            wanted = false;
+            await refresh();
+          }
+        } finally {
+          running = null;
+        }
+      })();
+      return running;
+    };
+    const end = this.on("changed", () => run().catch((error) => this.failed(error)));
+    try {
+      await run();
+    } catch (error) {
+      end();
+      throw error;
+    }
+    return end;
+  }
+
   emit(kind, value) {
     for (const listener of [...(this.listeners.get(kind) || [])]) listener(value);
   }

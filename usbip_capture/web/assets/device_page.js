@@ -10,7 +10,7 @@ import { histogram, smallHistogram } from "./histogram.js";
 const EVERY = 4; // figures, that is two seconds: then the endpoints are fetched again
 
 export async function render(container, api, busid) {
-  let device = await api.get(pathOf(busid));
+  let device = await api.get(pathOf(busid)); // throws if there is none
   const actions = makeActions(api, () => device);
   const about = el("section", { class: "card" });
   const chartCard = el("section", { class: "card" }, el("div", { class: "bar" }, el("h2", {}, "Bandwidth"), el("small", {}, "last 10 minutes")));
@@ -38,14 +38,15 @@ export async function render(container, api, busid) {
       gone.hidden = true;
       show();
     } catch (error) {
-      if (error.status !== 404) return void api.failed(error);
+      if (error.status !== 404) throw error;
       gone.hidden = false;
       actions.leave();
     }
   };
+  const following = await api.follow(refresh);
   let turn = 0;
   const ends = [
-    api.on("changed", refresh),
+    following.end,
     api.on("history", async () => {
       if (chart) history = await api.get(pathOf(busid, "history")).catch(() => history);
     }),
@@ -55,7 +56,7 @@ export async function render(container, api, busid) {
         chart.show(history.times, history.in, history.out);
       }
       turn += 1;
-      if (turn % EVERY === 0 && gone.hidden) refresh();
+      if (turn % EVERY === 0 && gone.hidden) following.again();
     }),
   ];
   return () => {

@@ -11,6 +11,12 @@ const once = (make) => (row, td) => {
   if (!td.firstChild) td.append(make(row));
 };
 
+/** With what is left of a turn that has begun. */
+function untilWhen({ begins, until }) {
+  const now = Date.now() / 1000;
+  return begins > now ? time(until) : `${time(until)} (${span(until - now)} left)`;
+}
+
 /** The rules of what is exported. Gives {element, fetch()}. */
 export function exportsCard(api) {
   const remove = async ({ rule }) => {
@@ -62,7 +68,7 @@ export function leasesCard(api) {
       { label: "Device", cell: once(({ busid }) => el("b", { class: "mono" }, busid)) },
       { label: "For", wide: true, cell: once(({ client }) => el("code", {}, client)) },
       { label: "From", cell: ({ begins }) => time(begins) },
-      { label: "Until", cell: ({ until }) => `${time(until)} (${span(until - Date.now() / 1000)} left)` },
+      { label: "Until", cell: untilWhen },
       { label: "Action", number: true, cell: once((row) => button("Release", () => release(row), {
         "aria-label": `Release ${row.busid} of ${row.client}`, ...allowed(api, "operate"), "data-test": "release",
       })) },

@@ -15,6 +15,7 @@ export function longList({ label, columns, limit, chosen }) {
   let selected = -1; // counted from the first row ever
   let follows = true;
   let asked = 0;
+  let scrolled = 0; // where it was scrolled to, the last time
   let listener = () => {};
   const pool = [];
   const body = el("div", { class: "long-rows", role: "rowgroup" });
@@ -88,7 +89,10 @@ export function longList({ label, columns, limit, chosen }) {
   }
 
   element.addEventListener("scroll", () => {
-    follow(element.scrollTop + element.clientHeight >= element.scrollHeight - ROW_HEIGHT);
+    const up = element.scrollTop < scrolled;
+    scrolled = element.scrollTop;
+    // Where the window has become smaller, the end is out of sight, though nobody has scrolled.
+    follow(element.scrollTop + element.clientHeight >= element.scrollHeight - ROW_HEIGHT || (follows && !up));
   }, { passive: true });
   body.addEventListener("click", (event) => {
     const line = event.target.closest(".long-row");

@@ -37,8 +37,7 @@ export async function render(container, api) {
     leases.devices(devices);
   }
 
-  await refresh();
-  return api.on("changed", () => refresh().catch((error) => api.failed(error)));
+  return api.follow(refresh);
 }
 
 function modeCard(api, refresh) {

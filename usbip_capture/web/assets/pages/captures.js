@@ -17,7 +17,7 @@ export function render(container, api, [id] = []) {
   return id ? renderLive(container, api, id) : renderList(container, api);
 }
 
-function renderList(container, api) {
+async function renderList(container, api) {
   let captures = [];
   const starting = startForm(api, refresh);
   const streaming = streamCard(api);
@@ -30,26 +30,21 @@ function renderList(container, api) {
   const show = () => shown.update(captures);
 
   async function refresh() {
-    try {
-      const [held, plugged] = await Promise.all([api.get("/captures"), api.get("/devices")]);
-      captures = held.captures;
-      const devices = plugged.devices.filter((device) => !device.hub);
-      starting.devices(devices);
-      streaming.devices(devices);
-      show();
-    } catch (error) {
-      api.failed(error);
-    }
+    const [held, plugged] = await Promise.all([api.get("/captures"), api.get("/devices")]);
+    captures = held.captures;
+    const devices = plugged.devices.filter((device) => !device.hub);
+    starting.devices(devices);
+    streaming.devices(devices);
+    show();
   }
 
   const stops = [
-    api.on("changed", refresh),
+    await api.follow(refresh),
     api.on("figures", (figures) => {
       for (const capture of captures) Object.assign(capture, (figures.captures || {})[capture.id]);
       show();
     }),
   ];
-  refresh();
   return () => stops.forEach((stop) => stop());
 }
 
@@ -145,9 +140,9 @@ function nameCell(capture, td) {
   const about = [capture.devices.length ? capture.devices.join(", ") : "all devices"];
   if (capture.filter) about.push(capture.filter);
   if (capture.by) about.push(`by ${capture.by}`);
-  ifChanged(td, JSON.stringify([capture.name, about, capture.error]), () => el("div", { class: "named" },
+  ifChanged(td, JSON.stringify([capture.name, about, capture.state, capture.error]), () => el("div", { class: "named" },
     el("b", {}, capture.name), el("small", { class: "hint" }, about.join(" · ")),
-    capture.error && el("small", { class: "problem" }, capture.error)));
+    capture.error && el("small", { class: capture.state === "failed" ? "problem" : "hint" }, capture.error)));
 }
 
 function sizeCell(capture, td) {
@@ -171,7 +166,7 @@ function actionsCell(api, refresh, capture, td) {
     const path = `/captures/${encodeURIComponent(capture.id)}`;
     const acting = async (request) => {
       await api.act(request);
-      await refresh();
+      await api.act(refresh);
     };
     const may = allowed(api, "operate");
     const stop = () => acting(() => api.post(`${path}/stop`));

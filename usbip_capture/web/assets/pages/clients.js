@@ -12,12 +12,11 @@ export async function render(container, api) {
   const rows = clientTable(api);
   fill(container, el("section", { class: "card" }, rows.element));
   const refresh = async () => rows.update((await api.get("/clients")).clients);
-  await refresh();
+  const following = await api.follow(refresh);
   let turn = 0;
-  const again = () => refresh().catch((error) => api.failed(error));
-  const ends = [api.on("changed", again), api.on("figures", () => {
+  const ends = [following.end, api.on("figures", () => {
     turn += 1;
-    if (turn % EVERY === 0) again();
+    if (turn % EVERY === 0) following.again();
   })];
   return () => ends.forEach((end) => end());
 }

@@ -33,10 +33,9 @@ export async function render(container, api, [busid]) {
     ({ devices } = await api.get("/devices"));
     draw();
   };
-  await refresh();
   search.addEventListener("input", draw);
   const ends = [
-    api.on("changed", () => refresh().catch((error) => api.failed(error))),
+    await api.follow(refresh),
     api.on("figures", (figures) => live(rows, figures)),
   ];
   return () => ends.forEach((end) => end());

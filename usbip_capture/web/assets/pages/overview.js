@@ -12,7 +12,6 @@ export const title = "Overview";
 const EVENTS = 15;
 
 export async function render(container, api) {
-  const overview = await api.get("/overview");
   const tiles = makeTiles();
   const events = eventTable();
   const captures = captureTable();
@@ -29,22 +28,17 @@ export async function render(container, api) {
     latest = newestFirst(value.events).slice(0, EVENTS);
     events.update(latest);
   };
-  show(overview);
+  const end = await api.follow(async () => {
+    show(await api.get("/overview"));
+    await chart.refresh();
+  });
   if (api.figures) tiles.live(api.figures);
-  const refresh = async () => {
-    try {
-      show(await api.get("/overview"));
-      await chart.refresh();
-    } catch (error) {
-      api.failed(error);
-    }
-  };
   const stream = api.events(latest.length ? latest[0].number : 0, (event) => {
     latest = [event, ...latest].slice(0, EVENTS);
     events.update(latest);
   });
   const ends = [
-    api.on("changed", refresh),
+    end,
     api.on("figures", (figures) => {
       tiles.live(figures);
       captures.live(figures.captures || {});

@@ -19,8 +19,14 @@ const GROUPS = [
 
 export async function render(container, api) {
   const page = new SettingsPage(container, api);
-  await page.fetch();
-  return api.on("changed", () => page.refresh().catch((error) => api.failed(error)));
+  return api.follow(() => page.refresh());
+}
+
+/** When a change is in force, or why it is not. */
+function when(setting) {
+  if (setting.fixed) return "in the file only";
+  if (setting.given) return "the command line has it";
+  return setting.restart ? "after a restart" : "";
 }
 
 class SettingsPage {
@@ -39,7 +45,7 @@ class SettingsPage {
     api.actions.append(
       button("Back to defaults…", () => this.defaults(), { ...allowed(api, "administer"), "data-test": "defaults" }),
       button("Restart…", () => this.restart(), { ...allowed(api, "administer"), "data-test": "restart" }));
-    container.append(el("p", { class: "quiet lead" }, "These are the values of [server] in ", this.file, ", by the same words."),
+    container.append(el("p", { class: "quiet lead" }, "These are the values of [server] in ", this.file, ", by the same words. What the server's command line has comes before them."),
       this.note, this.groups, this.save);
   }
 
@@ -80,7 +86,7 @@ class SettingsPage {
     }, { kind: "quiet", "aria-label": `Put ${setting.key} back to its default` });
     const element = el("div", { class: "setting" },
       el("div", { class: "key" }, el("label", { for: id, class: "mono" }, setting.key),
-        noteOf(setting)),
+        when(setting) && el("small", {}, when(setting))),
       el("div", { class: "value" }, editor.control),
       el("small", { id: `${id}-help`, class: "hint help" }, setting.help),
       back);
@@ -147,12 +153,6 @@ class SettingsPage {
     });
     if (done) await this.fetch();
   }
-}
-
-/** When a value is in force, or why it is not. */
-function noteOf({ fixed, given, restart }) {
-  const note = fixed ? "in the file only" : given ? "the command line has it" : restart ? "after a restart" : "";
-  return note && el("small", {}, note);
 }
 
 const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);

@@ -1,0 +1,157 @@
+"""What a recording knows of a device's descriptors: from the wire, else rebuilt as far as the traffic allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from struct import pack
+
+from usbip_capture.errors import RemoteProtocolError
+from usbip_capture.recorded.conversation import Exchange, RecordedDevice
+from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor, parse_configuration
+from usbip_capture.usb.info import DeviceInfo, InterfaceInfo, Speed
+from usbip_capture.usb.setup import (
+    DT_CONFIGURATION,
+    DT_DEVICE,
+    DT_DEVICE_QUALIFIER,
+    GET_DESCRIPTOR,
+    SET_CONFIGURATION,
+)
+from usbip_capture.usb.urb import DIR_IN, TransferType
+
+_DEVICE_SIZE = 18
+_VENDOR_SPECIFIC = 0xFF
+#: bmAttributes of an endpoint by its transfer type. Ref: USB 2.0, table 9-13
+_ATTRIBUTES = {
+    TransferType.CONTROL: 0,
+    TransferType.ISOCHRONOUS: 1,
+    TransferType.BULK: 2,
+    TransferType.INTERRUPT: 3,
+}
+
+
+@dataclass(slots=True)
+class RecordedDescriptors:
+    """answers: what GET_DESCRIPTOR has brought, the longest by bmRequestType, wValue and wIndex.
+
+    device, configurations: whole and valid, rebuilt where the recording has them not. missing: sentences about that.
+    """
+
+    device: bytes
+    configurations: list[bytes]
+    answers: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def parsed(self) -> list[ConfigurationDescriptor]:
+        """The configurations."""
+        return [parse_configuration(raw) for raw in self.configurations]
+
+
+def descriptors_of(device: RecordedDevice) -> RecordedDescriptors:
+    """Those of a recorded device."""
+    answers = _answers(device.exchanges)
+    missing: list[str] = []
+    configurations = []
+    index = 0
+    while (raw := answers.get((DIR_IN, DT_CONFIGURATION << 8 | index, 0))) is not None:
+        configurations.append(_configuration(raw, index, device.exchanges, missing))
+        index += 1
+    if not configurations:
+        missing.append(
+            "the configuration descriptor is not in the recording: rebuilt from the endpoints that were used"
+        )
+        configurations.append(_rebuilt(device.exchanges, _used_configuration(device.exchanges)))
+    head = answers.get((DIR_IN, DT_DEVICE << 8, 0), b"")
+    if len(head) < _DEVICE_SIZE:
+        missing.append("the device descriptor is not in the recording: rebuilt")
+        head = _device(device, len(configurations))
+    return RecordedDescriptors(head[:_DEVICE_SIZE], configurations, answers, missing)
+
+
+def info_of(device: RecordedDevice, known: RecordedDescriptors, busid: str) -> DeviceInfo:
+    """What a server reports of such a device: as it is before a client configures it."""
+    head, first = DeviceDescriptor.parse(known.device), known.parsed[0]
+    interfaces = tuple(
+        InterfaceInfo(i.bInterfaceClass, i.bInterfaceSubClass, i.bInterfaceProtocol)
+        for i in first.interfaces
+        if not i.bAlternateSetting
+    )
+    return DeviceInfo(
+        busid, device.bus or 1, device.number or 1, speed_of(known), head.idVendor, head.idProduct, head.bcdDevice,
+        head.bDeviceClass, head.bDeviceSubClass, head.bDeviceProtocol, 0, len(known.configurations), len(interfaces),
+        f"/sys/devices/replayed/{busid}", interfaces,
+    )  # fmt: skip
+
+
+def speed_of(known: RecordedDescriptors) -> Speed:
+    """The speed that the descriptors speak of: it is not in a capture.
+
+    Ref: USB 2.0, 5.8.3 (bulk packets), 5.5.3, 9.6.1 and 9.6.2 (device qualifier); USB 3.2, 9.6.1
+    """
+    head = DeviceDescriptor.parse(known.device)
+    if head.bcdUSB >= 0x0300:
+        return Speed.SUPER
+    endpoints = [e for c in known.parsed for i in c.interfaces for e in i.endpoints]
+    bulk = [e.wMaxPacketSize & 0x7FF for e in endpoints if e.bmAttributes & 3 == _ATTRIBUTES[TransferType.BULK]]
+    if bulk:
+        return Speed.HIGH if max(bulk) > 64 else Speed.FULL
+    if (DIR_IN, DT_DEVICE_QUALIFIER << 8, 0) in known.answers or any(e.wMaxPacketSize > 1023 for e in endpoints):
+        return Speed.HIGH
+    small = all(e.bmAttributes & 3 == 3 and e.wMaxPacketSize <= 8 for e in endpoints)
+    return Speed.LOW if small and head.bMaxPacketSize0 == 8 and head.bcdUSB <= 0x0110 else Speed.FULL
+
+
+def _answers(exchanges: Sequence[Exchange]) -> dict[tuple[int, int, int], bytes]:
+    found: dict[tuple[int, int, int], bytes] = {}
+    for exchange in exchanges:
+        setup = exchange.setup
+        if exchange.transfer_type != TransferType.CONTROL or exchange.status or not setup[0] & DIR_IN:
+            continue
+        if setup[1] == GET_DESCRIPTOR and not setup[0] & 0x60:
+            key = (setup[0], setup[2] | setup[3] << 8, setup[4] | setup[5] << 8)
+            if len(exchange.data) > len(found.get(key, b"")):
+                found[key] = exchange.data
+    return found
+
+
+def _configuration(raw: bytes, index: int, exchanges: Sequence[Exchange], missing: list[str]) -> bytes:
+    """A configuration of the wire, if it is whole and can be parsed."""
+    total = int.from_bytes(raw[2:4], "little") if len(raw) >= 4 else 0
+    try:
+        if 9 <= total <= len(raw) and parse_configuration(raw[:total]).interfaces:
+            return raw[:total]
+    except RemoteProtocolError:
+        pass
+    missing.append(
+        f"configuration {index} is not in the recording as a whole: rebuilt from the endpoints that were used"
+    )
+    value = raw[5] if len(raw) > 5 else _used_configuration(exchanges)
+    return _rebuilt(exchanges, value)
+
+
+def _used_configuration(exchanges: Sequence[Exchange]) -> int:
+    for exchange in exchanges:
+        if exchange.transfer_type == TransferType.CONTROL and exchange.setup[:2] == bytes((0, SET_CONFIGURATION)):
+            return exchange.setup[2] or 1
+    return 1
+
+
+def _rebuilt(exchanges: Sequence[Exchange], value: int) -> bytes:
+    """A configuration with one interface that has each endpoint which was used."""
+    used: dict[int, TransferType] = {}
+    longest: dict[int, int] = {}
+    for exchange in exchanges:
+        if exchange.transfer_type != TransferType.CONTROL and exchange.endpoint & 0x0F:
+            used.setdefault(exchange.endpoint, exchange.transfer_type)
+            longest[exchange.endpoint] = max(longest.get(exchange.endpoint, 0), exchange.length, exchange.moved)
+    body = bytes((9, 4, 0, 0, len(used), _VENDOR_SPECIFIC, 0, 0, 0))
+    for address, kind in sorted(used.items()):
+        size = 512 if kind == TransferType.BULK else max(8, min(longest[address], 64))
+        body += pack("<BBBBHB", 7, 5, address, _ATTRIBUTES[kind], size, 0 if kind == TransferType.BULK else 4)
+    return pack("<BBHBBBBB", 9, 2, 9 + len(body), 1, value, 0, 0x80, 50) + body
+
+
+def _device(device: RecordedDevice, configurations: int) -> bytes:
+    vid, pid = device.vid_pid or (0, 0)
+    return pack("<BBHBBBBHHHBBBB", 18, 1, 0x0200, 0, 0, 0, 64, vid, pid, 0x0100, 0, 0, 0, configurations)

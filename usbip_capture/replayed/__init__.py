@@ -1,0 +1,1 @@
+"""Devices out of captures: they answer as the real ones did."""

@@ -1,0 +1,289 @@
+"""`ReplayedDevice`: a recorded device that answers again as it did."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from usbip_capture.device import Transfer
+from usbip_capture.errors import CaptureError, LocalProtocolError
+from usbip_capture.recorded.conversation import Exchange
+from usbip_capture.recorded.episodes import Conversation, Episode, Sent, conversation_of
+from usbip_capture.recorded.matching import Matching, Outcome
+from usbip_capture.recorded.tags import retagged
+from usbip_capture.replayed.recording import CUT, Recording, chosen, read_recordings
+from usbip_capture.simulated.chapter9 import Descriptors
+from usbip_capture.simulated.device import SimulatedDevice
+from usbip_capture.usb.setup import CLEAR_FEATURE, RECIPIENT_ENDPOINT, RECIPIENT_INTERFACE, SET_CONFIGURATION, Setup
+from usbip_capture.usb.status import EPIPE
+from usbip_capture.usb.urb import DIR_IN, Completion, IsoPacket, TransferType, Urb
+
+#: What a device does when it is asked for what the recording does not have.
+STALL, END, GO_ON = "stall", "end", "go-on"
+DIVERGING = (STALL, END, GO_ON)
+#: How freely what is asked is looked for.
+STRICT, LOOSE = "strict", "loose"
+MATCHES = (STRICT, LOOSE)
+#: A speed at which nothing waits.
+AT_ONCE = 0.0
+
+_NANO = 1e-9
+
+
+@dataclass(frozen=True)
+class _Descriptors(Descriptors):
+    """As the recording has them, in all languages."""
+
+    answers: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
+
+    def find(self, setup: Setup) -> bytes | None:
+        found = self.answers.get((setup.bmRequestType, setup.wValue, setup.wIndex))
+        return found if found is not None else super().find(setup)
+
+
+class ReplayedDevice(SimulatedDevice):
+    """The device of a recording, from one import to its end.
+
+    recording: of `read_recordings`, or the path of a capture with one device, or with the one that `device` names.
+    match: `loose`, where independent endpoints may be asked in any order, and again what was asked once; `strict`, the
+    order of the recording. speed: 1 as recorded, 2 twice as fast, 0 at once. diverging: what it does when it is asked
+    for what the recording does not have: `stall`, `end` (as if unplugged), `go-on` (as if all were well). mask: what is
+    `*` in the recording for each of its bytes, as it was secret.
+    Raises CaptureError, DeviceNotFound, LocalProtocolError.
+    """
+
+    def __init__(
+        self,
+        recording: Recording | str | os.PathLike[str],
+        *,
+        device: str = "",
+        match: str = LOOSE,
+        speed: float = 1.0,
+        diverging: str = STALL,
+        mask: Sequence[bytes] = (),
+    ) -> None:
+        if not isinstance(recording, Recording):
+            recording = chosen(read_recordings(recording), device)
+        if match not in MATCHES or diverging not in DIVERGING:
+            raise LocalProtocolError(f"match is one of {', '.join(MATCHES)}, diverging one of {', '.join(DIVERGING)}")
+        if not speed >= 0:
+            raise LocalProtocolError(f"speed is {speed!r}: give 1 for as recorded, 2 for twice as fast, 0 for at once")
+        if match == STRICT and any(exchange.cut for exchange in recording.exchanges):
+            cut = next(flaw for flaw in recording.flaws if CUT in flaw)
+            raise CaptureError(f"{recording.name} cannot be replayed strictly: {cut}")
+        known = recording.known
+        super().__init__(recording.info, _Descriptors(known.device, known.configurations, answers=known.answers))
+        self._diverging = diverging
+        self._mask = [secret for secret in mask if secret]
+        self._speed = speed
+        self._conversation: Conversation = conversation_of(recording.exchanges, known)
+        self._matching = Matching(recording.exchanges, self._conversation, strict=match == STRICT)
+        self._deciding = threading.RLock()
+        self._begun: deque[tuple[Episode, bytes]] = deque()  # of OUT transfers that are about to be completed
+        self._lines = {address: _Line(self, address) for address in self._conversation.functions}
+        self._isochronous = {a: deque(found) for a, found in self._conversation.isochronous.items() if a & DIR_IN}
+        self._configured = False
+
+    @property
+    def outcome(self) -> Outcome:
+        """What was asked so far, and where it differs from the recording."""
+        return self._matching.outcome
+
+    @property
+    def unused(self) -> list[Exchange]:
+        """What the recording has, and was not asked so far."""
+        with self._deciding:
+            return self._matching.unused
+
+    # -- control transfers
+
+    def _control(self, urb: Urb) -> Completion:
+        setup, sent = bytes(urb.setup), self._masked(bytes(urb.data))
+        kind = Setup.unpack(setup)
+        if not kind.bmRequestType & 0x60:
+            completion = super()._control(urb)
+            if kind.bRequest == SET_CONFIGURATION and not completion.status and kind.wValue:
+                self._configure()
+            elif kind.bRequest == CLEAR_FEATURE and kind.bmRequestType == RECIPIENT_ENDPOINT:
+                self._line(kind.wIndex & 0x8F).cleared()
+            return completion if not completion.status else self._recorded(setup, sent, urb) or completion
+        with self._deciding:
+            found = self._matching.request(setup, sent)
+        if found is None:
+            return self._diverged(urb)
+        if not found.status and not kind.bmRequestType & DIR_IN:
+            self._begin(Exchange(0, 0, TransferType.CONTROL, 0, setup, sent), self._function(kind))
+        return _answer_of(found, urb)
+
+    def _recorded(self, setup: bytes, sent: bytes, urb: Urb) -> Completion | None:
+        """What a standard request that descriptors do not answer has brought."""
+        with self._deciding:
+            if not self._matching.has(setup, sent):
+                return None
+            found = self._matching.request(setup, sent)
+        return None if found is None else _answer_of(found, urb)
+
+    def _function(self, setup: Setup) -> int:
+        if setup.bmRequestType & 0x1F == RECIPIENT_INTERFACE:
+            return self._conversation.interfaces.get(setup.wIndex & 0xFF, 0)
+        return next(iter(self._conversation.functions.values()), 0)
+
+    def _configure(self) -> None:
+        """What comes by itself comes from now on."""
+        if self._configured:
+            return
+        self._configured = True
+        for address, stream in self._conversation.streams.items():
+            self._line(address).play(stream, b"")
+        for episodes in self._conversation.episodes.values():
+            if episodes and episodes[0].ask is None:
+                self._play(episodes[0], b"")
+
+    # -- what is sent to it
+
+    def _start(self, transfer: Transfer) -> Completion | None:
+        completion = super()._start(transfer)
+        urb = transfer.urb
+        if completion is None or completion.status or urb.transfer_type == TransferType.ISOCHRONOUS:
+            return completion
+        sent = self._masked(bytes(urb.data))
+        asked = Exchange(0, 0, urb.transfer_type, urb.endpoint, sent=sent, length=urb.length)
+        with self._deciding:
+            episode = self._matching.begins(asked, self._conversation.functions.get(urb.endpoint, 0))
+        if episode is None:
+            return self._diverged(urb)
+        if episode.ask is not None and episode.ask.status:
+            if episode.ask.status == -EPIPE:
+                self._standard.halted.add(urb.endpoint)
+            return Completion(episode.ask.status, episode.ask.moved)
+        self._begun.append((episode, sent))
+        return completion
+
+    def _masked(self, data: bytes) -> bytes:
+        for secret in self._mask:
+            data = data.replace(secret, b"*" * len(secret))
+        return data
+
+    def received(self, address: int, data: bytes) -> None:
+        if self._begun:
+            self._play(*self._begun.popleft())
+
+    def _begin(self, asked: Exchange, function: int) -> None:
+        """A request was made that may be what the device answers with a transfer."""
+        with self._deciding:
+            episode = self._matching.begins(asked, function)
+        if episode is not None:
+            self._play(episode, b"")
+
+    def _play(self, episode: Episode, asked: bytes) -> None:
+        by_address: dict[int, list[Sent]] = {}
+        for sent in episode.sent:
+            by_address.setdefault(sent.address, []).append(sent)
+        for address, found in by_address.items():
+            self._line(address).play(found, asked)
+
+    def _diverged(self, urb: Urb) -> Completion:
+        if self._diverging == END:
+            threading.Thread(target=self.unplug, name="replay-ends", daemon=True).start()
+        if self._diverging == GO_ON:
+            length = 0 if urb.endpoint & DIR_IN else urb.length
+            return Completion(0, length)
+        if urb.transfer_type != TransferType.CONTROL:
+            self._standard.halted.add(urb.endpoint)
+        return Completion(-EPIPE)
+
+    # -- what comes of it
+
+    def _line(self, address: int) -> _Line:
+        line = self._lines.get(address)
+        if line is None:
+            line = self._lines[address] = _Line(self, address)
+        return line
+
+    def delay(self, after_ns: int) -> float:
+        """Seconds until something happens that took so long."""
+        return after_ns * _NANO / self._speed if self._speed else 0.0
+
+    def _pump(self, address: int) -> None:
+        super()._pump(address)
+        line = self._lines.get(address)
+        if line is not None and line.stalls and self.waits_for_data(address):
+            line.stalled()
+
+    def _iso_in(self, urb: Urb, frame: int) -> Completion:
+        recorded = self._isochronous.get(urb.endpoint)
+        if not recorded:
+            return super()._iso_in(urb, frame)
+        packets, data, at = [], b"", 0
+        source = recorded.popleft()
+        for place, packet in enumerate(urb.packets):
+            was = source.packets[place] if place < len(source.packets) else IsoPacket(0, 0)
+            piece = source.data[at : at + was.actual_length][: packet.length]
+            at += was.actual_length
+            packets.append(IsoPacket(packet.offset, packet.length, len(piece), was.status))
+            data += piece
+        return Completion(0, len(data), data, frame, packets=packets)
+
+
+class _Line:
+    """What one IN endpoint is still to send, in order: data at its time, and halts when what is before was read."""
+
+    def __init__(self, device: ReplayedDevice, address: int) -> None:
+        self._device = device
+        self._address = address
+        self._lock = threading.RLock()
+        self._coming: deque[tuple[float, bytes, int]] = deque()
+        self._due = False
+        self.stalls = False
+
+    def play(self, found: list[Sent], asked: bytes) -> None:
+        """All of `found` from now on; asked: what it answers."""
+        now = time.monotonic()
+        with self._lock:
+            for sent in found:
+                data = retagged(sent.data, asked) if asked else sent.data
+                self._coming.append((now + self._device.delay(sent.after), data, sent.status))
+        self._go_on()
+
+    def stalled(self) -> None:
+        """The host has met the halt."""
+        self.stalls = False
+        self._device.stall(self._address)
+
+    def cleared(self) -> None:
+        """The host has cleared the halt: what follows can come."""
+        self._go_on()
+
+    def _go_on(self) -> None:
+        while True:
+            with self._lock:
+                if self._due or self.stalls or not self._coming or self._address in self._device._standard.halted:
+                    return
+                moment, data, status = self._coming[0]
+                if moment > time.monotonic():
+                    self._due = True
+                    self._device.timetable.at(moment, self._later)
+                    return
+                self._coming.popleft()
+                self.stalls = bool(status)
+            if status:
+                if self._device.waits_for_data(self._address):
+                    self.stalled()
+                return
+            self._device.feed(self._address, data)
+
+    def _later(self) -> None:
+        with self._lock:
+            self._due = False
+        self._go_on()
+
+
+def _answer_of(found: Exchange, urb: Urb) -> Completion:
+    if urb.endpoint & DIR_IN:
+        data = found.data[: urb.length]
+        return Completion(found.status, len(data), data)
+    return Completion(found.status, found.moved if found.status else urb.length)

@@ -1,0 +1,76 @@
+"""A capture file as the devices that it has, ready to be replayed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from usbip_capture.errors import CaptureError, DeviceNotFound
+from usbip_capture.recorded.conversation import Exchange, RecordedDevice, read_devices
+from usbip_capture.recorded.descriptors import RecordedDescriptors, descriptors_of, info_of
+from usbip_capture.recordings.reading import open_capture
+from usbip_capture.system.shown import one_line
+from usbip_capture.usb.info import DeviceInfo
+
+_HUB = 9
+#: Part of the sentence about transfers whose data is not there as a whole.
+CUT = "was cut by the snapshot length of the capture"
+
+
+@dataclass(slots=True)
+class Recording:
+    """One device of a capture. flaws: sentences about what the capture lacks."""
+
+    name: str
+    info: DeviceInfo
+    known: RecordedDescriptors
+    exchanges: list[Exchange]
+    flaws: list[str]
+
+
+def read_recordings(path: str | os.PathLike[str]) -> list[Recording]:
+    """The devices of a capture of any program. Raises CaptureError: it has none, or cannot be read."""
+    with open_capture(path) as capture:
+        # Number 0 is what every device has until it gets one of its own.
+        devices = [device for device in read_devices(capture.packets) if device.number and _answers(device)]
+        name = capture.name
+    if not devices:
+        raise CaptureError(f"{name} has no device that answers: give a capture with USB traffic")
+    taken: set[str] = set()
+    recordings = [_recording(name, device, taken) for device in devices]
+    return [one for one in recordings if one.info.bDeviceClass != _HUB] or recordings
+
+
+def chosen(recordings: list[Recording], device: str) -> Recording:
+    """The one that is meant by a busid or VID:PID; without, the only one. Raises DeviceNotFound."""
+    wanted = device.strip().lower()
+    found = [one for one in recordings if not wanted or wanted in (one.info.busid, _vid_pid(one.info))]
+    if len(found) == 1:
+        return found[0]
+    there = ", ".join(str(one.info) for one in recordings)
+    what = f"device {one_line(device)}" if wanted else "one device"
+    raise DeviceNotFound(f"{recordings[0].name} does not have exactly {what}: it has {there}")
+
+
+def _answers(device: RecordedDevice) -> bool:
+    return any(exchange.answered for exchange in device.exchanges)
+
+
+def _vid_pid(info: DeviceInfo) -> str:
+    return f"{info.idVendor:04x}:{info.idProduct:04x}"
+
+
+def _recording(name: str, device: RecordedDevice, taken: set[str]) -> Recording:
+    known = descriptors_of(device)
+    busid = device.busid or f"{device.bus}-{device.number}"
+    while busid in taken:
+        head, _, last = busid.rpartition("-")
+        busid = f"{head}-{int(last) + 1}" if last.isdigit() else f"{device.bus}-{len(taken) + 1}"
+    taken.add(busid)
+    flaws = list(known.missing)
+    if cut := [exchange for exchange in device.exchanges if exchange.cut]:
+        number = cut[0].answered if cut[0].sent == b"" else cut[0].number
+        flaws.append(f"data of {len(cut)} transfers {CUT}, first in packet {number}")
+    if device.strays:
+        flaws.append(f"{device.strays} transfers were under way when the capture began")
+    return Recording(name, info_of(device, known, busid), known, device.exchanges, flaws)
