@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.web.dashboards import asking, dashboard
+from tests.web.test_devices_api import READ, attach
 from tests.web.websocket import WebSocket
 from usbip_capture.errors import UsbipError
 from usbip_capture.server.events import RESET
@@ -31,6 +33,30 @@ def test_a_stream_of_events_ends_with_its_token() -> None:
             for _ in lines:  # until it ends
                 server.events.emit(RESET, text="again")
         assert client.get("/api/v1/me").status_code == 401
+
+
+def test_a_capture_that_is_streamed_ends_with_its_token() -> None:
+    with dashboard() as (server, made), asking(made, "look") as client:
+        device = attach(server)
+        with client.stream("GET", "/api/v1/captures/stream") as answer:
+            parts = answer.iter_raw()
+            assert next(parts)
+            made.side.tokens.remove("test-look")
+            ended = threading.Event()
+
+            def transfer() -> None:
+                while not ended.wait(0.01):
+                    device.run(READ, 20.0)
+
+            thread = threading.Thread(target=transfer)
+            thread.start()
+            try:
+                for _ in parts:  # until it ends
+                    pass
+            finally:
+                ended.set()
+                thread.join()
+        device.close()
 
 
 def test_a_websocket_ends_with_its_token() -> None:
