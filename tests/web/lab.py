@@ -34,13 +34,21 @@ class Lab(NamedTuple):
     boards: dict[str, USBDevice]
 
     def unplug(self, busid: str) -> None:
+        """The system's files show it no more, too."""
+        link = self._link(busid)
+        link.rename(link.with_name(f"{busid}:gone"))
         self.machine.usb1.unplug(self.boards[busid])
 
     def plug_again(self, busid: str) -> None:
         """The same board at the same port."""
         info = self.boards[busid].device.info
+        link = self._link(busid)
+        link.with_name(f"{busid}:gone").rename(link)
         ports = [int(port) for port in busid.partition("-")[2].split(".")]
         self.boards[busid] = self.machine.usb1.plug(DemoDevice(info), ports)
+
+    def _link(self, busid: str) -> Path:
+        return self.machine.files.folder / "sys/bus/usb/devices" / busid
 
     @contextmanager
     def client(self, busid: str) -> Iterator[BusyClient]:

@@ -29,6 +29,7 @@ from usbip_capture.serving.stored_capture import (
 )
 from usbip_capture.serving.stored_sinks import Room, StoredFile, StoredRing
 from usbip_capture.syslog.severity import ERROR, NOTICE, WARNING
+from usbip_capture.system.folder_lock import OwnFolder
 from usbip_capture.system.private_files import check_owner
 from usbip_capture.system.shown import one_line
 
@@ -88,8 +89,11 @@ class CaptureStore:
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             check_owner(folder)
+            self._own = OwnFolder(folder)
         except OSError as error:
             raise CaptureError(f"captures cannot be kept in {folder}: {error.strerror or error}") from error
+        except UsbipError as error:  # whose captures would be listed as if they had ended
+            raise CaptureError(f"captures cannot be kept there: {error}") from error
         for facts in saved(folder):
             self._ended[facts.id] = facts
             self._room.set(facts.id, facts.bytes)
@@ -100,6 +104,12 @@ class CaptureStore:
         with self._lock:
             found = [*self._ended.values(), *(running.now() for running in self._running.values())]
         return sorted(found, key=lambda facts: (facts.started, facts.id), reverse=True)
+
+    @property
+    def running(self) -> list[CaptureFacts]:
+        """Those that run."""
+        with self._lock:
+            return [running.now() for running in self._running.values()]
 
     def find(self, capture_id: str) -> CaptureFacts | None:
         """One of them."""
@@ -144,7 +154,7 @@ class CaptureStore:
             self._discard(facts.id)
             raise
         what = ", ".join(facts.devices) or "all devices"
-        text = f"{facts.name}: {what}" + (f", {facts.filter}" if facts.filter else "")
+        text = f"{facts.name} ({facts.id}): {what}" + (f", {facts.filter}" if facts.filter else "")
         self._events.emit(CAPTURE_STARTED, NOTICE, text=text, by=by)
         running.opened.set()
         self._sessions.join(running.watcher)
@@ -190,6 +200,7 @@ class CaptureStore:
             running = list(self._running)
         for capture_id in running:
             self.stop(capture_id, "server")
+        self._own.close()
 
     def _check_number(self) -> None:
         """Raises TooMany, CaptureError."""
@@ -269,7 +280,7 @@ class CaptureStore:
         except OSError as failure:
             log.warning("how the capture %s has ended cannot be written down: %s", facts.name, failure)
         severity = ERROR if error is not None else WARNING if is_limit else NOTICE
-        text = f"{facts.name}: {reason or f'{ended.packets} packets, {ended.bytes} bytes'}"
+        text = f"{facts.name} ({facts.id}): {reason or f'{ended.packets} packets, {ended.bytes} bytes'}"
         self._events.emit(CAPTURE_ENDED, severity, text=text, by=by)
 
 

@@ -225,18 +225,13 @@ class LocalServer:
         for place in places:
             access.check_listening(*place)
         restore_and_log()
-        if settings.web:
-            self._stack.callback(EventHistory(self.events, self.name).close)
-        self.audit = Audit(self.events, settings.audit, settings.audit_syslog)
-        self._stack.callback(self.audit.close)  # after the others, whose end it reports
-        self._stack.callback(Hooks(self.events, self.name, settings.hooks).close)  # after the devices are released
+        self._report_events(settings)
         self.leases = DeviceLeases(self.events)
         self._stack.callback(self.leases.close)
         where = format_address(*places[0]) if places else settings.unix
         self._observing = Observing(settings, where, self.name, self.events, self._client_of)
         self._stack.callback(self._observing.close)  # after the sessions, whose end is captured
-        self._server = Server(access, self.events, settings.limits)
-        self._server.figures = Figures() if settings.web else None  # before the first client
+        self._server = Server(access, self.events, settings.limits, Figures() if settings.web else None)
         self._stack.callback(self._announcing.close)  # after the devices: the network may take its time
         self._stack.callback(self._server.close)
         if settings.unix:
@@ -257,6 +252,14 @@ class LocalServer:
             self.dashboard = opened_dashboard(self, settings)
             self._stack.callback(self.dashboard.close)
         self._report_start(settings.unix)
+
+    def _report_events(self, settings: ServerTable) -> None:
+        """Have them kept, written, and hooks called: until after all others, whose end is reported, too."""
+        if settings.web:
+            self._stack.callback(EventHistory(self.events, self.name).close)
+        self.audit = Audit(self.events, settings.audit, settings.audit_syslog)
+        self._stack.callback(self.audit.close)
+        self._stack.callback(Hooks(self.events, self.name, settings.hooks).close)
 
     def _report_start(self, unix: str) -> None:
         within_tls = [] if self.tls is None else self.tls.addresses

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from usbip_capture.errors import UsbipError
-from usbip_capture.serving.stored_capture import RUNNING
 from usbip_capture.web.capture_data import capture_data
 from usbip_capture.web.confirming import Confirmations
 from usbip_capture.web.history import History
@@ -62,8 +61,7 @@ class WebSide:
     def captures(self, base: str = "") -> list[dict[str, object]]:
         """Those that run, as `/captures` has them. base: where the dashboard is."""
         store = self.server.captures
-        found = [] if store is None else store.captures
-        return [capture_data(facts, base) for facts in found if facts.state == RUNNING]
+        return [] if store is None else [capture_data(facts, base) for facts in store.running]
 
     def _capture_figures(self) -> Mapping[str, object]:
         return {

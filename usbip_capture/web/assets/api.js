@@ -38,9 +38,10 @@ export class Api {
 
   /**
    * Call `refresh` now and after each "changed", one call at a time, the last one after the last change: so what is shown
-   * is never older than what there is. Returns what ends that, once the first is done; throws what that throws.
+   * is never older than what there is. every: also after so many figures, for what changes all the time. Returns what
+   * ends that, once the first is done; throws what that throws.
    */
-  async follow(refresh) {
+  async follow(refresh, { every = Infinity } = {}) {
     let running = null;
     let wanted = false;
     const run = () => {
@@ -57,7 +58,10 @@ export class Api {
       })();
       return running;
     };
-    const end = this.on("changed", () => run().catch((error) => this.failed(error)));
+    const again = () => run().catch((error) => this.failed(error));
+    let figures = 0;
+    const stops = [this.on("changed", again), this.on("figures", () => (figures += 1) % every === 0 && again())];
+    const end = () => stops.forEach((stop) => stop());
     try {
       await run();
     } catch (error) {

@@ -33,6 +33,7 @@ export async function render(container, api, busid) {
   let history = device.hub ? null : await api.get(pathOf(busid, "history"));
   if (chart) chart.show(history.times, history.in, history.out);
   const refresh = async () => {
+    if (!gone.hidden && !device.hub && api.figures && !(busid in api.figures.devices)) return; // it is still gone
     try {
       device = await api.get(pathOf(busid));
       gone.hidden = true;
@@ -43,10 +44,8 @@ export async function render(container, api, busid) {
       actions.leave();
     }
   };
-  const following = await api.follow(refresh);
-  let turn = 0;
   const ends = [
-    following.end,
+    await api.follow(refresh, { every: EVERY }),
     api.on("history", async () => {
       if (chart) history = await api.get(pathOf(busid, "history")).catch(() => history);
     }),
@@ -55,8 +54,6 @@ export async function render(container, api, busid) {
         extend(history, figures.time, (figures.devices || {})[busid]);
         chart.show(history.times, history.in, history.out);
       }
-      turn += 1;
-      if (turn % EVERY === 0 && gone.hidden) following.again();
     }),
   ];
   return () => {

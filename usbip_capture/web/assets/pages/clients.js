@@ -12,13 +12,7 @@ export async function render(container, api) {
   const rows = clientTable(api);
   fill(container, el("section", { class: "card" }, rows.element));
   const refresh = async () => rows.update((await api.get("/clients")).clients);
-  const following = await api.follow(refresh);
-  let turn = 0;
-  const ends = [following.end, api.on("figures", () => {
-    turn += 1;
-    if (turn % EVERY === 0) following.again();
-  })];
-  return () => ends.forEach((end) => end());
+  return api.follow(refresh, { every: EVERY });
 }
 
 function clientTable(api) {
