@@ -40,11 +40,12 @@ class Tapped(Around):
         if self._closed:  # never on any wire
             self._device.submit(transfer)
             return
-        transfer.tapped_as = self._tap.submitted(transfer.urb)
+        # The id is also kept here: a tap of a device within this one has its own in `tapped_as`.
+        transfer.tapped_as = urb_id = self._tap.submitted(transfer.urb)
         if transfer.done is None:  # as `intercept`, without its call
-            transfer.done = partial(self._completed, transfer)
+            transfer.done = partial(self._completed, urb_id, transfer)
         else:
-            transfer.intercept(partial(self._completed, transfer))
+            transfer.intercept(partial(self._completed, urb_id, transfer))
         self._device.submit(transfer)
 
     def close(self) -> None:
@@ -53,14 +54,14 @@ class Tapped(Around):
             self._closed = True
         super().close()
 
-    def _completed(self, transfer: Transfer, completion: Completion) -> None:
+    def _completed(self, urb_id: int, transfer: Transfer, completion: Completion) -> None:
         if transfer.into is not None and not isinstance(completion.data, bytes):
             # The tap keeps the data for longer than the owner of the memory does.
             completion = Completion(completion.status, completion.actual_length, bytes(completion.data))
         if self._released and completion.status == -ESHUTDOWN:
             # Closed between its recording and its submission: unlinked, as all that is in flight then.
             completion = Completion(-ECONNRESET, start_frame=completion.start_frame, packets=completion.packets)
-        self._tap.completed(transfer.tapped_as, transfer.urb, completion)
+        self._tap.completed(urb_id, transfer.urb, completion)
 
     def _unlink(self, message: bytes, transfer: Transfer | None) -> None:
         waits = transfer is not None and transfer.completion is None

@@ -7,6 +7,7 @@ import pytest
 from tests.contract.openers import Opener, bulk_in
 from usbip_capture.device import Device, Transfer
 from usbip_capture.tap import Tap, Tapped
+from usbip_capture.usb.setup import get_descriptor
 from usbip_capture.usb.status import ECONNRESET, ESHUTDOWN
 from usbip_capture.usb.urb import Completion, IsoPacket, TransferType, Urb
 
@@ -66,5 +67,37 @@ def test_what_finds_its_device_lost_finds_it_lost() -> None:
         tap = Ending(opener.open(), "lost", opener)
         tap.tapped.submit(Transfer(bulk_in(8), lambda _: None))
         assert tap.statuses == [-ESHUTDOWN]
+    finally:
+        opener.close()
+
+
+class Numbering(Tap):
+    """Gives numbers from `first` on, and keeps those that come back."""
+
+    def __init__(self, first: int) -> None:
+        self._next = first
+        self.came: list[int] = []
+
+    def submitted(self, urb: Urb) -> int:
+        self._next += 1
+        return self._next
+
+    def completed(self, urb_id: int, urb: Urb, completion: Completion) -> None:
+        self.came.append(urb_id)
+
+    def unlink(self, urb_id: int, message: bytes) -> None:
+        """Nothing is cancelled."""
+
+
+def test_each_of_several_taps_gets_its_own_number_back() -> None:
+    opener = Opener("simulated")
+    try:
+        inner, outer = Numbering(10), Numbering(70)
+        device = Tapped(Tapped(opener.open(), inner), outer)
+        for done in (None, lambda _: None):
+            transfer = Transfer(Urb.control(get_descriptor(1, 0, 0, 18).pack()), done)
+            device.submit(transfer)
+            assert device.wait(transfer, 20)
+        assert (inner.came, outer.came) == ([11, 12], [71, 72])
     finally:
         opener.close()

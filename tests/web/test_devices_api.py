@@ -20,7 +20,7 @@ from usbip_capture.errors import ImportRefused
 from usbip_capture.net.listening import Peer
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.servers.server_table import read_server_table
-from usbip_capture.serving import local_server, ports
+from usbip_capture.serving import fronts, local_server, ports
 from usbip_capture.usb.setup import PortReset, classify, get_descriptor, set_configuration
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 from usbip_capture.web.api.clients import pattern_of
@@ -105,7 +105,7 @@ def test_what_a_device_has_done() -> None:
 def test_a_client_that_is_there_before_the_dashboard_is_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """As those are that attach their devices again when a server restarts."""
     early: list[Device] = []
-    opened = local_server.opened_dashboard
+    opened = fronts.opened_dashboard
 
     def opened_late(server: Any, settings: Any) -> Any:
         early.append(attach(server))

@@ -195,8 +195,11 @@ def test_a_file_that_cannot_be_read_is_a_sentence(ask: Asking, path: Path) -> No
 
 
 def test_defaults_are_asked_for_twice(ask: Asking, server: LocalServer, path: Path) -> None:
+    path.write_text(OWN + 'hooks = ["attach=https://example.com/usb?secret=7"]\n')
     offered = ask("GET", "/settings/defaults")
     assert "max-clients from 3 to 0" in offered["text"]
+    assert "hooks from attach=https://example.com to empty" in offered["text"]
+    assert "secret" not in str((offered, ask("GET", "/settings")))
     assert "exports from 1-1 to empty" in offered["text"]
     ask("POST", "/settings/defaults", {"confirm": "guess"}, 400)
     ask("POST", "/settings/defaults", {}, 400)

@@ -22,7 +22,8 @@ AS_REQUESTED = -1
 #: stage, URB id, endpoint (see `endpoint_key`), status, bytes asked for or moved, setup, failed isochronous packets,
 #: where in the packet its data begins.
 Event: TypeAlias = "tuple[int, int, int, int, int, bytes, bool, int]"
-Decode: TypeAlias = "Callable[[bytes], Event | None]"
+#: From where a packet begins and ends in a portion of a capture.
+Decode: TypeAlias = "Callable[[bytes, int, int], Event | None]"
 
 _SUBMITTED = ord("S")
 _COMPLETED = ord("C")
@@ -67,18 +68,19 @@ def _usbmon(order: str, *, has_descriptors: bool) -> Decode:
     descriptor = Struct(order + "i12x")
     (count_at, count) = (size - 4, Struct(order + "I").unpack_from)
 
-    def decode(packet: bytes) -> Event | None:
-        if len(packet) < size:
+    def decode(portion: bytes, start: int, end: int) -> Event | None:
+        if end - start < size:
             return None
-        urb_id, kind, transfer_type, epnum, devnum, busnum, status, length, setup = unpack(packet)
+        urb_id, kind, transfer_type, epnum, devnum, busnum, status, length, setup = unpack(portion, start)
         key = busnum << 32 | devnum << 16 | transfer_type << 8 | epnum & _ENDPOINT
         if kind == _SUBMITTED:
             return SUBMIT, urb_id, key, status, length, setup, False, size
         failed, data_at = False, size
         if transfer_type == _ISOCHRONOUS and has_descriptors:
-            data_at += 16 * count(packet, count_at)[0]
-            whole = (min(data_at, len(packet)) - size) // 16 * 16
-            failed = any(s for (s,) in descriptor.iter_unpack(packet[size : size + whole]))
+            data_at += 16 * count(portion, start + count_at)[0]
+            whole = (min(data_at, end - start) - size) // 16 * 16
+            descriptors = portion[start + size : start + size + whole]
+            failed = any(s for (s,) in descriptor.iter_unpack(descriptors))
         if kind == _COMPLETED:
             return COMPLETE, urb_id, key, status, length, NO_SETUP, failed, data_at
         return (COMPLETE, urb_id, key, status, 0, NO_SETUP, False, size) if kind == _REFUSED else None
@@ -115,7 +117,8 @@ _USBD = {
 }
 
 
-def _usbpcap(packet: bytes) -> Event | None:
+def _usbpcap(portion: bytes, start: int, end: int) -> Event | None:
+    packet = portion[start:end]
     if len(packet) < _USBPCAP.size:
         return None
     data_at, urb_id, usbd, _, info, bus, device, epnum, transfer_type, length = _USBPCAP.unpack_from(packet)

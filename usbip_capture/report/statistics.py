@@ -124,7 +124,6 @@ class Statistics:
     def add(self, packet: Packet) -> None:
         """Count one packet."""
         interface, timestamp_ns, portion, start, end, _, comments = packet
-        data = portion[start:end]
         totals = self.interfaces.get(interface) or self.see(interface)
         totals.packets += 1
         if timestamp_ns:
@@ -133,17 +132,17 @@ class Statistics:
             if timestamp_ns < totals.first_ns or not totals.first_ns:
                 totals.first_ns = timestamp_ns
         if totals.decode is None:
-            self._no_urb(totals, timestamp_ns, data)
+            self._no_urb(totals, timestamp_ns, portion[start:end])
             return
         if comments or totals.comments:
             self._remark(totals, timestamp_ns, comments)
-        event = totals.decode(data)
+        event = totals.decode(portion, start, end)
         if event is None:
             totals.unread += 1
         elif event[0] == SUBMIT:
             self._submitted(totals, timestamp_ns, event, ENUMERATION_LABEL in comments)
         else:
-            self._completed(totals, timestamp_ns, event, data)
+            self._completed(totals, timestamp_ns, event, packet)
 
     def see(self, interface: Interface) -> InterfaceTotals:
         """An interface is there, with packets or without."""
@@ -204,7 +203,7 @@ class Statistics:
         for urb_id in list(islice(in_flight, count)):
             self._lost(in_flight.pop(urb_id))
 
-    def _completed(self, totals: InterfaceTotals, timestamp_ns: int, event: Event, packet: bytes) -> None:
+    def _completed(self, totals: InterfaceTotals, timestamp_ns: int, event: Event, packet: Packet) -> None:
         stage, urb_id, key, status, length, _, failed, data_at = event
         where = totals.key | (key if key & _TYPE_BITS != _CONTROL_BITS else key & ~DIR_IN)
         in_flight = self._in_flight.get(where)
@@ -241,7 +240,10 @@ class Statistics:
     ) -> None:
         endpoint.urbs += 1
         endpoint.bytes += length
-        cell = self.timeline.cell(endpoint.series, timestamp_ns) if timestamp_ns else [0] * 6
+        # As `Timeline.cell`, without its call where there is one.
+        cell = endpoint.series.get(timestamp_ns // self.timeline.width_ns) if timestamp_ns else [0] * 6
+        if cell is None:
+            cell = self.timeline.cell(endpoint.series, timestamp_ns)
         cell[URBS] += 1
         cell[BYTES] += length
         if status in UNLINKED:
@@ -280,15 +282,16 @@ class Statistics:
                 cell[BYTES] += length
 
     def _saw_control(
-        self, totals: InterfaceTotals, key: int, setup: bytes, status: int, packet: bytes, data_at: int
+        self, totals: InterfaceTotals, key: int, setup: bytes, status: int, packet: Packet, data_at: int
     ) -> None:
         """A device learns from its descriptors, as long as they are not more than any host has devices for."""
-        size = len(packet) - data_at
+        _, _, portion, start, end, _, _ = packet
+        size = end - start - data_at
         if size > _SHORT:
             self._learnt += size
             if self._learnt > MAX_LEARNT:
                 return
-        self._device(totals, key).saw_control(setup, status, packet[data_at:])
+        self._device(totals, key).saw_control(setup, status, portion[start + data_at : end])
 
     def _passes(self, totals: InterfaceTotals, key: int, status: int, length: int, pending: _Pending | None) -> bool:
         assert self._test is not None

@@ -52,15 +52,18 @@ class Server:
 
     A device whose opening raises is refused, as being in error. A client that reads nothing for 30 s, or leaves 64 MiB
     of replies unread, is disconnected. access: decides who may do what. events: where what happens is reported.
-    limits: how many clients, and how much of each. figures: set them to have the URBs of those counted who connect from
-    then on.
+    limits: how many clients, and how much of each. figures: where URBs are counted, of those who connect from then on;
+    None if nobody wants that.
     """
 
-    figures: Figures | None = None
-
     def __init__(
-        self, access: Access | None = None, events: Events | None = None, limits: Limits | None = None
+        self,
+        access: Access | None = None,
+        events: Events | None = None,
+        limits: Limits | None = None,
+        figures: Figures | None = None,
     ) -> None:
+        self.figures = figures
         self._access = access or Access()
         self.events = events or Events()
         self.admission = listening.Admission(self._refusal, on_refused=self._refused)

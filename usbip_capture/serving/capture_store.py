@@ -29,6 +29,7 @@ from usbip_capture.serving.stored_capture import (
 )
 from usbip_capture.serving.stored_sinks import Room, StoredFile, StoredRing
 from usbip_capture.syslog.severity import ERROR, NOTICE, WARNING
+from usbip_capture.system.folder_lock import OwnFolder
 from usbip_capture.system.private_files import check_owner
 from usbip_capture.system.shown import one_line
 
@@ -88,8 +89,11 @@ class CaptureStore:
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             check_owner(folder)
+            self._own = OwnFolder(folder)
         except OSError as error:
             raise CaptureError(f"captures cannot be kept in {folder}: {error.strerror or error}") from error
+        except UsbipError as error:  # whose captures would be listed as if they had ended
+            raise CaptureError(f"captures cannot be kept there: {error}") from error
         for facts in saved(folder):
             self._ended[facts.id] = facts
             self._room.set(facts.id, facts.bytes)
@@ -190,6 +194,7 @@ class CaptureStore:
             running = list(self._running)
         for capture_id in running:
             self.stop(capture_id, "server")
+        self._own.close()
 
     def _check_number(self) -> None:
         """Raises TooMany, CaptureError."""

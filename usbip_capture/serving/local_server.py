@@ -231,8 +231,7 @@ class LocalServer:
         where = format_address(*places[0]) if places else settings.unix
         self._observing = Observing(settings, where, self.name, self.events, self._client_of)
         self._stack.callback(self._observing.close)  # after the sessions, whose end is captured
-        self._server = Server(access, self.events, settings.limits)
-        self._server.figures = Figures() if settings.web else None  # before the first client
+        self._server = Server(access, self.events, settings.limits, Figures() if settings.web else None)
         self._stack.callback(self._announcing.close)  # after the devices: the network may take its time
         self._stack.callback(self._server.close)
         if settings.unix:

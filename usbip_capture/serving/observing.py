@@ -50,7 +50,11 @@ class Observing:
         if settings.pcap:
             from usbip_capture.serving.captures import SessionCaptures
 
-            self._whole = SessionCaptures(settings.pcap, server, settings.rotate)
+            try:
+                self._whole = SessionCaptures(settings.pcap, server, settings.rotate)
+            except BaseException:
+                self.close()
+                raise
 
     def observed(self, device: Device, exported: Exported) -> Device:
         """`device`, which a client gets, with all that it does seen."""

@@ -36,3 +36,32 @@ def locked_folder(folder: str) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+class OwnFolder:
+    """A folder of one program until `close`, or its end. Raises UsbipError if another one has it, OSError.
+
+    On Windows, where a folder cannot be locked, it is anybody's.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._fd = -1
+        if os.name == "nt":
+            return
+        import fcntl
+
+        self._fd = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise UsbipError(f"{folder} is in use by another program") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Others may have it. May be called again."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)

@@ -143,11 +143,15 @@ class History:
 
     def _run(self) -> None:
         due = time.monotonic() + INTERVAL
+        is_failing = False
         while not self._closing.wait(max(due - time.monotonic(), 0.0)):
             try:
                 self.sample()
+                is_failing = False
             except Exception:
-                log.exception("the figures of the dashboard cannot be taken")
+                if not is_failing:  # not twice a second
+                    log.exception("the figures of the dashboard cannot be taken")
+                is_failing = True
             due = max(due + INTERVAL, time.monotonic())  # late ones are not made up for
 
 

@@ -6,14 +6,15 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from usbip_capture.errors import (
     CaptureError,
@@ -24,6 +25,7 @@ from usbip_capture.errors import (
     UsbipError,
 )
 from usbip_capture.serving.operations import NotPossible
+from usbip_capture.web.lasting import done_while_allowed, parts_while_allowed
 from usbip_capture.web.roles import ANYONE, ROLES, Refused, User
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 PREFIX = "/api/v1"
 #: Bytes of a request's body.
 MAX_BODY = 64 << 10
+#: Of a WebSocket that is closed for it. Ref: RFC 6455, 7.4.1
+_POLICY_VIOLATION = 1008
 #: Seconds for it to come.
 _BODY_TIMEOUT = 20.0
 
@@ -99,7 +103,12 @@ def api(method: str, path: str, handler: Handler, role: str, prefix: str = PREFI
 
     async def endpoint(request: Request) -> Response:
         side, authenticate = request.app.state.side, request.app.state.authenticate
-        return await answered(_called(request, side, authenticate, handler, role))
+        response = await answered(_called(request, side, authenticate, handler, role))
+        if isinstance(response, StreamingResponse):
+            response.body_iterator = parts_while_allowed(
+                response.body_iterator, lambda: authenticate(request).check(role)
+            )
+        return response
 
     return Route(prefix + path, endpoint, methods=[method], name=f"{method} {path}")
 
@@ -112,12 +121,18 @@ def live(
         raise ValueError(role)
 
     async def endpoint(websocket: WebSocket) -> None:
-        try:
+        def check() -> None:
             websocket.app.state.authenticate(websocket).check(role)
+
+        try:
+            check()
         except UsbipError as error:
             await websocket.send_denial_response(Json({"ok": False, "error": str(error)}, status_of(error)))
             return
-        await handler(websocket, websocket.app.state.side)
+        ended = await done_while_allowed(handler(websocket, websocket.app.state.side), check)
+        if ended is not None:
+            with suppress(RuntimeError, WebSocketDisconnect):  # it has left, or is closed already
+                await websocket.close(_POLICY_VIOLATION)
 
     return WebSocketRoute(prefix + path, endpoint, name=f"WS {path}")
 

@@ -60,7 +60,7 @@ def test_nothing_is_counted_that_nobody_has_asked_for() -> None:
         with served.imported() as (sock, device):
             sock.sendall(submit(2, 512))
             device.wait_for(1)
-            assert device.held[0]._done.func.__name__ == "_completed"  # type: ignore[union-attr]
+            assert device.held[0].done.func.__name__ == "_completed"  # type: ignore[union-attr]
             device.complete(0, b"x")
             assert reply(sock)[2] == 0
             assert served.server.clients[0].bytes_in == 0

@@ -261,6 +261,14 @@ def test_a_further_server_lists_those_of_an_earlier_one(lab: Lab) -> None:
     store.close()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a folder cannot be locked there")
+def test_no_other_server_has_the_same_folder(lab: Lab) -> None:
+    with pytest.raises(CaptureError, match="another program"):
+        CaptureStore(str(lab.folder), Sessions(), Events())
+    lab.close()
+    CaptureStore(str(lab.folder), Sessions(), Events()).close()
+
+
 def test_a_path_is_not_an_id(lab: Lab) -> None:
     (lab.folder.parent / "secret.pcapng").write_text("x")
     for capture_id in ("../secret", "", ".", "*", "/etc/passwd"):

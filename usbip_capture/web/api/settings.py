@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 from starlette.routing import BaseRoute
 
 from usbip_capture.access.rules import CLOSED, MODES
@@ -51,7 +48,7 @@ def defaults(call: Call) -> object:
     """What would become another value, and the token that confirms it."""
     changes = _to_defaults()
     table = read_server_table()
-    shown = [f"{key} from {_shown(_value(table, key))} to {_shown(value)}" for key, value in _targets(changes).items()]
+    shown = [f"{key} from {_shown(_value(table, key))} to {_shown(_value(ServerTable(), key))}" for key in changes]
     text = f"These become as they are at first: {'; '.join(shown)}." if shown else "All settings are as at first."
     kept = "The dashboard's own settings stay. " if any(key.startswith(_DASHBOARD) for key in server_keys()) else ""
     text = f"{text} Nothing is exported then. {kept}Tokens, pairings, leases and captures stay."
@@ -123,22 +120,13 @@ def _is_given(server: LocalServer, key: str) -> bool:
 def _to_defaults() -> dict[str, object]:
     """The changes that lead there: of each key that has another value."""
     table = read_server_table()
-    wanted = replace(ServerTable(), exports=())
     keys = (key for key in server_keys() if not key.startswith(_DASHBOARD))
-    return {key: None for key in keys if _of(table, key) != _of(wanted, key)}
-
-
-def _targets(changes: dict[str, object]) -> dict[str, object]:
-    return {key: _value(ServerTable(), key) for key in changes}
-
-
-def _of(table: ServerTable, key: str) -> Any:
-    return getattr(table, key.replace("-", "_"))
+    return {key: None for key in keys if _value(table, key) != _value(ServerTable(), key)}
 
 
 def _value(table: ServerTable, key: str) -> object:
     """In JSON's types; what is not there as what it means, and of what may be secret, as hooks, what is not."""
-    value = _of(table, key)
+    value = getattr(table, key.replace("-", "_"))
     if key == "hooks":
         return [str(HookTarget.parse(text)) for text in value]
     if key == "access":

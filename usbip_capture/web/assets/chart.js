@@ -92,7 +92,7 @@ function options(place, { range, describe }) {
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
     scales: { x: { range }, y: { range: (_, least, most) => [0, Math.max(1000, (most || 0) * 1.1)] } },
     axes: [
-      { stroke: quiet, font, grid: lines, ticks: { show: false }, size: 30, space: 70, values: (_, ticks) => clock(ticks) },
+      { stroke: quiet, font, grid: lines, ticks: { show: false }, size: 30, space: 70, values: (_, ticks, axis, space, gap) => ticks.map((tick) => clock(tick, gap)) },
       { stroke: quiet, font, grid: lines, ticks: { show: false }, size: 76, space: 36, values: (_, ticks) => ticks.map((tick) => plain(rate(tick))) },
     ],
     series: [{}, series("--in", { fill: colour(place, "--in", 0.14) }), series("--out", { dash: [5, 3] })],
@@ -100,8 +100,8 @@ function options(place, { range, describe }) {
   };
 }
 
-/** Moments on the axis: with their seconds where they are less than a minute apart. */
-const clock = (ticks) => ticks.map((tick) => time(tick).slice(-8, ticks.some((one) => one % 60) ? undefined : -3));
+/** With seconds, where several labels are within a minute. */
+const clock = (tick, gap) => (gap < 60 ? time(tick).slice(-8) : time(tick).slice(-8, -3));
 
 /** `2.00 MB/s` as `2 MB/s`. */
 const plain = (label) => label.replace(/(\.\d*?)0+(?= )/, "$1").replace(/\.(?= )/, "");

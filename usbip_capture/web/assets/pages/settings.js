@@ -22,13 +22,6 @@ export async function render(container, api) {
   return api.follow(() => page.refresh());
 }
 
-/** When a change is in force, or why it is not. */
-function when(setting) {
-  if (setting.fixed) return "in the file only";
-  if (setting.given) return "the command line has it";
-  return setting.restart ? "after a restart" : "";
-}
-
 class SettingsPage {
   constructor(container, api) {
     this.api = api;
@@ -86,7 +79,7 @@ class SettingsPage {
     }, { kind: "quiet", "aria-label": `Put ${setting.key} back to its default` });
     const element = el("div", { class: "setting" },
       el("div", { class: "key" }, el("label", { for: id, class: "mono" }, setting.key),
-        when(setting) && el("small", {}, when(setting))),
+        noteOf(setting)),
       el("div", { class: "value" }, editor.control),
       el("small", { id: `${id}-help`, class: "hint help" }, setting.help),
       back);
@@ -153,6 +146,12 @@ class SettingsPage {
     });
     if (done) await this.fetch();
   }
+}
+
+/** When a value is in force, or why it is not. */
+function noteOf({ fixed, given, restart }) {
+  const note = fixed ? "in the file only" : given ? "the command line has it" : restart ? "after a restart" : "";
+  return note && el("small", {}, note);
 }
 
 const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
