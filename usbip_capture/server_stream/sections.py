@@ -48,6 +48,7 @@ class JoinedSections:
         self.full = False
         self._max_packets = max_packets
         self._own = Section(application=application, hardware="", os="")
+        self._header = self._own.header()
         self._begun = False
         self._known: dict[bytes, list[int]] = {}
         self._link_types: list[int] = []
@@ -103,7 +104,7 @@ class JoinedSections:
         if self._begun:
             return b""
         self._begun = True
-        return self._own.header() + b"".join(self.note(text, time_ns) for time_ns, text in self._notes)
+        return self._header + b"".join(self.note(text, time_ns) for time_ns, text in self._notes)
 
     def _other(self, kind: int, work: bytearray, at: int, size: int) -> tuple[bool, bytes]:
         """Whether this block is kept, and what is to follow it."""
