@@ -136,6 +136,22 @@ def test_lines_of_text_without_a_file(home: Path) -> None:
     assert len(done.stdout.splitlines()) == 10
 
 
+def test_statistics_while_it_happens(home: Path) -> None:
+    with dashboard() as (server, made), client_of(server) as device, busy(device):
+        environment = {"USBIP_CAPTURE_TOKEN": token_of(made)}
+        command = f"usbip-capture stats --live {made.urls[0]} --filter 'bulk and in' --duration 2"
+        done = run_line(f"{command} --json", home, **environment)
+        assert done.returncode == 0, done.stderr
+        in_terminal = run_line(f'script -qec "{command}" /dev/null', home, **environment)
+    (interface,) = json.loads(done.stdout)["interfaces"]
+    (endpoint,) = interface["devices"][0]["endpoints"]
+    assert endpoint["urbs"] > 2
+    assert "Ctrl-C stops" in in_terminal.stdout
+    assert "URB/s" in in_terminal.stdout
+    refused = run_line(f"usbip-capture stats x.pcapng --live {made.urls[0]}", home)
+    assert (refused.returncode, "not both" in refused.stderr) == (2, True)
+
+
 def test_only_chosen_devices_and_what_comes_later(home: Path) -> None:
     bus = FakeBus()
     bus.plug("1-1")
