@@ -92,6 +92,14 @@ def test_one_with_tls(found: Found, tmp_path: Path) -> None:
         assert "server\t127.0.0.1\t33240\tmdns\t" in known
 
 
+def test_one_with_a_dashboard(found: Found, tmp_path: Path) -> None:
+    with closing(Announcement(NAME, 33240, [DEVICE], ["127.0.0.1"], FurtherPorts(web=33280))):
+        found.wait_txt(NAME, {**txt_record([DEVICE]), "web": "33280"})
+        run_line("usbip-capture discover --mdns-timeout 5", tmp_path)
+        known = (tmp_path / "cache/usbip-capture/servers").read_text()
+        assert "server\thttp://127.0.0.1\t33280\tmdns\t" in known
+
+
 def test_a_name_that_is_taken(announce: Announce, found: Found) -> None:
     names = {announce(33240, DEVICE).name, announce(33241, OTHER).name}
     assert names == {NAME, f"{NAME}-2"}
