@@ -139,7 +139,7 @@ def test_lines_of_text_without_a_file(home: Path) -> None:
 def test_statistics_while_it_happens(home: Path) -> None:
     with dashboard() as (server, made), client_of(server) as device, busy(device):
         environment = {"USBIP_CAPTURE_TOKEN": token_of(made)}
-        command = f"usbip-capture stats --live {made.urls[0]} --filter 'bulk and in' --duration 2"
+        command = f"usbip-capture stats --live {made.urls[0]} --filter 'bulk and in' --duration 1.2"
         done = run_line(f"{command} --json", home, **environment)
         assert done.returncode == 0, done.stderr
         in_terminal = run_line(f'script -qec "{command}" /dev/null', home, **environment)
