@@ -273,16 +273,15 @@ class CaptureSession:
 
     def _capture_joined(self, sink: Sink | None, output: Output, settings: CaptureSettings) -> None:
         """Capture what passes a relay or a server, until stopped; that goes on. Raises UsbipError."""
-        joined: Relayed | Streamed
         if settings.choices.mode == RELAY:
-            joined = Relayed(settings, self._events)
+            relayed = self._joined = Relayed(settings, self._events)
+            self._begin(relayed.join(sink or output.open(self._stopping), self._on_end))
         else:
             # Imported here: no other capture needs HTTP.
             from usbip_capture.capture_session.streamed import Streamed
 
-            joined = Streamed(settings, self._events)
-        self._joined = joined
-        self._begin(joined.join(sink or output.open(self._stopping), self._on_end))
+            streamed = self._joined = Streamed(settings, self._events)
+            self._begin(streamed.join(lambda: sink or output.open(self._stopping), self._on_end))
         self._wait_for_the_end()
 
     def _wait_for_the_end(self) -> None:
