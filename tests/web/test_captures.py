@@ -174,7 +174,7 @@ def test_a_stream_has_what_came_before_and_ends_with_its_client(given: dict[str,
             with client.stream("GET", f"{CAPTURES}/stream", params=query) as answer:
                 assert answer.headers["content-type"] == "application/x-pcapng"
                 parts = answer.iter_bytes()
-                wait_until("it is seen", lambda: made.side.streams)
+                wait_until("it is seen", lambda: made.side.streams.taken)
                 got += next(parts)
                 while DESCRIPTORS.encode() not in got:
                     got += next(parts)
@@ -182,7 +182,7 @@ def test_a_stream_has_what_came_before_and_ends_with_its_client(given: dict[str,
                 echo(other, 4)
                 while got.count(bytes([3]) * 64) < 2:
                     got += next(parts)
-            wait_until("it has ended", lambda: not made.side.streams)
+            wait_until("it has ended", lambda: not made.side.streams.taken)
             echo(device, 4)
         records = read(bytes(got), tmp_path)
         assert bulk(records) == [bytes([number]) * 64 for number in range(4) for _ in range(2)]
@@ -192,11 +192,11 @@ def test_a_stream_that_nobody_reads_holds_up_nobody(given: dict[str, Any]) -> No
     large = bytes(range(256)) * 256
     with dashboard(**given) as (server, made), asking(made, LOOK) as client, client_of(server) as device:
         with client.stream("GET", f"{CAPTURES}/stream"):
-            wait_until("it is seen", lambda: made.side.streams)
+            wait_until("it is seen", lambda: made.side.streams.taken)
             for _ in range(100):
                 device.run(Urb(TransferType.BULK, BULK_OUT, len(large), large), 60)
                 assert device.run(Urb(TransferType.BULK, BULK_IN, len(large)), 60).data == large
-        wait_until("it has ended", lambda: not made.side.streams)
+        wait_until("it has ended", lambda: not made.side.streams.taken)
         echo(device)
 
 
@@ -365,7 +365,7 @@ def test_a_browser_that_does_not_read_misses_rows_and_holds_up_nobody(given: dic
                     seen += len(message.get("rows", []))
                     missed += message.get("missed", 0)
             assert seen + missed == done
-        wait_until("it has left", lambda: not made.side.views)
+        wait_until("it has left", lambda: not made.side.views.taken)
         facts = client.post(f"{CAPTURES}/{capture['id']}/stop").json()["capture"]
         assert facts["dropped"] == 0
 

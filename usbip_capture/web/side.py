@@ -13,6 +13,7 @@ from usbip_capture.web.capture_data import capture_data
 from usbip_capture.web.confirming import Confirmations
 from usbip_capture.web.history import History
 from usbip_capture.web.live_figures import LiveFigures
+from usbip_capture.web.places import Places
 from usbip_capture.web.seed_data import SeedView
 from usbip_capture.web.tokens import Tokens
 
@@ -28,7 +29,7 @@ class WebSide:
     """server: whose dashboard it is. sign_in, feed: None until it is opened.
 
     started: seconds since 1970. history, live: from `start_figures` on. streams, views: captures that leave as streams
-    now, and pages that look into one; for the event loop alone.
+    now, and pages that look into one.
     """
 
     server: LocalServer
@@ -38,8 +39,8 @@ class WebSide:
     started: float = field(default_factory=time.time)
     confirmations: Confirmations = field(default_factory=Confirmations)
     seed_view: SeedView = field(default_factory=SeedView)
-    streams: int = 0
-    views: int = 0
+    streams: Places = field(default_factory=Places)
+    views: Places = field(default_factory=Places)
     history: History = field(init=False)
     live: LiveFigures = field(init=False)
 
