@@ -97,6 +97,15 @@ def test_many_connections_of_one_address_keep_nobody_out(monkeypatch: pytest.Mon
         assert figures.receive()["type"] == "history"
 
 
+def test_an_answer_is_sent_at_once() -> None:
+    """Its body does not wait until the client has acknowledged its head, which may take 40 ms."""
+    with dashboard() as (_, made), asking(made, LOOK) as client:
+        assert client.get("/healthz").status_code == 200
+        (connection,) = made._service._server.server_state.connections
+        sock = connection.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_what_is_compressed_is_not_taken() -> None:
     """A few bytes would become as many as they like."""
     with dashboard() as (_, made):

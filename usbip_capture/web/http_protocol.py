@@ -6,6 +6,8 @@ Nor do many of one address keep others out, or take the descriptors that devices
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import suppress
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -32,6 +34,7 @@ class BoundedProtocol(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """The first request is awaited from now on."""
         super().connection_made(transport)
+        _send_at_once(transport.get_extra_info("socket"))
         self._since = self.loop.time()
         self._await_request()
         if len(self.connections) > most_connections():
@@ -90,6 +93,15 @@ class BoundedProtocol(H11Protocol):
     def _give_up(self) -> None:
         self._deadline = None
         self.transport.close()
+
+
+def _send_at_once(sock: Any) -> None:
+    """The head of an answer and its body are two writes: the second must not wait for the first one's ACK.
+
+    asyncio does so only for sockets that were made with a protocol number. Ref: RFC 896, RFC 1122, 4.2.3.4
+    """
+    with suppress(OSError):  # it has left already
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def most_connections() -> int:
