@@ -16,7 +16,7 @@ from usbip_capture.syslog.severity import SEVERITIES
 from usbip_capture.web.event_data import event_data
 from usbip_capture.web.event_feed import EventFeed
 from usbip_capture.web.roles import LOOK
-from usbip_capture.web.routing import Call, Json, api
+from usbip_capture.web.routing import Call, api
 
 _JSON, _LINES, _STREAM = "application/json", "application/x-ndjson", "text/event-stream"
 #: Seconds between two comments in a stream, so that neither side takes the other one for gone.
@@ -61,7 +61,9 @@ def _events(call: Call) -> object:
     found = found[len(found) - min(last, len(found)) :]
     if form == _LINES:
         return Response("".join(map(_line, found)), media_type=_LINES)
-    return Json({"events": [event_data(event) for event in found], "last": events.last})
+    # One after the other: while all were encoded at once, no thread could do anything else.
+    listed = ",".join(json.dumps(event_data(event), separators=(",", ":")) for event in found)
+    return Response(f'{{"events":[{listed}],"last":{events.last}}}', media_type=_JSON)
 
 
 def _stream(call: Call, wanted: EventFilter, after: int, last: int) -> Response:
