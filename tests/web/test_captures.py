@@ -87,7 +87,7 @@ def test_a_capture_is_begun_read_while_it_runs_stopped_and_deleted(given: dict[s
     with dashboard(**given) as (server, made), asking(made) as client, client_of(server) as device:
         echo(device, 3)
         capture = start(client, devices=["1-1"], name="The board's <b>boot</b>")
-        assert (capture["state"], capture["devices"], capture["by"]) == ("running", ["1-1"], "test-administer")
+        assert (capture["state"], capture["devices"], capture["by"]) == ("running", ["1-1"], "web:test-administer")
         echo(device, 5)
         url = f"{CAPTURES}/{capture['id']}"
         first = client.get(f"{url}/download")

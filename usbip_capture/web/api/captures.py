@@ -19,6 +19,7 @@ from usbip_capture.serving.session_capture import DeviceChoice, SessionCapture
 from usbip_capture.serving.sessions import Sessions
 from usbip_capture.serving.stored_capture import RUNNING, CaptureFacts
 from usbip_capture.serving.stored_sinks import whole_blocks
+from usbip_capture.web.api.devices import by
 from usbip_capture.web.capture_data import capture_data
 from usbip_capture.web.filters import parsed_filter
 from usbip_capture.web.live_view import live_view
@@ -48,7 +49,7 @@ def _start(call: Call) -> object:
     try:
         facts = store_of(call).start(
             _few(devices), capture_filter=_filter(call.text("filter", "")), max_bytes=call.number("max_bytes"),
-            files=call.number("files"), name=call.text("name", ""), by=call.user.name,
+            files=call.number("files"), name=call.text("name", ""), by=by(call),
         )  # fmt: skip
     except TooMany as error:
         raise Conflict(str(error)) from error
@@ -61,14 +62,14 @@ def _stop(call: Call) -> object:
     facts = _found(call)
     if facts.state != RUNNING:
         raise Conflict(f"{facts.name} does not run any more")
-    ended = store_of(call).stop(facts.id, call.user.name) or facts
+    ended = store_of(call).stop(facts.id, by(call)) or facts
     outcome = f"{ended.name} is stopped: {ended.packets} packets, {ended.bytes} bytes."
     return {"ok": True, "outcome": outcome, "capture": capture_data(ended, str(call.request.base_url))}
 
 
 def _delete(call: Call) -> object:
     facts = _found(call)
-    store_of(call).delete(facts.id, call.user.name)
+    store_of(call).delete(facts.id, by(call))
     return {"ok": True, "outcome": f"{facts.name} is deleted."}
 
 
