@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,20 @@ def test_a_stream_of_events_ends_with_its_token() -> None:
             for _ in lines:  # until it ends
                 server.events.emit(RESET, text="again")
         assert client.get("/api/v1/me").status_code == 401
+
+
+def test_a_stream_in_which_nothing_happens_ends_with_its_token(tmp_path: Path) -> None:
+    with dashboard(captures=tmp_path) as (_, made), asking(made, "look") as client:
+        with (
+            client.stream("GET", "/api/v1/captures/stream") as capture,
+            client.stream("GET", "/api/v1/events", headers={"accept": "text/event-stream"}) as events,
+        ):
+            lines = events.iter_lines()
+            assert next(lines).startswith(":")
+            made.side.tokens.remove("test-look")
+            assert not any(lines)
+            capture.read()
+        assert not made.side.streams.taken
 
 
 def test_a_websocket_ends_with_its_token() -> None:

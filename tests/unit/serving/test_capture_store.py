@@ -22,7 +22,7 @@ from usbip_capture.filters.language import FilterError
 from usbip_capture.lending.lender import Exported
 from usbip_capture.server.events import CAPTURE_ENDED, CAPTURE_STARTED, Event, Events
 from usbip_capture.server.rules import ExportRule
-from usbip_capture.serving import capture_store
+from usbip_capture.serving import capture_store, stored_capture
 from usbip_capture.serving.capture_store import CaptureStore, TooMany
 from usbip_capture.serving.session_capture import DESCRIPTORS
 from usbip_capture.serving.sessions import Sessions
@@ -319,7 +319,7 @@ def test_what_is_known_of_each_is_written_down(lab: Lab) -> None:
 def test_what_is_deleted_while_it_ends_does_not_come_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who stops it notes how it has ended when somebody else has deleted it already."""
     capture = lab.store.start().id
-    save = capture_store.save
+    save = stored_capture.save
 
     def late(folder: str, facts: CaptureFacts) -> None:
         monkeypatch.setattr(capture_store, "save", save)
