@@ -18,6 +18,7 @@ from tests.waiting import wait_until
 from tests.web.dashboards import asking, dashboard
 from tests.web.websocket import WebSocket, websocket
 from usbip_capture.server.events import PLUGGED
+from usbip_capture.serving import capture_store
 from usbip_capture.web import http_protocol, service, stalled
 from usbip_capture.web.api import captures
 from usbip_capture.web.dashboard import Dashboard
@@ -163,3 +164,13 @@ def test_a_number_is_looked_at_whole(number: str, tmp_path: Path) -> None:
         assert answer.status_code == 404
         wanted = 200 if len(number) < 20 and number.isascii() and number.isdigit() else 400
         assert client.get("/api/v1/events", params={"after": number}).status_code == wanted
+
+
+def test_too_many_captures_are_a_conflict_for_scripts_of_others_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(capture_store, "MAX_RUNNING", 0)
+    with dashboard(captures=tmp_path) as (_, made), asking(made) as client:
+        for path in ("/api/v1/captures", "/api/capture/start"):
+            answer = client.post(path, json={})
+            assert (answer.status_code, "at most 0" in answer.json()["error"]) == (409, True)

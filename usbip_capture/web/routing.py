@@ -24,6 +24,7 @@ from usbip_capture.errors import (
     LocalProtocolError,
     UsbipError,
 )
+from usbip_capture.serving.capture_store import TooMany
 from usbip_capture.serving.operations import NotPossible
 from usbip_capture.web.lasting import done_while_allowed, parts_while_allowed
 from usbip_capture.web.roles import ANYONE, ROLES, Refused, User
@@ -162,7 +163,7 @@ def status_of(error: UsbipError) -> int:
         return error.status
     kinds = (
         ((DeviceNotFound, NotFound), 404),
-        ((Conflict, ImportRefused, FileFormatError, NotPossible), 409),
+        ((Conflict, ImportRefused, FileFormatError, NotPossible, TooMany), 409),
         ((LocalProtocolError,), 400),
         ((NotHere,), 501),
         ((CaptureError,), 507),

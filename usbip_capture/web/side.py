@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from usbip_capture.errors import UsbipError
+from usbip_capture.server.events import TOKEN_ADDED, TOKEN_REMOVED
 from usbip_capture.serving.stored_capture import RUNNING
+from usbip_capture.syslog.severity import NOTICE
 from usbip_capture.web.capture_data import capture_data
 from usbip_capture.web.confirming import Confirmations
 from usbip_capture.web.history import History
@@ -59,6 +61,17 @@ class WebSide:
         except RuntimeError as error:
             raise UsbipError(f"the figures of the dashboard cannot be taken: {error}: end other programs") from error
         return self.history
+
+    def add_token(self, name: str, role: str, by: str) -> str:
+        """A new one, with an event. Raises LocalProtocolError, Conflict, UsbipError."""
+        token = self.tokens.add(name, role)
+        self.server.events.emit(TOKEN_ADDED, NOTICE, text=f"{name}: {role}", by=by)
+        return token
+
+    def remove_token(self, name: str, by: str) -> None:
+        """With an event. Raises NotFound, Conflict, UsbipError."""
+        self.tokens.remove(name)
+        self.server.events.emit(TOKEN_REMOVED, NOTICE, text=name, by=by)
 
     def captures(self, base: str = "") -> list[dict[str, object]]:
         """Those that run, as `/captures` has them. base: where the dashboard is."""

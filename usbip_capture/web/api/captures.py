@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CaptureError, LocalProtocolError
-from usbip_capture.serving.capture_store import CaptureStore, TooMany
+from usbip_capture.serving.capture_store import CaptureStore
 from usbip_capture.serving.session_capture import DeviceChoice, SessionCapture
 from usbip_capture.serving.sessions import Sessions
 from usbip_capture.serving.stored_capture import RUNNING, CaptureFacts
@@ -46,13 +46,10 @@ def _start(call: Call) -> object:
     devices = call.body.get("devices", [])
     if not isinstance(devices, list) or not all(isinstance(device, str) for device in devices):
         raise LocalProtocolError('devices must be a list of texts, such as ["1-1.4"]; an empty one means all')
-    try:
-        facts = store_of(call).start(
-            _few(devices), capture_filter=_filter(call.text("filter", "")), max_bytes=call.number("max_bytes"),
-            files=call.number("files"), name=call.text("name", ""), by=by(call),
-        )  # fmt: skip
-    except TooMany as error:
-        raise Conflict(str(error)) from error
+    facts = store_of(call).start(
+        _few(devices), capture_filter=_filter(call.text("filter", "")), max_bytes=call.number("max_bytes"),
+        files=call.number("files"), name=call.text("name", ""), by=by(call),
+    )  # fmt: skip
     what = ", ".join(facts.devices) or "all devices"
     outcome = f"The capture of {what} has begun."
     return {"ok": True, "outcome": outcome, "capture": capture_data(facts, str(call.request.base_url))}
