@@ -82,6 +82,7 @@ def main() -> None:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for name in ("CONFIG", "CACHE", "STATE", "DATA"):
             os.environ[f"XDG_{name}_HOME"] = str(home / name)
+        os.environ["XDG_RUNTIME_DIR"] = str(home)  # no command for another server reaches this one
         made = stack.enter_context(lab(home / "machine", name="bench-pi"))
         for busid in _BUSY:
             stack.enter_context(made.client(busid))

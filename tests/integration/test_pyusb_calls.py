@@ -25,7 +25,7 @@ def write_and_read(dev: usb.core.Device) -> None:
 TRANSFERS: dict[str, tuple[Transfer, int, int]] = {
     "control in": (lambda dev: dev.ctrl_transfer(0x80, 6, 0x0100, 0, 18), 13, 1),
     "control out": (lambda dev: dev.ctrl_transfer(0x40, 0x10, 0, 0, b"stored"), 13, 1),
-    "bulk out and in": (write_and_read, 35, 2),
+    "bulk out and in": (write_and_read, 31, 2),
 }
 FOR_THE_CAPTURE = 5
 

@@ -60,7 +60,7 @@ def opened(browser: Browser, made: Dashboard, path: str = "", role: str = ADMINI
         yield page
     finally:
         context.close()
-    assert not found
+    assert not found, found
 
 
 def part(page: Page | Locator, name: str) -> Locator:

@@ -213,8 +213,9 @@ def test_a_server_that_ends_ends_streams_and_captures(given: dict[str, Any], tmp
         capture = start(client)
         with client_of(server) as device:
             echo(device, 2)
-        with client.stream("GET", f"{CAPTURES}/stream") as answer:
+        with look(made, capture["id"]) as socket, client.stream("GET", f"{CAPTURES}/stream") as answer:
             ended = threading.Event()
+            assert socket.receive() == {"filter": ""}
 
             def drains() -> None:
                 try:
@@ -229,6 +230,7 @@ def test_a_server_that_ends_ends_streams_and_captures(given: dict[str, Any], tmp
             server.close()
             assert ended.wait(60)
             thread.join()
+            assert socket.receive() in (None, {"ended": True})
     (path,) = (tmp_path / "captures").glob(f"{capture['id']}*.pcapng")
     assert len(bulk(list(read_capture(path)))) == 4
     with dashboard(**given) as (_, made), asking(made) as client:

@@ -257,6 +257,7 @@ def test_reset_and_power(monkeypatch: pytest.MonkeyPatch) -> None:
         assert post(client, "/devices/1-1/power", action="off") == "the port 1-1 has no power now"
         wait_until("it is gone", lambda: not server.operations.devices)
         off = get(client, "/devices/1-1")
+        assert set(get(client, "/devices/1-1/history")) == {"interval", "times", "in", "out"}
         assert (off["state"], off["why"]) == ("no power", "the power of its port is switched off: switch it on")
         assert [one["busid"] for one in get(client, "/devices")["devices"]] == ["usb1", "1-1"]
         refused(client.post(f"{API}/devices/1-1/export", json={"on": True}), 404)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import wait_until
 from tests.web.dashboards import asking, dashboard
+from tests.web.test_devices_api import READ, attach
 from tests.web.websocket import WebSocket
 from usbip_capture.errors import UsbipError
 from usbip_capture.server.events import RESET
@@ -45,7 +48,31 @@ def test_a_stream_in_which_nothing_happens_ends_with_its_token(tmp_path: Path) -
             made.side.tokens.remove("test-look")
             assert not any(lines)
             capture.read()
-        assert not made.side.streams.taken
+        wait_until("its place is free", lambda: not made.side.streams.taken)
+
+
+def test_a_capture_that_is_streamed_ends_with_its_token() -> None:
+    with dashboard() as (server, made), asking(made, "look") as client:
+        device = attach(server)
+        with client.stream("GET", "/api/v1/captures/stream") as answer:
+            parts = answer.iter_raw()
+            assert next(parts)
+            made.side.tokens.remove("test-look")
+            ended = threading.Event()
+
+            def transfer() -> None:
+                while not ended.wait(0.01):
+                    device.run(READ, 20.0)
+
+            thread = threading.Thread(target=transfer)
+            thread.start()
+            try:
+                for _ in parts:  # until it ends
+                    pass
+            finally:
+                ended.set()
+                thread.join()
+        device.close()
 
 
 def test_a_websocket_ends_with_its_token() -> None:

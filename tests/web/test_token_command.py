@@ -13,19 +13,20 @@ from usbip_capture.cli import exits
 from usbip_capture.cli.main import main
 from usbip_capture.web.dashboard import Dashboard
 
+NAME = "token-test"
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(name="made")
 def _made() -> Iterator[Dashboard]:
-    with dashboard(name="bench") as (_, made):
+    with dashboard(name=NAME) as (_, made):
         yield made
 
 
 @pytest.fixture(name="run")
 def _run(capsys: pytest.CaptureFixture[str]) -> Run:
     def run(*arguments: str) -> tuple[int, str, str]:
-        code = main(["token", *arguments])
+        code = main(["token", *arguments, "--server", NAME])  # others may run on this machine
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -64,11 +65,11 @@ def test_what_cannot_be_done_is_a_sentence(made: Dashboard, run: Run, arguments:
 
 
 def test_a_server_without_a_dashboard_has_no_tokens(run: Run) -> None:
-    with dashboard(web=[]):
+    with dashboard(web=[], name=NAME):
         assert "start it with --web" in run("--list")[2]
     assert run("--list")[0] == exits.NOT_RUNNING
 
 
 def test_the_status_names_the_dashboard(made: Dashboard, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["status"]) == 0
+    assert main(["status", "--server", NAME]) == 0
     assert f"dashboard: {made.urls[0]}" in capsys.readouterr().out

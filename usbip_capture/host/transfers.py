@@ -10,7 +10,17 @@ from usbip_capture.errors import RequestRefused
 from usbip_capture.host.handle import DeviceHandle
 from usbip_capture.usb.endpoints import Endpoint
 from usbip_capture.usb.status import EINVAL, TIMED_OUT, TOO_LARGE, UNLINKED
-from usbip_capture.usb.urb import DIR_IN, FLAG_DIR_IN, ISO_ASAP, Buffer, Completion, IsoPacket, TransferType, Urb
+from usbip_capture.usb.urb import (
+    DIR_IN,
+    FLAG_DIR_IN,
+    ISO_ASAP,
+    NO_SETUP,
+    Buffer,
+    Completion,
+    IsoPacket,
+    TransferType,
+    Urb,
+)
 
 _ISO = TransferType.ISOCHRONOUS
 #: How URBs end whose time is over, by us or by the server.
@@ -26,7 +36,9 @@ def read(handle: DeviceHandle, endpoint: Endpoint, buffer: array[int] | bytearra
     One time-out, in seconds, for the whole; when it ends a transfer of which a part has come, that part counts.
     Raises DeviceError.
     """
-    view = _bytes_of(buffer)
+    view = memoryview(buffer)
+    if view.itemsize != 1:
+        view = view.cast("B")
     address = endpoint.address
     if not address & DIR_IN:
         raise RequestRefused(f"endpoint {address:#04x} is an OUT endpoint, nothing can be read from it", -EINVAL)
@@ -34,7 +46,9 @@ def read(handle: DeviceHandle, endpoint: Endpoint, buffer: array[int] | bytearra
         return _isochronous(handle, endpoint, view, timeout)
     size = len(view)
     if size <= handle.max_transfer:
-        completion = handle.run(in_urb(endpoint, size), timeout, view)
+        # As `in_urb`, and below `out_urb`, without their calls.
+        urb = Urb(endpoint.transfer_type, address, size, b"", NO_SETUP, FLAG_DIR_IN, endpoint.interval)
+        completion = handle.run(urb, timeout, view)
         if not completion.status:
             return place(view, completion)
         if completion.status not in TOO_LARGE:
@@ -45,7 +59,9 @@ def read(handle: DeviceHandle, endpoint: Endpoint, buffer: array[int] | bytearra
 
 def write(handle: DeviceHandle, endpoint: Endpoint, data: Buffer | array[int], timeout: float | None) -> int:
     """Send `data` to an OUT endpoint: bytes sent; see `read`."""
-    view = _bytes_of(data)
+    view = memoryview(data)
+    if view.itemsize != 1:
+        view = view.cast("B")
     address = endpoint.address
     if address & DIR_IN:
         raise RequestRefused(f"endpoint {address:#04x} is an IN endpoint, nothing can be written to it", -EINVAL)
@@ -53,18 +69,14 @@ def write(handle: DeviceHandle, endpoint: Endpoint, data: Buffer | array[int], t
         return _isochronous(handle, endpoint, view, timeout)
     size = len(view)
     if size <= handle.max_transfer:
-        status = handle.run(out_urb(endpoint, view), timeout).status
+        urb = Urb(endpoint.transfer_type, address, size, view, NO_SETUP, 0, endpoint.interval)
+        status = handle.run(urb, timeout).status
         if not status:
             return size  # an OUT transfer that succeeds is never short, whatever a bridge reports
         if status not in TOO_LARGE:
             raise handle.failed(status, timeout, address)
         lower_limit(handle, endpoint, size, status)
     return _in_pieces(handle, endpoint, view, timeout)
-
-
-def _bytes_of(buffer: Buffer | array[int]) -> memoryview:
-    view = memoryview(buffer)
-    return view if view.itemsize == 1 else view.cast("B")
 
 
 def in_urb(endpoint: Endpoint, size: int) -> Urb:

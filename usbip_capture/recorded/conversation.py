@@ -95,10 +95,10 @@ class _Reading:
             known = is_usb(interface.link_type)
             self._decoders[interface] = decoder(interface.link_type, interface.order) if known else None
         decode = self._decoders[interface]
-        raw = portion[begin:end]
-        event = decode(raw) if decode is not None else None
+        event = decode(portion, begin, end) if decode is not None else None
         if event is None:
             return
+        raw = portion[begin:end]
         busnum, devnum, _, _ = split_key(event[2])
         device = self._device(interface, busnum, devnum)
         if event[0] == SUBMIT:

@@ -105,6 +105,12 @@ class CaptureStore:
             found = [*self._ended.values(), *(running.now() for running in self._running.values())]
         return sorted(found, key=lambda facts: (facts.started, facts.id), reverse=True)
 
+    @property
+    def running(self) -> list[CaptureFacts]:
+        """Those that run."""
+        with self._lock:
+            return [running.now() for running in self._running.values()]
+
     def find(self, capture_id: str) -> CaptureFacts | None:
         """One of them."""
         with self._lock:
@@ -148,7 +154,7 @@ class CaptureStore:
             self._discard(facts.id)
             raise
         what = ", ".join(facts.devices) or "all devices"
-        text = f"{facts.name}: {what}" + (f", {facts.filter}" if facts.filter else "")
+        text = f"{facts.name} ({facts.id}): {what}" + (f", {facts.filter}" if facts.filter else "")
         self._events.emit(CAPTURE_STARTED, NOTICE, text=text, by=by)
         running.opened.set()
         self._sessions.join(running.watcher)
@@ -280,7 +286,7 @@ class CaptureStore:
         if self.find(facts.id) is None:  # deleted meanwhile
             self._discard(facts.id)
         severity = ERROR if error is not None else WARNING if is_limit else NOTICE
-        text = f"{facts.name}: {reason or f'{ended.packets} packets, {ended.bytes} bytes'}"
+        text = f"{facts.name} ({facts.id}): {reason or f'{ended.packets} packets, {ended.bytes} bytes'}"
         self._events.emit(CAPTURE_ENDED, severity, text=text, by=by)
 
 

@@ -6,6 +6,7 @@ goes through one lock, so that who joins sees each URB that is out at that momen
 
 from __future__ import annotations
 
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from usbip_capture.serving.observed import ObservedDevice
 from usbip_capture.tap import Tap
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.urb import Completion, TransferType, Urb
+
+log = logging.getLogger(__name__)
 
 _CONTROL = TransferType.CONTROL
 
@@ -76,22 +79,27 @@ class LentSession(Tap):
     def submitted(self, urb: Urb) -> int:
         with self._lock:
             self._last = number = self._last + 1
-            taps = self._taps
-            self._flying[number] = urb, tuple([(tap, tap.submitted(urb)) for tap in taps]) if taps else ()
+            self._flying[number] = urb, self._shown(urb) if self._taps else ()
         return number
 
     def completed(self, urb_id: int, urb: Urb, completion: Completion) -> None:
         with self._lock:
             for tap, tapped_as in self._flying.pop(urb_id)[1]:
-                tap.completed(tapped_as, urb, completion)
+                try:
+                    tap.completed(tapped_as, urb, completion)
+                except Exception:  # noqa: BLE001  it is logged
+                    self._lose(tap)
             if urb.transfer_type is _CONTROL:
                 self._seen.saw(urb, completion)
 
     def unlink(self, urb_id: int, message: bytes) -> None:
         with self._lock:
             found = self._flying.get(urb_id)
-            for tap, tapped_as in found[1] if found is not None else ((tap, 0) for tap in self._taps):
-                tap.unlink(tapped_as, message)
+            for tap, tapped_as in found[1] if found is not None else tuple((tap, 0) for tap in self._taps):
+                try:
+                    tap.unlink(tapped_as, message)
+                except Exception:  # noqa: BLE001  it is logged
+                    self._lose(tap)
 
     # -- as the watchers come and go
 
@@ -103,10 +111,14 @@ class LentSession(Tap):
             tap = watcher.tap(self)
             if tap is None:
                 return
-            if requests := self._seen.requests:
-                watcher.earlier(tap, requests)
-            for number, (urb, ids) in self._flying.items():
-                self._flying[number] = urb, (*ids, (tap, watcher.in_flight(tap, urb)))
+            try:
+                if requests := self._seen.requests:
+                    watcher.earlier(tap, requests)
+                for number, (urb, ids) in self._flying.items():
+                    self._flying[number] = urb, (*ids, (tap, watcher.in_flight(tap, urb)))
+            except BaseException:
+                self._drop(tap)
+                raise
             self._of[watcher] = tap
             self._taps += (tap,)
 
@@ -114,11 +126,29 @@ class LentSession(Tap):
         """Show it to `watcher` no more: its tap is not called when this has returned."""
         with self._lock:
             tap = self._of.pop(watcher, None)
-            if tap is None:
-                return
-            self._taps = tuple(other for other in self._taps if other is not tap)
-            for number, (urb, ids) in self._flying.items():
-                self._flying[number] = urb, tuple(pair for pair in ids if pair[0] is not tap)
+            if tap is not None:
+                self._drop(tap)
+
+    def _shown(self, urb: Urb) -> _Ids:
+        """The taps that have it now, and its ids. The lock is held."""
+        ids = []
+        for tap in self._taps:
+            try:
+                ids.append((tap, tap.submitted(urb)))
+            except Exception:  # noqa: BLE001  it is logged
+                self._lose(tap)
+        return tuple(ids)
+
+    def _lose(self, tap: Tap) -> None:
+        """It has failed: the client and the others go on. The lock is held."""
+        log.exception("what %s does is not seen any longer by one who watched", self.info)  # noqa: LOG004  for handlers
+        self._drop(tap)
+
+    def _drop(self, tap: Tap) -> None:
+        """Show it nothing more. The lock is held."""
+        self._taps = tuple(other for other in self._taps if other is not tap)
+        for number, (urb, ids) in self._flying.items():
+            self._flying[number] = urb, tuple(pair for pair in ids if pair[0] is not tap)
 
     def end(self, loss: str) -> None:
         """The device is closed."""
@@ -145,7 +175,10 @@ class Sessions:
         with self._lock:
             self._sessions[session] = None
             for watcher in self._watchers:
-                session.join(watcher)
+                try:
+                    session.join(watcher)
+                except Exception:  # the client gets its device all the same
+                    log.exception("what %s does is not seen by one who watches", session.info)
         return ObservedDevice(device, session, lambda loss: self._ended(session, loss))
 
     def join(self, watcher: Watcher[Any]) -> None:

@@ -102,7 +102,8 @@ def _hub_above(busid: str, ports: Mapping[str, int]) -> dict[str, object]:
 
 def _without_power(busid: str) -> dict[str, object]:
     """A port that was switched off: what is plugged in there cannot be seen."""
-    return {**_unknown(busid, NO_POWER), "why": "the power of its port is switched off: switch it on"}
+    why = "the power of its port is switched off: switch it on"
+    return {**_unknown(busid, NO_POWER), "product": f"Port {busid}", "why": why}
 
 
 def _unknown(busid: str, state: str, ports: Mapping[str, int] | None = None) -> dict[str, object]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from usbip_capture.errors import UsbipError
 from usbip_capture.server.events import TOKEN_ADDED, TOKEN_REMOVED
-from usbip_capture.serving.stored_capture import RUNNING
 from usbip_capture.syslog.severity import NOTICE
 from usbip_capture.web.capture_data import capture_data
 from usbip_capture.web.confirming import Confirmations
@@ -55,7 +54,9 @@ class WebSide:
         """Have what devices do counted and sampled from now on, until the result is closed. Raises UsbipError."""
         operations = self.server.operations
         self.history = History(operations)
-        self.live = LiveFigures(operations, self.history, self._capture_figures, self._capture_changes)
+        self.live = LiveFigures(
+            operations, self.history, self._capture_figures, self._capture_changes, self.server.events
+        )
         try:
             self.history.start()
         except RuntimeError as error:
@@ -76,8 +77,7 @@ class WebSide:
     def captures(self, base: str = "") -> list[dict[str, object]]:
         """Those that run, as `/captures` has them. base: where the dashboard is."""
         store = self.server.captures
-        found = [] if store is None else store.captures
-        return [capture_data(facts, base) for facts in found if facts.state == RUNNING]
+        return [] if store is None else [capture_data(facts, base) for facts in store.running]
 
     def _capture_figures(self) -> Mapping[str, object]:
         return {

@@ -65,7 +65,7 @@ class SignIn:
             _cookie_of(connection), self._cookies.make(token), max_age=LIFETIME, path="/",
             secure=connection.url.scheme in ("https", "wss"), httponly=True, samesite="strict",
         )  # fmt: skip
-        self._events.emit(SIGNED_IN, NOTICE, peer=_peer(connection), text=token.name, by=token.name)
+        self._events.emit(SIGNED_IN, NOTICE, peer=_peer(connection), text=token.name)
         return _user(token)
 
     def sign_out(self, connection: HTTPConnection, response: Response) -> None:

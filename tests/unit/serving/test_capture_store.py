@@ -100,7 +100,7 @@ def test_one_begins_in_the_middle_and_has_what_came_before_and_everything_from_t
     assert [DESCRIPTORS in record.comments for record in records] == [True] * 4 + [False] * 20
     assert len(lab.reported(CAPTURE_STARTED)) == 1
     (event,) = lab.reported(CAPTURE_ENDED)
-    assert (event.severity, event.text) == (NOTICE, rf"the\x1b board: 24 packets, {ended.bytes} bytes")
+    assert (event.severity, event.text) == (NOTICE, rf"the\x1b board ({begun.id}): 24 packets, {ended.bytes} bytes")
     assert lab.store.stop(begun.id) == ended
     for path in (lab.folder, *lab.folder.iterdir()):
         assert not path.stat().st_mode & 0o077 or os.name == "nt"
@@ -217,7 +217,7 @@ def test_a_full_disk_ends_that_capture_and_nothing_else(
     assert facts.bytes > 19_000
     assert len(lab.records(full.id)) == facts.packets
     (event,) = wait_until("it is reported", lambda: lab.reported(CAPTURE_ENDED))
-    assert (event.severity, event.text.partition(":")[0]) == (ERROR, "full")
+    assert (event.severity, event.text.partition(" (")[0]) == (ERROR, "full")
     assert lab.facts(other.id).state == "running"
     lab.close()
     assert lab.facts(other.id).state == "stopped"

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Sequence
 from itertools import pairwise
 
+import pytest
+
 from tests.fakes.idle_device import IdleDevice
 from usbip_capture.device import Transfer
 from usbip_capture.lending.lender import Exported
@@ -181,6 +183,46 @@ def test_who_has_left_is_not_called_for_what_was_out() -> None:
     device.close()
     assert len(watcher.only.at_start) == 1
     assert (watcher.only.events, watcher.only.losses) == ([], [])
+
+
+@pytest.mark.parametrize("at", ["submitted", "completed"])
+def test_one_that_fails_is_shown_nothing_more_and_harms_nobody(
+    at: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> int:
+        raise RuntimeError("a fault of it")
+
+    idle, sessions, failing, other = IdleDevice(), Sessions(), Joining(), Joining()
+    device = sessions.observed(idle, EXPORTED)
+    for watcher in (failing, other):
+        sessions.join(watcher)
+    monkeypatch.setattr(failing.only, at, fails)
+    for _ in range(3):
+        transfer = Transfer(bulk())
+        device.submit(transfer)
+        idle.pending.pop().finish(Completion(0, 64, bytes(64)))
+        assert transfer.completion is not None
+    device.close()
+    assert len(other.only.events) == 6
+    assert len(failing.only.events) == (at == "completed")
+    assert caplog.text.count("is not seen any longer") == 1
+
+
+def test_one_that_fails_as_a_session_begins_keeps_no_client_from_its_device(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(session: LentSession) -> Recording:
+        raise RuntimeError("a fault of it")
+
+    sessions, failing, other = Sessions(), Joining(), Joining()
+    monkeypatch.setattr(failing, "tap", fails)
+    for watcher in (failing, other):
+        sessions.join(watcher)
+    device = sessions.observed(IdleDevice(), EXPORTED)
+    device.submit(Transfer(bulk()))
+    assert len(other.only.events) == 1
+    assert "is not seen by one who watches" in caplog.text
+    device.close()
 
 
 def test_devices_are_chosen_by_patterns() -> None:

@@ -55,8 +55,9 @@ def shown(call: Call) -> object:
 
 def history(call: Call) -> object:
     """Bytes a second of the last ten minutes."""
-    busid = call.path["busid"]
-    call.side.server.operations.device(busid)
+    busid, operations = call.path["busid"], call.side.server.operations
+    if busid not in operations.ports_off:
+        operations.device(busid)
     series = call.side.history.series(busid)
     into, out = ([round(rate[which]) for rate in series.rates] for which in (0, 1))
     return {"interval": INTERVAL, "times": series.times, "in": into, "out": out}

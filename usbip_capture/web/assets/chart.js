@@ -28,12 +28,6 @@ function colour(host, name, opacity = 1) {
   return found;
 }
 
-/** The time of a tick: with seconds where minutes would be equal. */
-function clock(tick, ticks) {
-  const close = ticks.length > 1 && ticks[1] - ticks[0] < 60;
-  return close ? time(tick).slice(-8) : time(tick).slice(-8, -3);
-}
-
 /**
  * A chart in `host`. Gives {show(times, in, out), destroy()}; the arrays are the caller's, and are drawn as they are
  * when `show` is called. label: what it is of, for a screen reader.
@@ -98,13 +92,16 @@ function options(place, { range, describe }) {
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
     scales: { x: { range }, y: { range: (_, least, most) => [0, Math.max(1000, (most || 0) * 1.1)] } },
     axes: [
-      { stroke: quiet, font, grid: lines, ticks: { show: false }, size: 30, space: 70, values: (_, ticks) => ticks.map((tick) => clock(tick, ticks)) },
+      { stroke: quiet, font, grid: lines, ticks: { show: false }, size: 30, space: 70, values: (_, ticks, axis, space, gap) => ticks.map((tick) => clock(tick, gap)) },
       { stroke: quiet, font, grid: lines, ticks: { show: false }, size: 76, space: 36, values: (_, ticks) => ticks.map((tick) => plain(rate(tick))) },
     ],
     series: [{}, series("--in", { fill: colour(place, "--in", 0.14) }), series("--out", { dash: [5, 3] })],
     hooks: { setCursor: [describe] },
   };
 }
+
+/** With seconds, where several labels are within a minute. */
+const clock = (tick, gap) => (gap < 60 ? time(tick).slice(-8) : time(tick).slice(-8, -3));
 
 /** `2.00 MB/s` as `2 MB/s`. */
 const plain = (label) => label.replace(/(\.\d*?)0+(?= )/, "$1").replace(/\.(?= )/, "");

@@ -16,6 +16,7 @@ export function render(container, api, done) {
   const form = el("form", { class: "card", id: "sign-in" },
     el("h1", {}, "Sign in"),
     el("p", {}, "The server printed a link with a token when it was first started with --web. Open that link, or paste the token here."),
+    el("p", {}, "Lost it? On the machine of the server, ", el("code", {}, "usbip-capture token NAME --role administer"), " makes another one."),
     el("input", { name: "username", autocomplete: "username", value: "usbip-capture", hidden: true }),
     el("label", { for: "token" }, "Token"), token, problem,
     el("div", { class: "bar end" }, submit));
