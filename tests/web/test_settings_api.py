@@ -432,7 +432,7 @@ def test_a_restart_is_asked_for_twice_and_happens_after_the_answer(path: Path, b
         assert not starting.restart.requested
         ask("PATCH", "/settings", {"max-clients": 9})
         assert ask("POST", "/restart", {"confirm": offered["confirm"]})["ok"]
-        assert starting.restart.requested
+        wait_until("it is requested", lambda: starting.restart.requested)
         first.close()
     second, settings_then = starting.restart.start()
     with second, importing(second):
