@@ -79,7 +79,7 @@ def given(tmp_path: Path) -> dict[str, Any]:
 def start(client: httpx.Client, **body: object) -> dict[str, Any]:
     answer = client.post(CAPTURES, json=body)
     assert answer.status_code == 200, answer.text
-    assert answer.json()["outcome"].endswith("has begun.")
+    assert answer.json()["outcome"].endswith("has begun")
     return answer.json()["capture"]  # type: ignore[no-any-return]
 
 
@@ -111,7 +111,7 @@ def test_a_capture_is_begun_read_while_it_runs_stopped_and_deleted(given: dict[s
         assert client.post(f"{url}/stop").status_code == 409
         assert client.get(f"{url}/download?part=2").status_code == 404
         assert client.get(f"{url}/download?part=1").content == whole
-        assert client.delete(url).json() == {"ok": True, "outcome": "The board's <b>boot</b> is deleted."}
+        assert client.delete(url).json() == {"ok": True, "outcome": "The board's <b>boot</b> is deleted"}
         for gone in (client.delete(url), client.get(f"{url}/download"), client.post(f"{url}/stop")):
             assert (gone.status_code, gone.json()["ok"]) == (404, False)
         assert client.get(CAPTURES).json() == {"captures": []}

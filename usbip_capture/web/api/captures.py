@@ -51,7 +51,7 @@ def _start(call: Call) -> object:
         files=call.number("files"), name=call.text("name", ""), by=by(call),
     )  # fmt: skip
     what = ", ".join(facts.devices) or "all devices"
-    outcome = f"The capture of {what} has begun."
+    outcome = f"the capture of {what} has begun"
     return {"ok": True, "outcome": outcome, "capture": capture_data(facts, str(call.request.base_url))}
 
 
@@ -60,14 +60,14 @@ def _stop(call: Call) -> object:
     if facts.state != RUNNING:
         raise Conflict(f"{facts.name} does not run any more")
     ended = store_of(call).stop(facts.id, by(call)) or facts
-    outcome = f"{ended.name} is stopped: {ended.packets} packets, {ended.bytes} bytes."
+    outcome = f"{ended.name} is stopped: {ended.packets} packets, {ended.bytes} bytes"
     return {"ok": True, "outcome": outcome, "capture": capture_data(ended, str(call.request.base_url))}
 
 
 def _delete(call: Call) -> object:
     facts = _found(call)
     store_of(call).delete(facts.id, by(call))
-    return {"ok": True, "outcome": f"{facts.name} is deleted."}
+    return {"ok": True, "outcome": f"{facts.name} is deleted"}
 
 
 def _download(call: Call) -> object:

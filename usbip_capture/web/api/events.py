@@ -121,7 +121,7 @@ def _number(text: str, name: str, default: int) -> int:
     if not text:
         return default
     if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and int(text) <= _MAX_NUMBER):
-        raise LocalProtocolError(f"{name} must be a whole number, not {text!r}")
+        raise LocalProtocolError(f"{name} must be a whole number from 0 to {_MAX_NUMBER}, not {text!r}")
     return int(text)
 
 
