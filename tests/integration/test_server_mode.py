@@ -19,11 +19,12 @@ from tests.programs.extcap_runs import Reader, failing, started
 from tests.programs.sshd import free_port, running_sshd
 from tests.programs.toolbar_pipes import Window
 from tests.waiting import wait_until
-from tests.web.dashboards import dashboard
+from tests.web.dashboards import asking, dashboard
 from tests.web.lab import lab
 from tests.web.test_captures import bulk, client_of, echo
 from usbip_capture.capture.channel import IN_FLIGHT
 from usbip_capture.capture.sinks import FileSink
+from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.device import Device
 from usbip_capture.errors import UntrustedServer, UsbipError
 from usbip_capture.extcap.controls import ADD, CLIENTS, DROP, ENABLE, LOG, MARK, RESET, SET
@@ -244,6 +245,23 @@ def test_what_is_wrong_is_a_sentence(where: list[str], words: str, status: int, 
     with dashboard() as (server, made):
         options = [part.format(url=made.urls[0], usbip=server.address) for part in where]
         assert words in failing(extcap, home, "--mode", "server", *options, status=status)
+
+
+def test_what_finds_no_room_at_the_server_is_a_comment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PcapWriter, "dropped", property(lambda writer: 3))
+    path = home / "out.pcapng"
+    with dashboard() as (server, made), client_of(server) as device, busy(device):
+        at = Dashboard.parse(made.urls[0], token=token_of(made))
+        with joined(at, path):
+            wait_until("it is reported", lambda: b"3 packets found no room" in path.read_bytes())
+
+
+@pytest.mark.parametrize("snaplen", ["63", "x", "-1", "9999999999"])
+def test_a_snaplen_that_is_not_one(snaplen: str) -> None:
+    with dashboard() as (_, made), asking(made, LOOK) as client:
+        answer = client.get("/api/v1/captures/stream", params={"snaplen": snaplen})
+        assert (answer.status_code, "snaplen must be" in answer.json()["error"]) == (400, True)
+        assert client.get("/api/v1/clients").status_code == 200
 
 
 def test_tokens_that_others_may_read_are_not_used(home: Path) -> None:
