@@ -178,6 +178,15 @@ def add_recording(parser: argparse.ArgumentParser, *, log_goes: str = _LOG_GOES)
     )
 
 
+def add_offer(parser: argparse.ArgumentParser) -> None:
+    """What the command does can be joined."""
+    parser.add_argument(
+        "--offer",
+        action="store_true",
+        help="list the program in Wireshark: its transfers can be captured while it runs",
+    )
+
+
 def add_rotation(group: argparse._ArgumentGroup) -> None:
     """A capture in several files."""
     group.add_argument(

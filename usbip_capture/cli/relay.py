@@ -162,7 +162,9 @@ def _stop(listen: str | None) -> int:
     from usbip_capture.net.networks import listen_address
 
     at = None if listen is None else listen_address(listen)
-    entries = [entry for entry in registry.running() if at is None or parse_address(entry.listen) == at]
+    entries = [
+        entry for entry in registry.running() if entry.listen and (at is None or parse_address(entry.listen) == at)
+    ]
     if not entries:
         where = f" at {listen}" if listen else ""
         raise UsbipError(f"no relay of yours runs{where}: nothing to stop")

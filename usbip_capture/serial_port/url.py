@@ -15,9 +15,11 @@ SCHEME = "usbip"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _PARAMETERS = (
     "serial", "interface", "instance", "pcap", "syslog", "reconnect", "connect_timeout", "logging", "via", "ssh_port",
+    "offer",
 )  # fmt: skip
 _FORM = "write usbip://HOST[:PORT]/BUSID or usbip://HOST[:PORT]/VID:PID"
 _MAX_BUSID = 31  # bytes. Ref: Linux Documentation/usb/usbip_protocol.rst, OP_REQ_IMPORT
+_ON, _OFF = ("1", "on", "true", "yes"), ("0", "off", "false", "no")
 _MAX_SECONDS = 86_400.0
 _CONNECT_TIMEOUT = 5.0
 
@@ -29,7 +31,8 @@ class PortUrl:
     serial: the device's serial number. instance: which of several devices that fit, from 0 in the order of their
     busids. interface: bInterfaceNumber, of a device with several ports; None is its first one that is free.
     pcap: the file to capture into. syslog: the port of the device's log, 0 without. reconnect: seconds to wait for a
-    device that is lost; 0 leaves it lost. logging: one of LOG_LEVELS, or nothing.
+    device that is lost; 0 leaves it lost. logging: one of LOG_LEVELS, or nothing. offer: what the program does with the
+    device can be joined by others.
     """
 
     server: ServerAddress
@@ -41,6 +44,7 @@ class PortUrl:
     syslog: int = 0
     reconnect: float = 0.0
     logging: str = ""
+    offer: bool = False
 
     def __post_init__(self) -> None:
         if self.selector.serial:  # as `serial=TEXT` in the place of a busid
@@ -76,6 +80,7 @@ class PortUrl:
             _syslog(given),
             _seconds("reconnect", given, 0.0),
             _level(given),
+            _offer(given),
         )
 
     @property
@@ -152,13 +157,20 @@ def _number(name: str, given: dict[str, str], most: int) -> int | None:
 
 def _syslog(given: dict[str, str]) -> int:
     value = given.get("syslog", "0").lower()
-    if value in ("1", "on", "true", "yes"):
+    if value in _ON:
         return LOG_PORT
-    if value in ("0", "off", "false", "no"):
+    if value in _OFF:
         return 0
     if value.isascii() and value.isdigit() and len(value) < 6 and int(value) < 65536:
         return int(value)
     raise LocalProtocolError(f"syslog={value} in the URL is neither 1, 0 nor a TCP port")
+
+
+def _offer(given: dict[str, str]) -> bool:
+    value = given.get("offer", "0").lower()
+    if value not in (*_ON, *_OFF):
+        raise LocalProtocolError(f"offer={value} in the URL is neither 1 nor 0")
+    return value in _ON
 
 
 def _seconds(name: str, given: dict[str, str], default: float) -> float:

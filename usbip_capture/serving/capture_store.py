@@ -14,8 +14,6 @@ from functools import partial
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CaptureError, LocalProtocolError, UsbipError
 from usbip_capture.server.events import CAPTURE_ENDED, CAPTURE_STARTED, Events
-from usbip_capture.serving.session_capture import DeviceChoice, SessionCapture
-from usbip_capture.serving.sessions import Sessions
 from usbip_capture.serving.stored_capture import (
     FAILED,
     STOPPED,
@@ -28,6 +26,8 @@ from usbip_capture.serving.stored_capture import (
     saved,
 )
 from usbip_capture.serving.stored_sinks import Room, StoredFile, StoredRing
+from usbip_capture.sessions.session_capture import DeviceChoice, SessionCapture
+from usbip_capture.sessions.sessions import Sessions
 from usbip_capture.syslog.severity import ERROR, NOTICE, WARNING
 from usbip_capture.system.folder_lock import OwnFolder
 from usbip_capture.system.private_files import check_owner

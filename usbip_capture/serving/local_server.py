@@ -46,8 +46,8 @@ from usbip_capture.usb.info import DeviceInfo
 if TYPE_CHECKING:
     from usbip_capture.serving.capture_store import CaptureStore
     from usbip_capture.serving.restarting import Restart
-    from usbip_capture.serving.sessions import Sessions
     from usbip_capture.serving.tls_side import TlsSide
+    from usbip_capture.sessions.sessions import Sessions
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from usbip_capture.system.folders import state_folder
 if TYPE_CHECKING:
     from usbip_capture.serving.capture_store import CaptureStore
     from usbip_capture.serving.captures import SessionCaptures
-    from usbip_capture.serving.sessions import Sessions
+    from usbip_capture.sessions.sessions import Sessions
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Observing:
         if settings.rotate and not settings.pcap:
             raise LocalProtocolError("rotate is for files: name one with pcap")
         if settings.web:
-            from usbip_capture.serving.sessions import Sessions
+            from usbip_capture.sessions.sessions import Sessions
 
             self.sessions = Sessions(client_of)
             self._open_store(settings, self.sessions, server, name, events)

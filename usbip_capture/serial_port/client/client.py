@@ -18,16 +18,25 @@ class SerialClient:
 
     timeout: seconds for each connection. pcap: the file to capture all devices into.
     reconnect: seconds to wait for a device that is lost, which then goes on by itself; 0: call `restore`.
+    offer: list this program in Wireshark, which can capture what it does with the devices.
     Raises LocalProtocolError for what is not a server.
     """
 
     def __init__(
-        self, host: str, port: int = DEFAULT_PORT, *, timeout: float = 5.0, pcap: str = "", reconnect: float = 0.0
+        self,
+        host: str,
+        port: int = DEFAULT_PORT,
+        *,
+        timeout: float = 5.0,
+        pcap: str = "",
+        reconnect: float = 0.0,
+        offer: bool = False,
     ) -> None:
         self.server = ServerAddress.parse(host, port, timeout)
         self.connections: list[SerialConnection] = []
         self._pcap = pcap
         self._reconnect = reconnect
+        self._offer = offer
 
     def devices(self) -> list[DeviceInfo]:
         """What the server exports now, serial or not; many servers leave out devices in use. Raises UsbipError."""
@@ -55,6 +64,7 @@ class SerialClient:
             instance,
             self._pcap,
             reconnect=self._reconnect,
+            offer=self._offer,
         )
         return self._open(url, settings)
 
@@ -72,7 +82,7 @@ class SerialClient:
         if not found:
             raise DeviceNotFound(f"{self.server.offers} no free device {device}".rstrip())
         attached: list[SerialConnection] = []
-        url = PortUrl(self.server, selector, pcap=self._pcap, reconnect=self._reconnect)
+        url = PortUrl(self.server, selector, pcap=self._pcap, reconnect=self._reconnect, offer=self._offer)
         try:
             for info in found:
                 attached.append(self._open(replace(url, selector=Selector(busid=info.busid)), settings))

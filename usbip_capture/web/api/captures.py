@@ -14,10 +14,10 @@ from starlette.routing import BaseRoute
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CaptureError, LocalProtocolError
 from usbip_capture.serving.capture_store import CaptureStore, TooMany
-from usbip_capture.serving.session_capture import DeviceChoice, SessionCapture
-from usbip_capture.serving.sessions import Sessions
 from usbip_capture.serving.stored_capture import RUNNING, CaptureFacts
 from usbip_capture.serving.stored_sinks import whole_blocks
+from usbip_capture.sessions.session_capture import DeviceChoice, SessionCapture
+from usbip_capture.sessions.sessions import Sessions
 from usbip_capture.web.capture_data import capture_data
 from usbip_capture.web.filters import parsed_filter
 from usbip_capture.web.live_view import live_view

@@ -1,4 +1,4 @@
-"""What clients do with lent devices, for who likes to see it: watchers join and leave at any moment.
+"""What is done with devices, for who likes to see it: watchers join and leave at any moment.
 
 Each session is one tap around its device, which passes on what it sees to the taps of those who watch. All of a session
 goes through one lock, so that who joins sees each URB that is out at that moment, and everything from then on, once.
@@ -10,12 +10,11 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from usbip_capture.capture.seen import SeenRequests
 from usbip_capture.device import Device
-from usbip_capture.lending.lender import Exported
-from usbip_capture.serving.observed import ObservedDevice
+from usbip_capture.sessions.observed import ObservedDevice
 from usbip_capture.tap import Tap
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.urb import Completion, TransferType, Urb
@@ -28,11 +27,24 @@ TapT = TypeVar("TapT", bound=Tap)
 _Ids: TypeAlias = "tuple[tuple[Tap, int], ...]"
 
 
+class Described(Protocol):
+    """A device, with its texts as it has them; empty where they are not known."""
+
+    @property
+    def info(self) -> DeviceInfo: ...
+
+    @property
+    def product(self) -> str: ...
+
+    @property
+    def serial(self) -> str: ...
+
+
 class Watcher(ABC, Generic[TapT]):
     """Sees sessions. Its methods are called with the lock of the session, so that they must not block."""
 
     @abstractmethod
-    def tap(self, session: LentSession) -> TapT | None:
+    def tap(self, session: DeviceSession) -> TapT | None:
         """What sees this session, which begins or is there already, from now on; None if it is of no interest."""
 
     @abstractmethod
@@ -44,23 +56,31 @@ class Watcher(ABC, Generic[TapT]):
         """This URB was submitted before, and will be completed. Returns the id that its completion is reported with."""
 
     @abstractmethod
-    def ended(self, session: LentSession, tap: TapT, loss: str) -> None:
+    def ended(self, session: DeviceSession, tap: TapT, loss: str) -> None:
         """The session is over. loss: why the device is gone, empty if it was released."""
 
 
-class LentSession(Tap):
-    """One client's use of one device. info, serial, product: of the device, texts as it has them.
+class DeviceSession(Tap):
+    """One use of one device. info: as it is used; exported: as it was known before. server: where it is, for people.
 
-    client: who has it, for people; empty if that is not known any more.
+    client: who has it, for people; empty if that is not known any more. own: sees all of it, beside those who join.
     """
 
-    def __init__(self, device: Device, exported: Exported, client_of: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        device: Device,
+        exported: Described,
+        client_of: Callable[[str], str],
+        server: str = "",
+        own: Tap | None = None,
+    ) -> None:
         self.info: DeviceInfo = device.info
         self.exported = exported
+        self.server = server
         self._client_of = client_of
         self._client = ""
         self._lock = threading.Lock()
-        self._taps: tuple[Tap, ...] = ()
+        self._taps: tuple[Tap, ...] = () if own is None else (own,)
         self._of: dict[Watcher[Any], Tap] = {}
         self._flying: dict[int, tuple[Urb, _Ids]] = {}
         self._seen = SeenRequests()
@@ -150,6 +170,12 @@ class LentSession(Tap):
         for number, (urb, ids) in self._flying.items():
             self._flying[number] = urb, tuple(pair for pair in ids if pair[0] is not tap)
 
+    def forked(self) -> None:
+        """In a child process, in which nobody watches."""
+        self._lock = threading.Lock()
+        self._of.clear()
+        self._taps = ()
+
     def end(self, loss: str) -> None:
         """The device is closed."""
         with self._lock:
@@ -161,17 +187,30 @@ class LentSession(Tap):
 
 
 class Sessions:
-    """All sessions of a server, and who watches them. client_of: who has the device of this busid now, for people."""
+    """All sessions of a server or program, and who watches them.
 
-    def __init__(self, client_of: Callable[[str], str] = lambda busid: "") -> None:
+    client_of: who has the device of this busid now, for people. on_change: called when one has begun or ended, from any
+    thread.
+    """
+
+    def __init__(
+        self, client_of: Callable[[str], str] = lambda busid: "", on_change: Callable[[], None] = lambda: None
+    ) -> None:
         self._client_of = client_of
+        self._on_change = on_change
         self._lock = threading.Lock()
-        self._sessions: dict[LentSession, None] = {}
+        self._sessions: dict[DeviceSession, None] = {}
         self._watchers: dict[Watcher[Any], None] = {}
 
-    def observed(self, device: Device, exported: Exported) -> Device:
-        """`device`, with which a session begins, shown to all who watch."""
-        session = LentSession(device, exported, self._client_of)
+    @property
+    def current(self) -> list[DeviceSession]:
+        """Those that are in progress."""
+        with self._lock:
+            return list(self._sessions)
+
+    def observed(self, device: Device, exported: Described, server: str = "", own: Tap | None = None) -> Device:
+        """`device`, with which a session begins, shown to `own` and to all who watch. server: where it is."""
+        session = DeviceSession(device, exported, self._client_of, server, own)
         with self._lock:
             self._sessions[session] = None
             for watcher in self._watchers:
@@ -179,6 +218,7 @@ class Sessions:
                     session.join(watcher)
                 except Exception:  # the client gets its device all the same
                     log.exception("what %s does is not seen by one who watches", session.info)
+        self._on_change()
         return ObservedDevice(device, session, lambda loss: self._ended(session, loss))
 
     def join(self, watcher: Watcher[Any]) -> None:
@@ -195,7 +235,15 @@ class Sessions:
             for session in self._sessions:
                 session.leave(watcher)
 
-    def _ended(self, session: LentSession, loss: str) -> None:
+    def forked(self) -> None:
+        """In a child process: who watches is its parent's, and its locks may be held by threads that are gone."""
+        self._lock = threading.Lock()
+        self._watchers.clear()
+        for session in self._sessions:
+            session.forked()
+
+    def _ended(self, session: DeviceSession, loss: str) -> None:
         with self._lock:
             self._sessions.pop(session, None)
         session.end(loss)
+        self._on_change()
