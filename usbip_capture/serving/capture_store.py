@@ -131,10 +131,12 @@ class CaptureStore:
         files: int = 0,
         name: str = "",
         by: str = "user",
+        hindsight: bool = True,
     ) -> CaptureFacts:
         """Begin one. devices: patterns, as `access.devices` has them, none for all. max_bytes: it ends then, 0 never.
 
         files: with 2 or more it does not end, and keeps the latest so many files of max_bytes. by: who is it.
+        hindsight: it begins with what was kept of the devices, if anything is.
         Raises LocalProtocolError, with FilterError, TooMany, CaptureError.
         """
         _check(max_bytes, files)
@@ -149,6 +151,7 @@ class CaptureStore:
         self._room.reserve(facts.id, facts.max_bytes * facts.ring or LEAST_BYTES)
         try:
             running = self._opened(facts, choice)
+            running.watcher.hindsight = hindsight
             self._enter(running)
         except BaseException:
             self._discard(facts.id)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 from usbip_capture.access.devices import DevicePattern
 from usbip_capture.capture.channel import IN_FLIGHT, UsbChannel
+from usbip_capture.capture.recent import Replay
 from usbip_capture.capture.writer import PcapWriter
-from usbip_capture.sessions.sessions import DeviceSession, Watcher
+from usbip_capture.sessions.session import DeviceSession, Watcher
 from usbip_capture.system.shown import one_line
 from usbip_capture.usb.urb import Completion, Urb
 
@@ -39,10 +41,21 @@ class SessionCapture(Watcher[UsbChannel]):
     """Captures the sessions of these devices into `writer`, which is not closed here.
 
     An interface for each device: one that it keeps from session to session. server: for the descriptions of interfaces,
-    where sessions have none. in_program: of whoever runs this, rather than of clients.
+    where sessions have none. in_program: of whoever runs this, rather than of clients. hindsight: with what was kept.
     """
 
-    def __init__(self, writer: PcapWriter, choice: DeviceChoice, server: str = "", *, in_program: bool = False) -> None:
+    def __init__(
+        self,
+        writer: PcapWriter,
+        choice: DeviceChoice,
+        server: str = "",
+        *,
+        in_program: bool = False,
+        hindsight: bool = True,
+    ) -> None:
+        self.hindsight = hindsight
+        self._lock = threading.Lock()  # sessions, each with a lock of its own, have their taps at the same time
+        self._keeper = "program" if in_program else "server"
         self._writer = writer
         self._choice = choice
         self._server = server
@@ -54,19 +67,28 @@ class SessionCapture(Watcher[UsbChannel]):
     def tap(self, session: DeviceSession) -> UsbChannel | None:
         if not self._choice.includes(session):
             return None
-        free = self._free.get(_key(session))
-        if free:
-            channel = free.pop()
+        with self._lock:
+            free = self._free.get(session.key)
+            channel = free.pop() if free else None
+            self._count += channel is None
+            too_many = self._count > _MAX_INTERFACES
+            self._count -= too_many
+        if channel is not None:
             channel.device(session.info)
             channel.comment("usbip-capture: a further session begins")
             return channel
-        if self._count >= _MAX_INTERFACES:
+        if too_many:
             self._writer.comment(f"usbip-capture: {session.info} is not captured: there are {self._count} interfaces")
             return None
-        self._count += 1
         return self._writer.add_usb_interface(
             session.info, server=session.server or self._server, product=one_line(session.exported.product)
         )
+
+    def replay(self, tap: UsbChannel) -> Replay:
+        return Replay(tap, self._writer.flush, self._keeper)
+
+    def label(self) -> str:
+        return self._descriptors
 
     def earlier(self, tap: UsbChannel, requests: Sequence[tuple[Urb, Completion]]) -> None:
         tap.label = self._descriptors
@@ -85,9 +107,5 @@ class SessionCapture(Watcher[UsbChannel]):
             tap.gone(loss)
         else:
             tap.comment(f"usbip-capture: {self._user} has released the device")
-        self._free.setdefault(_key(session), []).append(tap)
-
-
-def _key(session: DeviceSession) -> str:
-    """The same for sessions of one device only."""
-    return f"{session.server} {session.exported.info} {session.exported.serial}"
+        with self._lock:
+            self._free.setdefault(session.key, []).append(tap)

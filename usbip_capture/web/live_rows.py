@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from usbip_capture.filters.language import Filter
 from usbip_capture.filters.matcher import Matcher
+from usbip_capture.sessions.session import DeviceSession, Watcher
 from usbip_capture.sessions.session_capture import DeviceChoice
-from usbip_capture.sessions.sessions import DeviceSession, Watcher
 from usbip_capture.tap import Tap
 from usbip_capture.usb.status import EINPROGRESS, status_name
 from usbip_capture.usb.urb import DIR_IN, Completion, TransferType, Urb

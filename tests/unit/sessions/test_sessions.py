@@ -12,8 +12,9 @@ from tests.fakes.idle_device import IdleDevice
 from usbip_capture.device import Transfer
 from usbip_capture.lending.lender import Exported
 from usbip_capture.server.rules import ExportRule
+from usbip_capture.sessions.session import DeviceSession, Watcher
 from usbip_capture.sessions.session_capture import DeviceChoice
-from usbip_capture.sessions.sessions import DeviceSession, Sessions, Watcher
+from usbip_capture.sessions.sessions import Sessions
 from usbip_capture.tap import Tap
 from usbip_capture.usb.setup import get_descriptor, set_configuration
 from usbip_capture.usb.status import ECONNRESET

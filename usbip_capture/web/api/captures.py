@@ -43,7 +43,8 @@ def _start(call: Call) -> object:
         raise LocalProtocolError('devices must be a list of texts, such as ["1-1.4"]; an empty one means all')
     try:
         facts = store_of(call).start(
-            _few(devices), capture_filter=_filter(call.text("filter", "")), max_bytes=call.number("max_bytes"),
+            _few(devices), hindsight="hindsight" not in call.body or call.flag("hindsight"),
+            capture_filter=_filter(call.text("filter", "")), max_bytes=call.number("max_bytes"),
             files=call.number("files"), name=call.text("name", ""), by=call.user.name,
         )  # fmt: skip
     except TooMany as error:
@@ -93,15 +94,17 @@ def _stream(call: Call) -> Response:
     capture_filter = _filter(call.query.get("filter", ""))
     if call.side.streams >= MAX_STREAMS:
         raise Conflict(f"at most {MAX_STREAMS} captures are streamed at a time: end another one")
-    parts = _streamed(call.side, sessions, choice, capture_filter)
+    parts = _streamed(call.side, sessions, choice, capture_filter, call.query.get("hindsight") != "0")
     return StreamingResponse(parts, media_type=_PCAPNG, headers={"cache-control": "no-store"})
 
 
-async def _streamed(side: WebSide, sessions: Sessions, choice: DeviceChoice, text: str) -> AsyncIterator[bytes]:
+async def _streamed(
+    side: WebSide, sessions: Sessions, choice: DeviceChoice, text: str, hindsight: bool
+) -> AsyncIterator[bytes]:
     outlet = Outlet(asyncio.get_running_loop())
     writer = PcapWriter(outlet, queue_bytes=_QUEUE_BYTES, capture_filter=text)
     side.streams += 1
-    capture = SessionCapture(writer, choice, side.server.address)
+    capture = SessionCapture(writer, choice, side.server.address, hindsight=hindsight)
     try:
         await run_in_threadpool(sessions.join, capture)
         async for part in outlet.parts():
