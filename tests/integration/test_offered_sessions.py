@@ -156,6 +156,31 @@ def test_what_is_in_flight_and_what_comes_when_the_device_is_opened_again(
     assert joined.reasons == []
 
 
+def test_hindsight_of_a_program(server: LoopbackServer, tmp_path: Path) -> None:
+    backend, device = used(server, hindsight="10min,1MiB")
+    echo(device, b"fails")
+    backend.close()  # type: ignore[attr-defined]
+    joined = Joined(only_entry(), tmp_path / "a.pcapng", marked=False)
+    wait_until("it has what was kept", lambda: b"fails" in joined.path.read_bytes())
+    backend, device = used(server)
+    echo(device, b"again")
+    backend.close()  # type: ignore[attr-defined]
+    records = joined.records()
+    assert moved(records) == [b"fails", b"fails", b"again", b"again"]
+    assert any("kept by the program" in text for r in records for text in r.comments)
+
+
+def test_hindsight_is_for_those_who_join(server: LoopbackServer, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(LocalProtocolError, match="add offer"):
+        get_backend("127.0.0.1", server.port, hindsight="30s")
+    with pytest.raises(LocalProtocolError, match="add offer"):
+        PortUrl.parse("usbip://pi/1-1?hindsight=30s")
+    assert PortUrl.parse("usbip://pi/1-1?offer=1&hindsight=30s,1MiB").hindsight == "30s,1MiB"
+    for command in (["use", f"127.0.0.1:{server.port}", "--hindsight", "30s", "--", sys.executable],):
+        assert main(command) == 2
+        assert "add offer" in capsys.readouterr().err
+
+
 def test_its_state_is_shown_and_it_is_not_ended_from_outside(server: LoopbackServer) -> None:
     backend, _ = used(server)
     states: list[Message] = []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from operator import itemgetter
 from typing import NamedTuple
 
 from usbip_capture.capture.channel import UsbChannel
@@ -13,7 +14,7 @@ from usbip_capture.capture.span import Span
 from usbip_capture.usb.urb import Buffer, Completion, Urb
 
 #: Bytes that a URB takes beside its data, and those of each isochronous packet.
-URB_COST, PACKET_COST = 720, 160
+URB_COST, PACKET_COST = 832, 160
 #: So few URBs are shown at once, before what is newer is seen.
 FEW = 64
 #: Events between two looks whether the output keeps up, and seconds for it to do so.
@@ -21,12 +22,16 @@ _PACE, _PATIENCE = 256, 1.0
 
 
 class RecentUrb(NamedTuple):
-    """number: of this URB only. data: outward. completed_ns: 0 and completion None as long as it is in flight."""
+    """number, back: the place of its submission and of its completion in all that happened. data: outward.
+
+    back, completed_ns: 0 and completion None as long as it is in flight.
+    """
 
     number: int
     submitted_ns: int
     urb: Urb
     data: Buffer
+    back: int = 0
     completed_ns: int = 0
     completion: Completion | None = None
 
@@ -70,7 +75,8 @@ class RecentUrbs:
         cost = URB_COST + len(found.data) + len(completion.data)
         cost += PACKET_COST * (len(found.urb.packets) + len(completion.packets))
         now_ns = timestamp_ns or time.time_ns()
-        self._back.append((cost, found._replace(completed_ns=now_ns, completion=completion)))
+        self._number += 1
+        self._back.append((cost, found._replace(back=self._number, completed_ns=now_ns, completion=completion)))
         self._bytes += cost
         self.position += 1
         self._forget(now_ns)
@@ -127,23 +133,20 @@ class Replay:
             self._channel.completed(self._channel.submitted(urb, None, at_ns), urb, completion, at_ns)
         self._channel.label = None
 
-    def show(self, recents: Iterable[RecentUrb], *, may_wait: bool) -> None:
+    def show(self, recents: Sequence[RecentUrb], *, may_wait: bool) -> None:
         """What has come back since, and what is in flight. may_wait: this thread may wait for the output."""
-        events: list[tuple[int, int, bool, RecentUrb]] = []
-        for recent in recents:
-            if recent.number not in self.ids:
-                events.append((recent.submitted_ns, recent.number, False, recent))
-            if recent.completion is not None:
-                events.append((recent.completed_ns, recent.number, True, recent))
-        events.sort(key=lambda event: event[:3])
+        events = [(recent.number, recent) for recent in recents if recent.number not in self.ids]
+        events += [(recent.back, recent) for recent in recents if recent.back]
+        events.sort(key=itemgetter(0))
         if events and not self._begun:
             self._begun = True
             self._channel.comment(f"usbip-capture: kept by the {self._by}: what happened before this capture began")
-        for count, (timestamp_ns, number, back, recent) in enumerate(events, 1):
-            if not back:
-                self.ids[number] = self._channel.submitted(recent.urb, recent.data, timestamp_ns)
+        for count, (place, recent) in enumerate(events, 1):
+            if place == recent.number:
+                self.ids[place] = self._channel.submitted(recent.urb, recent.data, recent.submitted_ns)
             elif recent.completion is not None:
-                self._channel.completed(self.ids.pop(number), recent.urb, recent.completion, timestamp_ns)
+                urb_id = self.ids.pop(recent.number)
+                self._channel.completed(urb_id, recent.urb, recent.completion, recent.completed_ns)
             if may_wait and self._keeps_up and not count % _PACE:
                 self._keeps_up = self._flush(_PATIENCE)
 

@@ -44,3 +44,11 @@ class Span:
             else:
                 raise LocalProtocolError(f"{text!r} is not what is to be kept: {_FORM}")
         return cls(seconds, size or _DEFAULT_BYTES)
+
+
+def check_offer(offer: bool, hindsight: str) -> None:
+    """Whether a program can be offered so. Raises LocalProtocolError."""
+    if hindsight:
+        Span.parse(hindsight)
+        if not offer:
+            raise LocalProtocolError("hindsight is for those who join this program: add offer")

@@ -120,6 +120,7 @@ def _url(args: argparse.Namespace) -> str:
         "syslog": args.syslog_port if args.syslog else None,
         "reconnect": args.reconnect,
         "offer": 1 if args.offer else None,
+        "hindsight": args.hindsight or None,
         "connect_timeout": server.timeout,
     }
     query = "&".join(f"{name}={quote(str(value))}" for name, value in given.items() if value is not None)

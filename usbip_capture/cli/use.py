@@ -72,6 +72,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Run the program; its exit status. Raises UsbipError when there is no such program or server."""
     from usbip_capture.capture.sinks import check_file
+    from usbip_capture.capture.span import check_offer
     from usbip_capture.cli.session import chosen_devices, chosen_server, log_of, resolved
     from usbip_capture.servers.address import Selector
 
@@ -80,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     command = _command(args.program)
     if args.pcap:
         check_file(args.pcap)
+    check_offer(args.offer, args.hindsight)
     server = chosen_server(args)
     # What is wrong is better reported now than in a program's traceback.
     selection = [resolved(server, selector) for selector in chosen_devices(args)]
@@ -95,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
         settings["pcap"] = os.path.abspath(args.pcap) if args.pcap else ""
         settings["syslog_port"] = args.syslog_port if args.syslog and args.pcap else 0
         settings["offer"] = args.offer
+        settings["hindsight"] = args.hindsight
         settings["marker"] = str(marker)
         settings["packages"] = _package_folders(server)
         status = _run(command, settings)

@@ -11,6 +11,7 @@ import sys
 import threading
 from dataclasses import dataclass
 
+from usbip_capture.capture.span import Span
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.device import Device
 from usbip_capture.errors import CannotListen, RemoteProtocolError
@@ -112,12 +113,19 @@ _lock = threading.Lock()
 _offer: ProgramOffer | None = None
 
 
-def program_offer() -> ProgramOffer:
-    """That of this process, always the same one until it is closed. Raises CannotListen."""
+def program_offer(hindsight: str = "") -> ProgramOffer:
+    """That of this process, always the same one until it is closed.
+
+    hindsight: as `capture.span` has it: how much is kept of each device from its next use on; "" changes nothing.
+    Raises CannotListen, LocalProtocolError.
+    """
     global _offer  # noqa: PLW0603  one for the process: it is listed once
+    keeps = Span.parse(hindsight) if hindsight else None
     with _lock:
         if _offer is None:
             _offer = ProgramOffer()
+        if keeps is not None:
+            _offer.sessions.keeps = keeps
         return _offer
 
 

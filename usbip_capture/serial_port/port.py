@@ -77,7 +77,7 @@ class SerialPort(PortUser):
         if url.offer:
             from usbip_capture.offering.program import program_offer
 
-            program_offer()
+            program_offer(url.hindsight)
         self._capture = SharedCapture.open(url.pcap) if url.pcap else None
         self._log: PortLog | None = None
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote, urlsplit
 
+from usbip_capture.capture.span import check_offer
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import SSH, TLS, parse_address, usual_port
 from usbip_capture.servers.address import REPLAY, Selector, ServerAddress
@@ -15,7 +16,7 @@ SCHEME = "usbip"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _PARAMETERS = (
     "serial", "interface", "instance", "pcap", "syslog", "reconnect", "connect_timeout", "logging", "via", "ssh_port",
-    "offer",
+    "offer", "hindsight",
 )  # fmt: skip
 _FORM = "write usbip://HOST[:PORT]/BUSID or usbip://HOST[:PORT]/VID:PID"
 _MAX_BUSID = 31  # bytes. Ref: Linux Documentation/usb/usbip_protocol.rst, OP_REQ_IMPORT
@@ -32,7 +33,7 @@ class PortUrl:
     busids. interface: bInterfaceNumber, of a device with several ports; None is its first one that is free.
     pcap: the file to capture into. syslog: the port of the device's log, 0 without. reconnect: seconds to wait for a
     device that is lost; 0 leaves it lost. logging: one of LOG_LEVELS, or nothing. offer: what the program does with the
-    device can be joined by others.
+    device can be joined by others. hindsight: what is kept for them, such as 30s,16MiB.
     """
 
     server: ServerAddress
@@ -45,8 +46,10 @@ class PortUrl:
     reconnect: float = 0.0
     logging: str = ""
     offer: bool = False
+    hindsight: str = ""
 
     def __post_init__(self) -> None:
+        check_offer(self.offer, self.hindsight)
         if self.selector.serial:  # as `serial=TEXT` in the place of a busid
             object.__setattr__(self, "serial", self.serial or self.selector.serial)
             object.__setattr__(self, "selector", replace(self.selector, serial=""))
@@ -81,6 +84,7 @@ class PortUrl:
             _seconds("reconnect", given, 0.0),
             _level(given),
             _offer(given),
+            _filled("hindsight", given),
         )
 
     @property

@@ -37,6 +37,7 @@ class UseSettings(TypedDict):
     pcap: str
     syslog_port: int
     offer: bool
+    hindsight: str
     marker: str
     packages: list[str]
 
@@ -70,7 +71,7 @@ def _offer(settings: UseSettings) -> bool:
     from usbip_capture.offering.program import program_offer
 
     try:
-        program_offer()
+        program_offer(settings["hindsight"])
     except CannotListen as error:
         sys.stderr.write(f"usbip-capture: {error}\n")
         return False

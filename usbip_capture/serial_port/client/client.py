@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from usbip_capture.capture.span import check_offer
 from usbip_capture.errors import DeviceNotFound
 from usbip_capture.net.address import DEFAULT_PORT
 from usbip_capture.serial_port.client.connection import SerialConnection
@@ -18,7 +19,8 @@ class SerialClient:
 
     timeout: seconds for each connection. pcap: the file to capture all devices into.
     reconnect: seconds to wait for a device that is lost, which then goes on by itself; 0: call `restore`.
-    offer: list this program in Wireshark, which can capture what it does with the devices.
+    offer: list this program in Wireshark, which can capture what it does with the devices; hindsight: what is kept for
+    that of each device, such as `30s,16MiB`.
     Raises LocalProtocolError for what is not a server.
     """
 
@@ -31,12 +33,14 @@ class SerialClient:
         pcap: str = "",
         reconnect: float = 0.0,
         offer: bool = False,
+        hindsight: str = "",
     ) -> None:
         self.server = ServerAddress.parse(host, port, timeout)
         self.connections: list[SerialConnection] = []
         self._pcap = pcap
         self._reconnect = reconnect
-        self._offer = offer
+        self._offer, self._hindsight = offer, hindsight
+        check_offer(offer, hindsight)
 
     def devices(self) -> list[DeviceInfo]:
         """What the server exports now, serial or not; many servers leave out devices in use. Raises UsbipError."""
@@ -65,6 +69,7 @@ class SerialClient:
             self._pcap,
             reconnect=self._reconnect,
             offer=self._offer,
+            hindsight=self._hindsight,
         )
         return self._open(url, settings)
 
@@ -82,7 +87,14 @@ class SerialClient:
         if not found:
             raise DeviceNotFound(f"{self.server.offers} no free device {device}".rstrip())
         attached: list[SerialConnection] = []
-        url = PortUrl(self.server, selector, pcap=self._pcap, reconnect=self._reconnect, offer=self._offer)
+        url = PortUrl(
+            self.server,
+            selector,
+            pcap=self._pcap,
+            reconnect=self._reconnect,
+            offer=self._offer,
+            hindsight=self._hindsight,
+        )
         try:
             for info in found:
                 attached.append(self._open(replace(url, selector=Selector(busid=info.busid)), settings))
