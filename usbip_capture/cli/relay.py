@@ -70,7 +70,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Relay until stopped; the exit code. Raises UsbipError."""
     if args.stop:
-        if args.server or args.output or args.wireshark or args.allow or args.deny or given_limits(args):
+        if (
+            args.server
+            or args.output
+            or args.wireshark
+            or args.allow
+            or args.deny
+            or args.hindsight
+            or given_limits(args)
+        ):
             args.parser.error("--stop goes with --listen only")
         with queued(_LOGGER):
             return _stop(args.listen)
