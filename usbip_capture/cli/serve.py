@@ -174,7 +174,7 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         "--request-timeout",
         type=whole(1, MAX_REQUEST_TIMEOUT),
         metavar="SECONDS",
-        help=f"for the first request of a client (default: {REQUEST_TIMEOUT})",
+        help=f"seconds for the first request of a client (default: {REQUEST_TIMEOUT})",
     )
     group.add_argument(
         "--announce",
@@ -226,14 +226,14 @@ def _add_dashboard(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--hindsight",
         metavar="TIME,SIZE",
-        help="keep what each device has just done for captures that begin later, such as 30s,16MiB (default: nothing)",
+        help="keep what devices have just done for captures that begin later, such as 30s,16MiB (default: nothing)",
     )
-    group.add_argument("--captures", metavar="DIR", help="where captures that are begun there are kept")
+    group.add_argument("--captures", metavar="DIR", help="where captures that are begun in the dashboard are kept")
     group.add_argument(
         "--captures-size",
         type=whole(0, MAX_COUNT),
         metavar="MB",
-        help="what these may take together; 0: no limit (default: 4000)",
+        help="MB that these may take together; 0: no limit (default: 4000)",
     )
 
 
