@@ -198,12 +198,12 @@ def test_hindsight_the_failure_that_has_just_happened_is_in_the_capture(given: d
         for query, got in (("", bytearray()), ("?hindsight=0", bytearray())):
             with client.stream("GET", f"{CAPTURES}/stream{query}") as answer, client_of(server) as device:
                 parts = answer.iter_bytes()
-                wait_until("it is seen", lambda: made.side.streams)
+                wait_until("it is seen", lambda: made.side.streams.taken)
                 got += next(parts)
                 echo(device, 1)
                 while got.count(bytes([0]) * 64) < 2 + 2 * (not query):
                     got += next(parts)
-            wait_until("it has ended", lambda: not made.side.streams)
+            wait_until("it has ended", lambda: not made.side.streams.taken)
         for capture, count in ((with_it, 3 + 1 + 1), (without, 1 + 1)):
             client.post(f"{CAPTURES}/{capture['id']}/stop")
             records = read(client.get(f"{CAPTURES}/{capture['id']}/download").content, tmp_path)
