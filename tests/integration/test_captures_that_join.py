@@ -14,7 +14,7 @@ from usbip_capture.capture.channel import IN_FLIGHT
 from usbip_capture.demo.device import BULK_IN, BULK_OUT
 from usbip_capture.device import Device, Transfer
 from usbip_capture.servers.address import Selector, ServerAddress
-from usbip_capture.serving.session_capture import DESCRIPTORS
+from usbip_capture.sessions.session_capture import DESCRIPTORS
 from usbip_capture.usb.setup import set_configuration
 from usbip_capture.usb.urb import TransferType, Urb
 

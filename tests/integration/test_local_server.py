@@ -82,6 +82,11 @@ def test_drivers_that_stay_unbound_are_reported(
     [
         ({"rotate": "files:2"}, "rotate is for files: name one with pcap"),
         ({"rotate": "files:2", "pcap": "-"}, "-b is for files"),
+        ({"hindsight": "30s"}, "hindsight is for captures that begin later: add web"),
+        (
+            {"hindsight": "30 parsecs"},
+            "hindsight: '30 parsecs' is not what is to be kept: write a time, a size or both",
+        ),
         ({"pcap": "x.pcap"}, "pcap: x.pcap must not end with .pcap: captures are pcapng, as in x.pcapng"),
         (
             {"pcap": Path("x y.CAP.gz")},

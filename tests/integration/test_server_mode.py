@@ -30,7 +30,7 @@ from usbip_capture.errors import UntrustedServer, UsbipError
 from usbip_capture.extcap.controls import ADD, CLIENTS, DROP, ENABLE, LOG, MARK, RESET, SET
 from usbip_capture.server_stream.capture import OVER, StreamedCapture, Wanted
 from usbip_capture.servers.dashboards import Dashboard
-from usbip_capture.serving.session_capture import DESCRIPTORS
+from usbip_capture.sessions.session_capture import DESCRIPTORS
 from usbip_capture.tls.known_servers import KnownServer, remember
 from usbip_capture.web import dashboard as served
 from usbip_capture.web.roles import LOOK, OPERATE

@@ -19,7 +19,7 @@ LAYERS = """
     wire records uart filters recordings options access < recorded
     device < tap net < tls
     capture devices simulated server
-    replayed < demo < servers live lending < control_socket configuration
+    replayed sessions < demo < servers live lending < control_socket configuration offering
     host relay collector vhci tunnel server_stream
     pyusb_backend serial_port convert report comparing
     probe describe selftest use installation urlhandler usbip_client serving < capture_session < web

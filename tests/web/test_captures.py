@@ -23,7 +23,7 @@ from usbip_capture.demo.device import BULK_IN, BULK_OUT
 from usbip_capture.device import Device
 from usbip_capture.errors import CaptureError
 from usbip_capture.servers.address import Selector, ServerAddress
-from usbip_capture.serving.session_capture import DESCRIPTORS
+from usbip_capture.sessions.session_capture import DESCRIPTORS
 from usbip_capture.usb.setup import set_configuration
 from usbip_capture.usb.urb import TransferType, Urb
 from usbip_capture.web.api import captures
@@ -186,6 +186,28 @@ def test_a_stream_has_what_came_before_and_ends_with_its_client(given: dict[str,
             echo(device, 4)
         records = read(bytes(got), tmp_path)
         assert bulk(records) == [bytes([number]) * 64 for number in range(4) for _ in range(2)]
+
+
+def test_hindsight_the_failure_that_has_just_happened_is_in_the_capture(given: dict[str, Any], tmp_path: Path) -> None:
+    with dashboard(hindsight="10min,4MiB", **given) as (server, made), asking(made) as client:
+        with client_of(server) as device:
+            echo(device, 3)
+        wait_until("the client has left", lambda: not server.clients)
+        with_it, without = start(client), start(client, hindsight=False)
+        assert client.post(CAPTURES, json={"hindsight": 1}).status_code == 400
+        for query, got in (("", bytearray()), ("?hindsight=0", bytearray())):
+            with client.stream("GET", f"{CAPTURES}/stream{query}") as answer, client_of(server) as device:
+                parts = answer.iter_bytes()
+                wait_until("it is seen", lambda: made.side.streams.taken)
+                got += next(parts)
+                echo(device, 1)
+                while got.count(bytes([0]) * 64) < 2 + 2 * (not query):
+                    got += next(parts)
+            wait_until("it has ended", lambda: not made.side.streams.taken)
+        for capture, count in ((with_it, 3 + 1 + 1), (without, 1 + 1)):
+            client.post(f"{CAPTURES}/{capture['id']}/stop")
+            records = read(client.get(f"{CAPTURES}/{capture['id']}/download").content, tmp_path)
+            assert len(bulk(records)) == 2 * count
 
 
 def test_a_stream_that_nobody_reads_holds_up_nobody(given: dict[str, Any]) -> None:

@@ -98,4 +98,6 @@ class Relayed:
                 clients[client["number"]] = f"{client.get('device') or '(no device)'} {client.get('peer')}"
         hint = state.get("hint")
         self._events.clients(clients, hint if isinstance(hint, str) else "")
-        self._events.activity(self, "; ".join(clients.values()) or "relay: nobody is connected")
+        activity = state.get("activity")
+        idle = activity if isinstance(activity, str) else "relay: nobody is connected"
+        self._events.activity(self, "; ".join(clients.values()) or idle)

@@ -178,6 +178,26 @@ def add_recording(parser: argparse.ArgumentParser, *, log_goes: str = _LOG_GOES)
     )
 
 
+def add_hindsight(parser: argparse._ActionsContainer, what: str) -> None:
+    """Something is kept for captures that begin later."""
+    parser.add_argument(
+        "--hindsight",
+        metavar="TIME,SIZE",
+        default="",
+        help=f"keep {what} for captures that begin later, such as 30s,16MiB of each device (default: nothing)",
+    )
+
+
+def add_offer(parser: argparse.ArgumentParser) -> None:
+    """What the command does can be joined."""
+    parser.add_argument(
+        "--offer",
+        action="store_true",
+        help="list the program in Wireshark: its transfers can be captured while it runs",
+    )
+    add_hindsight(parser, "with --offer, its latest transfers")
+
+
 def add_rotation(group: argparse._ArgumentGroup) -> None:
     """A capture in several files."""
     group.add_argument(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from usbip_capture.access.limits import Limits
-from usbip_capture.cli.groups import add_command, add_listen, add_output, add_server
+from usbip_capture.cli.groups import add_command, add_hindsight, add_listen, add_output, add_server
 from usbip_capture.cli.limits import add_limits, given_limits
 from usbip_capture.cli.log_handler import queued
 from usbip_capture.cli.session import chosen_server
@@ -61,6 +61,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--record-unlinks", action="store_true", help="with -o: also CMD_UNLINK and RET_UNLINK, on unlink0 and so on"
     )
+    add_hindsight(parser, "what goes through")
     parser.add_argument("--wireshark", action="store_true", help="open Wireshark, capturing")
     parser.add_argument("--stop", action="store_true", help="end the relay at --listen, or all of yours")
     parser.set_defaults(run=run, parser=parser)
@@ -69,7 +70,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Relay until stopped; the exit code. Raises UsbipError."""
     if args.stop:
-        if args.server or args.output or args.wireshark or args.allow or args.deny or given_limits(args):
+        if (
+            args.server
+            or args.output
+            or args.wireshark
+            or args.allow
+            or args.deny
+            or args.hindsight
+            or given_limits(args)
+        ):
             args.parser.error("--stop goes with --listen only")
         with queued(_LOGGER):
             return _stop(args.listen)
@@ -82,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _relay(args: argparse.Namespace) -> int:
+    from usbip_capture.capture.span import Span
     from usbip_capture.net.networks import WARNING, is_loopback, listen_address
     from usbip_capture.relay.background import make_responsive
     from usbip_capture.relay.ruling import relay_rules
@@ -90,7 +100,8 @@ def _relay(args: argparse.Namespace) -> int:
     make_responsive()
     address, port = listen_address(args.listen or "")
     rules, limits = relay_rules(args.allow or (), args.deny or ()), Limits(**given_limits(args))
-    service = RelayService(chosen_server(args), address, port, rules=rules, limits=limits)
+    keeps = Span.parse(args.hindsight) if args.hindsight else None
+    service = RelayService(chosen_server(args), address, port, rules=rules, limits=limits, keeps=keeps)
     relay = service.relay
 
     def ready() -> None:
@@ -162,7 +173,9 @@ def _stop(listen: str | None) -> int:
     from usbip_capture.net.networks import listen_address
 
     at = None if listen is None else listen_address(listen)
-    entries = [entry for entry in registry.running() if at is None or parse_address(entry.listen) == at]
+    entries = [
+        entry for entry in registry.running() if entry.listen and (at is None or parse_address(entry.listen) == at)
+    ]
     if not entries:
         where = f" at {listen}" if listen else ""
         raise UsbipError(f"no relay of yours runs{where}: nothing to stop")

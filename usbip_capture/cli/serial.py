@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from usbip_capture.cli.groups import HelpFormatter, add_device, add_recording, add_server
+from usbip_capture.cli.groups import HelpFormatter, add_device, add_offer, add_recording, add_server
 from usbip_capture.cli.session import chosen_device, chosen_server
 from usbip_capture.cli.terminal import report
 from usbip_capture.cli.values import number8, seconds, whole
@@ -63,6 +63,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--reconnect", type=seconds, metavar="SECONDS", help="how long to wait for a device that is lost, to go on"
     )
     add_recording(parser, log_goes="into the capture")
+    add_offer(parser)
     terminal = parser.add_argument_group("terminal")
     terminal.add_argument("--eol", choices=("CR", "LF", "CRLF"), default="CRLF", help="default: %(default)s")
     terminal.add_argument("--echo", action="store_true", help="show what is typed")
@@ -118,6 +119,8 @@ def _url(args: argparse.Namespace) -> str:
         "pcap": args.pcap,
         "syslog": args.syslog_port if args.syslog else None,
         "reconnect": args.reconnect,
+        "offer": 1 if args.offer else None,
+        "hindsight": args.hindsight or None,
         "connect_timeout": server.timeout,
     }
     query = "&".join(f"{name}={quote(str(value))}" for name, value in given.items() if value is not None)

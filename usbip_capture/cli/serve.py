@@ -223,6 +223,11 @@ def _add_dashboard(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a further name by which browsers call this machine, such as pi.example.org; may be repeated",
     )
+    group.add_argument(
+        "--hindsight",
+        metavar="TIME,SIZE",
+        help="keep what devices have just done for captures that begin later, such as 30s,16MiB (default: nothing)",
+    )
     group.add_argument("--captures", metavar="DIR", help="where captures that are begun in the dashboard are kept")
     group.add_argument(
         "--captures-size",

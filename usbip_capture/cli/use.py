@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from usbip_capture.cli.groups import HelpFormatter, add_device, add_old_name, add_recording, add_server
+from usbip_capture.cli.groups import HelpFormatter, add_device, add_offer, add_old_name, add_recording, add_server
 from usbip_capture.cli.terminal import report
 from usbip_capture.cli.values import seconds, wait
 from usbip_capture.errors import LocalProtocolError, UsbipError
@@ -65,12 +65,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="how long to wait for a device that is lost, to import it again (default: 0, leave it lost)",
     )
     add_recording(parser)
+    add_offer(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the program; its exit status. Raises UsbipError when there is no such program or server."""
     from usbip_capture.capture.sinks import check_file
+    from usbip_capture.capture.span import check_offer
     from usbip_capture.cli.session import chosen_devices, chosen_server, log_of, resolved
     from usbip_capture.servers.address import Selector
 
@@ -79,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     command = _command(args.program)
     if args.pcap:
         check_file(args.pcap)
+    check_offer(args.offer, args.hindsight)
     server = chosen_server(args)
     # What is wrong is better reported now than in a program's traceback.
     selection = [resolved(server, selector) for selector in chosen_devices(args)]
@@ -93,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
         settings["reconnect"] = args.reconnect
         settings["pcap"] = os.path.abspath(args.pcap) if args.pcap else ""
         settings["syslog_port"] = args.syslog_port if args.syslog and args.pcap else 0
+        settings["offer"] = args.offer
+        settings["hindsight"] = args.hindsight
         settings["marker"] = str(marker)
         settings["packages"] = _package_folders(server)
         status = _run(command, settings)

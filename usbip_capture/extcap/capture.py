@@ -56,6 +56,7 @@ class CaptureProcess:
         self._toolbar = Toolbar(control_in, value_of(argv, "--extcap-control-out"), self)
         self._log_window = LogWindow(self._toolbar.show_line)
         self._choices = Choices({})
+        self._joined = ""  # what runs and is joined
         self._place: tuple[str, int] | None = None  # of the server whose interface this is
         self._known: KnownServer | None = None  # the same, if it is joined by its dashboard
         self._session = CaptureSession(
@@ -115,7 +116,7 @@ class CaptureProcess:
         """For a person who captures without Wireshark."""
         choices = self._choices
         what = {RELAY: "what the relay forwards", LOG_ALONE: "the log"}.get(choices.mode, choices.host)
-        logs.report(f"Capturing {what}; Ctrl-C stops.")
+        logs.report(f"Capturing {self._joined or what}; Ctrl-C stops.")
 
     def _sentence(self) -> str:
         """What went wrong. After a stop only what the output lacks, or why some devices could not be imported."""
@@ -202,6 +203,7 @@ class CaptureProcess:
         relay = registry.find(interface) if interface else None
         if relay is not None:
             choices.mode = RELAY
+            self._joined = relay.display
             return relay
         server = find_interface(interface) if interface else None
         if server is not None and server.is_dashboard:

@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 class ServerSource:
     """The devices that a server exports, all or those of `selection`.
 
-    Each is captured in a pcapng interface of its own when there is a writer.
+    Each is captured in a pcapng interface of its own when there is a writer. offer: this
+    program's use of them can be joined by others.
     """
 
     def __init__(
@@ -40,7 +41,9 @@ class ServerSource:
         owns_pcap: bool,
         max_transfer: int,
         reconnect: float,
+        offer: bool = False,
     ) -> None:
+        self._offer = offer
         self._server = server
         self._selection = selection
         self._pcap = pcap
@@ -180,6 +183,7 @@ class ServerSource:
         return self._captured(retry(lambda: import_first(self._server, choices), patience, pause=pause))
 
     def _captured(self, device: Device) -> Device:
+        channel = None
         if self._pcap is not None:
             info = device.info
             channel = self._channels.get(info.busid)
@@ -187,6 +191,11 @@ class ServerSource:
                 channel = self._channels[info.busid] = self._pcap.add_usb_interface(info, server=str(self._server))
             else:
                 channel.device(info)
+        if self._offer:
+            from usbip_capture.offering.program import observed  # those who do not offer need none of it
+
+            device = observed(device, str(self._server), channel)
+        elif channel is not None:
             device = Tapped(device, channel)
         self._opened[id(device)] = device
         if self._closed and self._opened.pop(id(device), None) is not None:  # meanwhile, by another thread

@@ -6,6 +6,7 @@ token is asked for, which stands in a file that only the user can read.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import threading
@@ -16,6 +17,9 @@ from usbip_capture.live.local_listener import LocalListener
 from usbip_capture.live.registry import Entry, Registration
 from usbip_capture.live.serving import Source, Subscribers
 from usbip_capture.net.listening import Acceptor, Admission
+from usbip_capture.system.forks import disown_in_children
+
+log = logging.getLogger(__name__)
 
 #: Connections at a time.
 _MAX_CONNECTIONS = 32
@@ -42,8 +46,8 @@ class LocalChannel:
             registry.make_folder()
             registry.sweep()
             self._listener = LocalListener(registry.folder(), self.name, loopback=loopback)
-            entry = Entry(self.name, display, self._listener.address, token, os.getpid(), server, listen)
-            self._registration = Registration(entry)
+            self._entry = Entry(self.name, display, self._listener.address, token, os.getpid(), server, listen)
+            self._registration = Registration(self._entry)
             admission = Admission(full=lambda: len(self.subscribers) >= _MAX_CONNECTIONS)
             self._acceptor = Acceptor(self._listener.socket, self.subscribers.serve, "usbip-local-channel", admission)
         except OSError as error:
@@ -54,6 +58,25 @@ class LocalChannel:
         except BaseException:
             self._withdraw()
             raise
+        disown_in_children(self)
+
+    def rename(self, display: str) -> None:
+        """Have it listed as `display` from now on; nothing else depends on whether that succeeds."""
+        with self._closing:
+            if self._closed or self._registration is None or display == self._entry.display:
+                return
+            self._entry.display = display
+            try:
+                self._registration.update(self._entry)
+            except OSError as error:
+                log.warning("%s is listed by its former name: %s", display, error.strerror or error)
+
+    def forked(self) -> None:
+        """In a child process: what is offered is its parent's, which withdraws it when it ends."""
+        self._closing, self._closed = threading.Lock(), True
+        if self._registration is not None:
+            self._registration.forked()
+        self.subscribers.forked()
 
     @property
     def captures(self) -> int:

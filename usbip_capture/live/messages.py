@@ -4,6 +4,7 @@ The one who joins speaks first and shows the token: {"version": 1, "token": ...,
 The answer is {"ok": true, ...} or {"error": SENTENCE}. Then
   - capture: pcapng to the one who joined, lines from it: {"comment": TEXT}, {"end": true}
   - state: lines with the state each time it changes, at least each second; lines back: {"drop": NUMBER}
+    {"clients": [...], "hint": TEXT, "activity": TEXT, ...}; activity: what happens, where there are no clients
 """
 
 from __future__ import annotations

@@ -136,24 +136,21 @@ class Registration:
         place = place or folder()
         make_folder(place)
         self.path = os.path.join(place, entry.name)
-        temporary = os.path.join(place, f".{entry.name}.{os.getpid()}.new")
-        self._fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
-        fields = (_VERSION, entry.display, entry.address, entry.token, str(entry.pid), entry.server, entry.listen)
-        os.write(self._fd, "\n".join(" ".join(field.split("\n")) for field in fields).encode() + b"\n")
-        if os.name == "nt":
-            os.close(self._fd)  # an open file cannot be renamed there
-            self._fd = -1
-        else:
-            import fcntl
+        self._fd = _written(self.path, entry)
 
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-        try:
-            _rename(temporary, self.path)
-        except OSError:
-            os.unlink(temporary)
-            if self._fd >= 0:
-                os.close(self._fd)
-            raise
+    def update(self, entry: Entry) -> None:
+        """List it as this from now on, by the same name; no effect once it is withdrawn. Raises OSError."""
+        if self.path:
+            before, self._fd = self._fd, _written(self.path, entry)
+            if before >= 0:
+                os.close(before)
+
+    def forked(self) -> None:
+        """In a child process: the entry is its parent's, and must not seem alive when that one has ended."""
+        self.path = ""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def withdraw(self) -> None:
         """Take it off the list. May be called again."""
@@ -167,6 +164,29 @@ class Registration:
         self.path = ""
         if fd >= 0:
             os.close(fd)
+
+
+def _written(path: str, entry: Entry) -> int:
+    """The file of an entry, complete when it gets its name; returns the descriptor that holds it. Raises OSError."""
+    temporary = os.path.join(os.path.dirname(path), f".{entry.name}.{os.getpid()}.new")
+    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
+    fields = (_VERSION, entry.display, entry.address, entry.token, str(entry.pid), entry.server, entry.listen)
+    os.write(fd, "\n".join(" ".join(field.split("\n")) for field in fields).encode() + b"\n")
+    if os.name == "nt":
+        os.close(fd)  # an open file cannot be renamed there
+        fd = -1
+    else:
+        import fcntl
+
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    try:
+        _rename(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        if fd >= 0:
+            os.close(fd)
+        raise
+    return fd
 
 
 def free_name(wanted: str, place: str = "") -> str:

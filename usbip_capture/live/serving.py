@@ -49,7 +49,7 @@ class Source(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """End all of it."""
+        """End all of it, soon. Raises UsbipError if it is not ended from here."""
 
 
 class Subscribers:
@@ -85,6 +85,13 @@ class Subscribers:
             if thread is not threading.current_thread():
                 thread.join(max(deadline - time.monotonic(), 0))
 
+    def forked(self) -> None:
+        """In a child process: connections are its parent's, and end when that one ends them."""
+        for sock in list(self._threads.values()):
+            sock.close()
+        self._threads.clear()
+        self.captures.clear()
+
     # -- one of them
 
     def _serve(self, sock: socket.socket) -> None:
@@ -98,8 +105,8 @@ class Subscribers:
                 messages.send(sock, {"ok": True})
                 self._send_state(sock, lines)
             elif want == "stop":
-                messages.send(sock, {"ok": True})
                 self._source.stop()
+                messages.send(sock, {"ok": True})
                 # Who asked takes the end of this connection for ours.
                 while not self._leaving.is_set() and _receive(sock, lines) is not None:
                     pass

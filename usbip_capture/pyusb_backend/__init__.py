@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import BinaryIO
 
+from usbip_capture.capture.span import check_offer
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.host.source import ServerSource
@@ -28,6 +29,8 @@ def get_backend(
     device: str = "",
     reconnect: float = 0.0,
     max_transfer: int = MAX_TRANSFER,
+    offer: bool = False,
+    hindsight: str = "",
 ) -> UsbipBackend:
     """A PyUSB backend for the devices of a USB/IP server; `demo` is the built-in one, `local` this machine itself.
 
@@ -44,8 +47,11 @@ def get_backend(
     meanwhile. 0: it stays lost, as with libusb.
     max_transfer: bytes of one URB; longer bulk and interrupt transfers are cut at packet boundaries. Learnt from
     servers that answer EMSGSIZE; set it for one that breaks instead, such as 16384 for usbip-esp32p4.
+    offer: list this program in Wireshark as `USB/IP session: NAME PID`, until it ends: whoever runs Wireshark as the
+    same user can capture what it does with its devices, from any moment on. hindsight: what is kept for them of each
+    device, such as `30s,16MiB`; nothing without.
     Raises ValueError for a host, port, time or limit that cannot be, TypeError for a `pcap` that nothing can be
-    written to, CaptureError when the capture cannot be written.
+    written to, CaptureError when the capture cannot be written, CannotListen when this program cannot be listed.
     """
     server = ServerAddress.parse(host, port, connect_timeout(_TIMEOUT) if timeout is None else timeout)
     if not isinstance(max_transfer, int) or not 1 <= max_transfer <= MAX_TRANSFER:
@@ -55,7 +61,9 @@ def get_backend(
     if not isinstance(device, str):
         raise LocalProtocolError(f"device is {device!r}: give a busid or VID:PID, or a comma-separated list")
     selection = parse_selection(device) if device else ALL
-    return backend_of(server, selection, pcap, reconnect=reconnect, max_transfer=max_transfer)
+    return backend_of(
+        server, selection, pcap, reconnect=reconnect, max_transfer=max_transfer, offer=offer, hindsight=hindsight
+    )
 
 
 def backend_of(
@@ -65,10 +73,18 @@ def backend_of(
     *,
     reconnect: float = 0.0,
     max_transfer: int = MAX_TRANSFER,
+    offer: bool = False,
+    hindsight: str = "",
 ) -> UsbipBackend:
     """`get_backend` for those who have a Server already."""
+    check_offer(offer, hindsight)
+    if offer:
+        from usbip_capture.offering.program import program_offer  # those who do not offer need none of it
+
+        program_offer(hindsight)
     owned = pcap is not None and not isinstance(pcap, PcapWriter)
     writer = pcap if isinstance(pcap, PcapWriter) or pcap is None else PcapWriter(pcap)
-    return UsbipBackend(
-        ServerSource(server, selection, writer, owns_pcap=owned, max_transfer=max_transfer, reconnect=reconnect)
+    source = ServerSource(
+        server, selection, writer, owns_pcap=owned, max_transfer=max_transfer, reconnect=reconnect, offer=offer
     )
+    return UsbipBackend(source)

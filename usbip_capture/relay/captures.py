@@ -47,7 +47,7 @@ class RelayCapture:
 
     def joins(self, observation: Observation) -> None:
         """A connection that is there already: what was seen of it comes first, marked."""
-        if observation.info is None:
+        if observation.info is None or observation in self._of:
             return
         channel, ids = self._channel(observation, observation.info)
         now_ns = time.time_ns()
@@ -58,6 +58,17 @@ class RelayCapture:
         for seqnum, urb in observation.waiting.items():
             ids[seqnum] = channel.submitted(urb, b"", now_ns)
         channel.label = None
+
+    def add(self, info: DeviceInfo) -> UsbChannel:
+        """A further interface for this device, which nobody has yet."""
+        channel = self.writer.add_usb_interface(info, server=self._server, product=f"({self._hint})")
+        self._channels.setdefault(key_of(info), []).append(channel)
+        return channel
+
+    def adopt(self, observation: Observation, channel: UsbChannel, ids: dict[int, int]) -> None:
+        """A connection goes on in `channel`, which has all of it up to now. ids: there, of URBs in flight by seqnum."""
+        self._users[channel] = observation
+        self._of[observation] = channel, ids
 
     def event(self, observation: Observation, event: Event) -> None:
         """Something has happened on a connection."""
@@ -96,15 +107,18 @@ class RelayCapture:
 
     def _channel(self, observation: Observation, info: DeviceInfo) -> tuple[UsbChannel, _Ids]:
         """The interface of a device: that which it had before, unless somebody else still has it."""
-        key = f"{info.busid or info.devid} {info.idVendor:04x}:{info.idProduct:04x}"
-        known = self._channels.setdefault(key, [])
+        known = self._channels.setdefault(key_of(info), [])
         channel = next((channel for channel in known if self._users.get(channel, observation) is observation), None)
         if channel is None:
-            channel = self.writer.add_usb_interface(info, server=self._server, product=f"({self._hint})")
-            known.append(channel)
+            channel = self.add(info)
         else:
             channel.device(info)
         self._users[channel] = observation
         ids: _Ids = {}
         self._of[observation] = channel, ids
         return channel, ids
+
+
+def key_of(info: DeviceInfo) -> str:
+    """The same for one device only, as far as the relay can know that."""
+    return f"{info.busid or info.devid} {info.idVendor:04x}:{info.idProduct:04x}"

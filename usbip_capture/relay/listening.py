@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Sequence
 
 from usbip_capture.access.rules import AccessRules
+from usbip_capture.errors import UsbipError
 from usbip_capture.net import listening
 from usbip_capture.net.address import DEFAULT_PORT
+from usbip_capture.net.connecting import set_options
+from usbip_capture.net.listening import Peer
 from usbip_capture.net.ruling import check_lets_in
-from usbip_capture.net.transport import reset_on_close
-from usbip_capture.system.shown import shell_word
+from usbip_capture.net.transport import SocketTransport, Transport, reset_on_close
+from usbip_capture.servers.address import ServerAddress
+from usbip_capture.system.shown import one_line, shell_word
+
+log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 #: Busids that a hint names beside the first.
@@ -45,3 +52,15 @@ def break_off(sock: socket.socket) -> None:
     """Reset a client that is not served."""
     reset_on_close(sock)
     sock.close()
+
+
+def both_ends(sock: socket.socket, peer: Peer, server: ServerAddress) -> tuple[Transport, Transport] | None:
+    """A client, and a connection to the server for it. None if there is none: then the client is broken off."""
+    try:
+        set_options(sock)
+        return SocketTransport(sock, str(peer)), server.open_transport()
+    except Exception as error:
+        expected = isinstance(error, (UsbipError, OSError))
+        log.warning("client %s: %s", peer, one_line(str(error)), exc_info=None if expected else error)
+        break_off(sock)
+        return None

@@ -18,27 +18,27 @@ from collections.abc import Callable, Sequence
 
 from usbip_capture.access.limits import PATIENCE, Limits, key_of
 from usbip_capture.access.rules import AccessRules
+from usbip_capture.capture.span import Span
 from usbip_capture.capture.writer import PcapWriter
-from usbip_capture.errors import LocalProtocolError, UsbipError
+from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import DEFAULT_PORT, format_address
-from usbip_capture.net.connecting import set_options
 from usbip_capture.net.listening import PAUSE, Admission, Peer
 from usbip_capture.net.networks import Network
 from usbip_capture.net.ruling import allowing, policy_of
-from usbip_capture.net.transport import SocketTransport, Transport
+from usbip_capture.net.transport import Transport
 from usbip_capture.relay.backlog import Backlog
 from usbip_capture.relay.calls import Calls, guarded
 from usbip_capture.relay.captures import RelayCapture
 from usbip_capture.relay.forwarding import Connection
 from usbip_capture.relay.gate import Gate
-from usbip_capture.relay.listening import attach_hint, break_off, open_listener
+from usbip_capture.relay.listening import attach_hint, both_ends, break_off, open_listener
 from usbip_capture.relay.observation import Observation, Share
 from usbip_capture.relay.readiness import READABLE, make_poller
+from usbip_capture.relay.recent import LateCapture, RelayHistory
 from usbip_capture.relay.room import room_for
 from usbip_capture.relay.ruling import names_devices, refusal
 from usbip_capture.servers.address import LOCAL, ServerAddress
 from usbip_capture.system.forks import disown_in_children
-from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.hindsight import Hindsight
 from usbip_capture.wire.observed import Event
@@ -65,9 +65,8 @@ class Relay:
 
     allow: who may connect, beside this machine; rules: instead, who may have which device, as `relay_rules` makes them.
     One of them is needed for any address but loopback. limits: of clients, of these never more than MAX_CONNECTIONS; a
-    client that sends nothing makes room when others come.
-    busids: what the server exports, as far as that is known; for `hint`.
-    Raises LocalProtocolError, or CannotListen.
+    client that sends nothing makes room when others come. keeps: how much of each device, for later captures.
+    busids: what the server exports, as far as that is known; for `hint`. Raises LocalProtocolError, or CannotListen.
     """
 
     def __init__(
@@ -79,6 +78,7 @@ class Relay:
         allow: Sequence[Network] = (),
         rules: AccessRules | None = None,
         limits: Limits | None = None,
+        keeps: Span | None = None,
     ) -> None:
         if server.host == LOCAL:
             raise LocalProtocolError("local is this machine itself: `usbip-capture serve` lends its devices")
@@ -98,7 +98,8 @@ class Relay:
             self._event, WINDOW_NS, max_events=_MAX_HELD, max_bytes=_MAX_HELD_BYTES
         )
         self._share = Share()
-        self._captures: list[RelayCapture] = []
+        self._history = None if keeps is None else RelayHistory(keeps)
+        self._captures: list[RelayCapture | RelayHistory] = [] if self._history is None else [self._history]
         self._connections: dict[Observation, Connection] = {}
         self._connecting: Counter[str] = Counter()  # by address
         self._last = 0
@@ -149,25 +150,26 @@ class Relay:
         return bool(self._connections) or self._connecting.total() > 0
 
     def capture(self, writer: PcapWriter) -> RelayCapture:
-        """Capture into `writer` from now on; it stays the caller's."""
+        """Capture into `writer` from now on, what was kept first; it stays the caller's."""
         capture = RelayCapture(writer, str(self.server), self.hint)
 
         def begin() -> None:
-            self._backlog.observe_all()
-            self._hindsight.flush()
+            self._catch_up()
             for observation in self._connections:
                 capture.joins(observation)
             self._captures.append(capture)
 
-        self._calls.wait(begin)
+        if self._history is None:
+            self._calls.wait(begin)
+        else:
+            LateCapture(capture, self._history, self._catch_up).run(self._calls.wait, begin)
         return capture
 
     def end_capture(self, capture: RelayCapture) -> None:
         """Nothing more goes into it when this returns; what was seen has."""
 
         def end() -> None:
-            self._backlog.observe_all()
-            self._hindsight.flush()
+            self._catch_up()
             if capture in self._captures:
                 self._captures.remove(capture)
 
@@ -247,6 +249,11 @@ class Relay:
                 if not connection.over:
                     guarded(connection.abandon)
 
+    def _catch_up(self) -> None:
+        """Hand on all that was forwarded."""
+        self._backlog.observe_all()
+        self._hindsight.flush()
+
     def _event(self, observation: Observation, event: Event) -> None:
         """An event that is old enough."""
         try:
@@ -325,17 +332,11 @@ class Relay:
 
     def _connect(self, sock: socket.socket, peer: Peer) -> None:
         """On a thread of its own: to the server, for this client."""
-        try:
-            set_options(sock)
-            client = SocketTransport(sock, str(peer))
-            server = self.server.open_transport()
-        except Exception as error:
-            expected = isinstance(error, (UsbipError, OSError))
-            log.warning("client %s: %s", peer, one_line(str(error)), exc_info=None if expected else error)
-            break_off(sock)
+        ends = both_ends(sock, peer, self.server)
+        if ends is None:
             self._calls.soon(functools.partial(self._not_connecting, peer))
-            return
-        self._calls.soon(functools.partial(self._connected, peer, client, server))
+        else:
+            self._calls.soon(functools.partial(self._connected, peer, *ends))
 
     def _not_connecting(self, peer: Peer) -> None:
         address = key_of(peer.host)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from usbip_capture.access.limits import Limits
 from usbip_capture.access.rules import AccessRules
+from usbip_capture.capture.span import Span
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import UsbipError
 from usbip_capture.live.local_channel import LocalChannel
@@ -46,10 +47,11 @@ class RelayService(Source):
         allow: Sequence[Network] = (),
         rules: AccessRules | None = None,
         limits: Limits | None = None,
+        keeps: Span | None = None,
     ) -> None:
         self.listed = threading.Event()
         self._stopping = Latch()  # which `stop` sets in signal handlers
-        self.relay = Relay(server, address, port, allow=allow, rules=rules, limits=limits)
+        self.relay = Relay(server, address, port, allow=allow, rules=rules, limits=limits, keeps=keeps)
         where = self.relay.listening
         place = f"[{self.relay.address}]" if ":" in self.relay.address else self.relay.address
         try:

@@ -37,8 +37,8 @@ class Adapter:
     """`device`, configured, with its `ports`. Raises DeviceNotFound for a device that has none.
 
     users: the open port of each bInterfaceNumber. reconnect: seconds to wait for the device when it is lost.
-    captured: whether it is. strangers: busids where another device of the same kind was found instead. reimport:
-    imports the device, or what it has become. on_end: called when the last port was closed.
+    captured, offered: whether it is. strangers: busids where another device of the same kind was found instead.
+    reimport: imports the device, or what it has become. on_end: called when the last port was closed.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Adapter:
         self.where = where
         self.users: dict[int, PortUser] = {}
         self.reconnect = 0.0
-        self.captured = False
+        self.captured = self.offered = False
         self.serial = ""
         self.strangers: set[str] = set()
         self._reimport = reimport

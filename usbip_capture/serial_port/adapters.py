@@ -57,6 +57,11 @@ def _shared(url: PortUrl) -> tuple[Adapter, Port] | None:
                     f"device {adapter.device.info} is in use by this program, not captured: give pcap= to the port "
                     "that is opened first"
                 )
+            if url.offer and not adapter.offered:
+                raise LocalProtocolError(
+                    f"device {adapter.device.info} is in use by this program, not offered: give offer=1 to the port "
+                    "that is opened first"
+                )
             return adapter, port
     if fitting and url.selector.busid:
         what = "its ports are" if url.interface is None else f"its port at interface {url.interface} is"
@@ -124,7 +129,7 @@ def _adapter(url: PortUrl, selector: Selector, wrap: Wrap) -> tuple[Adapter, Por
         released.add(url.server, device.info)
         raise
     assert port is not None
-    adapter.captured = bool(url.pcap)
+    adapter.captured, adapter.offered = bool(url.pcap), url.offer
     with _lock:
         _adapters.setdefault(url.server, []).append(adapter)
     return adapter, port

@@ -8,9 +8,12 @@ import threading
 from usbip_capture.capture.channel import UsbChannel
 from usbip_capture.capture.sinks import FileSink
 from usbip_capture.capture.writer import PcapWriter
+from usbip_capture.device import Device
 from usbip_capture.errors import CaptureError
+from usbip_capture.serial_port.url import PortUrl
 from usbip_capture.servers.address import ServerAddress
 from usbip_capture.system.forks import disown_in_children
+from usbip_capture.tap import Tapped
 from usbip_capture.usb.info import DeviceInfo
 
 
@@ -95,3 +98,13 @@ class SharedCapture:
             self._file.shared = None
             self._file.written = os.path.isfile(self._path)
             self.writer.close()
+
+
+def captured(device: Device, url: PortUrl, capture: SharedCapture | None) -> Device:
+    """The device that `url` means, with all that it does in `capture`, and offered to others if the URL has that."""
+    channel = None if capture is None else capture.channel(url.server, device.info)
+    if url.offer:
+        from usbip_capture.offering.program import observed
+
+        return observed(device, str(url.server), channel)
+    return device if channel is None else Tapped(device, channel)

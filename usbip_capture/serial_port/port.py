@@ -16,7 +16,7 @@ from usbip_capture.errors import ServerLost, UsbipError
 from usbip_capture.serial_port import controls
 from usbip_capture.serial_port.adapter import Adapter, PortUser
 from usbip_capture.serial_port.adapters import take_port
-from usbip_capture.serial_port.capture import SharedCapture
+from usbip_capture.serial_port.capture import SharedCapture, captured
 from usbip_capture.serial_port.flow import Flow
 from usbip_capture.serial_port.inbox import Inbox
 from usbip_capture.serial_port.lines import ControlLines
@@ -25,7 +25,6 @@ from usbip_capture.serial_port.port_log import PortLog
 from usbip_capture.serial_port.streams import InStream
 from usbip_capture.serial_port.url import PortUrl
 from usbip_capture.system.at_exit import close_at_exit
-from usbip_capture.tap import Tapped
 from usbip_capture.uart.driver import Driver
 from usbip_capture.uart.ports import Port
 from usbip_capture.uart.settings import LineErrors, LineSettings, ModemLines
@@ -75,10 +74,14 @@ class SerialPort(PortUser):
         self._closed = False
         self._closing = threading.Lock()
         self._lock = threading.RLock()  # settings and lines, in their order
+        if url.offer:
+            from usbip_capture.offering.program import program_offer
+
+            program_offer(url.hindsight)
         self._capture = SharedCapture.open(url.pcap) if url.pcap else None
         self._log: PortLog | None = None
         try:
-            take_port(url, self._captured, self._take)
+            take_port(url, lambda device: captured(device, url, self._capture), self._take)
             if url.syslog:
                 self._log = PortLog(url.server, url.syslog, self._capture.writer if self._capture else None)
         except BaseException:
@@ -317,11 +320,6 @@ class SerialPort(PortUser):
         except BaseException:
             self._adapter = None
             raise
-
-    def _captured(self, device: Device) -> Device:
-        if self._capture is None:
-            return device
-        return Tapped(device, self._capture.channel(self.url.server, device.info))
 
     def _start_reading(self, device: Device, driver: Driver, port: Port) -> None:
         def ended(reason: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote, urlsplit
 
+from usbip_capture.capture.span import check_offer
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import SSH, TLS, parse_address, usual_port
 from usbip_capture.servers.address import REPLAY, Selector, ServerAddress
@@ -15,9 +16,11 @@ SCHEME = "usbip"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _PARAMETERS = (
     "serial", "interface", "instance", "pcap", "syslog", "reconnect", "connect_timeout", "logging", "via", "ssh_port",
+    "offer", "hindsight",
 )  # fmt: skip
 _FORM = "write usbip://HOST[:PORT]/BUSID or usbip://HOST[:PORT]/VID:PID"
 _MAX_BUSID = 31  # bytes. Ref: Linux Documentation/usb/usbip_protocol.rst, OP_REQ_IMPORT
+_ON, _OFF = ("1", "on", "true", "yes"), ("0", "off", "false", "no")
 _MAX_SECONDS = 86_400.0
 _CONNECT_TIMEOUT = 5.0
 
@@ -29,7 +32,8 @@ class PortUrl:
     serial: the device's serial number. instance: which of several devices that fit, from 0 in the order of their
     busids. interface: bInterfaceNumber, of a device with several ports; None is its first one that is free.
     pcap: the file to capture into. syslog: the port of the device's log, 0 without. reconnect: seconds to wait for a
-    device that is lost; 0 leaves it lost. logging: one of LOG_LEVELS, or nothing.
+    device that is lost; 0 leaves it lost. logging: one of LOG_LEVELS, or nothing. offer: what the program does with the
+    device can be joined by others. hindsight: what is kept for them, such as 30s,16MiB.
     """
 
     server: ServerAddress
@@ -41,8 +45,11 @@ class PortUrl:
     syslog: int = 0
     reconnect: float = 0.0
     logging: str = ""
+    offer: bool = False
+    hindsight: str = ""
 
     def __post_init__(self) -> None:
+        check_offer(self.offer, self.hindsight)
         if self.selector.serial:  # as `serial=TEXT` in the place of a busid
             object.__setattr__(self, "serial", self.serial or self.selector.serial)
             object.__setattr__(self, "selector", replace(self.selector, serial=""))
@@ -76,6 +83,8 @@ class PortUrl:
             _syslog(given),
             _seconds("reconnect", given, 0.0),
             _level(given),
+            _offer(given),
+            _filled("hindsight", given),
         )
 
     @property
@@ -152,13 +161,20 @@ def _number(name: str, given: dict[str, str], most: int) -> int | None:
 
 def _syslog(given: dict[str, str]) -> int:
     value = given.get("syslog", "0").lower()
-    if value in ("1", "on", "true", "yes"):
+    if value in _ON:
         return LOG_PORT
-    if value in ("0", "off", "false", "no"):
+    if value in _OFF:
         return 0
     if value.isascii() and value.isdigit() and len(value) < 6 and int(value) < 65536:
         return int(value)
     raise LocalProtocolError(f"syslog={value} in the URL is neither 1, 0 nor a TCP port")
+
+
+def _offer(given: dict[str, str]) -> bool:
+    value = given.get("offer", "0").lower()
+    if value not in (*_ON, *_OFF):
+        raise LocalProtocolError(f"offer={value} in the URL is neither 1 nor 0")
+    return value in _ON
 
 
 def _seconds(name: str, given: dict[str, str], default: float) -> float:

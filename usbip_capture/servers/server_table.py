@@ -18,6 +18,7 @@ from typing import Any
 
 from usbip_capture.access.limits import CONNECTIONS_PER_SECOND, MAX_REQUEST_TIMEOUT, REQUEST_TIMEOUT, Limits
 from usbip_capture.access.rules import CLOSED, MODES, AccessRules
+from usbip_capture.capture.span import Span
 from usbip_capture.errors import FileFormatError, LocalProtocolError, UsbipError
 from usbip_capture.net.networks import listen_address, parse_networks
 from usbip_capture.server.rules import Rules
@@ -50,7 +51,8 @@ class ServerTable:
     """The values of the table; a tuple or "" that is empty, or None, stands for what is not there, 0 for no limit.
 
     exports: rules, as `server.rules` has them; None: not there. rules: of access, as `access.rules` has them, access:
-    the mode; None, "": not there. Raises LocalProtocolError for what cannot be meant.
+    the mode; None, "": not there. hindsight: as `capture.span` has it.
+    Raises LocalProtocolError for what cannot be meant.
     """
 
     exports: tuple[str, ...] | None = None
@@ -71,6 +73,7 @@ class ServerTable:
     announce: bool | None = None
     pcap: str = ""
     rotate: tuple[str, ...] = ()
+    hindsight: str = ""
     captures: str = ""
     captures_size: int = CAPTURES_SIZE
     audit: str = ""
@@ -110,6 +113,8 @@ def _check(name: str, value: Any) -> None:
         raise LocalProtocolError(f"must be {_EXPECTED[int]}, not {value}")
     if name == "request_timeout" and not 1 <= value <= MAX_REQUEST_TIMEOUT:
         raise LocalProtocolError(f"must be from 1 to {MAX_REQUEST_TIMEOUT} seconds, not {value}")
+    if name == "hindsight" and value:
+        Span.parse(value)
     if name == "audit_syslog" and value:
         SyslogTarget.parse(value)
     if name == "hooks" and len(value) > MAX_HOOKS:

@@ -14,8 +14,6 @@ from functools import partial
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CaptureError, LocalProtocolError, UsbipError
 from usbip_capture.server.events import CAPTURE_ENDED, CAPTURE_STARTED, Events
-from usbip_capture.serving.session_capture import DeviceChoice, SessionCapture
-from usbip_capture.serving.sessions import Sessions
 from usbip_capture.serving.stored_capture import (
     FAILED,
     STOPPED,
@@ -28,6 +26,8 @@ from usbip_capture.serving.stored_capture import (
     saved,
 )
 from usbip_capture.serving.stored_sinks import Room, StoredFile, StoredRing
+from usbip_capture.sessions.session_capture import DeviceChoice, SessionCapture
+from usbip_capture.sessions.sessions import Sessions
 from usbip_capture.syslog.severity import ERROR, NOTICE, WARNING
 from usbip_capture.system.folder_lock import OwnFolder
 from usbip_capture.system.private_files import check_owner
@@ -131,10 +131,12 @@ class CaptureStore:
         files: int = 0,
         name: str = "",
         by: str = "user",
+        hindsight: bool = True,
     ) -> CaptureFacts:
         """Begin one. devices: patterns, as `access.devices` has them, none for all. max_bytes: it ends then, 0 never.
 
         files: with 2 or more it does not end, and keeps the latest so many files of max_bytes. by: who is it.
+        hindsight: it begins with what was kept of the devices, if anything is.
         Raises LocalProtocolError, with FilterError, TooMany, CaptureError.
         """
         _check(max_bytes, files)
@@ -149,6 +151,7 @@ class CaptureStore:
         self._room.reserve(facts.id, facts.max_bytes * facts.ring or LEAST_BYTES)
         try:
             running = self._opened(facts, choice)
+            running.watcher.hindsight = hindsight
             self._enter(running)
         except BaseException:
             self._discard(facts.id)

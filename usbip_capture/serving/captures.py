@@ -15,7 +15,7 @@ from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.device import Device
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.lending.lender import Exported
-from usbip_capture.serving.observed import ObservedDevice
+from usbip_capture.sessions.observed import ObservedDevice
 from usbip_capture.system.shown import shell_word
 
 log = logging.getLogger(__name__)

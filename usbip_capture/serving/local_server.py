@@ -46,8 +46,8 @@ from usbip_capture.usb.info import DeviceInfo
 if TYPE_CHECKING:
     from usbip_capture.serving.capture_store import CaptureStore
     from usbip_capture.serving.restarting import Restart
-    from usbip_capture.serving.sessions import Sessions
     from usbip_capture.serving.tls_side import TlsSide
+    from usbip_capture.sessions.sessions import Sessions
 
 log = logging.getLogger(__name__)
 
@@ -339,7 +339,7 @@ def serve(
     audit: str | os.PathLike[str] = "", audit_syslog: str = "",
     tls: Iterable[str] = (), client_ca: str | os.PathLike[str] = "",
     web: Iterable[str] = (), web_tls: bool = False, web_host: Iterable[str] = (),
-    captures: str | os.PathLike[str] = "", hooks: Iterable[str] = (), bus: Bus | None = None,
+    hindsight: str = "", captures: str | os.PathLike[str] = "", hooks: Iterable[str] = (), bus: Bus | None = None,
     **limits: int,
 ) -> LocalServer:  # fmt: skip
     """Lend this machine's USB devices to USB/IP clients, as `usbip-capture serve` does; ends with `close`.
@@ -355,9 +355,10 @@ def serve(
     file for what happens, a line of JSON each, `-` for standard output; audit_syslog: `HOST[:PORT]`, `tcp:HOST[:PORT]`
     or a path such as `/dev/log`. tls: addresses for connections within TLS, port 3241 if none is given; client_ca: a
     file of authorities, whose certificates prove who a client is. web: addresses of the dashboard, port 8080 if none is
-    given; web_tls: within TLS; web_host: further names by which browsers may call it. captures: a
-    folder for those begun there; hooks: what is called, such as `attach=/usr/bin/notify`. limits: captures_size, MB for
-    captures, and those of `access.limits.Limits`.
+    given; web_tls: within TLS; web_host: further names by which browsers may call it. hindsight: what
+    is kept of each device for captures that begin later, such as `30s,16MiB`. captures: a folder for those; hooks: what
+    is called, such as `attach=/usr/bin/notify`. limits: captures_size, MB for captures, and those of
+    `access.limits.Limits`.
 
     Raises LocalProtocolError for what cannot be meant, LibusbMissing, CannotListen, CaptureError, UsbipError.
     """

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from usbip_capture.capture.span import Span
 from usbip_capture.device import Device
 from usbip_capture.errors import CaptureError, LocalProtocolError
 from usbip_capture.lending.lender import Exported
@@ -18,7 +19,7 @@ from usbip_capture.system.folders import state_folder
 if TYPE_CHECKING:
     from usbip_capture.serving.capture_store import CaptureStore
     from usbip_capture.serving.captures import SessionCaptures
-    from usbip_capture.serving.sessions import Sessions
+    from usbip_capture.sessions.sessions import Sessions
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +43,13 @@ class Observing:
         self._whole: SessionCaptures | None = None
         if settings.rotate and not settings.pcap:
             raise LocalProtocolError("rotate is for files: name one with pcap")
+        if settings.hindsight and not settings.web:
+            raise LocalProtocolError("hindsight is for captures that begin later: add web")
         if settings.web:
-            from usbip_capture.serving.sessions import Sessions
+            from usbip_capture.sessions.sessions import Sessions
 
-            self.sessions = Sessions(client_of)
+            keeps = Span.parse(settings.hindsight) if settings.hindsight else None
+            self.sessions = Sessions(client_of, keeps=keeps)
             self._open_store(settings, self.sessions, server, name, events)
         if settings.pcap:
             from usbip_capture.serving.captures import SessionCaptures

@@ -85,6 +85,8 @@ def check_settings(settings: ServerTable) -> None:
     Rules(table.exports)
     if settings.rotate and not settings.pcap:
         raise LocalProtocolError("rotate is for files: name one with pcap")
+    if settings.hindsight and not settings.web:
+        raise LocalProtocolError("hindsight is for captures that begin later: add web")
     if settings.client_ca and not settings.tls:
         raise LocalProtocolError("client-ca is for connections within TLS: add tls")
     rules = RulesInForce(settings, table, nullcontext(), lambda: False, lambda rules: None).in_force

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from usbip_capture.errors import CaptureError
+from usbip_capture.errors import CannotListen, CaptureError
 from usbip_capture.pyusb_backend import get_backend
 from usbip_capture.pyusb_backend.backend import UsbipBackend
 from usbip_capture.servers.address import ServerAddress
@@ -36,6 +36,8 @@ class UseSettings(TypedDict):
     reconnect: float
     pcap: str
     syslog_port: int
+    offer: bool
+    hindsight: str
     marker: str
     packages: list[str]
 
@@ -57,8 +59,23 @@ def shared_backend(settings: UseSettings) -> UsbipBackend:
                 _with_log(path, settings) if path and settings["syslog_port"] else path,
                 device=settings["device"],
                 reconnect=settings["reconnect"],
+                offer=_offer(settings),
             )
         return _backend
+
+
+def _offer(settings: UseSettings) -> bool:
+    """Whether this program is offered; one that cannot be runs all the same."""
+    if not settings["offer"]:
+        return False
+    from usbip_capture.offering.program import program_offer
+
+    try:
+        program_offer(settings["hindsight"])
+    except CannotListen as error:
+        sys.stderr.write(f"usbip-capture: {error}\n")
+        return False
+    return True
 
 
 def _with_log(path: str, settings: UseSettings) -> PcapWriter:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from usbip_capture.filters.language import Filter
 from usbip_capture.filters.matcher import Matcher
-from usbip_capture.serving.session_capture import DeviceChoice
-from usbip_capture.serving.sessions import LentSession, Watcher
+from usbip_capture.sessions.session import DeviceSession, Watcher
+from usbip_capture.sessions.session_capture import DeviceChoice
 from usbip_capture.tap import Tap
 from usbip_capture.usb.status import EINPROGRESS, status_name
 from usbip_capture.usb.urb import DIR_IN, Completion, TransferType, Urb
@@ -24,7 +24,7 @@ _CONTROL = TransferType.CONTROL
 class _Seen(NamedTuple):
     number: int
     time: float
-    session: LentSession
+    session: DeviceSession
     urb: Urb
     completion: Completion | None
     data: bytes
@@ -62,7 +62,7 @@ class LiveRows(Watcher["_RowTap"]):
             missed, self._missed = self._missed, 0
         return [_row(seen) for seen in found], missed
 
-    def add(self, session: LentSession, urb: Urb, completion: Completion | None, timestamp: float) -> None:
+    def add(self, session: DeviceSession, urb: Urb, completion: Completion | None, timestamp: float) -> None:
         """A row, if there is room."""
         with self._lock:
             self._number += 1
@@ -74,7 +74,7 @@ class LiveRows(Watcher["_RowTap"]):
 
     # -- as sessions have it
 
-    def tap(self, session: LentSession) -> _RowTap | None:
+    def tap(self, session: DeviceSession) -> _RowTap | None:
         return _RowTap(self, session) if self._choice.includes(session) else None
 
     def earlier(self, tap: _RowTap, requests: Sequence[tuple[Urb, Completion]]) -> None:
@@ -84,14 +84,14 @@ class LiveRows(Watcher["_RowTap"]):
     def in_flight(self, tap: _RowTap, urb: Urb) -> int:
         return tap.passed(urb)
 
-    def ended(self, session: LentSession, tap: _RowTap, loss: str) -> None:
+    def ended(self, session: DeviceSession, tap: _RowTap, loss: str) -> None:
         """Its rows show that."""
 
 
 class _RowTap(Tap):
     """Of one session, with whose lock it is called."""
 
-    def __init__(self, rows: LiveRows, session: LentSession) -> None:
+    def __init__(self, rows: LiveRows, session: DeviceSession) -> None:
         self._rows = rows
         self._session = session
         self._earlier: list[tuple[Urb, Completion]] = []

@@ -11,8 +11,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from usbip_capture.errors import UsbipError
 from usbip_capture.filters.language import Filter
-from usbip_capture.serving.session_capture import DeviceChoice
-from usbip_capture.serving.sessions import Sessions
+from usbip_capture.sessions.session_capture import DeviceChoice
+from usbip_capture.sessions.sessions import Sessions
 from usbip_capture.web.filters import parsed_filter
 from usbip_capture.web.live_rows import LiveRows
 from usbip_capture.web.side import WebSide

@@ -45,6 +45,7 @@ WORDS = {
     "web-tls": Words(DASHBOARD, "the dashboard within TLS, with the certificate of --tls"),
     "web-host": Words(DASHBOARD, "a further name by which browsers call this machine, such as pi.example.org"),
     "hooks": Words(HOOKS, "what is called at plug, unplug, attach, detach, refused or capture-done"),
+    "hindsight": Words(RECORDING, "keep what devices have just done for captures that begin later, such as 30s,16MiB"),
     "captures": Words(RECORDING, "where captures that are begun in the dashboard are kept"),
     "captures-size": Words(RECORDING, "MB that these may take together; 0: no limit"),
 }

@@ -55,7 +55,7 @@ VALUES: dict[str, object] = {
     "max-clients": 7, "max-clients-per-address": 1, "connections-per-second": 9, "request-timeout": 5, "max-devices": 2,
     "rules": ["deny any 303a:4001"], "access": "open", "allow": ["192.0.2.0/24"], "allow-public": True, "force": True,
     "reset": False, "announce": True, "pcap": "/tmp/x.pcapng", "rotate": ["files:3"], "audit": "/tmp/a", "tls": ["*"],
-    "audit-syslog": "tcp:192.0.2.1:514", "client-ca": "/tmp/ca.pem",
+    "hindsight": "30s,16MiB", "audit-syslog": "tcp:192.0.2.1:514", "client-ca": "/tmp/ca.pem",
     "hooks": ["attach,detach=/usr/local/bin/notify 'a \\ b'", "plug=https://example.com/usb"],
 }  # fmt: skip
 

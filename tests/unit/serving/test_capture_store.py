@@ -24,10 +24,10 @@ from usbip_capture.server.events import CAPTURE_ENDED, CAPTURE_STARTED, Event, E
 from usbip_capture.server.rules import ExportRule
 from usbip_capture.serving import capture_store, stored_capture
 from usbip_capture.serving.capture_store import CaptureStore, TooMany
-from usbip_capture.serving.session_capture import DESCRIPTORS
-from usbip_capture.serving.sessions import Sessions
 from usbip_capture.serving.stored_capture import CaptureFacts
 from usbip_capture.serving.stored_sinks import whole_blocks
+from usbip_capture.sessions.session_capture import DESCRIPTORS
+from usbip_capture.sessions.sessions import Sessions
 from usbip_capture.syslog.severity import ERROR, NOTICE
 from usbip_capture.usb.setup import get_descriptor, set_configuration
 from usbip_capture.usb.urb import Completion, TransferType, Urb

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from usbip_capture.capture.span import check_offer
 from usbip_capture.errors import DeviceNotFound
 from usbip_capture.net.address import DEFAULT_PORT
 from usbip_capture.serial_port.client.connection import SerialConnection
@@ -18,16 +19,28 @@ class SerialClient:
 
     timeout: seconds for each connection. pcap: the file to capture all devices into.
     reconnect: seconds to wait for a device that is lost, which then goes on by itself; 0: call `restore`.
+    offer: list this program in Wireshark, which can capture what it does with the devices; hindsight: what is kept for
+    that of each device, such as `30s,16MiB`.
     Raises LocalProtocolError for what is not a server.
     """
 
     def __init__(
-        self, host: str, port: int = DEFAULT_PORT, *, timeout: float = 5.0, pcap: str = "", reconnect: float = 0.0
+        self,
+        host: str,
+        port: int = DEFAULT_PORT,
+        *,
+        timeout: float = 5.0,
+        pcap: str = "",
+        reconnect: float = 0.0,
+        offer: bool = False,
+        hindsight: str = "",
     ) -> None:
         self.server = ServerAddress.parse(host, port, timeout)
         self.connections: list[SerialConnection] = []
         self._pcap = pcap
         self._reconnect = reconnect
+        self._offer, self._hindsight = offer, hindsight
+        check_offer(offer, hindsight)
 
     def devices(self) -> list[DeviceInfo]:
         """What the server exports now, serial or not; many servers leave out devices in use. Raises UsbipError."""
@@ -55,6 +68,8 @@ class SerialClient:
             instance,
             self._pcap,
             reconnect=self._reconnect,
+            offer=self._offer,
+            hindsight=self._hindsight,
         )
         return self._open(url, settings)
 
@@ -72,7 +87,14 @@ class SerialClient:
         if not found:
             raise DeviceNotFound(f"{self.server.offers} no free device {device}".rstrip())
         attached: list[SerialConnection] = []
-        url = PortUrl(self.server, selector, pcap=self._pcap, reconnect=self._reconnect)
+        url = PortUrl(
+            self.server,
+            selector,
+            pcap=self._pcap,
+            reconnect=self._reconnect,
+            offer=self._offer,
+            hindsight=self._hindsight,
+        )
         try:
             for info in found:
                 attached.append(self._open(replace(url, selector=Selector(busid=info.busid)), settings))

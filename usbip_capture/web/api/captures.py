@@ -17,10 +17,10 @@ from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CaptureError, LocalProtocolError
 from usbip_capture.records.usbmon import HEADER_SIZE
 from usbip_capture.serving.capture_store import CaptureStore
-from usbip_capture.serving.session_capture import DeviceChoice, SessionCapture
-from usbip_capture.serving.sessions import Sessions
 from usbip_capture.serving.stored_capture import RUNNING, CaptureFacts
 from usbip_capture.serving.stored_sinks import whole_blocks
+from usbip_capture.sessions.session_capture import DeviceChoice, SessionCapture
+from usbip_capture.sessions.sessions import Sessions
 from usbip_capture.web.api.devices import by
 from usbip_capture.web.capture_data import capture_data
 from usbip_capture.web.filters import parsed_filter
@@ -49,7 +49,8 @@ def _start(call: Call) -> object:
     if not isinstance(devices, list) or not all(isinstance(device, str) for device in devices):
         raise LocalProtocolError('devices must be a list of texts, such as ["1-1.4"]; an empty one means all')
     facts = store_of(call).start(
-        _few(devices), capture_filter=_filter(call.text("filter", "")), max_bytes=call.number("max_bytes"),
+        _few(devices), hindsight="hindsight" not in call.body or call.flag("hindsight"),
+        capture_filter=_filter(call.text("filter", "")), max_bytes=call.number("max_bytes"),
         files=call.number("files"), name=call.text("name", ""), by=by(call),
     )  # fmt: skip
     what = ", ".join(facts.devices) or "all devices"
@@ -96,7 +97,12 @@ def _stream(call: Call) -> Response:
     sessions = _sessions(call.side)
     choice = DeviceChoice(_few(call.request.query_params.getlist("device")))
     capture_filter = _filter(call.query.get("filter", ""))
-    form = _Form(capture_filter, _snaplen(call.query.get("snaplen", "")), call.query.get("unlinks", "") == "1")
+    form = _Form(
+        capture_filter,
+        _snaplen(call.query.get("snaplen", "")),
+        call.query.get("unlinks", "") == "1",
+        call.query.get("hindsight") != "0",
+    )
     if not call.side.streams.take(MAX_STREAMS):
         raise Conflict(f"at most {MAX_STREAMS} captures are streamed at a time: end another one")
     return _Stream(call.side.streams, _streamed(call.side, sessions, choice, form))
@@ -117,11 +123,14 @@ class _Stream(StreamingResponse):
 
 
 class _Form(NamedTuple):
-    """How packets are streamed: which, how many bytes of each, 0 for all, and whether unlinks are recorded, too."""
+    """How packets are streamed: which, how many bytes of each, 0 for all, whether unlinks are recorded, too, and what was
+    kept of the devices before.
+    """
 
     filter: str
     snaplen: int
     unlinks: bool
+    hindsight: bool
 
 
 async def _streamed(side: WebSide, sessions: Sessions, choice: DeviceChoice, form: _Form) -> AsyncIterator[bytes]:
@@ -129,7 +138,7 @@ async def _streamed(side: WebSide, sessions: Sessions, choice: DeviceChoice, for
     writer = PcapWriter(
         outlet, snaplen=form.snaplen, queue_bytes=_QUEUE_BYTES, capture_filter=form.filter, record_unlinks=form.unlinks
     )
-    capture = SessionCapture(writer, choice, side.server.address)
+    capture = SessionCapture(writer, choice, side.server.address, hindsight=form.hindsight)
     try:
         await run_in_threadpool(sessions.join, capture)
         dropped = 0

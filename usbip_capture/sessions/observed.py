@@ -1,4 +1,4 @@
-"""A lent device that a tap sees, and whose end is reported."""
+"""A device that a tap sees, and whose end is reported."""
 
 from __future__ import annotations
 

@@ -1,18 +1,21 @@
-"""A capture of clients' sessions, which begins and ends when it likes: what was seen before comes first, marked."""
+"""A capture of sessions, which begins and ends when it likes: what was seen before comes first, marked."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 from usbip_capture.access.devices import DevicePattern
 from usbip_capture.capture.channel import IN_FLIGHT, UsbChannel
+from usbip_capture.capture.recent import Replay
 from usbip_capture.capture.writer import PcapWriter
-from usbip_capture.serving.sessions import LentSession, Watcher
+from usbip_capture.sessions.session import DeviceSession, Watcher
 from usbip_capture.system.shown import one_line
 from usbip_capture.usb.urb import Completion, Urb
 
-#: The comment on what a capture begins with.
+#: The comments on what a capture begins with: at a server, in a program.
 DESCRIPTORS = "usbip-capture: descriptors and settings, seen by the server before this capture began"
+DESCRIPTORS_OF_PROGRAM = "usbip-capture: descriptors and settings, seen by the program before this capture began"
 #: Interfaces of one capture: whoever plugs in further devices has them captured no more.
 _MAX_INTERFACES = 1000
 
@@ -23,7 +26,7 @@ class DeviceChoice:
     def __init__(self, patterns: Sequence[str] = ()) -> None:
         self._patterns = [DevicePattern.parse(text) for text in patterns]
 
-    def includes(self, session: LentSession) -> bool:
+    def includes(self, session: DeviceSession) -> bool:
         """Whether the device of this session is one of them."""
         exported = session.exported
         return not self._patterns or any(p.matches(exported.info, exported.serial) for p in self._patterns)
@@ -37,35 +40,58 @@ class DeviceChoice:
 class SessionCapture(Watcher[UsbChannel]):
     """Captures the sessions of these devices into `writer`, which is not closed here.
 
-    An interface for each device: one that it keeps from session to session. server: for the descriptions of interfaces.
+    An interface for each device: one that it keeps from session to session. server: for the descriptions of interfaces,
+    where sessions have none. in_program: of whoever runs this, rather than of clients. hindsight: with what was kept.
     """
 
-    def __init__(self, writer: PcapWriter, choice: DeviceChoice, server: str) -> None:
+    def __init__(
+        self,
+        writer: PcapWriter,
+        choice: DeviceChoice,
+        server: str = "",
+        *,
+        in_program: bool = False,
+        hindsight: bool = True,
+    ) -> None:
+        self.hindsight = hindsight
+        self._lock = threading.Lock()  # sessions, each with a lock of its own, have their taps at the same time
+        self._keeper = "program" if in_program else "server"
         self._writer = writer
         self._choice = choice
         self._server = server
+        self._descriptors = DESCRIPTORS_OF_PROGRAM if in_program else DESCRIPTORS
+        self._user = "the program" if in_program else "the client"
         self._free: dict[str, list[UsbChannel]] = {}
         self._count = 0
 
-    def tap(self, session: LentSession) -> UsbChannel | None:
+    def tap(self, session: DeviceSession) -> UsbChannel | None:
         if not self._choice.includes(session):
             return None
-        free = self._free.get(_key(session))
-        if free:
-            channel = free.pop()
+        with self._lock:
+            free = self._free.get(session.key)
+            channel = free.pop() if free else None
+            self._count += channel is None
+            too_many = self._count > _MAX_INTERFACES
+            self._count -= too_many
+        if channel is not None:
             channel.device(session.info)
             channel.comment("usbip-capture: a further session begins")
             return channel
-        if self._count >= _MAX_INTERFACES:
+        if too_many:
             self._writer.comment(f"usbip-capture: {session.info} is not captured: there are {self._count} interfaces")
             return None
-        self._count += 1
         return self._writer.add_usb_interface(
-            session.info, server=self._server, product=one_line(session.exported.product)
+            session.info, server=session.server or self._server, product=one_line(session.exported.product)
         )
 
+    def replay(self, tap: UsbChannel) -> Replay:
+        return Replay(tap, self._writer.flush, self._keeper)
+
+    def label(self) -> str:
+        return self._descriptors
+
     def earlier(self, tap: UsbChannel, requests: Sequence[tuple[Urb, Completion]]) -> None:
-        tap.label = DESCRIPTORS
+        tap.label = self._descriptors
         for urb, completion in requests:
             tap.completed(tap.submitted(urb), urb, completion)
         tap.label = None
@@ -76,14 +102,10 @@ class SessionCapture(Watcher[UsbChannel]):
         tap.label = None
         return number
 
-    def ended(self, session: LentSession, tap: UsbChannel, loss: str) -> None:
+    def ended(self, session: DeviceSession, tap: UsbChannel, loss: str) -> None:
         if loss:
             tap.gone(loss)
         else:
-            tap.comment("usbip-capture: the client has released the device")
-        self._free.setdefault(_key(session), []).append(tap)
-
-
-def _key(session: LentSession) -> str:
-    """The same for sessions of one device only."""
-    return f"{session.exported.info} {session.exported.serial}"
+            tap.comment(f"usbip-capture: {self._user} has released the device")
+        with self._lock:
+            self._free.setdefault(session.key, []).append(tap)

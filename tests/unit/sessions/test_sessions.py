@@ -12,8 +12,9 @@ from tests.fakes.idle_device import IdleDevice
 from usbip_capture.device import Transfer
 from usbip_capture.lending.lender import Exported
 from usbip_capture.server.rules import ExportRule
-from usbip_capture.serving.session_capture import DeviceChoice
-from usbip_capture.serving.sessions import LentSession, Sessions, Watcher
+from usbip_capture.sessions.session import DeviceSession, Watcher
+from usbip_capture.sessions.session_capture import DeviceChoice
+from usbip_capture.sessions.sessions import Sessions
 from usbip_capture.tap import Tap
 from usbip_capture.usb.setup import get_descriptor, set_configuration
 from usbip_capture.usb.status import ECONNRESET
@@ -63,7 +64,7 @@ class Joining(Watcher[Recording]):
     def has_seen_something(self) -> bool:
         return bool(self.only.events)
 
-    def tap(self, session: LentSession) -> Recording:
+    def tap(self, session: DeviceSession) -> Recording:
         self.taps.append(Recording())
         return self.taps[-1]
 
@@ -74,7 +75,7 @@ class Joining(Watcher[Recording]):
         tap.at_start.append(urb)
         return tap._number(urb)
 
-    def ended(self, session: LentSession, tap: Recording, loss: str) -> None:
+    def ended(self, session: DeviceSession, tap: Recording, loss: str) -> None:
         tap.losses.append(loss)
 
 
@@ -211,7 +212,7 @@ def test_one_that_fails_is_shown_nothing_more_and_harms_nobody(
 def test_one_that_fails_as_a_session_begins_keeps_no_client_from_its_device(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fails(session: LentSession) -> Recording:
+    def fails(session: DeviceSession) -> Recording:
         raise RuntimeError("a fault of it")
 
     sessions, failing, other = Sessions(), Joining(), Joining()
@@ -226,7 +227,7 @@ def test_one_that_fails_as_a_session_begins_keeps_no_client_from_its_device(
 
 
 def test_devices_are_chosen_by_patterns() -> None:
-    session = LentSession(IdleDevice(), EXPORTED, lambda busid: "")
+    session = DeviceSession(IdleDevice(), EXPORTED, lambda busid: "")
     for patterns in ((), ("1-1",), ("1209:1",), ("1-9", "1209:1:A1"), ("all",)):
         assert DeviceChoice(patterns).includes(session), patterns
     for patterns in (("1-2",), ("1209:2",), ("1209:1:B1",)):

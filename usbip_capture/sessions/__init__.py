@@ -1,0 +1,1 @@
+"""Sessions of devices, seen by whoever likes, from any moment on."""
