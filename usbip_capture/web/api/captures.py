@@ -123,8 +123,9 @@ class _Stream(StreamingResponse):
 
 
 class _Form(NamedTuple):
-    """How packets are streamed: which, how many bytes of each, 0 for all, whether unlinks are recorded, too, and what was
-    kept of the devices before.
+    """How packets are streamed: which, how many bytes of each, 0 for all.
+
+    unlinks: whether these are recorded, too. hindsight: with what was kept of the devices before.
     """
 
     filter: str
