@@ -10,7 +10,7 @@ from struct import Struct
 from usbip_capture.recordings.link_types import USB_LINUX_MMAPPED, USBPCAP, is_usb
 from usbip_capture.recordings.packets import Interface, Packet
 from usbip_capture.recordings.urb_events import AS_REQUESTED, LATE_COMPLETE, SUBMIT, Decode, Event, decoder, split_key
-from usbip_capture.usb.status import UNLINKED
+from usbip_capture.usb.status import GONE, UNLINKED
 from usbip_capture.usb.urb import DIR_IN, NO_SETUP, IsoPacket, TransferType
 
 _USBMON_HEADER = 64
@@ -47,8 +47,8 @@ class Exchange:
 
     @property
     def unlinked(self) -> bool:
-        """Whether it is not the device that has ended it."""
-        return not self.answered or self.status in UNLINKED
+        """Whether it is not the device that has ended it: the host has, or the device had left, or the connection."""
+        return not self.answered or self.status in UNLINKED or self.status in GONE
 
     def __str__(self) -> str:
         if self.transfer_type == _CONTROL:
