@@ -14,6 +14,7 @@ from usbip_capture.usb.status import GONE, UNLINKED
 from usbip_capture.usb.urb import DIR_IN, NO_SETUP, IsoPacket, TransferType
 
 _USBMON_HEADER = 64
+_INTERVAL_AT = 48
 _USBPCAP_HEADER = 27
 _USBPCAP_ISO = Struct("<III")
 _CONTROL, _ISOCHRONOUS = TransferType.CONTROL, TransferType.ISOCHRONOUS
@@ -64,7 +65,8 @@ class Exchange:
 class RecordedDevice:
     """A device of a capture. bus, number: as the capture has them. busid, vid_pid: as it describes them, or empty.
 
-    strays: completions without a submit, as at the beginning of a capture that began later.
+    strays: completions without a submit, as at the beginning of a capture that began later. intervals: of interrupt
+    endpoints, in frames or microframes, where the capture has them.
     """
 
     bus: int
@@ -73,6 +75,7 @@ class RecordedDevice:
     vid_pid: tuple[int, int] | None = None
     exchanges: list[Exchange] = field(default_factory=list)
     strays: int = 0
+    intervals: dict[int, int] = field(default_factory=dict)
     _pending: dict[tuple[int, int], Exchange] = field(default_factory=dict)
 
 
@@ -103,6 +106,8 @@ class _Reading:
         device = self._device(interface, busnum, devnum)
         if event[0] == SUBMIT:
             _submit(device, number, timestamp_ns, event, raw, missing)
+            if _place(event)[0] == TransferType.INTERRUPT and interface.link_type == USB_LINUX_MMAPPED:
+                device.intervals[_place(event)[1]] = Struct(interface.order + "i").unpack_from(raw, _INTERVAL_AT)[0]
         else:
             _complete(device, number, timestamp_ns, event, raw, missing, interface)
 
