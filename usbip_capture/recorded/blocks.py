@@ -60,6 +60,11 @@ class RecordedDisk:
 
     commands: list[_Recorded] = field(default_factory=list)
 
+    @property
+    def blocks(self) -> int:
+        """How many are recorded, at most."""
+        return sum(recorded.command.count for recorded in self.commands)
+
     @classmethod
     def of(cls, episodes: Sequence[Episode]) -> RecordedDisk:
         """That of a function; without a command if it is not a disk."""
@@ -71,7 +76,7 @@ class RecordedDisk:
         Takes time in proportion to the number of commands.
         """
         command = _parsed(asked)
-        if command is None or command.is_write:
+        if command is None or command.is_write or command.count > self.blocks:
             return None
         data = bytearray(command.count * command.size)
         missing = set(range(command.count))
@@ -118,17 +123,17 @@ def _commands(episodes: Sequence[Episode]) -> Iterator[_Recorded]:
             continue
         length = command.count * command.size
         found = _Recorded(command, [episode])
-        if command.is_write:
-            written = 0
-            for following in episodes[at + 1 :]:
-                if written >= length or following.ask is None or is_cbw(following.ask.sent):
-                    break
-                found.episodes.append(following)
-                written += len(following.ask.sent)
+        written = 0
+        for place in range(at + 1, len(episodes) if command.is_write else 0):
+            following = episodes[place]
+            if written >= length or following.ask is None or is_cbw(following.ask.sent):
+                break
+            found.episodes.append(following)
+            written += len(following.ask.sent)
         last = found.episodes[-1].sent
         if not last or not is_csw(last[-1].data) or last[-1].data[12] or any(sent.status for sent in last):
             continue
-        if sum(len(sent.data) for sent in last[:-1]) if command.is_write else len(found.data) != length:
+        if (written or sum(len(sent.data) for sent in last[:-1])) != length:
             continue
         found.address = last[-1].address
         yield found
