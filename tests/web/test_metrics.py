@@ -35,6 +35,13 @@ def samples(text: str) -> dict[str, float]:
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
+def judge(metrics: bytes) -> None:
+    """By Prometheus' own tool."""
+    command = ["promtool", "check", "metrics"]
+    checked = subprocess.run(command, input=metrics, capture_output=True, timeout=60, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
 def hostile_bus() -> FakeBus:
     bus = FakeBus()
     plugged = bus.plug("1-1", serial=HOSTILE)
@@ -50,10 +57,7 @@ def test_promtool_finds_nothing_wrong() -> None:
         loop(device, b"x" * 100)
         answer = scraped(made)
         assert answer.headers["content-type"] == CONTENT_TYPE
-        checked = subprocess.run(
-            ["promtool", "check", "metrics"], input=answer.content, capture_output=True, timeout=60, check=False
-        )
-        assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+        judge(answer.content)
         device.close()
 
 
@@ -93,6 +97,21 @@ def test_labels_are_escaped_and_numbers_exact() -> None:
         "# HELP x_total Of a test.\n# TYPE x_total counter\n"
         f'x_total{{text="a \\"quoted\\" \\\\ back\\nslash ??[31m? ? é"}} {1 << 60}\nx_total 1.5e-05\n'
     )
+
+
+@promtool
+def test_captures_that_run() -> None:
+    with dashboard() as (server, made), asking(made) as client:
+        label = f'{{capture="{client.post("/api/v1/captures", json={}).json()["capture"]["id"]}"}}'
+        attach(server).close()
+        packets = f"usbip_capture_packets_total{label}"
+        wait_until("it has packets", lambda: samples(client.get("/metrics").text)[packets])
+        answer = client.get("/metrics")
+        found = samples(answer.text)
+        assert found[f"usbip_capture_bytes_total{label}"] > found[packets] > 0
+        assert found[f"usbip_capture_dropped_total{label}"] == 0
+        assert found["usbip_captures"] == 1
+        judge(answer.content)
 
 
 def test_who_has_no_token_gets_no_metrics() -> None:

@@ -271,10 +271,23 @@ def _is_descriptor(label: str | None) -> bool:
     return label is not None and label != IN_FLIGHT
 
 
-def pack_event(out: list[Buffer], event: Event) -> int:
-    """Append the block of an event, on the writer's thread; its size."""
-    channel, packer, _, timestamp_ns, urb_id, urb, data, completion, comments = event
-    channel.packed += 1
-    if completion is None:
-        return packer.submit(out, timestamp_ns, urb_id, urb, data, comments)
-    return packer.complete(out, timestamp_ns, urb_id, urb, completion, comments)
+def pack_events(out: list[Buffer], batch: list[Item], most: int, about: int) -> tuple[int, int, int]:
+    """Take events off the end of `batch` and append their blocks to `out`, at most so many, and about so many bytes.
+
+    On the writer's thread. Returns how many they are, the bytes of their blocks, and their cost.
+    """
+    count = size = cost = 0
+    while batch and count < most and size < about:
+        item = batch.pop()
+        if not isinstance(item, tuple):
+            batch.append(item)
+            break
+        channel, packer, event_cost, timestamp_ns, urb_id, urb, data, completion, comments = item
+        channel.packed += 1
+        count += 1
+        cost += event_cost
+        if completion is None:
+            size += packer.submit(out, timestamp_ns, urb_id, urb, data, comments)
+        else:
+            size += packer.complete(out, timestamp_ns, urb_id, urb, completion, comments)
+    return count, size, cost

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from usbip_capture.capture.channel import Item, UsbChannel, pack_event
+from usbip_capture.capture.channel import Item, UsbChannel, pack_events
 from usbip_capture.capture.descriptions import describe, describe_notes
 from usbip_capture.capture.dropping import drop, uncount
 from usbip_capture.capture.event_queue import EventQueue
@@ -308,22 +308,20 @@ class Recorder:
         out: list[Buffer] = []
         flushed: list[threading.Event] = []
         size = cost = log_cost = remark_cost = 0
-        enough = False
-        for _ in range(min(len(batch), _WRITE_EVENTS)):
-            item = batch.pop()
-            if isinstance(item, tuple):
-                size += pack_event(out, item)
-                cost += item[2]
-                self._packed += 1
+        enough, left = False, _WRITE_EVENTS
+        while batch and left and size < _WRITE_SIZE and not enough:
+            if isinstance(batch[-1], tuple):
+                most = min(left, self._max_packets - self._packed) if self._max_packets else left
+                count, packed, taken = pack_events(out, batch, most, _WRITE_SIZE - size)
+                size, cost, left = size + packed, cost + taken, left - count
+                self._packed += count
                 enough = self._packed == self._max_packets
-                if enough or size >= _WRITE_SIZE:
-                    break
-            elif isinstance(item, LogBatch):
+                continue
+            item, left = batch.pop(), left - 1
+            if isinstance(item, LogBatch):
                 enough = self._take_log(out, item)
                 size += item.cost
                 log_cost += item.cost
-                if enough or size >= _WRITE_SIZE:
-                    break
             elif isinstance(item, (UsbChannel, LogChannel)):
                 out.append(describe(self._section, item, self._snaplen, self._filter))
             elif isinstance(item, NotesInterface):
@@ -333,7 +331,7 @@ class Recorder:
                 remark_cost += item.cost
             elif isinstance(item, threading.Event):
                 flushed.append(item)
-            else:
+            elif isinstance(item, bytes):
                 out.append(item)
         self._sink.write(out)
         for channel in self.everything:

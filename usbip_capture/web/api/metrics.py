@@ -31,6 +31,7 @@ def metrics(call: Call) -> Response:
     standings = [found for found in call.side.server.operations.devices if found.state != HUB]
     _devices(made, standings)
     _endpoints(made, list(_used(call.side, standings)))
+    _captures(made, call.side)
     return Response(str(made), media_type=CONTENT_TYPE)
 
 
@@ -62,6 +63,18 @@ def _devices(made: Exposition, standings: list[Standing]) -> None:
     made.family("usbip_device_in_use", GAUGE, "Whether a client has a device.")
     for found in standings:
         made.sample(int(found.state == IN_USE), {"busid": found.plugged.info.busid})
+
+
+def _captures(made: Exposition, side: WebSide) -> None:
+    running = side.server.captures.running if side.server.captures is not None else []
+    for name, meaning, attribute in (
+        ("usbip_capture_packets_total", "Packets in a capture that runs.", "packets"),
+        ("usbip_capture_bytes_total", "Bytes of a capture that runs.", "bytes"),
+        ("usbip_capture_dropped_total", "Packets that a capture that runs lacks.", "dropped"),
+    ):
+        made.family(name, COUNTER, meaning)
+        for facts in running:
+            made.sample(getattr(facts, attribute), {"capture": facts.id})
 
 
 def _used(side: WebSide, standings: list[Standing]) -> Iterator[tuple[dict[str, str], EndpointFigures]]:

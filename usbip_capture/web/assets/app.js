@@ -37,8 +37,9 @@ function decoded(part) {
 
 function leavePage() {
   shown += 1;
-  if (dispose) dispose();
-  dispose = null;
+  const ended = dispose;
+  dispose = null; // first: a page that cannot end itself must not keep the next one away
+  if (ended) ended();
 }
 
 async function show({ focus = false } = {}) {
