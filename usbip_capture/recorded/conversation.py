@@ -10,10 +10,11 @@ from struct import Struct
 from usbip_capture.recordings.link_types import USB_LINUX_MMAPPED, USBPCAP, is_usb
 from usbip_capture.recordings.packets import Interface, Packet
 from usbip_capture.recordings.urb_events import AS_REQUESTED, LATE_COMPLETE, SUBMIT, Decode, Event, decoder, split_key
-from usbip_capture.usb.status import UNLINKED
+from usbip_capture.usb.status import GONE, UNLINKED
 from usbip_capture.usb.urb import DIR_IN, NO_SETUP, IsoPacket, TransferType
 
 _USBMON_HEADER = 64
+_INTERVAL_AT = 48
 _USBPCAP_HEADER = 27
 _USBPCAP_ISO = Struct("<III")
 _CONTROL, _ISOCHRONOUS = TransferType.CONTROL, TransferType.ISOCHRONOUS
@@ -47,8 +48,8 @@ class Exchange:
 
     @property
     def unlinked(self) -> bool:
-        """Whether it is not the device that has ended it."""
-        return not self.answered or self.status in UNLINKED
+        """Whether it is not the device that has ended it: the host has, or the device had left, or the connection."""
+        return not self.answered or self.status in UNLINKED or self.status in GONE
 
     def __str__(self) -> str:
         if self.transfer_type == _CONTROL:
@@ -64,7 +65,8 @@ class Exchange:
 class RecordedDevice:
     """A device of a capture. bus, number: as the capture has them. busid, vid_pid: as it describes them, or empty.
 
-    strays: completions without a submit, as at the beginning of a capture that began later.
+    strays: completions without a submit, as at the beginning of a capture that began later. intervals: of interrupt
+    endpoints, in frames or microframes, where the capture has them.
     """
 
     bus: int
@@ -73,6 +75,7 @@ class RecordedDevice:
     vid_pid: tuple[int, int] | None = None
     exchanges: list[Exchange] = field(default_factory=list)
     strays: int = 0
+    intervals: dict[int, int] = field(default_factory=dict)
     _pending: dict[tuple[int, int], Exchange] = field(default_factory=dict)
 
 
@@ -103,6 +106,8 @@ class _Reading:
         device = self._device(interface, busnum, devnum)
         if event[0] == SUBMIT:
             _submit(device, number, timestamp_ns, event, raw, missing)
+            if _place(event)[0] == TransferType.INTERRUPT and interface.link_type == USB_LINUX_MMAPPED:
+                device.intervals[_place(event)[1]] = Struct(interface.order + "i").unpack_from(raw, _INTERVAL_AT)[0]
         else:
             _complete(device, number, timestamp_ns, event, raw, missing, interface)
 

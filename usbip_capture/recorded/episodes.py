@@ -14,6 +14,7 @@ from usbip_capture.recorded.descriptors import RecordedDescriptors
 from usbip_capture.recorded.tags import is_csw, without_tag
 from usbip_capture.usb.descriptors import ConfigurationDescriptor, InterfaceDescriptor
 from usbip_capture.usb.setup import RECIPIENT_INTERFACE, SET_CONFIGURATION
+from usbip_capture.usb.status import EREMOTEIO
 from usbip_capture.usb.urb import DIR_IN, TransferType
 
 _CONTROL, _ISOCHRONOUS, _INTERRUPT = TransferType.CONTROL, TransferType.ISOCHRONOUS, TransferType.INTERRUPT
@@ -116,7 +117,9 @@ def _is_out(exchange: Exchange) -> bool:
 
 def _sent(exchange: Exchange, after: int) -> Sent:
     full = exchange.transfer_type == TransferType.BULK and 0 < exchange.length <= exchange.moved
-    return Sent(exchange.endpoint, exchange.data, exchange.status, after, exchange.answered, full)
+    # Short is what the host did not want, not what the device has failed with.
+    status = 0 if exchange.status == -EREMOTEIO else exchange.status
+    return Sent(exchange.endpoint, exchange.data, status, after, exchange.answered, full)
 
 
 def _answer(episodes: list[Episode], exchange: Exchange, started_ns: int) -> None:

@@ -6,8 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from usbip_capture.recorded.blocks import RecordedDisk
 from usbip_capture.recorded.conversation import Exchange
 from usbip_capture.recorded.episodes import Conversation, Episode, key_of
+from usbip_capture.recorded.tags import is_cbw
 from usbip_capture.usb.urb import DIR_IN, TransferType
 
 _CONTROL = TransferType.CONTROL
@@ -65,6 +67,7 @@ class Matching:
         self.outcome = Outcome()
         self._strict = strict
         self._conversation = conversation
+        self._disks: dict[int, RecordedDisk] = {}
         self._next: dict[int, int] = defaultdict(int)  # function -> place of the episode that is expected
         self._requests: dict[bytes, list[Exchange]] = defaultdict(list)
         self._heads: dict[bytes, list[Exchange]] = defaultdict(list)
@@ -107,6 +110,12 @@ class Matching:
         episodes = self._conversation.episodes.get(function, [])
         key = key_of(asked)
         at = self._find(episodes, key, self._next[function])
+        if is_transfer and at is None and not self._strict and is_cbw(asked.sent):
+            if function not in self._disks:
+                self._disks[function] = RecordedDisk.of(episodes)
+            read = self._disks[function].read(asked.sent)
+            if read is not None:
+                return read
         if is_transfer and (at is None or (self._strict and not self._in_order(asked))):
             self._diverges(asked)
             return None

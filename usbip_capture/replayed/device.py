@@ -13,8 +13,9 @@ from usbip_capture.device import Transfer
 from usbip_capture.errors import CaptureError, LocalProtocolError
 from usbip_capture.recorded.conversation import Exchange
 from usbip_capture.recorded.episodes import Conversation, Episode, Sent, conversation_of
+from usbip_capture.recorded.idle import idle_of
 from usbip_capture.recorded.matching import Matching, Outcome
-from usbip_capture.recorded.tags import retagged
+from usbip_capture.recorded.tags import is_cbw, retagged
 from usbip_capture.replayed.recording import CUT, Recording, chosen, read_recordings
 from usbip_capture.simulated.chapter9 import Descriptors
 from usbip_capture.simulated.device import SimulatedDevice
@@ -30,6 +31,9 @@ STRICT, LOOSE = "strict", "loose"
 MATCHES = (STRICT, LOOSE)
 #: A speed at which nothing waits.
 AT_ONCE = 0.0
+
+#: Seconds of silence after which a device that is never silent sends its status; shorter than hosts wait.
+IDLE = 2.0
 
 _NANO = 1e-9
 
@@ -84,6 +88,10 @@ class ReplayedDevice(SimulatedDevice):
         self._matching = Matching(recording.exchanges, self._conversation, strict=match == STRICT)
         self._deciding = threading.RLock()
         self._begun: deque[tuple[Episode, bytes]] = deque()  # of OUT transfers that are about to be completed
+        self._commands: dict[int, bytes] = {}  # function -> the command of Bulk-Only Transport that goes on
+        self._idle = idle_of(recording.exchanges, known)
+        self._quiet_since: dict[int, float] = {}
+        self._watched: set[int] = set()  # endpoints whose silence has a timer
         self._lines = {address: _Line(self, address) for address in self._conversation.functions}
         self._isochronous = {a: deque(found) for a, found in self._conversation.isochronous.items() if a & DIR_IN}
         self._configured = False
@@ -152,15 +160,19 @@ class ReplayedDevice(SimulatedDevice):
             return completion
         sent = self._masked(bytes(urb.data))
         asked = Exchange(0, 0, urb.transfer_type, urb.endpoint, sent=sent, length=urb.length)
+        function = self._conversation.functions.get(urb.endpoint, 0)
         with self._deciding:
-            episode = self._matching.begins(asked, self._conversation.functions.get(urb.endpoint, 0))
+            episode = self._matching.begins(asked, function)
+        if is_cbw(sent):
+            self._commands[function] = sent
         if episode is None:
             return self._diverged(urb)
         if episode.ask is not None and episode.ask.status:
             if episode.ask.status == -EPIPE:
                 self._standard.halted.add(urb.endpoint)
             return Completion(episode.ask.status, episode.ask.moved)
-        self._begun.append((episode, sent))
+        # The status of a command comes after its data, and has the tag of the command.
+        self._begun.append((episode, self._commands.get(function, sent)))
         return completion
 
     def _masked(self, data: bytes) -> bytes:
@@ -170,6 +182,7 @@ class ReplayedDevice(SimulatedDevice):
 
     def received(self, address: int, data: bytes) -> None:
         if self._begun:
+            self._hurry(self._conversation.functions.get(address, 0))
             self._play(*self._begun.popleft())
 
     def _begin(self, asked: Exchange, function: int) -> None:
@@ -177,7 +190,14 @@ class ReplayedDevice(SimulatedDevice):
         with self._deciding:
             episode = self._matching.begins(asked, function)
         if episode is not None:
+            self._hurry(function)
             self._play(episode, b"")
+
+    def _hurry(self, function: int) -> None:
+        """What a function was still to send comes now: when it was asked for more, it had come."""
+        for address, line in self._lines.items():
+            if self._conversation.functions.get(address) == function and address not in self._conversation.streams:
+                line.hurry()
 
     def _play(self, episode: Episode, asked: bytes) -> None:
         by_address: dict[int, list[Sent]] = {}
@@ -211,8 +231,38 @@ class ReplayedDevice(SimulatedDevice):
     def _pump(self, address: int) -> None:
         super()._pump(address)
         line = self._lines.get(address)
-        if line is not None and line.stalls and self.waits_for_data(address):
-            line.stalled()
+        if line is not None and line.fault and self.waits_for_data(address):
+            line.meet()
+        if address in self._idle:
+            with self._lock:
+                self._quiet_since[address] = time.monotonic()
+            self._after_silence(address, IDLE)
+
+    def _after_silence(self, address: int, seconds: float) -> None:
+        with self._lock:
+            if address in self._watched or not self._waiting.get(address):
+                return
+            self._watched.add(address)
+        self.timetable.after(seconds, lambda: self._silent(address))
+
+    def _silent(self, address: int) -> None:
+        with self._lock:
+            self._watched.discard(address)
+            left = self._quiet_since[address] + IDLE - time.monotonic()
+            is_over = left <= 0 and bool(self._waiting.get(address))
+        if is_over:
+            self.feed(address, self._idle[address])
+        else:
+            self._after_silence(address, max(left, 0.0))
+
+    def fail(self, address: int, status: int, data: bytes) -> None:
+        """The transfer of an IN endpoint that waits longest ends with an error."""
+        with self._lock:
+            waiting = self._waiting.get(address)
+            transfer = waiting.popitem(last=False)[0] if waiting else None
+        if transfer is not None:
+            data = data[: transfer.urb.length]
+            transfer.finish(Completion(status, len(data), data))
 
     def _iso_in(self, urb: Urb, frame: int) -> Completion:
         recorded = self._isochronous.get(urb.endpoint)
@@ -230,7 +280,10 @@ class ReplayedDevice(SimulatedDevice):
 
 
 class _Line:
-    """What one IN endpoint is still to send, in order: data at its time, and halts when what is before was read."""
+    """What one IN endpoint is still to send, in order: data at its time, and errors when what is before was read.
+
+    fault: the status of an error that comes next, 0 without.
+    """
 
     def __init__(self, device: ReplayedDevice, address: int) -> None:
         self._device = device
@@ -238,7 +291,8 @@ class _Line:
         self._lock = threading.RLock()
         self._coming: deque[tuple[float, bytes, int]] = deque()
         self._due = False
-        self.stalls = False
+        self._failed = b""
+        self.fault = 0
 
     def play(self, found: list[Sent], asked: bytes) -> None:
         """All of `found` from now on; asked: what it answers."""
@@ -249,10 +303,24 @@ class _Line:
                 self._coming.append((now + self._device.delay(sent.after), data, sent.status))
         self._go_on()
 
-    def stalled(self) -> None:
-        """The host has met the halt."""
-        self.stalls = False
-        self._device.stall(self._address)
+    def hurry(self) -> None:
+        """Wait for nothing that is still to come."""
+        with self._lock:
+            if not self._coming:
+                return
+            self._coming = deque((0.0, data, status) for _, data, status in self._coming)
+            self._due = False
+        self._go_on()
+
+    def meet(self) -> None:
+        """The host reads, and gets the error."""
+        with self._lock:
+            status, self.fault = self.fault, 0
+        if status == -EPIPE:
+            self._device.stall(self._address)
+        elif status:
+            self._device.fail(self._address, status, self._failed)
+            self._go_on()
 
     def cleared(self) -> None:
         """The host has cleared the halt: what follows can come."""
@@ -261,7 +329,7 @@ class _Line:
     def _go_on(self) -> None:
         while True:
             with self._lock:
-                if self._due or self.stalls or not self._coming or self._address in self._device._standard.halted:
+                if self._due or self.fault or not self._coming or self._address in self._device._standard.halted:
                     return
                 moment, data, status = self._coming[0]
                 if moment > time.monotonic():
@@ -269,10 +337,10 @@ class _Line:
                     self._device.timetable.at(moment, self._later)
                     return
                 self._coming.popleft()
-                self.stalls = bool(status)
+                self.fault, self._failed = status, data
             if status:
                 if self._device.waits_for_data(self._address):
-                    self.stalled()
+                    self.meet()
                 return
             self._device.feed(self._address, data)
 
