@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from usbip_capture.errors import CaptureError, DeviceNotFound
-from usbip_capture.recorded.conversation import Exchange, RecordedDevice, read_devices
+from usbip_capture.recorded.conversation import Exchange, RecordedDevice
 from usbip_capture.recorded.descriptors import RecordedDescriptors, descriptors_of, info_of
-from usbip_capture.recordings.reading import open_capture
+from usbip_capture.recorded.episodes import Conversation, conversation_of
+from usbip_capture.recorded.exchanges import indexed
+from usbip_capture.recorded.reading import read_devices
+from usbip_capture.recordings.reading import read_packets
+from usbip_capture.recordings.source import Source
+from usbip_capture.replayed.storage import CaptureContent, FileStorage
 from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
 
@@ -24,16 +30,25 @@ class Recording:
     name: str
     info: DeviceInfo
     known: RecordedDescriptors
-    exchanges: list[Exchange]
+    exchanges: Sequence[Exchange]
     flaws: list[str]
+    _conversation: Conversation | None = field(default=None, repr=False)
+
+    @property
+    def conversation(self) -> Conversation:
+        """What was asked and answered; found out once."""
+        if self._conversation is None:
+            self._conversation = conversation_of(self.exchanges, self.known)
+        return self._conversation
 
 
 def read_recordings(path: str | os.PathLike[str]) -> list[Recording]:
     """The devices of a capture of any program. Raises CaptureError: it has none, or cannot be read."""
-    with open_capture(path) as capture:
-        # Number 0 is what every device has until it gets one of its own.
-        devices = [device for device in read_devices(capture.packets) if device.number and _answers(device)]
-        name = capture.name
+    with Source(path) as source:
+        name = source.name
+        found = read_devices(read_packets(source), CaptureContent(source), FileStorage())
+    # Number 0 is what every device has until it gets one of its own.
+    devices = [device for device in found if device.number and indexed(device.exchanges).answered]
     if not devices:
         raise CaptureError(f"{name} has no device that answers: give a capture with USB traffic")
     taken: set[str] = set()
@@ -52,10 +67,6 @@ def chosen(recordings: list[Recording], device: str) -> Recording:
     raise DeviceNotFound(f"{recordings[0].name} does not have exactly {what}: it has {there}")
 
 
-def _answers(device: RecordedDevice) -> bool:
-    return any(exchange.answered for exchange in device.exchanges)
-
-
 def _vid_pid(info: DeviceInfo) -> str:
     return f"{info.idVendor:04x}:{info.idProduct:04x}"
 
@@ -68,9 +79,9 @@ def _recording(name: str, device: RecordedDevice, taken: set[str]) -> Recording:
         busid = f"{head}-{int(last) + 1}" if last.isdigit() else f"{device.bus}-{len(taken) + 1}"
     taken.add(busid)
     flaws = list(known.missing)
-    if cut := [exchange for exchange in device.exchanges if exchange.cut]:
-        number = cut[0].answered if cut[0].sent == b"" else cut[0].number
-        flaws.append(f"data of {len(cut)} transfers {CUT}, first in packet {number}")
+    exchanges = indexed(device.exchanges)
+    if exchanges.cut:
+        flaws.append(f"data of {exchanges.cut} transfers {CUT}, first in packet {exchanges.first_cut}")
     if device.strays:
         flaws.append(f"{device.strays} transfers were under way when the capture began")
-    return Recording(name, info_of(device, known, busid), known, device.exchanges, flaws)
+    return Recording(name, info_of(device, known, busid), known, exchanges, flaws)
