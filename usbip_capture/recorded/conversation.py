@@ -17,8 +17,8 @@ _USBMON_HEADER = 64
 _USBPCAP_HEADER = 27
 _USBPCAP_ISO = Struct("<III")
 _CONTROL, _ISOCHRONOUS = TransferType.CONTROL, TransferType.ISOCHRONOUS
-#: Of an interface as we describe it: `USB/IP pi:3240 1-1.2 303a:4001 Product`.
-_OURS = re.compile(r"^USB/IP \S+ (?P<busid>\S+) (?P<vid>[0-9a-f]{4}):(?P<pid>[0-9a-f]{4})")
+#: Of an interface as we describe it: `USB/IP pi:3240 1-1.2 303a:4001 Product`. A server may be `replay:a file`.
+_OURS = re.compile(r"^USB/IP \S.*? (?P<busid>\S+) (?P<vid>[0-9a-f]{4}):(?P<pid>[0-9a-f]{4})(?!\S)")
 
 
 @dataclass(slots=True, eq=False)
