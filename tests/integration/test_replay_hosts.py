@@ -158,6 +158,7 @@ def test_through_the_relay(recording: Path, tmp_path: Path) -> None:
             process.communicate(timeout=60)
         finally:
             process.kill()
+    assert run_line("usbip-capture stats relayed.pcapng", tmp_path).stdout.count("1-1 ") >= 1
     done = run_line(f"usbip-capture compare '{recording}' relayed.pcapng", tmp_path)
     assert "1-1 (1209:0001): " in done.stdout, done.stderr
     assert (tmp_path / "relayed.pcapng").stat().st_size > 1000
