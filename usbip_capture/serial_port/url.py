@@ -17,6 +17,7 @@ _PARAMETERS = (
     "serial", "interface", "instance", "pcap", "syslog", "reconnect", "connect_timeout", "logging", "via", "ssh_port",
 )  # fmt: skip
 _FORM = "write usbip://HOST[:PORT]/BUSID or usbip://HOST[:PORT]/VID:PID"
+_CAPTURES = (".pcapng", ".pcap", ".cap", ".gz")
 _MAX_BUSID = 31  # bytes. Ref: Linux Documentation/usb/usbip_protocol.rst, OP_REQ_IMPORT
 _MAX_SECONDS = 86_400.0
 _CONNECT_TIMEOUT = 5.0
@@ -61,13 +62,14 @@ class PortUrl:
         if parts.fragment:
             raise LocalProtocolError(f"{text!r} ends with #{parts.fragment}, which means nothing: write %23 for a #")
         given = _parameters(parts.query)
-        if "@" in parts.netloc and given.get("via") != SSH:
+        netloc, path = _split_replay(parts.netloc, parts.path)
+        if "@" in netloc and given.get("via") != SSH:
             raise LocalProtocolError(f"{text!r} has a user or password, which USB/IP does not know: {_FORM}")
-        selector = _selector(unquote(parts.path), text)
+        selector = _selector(unquote(path), text)
         if selector.busid and "instance" in given:
             raise LocalProtocolError(f"{selector.busid} in {text!r} means one device only: leave instance= out")
         return cls(
-            _server(unquote(parts.netloc), given),
+            _server(unquote(netloc), given),
             selector,
             _filled("serial", given),
             _number("interface", given, 255),
@@ -94,6 +96,16 @@ def url_of(server: ServerAddress) -> tuple[str, list[str]]:
     where = f"{user}{quote(host, safe=':[]')}{'' if port == usual_port(server.place[0]) else f':{port}'}"
     way = [f"via={server.scheme}"] if server.scheme else []
     return where, way + ([f"ssh_port={server.ssh_port}"] if server.ssh_port else [])
+
+
+def _split_replay(netloc: str, path: str) -> tuple[str, str]:
+    """A recording may be in a folder: what follows the last slash is the device, unless that is the file's own name."""
+    if not unquote(netloc).lower().startswith(REPLAY):
+        return netloc, path
+    folder, slash, last = path.rpartition("/")
+    if not slash or unquote(last).lower().endswith(_CAPTURES):
+        return netloc + path, ""
+    return netloc + folder, slash + last
 
 
 def _server(where: str, given: dict[str, str]) -> ServerAddress:
