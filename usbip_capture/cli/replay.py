@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
@@ -82,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     from usbip_capture.replayed.recording import read_recordings
     from usbip_capture.replayed.server import ReplayServer, choose
 
+    _check_report(args.file, args.report)
     recordings = choose(read_recordings(args.file), args.device or ())
     if args.strict:
         _check_strict(recordings)
@@ -101,6 +103,12 @@ def run(args: argparse.Namespace) -> int:
         while not done.wait(_LOOK):
             pass
     return _outcome(used, args.report)
+
+
+def _check_report(path: str, target: str | None) -> None:
+    """Raises LocalProtocolError."""
+    if target and os.path.exists(target) and os.path.exists(path) and os.path.samefile(target, path):
+        raise LocalProtocolError(f"{target} is the capture: choose another name for the report")
 
 
 def _check_strict(recordings: list[Recording]) -> None:
@@ -142,6 +150,8 @@ def _write(target: str, used: list[ReplayedDevice]) -> None:
     """Raises UsbipError."""
     from dataclasses import asdict
 
+    from usbip_capture.system.replacement import Replacement
+
     sessions = [
         {
             "device": str(device.info),
@@ -158,8 +168,8 @@ def _write(target: str, used: list[ReplayedDevice]) -> None:
         sys.stdout.write(text)
         return
     try:
-        with open(target, "w", encoding="utf-8") as file:
-            file.write(text)
+        with Replacement(target) as file:
+            file.write(text.encode())
     except OSError as error:
         raise UsbipError(f"the report cannot be written to {target}: {error.strerror or error}") from error
     except ValueError as error:

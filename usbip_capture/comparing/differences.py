@@ -131,7 +131,8 @@ def _between(pair: Pair, tolerance: float | None) -> Iterator[Difference]:
     if first.status != second.status:
         text = f"status {_status(first.status)}, {_status(second.status)}"
         yield Difference(STATUS, first, second, text)
-    if (first.length, first.moved) != (second.length, second.moved):
+    knows_length = not (_lacks_length(first) or _lacks_length(second))
+    if first.moved != second.moved or (knows_length and first.length != second.length):
         text = f"{first.moved} of {first.length} bytes, {second.moved} of {second.length}"
         yield Difference(LENGTH, first, second, text)
     data, other = first.data, second.data
@@ -145,6 +146,12 @@ def _between(pair: Pair, tolerance: float | None) -> Iterator[Difference]:
         took = [(one.end_ns - one.time_ns) * _NANO for one in (first, second)]
         if abs(took[0] - took[1]) > tolerance:
             yield Difference(TIME, first, second, f"took {took[0]:.6f} s, {took[1]:.6f} s")
+
+
+def _lacks_length(exchange: Exchange) -> bool:
+    """USBPcap does not record how much of IN was asked for."""
+    is_in = exchange.transfer_type != _CONTROL and exchange.endpoint & DIR_IN
+    return bool(is_in) and not exchange.length
 
 
 def _status(status: int) -> str:

@@ -14,6 +14,7 @@ from usbip_capture.usb.setup import (
     DT_CONFIGURATION,
     DT_DEVICE,
     DT_DEVICE_QUALIFIER,
+    DT_STRING,
     GET_DESCRIPTOR,
     SET_CONFIGURATION,
 )
@@ -41,6 +42,14 @@ class RecordedDescriptors:
     configurations: list[bytes]
     answers: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+
+    def string(self, place: int) -> str:
+        """The string whose number is at `place` of the device descriptor, in the first language; empty if not read."""
+        number = self.device[place]
+        for (kind, value, language), raw in self.answers.items():
+            if number and language and (kind, value) == (DIR_IN, DT_STRING << 8 | number):
+                return raw[2 : raw[0]].decode("utf-16-le", "replace")
+        return ""
 
     @property
     def parsed(self) -> list[ConfigurationDescriptor]:

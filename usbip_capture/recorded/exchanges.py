@@ -5,7 +5,7 @@ In memory is what does not grow with it. Each exchange is a row of the `Storage`
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from struct import Struct
@@ -76,7 +76,7 @@ class Exchanges(Sequence[Exchange]):
     `asked` that the device has ended. begins_ns: the earliest submit. cut: how many lack data, first_cut: its packet.
     """
 
-    def __init__(self, storage: Storage, fetch: Callable[[int, Row], Exchange]) -> None:
+    def __init__(self, storage: Storage, fetch: Callable[[Exchanges, int, Row], Exchange]) -> None:
         self._fetch = fetch
         self._urbs = Rows(storage, _URB)
         self._storage = storage
@@ -84,6 +84,7 @@ class Exchanges(Sequence[Exchange]):
         self.requests, self.request_digests = Rows(storage, "<Qq"), Rows(storage, "<8s")
         self.request_heads = Rows(storage, "<8s")
         self.standard = Rows(storage, "<Q")
+        self._apart = Rows(storage, "<QQI")
         self.endpoints: dict[int, Endpoint] = {}
         self.tags_used: set[int] = set()
         self.begins_ns = 0
@@ -103,11 +104,11 @@ class Exchanges(Sequence[Exchange]):
         at = place + len(self) if place < 0 else place
         if not 0 <= at < len(self):
             raise IndexError(place)
-        return self._fetch(at, self.row(at))
+        return self.at(at)
 
     def __iter__(self) -> Iterator[Exchange]:
         for place, row in enumerate(self._urbs.iterate()):
-            yield self._fetch(place, Row(*row))
+            yield self._fetch(self, place, Row(*row))
 
     def row(self, place: int) -> Row:
         """An exchange without its data."""
@@ -115,7 +116,7 @@ class Exchanges(Sequence[Exchange]):
 
     def at(self, place: int) -> Exchange:
         """An exchange."""
-        return self._fetch(place, self.row(place))
+        return self._fetch(self, place, self.row(place))
 
     def asked_at(self, place: int) -> Exchange:
         """The exchange at a place of `asked`."""
@@ -175,6 +176,24 @@ class Exchanges(Sequence[Exchange]):
         self.counted += 1
         return ordinal
 
+    def sent(self, found: Open, setup: bytes, sent: bytes, at: int, *, whole: bool) -> Open:
+        """The data of a request, which a packet of its own has there."""
+        self._apart.append(self._apart.pack(found.place, at, len(sent)))
+        digest = request_digest(setup, sent)
+        if found.asked >= 0:
+            self.digests.patch(found.asked, 0, digest)
+        self.request_digests.patch(found.request, 0, digest)
+        self.request_heads.patch(found.request, 0, request_digest(setup[:6], sent))
+        return found._replace(cut=0) if whole else found
+
+    def where_sent(self, place: int) -> tuple[int, int] | None:
+        """Where the data of a request are, and how many, if they have a packet of their own."""
+        found = bisect_left(_Firsts(self._apart), place)
+        if found == len(self._apart) or self._apart[found][0] != place:
+            return None
+        _, at, size = self._apart[found]
+        return at, size
+
     def end(
         self, found: Open, number: int, time_ns: int, status: int, answers: Rows | None, cut: bool,
         at: int = 0, size: int = 0,
@@ -202,6 +221,19 @@ class Exchanges(Sequence[Exchange]):
             self._urbs.patch(found.place, _DONE_AT, _DONE(0, 0, 0, 0, 0, 1))
         self._forget(found)
 
+    def settle_sent(self) -> None:
+        """The device has taken all OUT transfers that were submitted."""
+        for place, row in enumerate(self.rows()):
+            if row.transfer_type != _CONTROL and not row.endpoint & DIR_IN:
+                self._urbs.patch(place, _DONE_AT, _DONE(0, row.time_ns, row.number, 0, 0, row.cut))
+                self.answered += 1
+        for ordinal, (place,) in enumerate(self.asked.iterate()):
+            one = self.at(place)
+            if one.transfer_type != _CONTROL:
+                self.tags.patch(ordinal, 0, _TAG(one.endpoint))
+                self.digests.patch(ordinal, 0, transfer_digest(one.endpoint, one.sent))
+                self.counted += 1
+
     def _forget(self, found: Open) -> None:
         if found.asked >= 0:
             self.tags.patch(found.asked, 0, _TAG(_NEVER))
@@ -222,7 +254,7 @@ def indexed(exchanges: Sequence[Exchange]) -> Exchanges:
     """Any exchanges as such an index."""
     if isinstance(exchanges, Exchanges):
         return exchanges
-    made = Exchanges(MemoryStorage(), lambda place, _: exchanges[place])
+    made = Exchanges(MemoryStorage(), lambda _self, place, _row: exchanges[place])
     begun = []
     for one in exchanges:
         kind = one.transfer_type
@@ -245,10 +277,10 @@ def first_after(answers: Rows, number: int, hint: int = 0) -> int:
     follows = hint <= len(answers) and (not hint or answers[hint - 1][0] <= number)
     if follows and (hint == len(answers) or answers[hint][0] > number):
         return hint
-    return bisect_right(_Numbers(answers), number)
+    return bisect_right(_Firsts(answers), number)
 
 
-class _Numbers(Sequence[int]):
+class _Firsts(Sequence[int]):
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 

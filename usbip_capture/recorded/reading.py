@@ -12,7 +12,15 @@ from usbip_capture.recorded.exchanges import Endpoint, Exchanges, Open, Row
 from usbip_capture.recorded.rows import MemoryStorage, Storage
 from usbip_capture.recordings.link_types import USB_LINUX_MMAPPED, USBPCAP, is_usb
 from usbip_capture.recordings.packets import Interface, Packet
-from usbip_capture.recordings.urb_events import AS_REQUESTED, LATE_COMPLETE, SUBMIT, Event, decoder, split_key
+from usbip_capture.recordings.urb_events import (
+    AS_REQUESTED,
+    LATE_COMPLETE,
+    SUBMIT,
+    Event,
+    control_data,
+    decoder,
+    split_key,
+)
 from usbip_capture.usb.urb import DIR_IN, NO_SETUP, IsoPacket, TransferType
 
 _USBMON_HEADER = 64
@@ -21,8 +29,8 @@ _USBPCAP_ISO = Struct("<III")
 _CONTROL, _ISOCHRONOUS = TransferType.CONTROL, TransferType.ISOCHRONOUS
 #: Transfers of an endpoint that are under way at once: of a capture without completions, no more stay in memory.
 _MAX_OPEN = 1 << 16
-#: Of an interface as we describe it: `USB/IP pi:3240 1-1.2 303a:4001 Product`.
-_OURS = re.compile(r"^USB/IP \S+ (?P<busid>\S+) (?P<vid>[0-9a-f]{4}):(?P<pid>[0-9a-f]{4})")
+#: Of an interface as we describe it: `USB/IP pi:3240 1-1.2 303a:4001 Product`. A server may be `replay:a file`.
+_OURS = re.compile(r"^USB/IP \S.*? (?P<busid>\S+) (?P<vid>[0-9a-f]{4}):(?P<pid>[0-9a-f]{4})(?!\S)")
 
 
 class Content(Protocol):
@@ -68,15 +76,16 @@ class _Whole:
 
 
 class _Lane:
-    """What the events with one endpoint's key have in common."""
+    """What the events with one endpoint's key have in common. answered: there are completions."""
 
-    __slots__ = ("address", "endpoint", "exchanges", "kind", "under_way", "whole")
+    __slots__ = ("address", "answered", "endpoint", "exchanges", "kind", "under_way", "whole")
 
     def __init__(self, whole: _Whole, kind: TransferType, address: int) -> None:
         self.whole = whole
         self.exchanges = whole.exchanges
         self.kind = kind
         self.address = address
+        self.answered = False
         self.under_way = whole.under_way.setdefault(address & 0x0F, {})
         self.endpoint = Endpoint(kind) if kind == _CONTROL else whole.exchanges.endpoint(address, kind)
 
@@ -110,23 +119,45 @@ class _Reading:
             side = self._side_of.get(interface) or self._add(interface)
             if side.decode is None:
                 continue
-            event = side.decode(portion, begin, end)
-            if event is None:
-                continue
             if portion is not latest:
                 latest, begins = portion, self._content.place(portion)
+            event = side.decode(portion, begin, end)
+            if event is None:
+                if side.interface.link_type == USBPCAP:
+                    self._data_stage(side, portion[begin:end], begins + begin)
+                continue
             lane = side.lanes.get(event[2]) or self._lane(side, event[2])
             if event[0] == SUBMIT:
                 at = event[7]
                 sent = b"" if lane.address & DIR_IN else portion[begin + at : min(begin + at + event[4], end)]
                 _submit(lane, number, time_ns, event, sent, missing, begins + begin, end - begin, side.index)
             else:
-                self._complete(lane, number, time_ns, event, end - begin, missing, begins + begin, side)
+                self._complete(lane, number, time_ns, event, end - begin, begins + begin, side)
+        self._finish()
+
+    def _finish(self) -> None:
         for whole in self.wholes.values():
             for under_way in whole.under_way.values():
                 for found in under_way.values():
                     whole.exchanges.abandon(found)
                 under_way.clear()
+        for side in self._sides:
+            if side.interface.link_type == USBPCAP:
+                _settle_only_sent(side)
+
+    def _data_stage(self, side: _Side, raw: bytes, at: int) -> None:
+        """What is sent in a control transfer, which older USBPcap has as a packet of its own."""
+        apart = control_data(raw)
+        lane = side.lanes.get(apart[1]) if apart is not None else None
+        found = lane.under_way.get(apart[0]) if apart is not None and lane is not None else None
+        if apart is None or lane is None or found is None:
+            return
+        setup, data_at = lane.exchanges.at(found.place).setup, apart[2]
+        length = setup[6] | setup[7] << 8
+        if not setup[0] & DIR_IN:
+            data = raw[data_at : data_at + length]
+            whole = len(data) == length
+            lane.under_way[apart[0]] = lane.exchanges.sent(found, setup, data, at + data_at, whole=whole)
 
     def _add(self, interface: Interface) -> _Side:
         side = self._side_of[interface] = _Side(interface, len(self._sides))
@@ -147,9 +178,7 @@ class _Reading:
         lane = side.lanes[key] = _Lane(whole, TransferType(kind & 3), address)
         return lane
 
-    def _complete(
-        self, lane: _Lane, number: int, time_ns: int, event: Event, size: int, missing: int, at: int, side: _Side
-    ) -> None:
+    def _complete(self, lane: _Lane, number: int, time_ns: int, event: Event, size: int, at: int, side: _Side) -> None:
         stage, urb_id, _, status, moved, _, _, _ = event
         found = lane.under_way.pop(urb_id, None)
         endpoint = lane.endpoint
@@ -161,22 +190,29 @@ class _Reading:
             found = lane.exchanges.begin(0, time_ns, lane.kind, lane.address, NO_SETUP, b"", False)
         if moved > endpoint.longest:
             endpoint.longest = moved
-        cut = bool(missing) and self._is_cut(lane, found, event, at, size)
+        lane.answered = True
+        cut = moved > size - event[7] and self._is_cut(lane, found, event, at, size)
         lane.exchanges.end(found, number, time_ns, status, endpoint.answers, cut, at, size)
 
     def _is_cut(self, lane: _Lane, found: Open, event: Event, at: int, size: int) -> bool:
-        """Whether data of an incomplete packet are missing, and not only what follows them."""
+        """Whether it is data of IN that are missing."""
         row = lane.exchanges.row(found.place)._replace(done_at=at, done_size=size, answered=1, cut=1)
         if lane.kind == _ISOCHRONOUS:
-            return self._fetch(found.place, row).cut
-        return bool(row.endpoint & DIR_IN) and event[4] > size - event[7]
+            return self._fetch(lane.exchanges, found.place, row).cut
+        return bool(row.endpoint & DIR_IN)
 
     # -- and later
 
-    def _fetch(self, _place: int, row: Row) -> Exchange:
+    def _fetch(self, exchanges: Exchanges, place: int, row: Row) -> Exchange:
         kind = TransferType(row.transfer_type)
-        exchange = self._begun(kind, row) if row.number else Exchange(0, row.time_ns, kind, row.endpoint)
-        return self._ended(exchange, row) if row.answered else exchange
+        exchange = (
+            self._begun(exchanges, place, kind, row) if row.number else Exchange(0, row.time_ns, kind, row.endpoint)
+        )
+        if row.done_size:
+            self._ended(exchange, row)
+        elif row.answered:
+            exchange.answered, exchange.end_ns, exchange.moved = row.answered, row.end_ns, exchange.length
+        return exchange
 
     def _event(self, row: Row, at: int, size: int) -> tuple[Event, bytes]:
         raw = self._content.read(at, size)
@@ -186,25 +222,31 @@ class _Reading:
             raise ValueError("a packet that was decoded before cannot be decoded")
         return event, raw
 
-    def _begun(self, kind: TransferType, row: Row) -> Exchange:
+    def _begun(self, exchanges: Exchanges, place: int, kind: TransferType, row: Row) -> Exchange:
         (_, _, _, _, length, setup, _, data_at), raw = self._event(row, row.submit_at, row.submit_size)
-        sent = b"" if row.endpoint & DIR_IN else raw[data_at : data_at + length]
-        exchange = Exchange(row.number, row.time_ns, kind, row.endpoint, setup, sent, length)
-        exchange.cut = bool(row.cut) and not row.endpoint & DIR_IN and len(sent) < length
+        exchange = Exchange(row.number, row.time_ns, kind, row.endpoint, setup, length=length)
+        if not row.endpoint & DIR_IN:
+            exchange.sent = raw[data_at : data_at + length]
+            if kind == _CONTROL and length and not exchange.sent:
+                exchange.sent = self._sent_apart(exchanges, place)
+            exchange.cut = len(exchange.sent) < length and (bool(row.cut) or kind != _ISOCHRONOUS)
         return exchange
 
-    def _ended(self, exchange: Exchange, row: Row) -> Exchange:
+    def _sent_apart(self, exchanges: Exchanges, place: int) -> bytes:
+        found = exchanges.where_sent(place)
+        return b"" if found is None else self._content.read(*found)
+
+    def _ended(self, exchange: Exchange, row: Row) -> None:
         (_, _, _, status, moved, _, _, data_at), raw = self._event(row, row.done_at, row.done_size)
         exchange.answered, exchange.end_ns, exchange.status = row.answered, row.end_ns, status
         if not row.number:
             exchange.length = max(moved, 0)
-        exchange.moved = exchange.length if moved == AS_REQUESTED else moved
+        exchange.moved = _moved(exchange, moved)
         if exchange.transfer_type == _ISOCHRONOUS:
             _isochronous(exchange, raw, data_at, self._sides[row.interface].interface)
         elif exchange.endpoint & DIR_IN:
-            exchange.data = raw[data_at : data_at + max(exchange.moved, 0)]
-            exchange.cut = exchange.cut or (bool(row.cut) and len(exchange.data) < exchange.moved)
-        return exchange
+            exchange.data = raw[data_at : data_at + exchange.moved]
+            exchange.cut = len(exchange.data) < exchange.moved
 
 
 def _submit(
@@ -218,13 +260,34 @@ def _submit(
             sent = b""
     elif length > lane.endpoint.longest:
         lane.endpoint.longest = length
-    cut = bool(missing) and not address & DIR_IN and len(sent) < length
+    # usbmon has limits of its own: what is not there need not be missing in the packet.
+    cut = not address & DIR_IN and len(sent) < length and (bool(missing) or lane.kind != _ISOCHRONOUS)
     under_way = lane.under_way
     if urb_id in under_way or len(under_way) >= _MAX_OPEN:
         lost = urb_id if urb_id in under_way else next(iter(under_way))
         lane.exchanges.abandon(under_way.pop(lost))
     begin = lane.exchanges.begin
     under_way[urb_id] = begin(number, time_ns, lane.kind, address, setup, sent, cut, at, size, index)
+
+
+def _moved(exchange: Exchange, moved: int) -> int:
+    """USBPcap has no length of what was sent, and QEMU 0."""
+    if moved == AS_REQUESTED:
+        return 0 if exchange.endpoint & DIR_IN or exchange.status else exchange.length
+    if not moved and not exchange.status and not exchange.endpoint & DIR_IN:
+        return 0 if exchange.transfer_type == _ISOCHRONOUS else exchange.length
+    return max(moved, 0)
+
+
+def _settle_only_sent(side: _Side) -> None:
+    """Before USBPcap 1.2 OUT transfers are recorded when they are submitted only: where none was completed, all were.
+
+    Ref: USBPcap, CHANGELOG
+    """
+    out = [lane for lane in side.lanes.values() if lane.kind != _CONTROL and not lane.address & DIR_IN]
+    ended = {lane.whole for lane in out if lane.answered}
+    for whole in {lane.whole for lane in out} - ended:
+        whole.exchanges.settle_sent()
 
 
 def _isochronous(exchange: Exchange, raw: bytes, data_at: int, interface: Interface) -> None:

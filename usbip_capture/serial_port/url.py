@@ -7,8 +7,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import SSH, TLS, parse_address, usual_port
-from usbip_capture.servers.address import REPLAY, Selector, ServerAddress
+from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.servers.patience import connect_timeout
+from usbip_capture.servers.recording_host import REPLAY
 from usbip_capture.syslog import LOG_PORT
 
 SCHEME = "usbip"
@@ -17,6 +18,7 @@ _PARAMETERS = (
     "serial", "interface", "instance", "pcap", "syslog", "reconnect", "connect_timeout", "logging", "via", "ssh_port",
 )  # fmt: skip
 _FORM = "write usbip://HOST[:PORT]/BUSID or usbip://HOST[:PORT]/VID:PID"
+_CAPTURES = (".pcapng", ".pcap", ".cap", ".gz")
 _MAX_BUSID = 31  # bytes. Ref: Linux Documentation/usb/usbip_protocol.rst, OP_REQ_IMPORT
 _MAX_SECONDS = 86_400.0
 _CONNECT_TIMEOUT = 5.0
@@ -61,13 +63,14 @@ class PortUrl:
         if parts.fragment:
             raise LocalProtocolError(f"{text!r} ends with #{parts.fragment}, which means nothing: write %23 for a #")
         given = _parameters(parts.query)
-        if "@" in parts.netloc and given.get("via") != SSH:
+        netloc, path = _split_replay(parts.netloc, parts.path)
+        if "@" in netloc and given.get("via") != SSH:
             raise LocalProtocolError(f"{text!r} has a user or password, which USB/IP does not know: {_FORM}")
-        selector = _selector(unquote(parts.path), text)
+        selector = _selector(unquote(path), text)
         if selector.busid and "instance" in given:
             raise LocalProtocolError(f"{selector.busid} in {text!r} means one device only: leave instance= out")
         return cls(
-            _server(unquote(parts.netloc), given),
+            _server(unquote(netloc), given),
             selector,
             _filled("serial", given),
             _number("interface", given, 255),
@@ -87,13 +90,23 @@ class PortUrl:
 
 def url_of(server: ServerAddress) -> tuple[str, list[str]]:
     """`server` as the host of a URL, and the parameters by which it is reached."""
-    if server.host.startswith(REPLAY):
+    if server.is_recording:
         return quote(server.host, safe=":"), []
     host, port = f"[{server.host}]" if ":" in server.host else server.host, server.port
     user = f"{quote(server.user, safe='')}@" if server.user else ""
     where = f"{user}{quote(host, safe=':[]')}{'' if port == usual_port(server.place[0]) else f':{port}'}"
     way = [f"via={server.scheme}"] if server.scheme else []
     return where, way + ([f"ssh_port={server.ssh_port}"] if server.ssh_port else [])
+
+
+def _split_replay(netloc: str, path: str) -> tuple[str, str]:
+    """A recording may be in a folder: what follows the last slash is the device, unless that is the file's own name."""
+    if not unquote(netloc).lower().startswith(REPLAY):
+        return netloc, path
+    folder, slash, last = path.rpartition("/")
+    if not slash or unquote(last).lower().endswith(_CAPTURES):
+        return netloc + path, ""
+    return netloc + folder, slash + last
 
 
 def _server(where: str, given: dict[str, str]) -> ServerAddress:

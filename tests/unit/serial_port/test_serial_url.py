@@ -39,6 +39,22 @@ def test_servers_and_devices(text: str, server: ServerAddress, selector: Selecto
     assert (url.server, url.selector) == (server, selector)
 
 
+@pytest.mark.parametrize(
+    ("text", "file", "selector"),
+    [
+        ("usbip://replay:/tmp/a.pcapng/1-1", "/tmp/a.pcapng", Selector(busid="1-1")),
+        ("usbip://replay:/tmp/a.pcapng", "/tmp/a.pcapng", Selector()),
+        ("usbip://replay:/tmp/a/", "/tmp/a", Selector()),
+        ("usbip://replay:/tmp/a%20b.pcap.gz/0403:6001", "/tmp/a b.pcap.gz", Selector(vid_pid=(0x0403, 0x6001))),
+        ("usbip://replay:%2Ftmp%2Fa.pcapng/1-1", "/tmp/a.pcapng", Selector(busid="1-1")),
+    ],
+)
+def test_a_recording_in_a_folder(text: str, file: str, selector: Selector) -> None:
+    url = PortUrl.parse(text)
+    assert (url.server, url.selector) == (ServerAddress.parse(f"replay:{file}"), selector)
+    assert url_of(url.server) == (f"replay:{file}".replace("/", "%2F").replace(" ", "%20"), [])
+
+
 def test_all_parameters() -> None:
     url = PortUrl.parse(
         "usbip://pi/0403:6001?serial=A%201&interface=2&instance=1&pcap=/tmp/a+b%26c.pcapng&syslog=1&reconnect=10"
