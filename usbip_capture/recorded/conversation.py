@@ -55,6 +55,11 @@ class Exchange:
     cut: bool = False
 
     @property
+    def whole_data(self) -> bytes:
+        """What IN has brought, in its length: zeros stand for what the capture has cut."""
+        return self.data.ljust(self.moved, b"\0") if self.cut and self.endpoint & DIR_IN else self.data
+
+    @property
     def unlinked(self) -> bool:
         """Whether it is not the device that has ended it."""
         return not self.answered or self.status in UNLINKED
@@ -176,6 +181,8 @@ def _complete(
     stage, urb_id, _, status, moved, _, _, data_at = event
     kind, address = _place(event)
     exchange = device._pending.pop((urb_id, address & 0x0F), None)
+    if exchange is not None and 0 < exchange.length < moved:
+        exchange = None  # ids are used again: its own completion was lost, and so was the submit of this one
     if exchange is None:
         if stage != LATE_COMPLETE:
             device.strays += 1

@@ -78,14 +78,23 @@ def conversation_of(exchanges: Sequence[Exchange], known: RecordedDescriptors) -
             made.streams.setdefault(exchange.endpoint, []).append(_sent(exchange, max(moment - started_ns, 0)))
         else:
             _answer(made.episodes.setdefault(function, []), exchange, started_ns)
+    for episodes in made.episodes.values():
+        _drop_end_of_command(episodes)
     return made
 
 
 def key_of(exchange: Exchange) -> bytes:
     """What is asked: equal for what asks for the same."""
+    if exchange.cut and not exchange.endpoint & DIR_IN:
+        return cut_key(exchange)
     if exchange.transfer_type == _CONTROL:
         return b"c" + exchange.setup + exchange.sent
     return bytes((ord("o"), exchange.endpoint)) + without_tag(exchange.sent)
+
+
+def cut_key(exchange: Exchange) -> bytes:
+    """What is asked where the capture has cut the data: its length is all that is known."""
+    return bytes((ord("x"), exchange.endpoint)) + exchange.setup + exchange.length.to_bytes(4, "little")
 
 
 def _moments(exchanges: Iterable[Exchange]) -> Iterable[tuple[int, int, Exchange, bool]]:
@@ -116,7 +125,7 @@ def _is_out(exchange: Exchange) -> bool:
 
 def _sent(exchange: Exchange, after: int) -> Sent:
     full = exchange.transfer_type == TransferType.BULK and 0 < exchange.length <= exchange.moved
-    return Sent(exchange.endpoint, exchange.data, exchange.status, after, exchange.answered, full)
+    return Sent(exchange.endpoint, exchange.whole_data, exchange.status, after, exchange.answered, full)
 
 
 def _answer(episodes: list[Episode], exchange: Exchange, started_ns: int) -> None:
@@ -126,6 +135,8 @@ def _answer(episodes: list[Episode], exchange: Exchange, started_ns: int) -> Non
     since = started_ns if episode.ask is None else episode.ask.time_ns
     sent = _sent(exchange, max(exchange.end_ns - since, 0))
     before = episode.sent[-1] if episode.sent else None
+    if before is not None and episode.ask is not None and is_csw(before.data):
+        return  # of a command that the capture has lost: whoever asks again has not sent it
     # A transfer that was full may be a piece of more: a host with other lengths takes it in other pieces.
     goes_on = before is not None and before.full and before.address == sent.address and not sent.status
     if before is not None and goes_on and not is_csw(sent.data):
@@ -133,6 +144,14 @@ def _answer(episodes: list[Episode], exchange: Exchange, started_ns: int) -> Non
         before.full = sent.full
         return
     episode.sent.append(sent)
+
+
+def _drop_end_of_command(episodes: list[Episode]) -> None:
+    """What a capture that began in the middle of a command has of it: whoever comes now has not sent that."""
+    if len(episodes) > 1 and episodes[0].ask is None:
+        sent = episodes[0].sent
+        ends = [at for at, one in enumerate(sent) if is_csw(one.data)]
+        del sent[: ends[-1] + 1 if ends else 0]
 
 
 def _started(exchanges: Sequence[Exchange]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from usbip_capture.recorded.conversation import Exchange
-from usbip_capture.recorded.episodes import Conversation, Episode, key_of
+from usbip_capture.recorded.episodes import Conversation, Episode, cut_key, key_of
 from usbip_capture.usb.urb import DIR_IN, TransferType
 
 _CONTROL = TransferType.CONTROL
@@ -107,6 +107,8 @@ class Matching:
         episodes = self._conversation.episodes.get(function, [])
         key = key_of(asked)
         at = self._find(episodes, key, self._next[function])
+        if at is None and is_transfer:
+            at = self._find(episodes, cut_key(asked), self._next[function])
         if is_transfer and (at is None or (self._strict and not self._in_order(asked))):
             self._diverges(asked)
             return None

@@ -13,6 +13,8 @@ from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
 
 _HUB = 9
+#: bmRequestType and bRequest. Ref: USB 2.0, table 11-15
+_GET_PORT_STATUS = bytes((0xA3, 0))
 #: Part of the sentence about transfers whose data is not there as a whole.
 CUT = "was cut by the snapshot length of the capture"
 
@@ -34,11 +36,12 @@ def read_recordings(path: str | os.PathLike[str]) -> list[Recording]:
         # Number 0 is what every device has until it gets one of its own.
         devices = [device for device in read_devices(capture.packets) if device.number and _answers(device)]
         name = capture.name
+        lost = sum(interface.dropped or 0 for interface in capture.interfaces)
     if not devices:
         raise CaptureError(f"{name} has no device that answers: give a capture with USB traffic")
     taken: set[str] = set()
-    recordings = [_recording(name, device, taken) for device in devices]
-    return [one for one in recordings if one.info.bDeviceClass != _HUB] or recordings
+    recordings = [_recording(name, device, taken, lost) for device in devices]
+    return [one for one in recordings if not _is_hub(one)] or recordings
 
 
 def chosen(recordings: list[Recording], device: str) -> Recording:
@@ -52,6 +55,13 @@ def chosen(recordings: list[Recording], device: str) -> Recording:
     raise DeviceNotFound(f"{recordings[0].name} does not have exactly {what}: it has {there}")
 
 
+def _is_hub(recording: Recording) -> bool:
+    """By its descriptors, or by what only a hub is asked: the status of a port."""
+    if recording.info.bDeviceClass == _HUB or any(one.bInterfaceClass == _HUB for one in recording.info.interfaces):
+        return True
+    return any(one.setup[:2] == _GET_PORT_STATUS for one in recording.exchanges)
+
+
 def _answers(device: RecordedDevice) -> bool:
     return any(exchange.answered for exchange in device.exchanges)
 
@@ -60,7 +70,7 @@ def _vid_pid(info: DeviceInfo) -> str:
     return f"{info.idVendor:04x}:{info.idProduct:04x}"
 
 
-def _recording(name: str, device: RecordedDevice, taken: set[str]) -> Recording:
+def _recording(name: str, device: RecordedDevice, taken: set[str], lost: int) -> Recording:
     known = descriptors_of(device)
     busid = device.busid or f"{device.bus}-{device.number}"
     while busid in taken:
@@ -72,5 +82,7 @@ def _recording(name: str, device: RecordedDevice, taken: set[str]) -> Recording:
         number = cut[0].answered if cut[0].sent == b"" else cut[0].number
         flaws.append(f"data of {len(cut)} transfers {CUT}, first in packet {number}")
     if device.strays:
-        flaws.append(f"{device.strays} transfers were under way when the capture began")
+        flaws.append(f"{device.strays} completions have no submit: they were under way when the capture began, or lost")
+    if lost:
+        flaws.append(f"{lost} packets were lost when it was captured")
     return Recording(name, info_of(device, known, busid), known, device.exchanges, flaws)
