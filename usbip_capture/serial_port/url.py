@@ -8,8 +8,8 @@ from urllib.parse import quote, unquote, urlsplit
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import SSH, TLS, parse_address, usual_port
 from usbip_capture.servers.address import Selector, ServerAddress
-from usbip_capture.servers.recording_host import REPLAY
 from usbip_capture.servers.patience import connect_timeout
+from usbip_capture.servers.recording_host import REPLAY
 from usbip_capture.syslog import LOG_PORT
 
 SCHEME = "usbip"

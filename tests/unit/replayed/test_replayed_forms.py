@@ -60,7 +60,7 @@ def test_every_form_answers_the_same(name: str, form: str, tmp_path: Path) -> No
 
 def snapped(packets: Iterable[Shown], length: int) -> bytes:
     """As a snapshot length leaves them: the packet's own length is kept."""
-    raw = classic(((stamp, data) for stamp, data in packets), USB_LINUX_MMAPPED)
+    raw = classic(packets, USB_LINUX_MMAPPED)
     parts, at = [raw[:24]], 24
     while at < len(raw):
         size = int.from_bytes(raw[at + 8 : at + 12], "little")
