@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from struct import Struct
 
 from usbip_capture.usb.status import UNLINKED
-from usbip_capture.usb.urb import NO_SETUP, IsoPacket, TransferType
+from usbip_capture.usb.urb import DIR_IN, NO_SETUP, IsoPacket, TransferType
 
 _CONTROL = TransferType.CONTROL
 
@@ -35,6 +35,11 @@ class Exchange:
     data: bytes = b""
     packets: list[IsoPacket] = field(default_factory=list)
     cut: bool = False
+
+    @property
+    def whole_data(self) -> bytes:
+        """What IN has brought, in its length: zeros stand for what the capture has cut."""
+        return self.data.ljust(self.moved, b"\0") if self.cut and self.endpoint & DIR_IN else self.data
 
     @property
     def unlinked(self) -> bool:

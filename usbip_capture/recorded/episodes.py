@@ -24,6 +24,8 @@ _COMMUNICATIONS, _DATA = 0x02, 0x0A
 _MAX_JOINED = 1 << 20
 #: Asks among which the next one of a function is looked for first.
 _NEAR = 64
+#: Transfers of commands that a capture may begin with the end of.
+_MAX_COMMAND = 1024
 
 
 @dataclass(slots=True)
@@ -115,6 +117,8 @@ class Conversation:
             if first == len(rows) or (episode.ends is not None and rows[first][0] >= episode.ends):
                 self._hints[address] = first
                 continue
+            if episode.ask is None and episode.ends is not None:
+                first = self._after_command(rows, first, episode.ends)
             yield address, self._joined(address, rows, first, episode)
 
     def stream(self, address: int) -> Iterator[Sent]:
@@ -125,6 +129,14 @@ class Conversation:
     def packets(self, address: int) -> Iterator[Exchange]:
         """Isochronous transfers that were completed."""
         return self._exchanges(self._answers[address], 0, None)
+
+    def _after_command(self, rows: Rows, first: int, ends: int) -> int:
+        """Where what follows begins if the capture began in the middle of a command: nobody has asked for that."""
+        last = first_after(rows, ends)
+        for at in range(last - 1, max(first, last - _MAX_COMMAND) - 1, -1):
+            if is_csw(self.exchanges.at(rows[at][1]).data):
+                return at + 1
+        return first
 
     def _joined(self, address: int, rows: Rows, first: int, episode: Episode) -> Iterator[Sent]:
         before: Sent | None = None
@@ -141,6 +153,8 @@ class Conversation:
                 before.data = b"".join(parts)
                 yield before
             before, parts, size = sent, [sent.data], len(sent.data)
+            if episode.ask is not None and is_csw(sent.data):
+                break  # what follows is of a command that the capture has lost: whoever asks again has not sent it
         if before is not None:
             before.data = b"".join(parts)
             yield before
@@ -194,7 +208,7 @@ def _is_out(address: int, one: Endpoint) -> bool:
 
 def _sent(exchange: Exchange, after: int) -> Sent:
     full = exchange.transfer_type == TransferType.BULK and 0 < exchange.length <= exchange.moved
-    return Sent(exchange.endpoint, exchange.data, exchange.status, after, exchange.answered, full)
+    return Sent(exchange.endpoint, exchange.whole_data, exchange.status, after, exchange.answered, full)
 
 
 def _started(exchanges: Exchanges) -> int:

@@ -12,7 +12,7 @@ from struct import Struct
 from typing import NamedTuple, overload
 
 from usbip_capture.recorded.conversation import Exchange
-from usbip_capture.recorded.keys import request_digest, transfer_digest
+from usbip_capture.recorded.keys import cut_digest, digest_of, request_digest, transfer_digest
 from usbip_capture.recorded.rows import MemoryStorage, Rows, Storage
 from usbip_capture.usb.setup import RECIPIENT_INTERFACE
 from usbip_capture.usb.status import UNLINKED
@@ -66,6 +66,7 @@ class Open(NamedTuple):
     asked: int
     request: int
     cut: int
+    length: int
 
 
 class Exchanges(Sequence[Exchange]):
@@ -130,6 +131,10 @@ class Exchanges(Sequence[Exchange]):
         """All of them, in order."""
         return (self[place] for (place,) in self.standard.iterate())
 
+    def control_requests(self) -> Iterator[Exchange]:
+        """All of them, in order."""
+        return (self.at(place) for place, _ in self.requests.iterate())
+
     # -- as they are read
 
     def endpoint(self, address: int, transfer_type: TransferType) -> Endpoint:
@@ -142,11 +147,12 @@ class Exchanges(Sequence[Exchange]):
         return found
 
     def begin(
-        self, number: int, time_ns: int, kind: int, endpoint: int, setup: bytes, sent: bytes, cut: bool,
+        self, number: int, time_ns: int, kind: int, endpoint: int, setup: bytes, sent: bytes, length: int, cut: bool,
         at: int = 0, size: int = 0, interface: int = 0,
     ) -> Open:  # fmt: skip
         """A submit, or, with number 0, that there was one before the capture began."""
         urbs = self._urbs
+        cuts = None if not cut else cut_digest(Exchange(0, 0, TransferType(kind), endpoint, setup, length=length))
         place = len(urbs)
         if not place or time_ns < self.begins_ns:
             self.begins_ns = time_ns
@@ -155,7 +161,7 @@ class Exchanges(Sequence[Exchange]):
         if kind == _CONTROL:
             digest = request_digest(setup, sent)
             if setup[0] & _TYPE_BITS:
-                asked = self._ask(place, digest, _tag_of_request(setup))
+                asked = self._ask(place, cuts or digest, _tag_of_request(setup))
             else:
                 self.standard.append(self.standard.pack(place))
             request = len(self.requests)
@@ -163,8 +169,8 @@ class Exchanges(Sequence[Exchange]):
             self.request_digests.append(digest)
             self.request_heads.append(request_digest(setup[:6], sent))
         elif not endpoint & DIR_IN and kind != _ISOCHRONOUS:
-            asked = self._ask(place, transfer_digest(endpoint, sent), endpoint)
-        return Open(place, asked, request, number if cut else 0)
+            asked = self._ask(place, cuts or transfer_digest(endpoint, sent), endpoint)
+        return Open(place, asked, request, number if cut else 0, length)
 
     def _ask(self, place: int, digest: bytes, tag: int) -> int:
         ordinal = len(self.asked)
@@ -180,7 +186,7 @@ class Exchanges(Sequence[Exchange]):
         """The data of a request, which a packet of its own has there."""
         self._apart.append(self._apart.pack(found.place, at, len(sent)))
         digest = request_digest(setup, sent)
-        if found.asked >= 0:
+        if found.asked >= 0 and whole:
             self.digests.patch(found.asked, 0, digest)
         self.request_digests.patch(found.request, 0, digest)
         self.request_heads.patch(found.request, 0, request_digest(setup[:6], sent))
@@ -231,7 +237,7 @@ class Exchanges(Sequence[Exchange]):
             one = self.at(place)
             if one.transfer_type != _CONTROL:
                 self.tags.patch(ordinal, 0, _TAG(one.endpoint))
-                self.digests.patch(ordinal, 0, transfer_digest(one.endpoint, one.sent))
+                self.digests.patch(ordinal, 0, digest_of(one))
                 self.counted += 1
 
     def _forget(self, found: Open) -> None:
@@ -261,7 +267,7 @@ def indexed(exchanges: Sequence[Exchange]) -> Exchanges:
         if kind != _CONTROL:
             used = made.endpoint(one.endpoint, kind)
             used.longest = max(used.longest, one.length, one.moved)
-        begun.append(made.begin(one.number, one.time_ns, kind, one.endpoint, one.setup, one.sent, one.cut))
+        begun.append(made.begin(one.number, one.time_ns, kind, one.endpoint, one.setup, one.sent, one.length, one.cut))
     for place in sorted(range(len(exchanges)), key=lambda place: exchanges[place].answered):
         one = exchanges[place]
         if not one.answered:

@@ -11,7 +11,7 @@ from typing import overload
 from usbip_capture.recorded.conversation import Exchange
 from usbip_capture.recorded.episodes import Conversation, Episode
 from usbip_capture.recorded.exchanges import BEGINS_NOTHING, NOT_ASKED, Exchanges, indexed
-from usbip_capture.recorded.keys import digest_of, key_of, request_digest
+from usbip_capture.recorded.keys import cut_digest, digest_of, key_of, request_digest
 from usbip_capture.recorded.places import Places, Search
 from usbip_capture.recorded.rows import Rows
 from usbip_capture.usb.urb import DIR_IN, TransferType
@@ -139,6 +139,8 @@ class Matching:
         is_transfer = asked.transfer_type != _CONTROL
         self.outcome.asked += is_transfer
         at = self._find(digest_of(asked), self._next[function])
+        if at is None and is_transfer:
+            at = self._find(cut_digest(asked), self._next[function])
         if is_transfer and (at is None or (self._strict and not self._in_order(asked))):
             self._diverges(asked)
             return None

@@ -182,12 +182,15 @@ class _Reading:
         stage, urb_id, _, status, moved, _, _, _ = event
         found = lane.under_way.pop(urb_id, None)
         endpoint = lane.endpoint
+        if found is not None and 0 < found.length < moved:
+            lane.exchanges.abandon(found)
+            found = None  # ids are used again: its own completion was lost, and so was the submit of this one
         if found is None:
             if stage != LATE_COMPLETE:
                 lane.whole.device.strays += 1
             if stage == LATE_COMPLETE or lane.kind == _CONTROL or not lane.address & DIR_IN:
                 return
-            found = lane.exchanges.begin(0, time_ns, lane.kind, lane.address, NO_SETUP, b"", False)
+            found = lane.exchanges.begin(0, time_ns, lane.kind, lane.address, NO_SETUP, b"", 0, False)
         if moved > endpoint.longest:
             endpoint.longest = moved
         lane.answered = True
@@ -267,7 +270,7 @@ def _submit(
         lost = urb_id if urb_id in under_way else next(iter(under_way))
         lane.exchanges.abandon(under_way.pop(lost))
     begin = lane.exchanges.begin
-    under_way[urb_id] = begin(number, time_ns, lane.kind, address, setup, sent, cut, at, size, index)
+    under_way[urb_id] = begin(number, time_ns, lane.kind, address, setup, sent, length, cut, at, size, index)
 
 
 def _moved(exchange: Exchange, moved: int) -> int:

@@ -333,6 +333,6 @@ class _Line:
 
 def _answer_of(found: Exchange, urb: Urb) -> Completion:
     if urb.endpoint & DIR_IN:
-        data = found.data[: urb.length]
+        data = found.whole_data[: urb.length]
         return Completion(found.status, len(data), data)
     return Completion(found.status, found.moved if found.status else urb.length)

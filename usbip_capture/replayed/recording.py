@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from usbip_capture.errors import CaptureError, DeviceNotFound
 from usbip_capture.recorded.conversation import Exchange, RecordedDevice
@@ -12,6 +13,7 @@ from usbip_capture.recorded.descriptors import RecordedDescriptors, descriptors_
 from usbip_capture.recorded.episodes import Conversation, conversation_of
 from usbip_capture.recorded.exchanges import indexed
 from usbip_capture.recorded.reading import read_devices
+from usbip_capture.recordings.packets import Interface
 from usbip_capture.recordings.reading import read_packets
 from usbip_capture.recordings.source import Source
 from usbip_capture.replayed.storage import CaptureContent, FileStorage
@@ -19,6 +21,10 @@ from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
 
 _HUB = 9
+#: bmRequestType and bRequest. Ref: USB 2.0, table 11-15
+_GET_PORT_STATUS = bytes((0xA3, 0))
+#: A hub is asked for that as soon as it is configured: so many requests are looked at.
+_FIRST_REQUESTS = 256
 #: Part of the sentence about transfers whose data is not there as a whole.
 CUT = "was cut by the snapshot length of the capture"
 
@@ -46,14 +52,16 @@ def read_recordings(path: str | os.PathLike[str]) -> list[Recording]:
     """The devices of a capture of any program. Raises CaptureError: it has none, or cannot be read."""
     with Source(path) as source:
         name = source.name
-        found = read_devices(read_packets(source), CaptureContent(source), FileStorage())
+        interfaces: list[Interface] = []
+        found = read_devices(read_packets(source, interfaces), CaptureContent(source), FileStorage())
+        lost = sum(interface.dropped or 0 for interface in interfaces)
     # Number 0 is what every device has until it gets one of its own.
     devices = [device for device in found if device.number and indexed(device.exchanges).answered]
     if not devices:
         raise CaptureError(f"{name} has no device that answers: give a capture with USB traffic")
     taken: set[str] = set()
-    recordings = [_recording(name, device, taken) for device in devices]
-    return [one for one in recordings if one.info.bDeviceClass != _HUB] or recordings
+    recordings = [_recording(name, device, taken, lost) for device in devices]
+    return [one for one in recordings if not _is_hub(one)] or recordings
 
 
 def chosen(recordings: list[Recording], device: str) -> Recording:
@@ -67,11 +75,19 @@ def chosen(recordings: list[Recording], device: str) -> Recording:
     raise DeviceNotFound(f"{recordings[0].name} does not have exactly {what}: it has {there}")
 
 
+def _is_hub(recording: Recording) -> bool:
+    """By its descriptors, or by what only a hub is asked: the status of a port."""
+    if recording.info.bDeviceClass == _HUB or any(one.bInterfaceClass == _HUB for one in recording.info.interfaces):
+        return True
+    requests = indexed(recording.exchanges).control_requests()
+    return any(one.setup[:2] == _GET_PORT_STATUS for one in islice(requests, _FIRST_REQUESTS))
+
+
 def _vid_pid(info: DeviceInfo) -> str:
     return f"{info.idVendor:04x}:{info.idProduct:04x}"
 
 
-def _recording(name: str, device: RecordedDevice, taken: set[str]) -> Recording:
+def _recording(name: str, device: RecordedDevice, taken: set[str], lost: int) -> Recording:
     known = descriptors_of(device)
     busid = device.busid or f"{device.bus}-{device.number}"
     while busid in taken:
@@ -83,5 +99,7 @@ def _recording(name: str, device: RecordedDevice, taken: set[str]) -> Recording:
     if exchanges.cut:
         flaws.append(f"data of {exchanges.cut} transfers {CUT}, first in packet {exchanges.first_cut}")
     if device.strays:
-        flaws.append(f"{device.strays} transfers were under way when the capture began")
+        flaws.append(f"{device.strays} completions have no submit: they were under way when the capture began, or lost")
+    if lost:
+        flaws.append(f"{lost} packets were lost when it was captured")
     return Recording(name, info_of(device, known, busid), known, exchanges, flaws)
