@@ -14,6 +14,7 @@ from tests.waiting import wait_until
 from tests.web.dashboards import dashboard
 from tests.web.test_devices_api import attach, loop
 from tests.web.websocket import Refused, websocket
+from usbip_capture.server.events import LEASED, REFUSED
 from usbip_capture.server.figures import DeviceFigures, Figures
 from usbip_capture.usb.urb import Completion, TransferType, Urb
 from usbip_capture.web import live_figures
@@ -184,6 +185,26 @@ def test_one_message_is_made_for_all_browsers(monkeypatch: pytest.MonkeyPatch) -
         finally:
             for one in stack:
                 one.__exit__(None, None, None)
+
+
+def test_what_comes_and_goes_between_two_samples_is_a_change() -> None:
+    """A page may have fetched it meanwhile, and would show it for ever."""
+    bus = FakeBus()
+    with dashboard(bus=bus) as (server, made):
+        live, sample = made.side.live, made.side.history.latest
+        before = cast("int", live._message(sample)["changed"])
+        bus.plug("1-2")
+        wait_until("it is exported", lambda: len(server.devices) == 2)
+        bus.unplug("1-2")
+        wait_until("it is gone", lambda: len(server.operations.devices) == 1)
+        after = cast("int", live._message(sample)["changed"])
+        assert after > before
+        server.events.emit(REFUSED, text="nothing that a page fetches")
+        assert live._message(sample)["changed"] == after
+        for _ in range(1000):
+            server.events.emit(LEASED)
+        assert live._message(sample)["changed"] == after + 1
+        assert live._message(sample)["changed"] == after + 1
 
 
 def test_the_newest_frame_waits_and_those_before_are_counted() -> None:

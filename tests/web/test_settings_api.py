@@ -220,14 +220,24 @@ def test_hooks_are_seen_without_their_secrets_and_changed_in_the_file_only(ask: 
     answer = ask("GET", "/settings")
     assert "s3cret" not in str(answer)
     assert by_key(answer)["hooks"]["value"] == ["plug=/bin/notify", "attach=https://example.com"]
-    assert [one["key"] for one in answer["settings"] if one["fixed"]] == ["hooks"]
+    assert by_key(answer)["hooks"]["fixed"]
     for value in (["plug=/bin/sh -c id"], []):
         refused = ask("PATCH", "/settings", {"hooks": value, "max-clients": 9}, 403)
-        assert refused["error"] == f"hooks may run programs on this machine: change them in {path}"
+        assert refused["error"] == f"hooks may run programs on this machine: change it in {path}"
     assert path.read_text() == text
     assert "s3cret" not in str(ask("GET", "/settings/defaults"))
     assert "s3cret" not in str(ask("PATCH", "/settings", {"hooks": None}))
     assert read_server_table().hooks == ()
+
+
+@pytest.mark.parametrize("key", ["pcap", "audit", "unix", "client-ca"])
+def test_what_names_a_file_is_changed_in_the_file_only(ask: Asking, path: Path, key: str) -> None:
+    """Who has a token is not to have the server write where it likes."""
+    text = path.read_text()
+    assert by_key(ask("GET", "/settings"))[key]["fixed"]
+    refused = ask("PATCH", "/settings", {key: "/etc/passwd"}, 403)
+    assert refused["error"] == f"{key} names a file of this machine: change it in {path}"
+    assert path.read_text() == text
 
 
 def test_confirmations_are_good_once_for_two_minutes_and_bounded() -> None:

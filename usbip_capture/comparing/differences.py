@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from usbip_capture.comparing.alignment import aligned
 from usbip_capture.recorded.conversation import Exchange
 from usbip_capture.recorded.descriptors import RecordedDescriptors
-from usbip_capture.recorded.episodes import key_of
+from usbip_capture.recorded.keys import key_of
 from usbip_capture.recorded.tags import retagged
 from usbip_capture.usb.setup import (
     DT_BOS,

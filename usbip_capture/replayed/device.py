@@ -6,19 +6,19 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from usbip_capture.device import Transfer
 from usbip_capture.errors import CaptureError, LocalProtocolError
 from usbip_capture.recorded.conversation import Exchange
-from usbip_capture.recorded.episodes import Conversation, Episode, Sent, conversation_of
+from usbip_capture.recorded.episodes import Episode, Sent
 from usbip_capture.recorded.matching import Matching, Outcome
 from usbip_capture.recorded.tags import retagged
 from usbip_capture.replayed.recording import CUT, Recording, chosen, read_recordings
 from usbip_capture.simulated.chapter9 import Descriptors
 from usbip_capture.simulated.device import SimulatedDevice
-from usbip_capture.usb.setup import CLEAR_FEATURE, RECIPIENT_ENDPOINT, RECIPIENT_INTERFACE, SET_CONFIGURATION, Setup
+from usbip_capture.usb.setup import CLEAR_FEATURE, RECIPIENT_ENDPOINT, SET_CONFIGURATION, Setup
 from usbip_capture.usb.status import EPIPE
 from usbip_capture.usb.urb import DIR_IN, Completion, IsoPacket, TransferType, Urb
 
@@ -32,6 +32,8 @@ MATCHES = (STRICT, LOOSE)
 AT_ONCE = 0.0
 
 _NANO = 1e-9
+#: Bytes that wait at an IN endpoint before its host has to read some.
+_AHEAD = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class ReplayedDevice(SimulatedDevice):
             raise LocalProtocolError(f"match is one of {', '.join(MATCHES)}, diverging one of {', '.join(DIVERGING)}")
         if not speed >= 0:
             raise LocalProtocolError(f"speed is {speed!r}: give 1 for as recorded, 2 for twice as fast, 0 for at once")
-        if match == STRICT and any(exchange.cut for exchange in recording.exchanges):
+        if match == STRICT and any(CUT in flaw for flaw in recording.flaws):
             cut = next(flaw for flaw in recording.flaws if CUT in flaw)
             raise CaptureError(f"{recording.name} cannot be replayed strictly: {cut}")
         known = recording.known
@@ -80,12 +82,12 @@ class ReplayedDevice(SimulatedDevice):
         self._diverging = diverging
         self._mask = [secret for secret in mask if secret]
         self._speed = speed
-        self._conversation: Conversation = conversation_of(recording.exchanges, known)
+        self._conversation = recording.conversation
         self._matching = Matching(recording.exchanges, self._conversation, strict=match == STRICT)
         self._deciding = threading.RLock()
         self._begun: deque[tuple[Episode, bytes]] = deque()  # of OUT transfers that are about to be completed
         self._lines = {address: _Line(self, address) for address in self._conversation.functions}
-        self._isochronous = {a: deque(found) for a, found in self._conversation.isochronous.items() if a & DIR_IN}
+        self._isochronous = {a: self._conversation.packets(a) for a in self._conversation.isochronous}
         self._configured = False
 
     @property
@@ -94,7 +96,7 @@ class ReplayedDevice(SimulatedDevice):
         return self._matching.outcome
 
     @property
-    def unused(self) -> list[Exchange]:
+    def unused(self) -> Sequence[Exchange]:
         """What the recording has, and was not asked so far."""
         with self._deciding:
             return self._matching.unused
@@ -116,7 +118,8 @@ class ReplayedDevice(SimulatedDevice):
         if found is None:
             return self._diverged(urb)
         if not found.status and not kind.bmRequestType & DIR_IN:
-            self._begin(Exchange(0, 0, TransferType.CONTROL, 0, setup, sent), self._function(kind))
+            function = self._conversation.function_of_request(kind.bmRequestType & 0x1F, kind.wIndex)
+            self._begin(Exchange(0, 0, TransferType.CONTROL, 0, setup, sent), function)
         return _answer_of(found, urb)
 
     def _recorded(self, setup: bytes, sent: bytes, urb: Urb) -> Completion | None:
@@ -127,21 +130,15 @@ class ReplayedDevice(SimulatedDevice):
             found = self._matching.request(setup, sent)
         return None if found is None else _answer_of(found, urb)
 
-    def _function(self, setup: Setup) -> int:
-        if setup.bmRequestType & 0x1F == RECIPIENT_INTERFACE:
-            return self._conversation.interfaces.get(setup.wIndex & 0xFF, 0)
-        return next(iter(self._conversation.functions.values()), 0)
-
     def _configure(self) -> None:
         """What comes by itself comes from now on."""
         if self._configured:
             return
         self._configured = True
-        for address, stream in self._conversation.streams.items():
-            self._line(address).play(stream, b"")
-        for episodes in self._conversation.episodes.values():
-            if episodes and episodes[0].ask is None:
-                self._play(episodes[0], b"")
+        for address in self._conversation.streams:
+            self._line(address).play(self._conversation.stream(address), b"")
+        for episode in self._conversation.unasked():
+            self._play(episode, b"")
 
     # -- what is sent to it
 
@@ -153,13 +150,13 @@ class ReplayedDevice(SimulatedDevice):
         sent = self._masked(bytes(urb.data))
         asked = Exchange(0, 0, urb.transfer_type, urb.endpoint, sent=sent, length=urb.length)
         with self._deciding:
-            episode = self._matching.begins(asked, self._conversation.functions.get(urb.endpoint, 0))
+            episode = self._matching.begins(asked, self._conversation.function_of(urb.endpoint))
         if episode is None:
             return self._diverged(urb)
         if episode.ask is not None and episode.ask.status:
             if episode.ask.status == -EPIPE:
                 self._standard.halted.add(urb.endpoint)
-            return Completion(episode.ask.status, episode.ask.moved)
+            return Completion(episode.ask.status, self._conversation.asked(episode.at).moved)
         self._begun.append((episode, sent))
         return completion
 
@@ -180,10 +177,7 @@ class ReplayedDevice(SimulatedDevice):
             self._play(episode, b"")
 
     def _play(self, episode: Episode, asked: bytes) -> None:
-        by_address: dict[int, list[Sent]] = {}
-        for sent in episode.sent:
-            by_address.setdefault(sent.address, []).append(sent)
-        for address, found in by_address.items():
+        for address, found in self._conversation.answers(episode):
             self._line(address).play(found, asked)
 
     def _diverged(self, urb: Urb) -> Completion:
@@ -211,15 +205,21 @@ class ReplayedDevice(SimulatedDevice):
     def _pump(self, address: int) -> None:
         super()._pump(address)
         line = self._lines.get(address)
-        if line is not None and line.stalls and self.waits_for_data(address):
-            line.stalled()
+        if line is not None and (line.stalls or line.waits):
+            line.read()
+
+    def has_room(self, address: int) -> bool:
+        """Whether a host reads fast enough what an IN endpoint has for it."""
+        with self._lock:
+            queue = self._queues.get(address)
+            return queue is None or queue.size < _AHEAD
 
     def _iso_in(self, urb: Urb, frame: int) -> Completion:
         recorded = self._isochronous.get(urb.endpoint)
-        if not recorded:
+        source = next(recorded, None) if recorded is not None else None
+        if source is None:
             return super()._iso_in(urb, frame)
         packets, data, at = [], b"", 0
-        source = recorded.popleft()
         for place, packet in enumerate(urb.packets):
             was = source.packets[place] if place < len(source.packets) else IsoPacket(0, 0)
             piece = source.data[at : at + was.actual_length][: packet.length]
@@ -230,55 +230,104 @@ class ReplayedDevice(SimulatedDevice):
 
 
 class _Line:
-    """What one IN endpoint is still to send, in order: data at its time, and halts when what is before was read."""
+    """What one IN endpoint is still to send, in order: data at its time, and halts when what is before was read.
+
+    stalls: a halt is next. waits: the host is to read first what is there.
+    """
 
     def __init__(self, device: ReplayedDevice, address: int) -> None:
         self._device = device
         self._address = address
-        self._lock = threading.RLock()
-        self._coming: deque[tuple[float, bytes, int]] = deque()
+        self._lock = threading.Lock()
+        self._coming: deque[tuple[float, Iterator[Sent], bytes]] = deque()
+        self._next: tuple[float, Sent, bytes] | None = None
         self._due = False
-        self.stalls = False
+        self._going = self._again = False
+        self.stalls = self.waits = False
 
-    def play(self, found: list[Sent], asked: bytes) -> None:
+    def play(self, found: Iterable[Sent], asked: bytes) -> None:
         """All of `found` from now on; asked: what it answers."""
-        now = time.monotonic()
         with self._lock:
-            for sent in found:
-                data = retagged(sent.data, asked) if asked else sent.data
-                self._coming.append((now + self._device.delay(sent.after), data, sent.status))
+            self._coming.append((time.monotonic(), iter(found), asked))
         self._go_on()
 
-    def stalled(self) -> None:
-        """The host has met the halt."""
-        self.stalls = False
-        self._device.stall(self._address)
+    def read(self) -> None:
+        """The host has read, or waits."""
+        if self.stalls and self._device.waits_for_data(self._address):
+            self._stall()
+        elif self.waits:
+            self._go_on()
 
     def cleared(self) -> None:
         """The host has cleared the halt: what follows can come."""
         self._go_on()
 
+    def _stall(self) -> None:
+        self.stalls = False
+        self._device.stall(self._address)
+
     def _go_on(self) -> None:
+        """Send what is due; one thread at a time does, whoever else comes has it look again."""
+        with self._lock:
+            self._again = True
+            if self._going:
+                return
+            self._going = True
         while True:
             with self._lock:
-                if self._due or self.stalls or not self._coming or self._address in self._device._standard.halted:
+                if not self._again:
+                    self._going = False
                     return
-                moment, data, status = self._coming[0]
-                if moment > time.monotonic():
-                    self._due = True
-                    self._device.timetable.at(moment, self._later)
-                    return
+                self._again = False
+            try:
+                while self._send():
+                    pass
+            except BaseException:
+                self._going = False
+                raise
+
+    def _send(self) -> bool:
+        """Send what is next, if it can be sent now."""
+        address, device = self._address, self._device
+        self.waits = False
+        if self._due or self.stalls or address in device._standard.halted or not self._fetch():
+            return False
+        assert self._next is not None
+        moment, sent, asked = self._next
+        if moment > time.monotonic():
+            self._due = True
+            device.timetable.at(moment, self._later)
+            return False
+        if sent.status:
+            self._next, self.stalls = None, True
+            if device.waits_for_data(address):
+                self._stall()
+            return False
+        if not device.has_room(address):
+            self.waits = True
+            # It may have been read meanwhile.
+            return device.has_room(address)
+        self._next = None
+        device.feed(address, retagged(sent.data, asked) if asked else sent.data)
+        return True
+
+    def _fetch(self) -> bool:
+        """Have what is next, if there is anything."""
+        while self._next is None:
+            with self._lock:
+                if not self._coming:
+                    return False
+                begun, found, asked = self._coming[0]
+            sent = next(found, None)
+            if sent is not None:
+                self._next = begun + self._device.delay(sent.after), sent, asked
+                break
+            with self._lock:
                 self._coming.popleft()
-                self.stalls = bool(status)
-            if status:
-                if self._device.waits_for_data(self._address):
-                    self.stalled()
-                return
-            self._device.feed(self._address, data)
+        return True
 
     def _later(self) -> None:
-        with self._lock:
-            self._due = False
+        self._due = False
         self._go_on()
 
 

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 
 from usbip_capture.errors import CaptureError, DeviceNotFound
-from usbip_capture.recorded.conversation import Exchange, RecordedDevice, read_devices
+from usbip_capture.recorded.conversation import Exchange, RecordedDevice
 from usbip_capture.recorded.descriptors import RecordedDescriptors, descriptors_of, info_of
-from usbip_capture.recordings.reading import open_capture
+from usbip_capture.recorded.episodes import Conversation, conversation_of
+from usbip_capture.recorded.exchanges import indexed
+from usbip_capture.recorded.reading import read_devices
+from usbip_capture.recordings.packets import Interface
+from usbip_capture.recordings.reading import read_packets
+from usbip_capture.recordings.source import Source
+from usbip_capture.replayed.storage import CaptureContent, FileStorage
 from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
 
 _HUB = 9
 #: bmRequestType and bRequest. Ref: USB 2.0, table 11-15
 _GET_PORT_STATUS = bytes((0xA3, 0))
+#: A hub is asked for that as soon as it is configured: so many requests are looked at.
+_FIRST_REQUESTS = 256
 #: Part of the sentence about transfers whose data is not there as a whole.
 CUT = "was cut by the snapshot length of the capture"
 
@@ -26,17 +36,27 @@ class Recording:
     name: str
     info: DeviceInfo
     known: RecordedDescriptors
-    exchanges: list[Exchange]
+    exchanges: Sequence[Exchange]
     flaws: list[str]
+    _conversation: Conversation | None = field(default=None, repr=False)
+
+    @property
+    def conversation(self) -> Conversation:
+        """What was asked and answered; found out once."""
+        if self._conversation is None:
+            self._conversation = conversation_of(self.exchanges, self.known)
+        return self._conversation
 
 
 def read_recordings(path: str | os.PathLike[str]) -> list[Recording]:
     """The devices of a capture of any program. Raises CaptureError: it has none, or cannot be read."""
-    with open_capture(path) as capture:
-        # Number 0 is what every device has until it gets one of its own.
-        devices = [device for device in read_devices(capture.packets) if device.number and _answers(device)]
-        name = capture.name
-        lost = sum(interface.dropped or 0 for interface in capture.interfaces)
+    with Source(path) as source:
+        name = source.name
+        interfaces: list[Interface] = []
+        found = read_devices(read_packets(source, interfaces), CaptureContent(source), FileStorage())
+        lost = sum(interface.dropped or 0 for interface in interfaces)
+    # Number 0 is what every device has until it gets one of its own.
+    devices = [device for device in found if device.number and indexed(device.exchanges).answered]
     if not devices:
         raise CaptureError(f"{name} has no device that answers: give a capture with USB traffic")
     taken: set[str] = set()
@@ -59,11 +79,8 @@ def _is_hub(recording: Recording) -> bool:
     """By its descriptors, or by what only a hub is asked: the status of a port."""
     if recording.info.bDeviceClass == _HUB or any(one.bInterfaceClass == _HUB for one in recording.info.interfaces):
         return True
-    return any(one.setup[:2] == _GET_PORT_STATUS for one in recording.exchanges)
-
-
-def _answers(device: RecordedDevice) -> bool:
-    return any(exchange.answered for exchange in device.exchanges)
+    requests = indexed(recording.exchanges).control_requests()
+    return any(one.setup[:2] == _GET_PORT_STATUS for one in islice(requests, _FIRST_REQUESTS))
 
 
 def _vid_pid(info: DeviceInfo) -> str:
@@ -78,11 +95,11 @@ def _recording(name: str, device: RecordedDevice, taken: set[str], lost: int) ->
         busid = f"{head}-{int(last) + 1}" if last.isdigit() else f"{device.bus}-{len(taken) + 1}"
     taken.add(busid)
     flaws = list(known.missing)
-    if cut := [exchange for exchange in device.exchanges if exchange.cut]:
-        number = cut[0].answered if cut[0].sent == b"" else cut[0].number
-        flaws.append(f"data of {len(cut)} transfers {CUT}, first in packet {number}")
+    exchanges = indexed(device.exchanges)
+    if exchanges.cut:
+        flaws.append(f"data of {exchanges.cut} transfers {CUT}, first in packet {exchanges.first_cut}")
     if device.strays:
         flaws.append(f"{device.strays} completions have no submit: they were under way when the capture began, or lost")
     if lost:
         flaws.append(f"{lost} packets were lost when it was captured")
-    return Recording(name, info_of(device, known, busid), known, device.exchanges, flaws)
+    return Recording(name, info_of(device, known, busid), known, exchanges, flaws)

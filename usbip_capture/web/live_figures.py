@@ -11,18 +11,32 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from usbip_capture.server.events import (
+    HOOK_DONE,
+    HOOK_FAILED,
+    LISTED,
+    LOST,
+    REFUSED,
+    SIGN_IN_REFUSED,
+    SIGNED_IN,
+    Events,
+)
 from usbip_capture.system.memory import resident
 from usbip_capture.web.history import INTERVAL, History, Sample
 
 if TYPE_CHECKING:
     from usbip_capture.serving.operations import Operations, Standing
 
+#: Kinds of event that change nothing which pages fetch; and how many events are looked at for each sample.
+_UNSEEN = frozenset((LISTED, REFUSED, LOST, HOOK_DONE, HOOK_FAILED, SIGNED_IN, SIGN_IN_REFUSED))
+_MOST = 200
+
 
 class LiveFigures:
     """What is sent of each sample of `history`, while somebody listens.
 
     captures: returns the figures of those that run, by their ids. capture_changes: a number that rises with each that
-    begins, ends or is deleted.
+    begins, ends or is deleted. events: what comes and goes between two samples is seen there.
     """
 
     def __init__(
@@ -31,11 +45,14 @@ class LiveFigures:
         history: History,
         captures: Callable[[], Mapping[str, object]] = dict,
         capture_changes: Callable[[], int] = int,
+        events: Events | None = None,
     ) -> None:
         self._operations = operations
         self._history = history
         self._captures = captures
         self._capture_changes = capture_changes
+        self._events = events
+        self._last_event = events.last if events else 0
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
         self._changed = 0
@@ -86,7 +103,7 @@ class LiveFigures:
             [(client.number, client.busid) for client in clients],
             self._capture_changes(),
         )
-        if seen != self._seen:
+        if self._has_happened() or seen != self._seen:
             self._seen = seen
             self._changed += 1
         return {
@@ -101,6 +118,17 @@ class LiveFigures:
             "captures": captures,
             "changed": self._changed,
         }
+
+    def _has_happened(self) -> bool:
+        """Whether there was an event since this was last asked after which pages are to look again."""
+        if self._events is None:
+            return False
+        found = self._events.after(self._last_event, _MOST)
+        if len(found) == _MOST:
+            self._last_event = self._events.last
+        elif found:
+            self._last_event = found[-1].number
+        return len(found) == _MOST or any(event.kind not in _UNSEEN for event in found)
 
 
 class Listener:

@@ -51,7 +51,9 @@ class WebSide:
         """Have what devices do counted and sampled from now on, until the result is closed. Raises UsbipError."""
         operations = self.server.operations
         self.history = History(operations)
-        self.live = LiveFigures(operations, self.history, self._capture_figures, self._capture_changes)
+        self.live = LiveFigures(
+            operations, self.history, self._capture_figures, self._capture_changes, self.server.events
+        )
         try:
             self.history.start()
         except RuntimeError as error:

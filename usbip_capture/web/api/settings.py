@@ -24,8 +24,10 @@ _EXPORTS = frozenset(("exports", "force"))
 _ACCESS = frozenset(("rules", "access", "allow", "allow-public"))
 #: What is left alone by defaults: who asks for them in the dashboard wants to see it again.
 _DASHBOARD = "web"
-#: What is changed in the file only: who signs in with a token is not to run any program on this machine.
-_FIXED = frozenset(("hooks",))
+#: What is changed in the file only, and why: who signs in with a token is not to run any program on this machine, nor
+#: to write any file of it.
+_PROGRAMS, _FILES = "may run programs on this machine", "names a file of this machine"
+_FIXED = {"hooks": _PROGRAMS, "pcap": _FILES, "audit": _FILES, "unix": _FILES, "client-ca": _FILES}
 _KINDS = {tuple: "list", bool: "flag", int: "number", str: "text"}
 _NOTHING: tuple[str, ...] = ()
 _DEFAULTS = "/settings/defaults"
@@ -67,9 +69,9 @@ def all_to_defaults(call: Call) -> dict[str, object]:
 
 
 def _changed(call: Call, changes: dict[str, object]) -> dict[str, object]:
-    for key in _FIXED & changes.keys():
+    for key in _FIXED.keys() & changes.keys():
         if changes[key] is not None:
-            raise Refused(f"{key} may run programs on this machine: change them in {configuration_path()}")
+            raise Refused(f"{key} {_FIXED[key]}: change it in {configuration_path()}")
     if "exports" in changes and changes["exports"] is None:
         changes["exports"] = []  # without the key, the server would not start
     server = call.side.server
