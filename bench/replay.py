@@ -84,7 +84,9 @@ def answer(device: ReplayedDevice, urb: Urb) -> None:
     """Submit, and wait for its completion."""
     transfer = Transfer(urb)
     device.submit(transfer)
-    assert device.wait(transfer, 60) and transfer.completion is not None and not transfer.completion.status
+    assert device.wait(transfer, 60)
+    assert transfer.completion is not None
+    assert not transfer.completion.status
 
 
 def replay(path: Path, kind: str) -> dict[str, float]:
