@@ -15,11 +15,12 @@ from usbip_capture.recorded.conversation import Exchange
 from usbip_capture.recorded.keys import cut_digest, digest_of, request_digest, transfer_digest
 from usbip_capture.recorded.rows import MemoryStorage, Rows, Storage
 from usbip_capture.usb.setup import RECIPIENT_INTERFACE
-from usbip_capture.usb.status import UNLINKED
+from usbip_capture.usb.status import GONE, UNLINKED
 from usbip_capture.usb.urb import DIR_IN, TransferType
 
 _CONTROL, _ISOCHRONOUS = TransferType.CONTROL, TransferType.ISOCHRONOUS
 _TYPE_BITS = 0x60
+_NOT_BY_DEVICE = UNLINKED | GONE
 #: Of what was asked, what it may begin: that of an OUT transfer is its endpoint, that of a request its interface.
 OF_INTERFACE, OF_DEVICE = 0x100, 0x200
 BEGINS_NOTHING, _NEVER = 0x300, 0xFFFF
@@ -28,8 +29,8 @@ _TAG = Struct("<H").pack
 NOT_ASKED = bytes(8)
 # Submit: place in the capture, time, packet, size, interface, transfer type, endpoint; then of its completion: place,
 # time, packet, size, status, whether data is missing in either.
-_URB, _DONE_AT = "<QQQIHBBQQQIiB", 32
-_DONE = Struct("<QQQIiB").pack
+_URB, _DONE_AT = "<QqQIHBBQqQIiB", 32
+_DONE = Struct("<QqQIiB").pack
 
 
 class Row(NamedTuple):
@@ -211,7 +212,7 @@ class Exchanges(Sequence[Exchange]):
         if missing:
             self.cut += 1
             self.first_cut = self.first_cut or missing
-        if status in UNLINKED:
+        if status in _NOT_BY_DEVICE:
             self._forget(found)
             return
         if answers is not None:

@@ -14,7 +14,7 @@ from usbip_capture.errors import CaptureError, LocalProtocolError
 from usbip_capture.recorded.conversation import Exchange
 from usbip_capture.recorded.episodes import Episode, Sent
 from usbip_capture.recorded.matching import Matching, Outcome
-from usbip_capture.recorded.tags import retagged
+from usbip_capture.recorded.tags import is_cbw, retagged
 from usbip_capture.replayed.recording import CUT, Recording, chosen, read_recordings
 from usbip_capture.simulated.chapter9 import Descriptors
 from usbip_capture.simulated.device import SimulatedDevice
@@ -86,6 +86,7 @@ class ReplayedDevice(SimulatedDevice):
         self._matching = Matching(recording.exchanges, self._conversation, strict=match == STRICT)
         self._deciding = threading.RLock()
         self._begun: deque[tuple[Episode, bytes]] = deque()  # of OUT transfers that are about to be completed
+        self._commands: dict[int, bytes] = {}  # function -> the command of Bulk-Only Transport that goes on
         self._lines = {address: _Line(self, address) for address in self._conversation.functions}
         self._isochronous = {a: self._conversation.packets(a) for a in self._conversation.isochronous}
         self._configured = False
@@ -164,15 +165,19 @@ class ReplayedDevice(SimulatedDevice):
             return completion
         sent = self._masked(bytes(urb.data))
         asked = Exchange(0, 0, urb.transfer_type, urb.endpoint, sent=sent, length=urb.length)
+        function = self._conversation.function_of(urb.endpoint)
         with self._deciding:
-            episode = self._matching.begins(asked, self._conversation.function_of(urb.endpoint))
+            episode = self._matching.begins(asked, function)
+        if is_cbw(sent):
+            self._commands[function] = sent
         if episode is None:
             return self._diverged(urb)
         if episode.ask is not None and episode.ask.status:
             if episode.ask.status == -EPIPE:
                 self._standard.halted.add(urb.endpoint)
             return Completion(episode.ask.status, self._conversation.asked(episode.at).moved)
-        self._begun.append((episode, sent))
+        # The status of a command comes after its data, and has the tag of the command.
+        self._begun.append((episode, self._commands.get(function, sent)))
         return completion
 
     def _masked(self, data: bytes) -> bytes:
@@ -182,6 +187,7 @@ class ReplayedDevice(SimulatedDevice):
 
     def received(self, address: int, data: bytes) -> None:
         if self._begun:
+            self._hurry(self._conversation.function_of(address))
             self._play(*self._begun.popleft())
 
     def _begin(self, asked: Exchange, function: int) -> None:
@@ -189,7 +195,14 @@ class ReplayedDevice(SimulatedDevice):
         with self._deciding:
             episode = self._matching.begins(asked, function)
         if episode is not None:
+            self._hurry(function)
             self._play(episode, b"")
+
+    def _hurry(self, function: int) -> None:
+        """What a function was still to send comes now: when it was asked for more, it had come."""
+        for address, line in list(self._lines.items()):
+            if self._conversation.function_of(address) == function and address not in self._conversation.streams:
+                line.hurry()
 
     def _play(self, episode: Episode, asked: bytes) -> None:
         for address, found in self._conversation.answers(episode):
@@ -220,8 +233,17 @@ class ReplayedDevice(SimulatedDevice):
     def _pump(self, address: int) -> None:
         super()._pump(address)
         line = self._lines.get(address)
-        if line is not None and (line.stalls or line.waits):
+        if line is not None and (line.fault or line.waits):
             line.read()
+
+    def fail(self, address: int, status: int, data: bytes) -> None:
+        """The transfer of an IN endpoint that waits longest ends with an error."""
+        with self._lock:
+            waiting = self._waiting.get(address)
+            transfer = waiting.popitem(last=False)[0] if waiting else None
+        if transfer is not None:
+            data = data[: transfer.urb.length]
+            transfer.finish(Completion(status, len(data), data))
 
     def has_room(self, address: int) -> bool:
         """Whether a host reads fast enough what an IN endpoint has for it."""
@@ -245,20 +267,22 @@ class ReplayedDevice(SimulatedDevice):
 
 
 class _Line:
-    """What one IN endpoint is still to send, in order: data at its time, and halts when what is before was read.
+    """What one IN endpoint is still to send, in order: data at its time, and errors when what is before was read.
 
-    stalls: a halt is next. waits: the host is to read first what is there.
+    fault: the status of an error that comes next, 0 without. waits: the host is to read first what is there.
     """
 
     def __init__(self, device: ReplayedDevice, address: int) -> None:
         self._device = device
         self._address = address
         self._lock = threading.Lock()
-        self._coming: deque[tuple[float, Iterator[Sent], bytes]] = deque()
+        self._coming: deque[tuple[float | None, Iterator[Sent], bytes]] = deque()
         self._next: tuple[float, Sent, bytes] | None = None
         self._due = False
         self._going = self._again = False
-        self.stalls = self.waits = False
+        self._failed = b""
+        self.fault = 0
+        self.waits = False
 
     def play(self, found: Iterable[Sent], asked: bytes) -> None:
         """All of `found` from now on; asked: what it answers."""
@@ -266,10 +290,22 @@ class _Line:
             self._coming.append((time.monotonic(), iter(found), asked))
         self._go_on()
 
+    def hurry(self) -> None:
+        """Wait for nothing that is still to come."""
+        with self._lock:
+            if self._next is None and not self._coming:
+                return
+            self._coming = deque((None, found, asked) for _, found, asked in self._coming)
+            if self._next is not None:
+                self._next = 0.0, *self._next[1:]
+            self._due = False
+        self._go_on()
+
     def read(self) -> None:
         """The host has read, or waits."""
-        if self.stalls and self._device.waits_for_data(self._address):
-            self._stall()
+        if self.fault and self._device.waits_for_data(self._address):
+            self._meet()
+            self._go_on()
         elif self.waits:
             self._go_on()
 
@@ -277,9 +313,14 @@ class _Line:
         """The host has cleared the halt: what follows can come."""
         self._go_on()
 
-    def _stall(self) -> None:
-        self.stalls = False
-        self._device.stall(self._address)
+    def _meet(self) -> None:
+        """The host reads, and gets the error."""
+        with self._lock:
+            status, self.fault = self.fault, 0
+        if status == -EPIPE:
+            self._device.stall(self._address)
+        elif status:
+            self._device.fail(self._address, status, self._failed)
 
     def _go_on(self) -> None:
         """Send what is due; one thread at a time does, whoever else comes has it look again."""
@@ -304,7 +345,7 @@ class _Line:
         """Send what is next, if it can be sent now."""
         address, device = self._address, self._device
         self.waits = False
-        if self._due or self.stalls or address in device._standard.halted or not self._fetch():
+        if self._due or self.fault or address in device._standard.halted or not self._fetch():
             return False
         assert self._next is not None
         moment, sent, asked = self._next
@@ -313,10 +354,11 @@ class _Line:
             device.timetable.at(moment, self._later)
             return False
         if sent.status:
-            self._next, self.stalls = None, True
-            if device.waits_for_data(address):
-                self._stall()
-            return False
+            self._next, self._failed, self.fault = None, sent.data, sent.status
+            if not device.waits_for_data(address):
+                return False
+            self._meet()
+            return True
         if not device.has_room(address):
             self.waits = True
             # It may have been read meanwhile.
@@ -334,7 +376,8 @@ class _Line:
                 begun, found, asked = self._coming[0]
             sent = next(found, None)
             if sent is not None:
-                self._next = begun + self._device.delay(sent.after), sent, asked
+                moment = 0.0 if begun is None else begun + self._device.delay(sent.after)
+                self._next = moment, sent, asked
                 break
             with self._lock:
                 self._coming.popleft()
