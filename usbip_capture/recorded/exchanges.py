@@ -15,7 +15,7 @@ from usbip_capture.recorded.conversation import Exchange
 from usbip_capture.recorded.keys import cut_digest, digest_of, request_digest, transfer_digest
 from usbip_capture.recorded.rows import MemoryStorage, Rows, Storage
 from usbip_capture.usb.setup import RECIPIENT_INTERFACE
-from usbip_capture.usb.status import UNLINKED
+from usbip_capture.usb.status import GONE, UNLINKED
 from usbip_capture.usb.urb import DIR_IN, TransferType
 
 _CONTROL, _ISOCHRONOUS = TransferType.CONTROL, TransferType.ISOCHRONOUS
@@ -75,6 +75,7 @@ class Exchanges(Sequence[Exchange]):
     asked, tags, digests: what counts as asked by a program, each table in the order of the recording. requests: all
     control transfers, with where they are in `asked`. standard: places of the standard requests. counted: those of
     `asked` that the device has ended. begins_ns: the earliest submit. cut: how many lack data, first_cut: its packet.
+    last_alive: packet of the last completion by which the device was there.
     """
 
     def __init__(self, storage: Storage, fetch: Callable[[Exchanges, int, Row], Exchange]) -> None:
@@ -90,7 +91,7 @@ class Exchanges(Sequence[Exchange]):
         self.tags_used: set[int] = set()
         self.begins_ns = 0
         self.counted = 0
-        self.answered = self.cut = self.first_cut = 0
+        self.answered = self.cut = self.first_cut = self.last_alive = 0
 
     def __len__(self) -> int:
         return len(self._urbs)
@@ -214,6 +215,8 @@ class Exchanges(Sequence[Exchange]):
         if status in UNLINKED:
             self._forget(found)
             return
+        if not status or status not in GONE:
+            self.last_alive = number
         if answers is not None:
             answers.append(answers.pack(number, found.place))
         elif status and found.request >= 0 and found.asked >= 0:

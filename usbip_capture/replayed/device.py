@@ -18,8 +18,15 @@ from usbip_capture.recorded.tags import retagged
 from usbip_capture.replayed.recording import CUT, Recording, chosen, read_recordings
 from usbip_capture.simulated.chapter9 import Descriptors
 from usbip_capture.simulated.device import SimulatedDevice
-from usbip_capture.usb.setup import CLEAR_FEATURE, RECIPIENT_ENDPOINT, SET_CONFIGURATION, Setup
-from usbip_capture.usb.status import EPIPE
+from usbip_capture.usb.setup import (
+    CLEAR_FEATURE,
+    RECIPIENT_ENDPOINT,
+    SET_CONFIGURATION,
+    PortReset,
+    Setup,
+    classify,
+)
+from usbip_capture.usb.status import EPIPE, GONE
 from usbip_capture.usb.urb import DIR_IN, Completion, IsoPacket, TransferType, Urb
 
 #: What a device does when it is asked for what the recording does not have.
@@ -113,10 +120,15 @@ class ReplayedDevice(SimulatedDevice):
             elif kind.bRequest == CLEAR_FEATURE and kind.bmRequestType == RECIPIENT_ENDPOINT:
                 self._line(kind.wIndex & 0x8F).cleared()
             return completion if not completion.status else self._recorded(setup, sent, urb) or completion
+        if isinstance(classify(setup), PortReset):
+            self._standard.halted.clear()
+            return self._recorded(setup, sent, urb) or Completion(0)
         with self._deciding:
             found = self._matching.request(setup, sent)
         if found is None:
             return self._diverged(urb)
+        if self.is_unplugged_by(found.status, found.answered):
+            self.end()
         if not found.status and not kind.bmRequestType & DIR_IN:
             function = self._conversation.function_of_request(kind.bmRequestType & 0x1F, kind.wIndex)
             self._begin(Exchange(0, 0, TransferType.CONTROL, 0, setup, sent), function)
@@ -153,7 +165,10 @@ class ReplayedDevice(SimulatedDevice):
             episode = self._matching.begins(asked, self._conversation.function_of(urb.endpoint))
         if episode is None:
             return self._diverged(urb)
-        if episode.ask is not None and episode.ask.status:
+        if episode.ask is not None and self.is_unplugged_by(episode.ask.status, episode.ask.answered):
+            self.end()
+            return Completion(episode.ask.status)
+        if episode.ask is not None and episode.ask.status and episode.ask.status not in GONE:
             if episode.ask.status == -EPIPE:
                 self._standard.halted.add(urb.endpoint)
             return Completion(episode.ask.status, self._conversation.asked(episode.at).moved)
@@ -182,13 +197,21 @@ class ReplayedDevice(SimulatedDevice):
 
     def _diverged(self, urb: Urb) -> Completion:
         if self._diverging == END:
-            threading.Thread(target=self.unplug, name="replay-ends", daemon=True).start()
+            self.end()
         if self._diverging == GO_ON:
             length = 0 if urb.endpoint & DIR_IN else urb.length
             return Completion(0, length)
         if urb.transfer_type != TransferType.CONTROL:
             self._standard.halted.add(urb.endpoint)
         return Completion(-EPIPE)
+
+    def is_unplugged_by(self, status: int, number: int) -> bool:
+        """Whether a completion, of this packet, was the end of the device: a system flushes with the same status."""
+        return status in GONE and number > self._conversation.exchanges.last_alive
+
+    def end(self) -> None:
+        """Be unplugged, on a thread of its own: this may be in the middle of a submit."""
+        threading.Thread(target=self.unplug, name="replay-ends", daemon=True).start()
 
     # -- what comes of it
 
@@ -205,7 +228,7 @@ class ReplayedDevice(SimulatedDevice):
     def _pump(self, address: int) -> None:
         super()._pump(address)
         line = self._lines.get(address)
-        if line is not None and (line.stalls or line.waits):
+        if line is not None and (line.fails or line.waits):
             line.read()
 
     def has_room(self, address: int) -> bool:
@@ -230,9 +253,10 @@ class ReplayedDevice(SimulatedDevice):
 
 
 class _Line:
-    """What one IN endpoint is still to send, in order: data at its time, and halts when what is before was read.
+    """What one IN endpoint is still to send, in order: data at its time, and failures when what is before was read.
 
-    stalls: a halt is next. waits: the host is to read first what is there.
+    fails: status of the one that is next: a halt, or the end of the device. waits: the host is to read
+    first what is there.
     """
 
     def __init__(self, device: ReplayedDevice, address: int) -> None:
@@ -243,7 +267,8 @@ class _Line:
         self._next: tuple[float, Sent, bytes] | None = None
         self._due = False
         self._going = self._again = False
-        self.stalls = self.waits = False
+        self.fails = 0
+        self.waits = False
 
     def play(self, found: Iterable[Sent], asked: bytes) -> None:
         """All of `found` from now on; asked: what it answers."""
@@ -253,8 +278,8 @@ class _Line:
 
     def read(self) -> None:
         """The host has read, or waits."""
-        if self.stalls and self._device.waits_for_data(self._address):
-            self._stall()
+        if self.fails and self._device.waits_for_data(self._address):
+            self._fail()
         elif self.waits:
             self._go_on()
 
@@ -262,9 +287,12 @@ class _Line:
         """The host has cleared the halt: what follows can come."""
         self._go_on()
 
-    def _stall(self) -> None:
-        self.stalls = False
-        self._device.stall(self._address)
+    def _fail(self) -> None:
+        status, self.fails = self.fails, 0
+        if status in GONE:
+            self._device.end()
+        else:
+            self._device.stall(self._address)
 
     def _go_on(self) -> None:
         """Send what is due; one thread at a time does, whoever else comes has it look again."""
@@ -290,7 +318,7 @@ class _Line:
         """Send what is next, if it can be sent now."""
         address, device = self._address, self._device
         self.waits = False
-        if self._due or self.stalls or address in device._standard.halted or not self._fetch():
+        if self._due or self.fails or address in device._standard.halted or not self._fetch():
             return False
         assert self._next is not None
         moment, sent, asked = self._next
@@ -299,9 +327,12 @@ class _Line:
             device.timetable.at(moment, self._later)
             return False
         if sent.status:
-            self._next, self.stalls = None, True
+            self._next = None
+            if sent.status in GONE and not device.is_unplugged_by(sent.status, sent.number):
+                return True  # flushed by the system, as when it sets an interface
+            self.fails = sent.status
             if device.waits_for_data(address):
-                self._stall()
+                self._fail()
             return False
         if not device.has_room(address):
             self.waits = True
