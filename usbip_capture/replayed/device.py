@@ -20,6 +20,8 @@ from usbip_capture.simulated.chapter9 import Descriptors
 from usbip_capture.simulated.device import SimulatedDevice
 from usbip_capture.usb.setup import (
     CLEAR_FEATURE,
+    DT_CONFIGURATION,
+    DT_DEVICE,
     RECIPIENT_ENDPOINT,
     SET_CONFIGURATION,
     PortReset,
@@ -50,6 +52,8 @@ class _Descriptors(Descriptors):
     answers: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
 
     def find(self, setup: Setup) -> bytes | None:
+        if setup.wValue >> 8 in (DT_DEVICE, DT_CONFIGURATION) and (whole := super().find(setup)) is not None:
+            return whole  # what the recording has may be a part of it
         found = self.answers.get((setup.bmRequestType, setup.wValue, setup.wIndex))
         return found if found is not None else super().find(setup)
 
