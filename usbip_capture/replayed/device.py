@@ -28,7 +28,7 @@ from usbip_capture.usb.setup import (
     Setup,
     classify,
 )
-from usbip_capture.usb.status import EPIPE, GONE
+from usbip_capture.usb.status import EPIPE, ESHUTDOWN, GONE
 from usbip_capture.usb.urb import DIR_IN, Completion, IsoPacket, TransferType, Urb
 
 #: What a device does when it is asked for what the recording does not have.
@@ -111,6 +111,21 @@ class ReplayedDevice(SimulatedDevice):
         """What the recording has, and was not asked so far."""
         with self._deciding:
             return self._matching.unused
+
+    def submit(self, transfer: Transfer) -> None:
+        try:
+            super().submit(transfer)
+        except CaptureError as error:
+            self.lose(str(error))
+            if transfer.completion is None:
+                transfer.finish(Completion(-ESHUTDOWN))
+
+    def lose(self, reason: str) -> None:
+        """The recording cannot be read any more."""
+        if not self._gone:
+            self._leave(-ESHUTDOWN)
+            if self._on_lost is not None:
+                self._on_lost(f"device {self.info} cannot be replayed any further: {reason}")
 
     # -- control transfers
 
@@ -314,9 +329,8 @@ class _Line:
             try:
                 while self._send():
                     pass
-            except BaseException:
-                self._going = False
-                raise
+            except CaptureError as error:
+                self._device.lose(str(error))
 
     def _send(self) -> bool:
         """Send what is next, if it can be sent now."""

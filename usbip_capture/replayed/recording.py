@@ -53,7 +53,9 @@ def read_recordings(path: str | os.PathLike[str]) -> list[Recording]:
     with Source(path) as source:
         name = source.name
         interfaces: list[Interface] = []
-        found = read_devices(read_packets(source, interfaces), CaptureContent(source), FileStorage())
+        content = CaptureContent(source)
+        found = read_devices(read_packets(source, interfaces), content, FileStorage())
+        content.ended()
         lost = sum(interface.dropped or 0 for interface in interfaces)
     # Number 0 is what every device has until it gets one of its own.
     devices = [device for device in found if device.number and indexed(device.exchanges).answered]

@@ -64,14 +64,19 @@ class CaptureContent:
     """
 
     def __init__(self, source: Source) -> None:
-        self._source = source
+        self._source: Source | None = source
         self._name = source.name
         self._copied = 0
         itself = None if source.unpacked or source.size <= _IN_MEMORY else source.reopened()
         self._copies = itself is None
         self._file = _temporary() if itself is None else _File(itself)
 
+    def ended(self) -> None:
+        """All of it was read: what `source` holds is not needed any more."""
+        self._source = None
+
     def place(self, portion: bytes) -> int:
+        assert self._source is not None, "it was read to its end"
         end = self._source.position
         begin = end - len(portion)
         if self._copies:
