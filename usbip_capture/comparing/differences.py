@@ -161,7 +161,7 @@ def _lacks_length(exchange: Exchange) -> bool:
 
 
 def _status(status: int) -> str:
-    return f"{status} ({status_name(status)})" if status else "0"
+    return f"{status} {status_name(status)}" if status else "0"
 
 
 def _first_byte(data: bytes, other: bytes) -> str:

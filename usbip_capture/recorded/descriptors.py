@@ -120,6 +120,11 @@ def _answers(exchanges: Exchanges) -> dict[tuple[int, int, int], bytes]:
             key = (setup[0], setup[2] | setup[3] << 8, setup[4] | setup[5] << 8)
             if len(exchange.data) > len(found.get(key, b"")):
                 found[key] = exchange.data
+    # Systems read once which languages there are, libusb before each string.
+    languages = dict.fromkeys(language for kind, value, language in found if value >> 8 == DT_STRING and language)
+    if languages and (DIR_IN, DT_STRING << 8, 0) not in found:
+        raw = b"".join(language.to_bytes(2, "little") for language in languages)
+        found[DIR_IN, DT_STRING << 8, 0] = bytes((2 + len(raw), DT_STRING)) + raw
     return found
 
 

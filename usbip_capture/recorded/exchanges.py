@@ -20,7 +20,6 @@ from usbip_capture.usb.urb import DIR_IN, TransferType
 
 _CONTROL, _ISOCHRONOUS = TransferType.CONTROL, TransferType.ISOCHRONOUS
 _TYPE_BITS = 0x60
-_NOT_BY_DEVICE = UNLINKED | GONE
 #: Of what was asked, what it may begin: that of an OUT transfer is its endpoint, that of a request its interface.
 OF_INTERFACE, OF_DEVICE = 0x100, 0x200
 BEGINS_NOTHING, _NEVER = 0x300, 0xFFFF
@@ -76,6 +75,7 @@ class Exchanges(Sequence[Exchange]):
     asked, tags, digests: what counts as asked by a program, each table in the order of the recording. requests: all
     control transfers, with where they are in `asked`. standard: places of the standard requests. counted: those of
     `asked` that the device has ended. begins_ns: the earliest submit. cut: how many lack data, first_cut: its packet.
+    last_alive: packet of the last completion by which the device was there.
     """
 
     def __init__(self, storage: Storage, fetch: Callable[[Exchanges, int, Row], Exchange]) -> None:
@@ -91,7 +91,7 @@ class Exchanges(Sequence[Exchange]):
         self.tags_used: set[int] = set()
         self.begins_ns = 0
         self.counted = 0
-        self.answered = self.cut = self.first_cut = 0
+        self.answered = self.cut = self.first_cut = self.last_alive = 0
 
     def __len__(self) -> int:
         return len(self._urbs)
@@ -212,9 +212,11 @@ class Exchanges(Sequence[Exchange]):
         if missing:
             self.cut += 1
             self.first_cut = self.first_cut or missing
-        if status in _NOT_BY_DEVICE:
+        if status in UNLINKED:
             self._forget(found)
             return
+        if not status or status not in GONE:
+            self.last_alive = number
         if answers is not None:
             answers.append(answers.pack(number, found.place))
         elif status and found.request >= 0 and found.asked >= 0:

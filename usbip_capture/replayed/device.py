@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from usbip_capture.device import Transfer
 from usbip_capture.errors import CaptureError, LocalProtocolError
 from usbip_capture.recorded.conversation import Exchange
-from usbip_capture.recorded.episodes import Episode, Sent
+from usbip_capture.recorded.episodes import Episode
 from usbip_capture.recorded.matching import Matching, Outcome
-from usbip_capture.recorded.tags import is_cbw, retagged
+from usbip_capture.recorded.tags import is_cbw
+from usbip_capture.replayed.line import Line
 from usbip_capture.replayed.recording import CUT, Recording, chosen, read_recordings
 from usbip_capture.simulated.chapter9 import Descriptors
 from usbip_capture.simulated.device import SimulatedDevice
-from usbip_capture.usb.setup import CLEAR_FEATURE, RECIPIENT_ENDPOINT, SET_CONFIGURATION, Setup
-from usbip_capture.usb.status import EPIPE, ESHUTDOWN
+from usbip_capture.usb.setup import (
+    CLEAR_FEATURE,
+    DT_CONFIGURATION,
+    DT_DEVICE,
+    RECIPIENT_ENDPOINT,
+    SET_CONFIGURATION,
+    PortReset,
+    Setup,
+    classify,
+)
+from usbip_capture.usb.status import EPIPE, ESHUTDOWN, GONE
 from usbip_capture.usb.urb import DIR_IN, Completion, IsoPacket, TransferType, Urb
 
 #: What a device does when it is asked for what the recording does not have.
@@ -43,6 +52,8 @@ class _Descriptors(Descriptors):
     answers: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
 
     def find(self, setup: Setup) -> bytes | None:
+        if setup.wValue >> 8 in (DT_DEVICE, DT_CONFIGURATION) and (whole := super().find(setup)) is not None:
+            return whole  # what the recording has may be a part of it
         found = self.answers.get((setup.bmRequestType, setup.wValue, setup.wIndex))
         return found if found is not None else super().find(setup)
 
@@ -87,7 +98,7 @@ class ReplayedDevice(SimulatedDevice):
         self._deciding = threading.RLock()
         self._begun: deque[tuple[Episode, bytes]] = deque()  # of OUT transfers that are about to be completed
         self._commands: dict[int, bytes] = {}  # function -> the command of Bulk-Only Transport that goes on
-        self._lines = {address: _Line(self, address) for address in self._conversation.functions}
+        self._lines = {address: Line(self, address) for address in self._conversation.functions}
         self._isochronous = {a: self._conversation.packets(a) for a in self._conversation.isochronous}
         self._configured = False
 
@@ -129,10 +140,15 @@ class ReplayedDevice(SimulatedDevice):
             elif kind.bRequest == CLEAR_FEATURE and kind.bmRequestType == RECIPIENT_ENDPOINT:
                 self._line(kind.wIndex & 0x8F).cleared()
             return completion if not completion.status else self._recorded(setup, sent, urb) or completion
+        if isinstance(classify(setup), PortReset):
+            self._standard.halted.clear()
+            return self._recorded(setup, sent, urb) or Completion(0)
         with self._deciding:
             found = self._matching.request(setup, sent)
         if found is None:
             return self._diverged(urb)
+        if self.is_unplugged_by(found.status, found.answered):
+            self.end()
         if not found.status and not kind.bmRequestType & DIR_IN:
             function = self._conversation.function_of_request(kind.bmRequestType & 0x1F, kind.wIndex)
             self._begin(Exchange(0, 0, TransferType.CONTROL, 0, setup, sent), function)
@@ -172,7 +188,10 @@ class ReplayedDevice(SimulatedDevice):
             self._commands[function] = sent
         if episode is None:
             return self._diverged(urb)
-        if episode.ask is not None and episode.ask.status:
+        if episode.ask is not None and self.is_unplugged_by(episode.ask.status, episode.ask.answered):
+            self.end()
+            return Completion(episode.ask.status)
+        if episode.ask is not None and episode.ask.status and episode.ask.status not in GONE:
             if episode.ask.status == -EPIPE:
                 self._standard.halted.add(urb.endpoint)
             return Completion(episode.ask.status, self._conversation.asked(episode.at).moved)
@@ -210,7 +229,7 @@ class ReplayedDevice(SimulatedDevice):
 
     def _diverged(self, urb: Urb) -> Completion:
         if self._diverging == END:
-            threading.Thread(target=self.unplug, name="replay-ends", daemon=True).start()
+            self.end()
         if self._diverging == GO_ON:
             length = 0 if urb.endpoint & DIR_IN else urb.length
             return Completion(0, length)
@@ -218,12 +237,20 @@ class ReplayedDevice(SimulatedDevice):
             self._standard.halted.add(urb.endpoint)
         return Completion(-EPIPE)
 
+    def is_unplugged_by(self, status: int, number: int) -> bool:
+        """Whether a completion, of this packet, was the end of the device: a system flushes with the same status."""
+        return status in GONE and number > self._conversation.exchanges.last_alive
+
+    def end(self) -> None:
+        """Be unplugged, on a thread of its own: this may be in the middle of a submit."""
+        threading.Thread(target=self.unplug, name="replay-ends", daemon=True).start()
+
     # -- what comes of it
 
-    def _line(self, address: int) -> _Line:
+    def _line(self, address: int) -> Line:
         line = self._lines.get(address)
         if line is None:
-            line = self._lines[address] = _Line(self, address)
+            line = self._lines[address] = Line(self, address)
         return line
 
     def delay(self, after_ns: int) -> float:
@@ -245,6 +272,11 @@ class ReplayedDevice(SimulatedDevice):
             data = data[: transfer.urb.length]
             transfer.finish(Completion(status, len(data), data))
 
+    @property
+    def halted(self) -> set[int]:
+        """Endpoints that are."""
+        return self._standard.halted
+
     def has_room(self, address: int) -> bool:
         """Whether a host reads fast enough what an IN endpoint has for it."""
         with self._lock:
@@ -264,128 +296,6 @@ class ReplayedDevice(SimulatedDevice):
             packets.append(IsoPacket(packet.offset, packet.length, len(piece), was.status))
             data += piece
         return Completion(0, len(data), data, frame, packets=packets)
-
-
-class _Line:
-    """What one IN endpoint is still to send, in order: data at its time, and errors when what is before was read.
-
-    fault: the status of an error that comes next, 0 without. waits: the host is to read first what is there.
-    """
-
-    def __init__(self, device: ReplayedDevice, address: int) -> None:
-        self._device = device
-        self._address = address
-        self._lock = threading.Lock()
-        self._coming: deque[tuple[float | None, Iterator[Sent], bytes]] = deque()
-        self._next: tuple[float, Sent, bytes] | None = None
-        self._due = False
-        self._going = self._again = False
-        self._failed = b""
-        self.fault = 0
-        self.waits = False
-
-    def play(self, found: Iterable[Sent], asked: bytes) -> None:
-        """All of `found` from now on; asked: what it answers."""
-        with self._lock:
-            self._coming.append((time.monotonic(), iter(found), asked))
-        self._go_on()
-
-    def hurry(self) -> None:
-        """Wait for nothing that is still to come."""
-        with self._lock:
-            if self._next is None and not self._coming:
-                return
-            self._coming = deque((None, found, asked) for _, found, asked in self._coming)
-            if self._next is not None:
-                self._next = 0.0, *self._next[1:]
-            self._due = False
-        self._go_on()
-
-    def read(self) -> None:
-        """The host has read, or waits."""
-        if self.fault and self._device.waits_for_data(self._address):
-            self._meet()
-            self._go_on()
-        elif self.waits:
-            self._go_on()
-
-    def cleared(self) -> None:
-        """The host has cleared the halt: what follows can come."""
-        self._go_on()
-
-    def _meet(self) -> None:
-        """The host reads, and gets the error."""
-        with self._lock:
-            status, self.fault = self.fault, 0
-        if status == -EPIPE:
-            self._device.stall(self._address)
-        elif status:
-            self._device.fail(self._address, status, self._failed)
-
-    def _go_on(self) -> None:
-        """Send what is due; one thread at a time does, whoever else comes has it look again."""
-        with self._lock:
-            self._again = True
-            if self._going:
-                return
-            self._going = True
-        while True:
-            with self._lock:
-                if not self._again:
-                    self._going = False
-                    return
-                self._again = False
-            try:
-                while self._send():
-                    pass
-            except CaptureError as error:
-                self._device.lose(str(error))
-
-    def _send(self) -> bool:
-        """Send what is next, if it can be sent now."""
-        address, device = self._address, self._device
-        self.waits = False
-        if self._due or self.fault or address in device._standard.halted or not self._fetch():
-            return False
-        assert self._next is not None
-        moment, sent, asked = self._next
-        if moment > time.monotonic():
-            self._due = True
-            device.timetable.at(moment, self._later)
-            return False
-        if sent.status:
-            self._next, self._failed, self.fault = None, sent.data, sent.status
-            if not device.waits_for_data(address):
-                return False
-            self._meet()
-            return True
-        if not device.has_room(address):
-            self.waits = True
-            # It may have been read meanwhile.
-            return device.has_room(address)
-        self._next = None
-        device.feed(address, retagged(sent.data, asked) if asked else sent.data)
-        return True
-
-    def _fetch(self) -> bool:
-        """Have what is next, if there is anything."""
-        while self._next is None:
-            with self._lock:
-                if not self._coming:
-                    return False
-                begun, found, asked = self._coming[0]
-            sent = next(found, None)
-            if sent is not None:
-                moment = 0.0 if begun is None else begun + self._device.delay(sent.after)
-                self._next = moment, sent, asked
-                break
-            with self._lock:
-                self._coming.popleft()
-        return True
-
-    def _later(self) -> None:
-        self._due = False
-        self._go_on()
 
 
 def _answer_of(found: Exchange, urb: Urb) -> Completion:

@@ -11,11 +11,12 @@ import pytest
 
 from tests.builders.asked_again import asked_again
 from tests.builders.capture_files import FORMS, Shown, classic, option, packets_of, pcapng
+from usbip_capture.device import Transfer
 from usbip_capture.errors import CaptureError
 from usbip_capture.recordings.link_types import USB_LINUX_MMAPPED
 from usbip_capture.replayed.device import ReplayedDevice
 from usbip_capture.replayed.recording import Recording, chosen, read_recordings
-from usbip_capture.usb.urb import TransferType
+from usbip_capture.usb.urb import TransferType, Urb
 
 _RECORD, _HEADER = 16, 64
 SESSIONS = ["keyboard", "serial", "stall", "storage", "unplug"]
@@ -90,6 +91,27 @@ def test_data_that_was_cut_is_listed_and_refused_in_strict_mode(by: str, tmp_pat
     with pytest.raises(CaptureError, match="cannot be replayed strictly: data of"):
         ReplayedDevice(cut, match="strict")
     check(session("storage", tmp_path), cut, cut=True)
+
+
+def test_descriptors_that_were_cut_are_not_sent_in_part(tmp_path: Path) -> None:
+    """A configuration that is not whole would be refused: it is rebuilt, as it is where there is none."""
+    (cut,) = read(tmp_path, snapped(packets_of("storage"), _HEADER + 20))
+    assert any("configuration 0 is not in the recording as a whole" in flaw for flaw in cut.flaws)
+    device = ReplayedDevice(cut, speed=0)
+    try:
+        transfer = Transfer(Urb.control(bytes.fromhex("8006000200000002")))
+        device.submit(transfer)
+        assert device.wait(transfer, 20.0)
+        assert transfer.completion is not None
+        assert bytes(transfer.completion.data) == cut.known.configurations[0]
+    finally:
+        device.close()
+
+
+def test_languages_of_strings_are_rebuilt(tmp_path: Path) -> None:
+    packets = [p for p in packets_of("storage") if not p.data[40:48].startswith(bytes.fromhex("80060003"))]
+    recording = recorded(tmp_path, packets)
+    assert recording.known.answers[0x80, 0x0300, 0] == bytes.fromhex("04030904")
 
 
 def is_bulk(packet: Shown) -> bool:
