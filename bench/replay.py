@@ -128,7 +128,7 @@ def _memory() -> float:
 
 def apart(what: str, path: Path, kind: str) -> dict[str, Any]:
     """The same, in another process."""
-    command = [sys.executable, __file__, "--of", what, "--path", path, "--kinds", kind]
+    command: list[str | Path] = [sys.executable, __file__, "--of", what, "--path", path, "--kinds", kind]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, env=env).stdout)
     return found

@@ -10,7 +10,7 @@ from usbip_capture.comparing.alignment import aligned
 from usbip_capture.recorded.conversation import Exchange
 from usbip_capture.recorded.descriptors import RecordedDescriptors
 from usbip_capture.recorded.keys import key_of
-from usbip_capture.recorded.tags import retagged
+from usbip_capture.recorded.tags import is_cbw, without_tag
 from usbip_capture.usb.setup import (
     DT_BOS,
     DT_CONFIGURATION,
@@ -87,30 +87,36 @@ def compare(
     lanes_of_first, lanes_of_second = _lanes(first), _lanes(second)
     for lane in dict.fromkeys([*lanes_of_first, *lanes_of_second]):
         ours, theirs = lanes_of_first.get(lane, []), lanes_of_second.get(lane, [])
-        for i, j in aligned([_key(one) for one in ours], [_key(one) for one in theirs]):
-            pair = Pair(None if i is None else ours[i], None if j is None else theirs[j])
+        for i, j in aligned([key for key, _ in ours], [key for key, _ in theirs]):
+            pair = Pair(None if i is None else ours[i][1], None if j is None else theirs[j][1])
             pair.differences = list(_between(pair, tolerance))
             pairs.append(pair)
     pairs.sort(key=_order(first, second))
     return Comparison(pairs, list(_of_descriptors(*descriptors)))
 
 
-def _lanes(exchanges: Sequence[Exchange]) -> dict[tuple[int, int], list[Exchange]]:
-    """What is in an order of its own: the requests, and each endpoint."""
-    lanes: dict[tuple[int, int], list[Exchange]] = defaultdict(list)
+def _lanes(exchanges: Sequence[Exchange]) -> dict[tuple[int, int], list[tuple[bytes, Exchange]]]:
+    """What is in an order of its own, with what was asked: the requests, and each endpoint."""
+    lanes: dict[tuple[int, int], list[tuple[bytes, Exchange]]] = defaultdict(list)
+    command = b""
     for exchange in exchanges:
         if exchange.unlinked or not exchange.number:
             continue
+        if is_cbw(exchange.sent):
+            command = without_tag(exchange.sent)
         if exchange.transfer_type != _CONTROL:
-            lanes[exchange.transfer_type, exchange.endpoint].append(exchange)
+            key = _key(exchange, command)
+            lanes[exchange.transfer_type, exchange.endpoint].append((key, exchange))
         elif exchange.setup[1] != GET_DESCRIPTOR or exchange.setup[0] & 0x60:
-            lanes[_CONTROL, 0].append(exchange)
+            lanes[_CONTROL, 0].append((key_of(exchange), exchange))
     return lanes
 
 
-def _key(exchange: Exchange) -> bytes:
-    is_in = exchange.transfer_type != _CONTROL and exchange.endpoint & DIR_IN
-    return b"" if is_in or exchange.transfer_type == TransferType.ISOCHRONOUS else key_of(exchange)
+def _key(exchange: Exchange, command: bytes) -> bytes:
+    """Of another endpoint than 0. command: that of Bulk-Only Transport which it answers, if it is a disk's."""
+    if exchange.transfer_type == TransferType.ISOCHRONOUS:
+        return b""
+    return command if exchange.endpoint & DIR_IN else key_of(exchange)
 
 
 def _order(first: Sequence[Exchange], second: Sequence[Exchange]) -> Callable[[Pair], int]:
@@ -136,10 +142,10 @@ def _between(pair: Pair, tolerance: float | None) -> Iterator[Difference]:
         text = f"{first.moved} of {first.length} bytes, {second.moved} of {second.length}"
         yield Difference(LENGTH, first, second, text)
     data, other = first.data, second.data
-    if first.sent and second.sent and first.sent != second.sent and _key(first) != _key(second):
+    if data != other and without_tag(data) == without_tag(other):
+        other = data
+    if without_tag(first.sent) != without_tag(second.sent):
         data, other = first.sent, second.sent
-    elif first.sent == b"":
-        data = retagged(data, other)
     if data != other and not (first.cut or second.cut):
         yield Difference(DATA, first, second, _first_byte(data, other))
     if tolerance is not None:

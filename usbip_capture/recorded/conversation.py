@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from struct import Struct
 
-from usbip_capture.usb.status import UNLINKED
+from usbip_capture.usb.status import GONE, UNLINKED
 from usbip_capture.usb.urb import DIR_IN, NO_SETUP, IsoPacket, TransferType
 
 _CONTROL = TransferType.CONTROL
@@ -43,8 +43,8 @@ class Exchange:
 
     @property
     def unlinked(self) -> bool:
-        """Whether it is not the device that has ended it."""
-        return not self.answered or self.status in UNLINKED
+        """Whether it is not the device that has ended it: the host has, or the device had left, or the connection."""
+        return not self.answered or self.status in UNLINKED or self.status in GONE
 
     def __str__(self) -> str:
         if self.transfer_type == _CONTROL:

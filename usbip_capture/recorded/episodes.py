@@ -16,6 +16,7 @@ from usbip_capture.recorded.rows import Rows
 from usbip_capture.recorded.tags import is_csw
 from usbip_capture.usb.descriptors import ConfigurationDescriptor, InterfaceDescriptor
 from usbip_capture.usb.setup import RECIPIENT_INTERFACE
+from usbip_capture.usb.status import EREMOTEIO
 from usbip_capture.usb.urb import DIR_IN, TransferType
 
 _ISOCHRONOUS, _INTERRUPT = TransferType.ISOCHRONOUS, TransferType.INTERRUPT
@@ -26,6 +27,8 @@ _MAX_JOINED = 1 << 20
 _NEAR = 64
 #: Transfers of commands that a capture may begin with the end of.
 _MAX_COMMAND = 1024
+#: A packet of a capture that has a command of Bulk-Only Transport is not longer, whatever its headers.
+_COMMAND_PACKET = 256
 
 
 @dataclass(slots=True)
@@ -48,7 +51,8 @@ class Sent:
 class Episode:
     """ask: what began it, None for what comes by itself; at: its place in what was asked.
 
-    since_ns, begins, ends: its time, and the packets between which its answers are.
+    since_ns, begins, ends: its time, and the packets between which its answers are. made: its answers, if they are not
+    those of the recording.
     """
 
     ask: Row | None
@@ -57,6 +61,7 @@ class Episode:
     since_ns: int
     begins: int
     ends: int | None
+    made: Sequence[Sent] = ()
 
 
 class Conversation:
@@ -91,7 +96,7 @@ class Conversation:
         """For each function, what it has sent before it was asked."""
         found = []
         for function in dict.fromkeys(self.function_of(address) for address in self._speaking):
-            at = self._following(function, 0)
+            at = self.following(function, 0)
             ends = None if at is None else self._row(at).number
             found.append(Episode(None, -1, function, self._started_ns, -1, ends))
         return found
@@ -99,7 +104,7 @@ class Conversation:
     def episode(self, at: int, function: int) -> Episode:
         """The one that begins at this place of what was asked."""
         row = self._row(at)
-        following = self._following(function, at + 1)
+        following = self.following(function, at + 1)
         ends = None if following is None else self._row(following).number
         return Episode(row, at, function, row.time_ns, row.number, ends)
 
@@ -107,8 +112,19 @@ class Conversation:
         """What was asked at this place."""
         return self.exchanges.asked_at(at)
 
+    def status(self, at: int) -> int:
+        """With which it ended."""
+        return self._row(at).status
+
+    def is_long(self, at: int) -> bool:
+        """Whether it is more than a command of a few bytes."""
+        return self._row(at).submit_size > _COMMAND_PACKET
+
     def answers(self, episode: Episode) -> Iterator[tuple[int, Iterator[Sent]]]:
         """What it has brought, of each address."""
+        if episode.made:
+            yield episode.made[0].address, iter(episode.made)
+            return
         for address in self._speaking:
             if self.function_of(address) != episode.function:
                 continue
@@ -171,7 +187,7 @@ class Conversation:
     def _row(self, at: int) -> Row:
         return self.exchanges.row(self.exchanges.asked[at][0])
 
-    def _following(self, function: int, start: int) -> int | None:
+    def following(self, function: int, start: int) -> int | None:
         """The next place, from `start` on, of what is asked of a function."""
         tags, whole, near = self.exchanges.tags, len(self.exchanges.tags), _NEAR
         while start < whole:
@@ -208,7 +224,9 @@ def _is_out(address: int, one: Endpoint) -> bool:
 
 def _sent(exchange: Exchange, after: int) -> Sent:
     full = exchange.transfer_type == TransferType.BULK and 0 < exchange.length <= exchange.moved
-    return Sent(exchange.endpoint, exchange.whole_data, exchange.status, after, exchange.answered, full)
+    # Short is what the host did not want, not what the device has failed with.
+    status = 0 if exchange.status == -EREMOTEIO else exchange.status
+    return Sent(exchange.endpoint, exchange.whole_data, status, after, exchange.answered, full)
 
 
 def _started(exchanges: Exchanges) -> int:

@@ -28,8 +28,8 @@ _TAG = Struct("<H").pack
 NOT_ASKED = bytes(8)
 # Submit: place in the capture, time, packet, size, interface, transfer type, endpoint; then of its completion: place,
 # time, packet, size, status, whether data is missing in either.
-_URB, _DONE_AT = "<QQQIHBBQQQIiB", 32
-_DONE = Struct("<QQQIiB").pack
+_URB, _DONE_AT = "<QqQIHBBQqQIiB", 32
+_DONE = Struct("<QqQIiB").pack
 
 
 class Row(NamedTuple):

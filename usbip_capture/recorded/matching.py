@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import overload
 
+from usbip_capture.recorded.blocks import RecordedDisk
 from usbip_capture.recorded.conversation import Exchange
 from usbip_capture.recorded.episodes import Conversation, Episode
 from usbip_capture.recorded.exchanges import BEGINS_NOTHING, NOT_ASKED, Exchanges, indexed
 from usbip_capture.recorded.keys import cut_digest, digest_of, key_of, request_digest
 from usbip_capture.recorded.places import Places, Search
 from usbip_capture.recorded.rows import Rows
+from usbip_capture.recorded.tags import is_cbw
 from usbip_capture.usb.urb import DIR_IN, TransferType
 
 _CONTROL = TransferType.CONTROL
@@ -103,6 +105,7 @@ class Matching:
         self.outcome = Outcome()
         self._strict = strict
         self._conversation = conversation
+        self._disks: dict[int, RecordedDisk] = {}
         self._exchanges = indexed(exchanges)
         self._next: dict[int, int] = defaultdict(int)  # function -> from where on what it is asked next is expected
         self._searches: dict[tuple[int, bytes], Search] = {}
@@ -141,6 +144,12 @@ class Matching:
         at = self._find(digest_of(asked), self._next[function])
         if at is None and is_transfer:
             at = self._find(cut_digest(asked), self._next[function])
+        if is_transfer and at is None and not self._strict and is_cbw(asked.sent):
+            if function not in self._disks:
+                self._disks[function] = RecordedDisk(self._conversation, function)
+            read = self._disks[function].read(asked.sent, self._played)
+            if read is not None:
+                return read
         if is_transfer and (at is None or (self._strict and not self._in_order(asked))):
             self._diverges(asked)
             return None

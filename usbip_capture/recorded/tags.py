@@ -10,7 +10,8 @@ _CBW_SIZE, _CSW_SIZE, _TMC_HEADER = 31, 13, 12
 _MSG_IDS = frozenset((1, 2, 126, 127))
 
 
-def _is_cbw(data: bytes) -> bool:
+def is_cbw(data: bytes) -> bool:
+    """Whether it is a command."""
     return len(data) == _CBW_SIZE and data[:4] == _CBW
 
 
@@ -24,8 +25,8 @@ def _is_tmc(data: bytes) -> bool:
 
 
 def without_tag(data: bytes) -> bytes:
-    """What is asked by `data`, whatever tag it has."""
-    if _is_cbw(data):
+    """What is asked, or answered, by `data`, whatever tag it has."""
+    if is_cbw(data) or is_csw(data):
         return data[:4] + data[8:]
     if _is_tmc(data):
         return data[:1] + data[3:]
@@ -34,7 +35,7 @@ def without_tag(data: bytes) -> bytes:
 
 def retagged(answer: bytes, asked: bytes) -> bytes:
     """`answer` as it is to one that asked by `asked`."""
-    if is_csw(answer) and _is_cbw(asked):
+    if is_csw(answer) and is_cbw(asked):
         return answer[:4] + asked[4:8] + answer[8:]
     if _is_tmc(answer) and _is_tmc(asked):
         return answer[:1] + asked[1:3] + answer[3:]

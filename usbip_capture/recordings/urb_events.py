@@ -74,7 +74,8 @@ def _usbmon(order: str, *, has_descriptors: bool) -> Decode:
         urb_id, kind, transfer_type, epnum, devnum, busnum, status, length, setup = unpack(portion, start)
         key = busnum << 32 | devnum << 16 | transfer_type << 8 | epnum & _ENDPOINT
         if kind == _SUBMITTED:
-            return SUBMIT, urb_id, key, status, length, setup, False, size
+            many = 16 * count(portion, start + count_at)[0] if has_descriptors and transfer_type == _ISOCHRONOUS else 0
+            return SUBMIT, urb_id, key, status, length, setup, False, size + many
         failed, data_at = False, size
         if transfer_type == _ISOCHRONOUS and has_descriptors:
             data_at += 16 * count(portion, start + count_at)[0]

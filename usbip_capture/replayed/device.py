@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from usbip_capture.device import Transfer
 from usbip_capture.errors import CaptureError, LocalProtocolError
 from usbip_capture.recorded.conversation import Exchange
-from usbip_capture.recorded.episodes import Episode, Sent
+from usbip_capture.recorded.episodes import Episode
 from usbip_capture.recorded.matching import Matching, Outcome
-from usbip_capture.recorded.tags import retagged
+from usbip_capture.recorded.tags import is_cbw
+from usbip_capture.replayed.line import Line
 from usbip_capture.replayed.recording import CUT, Recording, chosen, read_recordings
 from usbip_capture.simulated.chapter9 import Descriptors
 from usbip_capture.simulated.device import SimulatedDevice
@@ -97,7 +97,8 @@ class ReplayedDevice(SimulatedDevice):
         self._matching = Matching(recording.exchanges, self._conversation, strict=match == STRICT)
         self._deciding = threading.RLock()
         self._begun: deque[tuple[Episode, bytes]] = deque()  # of OUT transfers that are about to be completed
-        self._lines = {address: _Line(self, address) for address in self._conversation.functions}
+        self._commands: dict[int, bytes] = {}  # function -> the command of Bulk-Only Transport that goes on
+        self._lines = {address: Line(self, address) for address in self._conversation.functions}
         self._isochronous = {a: self._conversation.packets(a) for a in self._conversation.isochronous}
         self._configured = False
 
@@ -180,8 +181,11 @@ class ReplayedDevice(SimulatedDevice):
             return completion
         sent = self._masked(bytes(urb.data))
         asked = Exchange(0, 0, urb.transfer_type, urb.endpoint, sent=sent, length=urb.length)
+        function = self._conversation.function_of(urb.endpoint)
         with self._deciding:
-            episode = self._matching.begins(asked, self._conversation.function_of(urb.endpoint))
+            episode = self._matching.begins(asked, function)
+        if is_cbw(sent):
+            self._commands[function] = sent
         if episode is None:
             return self._diverged(urb)
         if episode.ask is not None and self.is_unplugged_by(episode.ask.status, episode.ask.answered):
@@ -191,7 +195,8 @@ class ReplayedDevice(SimulatedDevice):
             if episode.ask.status == -EPIPE:
                 self._standard.halted.add(urb.endpoint)
             return Completion(episode.ask.status, self._conversation.asked(episode.at).moved)
-        self._begun.append((episode, sent))
+        # The status of a command comes after its data, and has the tag of the command.
+        self._begun.append((episode, self._commands.get(function, sent)))
         return completion
 
     def _masked(self, data: bytes) -> bytes:
@@ -201,6 +206,7 @@ class ReplayedDevice(SimulatedDevice):
 
     def received(self, address: int, data: bytes) -> None:
         if self._begun:
+            self._hurry(self._conversation.function_of(address))
             self._play(*self._begun.popleft())
 
     def _begin(self, asked: Exchange, function: int) -> None:
@@ -208,7 +214,14 @@ class ReplayedDevice(SimulatedDevice):
         with self._deciding:
             episode = self._matching.begins(asked, function)
         if episode is not None:
+            self._hurry(function)
             self._play(episode, b"")
+
+    def _hurry(self, function: int) -> None:
+        """What a function was still to send comes now: when it was asked for more, it had come."""
+        for address, line in list(self._lines.items()):
+            if self._conversation.function_of(address) == function and address not in self._conversation.streams:
+                line.hurry()
 
     def _play(self, episode: Episode, asked: bytes) -> None:
         for address, found in self._conversation.answers(episode):
@@ -234,10 +247,10 @@ class ReplayedDevice(SimulatedDevice):
 
     # -- what comes of it
 
-    def _line(self, address: int) -> _Line:
+    def _line(self, address: int) -> Line:
         line = self._lines.get(address)
         if line is None:
-            line = self._lines[address] = _Line(self, address)
+            line = self._lines[address] = Line(self, address)
         return line
 
     def delay(self, after_ns: int) -> float:
@@ -247,8 +260,22 @@ class ReplayedDevice(SimulatedDevice):
     def _pump(self, address: int) -> None:
         super()._pump(address)
         line = self._lines.get(address)
-        if line is not None and (line.fails or line.waits):
+        if line is not None and (line.fault or line.waits):
             line.read()
+
+    def fail(self, address: int, status: int, data: bytes) -> None:
+        """The transfer of an IN endpoint that waits longest ends with an error."""
+        with self._lock:
+            waiting = self._waiting.get(address)
+            transfer = waiting.popitem(last=False)[0] if waiting else None
+        if transfer is not None:
+            data = data[: transfer.urb.length]
+            transfer.finish(Completion(status, len(data), data))
+
+    @property
+    def halted(self) -> set[int]:
+        """Endpoints that are."""
+        return self._standard.halted
 
     def has_room(self, address: int) -> bool:
         """Whether a host reads fast enough what an IN endpoint has for it."""
@@ -269,115 +296,6 @@ class ReplayedDevice(SimulatedDevice):
             packets.append(IsoPacket(packet.offset, packet.length, len(piece), was.status))
             data += piece
         return Completion(0, len(data), data, frame, packets=packets)
-
-
-class _Line:
-    """What one IN endpoint is still to send, in order: data at its time, and failures when what is before was read.
-
-    fails: status of the one that is next: a halt, or the end of the device. waits: the host is to read
-    first what is there.
-    """
-
-    def __init__(self, device: ReplayedDevice, address: int) -> None:
-        self._device = device
-        self._address = address
-        self._lock = threading.Lock()
-        self._coming: deque[tuple[float, Iterator[Sent], bytes]] = deque()
-        self._next: tuple[float, Sent, bytes] | None = None
-        self._due = False
-        self._going = self._again = False
-        self.fails = 0
-        self.waits = False
-
-    def play(self, found: Iterable[Sent], asked: bytes) -> None:
-        """All of `found` from now on; asked: what it answers."""
-        with self._lock:
-            self._coming.append((time.monotonic(), iter(found), asked))
-        self._go_on()
-
-    def read(self) -> None:
-        """The host has read, or waits."""
-        if self.fails and self._device.waits_for_data(self._address):
-            self._fail()
-        elif self.waits:
-            self._go_on()
-
-    def cleared(self) -> None:
-        """The host has cleared the halt: what follows can come."""
-        self._go_on()
-
-    def _fail(self) -> None:
-        status, self.fails = self.fails, 0
-        if status in GONE:
-            self._device.end()
-        else:
-            self._device.stall(self._address)
-
-    def _go_on(self) -> None:
-        """Send what is due; one thread at a time does, whoever else comes has it look again."""
-        with self._lock:
-            self._again = True
-            if self._going:
-                return
-            self._going = True
-        while True:
-            with self._lock:
-                if not self._again:
-                    self._going = False
-                    return
-                self._again = False
-            try:
-                while self._send():
-                    pass
-            except CaptureError as error:
-                self._device.lose(str(error))
-
-    def _send(self) -> bool:
-        """Send what is next, if it can be sent now."""
-        address, device = self._address, self._device
-        self.waits = False
-        if self._due or self.fails or address in device._standard.halted or not self._fetch():
-            return False
-        assert self._next is not None
-        moment, sent, asked = self._next
-        if moment > time.monotonic():
-            self._due = True
-            device.timetable.at(moment, self._later)
-            return False
-        if sent.status:
-            self._next = None
-            if sent.status in GONE and not device.is_unplugged_by(sent.status, sent.number):
-                return True  # flushed by the system, as when it sets an interface
-            self.fails = sent.status
-            if device.waits_for_data(address):
-                self._fail()
-            return False
-        if not device.has_room(address):
-            self.waits = True
-            # It may have been read meanwhile.
-            return device.has_room(address)
-        self._next = None
-        device.feed(address, retagged(sent.data, asked) if asked else sent.data)
-        return True
-
-    def _fetch(self) -> bool:
-        """Have what is next, if there is anything."""
-        while self._next is None:
-            with self._lock:
-                if not self._coming:
-                    return False
-                begun, found, asked = self._coming[0]
-            sent = next(found, None)
-            if sent is not None:
-                self._next = begun + self._device.delay(sent.after), sent, asked
-                break
-            with self._lock:
-                self._coming.popleft()
-        return True
-
-    def _later(self) -> None:
-        self._due = False
-        self._go_on()
 
 
 def _answer_of(found: Exchange, urb: Urb) -> Completion:
