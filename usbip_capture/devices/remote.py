@@ -133,8 +133,8 @@ class RemoteDevice(Device):
             if self._reading.acquire(blocking=False) or self._follow(transfer, timeout):
                 self._reads = threading.get_ident()
                 try:
-                    is_plain = transfer.awaited and (into is None or len(into) < OWN_BUFFER)
-                    if is_plain and transfer.completion is None and not self._ended:
+                    is_out = transfer.awaited and transfer.completion is None  # a leader before us may have finished it
+                    if is_out and not self._ended and (into is None or len(into) < OWN_BUFFER):
                         # The straight path: what comes next is our reply. As `_receive`, with no call more than needed.
                         size, limit = 0, _LOOK_AGAIN if timeout is None or timeout > _LOOK_AGAIN else timeout
                         try:
@@ -228,9 +228,11 @@ class RemoteDevice(Device):
 
     def _lead(self, transfer: Transfer, timeout: float | None, deadline: float | None) -> None:
         """Read for all until `transfer` is finished; `_reading` is held."""
-        while transfer.completion is None and self.lost is None:
+        completion = transfer.completion
+        while completion is None and self.lost is None:
             self._receive(_LOOK_AGAIN if timeout is None or timeout > _LOOK_AGAIN else timeout, transfer)
-            if deadline is not None and transfer.completion is None:
+            completion = transfer.completion  # another thread may set it between two looks
+            if deadline is not None and completion is None:
                 timeout = deadline - time.monotonic()
                 if timeout <= 0:
                     break
@@ -243,14 +245,13 @@ class RemoteDevice(Device):
 
     def _receive(self, timeout: float | None, waiting: Transfer | None = None) -> None:
         """Take what arrives within `timeout` seconds, or a little earlier. `waiting`: whose thread this is."""
-        conn, transport = self._conn, self._transport
-        size, completion = 0, None
+        conn, size, completion = self._conn, 0, None
         try:
             apart = conn.scatter(waiting) if waiting is not None and waiting.into is not None else None
             if apart is None:
-                size = transport.receive_into(conn.free, timeout)
+                size = self._transport.receive_into(conn.free, timeout)
             else:
-                size = transport.receive_scattered(apart, timeout)
+                size = self._transport.receive_scattered(apart, timeout)
             if not size:
                 self._lose(self._end_of_stream())
             elif apart is None:

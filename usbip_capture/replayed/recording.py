@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -13,7 +13,8 @@ from usbip_capture.recorded.descriptors import RecordedDescriptors, descriptors_
 from usbip_capture.recorded.episodes import Conversation, conversation_of
 from usbip_capture.recorded.exchanges import indexed
 from usbip_capture.recorded.reading import read_devices
-from usbip_capture.recordings.packets import Interface
+from usbip_capture.recordings.link_types import may_hold_tcp
+from usbip_capture.recordings.packets import Damaged, Interface, Packet
 from usbip_capture.recordings.reading import read_packets
 from usbip_capture.recordings.source import Source
 from usbip_capture.replayed.storage import CaptureContent, FileStorage
@@ -54,16 +55,31 @@ def read_recordings(path: str | os.PathLike[str]) -> list[Recording]:
         name = source.name
         interfaces: list[Interface] = []
         content = CaptureContent(source)
-        found = read_devices(read_packets(source, interfaces), content, FileStorage())
+        damage: list[Damaged] = []
+        found = read_devices(_before(damage, read_packets(source, interfaces)), content, FileStorage())
         content.ended()
         lost = sum(interface.dropped or 0 for interface in interfaces)
     # Number 0 is what every device has until it gets one of its own.
     devices = [device for device in found if device.number and indexed(device.exchanges).answered]
+    if not devices and damage:
+        raise damage[0]
+    if not devices and any(may_hold_tcp(interface.link_type) for interface in interfaces):
+        raise CaptureError(f"{name} is a recording of a network: make one of USB of it with usbip-capture convert")
     if not devices:
         raise CaptureError(f"{name} has no device that answers: give a capture with USB traffic")
     taken: set[str] = set()
     recordings = [_recording(name, device, taken, lost) for device in devices]
+    for recording in recordings:
+        recording.flaws += [f"{error}: what came before is replayed" for error in damage]
     return [one for one in recordings if not _is_hub(one)] or recordings
+
+
+def _before(damage: list[Damaged], packets: Iterator[Packet]) -> Iterator[Packet]:
+    """What can be read: a capture may have been ended by a crash, or still be written."""
+    try:
+        yield from packets
+    except Damaged as error:
+        damage.append(error)
 
 
 def chosen(recordings: list[Recording], device: str) -> Recording:

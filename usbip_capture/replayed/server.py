@@ -89,4 +89,5 @@ def choose(recordings: list[Recording], devices: Iterable[str]) -> list[Recordin
     wanted = list(devices)
     if not recordings:
         raise DeviceNotFound("the capture has no device")
-    return [chosen(recordings, device) for device in wanted] if wanted else recordings
+    found = {one.info.busid: one for one in (chosen(recordings, device) for device in wanted)}
+    return list(found.values()) if wanted else recordings
