@@ -132,6 +132,10 @@ class Exchanges(Sequence[Exchange]):
         """All of them, in order."""
         return (self[place] for (place,) in self.standard.iterate())
 
+    def table(self, layout: str) -> Rows:
+        """An empty table where the index is."""
+        return Rows(self._storage, layout)
+
     def control_requests(self) -> Iterator[Exchange]:
         """All of them, in order."""
         return (self.at(place) for place, _ in self.requests.iterate())

@@ -1,0 +1,82 @@
+"""What is in an order of its own in a recording: its requests, and each endpoint; kept where its index is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar, overload
+
+from usbip_capture.recorded.exchanges import Exchanges
+from usbip_capture.recorded.keys import digest_of
+from usbip_capture.recorded.rows import Rows
+from usbip_capture.recorded.tags import is_cbw
+from usbip_capture.usb.setup import GET_DESCRIPTOR
+from usbip_capture.usb.status import GONE, UNLINKED
+from usbip_capture.usb.urb import DIR_IN, TransferType
+
+T = TypeVar("T")
+
+#: Of a lane: place in the recording, what was asked, time.
+LANE = "<Q8sq"
+_CONTROL, _ISOCHRONOUS = TransferType.CONTROL, TransferType.ISOCHRONOUS
+_TYPE_BITS = 0x60
+_NOTHING = bytes(8)
+_WINDOW = 1 << 14
+
+
+def lanes_of(exchanges: Exchanges) -> dict[tuple[int, int], Rows]:
+    """By transfer type and endpoint address: what the device has ended."""
+    lanes: dict[tuple[int, int], Rows] = {}
+    command = _NOTHING  # of Bulk-Only Transport, which a disk answers
+    for place, row in enumerate(exchanges.rows()):
+        if not row.answered or not row.number or row.status in UNLINKED or row.status in GONE:
+            continue
+        kind, key, address = row.transfer_type, _NOTHING, row.endpoint
+        if kind == _CONTROL:
+            one, address = exchanges.at(place), 0
+            if one.setup[1] == GET_DESCRIPTOR and not one.setup[0] & _TYPE_BITS:
+                continue
+            key = digest_of(one)
+        elif kind != _ISOCHRONOUS and address & DIR_IN:
+            key = command
+        elif kind != _ISOCHRONOUS:
+            one = exchanges.at(place)
+            key = digest_of(one)
+            command = key if is_cbw(one.sent) else command
+        lane = lanes.get((kind, address))
+        if lane is None:
+            lane = lanes[kind, address] = exchanges.table(LANE)
+        lane.append(lane.pack(place, key, row.time_ns))
+    return lanes
+
+
+class Keys(Sequence[bytes]):
+    """What was asked in a lane."""
+
+    def __init__(self, lane: Rows) -> None:
+        self._lane = lane
+
+    def __len__(self) -> int:
+        return len(self._lane)
+
+    @overload
+    def __getitem__(self, place: int) -> bytes: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[bytes]: ...
+    def __getitem__(self, place: int | slice) -> bytes | list[bytes]:
+        if isinstance(place, slice):
+            return [self[at] for at in range(*place.indices(len(self)))]
+        key: bytes = self._lane[place][1]
+        return key
+
+
+def in_order(found: Iterable[T]) -> Iterator[T]:
+    """What is nearly in order, in order."""
+    waiting: list[T] = []
+    for one in found:
+        waiting.append(one)
+        if len(waiting) == 2 * _WINDOW:
+            waiting.sort()
+            yield from waiting[:_WINDOW]
+            del waiting[:_WINDOW]
+    waiting.sort()
+    yield from waiting
