@@ -87,7 +87,8 @@ def compare(
     lanes_of_first, lanes_of_second = _lanes(first), _lanes(second)
     for lane in dict.fromkeys([*lanes_of_first, *lanes_of_second]):
         ours, theirs = lanes_of_first.get(lane, []), lanes_of_second.get(lane, [])
-        for i, j in aligned([key for key, _ in ours], [key for key, _ in theirs]):
+        kept = _shortest_cut([*ours, *theirs])
+        for i, j in aligned(_keys(ours, kept), _keys(theirs, kept)):
             pair = Pair(None if i is None else ours[i][1], None if j is None else theirs[j][1])
             pair.differences = list(_between(pair, tolerance))
             pairs.append(pair)
@@ -110,6 +111,18 @@ def _lanes(exchanges: Sequence[Exchange]) -> dict[tuple[int, int], list[tuple[by
         elif exchange.setup[1] != GET_DESCRIPTOR or exchange.setup[0] & 0x60:
             lanes[_CONTROL, 0].append((key_of(exchange), exchange))
     return lanes
+
+
+def _shortest_cut(lane: list[tuple[bytes, Exchange]]) -> int | None:
+    """How much there is of what was sent where the least is left of it; None if all of it is there."""
+    return min((len(one.sent) for _, one in lane if one.cut and not one.endpoint & DIR_IN), default=None)
+
+
+def _keys(lane: list[tuple[bytes, Exchange]], kept: int | None) -> list[bytes]:
+    """What is aligned: what was sent, as far as both captures have it."""
+    if kept is None:
+        return [key for key, _ in lane]
+    return [one.setup + one.length.to_bytes(4, "little") + without_tag(one.sent)[:kept] for _, one in lane]
 
 
 def _key(exchange: Exchange, command: bytes) -> bytes:
