@@ -17,7 +17,8 @@ SECOND = 1_000_000_000
 class Conversation:
     """exchanges: one after another, a millisecond each."""
 
-    def __init__(self) -> None:
+    def __init__(self, vid_pid: tuple[int, int] = (0x1209, 1)) -> None:
+        self._vid_pid = vid_pid
         self.exchanges: list[Exchange] = []
         self.tag = 0  # of the last command
         self.now = 0
@@ -69,7 +70,7 @@ class Conversation:
         self.exchanges.insert(0, self.control("00 09 0100 0000 0000"))
         self.exchanges.pop()
         self.exchanges[0].time_ns = -1_000_000
-        device = RecordedDevice(1, 2, "1-1", (0x1209, 1), self.exchanges)
+        device = RecordedDevice(1, 2, "1-1", self._vid_pid, self.exchanges)
         known = descriptors_of(device)
         return Recording("made", info_of(device, known, "1-1"), known, self.exchanges, [])
 

@@ -60,7 +60,8 @@ class Exchange:
 class RecordedDevice:
     """A device of a capture. bus, number: as the capture has them. busid, vid_pid: as it describes them, or empty.
 
-    strays: completions without a submit, as at the beginning of a capture that began later.
+    strays: completions without a submit, as at the beginning of a capture that began later. intervals: of interrupt
+    endpoints, in frames or microframes, where the capture has them.
     """
 
     bus: int
@@ -69,3 +70,4 @@ class RecordedDevice:
     vid_pid: tuple[int, int] | None = None
     exchanges: Sequence[Exchange] = ()
     strays: int = 0
+    intervals: dict[int, int] = field(default_factory=dict)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from struct import pack
 
 from usbip_capture.errors import RemoteProtocolError
 from usbip_capture.recorded.conversation import Exchange, RecordedDevice
 from usbip_capture.recorded.exchanges import Exchanges, indexed
-from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor, parse_configuration
+from usbip_capture.usb.descriptors import (
+    ConfigurationDescriptor,
+    DeviceDescriptor,
+    EndpointDescriptor,
+    parse_configuration,
+)
 from usbip_capture.usb.info import DeviceInfo, InterfaceInfo, Speed
 from usbip_capture.usb.setup import (
     DT_CONFIGURATION,
@@ -88,16 +94,17 @@ def info_of(device: RecordedDevice, known: RecordedDescriptors, busid: str) -> D
         if not i.bAlternateSetting
     )
     return DeviceInfo(
-        busid, device.bus or 1, device.number or 1, speed_of(known), head.idVendor, head.idProduct, head.bcdDevice,
-        head.bDeviceClass, head.bDeviceSubClass, head.bDeviceProtocol, 0, len(known.configurations), len(interfaces),
+        busid, device.bus or 1, device.number or 1, speed_of(known, device.intervals),
+        head.idVendor, head.idProduct, head.bcdDevice, head.bDeviceClass, head.bDeviceSubClass, head.bDeviceProtocol,
+        0, len(known.configurations), len(interfaces),
         f"/sys/devices/replayed/{busid}", interfaces,
     )  # fmt: skip
 
 
-def speed_of(known: RecordedDescriptors) -> Speed:
-    """The speed that the descriptors speak of: it is not in a capture.
+def speed_of(known: RecordedDescriptors, intervals: Mapping[int, int]) -> Speed:
+    """The speed that the descriptors, and the intervals of interrupt endpoints, speak of: it is not in a capture.
 
-    Ref: USB 2.0, 5.8.3 (bulk packets), 5.5.3, 9.6.1 and 9.6.2 (device qualifier); USB 3.2, 9.6.1
+    Ref: USB 2.0, 5.8.3 (bulk packets), 5.5.3, 9.6.1, 9.6.2 (device qualifier), 9.6.6 (bInterval); USB 3.2, 9.6.1
     """
     head = DeviceDescriptor.parse(known.device)
     if head.bcdUSB >= 0x0300:
@@ -106,10 +113,21 @@ def speed_of(known: RecordedDescriptors) -> Speed:
     bulk = [e.wMaxPacketSize & 0x7FF for e in endpoints if e.bmAttributes & 3 == _ATTRIBUTES[TransferType.BULK]]
     if bulk:
         return Speed.HIGH if max(bulk) > 64 else Speed.FULL
+    for endpoint in endpoints:
+        interval = intervals.get(endpoint.bEndpointAddress, 0)
+        # In microframes it is 2 to the power of bInterval - 1, where that is not too long; in frames at most bInterval.
+        if interval and endpoint.bmAttributes & 3 == 3 and 3 <= endpoint.bInterval <= 14:
+            if interval == 1 << endpoint.bInterval - 1:
+                return Speed.HIGH
+            return Speed.LOW if _is_low_speed(head, endpoints) else Speed.FULL
     if (DIR_IN, DT_DEVICE_QUALIFIER << 8, 0) in known.answers or any(e.wMaxPacketSize > 1023 for e in endpoints):
         return Speed.HIGH
+    return Speed.LOW if _is_low_speed(head, endpoints) else Speed.FULL
+
+
+def _is_low_speed(head: DeviceDescriptor, endpoints: Sequence[EndpointDescriptor]) -> bool:
     small = all(e.bmAttributes & 3 == 3 and e.wMaxPacketSize <= 8 for e in endpoints)
-    return Speed.LOW if small and head.bMaxPacketSize0 == 8 and head.bcdUSB <= 0x0110 else Speed.FULL
+    return small and head.bMaxPacketSize0 == 8 and head.bcdUSB <= 0x0110
 
 
 def _answers(exchanges: Exchanges) -> dict[tuple[int, int, int], bytes]:

@@ -24,6 +24,7 @@ from usbip_capture.recordings.urb_events import (
 from usbip_capture.usb.urb import DIR_IN, NO_SETUP, IsoPacket, TransferType
 
 _USBMON_HEADER = 64
+_INTERVAL_AT = 48
 _USBPCAP_HEADER = 27
 _USBPCAP_ISO = Struct("<III")
 _CONTROL, _ISOCHRONOUS = TransferType.CONTROL, TransferType.ISOCHRONOUS
@@ -76,16 +77,19 @@ class _Whole:
 
 
 class _Lane:
-    """What the events with one endpoint's key have in common. answered: there are completions."""
+    """What the events with one endpoint's key have in common. answered: there are completions.
 
-    __slots__ = ("address", "answered", "endpoint", "exchanges", "kind", "under_way", "whole")
+    lacks_interval: that of an interrupt endpoint is in its submits, and not known so far.
+    """
+
+    __slots__ = ("address", "answered", "endpoint", "exchanges", "kind", "lacks_interval", "under_way", "whole")
 
     def __init__(self, whole: _Whole, kind: TransferType, address: int) -> None:
         self.whole = whole
         self.exchanges = whole.exchanges
         self.kind = kind
         self.address = address
-        self.answered = False
+        self.answered = self.lacks_interval = False
         self.under_way = whole.under_way.setdefault(address & 0x0F, {})
         self.endpoint = Endpoint(kind) if kind == _CONTROL else whole.exchanges.endpoint(address, kind)
 
@@ -129,6 +133,8 @@ class _Reading:
             lane = side.lanes.get(event[2]) or self._lane(side, event[2])
             if event[0] == SUBMIT:
                 at = event[7]
+                if lane.lacks_interval:
+                    self._interval(lane, side, portion, begin)
                 sent = b"" if lane.address & DIR_IN else portion[begin + at : min(begin + at + event[4], end)]
                 _submit(lane, number, time_ns, event, sent, missing, begins + begin, end - begin, side.index)
             else:
@@ -176,7 +182,14 @@ class _Reading:
                 device.vid_pid = int(found["vid"], 16), int(found["pid"], 16)
             whole = self.wholes[place] = _Whole(device, Exchanges(self._storage, self._fetch))
         lane = side.lanes[key] = _Lane(whole, TransferType(kind & 3), address)
+        lane.lacks_interval = lane.kind == TransferType.INTERRUPT and side.interface.link_type == USB_LINUX_MMAPPED
         return lane
+
+    def _interval(self, lane: _Lane, side: _Side, portion: bytes, begin: int) -> None:
+        """That of an endpoint, from the first submit."""
+        lane.lacks_interval = False
+        (interval,) = Struct(side.interface.order + "i").unpack_from(portion, begin + _INTERVAL_AT)
+        lane.whole.device.intervals[lane.address] = interval
 
     def _complete(self, lane: _Lane, number: int, time_ns: int, event: Event, size: int, at: int, side: _Side) -> None:
         stage, urb_id, _, status, moved, _, _, _ = event

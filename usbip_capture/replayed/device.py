@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from usbip_capture.device import Transfer
 from usbip_capture.errors import CaptureError, LocalProtocolError
 from usbip_capture.recorded.conversation import Exchange
 from usbip_capture.recorded.episodes import Episode
+from usbip_capture.recorded.idle import idle_of
 from usbip_capture.recorded.matching import Matching, Outcome
 from usbip_capture.recorded.tags import is_cbw
 from usbip_capture.replayed.line import Line
@@ -39,6 +41,9 @@ STRICT, LOOSE = "strict", "loose"
 MATCHES = (STRICT, LOOSE)
 #: A speed at which nothing waits.
 AT_ONCE = 0.0
+
+#: Seconds of silence after which a device that is never silent sends its status; shorter than hosts wait.
+IDLE = 2.0
 
 _NANO = 1e-9
 #: Bytes that wait at an IN endpoint before its host has to read some.
@@ -98,6 +103,9 @@ class ReplayedDevice(SimulatedDevice):
         self._deciding = threading.RLock()
         self._begun: deque[tuple[Episode, bytes]] = deque()  # of OUT transfers that are about to be completed
         self._commands: dict[int, bytes] = {}  # function -> the command of Bulk-Only Transport that goes on
+        self._idle = idle_of(recording.exchanges, known)
+        self._quiet_since: dict[int, float] = {}
+        self._watched: set[int] = set()  # endpoints whose silence has a timer
         self._lines = {address: Line(self, address) for address in self._conversation.functions}
         self._isochronous = {a: self._conversation.packets(a) for a in self._conversation.isochronous}
         self._configured = False
@@ -262,6 +270,27 @@ class ReplayedDevice(SimulatedDevice):
         line = self._lines.get(address)
         if line is not None and (line.fault or line.waits):
             line.read()
+        if address in self._idle:
+            with self._lock:
+                self._quiet_since[address] = time.monotonic()
+            self._after_silence(address, IDLE)
+
+    def _after_silence(self, address: int, seconds: float) -> None:
+        with self._lock:
+            if address in self._watched or not self._waiting.get(address):
+                return
+            self._watched.add(address)
+        self.timetable.after(seconds, lambda: self._silent(address))
+
+    def _silent(self, address: int) -> None:
+        with self._lock:
+            self._watched.discard(address)
+            left = self._quiet_since[address] + IDLE - time.monotonic()
+            is_over = left <= 0 and bool(self._waiting.get(address))
+        if is_over:
+            self.feed(address, self._idle[address])
+        else:
+            self._after_silence(address, max(left, 0.0))
 
     def fail(self, address: int, status: int, data: bytes) -> None:
         """The transfer of an IN endpoint that waits longest ends with an error."""

@@ -11,6 +11,7 @@ from usbip_capture.comparing.differences import compare
 from usbip_capture.comparing.text import lines
 from usbip_capture.recordings.link_types import USB_LINUX_MMAPPED
 from usbip_capture.replayed.recording import Recording, read_recordings
+from usbip_capture.usb.info import Speed
 
 NAMES = ["keyboard", "serial", "stall", "storage", "unplug", "detach-busy"]
 
@@ -35,7 +36,8 @@ def test_every_form_has_the_same_conversation(name: str, form: str, tmp_path: Pa
         assert not differences(one, other)
         assert not differences(other, one)
         assert str(one.info) == str(other.info)
-        assert one.info.speed == other.info.speed
+        # What tells a keyboard of high speed, its interval as it is in force, is in link type 220 only.
+        assert other.info.speed in (one.info.speed, Speed.FULL)
         assert one.known == other.known
 
 

@@ -144,3 +144,14 @@ def test_a_host_that_is_faster_does_not_wait_for_what_came_before() -> None:
         assert host.out(b"begin") == 0
         assert host.out(b"ask") == 0
         assert [bytes(host.inward().data) for _ in range(2)] == [b"an hour later", b"answer"]
+
+
+def test_an_adapter_that_is_never_silent_is_not_silent_at_the_end() -> None:
+    made = Conversation(vid_pid=(0x0403, 0x6001))
+    made.inward(b"\x01\x60")
+    made.out(b"ask")
+    made.inward(b"\x01\x60answer")
+    with replayed(made) as host:
+        assert host.out(b"ask") == 0
+        found = [bytes(host.inward().data) for _ in range(3)]
+        assert found == [b"\x01\x60", b"\x01\x60answer", b"\x01\x60"]

@@ -1,0 +1,180 @@
+"""Sessions of a real kernel, recorded by its usbmon or by our relay, and replayed to it without the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.conftest import Plug
+from tests.kernel.rig import Guest, PythonGuest
+from tests.kernel.rig.usbmon import recorded
+from tests.kernel.test_kernel_server import KEY_A, Keys, echo, md5, md5_of_disk
+from tests.waiting import wait_until
+from usbip_capture import PcapWriter
+from usbip_capture.comparing.differences import compare
+from usbip_capture.comparing.text import lines
+from usbip_capture.relay.relay import Relay
+from usbip_capture.replayed.device import ReplayedDevice
+from usbip_capture.replayed.recording import Recording, read_recordings
+from usbip_capture.replayed.server import ReplayServer
+from usbip_capture.servers.address import ServerAddress
+from usbip_capture.usb.urb import DIR_IN, TransferType
+
+pytestmark = pytest.mark.kernel
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+BLOCK = 65536
+NEW = bytes(range(256)) * (2 * BLOCK // 256)
+DIRECT = "dd if=/dev/sda bs=64k iflag=direct 2>/dev/null | md5sum"
+
+Use = Callable[[str], str]
+
+
+@dataclass(slots=True)
+class Session:
+    """recording: of the client's usbmon. driver: of the device's first interface there. result: of what was done."""
+
+    recording: Recording
+    driver: str
+    result: str
+
+
+@dataclass(slots=True)
+class Rig:
+    """A client's kernel that attaches devices of a server, and the same devices replayed."""
+
+    client: PythonGuest
+    folder: Path
+    replayed: list[ReplayedDevice] = field(default_factory=list)
+
+    def session(self, name: str, port: int, busid: str, use: Use) -> Session:
+        """Attach, use, detach, with usbmon of the bus that it is on."""
+        path = self.folder / f"{name}.pcap"
+        with recorded(self.client, self.client.bus("vhci"), path):
+            local = self.client.attach(port, busid)
+            result = use(local)
+            driver = self.client.run(f"basename $(readlink /sys/bus/usb/devices/{local}:1.0/driver)").text.strip()
+            self.client.detach(local)
+        return Session(read_recordings(path)[0], driver, result)
+
+    def relayed(self, guest: Guest, busid: str, use: Use) -> tuple[Session, Recording]:
+        """The same through our relay, and what that has recorded."""
+        path = self.folder / "relay.pcapng"
+        server = ServerAddress("127.0.0.1", guest.usbip_port)
+        with closing(Relay(server, port=0)) as relay, PcapWriter(path) as writer:
+            tap = relay.capture(writer)
+            session = self.session("relayed", relay.port, busid, use)
+            wait_until("the relay lets go", lambda: not relay.busy)
+            relay.end_capture(tap)
+        return session, read_recordings(path)[0]
+
+    def replay(self, recording: Recording, use: Use, speed: float = 0.0) -> Session:
+        """The session again, from a recording."""
+        with closing(ReplayServer([recording], speed=speed, on_open=self.replayed.append)) as server:
+            return self.session("replayed", server.listen("127.0.0.1", 0)[1], recording.info.busid, use)
+
+    @property
+    def divergences(self) -> list[str]:
+        return [str(divergence) for device in self.replayed for divergence in device.outcome.divergences]
+
+
+@pytest.fixture
+def rig(borrower: PythonGuest, tmp_path: Path) -> Iterator[Rig]:
+    borrower.run("modprobe vhci-hcd; dmesg -c >/dev/null")
+    made = Rig(borrower, tmp_path)
+    yield made
+    borrower.detach_all()
+
+
+def assert_equal(first: Session, second: Session) -> None:
+    """The same driver, the same result, and no difference between the captures but times."""
+    assert (second.driver, second.result) == (first.driver, first.result)
+    ours, theirs = first.recording, second.recording
+    found = compare(ours.exchanges, theirs.exchanges, (ours.known, theirs.known))
+    assert list(lines(found)) == []
+
+
+def test_keys_are_pressed_again(rig: Rig, guest: Guest, plug: Plug) -> None:
+    busid = plug("kbd")
+
+    def press(local: str) -> str:
+        with closing(Keys(rig.client, local)) as keys:
+            if not rig.replayed:
+                guest.send_keys("a")
+            keys.wait(KEY_A)
+        return "a"
+
+    first = rig.session("first", guest.usbip_port, busid, press)
+    guest.wait_available(busid)
+    assert_equal(first, rig.replay(first.recording, press, speed=0.25))  # with time to open it on a busy machine
+    assert (first.driver, rig.divergences) == ("usbhid", [])
+
+
+def test_a_disk_has_what_it_had(rig: Rig, guest: Guest, plug: Plug, disk: Path) -> None:
+    busid = plug("storage", "ehci", file=disk)
+    before = md5(disk)
+
+    def use(local: str) -> str:
+        # Its partitions are looked for before that, through the page cache.
+        rig.client.run("until dmesg | grep -q 'Attached SCSI'; do usleep 20000; done; dmesg -c >/dev/null")
+        found = [rig.client.run(DIRECT).text]
+        rig.client.run("dd of=/dev/sda bs=64k seek=3 iflag=fullblock oflag=direct 2>/dev/null", NEW)
+        found.append(rig.client.run(DIRECT).text)
+        return " ".join(text.split()[0] for text in found)
+
+    first = rig.session("first", guest.usbip_port, busid, use)
+    assert first.result == f"{before} {md5(disk)}"
+    again = rig.replay(first.recording, use)
+    assert_equal(first, again)
+    assert (first.driver, rig.divergences) == ("usb-storage", [])
+    assert not rig.replayed[-1].unused
+    # In other pieces, as the kernel reads ahead: what is read is what was there before.
+    buffered = rig.replay(first.recording, lambda local: md5_of_disk(rig.client))
+    assert (buffered.result, rig.divergences) == (before, [])
+
+
+def test_a_serial_adapter_echoes_again(rig: Rig, guest: Guest, plug: Plug) -> None:
+    busid = plug("serial")
+    first, recording = rig.relayed(guest, busid, lambda local: echo(rig.client))
+    assert first.result == "hello\n"
+    again = rig.replay(recording, lambda local: echo(rig.client))
+    assert (again.driver, again.result, rig.divergences) == ("ftdi_sio", "hello\n", [])
+
+
+def test_what_is_played_is_what_was_played(rig: Rig) -> None:
+    """The session of another day, in tests/golden."""
+    rig.client.run("modprobe snd-usb-audio")
+    (recording,) = read_recordings(GOLDEN / "audio-out" / "client-usbmon.pcap")
+    played = sound(recording)
+    assert len(played) > BLOCK // 2
+
+    def play(local: str) -> str:
+        rig.client.run(
+            "until [ -c /dev/snd/controlC0 ] && [ -c /dev/snd/pcmC0D0p ]; do usleep 20000; done;"
+            " aplay -q -D hw:0 -f S16_LE -r 48000 -c 2 -t raw",
+            played,
+        )
+        return ""
+
+    again = rig.replay(recording, play)
+    assert (again.driver, rig.divergences) == ("snd-usb-audio", [])
+    import shutil
+
+    shutil.copy(rig.folder / "replayed.pcap", "/tmp/w/p21x/audio-again.pcap")
+    assert sound(again.recording) == played
+
+
+def sound(recording: Recording) -> bytes:
+    """What was sent to a speaker, from its first sample to its last."""
+    sent = [
+        one.sent
+        for one in recording.exchanges
+        if one.transfer_type == TransferType.ISOCHRONOUS and not one.endpoint & DIR_IN
+    ]
+    data = b"".join(sent)
+    begin = len(data) - len(data.lstrip(b"\0"))
+    return data[begin - begin % 4 :].rstrip(b"\0")
