@@ -153,3 +153,15 @@ FORMS: dict[str, Callable[[list[Shown]], bytes]] = {
 def packets_of(name: str) -> list[Shown]:
     """A session of a real kernel, as usbmon of the server saw it."""
     return read_classic((GOLDEN / name / "server-usbmon.pcap").read_bytes())
+
+
+def snapped(packets: Iterable[Shown], length: int) -> bytes:
+    """As a snapshot length leaves them: the packet's own length is kept."""
+    raw = classic(packets, USB_LINUX_MMAPPED)
+    parts, at = [raw[:24]], 24
+    while at < len(raw):
+        size = int.from_bytes(raw[at + 8 : at + 12], "little")
+        kept = min(size, length)
+        parts += [raw[at : at + 8], pack("<II", kept, size), raw[at + 16 : at + 16 + kept]]
+        at += 16 + size
+    return b"".join(parts)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from heapq import merge
 
 from usbip_capture.comparing.alignment import aligned
-from usbip_capture.comparing.lanes import LANE, Keys, in_order, lanes_of
+from usbip_capture.comparing.lanes import Keys, Lane, in_order, lanes_of
 from usbip_capture.recorded.conversation import Exchange
 from usbip_capture.recorded.descriptors import RecordedDescriptors
 from usbip_capture.recorded.exchanges import Exchanges, indexed
@@ -126,9 +126,11 @@ def compare(
     lanes_of_ours, lanes_of_theirs = lanes_of(ours), lanes_of(theirs)
     pairs = []
     for lane in dict.fromkeys([*lanes_of_ours, *lanes_of_theirs]):
-        one, other = (lanes.get(lane) or ours.table(LANE) for lanes in (lanes_of_ours, lanes_of_theirs))
+        left, right = lanes_of_ours.get(lane) or Lane(ours), lanes_of_theirs.get(lane) or Lane(theirs)
+        one, other = left.rows, right.rows
+        kept = min((some.kept for some in (left, right) if some.kept is not None), default=None)
         found = ours.table("<qQQ")
-        for i, j in aligned(Keys(one), Keys(other)):
+        for i, j in aligned(Keys(left, kept), Keys(right, kept)):
             # Of what only the second has, too, the time since its beginning.
             place, where = (0, 0) if i is None else (one[i][0] + 1, one[i][2])
             place_of_other = 0 if j is None else other[j][0] + 1

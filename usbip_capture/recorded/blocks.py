@@ -53,10 +53,12 @@ class RecordedDisk:
         self._function = function
         # Its place in what was asked, block, count, bytes of a block, lun and whether it is a WRITE.
         self._commands = Rows(MemoryStorage(), "<IQIIB")
+        self._blocks = 0  # as many as are recorded at most
         at = conversation.following(function, 0)
         while at is not None:
             command = None if conversation.is_long(at) else _parsed(conversation.asked(at).sent)
             if command is not None and not conversation.status(at):
+                self._blocks += command.count
                 what = command.lun << 1 | command.is_write
                 self._commands.append(self._commands.pack(at, command.first, command.count, command.size, what))
             at = conversation.following(function, at + 1)
@@ -67,7 +69,7 @@ class RecordedDisk:
         used: places of what was asked so far. Takes time in proportion to the number of commands.
         """
         command = _parsed(asked)
-        if command is None or command.is_write:
+        if command is None or command.is_write or command.count > self._blocks:
             return None
         data = bytearray(command.count * command.size)
         missing = set(range(command.count))
@@ -114,7 +116,7 @@ class RecordedDisk:
         if not last or not is_csw(last[-1].data) or last[-1].data[12] or any(sent.status for sent in last):
             return None
         brought = b"".join(sent.data for sent in last[:-1])
-        if brought if command.is_write else len(brought) != length:
+        if (written or len(brought)) != length:
             return None
         return _Recorded(places, b"".join(parts) if command.is_write else brought, last[-1].address)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders.asked_again import asked_again
-from tests.builders.capture_files import FORMS, Shown, classic, option, packets_of, pcapng
+from tests.builders.capture_files import FORMS, Shown, classic, option, packets_of, pcapng, snapped
 from usbip_capture.device import Transfer
 from usbip_capture.errors import CaptureError
 from usbip_capture.recordings.link_types import USB_LINUX_MMAPPED
@@ -18,7 +18,7 @@ from usbip_capture.replayed.device import ReplayedDevice
 from usbip_capture.replayed.recording import Recording, chosen, read_recordings
 from usbip_capture.usb.urb import TransferType, Urb
 
-_RECORD, _HEADER = 16, 64
+_HEADER = 64
 SESSIONS = ["keyboard", "serial", "stall", "storage", "unplug"]
 
 
@@ -57,18 +57,6 @@ def check(asked: Recording, replayed: Recording, *, cut: bool = False) -> None:
 def test_every_form_answers_the_same(name: str, form: str, tmp_path: Path) -> None:
     (replayed,) = read(tmp_path, FORMS[form](packets_of(name)))
     check(session(name, tmp_path), replayed)
-
-
-def snapped(packets: Iterable[Shown], length: int) -> bytes:
-    """As a snapshot length leaves them: the packet's own length is kept."""
-    raw = classic(packets, USB_LINUX_MMAPPED)
-    parts, at = [raw[:24]], 24
-    while at < len(raw):
-        size = int.from_bytes(raw[at + 8 : at + 12], "little")
-        kept = min(size, length)
-        parts += [raw[at : at + 8], struct.pack("<II", kept, size), raw[at + _RECORD : at + _RECORD + kept]]
-        at += _RECORD + size
-    return b"".join(parts)
 
 
 def kept_by_usbmon(data: bytes, length: int) -> bytes:
