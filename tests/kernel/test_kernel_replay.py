@@ -29,6 +29,8 @@ pytestmark = pytest.mark.kernel
 GOLDEN = Path(__file__).parents[1] / "golden"
 BLOCK = 65536
 NEW = bytes(range(256)) * (2 * BLOCK // 256)
+#: Until partitions have been looked for, through the page cache.
+ATTACHED = "until dmesg | grep -q 'Attached SCSI'; do usleep 20000; done; dmesg -c >/dev/null"
 DIRECT = "dd if=/dev/sda bs=64k iflag=direct 2>/dev/null | md5sum"
 
 Use = Callable[[str], str]
@@ -119,8 +121,7 @@ def test_a_disk_has_what_it_had(rig: Rig, guest: Guest, plug: Plug, disk: Path) 
     before = md5(disk)
 
     def use(local: str) -> str:
-        # Its partitions are looked for before that, through the page cache.
-        rig.client.run("until dmesg | grep -q 'Attached SCSI'; do usleep 20000; done; dmesg -c >/dev/null")
+        rig.client.run(ATTACHED)
         found = [rig.client.run(DIRECT).text]
         rig.client.run("dd of=/dev/sda bs=64k seek=3 iflag=fullblock oflag=direct 2>/dev/null", NEW)
         found.append(rig.client.run(DIRECT).text)
@@ -178,3 +179,59 @@ def sound(recording: Recording) -> bytes:
     data = b"".join(sent)
     begin = len(data) - len(data.lstrip(b"\0"))
     return data[begin - begin % 4 :].rstrip(b"\0")
+
+
+def nothing(rig: Rig, recording: Recording, local: str) -> None:
+    """The driver is enough."""
+
+
+def press_keys(rig: Rig, recording: Recording, local: str) -> None:
+    with closing(Keys(rig.client, local)) as keys:
+        keys.wait(KEY_A)
+
+
+def list_verbosely(rig: Rig, recording: Recording, local: str) -> None:
+    assert "FT232" in rig.client.run("lsusb -v -d 0403:6001 2>/dev/null").text
+
+
+def greet(rig: Rig, recording: Recording, local: str) -> None:
+    assert echo(rig.client, "hello world") == "hello world\n"
+
+
+def read_and_write(rig: Rig, recording: Recording, local: str) -> None:
+    (content,) = {one.data for one in recording.exchanges if len(one.data) == BLOCK // 4}
+    (written,) = {one.sent for one in recording.exchanges if len(one.sent) == BLOCK // 8}
+    rig.client.run(ATTACHED)
+    assert rig.client.run("dd if=/dev/sda bs=16k skip=4 count=1 iflag=direct 2>/dev/null").stdout == content
+    rig.client.run("dd of=/dev/sda bs=8k seek=16 iflag=fullblock oflag=direct 2>/dev/null", written)
+
+
+#: Those in tests/golden, of other devices on another kernel: the driver, and what is done again.
+GOLDEN_SESSIONS = {
+    "keyboard": ("usbhid", press_keys),
+    "serial": ("ftdi_sio", greet),
+    "storage": ("usb-storage", read_and_write),
+    "audio-in": ("snd-usb-audio", nothing),
+    "stall": ("ftdi_sio", list_verbosely),
+    "detach-busy": ("usbhid", nothing),
+    "unplug": ("usb-storage", nothing),
+}
+_LONG = ("audio-in", "stall", "detach-busy", "unplug")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name in _LONG else []) for name in GOLDEN_SESSIONS]
+)
+def test_a_session_of_another_day(rig: Rig, name: str) -> None:
+    driver, use = GOLDEN_SESSIONS[name]
+    rig.client.run("modprobe snd-usb-audio")
+    (recording,) = read_recordings(GOLDEN / name / "client-usbmon.pcap")
+
+    def again(local: str) -> str:
+        rig.client.run(f"until [ -e /sys/bus/usb/devices/{local}:1.0/driver ]; do usleep 20000; done")
+        use(rig, recording, local)
+        return ""
+
+    speed = 0.25 if name == "keyboard" else 0.0
+    assert rig.replay(recording, again, speed).driver == driver
+    assert rig.divergences == []

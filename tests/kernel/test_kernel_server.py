@@ -45,10 +45,11 @@ def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-def echo(client: Guest) -> str:
+def echo(client: Guest, line: str = "hello") -> str:
     """What a serial adapter sends back."""
     client.run("until [ -c /dev/ttyUSB0 ]; do usleep 20000; done", timeout=TIMEOUT)
-    read = "stty -F /dev/ttyUSB0 115200 raw -echo; exec 9<>/dev/ttyUSB0; echo hello >&9; timeout 10 head -c 6 <&9"
+    answer = f"timeout 10 head -c {len(line) + 1} <&9"
+    read = f"stty -F /dev/ttyUSB0 115200 raw -echo; exec 9<>/dev/ttyUSB0; echo {line} >&9; {answer}"
     return client.run(read).text
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
@@ -87,6 +89,16 @@ def test_blocks_that_are_not_recorded(disk: Conversation, first: int, count: int
     with replayed(disk, match) as host:
         assert host.out(command(9, 0x28, first, count * BLOCK)) == -EPIPE
         assert len(host.divergences) == 1
+
+
+def test_more_than_there_is_takes_no_memory(disk: Conversation) -> None:
+    length, count = 0xFFFFFE00, 0xFFFFFE00 // BLOCK
+    read_12 = struct.pack(">BBIIBB4x", 0xA8, 0, 0, count, 0, 0)
+    with replayed(disk) as host:
+        tracemalloc.start()
+        assert host.out(struct.pack("<4sIIBBB16s", b"USBC", 1, length, 0x80, 0, 12, read_12)) == -EPIPE
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        tracemalloc.stop()
 
 
 def test_the_status_of_a_write_has_the_tag_of_its_command(disk: Conversation) -> None:
