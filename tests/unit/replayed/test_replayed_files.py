@@ -43,7 +43,7 @@ def sentence_or_devices(path: Path, raw: bytes) -> str:
     return path.name
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.sampled_from(WHOLE), st.integers(0, 1 << 20))
 def test_cut_off_anywhere(path: Path, raw: bytes, length: int) -> None:
     sentence = sentence_or_devices(path, raw[: length % len(raw)])
@@ -51,7 +51,7 @@ def test_cut_off_anywhere(path: Path, raw: bytes, length: int) -> None:
     assert "\n" not in sentence
 
 
-@settings(max_examples=120)
+@settings(max_examples=40)
 @given(
     st.sampled_from(WHOLE), st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=8)
 )

@@ -49,7 +49,7 @@ def assert_equal(first: Recording, second: Recording) -> None:
     assert not list(lines(compare(second.exchanges, first.exchanges, (second.known, first.known))))
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(_STEPS, max_size=12), st.lists(_LAST, max_size=1), st.sampled_from(["strict", "loose"]))
 def test_recorded_replayed_and_recorded_again(first: list[Step], last: list[Step], match: str) -> None:
     # At once, whoever waits at last may be the one that gave up before.
