@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import gzip
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from struct import pack
 from typing import NamedTuple
 
+from usbip_capture.recordings.link_types import USB_LINUX, USB_LINUX_MMAPPED, USBPCAP
 from usbip_capture.records.usbmon import COMPLETE, HEADER_SIZE, ISO_DESCRIPTOR_SIZE, SUBMIT, UsbmonRecord
 from usbip_capture.usb.urb import DIR_IN, TransferType
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 USBD_STALL = 0xC0000004
 USBD_CANCELLED = 0xC0010000
 _USBD = {0: 0, -32: USBD_STALL, -2: USBD_CANCELLED, -104: USBD_CANCELLED}
@@ -112,3 +116,52 @@ def usbpcap_stages(packet: bytes) -> list[bytes]:
         reported = [stage(1, 1, event.data)] if inward and event.data else []
         return [*reported, stage(2, 1, b"")]
     return [stage(0, 0, event.setup), *([stage(1, 0, event.data)] if event.data else [])]
+
+
+def each(change: Callable[[bytes], bytes], packets: Iterable[Shown]) -> Iterator[Shown]:
+    """All of them, changed."""
+    return (Shown(stamp, change(data)) for stamp, data in packets)
+
+
+def stages(packets: Iterable[Shown]) -> Iterator[Shown]:
+    """Control transfers as old versions of USBPcap show them."""
+    for stamp, data in packets:
+        for one in usbpcap_stages(data) if data[9] == 2 else [usbpcap(data)]:
+            yield Shown(stamp, one)
+
+
+def only_sent(packets: Iterable[Shown]) -> Iterator[Shown]:
+    """As before USBPcap 1.2: what is sent is recorded when it is submitted only."""
+    for stamp, data in packets:
+        if data[9] == 2 or data[10] & 0x80 or data[8] == ord("S"):
+            yield Shown(stamp, data)
+
+
+#: Of a session of usbmon, the same in other forms.
+FORMS: dict[str, Callable[[list[Shown]], bytes]] = {
+    "220, big-endian": lambda found: classic(each(big_endian, found), USB_LINUX_MMAPPED, ">"),
+    "220, pcapng": lambda found: pcapng(found, USB_LINUX_MMAPPED),
+    "220, nanoseconds, gzip": lambda found: gzip.compress(classic(found, USB_LINUX_MMAPPED, tick_ns=1)),
+    "189": lambda found: classic(each(without_padding, found), USB_LINUX),
+    "189, big-endian": lambda found: classic(each(lambda d: without_padding(big_endian(d)), found), USB_LINUX, ">"),
+    "249": lambda found: pcapng(each(usbpcap, found), USBPCAP),
+    "249, only submits of OUT": lambda found: pcapng(stages(only_sent(found)), USBPCAP),
+    "249, stages": lambda found: pcapng(stages(found), USBPCAP),
+}
+
+
+def packets_of(name: str) -> list[Shown]:
+    """A session of a real kernel, as usbmon of the server saw it."""
+    return read_classic((GOLDEN / name / "server-usbmon.pcap").read_bytes())
+
+
+def snapped(packets: Iterable[Shown], length: int) -> bytes:
+    """As a snapshot length leaves them: the packet's own length is kept."""
+    raw = classic(packets, USB_LINUX_MMAPPED)
+    parts, at = [raw[:24]], 24
+    while at < len(raw):
+        size = int.from_bytes(raw[at + 8 : at + 12], "little")
+        kept = min(size, length)
+        parts += [raw[at : at + 8], pack("<II", kept, size), raw[at + 16 : at + 16 + kept]]
+        at += 16 + size
+    return b"".join(parts)

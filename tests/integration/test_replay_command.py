@@ -125,3 +125,23 @@ def test_both_sides_of_a_real_session_are_equal(name: str, capsys: pytest.Captur
     sides = [str(GOLDEN / name / f"{side}-usbmon.pcap") for side in ("client", "server")]
     assert main(["compare", *sides]) == 0
     assert "equal: " in capsys.readouterr().out
+
+
+def test_a_report_to_standard_output_is_all_that_is_there(recorded: Path, tmp_path: Path) -> None:
+    """A device that is named twice is one."""
+    command = ["usbip-capture", "replay", str(recorded), "--listen", "127.0.0.1:0", "--report", "-"]
+    command += ["--device", "1-1", "--device", "1209:0001"]
+    environment = command_environment(tmp_path)
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        lines: list[str] = []
+        while not lines or "Serving at " not in lines[-1]:
+            lines.append(process.stderr.readline())
+            assert lines[-1], "it has ended"
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert json.loads(output) == {"sessions": []}
+    assert len(lines) == 2

@@ -120,7 +120,7 @@ def _busids(parsed_args: argparse.Namespace, **given: object) -> list[str]:
         from usbip_capture.demo.device import BUSID
 
         return [BUSID]
-    if server.host == LOCAL:
+    if server.host == LOCAL or server.is_recording:
         try:
             return [info.busid for info in server.devices()]
         except UsbipError:

@@ -57,6 +57,12 @@ def name_devices(listed: Listed) -> None:
         name_local_devices(listed, local.devices())
         listed.hub_ports = local.hub_ports()
         return
+    if server.is_recording:
+        from usbip_capture.servers.recording_host import names_in_recording
+
+        for busid, (product, serial) in names_in_recording(server.host).items():
+            listed.names[busid], listed.serials[busid] = product, serial
+        return
     key = server.place
     known = {(d.busid, d.vid_pid): d for d in read_cache().devices.get(key, [])}
     for info in listed.devices:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
@@ -17,6 +18,8 @@ from usbip_capture.net.address import DEFAULT_PORT, format_address
 from usbip_capture.system import console
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from usbip_capture.replayed.device import ReplayedDevice
     from usbip_capture.replayed.recording import Recording
 
@@ -62,7 +65,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default="stall",
         help="what a device does when it is asked for what is not recorded (default: stall)",
     )
-    parser.add_argument("--report", metavar="FILE", help="write what was asked, and where it differed, as JSON")
+    parser.add_argument(
+        "--report", metavar="FILE", help="write what was asked, and where it differed, as JSON; - is standard output"
+    )
     parser.set_defaults(run=run)
 
 
@@ -82,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from usbip_capture.replayed.recording import read_recordings
     from usbip_capture.replayed.server import ReplayServer, choose
 
+    _check_report(args.file, args.report)
     recordings = choose(read_recordings(args.file), args.device or ())
     if args.strict:
         _check_strict(recordings)
@@ -97,10 +103,17 @@ def run(args: argparse.Namespace) -> int:
     console.on_request_to_end(lambda number: done.set(), signal.SIGINT)
     with closing(server):
         address, port = server.listen(*listen_address(args.listen))
-        _report_where(address, port, recordings)
+        show = _beside_report if args.report == "-" else print_lines
+        _report_where(address, port, recordings, show)
         while not done.wait(_LOOK):
             pass
-    return _outcome(used, args.report)
+    return _outcome(used, args.report, show)
+
+
+def _check_report(path: str, target: str | None) -> None:
+    """Raises LocalProtocolError."""
+    if target and os.path.exists(target) and os.path.exists(path) and os.path.samefile(target, path):
+        raise LocalProtocolError(f"{target} is the capture: choose another name for the report")
 
 
 def _check_strict(recordings: list[Recording]) -> None:
@@ -110,19 +123,25 @@ def _check_strict(recordings: list[Recording]) -> None:
         ReplayedDevice(recording, match=STRICT).close()
 
 
-def _report_where(address: str, port: int, recordings: list[Recording]) -> None:
+def _beside_report(lines: Iterable[str]) -> None:
+    """Standard output is the report's."""
+    for line in lines:
+        report(line)
+
+
+def _report_where(address: str, port: int, recordings: list[Recording], show: Callable[[list[str]], None]) -> None:
     from usbip_capture.relay.listening import attach_hint
 
     for recording in recordings:
-        print_lines([f"{recording.info}, {len(recording.exchanges)} transfers recorded"])
+        show([f"{recording.info}, {len(recording.exchanges)} transfers recorded"])
         for flaw in recording.flaws:
             report(f"{recording.info}: {flaw}")
     busids = [recording.info.busid for recording in recordings]
-    print_lines([f"Serving at {format_address(address, port)}, until Ctrl-C; {attach_hint(address, port, busids)}"])
+    show([f"Serving at {format_address(address, port)}, until Ctrl-C; {attach_hint(address, port, busids)}"])
     sys.stdout.flush()
 
 
-def _outcome(used: list[ReplayedDevice], target: str | None) -> int:
+def _outcome(used: list[ReplayedDevice], target: str | None, show: Callable[[list[str]], None]) -> int:
     divergences = 0
     for device in used:
         outcome, unused = device.outcome, len(device.unused)
@@ -131,9 +150,9 @@ def _outcome(used: list[ReplayedDevice], target: str | None) -> int:
             f"{device.info}: beside descriptors, {outcome.asked} requests answered, {outcome.repeated} of them again, "
             f"{unused} never asked"
         )
-        print_lines([line, *(f"  {divergence}" for divergence in outcome.divergences[:20])])
+        show([line, *(f"  {divergence}" for divergence in outcome.divergences[:20])])
         if more := len(outcome.divergences) - 20 + outcome.lost:
-            print_lines([f"  and {more} more"] if more > 0 else [])
+            show([f"  and {more} more"] if more > 0 else [])
     if target:
         _write(target, used)
     return 1 if divergences else 0
@@ -142,6 +161,8 @@ def _outcome(used: list[ReplayedDevice], target: str | None) -> int:
 def _write(target: str, used: list[ReplayedDevice]) -> None:
     """Raises UsbipError."""
     from dataclasses import asdict
+
+    from usbip_capture.system.replacement import Replacement
 
     sessions = [
         {
@@ -159,8 +180,8 @@ def _write(target: str, used: list[ReplayedDevice]) -> None:
         sys.stdout.write(text)
         return
     try:
-        with open(target, "w", encoding="utf-8") as file:
-            file.write(text)
+        with Replacement(target) as file:
+            file.write(text.encode())
     except OSError as error:
         raise UsbipError(f"the report cannot be written to {target}: {error.strerror or error}") from error
     except ValueError as error:

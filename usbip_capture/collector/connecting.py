@@ -13,6 +13,7 @@ from usbip_capture.collector.sender import Sender, flow_of
 from usbip_capture.errors import ServerUnreachable, UsbipError
 from usbip_capture.net import connecting as net
 from usbip_capture.servers.address import DEMO, LOCAL
+from usbip_capture.servers.recording_host import REPLAY
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +130,8 @@ class ConnectingCollector:
             return connect_demo_log()
         if self._host == LOCAL:
             raise ServerUnreachable("devices of this machine have no log of their own: name the host that has it")
+        if self._host.startswith(REPLAY):
+            raise ServerUnreachable("a recording has no log to connect to: name the host that has it")
         sock = net.connect(self._host, self._port, self._timeout, "a log server")
         sock.settimeout(None)
         return sock

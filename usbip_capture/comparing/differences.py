@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import merge
 
 from usbip_capture.comparing.alignment import aligned
+from usbip_capture.comparing.lanes import Keys, Lane, in_order, lanes_of
 from usbip_capture.recorded.conversation import Exchange
 from usbip_capture.recorded.descriptors import RecordedDescriptors
-from usbip_capture.recorded.episodes import key_of
-from usbip_capture.recorded.tags import is_cbw, without_tag
+from usbip_capture.recorded.exchanges import Exchanges, indexed
+from usbip_capture.recorded.rows import Rows
+from usbip_capture.recorded.tags import without_tag
 from usbip_capture.usb.setup import (
     DT_BOS,
     DT_CONFIGURATION,
@@ -18,7 +21,6 @@ from usbip_capture.usb.setup import (
     DT_DEVICE_QUALIFIER,
     DT_REPORT,
     DT_STRING,
-    GET_DESCRIPTOR,
 )
 from usbip_capture.usb.status import status_name
 from usbip_capture.usb.urb import DIR_IN, TransferType
@@ -30,6 +32,8 @@ DESCRIPTOR = "descriptor"
 _CONTROL = TransferType.CONTROL
 _NANO = 1e-9
 _SHOWN = 8
+#: Differences that are kept one by one.
+MAX_DIFFERENCES = 20_000
 _NAMES = {
     DT_DEVICE: "device descriptor",
     DT_CONFIGURATION: "configuration descriptor",
@@ -42,12 +46,16 @@ _NAMES = {
 
 @dataclass(slots=True)
 class Difference:
-    """kind: MISSING and so on. first, second: the exchanges, None if there is none. text: what differs, as a phrase."""
+    """kind: MISSING and so on. first, second: the exchanges without their data, None if there is none.
+
+    text: what differs, as a phrase. asked: what was asked.
+    """
 
     kind: str
     first: Exchange | None
     second: Exchange | None
     text: str
+    asked: str = ""
 
 
 @dataclass(slots=True)
@@ -59,17 +67,48 @@ class Pair:
     differences: list[Difference] = field(default_factory=list)
 
 
-@dataclass(slots=True)
+class Pairs:
+    """Pairs in the order of time of the first recording, made each time that they are gone through."""
+
+    def __init__(self, first: Exchanges, second: Exchanges, lanes: list[Rows], tolerance: float | None) -> None:
+        self._first, self._second = first, second
+        self._lanes = lanes  # of each lane: time, places in the first and the second, each and 1
+        self._tolerance = tolerance
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lanes))
+
+    def __iter__(self) -> Iterator[Pair]:
+        for _, i, j in in_order(merge(*(lane.iterate() for lane in self._lanes))):
+            pair = Pair(self._first.at(i - 1) if i else None, self._second.at(j - 1) if j else None)
+            pair.differences = list(_between(pair, self._tolerance))
+            yield pair
+
+
 class Comparison:
-    """pairs: in the order of time of the first recording. descriptors: differences of what describes the device."""
+    """pairs: all. descriptors: differences of what describes the device. differences: the first of them all.
 
-    pairs: list[Pair]
-    descriptors: list[Difference]
+    kinds: how many there are of each kind. both: pairs that both recordings have. begins: time of the first pair in
+    each, in nanoseconds.
+    """
 
-    @property
-    def differences(self) -> list[Difference]:
-        """All of them."""
-        return [*self.descriptors, *(difference for pair in self.pairs for difference in pair.differences)]
+    def __init__(self, pairs: Pairs, descriptors: list[Difference]) -> None:
+        self.pairs = pairs
+        self.descriptors = descriptors
+        self.differences = descriptors[:MAX_DIFFERENCES]
+        self.kinds = Counter(difference.kind for difference in descriptors)
+        self.both = 0
+        times: tuple[list[int], list[int]] = ([], [])
+        for pair in pairs:
+            self.both += pair.first is not None and pair.second is not None
+            for found, one in zip(times, (pair.first, pair.second), strict=True):
+                if one is not None and (not found or one.time_ns < found[0]):
+                    found[:] = [one.time_ns]
+            for difference in pair.differences:
+                self.kinds[difference.kind] += 1
+                if len(self.differences) < MAX_DIFFERENCES:
+                    self.differences.append(_without_data(difference))
+        self.begins = (times[0] or [0])[0], (times[1] or [0])[0]
 
 
 def compare(
@@ -83,49 +122,32 @@ def compare(
     tolerance: seconds by which the time from submit to completion may differ; None: it is not compared.
     Descriptors are compared by themselves: how often a system reads them is not a matter of the session.
     """
-    pairs: list[Pair] = []
-    lanes_of_first, lanes_of_second = _lanes(first), _lanes(second)
-    for lane in dict.fromkeys([*lanes_of_first, *lanes_of_second]):
-        ours, theirs = lanes_of_first.get(lane, []), lanes_of_second.get(lane, [])
-        for i, j in aligned([key for key, _ in ours], [key for key, _ in theirs]):
-            pair = Pair(None if i is None else ours[i][1], None if j is None else theirs[j][1])
-            pair.differences = list(_between(pair, tolerance))
-            pairs.append(pair)
-    pairs.sort(key=_order(first, second))
-    return Comparison(pairs, list(_of_descriptors(*descriptors)))
+    ours, theirs = indexed(first), indexed(second)
+    lanes_of_ours, lanes_of_theirs = lanes_of(ours), lanes_of(theirs)
+    pairs = []
+    for lane in dict.fromkeys([*lanes_of_ours, *lanes_of_theirs]):
+        left, right = lanes_of_ours.get(lane) or Lane(ours), lanes_of_theirs.get(lane) or Lane(theirs)
+        one, other = left.rows, right.rows
+        kept = min((some.kept for some in (left, right) if some.kept is not None), default=None)
+        found = ours.table("<qQQ")
+        for i, j in aligned(Keys(left, kept), Keys(right, kept)):
+            # Of what only the second has, too, the time since its beginning.
+            place, where = (0, 0) if i is None else (one[i][0] + 1, one[i][2])
+            place_of_other = 0 if j is None else other[j][0] + 1
+            moment = where - ours.begins_ns if i is not None or j is None else other[j][2] - theirs.begins_ns
+            found.append(found.pack(moment, place, place_of_other))
+        pairs.append(found)
+    return Comparison(Pairs(ours, theirs, pairs, tolerance), list(_of_descriptors(*descriptors)))
 
 
-def _lanes(exchanges: Sequence[Exchange]) -> dict[tuple[int, int], list[tuple[bytes, Exchange]]]:
-    """What is in an order of its own, with what was asked: the requests, and each endpoint."""
-    lanes: dict[tuple[int, int], list[tuple[bytes, Exchange]]] = defaultdict(list)
-    command = b""
-    for exchange in exchanges:
-        if exchange.unlinked or not exchange.number:
-            continue
-        if is_cbw(exchange.sent):
-            command = without_tag(exchange.sent)
-        if exchange.transfer_type != _CONTROL:
-            key = _key(exchange, command)
-            lanes[exchange.transfer_type, exchange.endpoint].append((key, exchange))
-        elif exchange.setup[1] != GET_DESCRIPTOR or exchange.setup[0] & 0x60:
-            lanes[_CONTROL, 0].append((key_of(exchange), exchange))
-    return lanes
-
-
-def _key(exchange: Exchange, command: bytes) -> bytes:
-    """Of another endpoint than 0. command: that of Bulk-Only Transport which it answers, if it is a disk's."""
-    if exchange.transfer_type == TransferType.ISOCHRONOUS:
-        return b""
-    return command if exchange.endpoint & DIR_IN else key_of(exchange)
-
-
-def _order(first: Sequence[Exchange], second: Sequence[Exchange]) -> Callable[[Pair], int]:
-    begin = min((one.time_ns for one in first), default=0), min((one.time_ns for one in second), default=0)
-
-    def moment(pair: Pair) -> int:
-        return pair.first.time_ns - begin[0] if pair.first else pair.second.time_ns - begin[1] if pair.second else 0
-
-    return moment
+def _without_data(difference: Difference) -> Difference:
+    """As it is kept."""
+    one, other = (
+        None if found is None else replace(found, sent=b"", data=b"", packets=[])
+        for found in (difference.first, difference.second)
+    )
+    asked = str(difference.first or difference.second or "")
+    return Difference(difference.kind, one, other, difference.text, asked)
 
 
 def _between(pair: Pair, tolerance: float | None) -> Iterator[Difference]:
@@ -137,7 +159,8 @@ def _between(pair: Pair, tolerance: float | None) -> Iterator[Difference]:
     if first.status != second.status:
         text = f"status {_status(first.status)}, {_status(second.status)}"
         yield Difference(STATUS, first, second, text)
-    if (first.length, first.moved) != (second.length, second.moved):
+    knows_length = not (_lacks_length(first) or _lacks_length(second))
+    if first.moved != second.moved or (knows_length and first.length != second.length):
         text = f"{first.moved} of {first.length} bytes, {second.moved} of {second.length}"
         yield Difference(LENGTH, first, second, text)
     data, other = first.data, second.data
@@ -153,8 +176,14 @@ def _between(pair: Pair, tolerance: float | None) -> Iterator[Difference]:
             yield Difference(TIME, first, second, f"took {took[0]:.6f} s, {took[1]:.6f} s")
 
 
+def _lacks_length(exchange: Exchange) -> bool:
+    """USBPcap does not record how much of IN was asked for."""
+    is_in = exchange.transfer_type != _CONTROL and exchange.endpoint & DIR_IN
+    return bool(is_in) and not exchange.length
+
+
 def _status(status: int) -> str:
-    return f"{status} ({status_name(status)})" if status else "0"
+    return f"{status} {status_name(status)}" if status else "0"
 
 
 def _first_byte(data: bytes, other: bytes) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from html import escape
 from importlib import resources
+from itertools import islice
 
 from usbip_capture import __version__
 from usbip_capture.comparing.differences import Comparison, Pair
@@ -21,9 +23,10 @@ _NANO = 1e-9
 
 def html_page(comparison: Comparison, first: str, second: str) -> str:
     """The page; first, second: names of the captures. Nothing from a capture becomes markup."""
-    begin = _begin([pair.first for pair in comparison.pairs]), _begin([pair.second for pair in comparison.pairs])
-    rows = list(_rows(comparison.pairs, begin))
-    left_out = f" {len(rows) - MAX_ROWS} further rows are left out." if len(rows) > MAX_ROWS else ""
+    found = _rows(comparison.pairs, comparison.begins)
+    rows = list(islice(found, MAX_ROWS))
+    more = sum(1 for _ in found)
+    left_out = f" {more} further rows are left out." if more else ""
     described = "".join(f"<li>{escape(one.text)}</li>" for one in comparison.descriptors)
     parts = {
         "title": escape(f"{first} and {second}"),
@@ -31,7 +34,7 @@ def html_page(comparison: Comparison, first: str, second: str) -> str:
         "descriptors": f"<ul>{described}</ul>" if described else "",
         "first": escape(first),
         "second": escape(second),
-        "rows": "\n".join(rows[:MAX_ROWS]),
+        "rows": "\n".join(rows),
         "footer": escape(f"usbip-capture {__version__}. Equal transfers far from a difference are left out.{left_out}"),
     }
     page = (resources.files("usbip_capture.comparing") / "page.html").read_text(encoding="utf-8")
@@ -39,27 +42,27 @@ def html_page(comparison: Comparison, first: str, second: str) -> str:
     return _TOKEN.sub(lambda found: parts[found[1]], page)
 
 
-def _begin(exchanges: list[Exchange | None]) -> int:
-    return min((one.time_ns for one in exchanges if one is not None), default=0)
-
-
-def _rows(pairs: list[Pair], begin: tuple[int, int]) -> Iterator[str]:
-    near = [False] * len(pairs)
-    for place, pair in enumerate(pairs):
+def _rows(pairs: Iterable[Pair], begin: tuple[int, int]) -> Iterator[str]:
+    before: deque[Pair] = deque()  # equal ones: they are shown if a difference follows
+    after = skipped = 0
+    for pair in pairs:
         if pair.differences:
-            for other in range(max(place - _AROUND, 0), min(place + _AROUND + 1, len(pairs))):
-                near[other] = True
-    skipped = 0
-    for place, pair in enumerate(pairs):
-        if not near[place]:
-            skipped += 1
-            continue
-        if skipped:
-            yield _gap(skipped)
-            skipped = 0
-        yield _row(pair, begin)
-    if skipped:
-        yield _gap(skipped)
+            if skipped:
+                yield _gap(skipped)
+            yield from (_row(one, begin) for one in before)
+            before.clear()
+            skipped, after = 0, _AROUND
+            yield _row(pair, begin)
+        elif after:
+            after -= 1
+            yield _row(pair, begin)
+        else:
+            before.append(pair)
+            if len(before) > _AROUND:
+                before.popleft()
+                skipped += 1
+    if skipped + len(before):
+        yield _gap(skipped + len(before))
 
 
 def _gap(count: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 from usbip_capture.comparing.differences import Comparison, Difference
@@ -11,8 +10,7 @@ from usbip_capture.recorded.conversation import Exchange
 
 def summary(comparison: Comparison) -> str:
     """One sentence."""
-    kinds = Counter(difference.kind for difference in comparison.differences)
-    both = sum(pair.first is not None and pair.second is not None for pair in comparison.pairs)
+    kinds, both = comparison.kinds, comparison.both
     if not kinds:
         return f"equal: {both} transfers"
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
@@ -24,8 +22,8 @@ def lines(comparison: Comparison, most: int = 0) -> Iterator[str]:
     found = comparison.differences
     shown = found[:most] if most else found
     yield from map(line, shown)
-    if len(found) > len(shown):
-        yield f"and {len(found) - len(shown)} more"
+    if more := sum(comparison.kinds.values()) - len(shown):
+        yield f"and {more} more"
 
 
 def line(difference: Difference) -> str:
@@ -33,7 +31,7 @@ def line(difference: Difference) -> str:
     if difference.first is None and difference.second is None:
         return difference.text
     where = " / ".join(str(_packet(one)) for one in (difference.first, difference.second))
-    return f"packets {where}: {difference.first or difference.second}: {difference.text}"
+    return f"packets {where}: {difference.asked}: {difference.text}"
 
 
 def as_data(comparison: Comparison) -> dict[str, object]:
@@ -45,11 +43,12 @@ def as_data(comparison: Comparison) -> dict[str, object]:
             {
                 "kind": one.kind,
                 "packets": [_number(one.first), _number(one.second)],
-                "asked": str(one.first or one.second or ""),
+                "asked": one.asked,
                 "text": one.text,
             }
             for one in comparison.differences
         ],
+        "more_differences": sum(comparison.kinds.values()) - len(comparison.differences),
     }
 
 

@@ -90,6 +90,12 @@ def _ask(host: str, port: int, timeout: float) -> tuple[list[KnownDevice], str]:
         _, devices[0].name, devices[0].serial = DESCRIPTORS.strings[:3]
     elif server.host == LOCAL:
         _name_local(devices)
+    elif server.is_recording:
+        from usbip_capture.servers.recording_host import names_in_recording
+
+        names = names_in_recording(server.host)
+        for device in devices:
+            device.name, device.serial = names.get(device.busid, ("", ""))
     else:
         _name(devices, read_cache().devices.get(server.place, []))
         remember_server(*server.place)

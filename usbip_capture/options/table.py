@@ -39,12 +39,15 @@ OPTIONS = (
         "",
         "Server",
         "Name or address of the USB/IP server, perhaps with tls:// or ssh:// before it; demo is a simulated device, "
-        "local this machine; in mode server its dashboard, perhaps with https:// or ssh:// before it",
+        "local this machine, replay:FILE the devices of a capture; in mode server its dashboard, perhaps with "
+        "https:// or ssh:// before it",
         group=SERVER,
         placeholder="raspberrypi.local, 192.0.2.10, demo or local",
         required=True,
-        validation=r"^\s*(([Tt][Ll][Ss]|[Ss][Ss][Hh]|[Hh][Tt][Tt][Pp][Ss]?)://[^\s/]+(/[0-9]*)?|[^\s/]([^/]*[^\s/])?)\s*$",
-        expects="the name or the address of a server, such as raspberrypi.local, 192.0.2.10, pi:3241 or ssh://pi",
+        validation=r"^\s*(([Tt][Ll][Ss]|[Ss][Ss][Hh]|[Hh][Tt][Tt][Pp][Ss]?)://[^\s/]+(/[0-9]*)?"
+        r"|[Rr][Ee][Pp][Ll][Aa][Yy]:.*\S|[^\s/]([^/]*[^\s/])?)\s*$",
+        expects="the name or the address of a server, such as raspberrypi.local, 192.0.2.10, pi:3241 or ssh://pi, or "
+        "replay:FILE",
     ),
     Option(
         "port",

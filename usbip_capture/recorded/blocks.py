@@ -5,10 +5,11 @@ Ref: USB Mass Storage Class, Bulk-Only Transport 1.0, table 5.1; SBC-3, READ and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from usbip_capture.recorded.episodes import Episode, Sent
+from usbip_capture.recorded.episodes import Conversation, Episode, Sent
+from usbip_capture.recorded.places import Places
+from usbip_capture.recorded.rows import MemoryStorage, Rows
 from usbip_capture.recorded.tags import is_cbw, is_csw
 
 #: Operation codes: bytes of the logical block address, and of the length, in the command block.
@@ -37,68 +38,87 @@ class _Command:
 
 @dataclass(slots=True)
 class _Recorded:
-    """A command that succeeded. episodes: its own, and those that have the data of a WRITE."""
+    """A command that succeeded. places: in what was asked, its own and those that have the data of a WRITE."""
 
-    command: _Command
-    episodes: list[Episode]
-    address: int = 0
-
-    @property
-    def data(self) -> bytes:
-        if self.command.is_write:
-            return b"".join(one.ask.sent for one in self.episodes[1:] if one.ask is not None)
-        return b"".join(sent.data for sent in self.episodes[0].sent[:-1])
-
-    @property
-    def used(self) -> bool:
-        return all(one.used for one in self.episodes)
+    places: list[int]
+    data: bytes
+    address: int
 
 
-@dataclass(slots=True)
 class RecordedDisk:
-    """What READs can be answered with. commands: in the order of the recording."""
+    """What READs can be answered with: the commands of a function, in the order of the recording."""
 
-    commands: list[_Recorded] = field(default_factory=list)
+    def __init__(self, conversation: Conversation, function: int) -> None:
+        self._conversation = conversation
+        self._function = function
+        # Its place in what was asked, block, count, bytes of a block, lun and whether it is a WRITE.
+        self._commands = Rows(MemoryStorage(), "<IQIIB")
+        self._blocks = 0  # as many as are recorded at most
+        at = conversation.following(function, 0)
+        while at is not None:
+            command = None if conversation.is_long(at) else _parsed(conversation.asked(at).sent)
+            if command is not None and not conversation.status(at):
+                self._blocks += command.count
+                what = command.lun << 1 | command.is_write
+                self._commands.append(self._commands.pack(at, command.first, command.count, command.size, what))
+            at = conversation.following(function, at + 1)
 
-    @property
-    def blocks(self) -> int:
-        """How many are recorded, at most."""
-        return sum(recorded.command.count for recorded in self.commands)
-
-    @classmethod
-    def of(cls, episodes: Sequence[Episode]) -> RecordedDisk:
-        """That of a function; without a command if it is not a disk."""
-        return cls(list(_commands(episodes)))
-
-    def read(self, asked: bytes) -> Episode | None:
+    def read(self, asked: bytes, used: Places) -> Episode | None:
         """The answer to a READ of what is recorded, in whatever pieces; None if it is something else, or not all is.
 
-        Takes time in proportion to the number of commands.
+        used: places of what was asked so far. Takes time in proportion to the number of commands.
         """
         command = _parsed(asked)
-        if command is None or command.is_write or command.count > self.blocks:
+        if command is None or command.is_write or command.count > self._blocks:
             return None
         data = bytearray(command.count * command.size)
         missing = set(range(command.count))
         unknown: set[int] = set()  # blocks that the recording has overwritten, and the host so far has not
         address = 0
-        for recorded in self.commands:
-            common = _common(command, recorded.command)
-            if not common:
+        for at, first, count, size, what in self._commands.iterate():
+            other = _Command(bool(what & 1), what >> 1, first, count, size)
+            common = _common(command, other)
+            found = self._succeeded(at, other) if common else None
+            if found is None:
                 continue
-            address = address or recorded.address
-            is_write, used = recorded.command.is_write, recorded.used
-            wanted = [at for at in common if (used if is_write else at in missing and at not in unknown)]
-            if is_write:
-                (unknown.difference_update if used else unknown.update)(common)
-            content = recorded.data if wanted else b""
+            address = address or found.address
+            was_used = all(place in used for place in found.places)
+            wanted = [at for at in common if (was_used if other.is_write else at in missing and at not in unknown)]
+            if other.is_write:
+                (unknown.difference_update if was_used else unknown.update)(common)
             for at in wanted:
-                begin = (command.first + at - recorded.command.first) * command.size
-                data[at * command.size : (at + 1) * command.size] = content[begin : begin + command.size]
+                begin = (command.first + at - other.first) * command.size
+                data[at * command.size : (at + 1) * command.size] = found.data[begin : begin + command.size]
                 missing.discard(at)
         if missing or not address:
             return None
-        return Episode(None, b"", [Sent(address, bytes(data), 0, 0, 0), Sent(address, _GOOD, 0, 0, 0)])
+        made = [Sent(address, bytes(data), 0, 0, 0), Sent(address, _GOOD, 0, 0, 0)]
+        return Episode(None, -1, self._function, 0, 0, 0, made)
+
+    def _succeeded(self, at: int, command: _Command) -> _Recorded | None:
+        """A command, if it has."""
+        conversation, length = self._conversation, command.count * command.size
+        places, parts = [at], []
+        written = 0
+        while command.is_write and written < length:
+            following = conversation.following(self._function, places[-1] + 1)
+            sent = b"" if following is None else conversation.asked(following).sent
+            if following is None or is_cbw(sent):
+                break
+            places.append(following)
+            parts.append(sent)
+            written += len(sent)
+        last = [
+            sent
+            for _, found in conversation.answers(conversation.episode(places[-1], self._function))
+            for sent in found
+        ]
+        if not last or not is_csw(last[-1].data) or last[-1].data[12] or any(sent.status for sent in last):
+            return None
+        brought = b"".join(sent.data for sent in last[:-1])
+        if (written or len(brought)) != length:
+            return None
+        return _Recorded(places, b"".join(parts) if command.is_write else brought, last[-1].address)
 
 
 def _parsed(sent: bytes) -> _Command | None:
@@ -114,29 +134,6 @@ def _parsed(sent: bytes) -> _Command | None:
     if not count or not length or length % count:
         return None
     return _Command(bool(code & _WRITE), sent[13] & 0x0F, first, count, length // count)
-
-
-def _commands(episodes: Sequence[Episode]) -> Iterator[_Recorded]:
-    for at, episode in enumerate(episodes):
-        command = _parsed(episode.ask.sent) if episode.ask is not None else None
-        if command is None or episode.ask is None or episode.ask.status:
-            continue
-        length = command.count * command.size
-        found = _Recorded(command, [episode])
-        written = 0
-        for place in range(at + 1, len(episodes) if command.is_write else 0):
-            following = episodes[place]
-            if written >= length or following.ask is None or is_cbw(following.ask.sent):
-                break
-            found.episodes.append(following)
-            written += len(following.ask.sent)
-        last = found.episodes[-1].sent
-        if not last or not is_csw(last[-1].data) or last[-1].data[12] or any(sent.status for sent in last):
-            continue
-        if (written or sum(len(sent.data) for sent in last[:-1])) != length:
-            continue
-        found.address = last[-1].address
-        yield found
 
 
 def _common(command: _Command, other: _Command) -> range:

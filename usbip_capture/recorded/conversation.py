@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from struct import Struct
 
-from usbip_capture.recordings.link_types import USB_LINUX_MMAPPED, USBPCAP, is_usb
-from usbip_capture.recordings.packets import Interface, Packet
-from usbip_capture.recordings.urb_events import AS_REQUESTED, LATE_COMPLETE, SUBMIT, Decode, Event, decoder, split_key
 from usbip_capture.usb.status import GONE, UNLINKED
 from usbip_capture.usb.urb import DIR_IN, NO_SETUP, IsoPacket, TransferType
 
-_USBMON_HEADER = 64
-_INTERVAL_AT = 48
-_USBPCAP_HEADER = 27
-_USBPCAP_ISO = Struct("<III")
-_CONTROL, _ISOCHRONOUS = TransferType.CONTROL, TransferType.ISOCHRONOUS
-#: Of an interface as we describe it: `USB/IP pi:3240 1-1.2 303a:4001 Product`.
-_OURS = re.compile(r"^USB/IP \S+ (?P<busid>\S+) (?P<vid>[0-9a-f]{4}):(?P<pid>[0-9a-f]{4})")
+_CONTROL = TransferType.CONTROL
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +35,11 @@ class Exchange:
     data: bytes = b""
     packets: list[IsoPacket] = field(default_factory=list)
     cut: bool = False
+
+    @property
+    def whole_data(self) -> bytes:
+        """What IN has brought, in its length: zeros stand for what the capture has cut."""
+        return self.data.ljust(self.moved, b"\0") if self.cut and self.endpoint & DIR_IN else self.data
 
     @property
     def unlinked(self) -> bool:
@@ -73,110 +68,6 @@ class RecordedDevice:
     number: int
     busid: str = ""
     vid_pid: tuple[int, int] | None = None
-    exchanges: list[Exchange] = field(default_factory=list)
+    exchanges: Sequence[Exchange] = ()
     strays: int = 0
     intervals: dict[int, int] = field(default_factory=dict)
-    _pending: dict[tuple[int, int], Exchange] = field(default_factory=dict)
-
-
-def read_devices(packets: Iterable[Packet]) -> list[RecordedDevice]:
-    """The devices of a capture, in the order in which they appear. Raises what `packets` does."""
-    reading = _Reading()
-    for number, packet in enumerate(packets, 1):
-        reading.see(number, packet)
-    return list(reading.devices.values())
-
-
-class _Reading:
-    def __init__(self) -> None:
-        self.devices: dict[tuple[int, int, int], RecordedDevice] = {}
-        self._decoders: dict[Interface, Decode | None] = {}
-
-    def see(self, number: int, packet: Packet) -> None:
-        interface, timestamp_ns, portion, begin, end, missing, _ = packet
-        if interface not in self._decoders:
-            known = is_usb(interface.link_type)
-            self._decoders[interface] = decoder(interface.link_type, interface.order) if known else None
-        decode = self._decoders[interface]
-        event = decode(portion, begin, end) if decode is not None else None
-        if event is None:
-            return
-        raw = portion[begin:end]
-        busnum, devnum, _, _ = split_key(event[2])
-        device = self._device(interface, busnum, devnum)
-        if event[0] == SUBMIT:
-            _submit(device, number, timestamp_ns, event, raw, missing)
-            if _place(event)[0] == TransferType.INTERRUPT and interface.link_type == USB_LINUX_MMAPPED:
-                device.intervals[_place(event)[1]] = Struct(interface.order + "i").unpack_from(raw, _INTERVAL_AT)[0]
-        else:
-            _complete(device, number, timestamp_ns, event, raw, missing, interface)
-
-    def _device(self, interface: Interface, busnum: int, devnum: int) -> RecordedDevice:
-        key = (id(interface), busnum, devnum)
-        device = self.devices.get(key)
-        if device is None:
-            device = self.devices[key] = RecordedDevice(busnum, devnum)
-            found = _OURS.match(interface.description)
-            if found:
-                device.busid = found["busid"]
-                device.vid_pid = int(found["vid"], 16), int(found["pid"], 16)
-        return device
-
-
-def _place(event: Event) -> tuple[TransferType, int]:
-    _, _, kind, address = split_key(event[2])
-    return TransferType(kind & 3), address
-
-
-def _submit(device: RecordedDevice, number: int, timestamp_ns: int, event: Event, raw: bytes, missing: int) -> None:
-    _, urb_id, _, _, length, setup, _, data_at = event
-    kind, address = _place(event)
-    if kind == _CONTROL:
-        address = DIR_IN if setup[0] & DIR_IN and length else 0
-    sent = b"" if address & DIR_IN else raw[data_at : data_at + length]
-    exchange = Exchange(number, timestamp_ns, kind, address, setup, sent, length)
-    exchange.cut = bool(missing) and not address & DIR_IN and len(sent) < length
-    device.exchanges.append(exchange)
-    device._pending[urb_id, address & 0x0F] = exchange
-
-
-def _complete(
-    device: RecordedDevice, number: int, timestamp_ns: int, event: Event, raw: bytes, missing: int, interface: Interface
-) -> None:
-    stage, urb_id, _, status, moved, _, _, data_at = event
-    kind, address = _place(event)
-    exchange = device._pending.pop((urb_id, address & 0x0F), None)
-    if exchange is None:
-        if stage != LATE_COMPLETE:
-            device.strays += 1
-        if stage == LATE_COMPLETE or kind == _CONTROL or not address & DIR_IN:
-            return
-        exchange = Exchange(0, timestamp_ns, kind, address, length=max(moved, 0))
-        device.exchanges.append(exchange)
-    exchange.answered, exchange.end_ns, exchange.status = number, timestamp_ns, status
-    exchange.moved = exchange.length if moved == AS_REQUESTED else moved
-    data = raw[data_at:]
-    if kind == _ISOCHRONOUS:
-        _isochronous(exchange, raw, data_at, interface)
-    elif exchange.endpoint & DIR_IN:
-        exchange.data = data[: exchange.moved]
-        exchange.cut = exchange.cut or (bool(missing) and len(exchange.data) < exchange.moved)
-
-
-def _isochronous(exchange: Exchange, raw: bytes, data_at: int, interface: Interface) -> None:
-    """The packets of a completion, and their data without gaps."""
-    found: list[IsoPacket] = []
-    if interface.link_type == USB_LINUX_MMAPPED:
-        for status, offset, length in Struct(interface.order + "iII4x").iter_unpack(
-            raw[_USBMON_HEADER : _USBMON_HEADER + (data_at - _USBMON_HEADER) // 16 * 16]
-        ):
-            found.append(IsoPacket(offset, length, length, status))
-    elif interface.link_type == USBPCAP and len(raw) >= _USBPCAP_HEADER + 12:
-        begin = _USBPCAP_HEADER + 12
-        for offset, length, status in _USBPCAP_ISO.iter_unpack(raw[begin : begin + (data_at - begin) // 12 * 12]):
-            found.append(IsoPacket(offset, length, length, -71 if status else 0))
-    exchange.packets = found
-    if exchange.endpoint & DIR_IN:
-        data = raw[data_at:]
-        exchange.data = b"".join(data[p.offset : p.offset + p.actual_length] for p in found)
-        exchange.cut = len(exchange.data) < sum(p.actual_length for p in found)

@@ -8,6 +8,7 @@ from struct import pack
 
 from usbip_capture.errors import RemoteProtocolError
 from usbip_capture.recorded.conversation import Exchange, RecordedDevice
+from usbip_capture.recorded.exchanges import Exchanges, indexed
 from usbip_capture.usb.descriptors import (
     ConfigurationDescriptor,
     DeviceDescriptor,
@@ -19,6 +20,7 @@ from usbip_capture.usb.setup import (
     DT_CONFIGURATION,
     DT_DEVICE,
     DT_DEVICE_QUALIFIER,
+    DT_STRING,
     GET_DESCRIPTOR,
     SET_CONFIGURATION,
 )
@@ -47,6 +49,14 @@ class RecordedDescriptors:
     answers: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
+    def string(self, place: int) -> str:
+        """The string whose number is at `place` of the device descriptor, in the first language; empty if not read."""
+        number = self.device[place]
+        for (kind, value, language), raw in self.answers.items():
+            if number and language and (kind, value) == (DIR_IN, DT_STRING << 8 | number):
+                return raw[2 : raw[0]].decode("utf-16-le", "replace")
+        return ""
+
     @property
     def parsed(self) -> list[ConfigurationDescriptor]:
         """The configurations."""
@@ -55,18 +65,19 @@ class RecordedDescriptors:
 
 def descriptors_of(device: RecordedDevice) -> RecordedDescriptors:
     """Those of a recorded device."""
-    answers = _answers(device.exchanges)
+    exchanges = indexed(device.exchanges)
+    answers = _answers(exchanges)
     missing: list[str] = []
     configurations = []
     index = 0
     while (raw := answers.get((DIR_IN, DT_CONFIGURATION << 8 | index, 0))) is not None:
-        configurations.append(_configuration(raw, index, device.exchanges, missing))
+        configurations.append(_configuration(raw, index, exchanges, missing))
         index += 1
     if not configurations:
         missing.append(
             "the configuration descriptor is not in the recording: rebuilt from the endpoints that were used"
         )
-        configurations.append(_rebuilt(device.exchanges, _used_configuration(device.exchanges)))
+        configurations.append(_rebuilt(exchanges, _used_configuration(exchanges)))
     head = answers.get((DIR_IN, DT_DEVICE << 8, 0), b"")
     if len(head) < _DEVICE_SIZE:
         missing.append("the device descriptor is not in the recording: rebuilt")
@@ -119,20 +130,23 @@ def _is_low_speed(head: DeviceDescriptor, endpoints: Sequence[EndpointDescriptor
     return small and head.bMaxPacketSize0 == 8 and head.bcdUSB <= 0x0110
 
 
-def _answers(exchanges: Sequence[Exchange]) -> dict[tuple[int, int, int], bytes]:
+def _answers(exchanges: Exchanges) -> dict[tuple[int, int, int], bytes]:
     found: dict[tuple[int, int, int], bytes] = {}
-    for exchange in exchanges:
+    for exchange in exchanges.standard_requests():
         setup = exchange.setup
-        if exchange.transfer_type != TransferType.CONTROL or exchange.status or not setup[0] & DIR_IN:
-            continue
-        if setup[1] == GET_DESCRIPTOR and not setup[0] & 0x60:
+        if setup[1] == GET_DESCRIPTOR and setup[0] & DIR_IN and not exchange.status:
             key = (setup[0], setup[2] | setup[3] << 8, setup[4] | setup[5] << 8)
             if len(exchange.data) > len(found.get(key, b"")):
                 found[key] = exchange.data
+    # Systems read once which languages there are, libusb before each string.
+    languages = dict.fromkeys(language for kind, value, language in found if value >> 8 == DT_STRING and language)
+    if languages and (DIR_IN, DT_STRING << 8, 0) not in found:
+        raw = b"".join(language.to_bytes(2, "little") for language in languages)
+        found[DIR_IN, DT_STRING << 8, 0] = bytes((2 + len(raw), DT_STRING)) + raw
     return found
 
 
-def _configuration(raw: bytes, index: int, exchanges: Sequence[Exchange], missing: list[str]) -> bytes:
+def _configuration(raw: bytes, index: int, exchanges: Exchanges, missing: list[str]) -> bytes:
     """A configuration of the wire, if it is whole and can be parsed."""
     total = int.from_bytes(raw[2:4], "little") if len(raw) >= 4 else 0
     try:
@@ -147,24 +161,24 @@ def _configuration(raw: bytes, index: int, exchanges: Sequence[Exchange], missin
     return _rebuilt(exchanges, value)
 
 
-def _used_configuration(exchanges: Sequence[Exchange]) -> int:
-    for exchange in exchanges:
-        if exchange.transfer_type == TransferType.CONTROL and exchange.setup[:2] == bytes((0, SET_CONFIGURATION)):
-            return exchange.setup[2] or 1
-    return 1
+def _used_configuration(exchanges: Exchanges) -> int:
+    found = configuring(exchanges)
+    return 1 if found is None else found.setup[2] or 1
 
 
-def _rebuilt(exchanges: Sequence[Exchange], value: int) -> bytes:
+def configuring(exchanges: Exchanges) -> Exchange | None:
+    """The first request that configures the device."""
+    wanted = bytes((0, SET_CONFIGURATION))
+    return next((one for one in exchanges.standard_requests() if one.setup[:2] == wanted), None)
+
+
+def _rebuilt(exchanges: Exchanges, value: int) -> bytes:
     """A configuration with one interface that has each endpoint which was used."""
-    used: dict[int, TransferType] = {}
-    longest: dict[int, int] = {}
-    for exchange in exchanges:
-        if exchange.transfer_type != TransferType.CONTROL and exchange.endpoint & 0x0F:
-            used.setdefault(exchange.endpoint, exchange.transfer_type)
-            longest[exchange.endpoint] = max(longest.get(exchange.endpoint, 0), exchange.length, exchange.moved)
+    used = {address: one for address, one in exchanges.endpoints.items() if address & 0x0F}
     body = bytes((9, 4, 0, 0, len(used), _VENDOR_SPECIFIC, 0, 0, 0))
-    for address, kind in sorted(used.items()):
-        size = 512 if kind == TransferType.BULK else max(8, min(longest[address], 64))
+    for address, one in sorted(used.items()):
+        kind = one.transfer_type
+        size = 512 if kind == TransferType.BULK else max(8, min(one.longest, 64))
         body += pack("<BBBBHB", 7, 5, address, _ATTRIBUTES[kind], size, 0 if kind == TransferType.BULK else 4)
     return pack("<BBHBBBBB", 9, 2, 9 + len(body), 1, value, 0, 0x80, 50) + body
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import overload
 
 from usbip_capture.recorded.blocks import RecordedDisk
 from usbip_capture.recorded.conversation import Exchange
-from usbip_capture.recorded.episodes import Conversation, Episode, key_of
+from usbip_capture.recorded.episodes import Conversation, Episode
+from usbip_capture.recorded.exchanges import BEGINS_NOTHING, NOT_ASKED, Exchanges, indexed
+from usbip_capture.recorded.keys import cut_digest, digest_of, key_of, request_digest
+from usbip_capture.recorded.places import Places, Search
+from usbip_capture.recorded.rows import Rows
 from usbip_capture.recorded.tags import is_cbw
 from usbip_capture.usb.urb import DIR_IN, TransferType
 
@@ -17,6 +23,9 @@ _TYPE_BITS = 0x60
 #: Divergences that are kept one by one; what is compared to find the nearest one.
 MAX_DIVERGENCES = 1000
 _MAX_COMPARED = 2000
+#: Different things asked of which it is kept where the recording has them.
+_MAX_SEARCHES = 4096
+_EPISODE = 2
 
 
 @dataclass(slots=True)
@@ -60,6 +69,35 @@ class Outcome:
             self.lost += 1
 
 
+class Unused(Sequence[Exchange]):
+    """What the recording has of asks and was not asked, made as it is looked at."""
+
+    def __init__(self, exchanges: Exchanges, taken: Places) -> None:
+        self._exchanges = exchanges
+        self._taken = taken
+
+    def __len__(self) -> int:
+        return self._exchanges.counted - len(self._taken)
+
+    def __iter__(self) -> Iterator[Exchange]:
+        for at, (digest,) in enumerate(self._exchanges.digests.iterate()):
+            if digest != NOT_ASKED and at not in self._taken:
+                yield self._exchanges.asked_at(at)
+
+    @overload
+    def __getitem__(self, place: int) -> Exchange: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Exchange]: ...
+    def __getitem__(self, place: int | slice) -> Exchange | list[Exchange]:
+        if isinstance(place, slice):
+            begin, end, step = place.indices(len(self))
+            return list(islice(self, begin, end, step)) if step > 0 else list(self)[place]
+        at = place + len(self) if place < 0 else place
+        for exchange in islice(self, max(at, 0), None) if at >= 0 else ():
+            return exchange
+        raise IndexError(place)
+
+
 class Matching:
     """Not locked: who owns it does that. strict: everything is to be asked in the order of the recording, and once."""
 
@@ -68,37 +106,33 @@ class Matching:
         self._strict = strict
         self._conversation = conversation
         self._disks: dict[int, RecordedDisk] = {}
-        self._next: dict[int, int] = defaultdict(int)  # function -> place of the episode that is expected
-        self._requests: dict[bytes, list[Exchange]] = defaultdict(list)
-        self._heads: dict[bytes, list[Exchange]] = defaultdict(list)
-        for exchange in exchanges:
-            if exchange.transfer_type == _CONTROL and not exchange.unlinked:
-                self._requests[exchange.setup + exchange.sent].append(exchange)
-                self._heads[exchange.setup[:6] + exchange.sent].append(exchange)
-        asks = [e for e in exchanges if _counts(e)]
-        self._order = asks
+        self._exchanges = indexed(exchanges)
+        self._next: dict[int, int] = defaultdict(int)  # function -> from where on what it is asked next is expected
+        self._searches: dict[tuple[int, bytes], Search] = {}
         self._at = 0
-        self._taken: set[int] = set()
+        self._taken = Places()
+        self._played = Places()
+        self._answered = Places()  # of the requests
 
     @property
-    def unused(self) -> list[Exchange]:
+    def unused(self) -> Sequence[Exchange]:
         """What the recording has of asks and was not asked."""
-        return [exchange for exchange in self._order if id(exchange) not in self._taken]
+        return Unused(self._exchanges, self._taken.copy())
 
     def request(self, setup: bytes, sent: bytes) -> Exchange | None:
         """The control transfer that answers this one. None, and a divergence: the recording does not have it."""
         asked = Exchange(0, 0, _CONTROL, setup[0] & DIR_IN, setup, sent)
         counts = _counts(asked)
         self.outcome.asked += counts
-        known = self._requests.get(setup + sent) or self._heads.get(setup[:6] + sent)
+        known = self._requests(setup, sent)
         if known is None or (self._strict and counts and not self._in_order(asked)):
             self._diverges(asked)
             return None
-        return self._one_of(known, counts)
+        return self._one_of(*known, counts)
 
     def has(self, setup: bytes, sent: bytes) -> bool:
         """Whether the recording has this control transfer."""
-        return setup + sent in self._requests or setup[:6] + sent in self._heads
+        return self._requests(setup, sent) is not None
 
     def begins(self, asked: Exchange, function: int) -> Episode | None:
         """The episode that this transfer, or request, begins; None if the recording does not have it.
@@ -107,13 +141,13 @@ class Matching:
         """
         is_transfer = asked.transfer_type != _CONTROL
         self.outcome.asked += is_transfer
-        episodes = self._conversation.episodes.get(function, [])
-        key = key_of(asked)
-        at = self._find(episodes, key, self._next[function])
+        at = self._find(digest_of(asked), self._next[function])
+        if at is None and is_transfer:
+            at = self._find(cut_digest(asked), self._next[function])
         if is_transfer and at is None and not self._strict and is_cbw(asked.sent):
             if function not in self._disks:
-                self._disks[function] = RecordedDisk.of(episodes)
-            read = self._disks[function].read(asked.sent)
+                self._disks[function] = RecordedDisk(self._conversation, function)
+            read = self._disks[function].read(asked.sent, self._played)
             if read is not None:
                 return read
         if is_transfer and (at is None or (self._strict and not self._in_order(asked))):
@@ -121,52 +155,93 @@ class Matching:
             return None
         if at is None:
             return None
-        episode = episodes[at]
         self._next[function] = at + 1
-        if is_transfer and episode.ask is not None:
-            self.outcome.repeated += id(episode.ask) in self._taken
-            self._take(episode.ask)
-        episode.used += 1
-        return episode
+        if is_transfer:
+            self.outcome.repeated += at in self._taken
+            self._take(at)
+        self._played.add(at)
+        return self._conversation.episode(at, function)
 
-    def _find(self, episodes: list[Episode], key: bytes, start: int) -> int | None:
+    def _search(self, kind: int, rows: Rows, digest: bytes) -> Search:
+        """What is known of a digest's places: the latest ones are kept."""
+        search = self._searches.pop((kind, digest), None) or Search(rows, digest)
+        self._searches[kind, digest] = search
+        if len(self._searches) > _MAX_SEARCHES:
+            del self._searches[next(iter(self._searches))]
+        return search
+
+    def _requests(self, setup: bytes, sent: bytes) -> tuple[Search, int] | None:
+        """Those that are like this one, and the place of any of them."""
+        exchanges = self._exchanges
+        for kind, (rows, head) in enumerate(((exchanges.request_digests, setup), (exchanges.request_heads, setup[:6]))):
+            search = self._search(kind, rows, request_digest(head, sent))
+            first = search.following(0) if search.last is None else search.last
+            if first is not None:
+                return search, first
+        return None
+
+    def _find(self, digest: bytes, start: int) -> int | None:
         """The next of this key; else one before that was not used; else the last that was."""
-        for at in range(start, len(episodes)):
-            if episodes[at].key == key:
-                return at
-        places = [at for at in range(min(start, len(episodes))) if episodes[at].key == key]
-        if self._strict or not places:
-            return None
-        return next((at for at in places if not episodes[at].used), places[-1])
+        search = self._search(_EPISODE, self._exchanges.digests, digest)
+        found = search.following(start)
+        while found is not None and self._exchanges.tags[found][0] >= BEGINS_NOTHING:
+            found = search.following(found + 1)
+        if found is not None or self._strict:
+            return found
+        while (found := search.unused(self._played)) is not None:
+            if self._exchanges.tags[found][0] < BEGINS_NOTHING:
+                return found
+            self._played.add(found)
+        last = search.last
+        return last if last is not None and self._exchanges.tags[last][0] < BEGINS_NOTHING else None
 
-    def _one_of(self, known: list[Exchange], counts: bool) -> Exchange:
+    def _one_of(self, search: Search, known: int, counts: bool) -> Exchange:
         """The first that was not taken, in the order of the recording; else the last."""
-        found = next((exchange for exchange in known if id(exchange) not in self._taken), None)
+        found = search.unused(self._answered)
         if found is None:
             self.outcome.repeated += counts
-            return known[-1]
-        self._take(found)
-        return found
+            found = known if search.last is None else search.last
+        else:
+            self._answered.add(found)
+        place, asked = self._exchanges.requests[found]
+        if asked >= 0:
+            self._take(asked)
+        return self._exchanges.at(place)
 
-    def _take(self, exchange: Exchange) -> None:
-        self._taken.add(id(exchange))
-        while self._at < len(self._order) and id(self._order[self._at]) in self._taken:
+    def _take(self, at: int) -> None:
+        self._taken.add(at)
+        whole = len(self._exchanges.asked)
+        while self._at < whole and (self._at in self._taken or self._exchanges.digests[self._at][0] == NOT_ASKED):
             self._at += 1
 
     def _in_order(self, asked: Exchange) -> bool:
-        return self._at < len(self._order) and key_of(self._order[self._at]) == key_of(asked)
+        at = self._at
+        whole = len(self._exchanges.asked)
+        while at < whole and self._exchanges.digests[at][0] == NOT_ASKED:
+            at += 1
+        return at < whole and self._exchanges.digests[at][0] == digest_of(asked)
 
     def _diverges(self, asked: Exchange) -> None:
-        like = [e for e in self._order if _place(e) == _place(asked)][:_MAX_COMPARED]
-        nearest = max(like, key=_likeness(asked), default=None)
-        following = self._order[self._at :]
-        expected = next((e for e in following if self._strict or _place(e) == _place(asked)), None)
+        nearest = max(self._near(asked, max(self._at - _MAX_COMPARED // 2, 0)), key=_likeness(asked), default=None)
+        expected = next(self._near(asked, self._at, everything=self._strict), None)
         divergence = Divergence(str(asked))
         if expected is not None:
             divergence.expected, divergence.number = str(expected), expected.number
         if nearest is not None:
             divergence.nearest, divergence.nearest_number = str(nearest), nearest.number
         self.outcome.add(divergence)
+
+    def _near(self, asked: Exchange, start: int, *, everything: bool = False) -> Iterator[Exchange]:
+        """What is asked in the recording from there on, of the same place as `asked`, as far as it is looked at."""
+        exchanges = self._exchanges
+        columns = zip(exchanges.asked.iterate(start), exchanges.digests.iterate(start), strict=True)
+        for (place,), (digest,) in islice(columns, _MAX_COMPARED):
+            row = exchanges.row(place)
+            is_like = everything or (row.transfer_type, row.endpoint if row.transfer_type != _CONTROL else 0) == _place(
+                asked
+            )
+            if digest != NOT_ASKED and is_like:
+                yield exchanges[place]
 
 
 def _counts(exchange: Exchange) -> bool:

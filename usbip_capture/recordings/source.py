@@ -7,7 +7,7 @@ import select
 import stat
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 from usbip_capture.errors import CaptureError
 from usbip_capture.recordings.stream import Stream
@@ -40,6 +40,7 @@ class Source(Stream):
         self.stopped = False
         self.on_idle: Callable[[], None] | None = None
         self._chunk = chunk
+        self._path = path
         if standard_input and (sys.stdin is None or os.isatty(0)):
             state = "closed" if sys.stdin is None else "a terminal"
             raise CaptureError(f"standard input is {state}: give the capture's name, or pipe the capture in")
@@ -72,6 +73,17 @@ class Source(Stream):
         fd, self._fd = self._fd, 0
         if fd > 0:
             os.close(fd)
+
+    def reopened(self) -> BinaryIO | None:
+        """The same file, to be read at any place; None if it cannot be, as standard input."""
+        try:
+            file = open(self._path, "rb", buffering=0)  # noqa: SIM115 (the caller's)
+        except OSError:
+            return None
+        if os.path.samestat(os.fstat(file.fileno()), os.fstat(self._fd)):
+            return file
+        file.close()
+        return None
 
     def same_file(self, path: str) -> bool:
         """Whether `path`, `-` being standard output, is the file that is read here."""

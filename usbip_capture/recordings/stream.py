@@ -55,6 +55,11 @@ class Stream:
             size -= len(part)
         return None
 
+    @property
+    def position(self) -> int:
+        """Where the latest portion ends: bytes of the capture, unpacked."""
+        return self._read_so_far
+
     def at(self, unused: int) -> str:
         """In words, the place `unused` bytes before the end of the latest portion."""
         return f"at byte {self._read_so_far - unused}{' (unpacked)' if self.unpacked else ''}"

@@ -158,3 +158,13 @@ def _usbpcap_control(
         return LATE_COMPLETE, urb_id, key, status, AS_REQUESTED, NO_SETUP, False, data_at
     # Whether it is inward only the submit knows: `length` is 0 for the others.
     return COMPLETE, urb_id, key, status, length or AS_REQUESTED, NO_SETUP, False, data_at
+
+
+def control_data(packet: bytes) -> tuple[int, int, int] | None:
+    """URB id, endpoint and where the data begins of a packet of USBPcap that is the data stage of what is sent."""
+    if len(packet) <= _STAGE_AT or packet[_STAGE_AT] != _DATA_STAGE:
+        return None
+    data_at, urb_id, _, _, info, bus, device, epnum, transfer_type, _ = _USBPCAP.unpack_from(packet)
+    if transfer_type != _CONTROL or info & _FROM_DEVICE:
+        return None
+    return urb_id, endpoint_key(bus, device, transfer_type, epnum & ~DIR_IN), data_at

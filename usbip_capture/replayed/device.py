@@ -12,15 +12,25 @@ from dataclasses import dataclass, field
 from usbip_capture.device import Transfer
 from usbip_capture.errors import CaptureError, LocalProtocolError
 from usbip_capture.recorded.conversation import Exchange
-from usbip_capture.recorded.episodes import Conversation, Episode, Sent, conversation_of
+from usbip_capture.recorded.episodes import Episode
 from usbip_capture.recorded.idle import idle_of
 from usbip_capture.recorded.matching import Matching, Outcome
-from usbip_capture.recorded.tags import is_cbw, retagged
+from usbip_capture.recorded.tags import is_cbw
+from usbip_capture.replayed.line import Line
 from usbip_capture.replayed.recording import CUT, Recording, chosen, read_recordings
 from usbip_capture.simulated.chapter9 import Descriptors
 from usbip_capture.simulated.device import SimulatedDevice
-from usbip_capture.usb.setup import CLEAR_FEATURE, RECIPIENT_ENDPOINT, RECIPIENT_INTERFACE, SET_CONFIGURATION, Setup
-from usbip_capture.usb.status import EPIPE
+from usbip_capture.usb.setup import (
+    CLEAR_FEATURE,
+    DT_CONFIGURATION,
+    DT_DEVICE,
+    RECIPIENT_ENDPOINT,
+    SET_CONFIGURATION,
+    PortReset,
+    Setup,
+    classify,
+)
+from usbip_capture.usb.status import EPIPE, ESHUTDOWN, GONE
 from usbip_capture.usb.urb import DIR_IN, Completion, IsoPacket, TransferType, Urb
 
 #: What a device does when it is asked for what the recording does not have.
@@ -36,6 +46,8 @@ AT_ONCE = 0.0
 IDLE = 2.0
 
 _NANO = 1e-9
+#: Bytes that wait at an IN endpoint before its host has to read some.
+_AHEAD = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,8 @@ class _Descriptors(Descriptors):
     answers: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
 
     def find(self, setup: Setup) -> bytes | None:
+        if setup.wValue >> 8 in (DT_DEVICE, DT_CONFIGURATION) and (whole := super().find(setup)) is not None:
+            return whole  # what the recording has may be a part of it
         found = self.answers.get((setup.bmRequestType, setup.wValue, setup.wIndex))
         return found if found is not None else super().find(setup)
 
@@ -76,7 +90,7 @@ class ReplayedDevice(SimulatedDevice):
             raise LocalProtocolError(f"match is one of {', '.join(MATCHES)}, diverging one of {', '.join(DIVERGING)}")
         if not speed >= 0:
             raise LocalProtocolError(f"speed is {speed!r}: give 1 for as recorded, 2 for twice as fast, 0 for at once")
-        if match == STRICT and any(exchange.cut for exchange in recording.exchanges):
+        if match == STRICT and any(CUT in flaw for flaw in recording.flaws):
             cut = next(flaw for flaw in recording.flaws if CUT in flaw)
             raise CaptureError(f"{recording.name} cannot be replayed strictly: {cut}")
         known = recording.known
@@ -84,7 +98,7 @@ class ReplayedDevice(SimulatedDevice):
         self._diverging = diverging
         self._mask = [secret for secret in mask if secret]
         self._speed = speed
-        self._conversation: Conversation = conversation_of(recording.exchanges, known)
+        self._conversation = recording.conversation
         self._matching = Matching(recording.exchanges, self._conversation, strict=match == STRICT)
         self._deciding = threading.RLock()
         self._begun: deque[tuple[Episode, bytes]] = deque()  # of OUT transfers that are about to be completed
@@ -92,8 +106,8 @@ class ReplayedDevice(SimulatedDevice):
         self._idle = idle_of(recording.exchanges, known)
         self._quiet_since: dict[int, float] = {}
         self._watched: set[int] = set()  # endpoints whose silence has a timer
-        self._lines = {address: _Line(self, address) for address in self._conversation.functions}
-        self._isochronous = {a: deque(found) for a, found in self._conversation.isochronous.items() if a & DIR_IN}
+        self._lines = {address: Line(self, address) for address in self._conversation.functions}
+        self._isochronous = {a: self._conversation.packets(a) for a in self._conversation.isochronous}
         self._configured = False
 
     @property
@@ -102,10 +116,25 @@ class ReplayedDevice(SimulatedDevice):
         return self._matching.outcome
 
     @property
-    def unused(self) -> list[Exchange]:
+    def unused(self) -> Sequence[Exchange]:
         """What the recording has, and was not asked so far."""
         with self._deciding:
             return self._matching.unused
+
+    def submit(self, transfer: Transfer) -> None:
+        try:
+            super().submit(transfer)
+        except CaptureError as error:
+            self.lose(str(error))
+            if transfer.completion is None:
+                transfer.finish(Completion(-ESHUTDOWN))
+
+    def lose(self, reason: str) -> None:
+        """The recording cannot be read any more."""
+        if not self._gone:
+            self._leave(-ESHUTDOWN)
+            if self._on_lost is not None:
+                self._on_lost(f"device {self.info} cannot be replayed any further: {reason}")
 
     # -- control transfers
 
@@ -119,12 +148,18 @@ class ReplayedDevice(SimulatedDevice):
             elif kind.bRequest == CLEAR_FEATURE and kind.bmRequestType == RECIPIENT_ENDPOINT:
                 self._line(kind.wIndex & 0x8F).cleared()
             return completion if not completion.status else self._recorded(setup, sent, urb) or completion
+        if isinstance(classify(setup), PortReset):
+            self._standard.halted.clear()
+            return self._recorded(setup, sent, urb) or Completion(0)
         with self._deciding:
             found = self._matching.request(setup, sent)
         if found is None:
             return self._diverged(urb)
+        if self.is_unplugged_by(found.status, found.answered):
+            self.end()
         if not found.status and not kind.bmRequestType & DIR_IN:
-            self._begin(Exchange(0, 0, TransferType.CONTROL, 0, setup, sent), self._function(kind))
+            function = self._conversation.function_of_request(kind.bmRequestType & 0x1F, kind.wIndex)
+            self._begin(Exchange(0, 0, TransferType.CONTROL, 0, setup, sent), function)
         return _answer_of(found, urb)
 
     def _recorded(self, setup: bytes, sent: bytes, urb: Urb) -> Completion | None:
@@ -135,21 +170,15 @@ class ReplayedDevice(SimulatedDevice):
             found = self._matching.request(setup, sent)
         return None if found is None else _answer_of(found, urb)
 
-    def _function(self, setup: Setup) -> int:
-        if setup.bmRequestType & 0x1F == RECIPIENT_INTERFACE:
-            return self._conversation.interfaces.get(setup.wIndex & 0xFF, 0)
-        return next(iter(self._conversation.functions.values()), 0)
-
     def _configure(self) -> None:
         """What comes by itself comes from now on."""
         if self._configured:
             return
         self._configured = True
-        for address, stream in self._conversation.streams.items():
-            self._line(address).play(stream, b"")
-        for episodes in self._conversation.episodes.values():
-            if episodes and episodes[0].ask is None:
-                self._play(episodes[0], b"")
+        for address in self._conversation.streams:
+            self._line(address).play(self._conversation.stream(address), b"")
+        for episode in self._conversation.unasked():
+            self._play(episode, b"")
 
     # -- what is sent to it
 
@@ -160,17 +189,20 @@ class ReplayedDevice(SimulatedDevice):
             return completion
         sent = self._masked(bytes(urb.data))
         asked = Exchange(0, 0, urb.transfer_type, urb.endpoint, sent=sent, length=urb.length)
-        function = self._conversation.functions.get(urb.endpoint, 0)
+        function = self._conversation.function_of(urb.endpoint)
         with self._deciding:
             episode = self._matching.begins(asked, function)
         if is_cbw(sent):
             self._commands[function] = sent
         if episode is None:
             return self._diverged(urb)
-        if episode.ask is not None and episode.ask.status:
+        if episode.ask is not None and self.is_unplugged_by(episode.ask.status, episode.ask.answered):
+            self.end()
+            return Completion(episode.ask.status)
+        if episode.ask is not None and episode.ask.status and episode.ask.status not in GONE:
             if episode.ask.status == -EPIPE:
                 self._standard.halted.add(urb.endpoint)
-            return Completion(episode.ask.status, episode.ask.moved)
+            return Completion(episode.ask.status, self._conversation.asked(episode.at).moved)
         # The status of a command comes after its data, and has the tag of the command.
         self._begun.append((episode, self._commands.get(function, sent)))
         return completion
@@ -182,7 +214,7 @@ class ReplayedDevice(SimulatedDevice):
 
     def received(self, address: int, data: bytes) -> None:
         if self._begun:
-            self._hurry(self._conversation.functions.get(address, 0))
+            self._hurry(self._conversation.function_of(address))
             self._play(*self._begun.popleft())
 
     def _begin(self, asked: Exchange, function: int) -> None:
@@ -195,20 +227,17 @@ class ReplayedDevice(SimulatedDevice):
 
     def _hurry(self, function: int) -> None:
         """What a function was still to send comes now: when it was asked for more, it had come."""
-        for address, line in self._lines.items():
-            if self._conversation.functions.get(address) == function and address not in self._conversation.streams:
+        for address, line in list(self._lines.items()):
+            if self._conversation.function_of(address) == function and address not in self._conversation.streams:
                 line.hurry()
 
     def _play(self, episode: Episode, asked: bytes) -> None:
-        by_address: dict[int, list[Sent]] = {}
-        for sent in episode.sent:
-            by_address.setdefault(sent.address, []).append(sent)
-        for address, found in by_address.items():
+        for address, found in self._conversation.answers(episode):
             self._line(address).play(found, asked)
 
     def _diverged(self, urb: Urb) -> Completion:
         if self._diverging == END:
-            threading.Thread(target=self.unplug, name="replay-ends", daemon=True).start()
+            self.end()
         if self._diverging == GO_ON:
             length = 0 if urb.endpoint & DIR_IN else urb.length
             return Completion(0, length)
@@ -216,12 +245,20 @@ class ReplayedDevice(SimulatedDevice):
             self._standard.halted.add(urb.endpoint)
         return Completion(-EPIPE)
 
+    def is_unplugged_by(self, status: int, number: int) -> bool:
+        """Whether a completion, of this packet, was the end of the device: a system flushes with the same status."""
+        return status in GONE and number > self._conversation.exchanges.last_alive
+
+    def end(self) -> None:
+        """Be unplugged, on a thread of its own: this may be in the middle of a submit."""
+        threading.Thread(target=self.unplug, name="replay-ends", daemon=True).start()
+
     # -- what comes of it
 
-    def _line(self, address: int) -> _Line:
+    def _line(self, address: int) -> Line:
         line = self._lines.get(address)
         if line is None:
-            line = self._lines[address] = _Line(self, address)
+            line = self._lines[address] = Line(self, address)
         return line
 
     def delay(self, after_ns: int) -> float:
@@ -231,8 +268,8 @@ class ReplayedDevice(SimulatedDevice):
     def _pump(self, address: int) -> None:
         super()._pump(address)
         line = self._lines.get(address)
-        if line is not None and line.fault and self.waits_for_data(address):
-            line.meet()
+        if line is not None and (line.fault or line.waits):
+            line.read()
         if address in self._idle:
             with self._lock:
                 self._quiet_since[address] = time.monotonic()
@@ -264,12 +301,23 @@ class ReplayedDevice(SimulatedDevice):
             data = data[: transfer.urb.length]
             transfer.finish(Completion(status, len(data), data))
 
+    @property
+    def halted(self) -> set[int]:
+        """Endpoints that are."""
+        return self._standard.halted
+
+    def has_room(self, address: int) -> bool:
+        """Whether a host reads fast enough what an IN endpoint has for it."""
+        with self._lock:
+            queue = self._queues.get(address)
+            return queue is None or queue.size < _AHEAD
+
     def _iso_in(self, urb: Urb, frame: int) -> Completion:
         recorded = self._isochronous.get(urb.endpoint)
-        if not recorded:
+        source = next(recorded, None) if recorded is not None else None
+        if source is None:
             return super()._iso_in(urb, frame)
         packets, data, at = [], b"", 0
-        source = recorded.popleft()
         for place, packet in enumerate(urb.packets):
             was = source.packets[place] if place < len(source.packets) else IsoPacket(0, 0)
             piece = source.data[at : at + was.actual_length][: packet.length]
@@ -279,79 +327,8 @@ class ReplayedDevice(SimulatedDevice):
         return Completion(0, len(data), data, frame, packets=packets)
 
 
-class _Line:
-    """What one IN endpoint is still to send, in order: data at its time, and errors when what is before was read.
-
-    fault: the status of an error that comes next, 0 without.
-    """
-
-    def __init__(self, device: ReplayedDevice, address: int) -> None:
-        self._device = device
-        self._address = address
-        self._lock = threading.RLock()
-        self._coming: deque[tuple[float, bytes, int]] = deque()
-        self._due = False
-        self._failed = b""
-        self.fault = 0
-
-    def play(self, found: list[Sent], asked: bytes) -> None:
-        """All of `found` from now on; asked: what it answers."""
-        now = time.monotonic()
-        with self._lock:
-            for sent in found:
-                data = retagged(sent.data, asked) if asked else sent.data
-                self._coming.append((now + self._device.delay(sent.after), data, sent.status))
-        self._go_on()
-
-    def hurry(self) -> None:
-        """Wait for nothing that is still to come."""
-        with self._lock:
-            if not self._coming:
-                return
-            self._coming = deque((0.0, data, status) for _, data, status in self._coming)
-            self._due = False
-        self._go_on()
-
-    def meet(self) -> None:
-        """The host reads, and gets the error."""
-        with self._lock:
-            status, self.fault = self.fault, 0
-        if status == -EPIPE:
-            self._device.stall(self._address)
-        elif status:
-            self._device.fail(self._address, status, self._failed)
-            self._go_on()
-
-    def cleared(self) -> None:
-        """The host has cleared the halt: what follows can come."""
-        self._go_on()
-
-    def _go_on(self) -> None:
-        while True:
-            with self._lock:
-                if self._due or self.fault or not self._coming or self._address in self._device._standard.halted:
-                    return
-                moment, data, status = self._coming[0]
-                if moment > time.monotonic():
-                    self._due = True
-                    self._device.timetable.at(moment, self._later)
-                    return
-                self._coming.popleft()
-                self.fault, self._failed = status, data
-            if status:
-                if self._device.waits_for_data(self._address):
-                    self.meet()
-                return
-            self._device.feed(self._address, data)
-
-    def _later(self) -> None:
-        with self._lock:
-            self._due = False
-        self._go_on()
-
-
 def _answer_of(found: Exchange, urb: Urb) -> Completion:
     if urb.endpoint & DIR_IN:
-        data = found.data[: urb.length]
+        data = found.whole_data[: urb.length]
         return Completion(found.status, len(data), data)
     return Completion(found.status, found.moved if found.status else urb.length)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from usbip_capture.errors import DeviceNotFound, UsbipError
+from usbip_capture.errors import CaptureError, DeviceNotFound
 from usbip_capture.net.transport import SocketTransport
 from usbip_capture.replayed.device import LOOSE, STALL, ReplayedDevice
 from usbip_capture.replayed.recording import Recording, chosen, read_recordings
@@ -16,6 +16,8 @@ from usbip_capture.server.exporter import Server
 
 #: What the name of a host begins with that is a recording.
 PREFIX = "replay:"
+#: Where a device descriptor has the numbers of strings. Ref: USB 2.0, table 9-8
+_PRODUCT, _SERIAL = 15, 16
 
 
 class ReplayServer(Server):
@@ -32,6 +34,7 @@ class ReplayServer(Server):
         on_open: Callable[[ReplayedDevice], None] | None = None,
     ) -> None:
         super().__init__()
+        self.recordings = list(recordings)
 
         def opened(recording: Recording) -> ReplayedDevice:
             device = ReplayedDevice(recording, match=match, speed=speed, diverging=diverging, mask=mask)
@@ -39,26 +42,18 @@ class ReplayServer(Server):
                 on_open(device)
             return device
 
-        for recording in recordings:
+        for recording in self.recordings:
             self.add(recording.info, partial(opened, recording))
 
 
-_servers: dict[tuple[str, int, int], ReplayServer] = {}
+_servers: dict[str, tuple[tuple[int, int], ReplayServer]] = {}
 _opening = threading.Lock()
 
 
 def connect_replay(path: str) -> socket.socket:
     """A connection to a server in this process that has the devices of a capture. Raises CaptureError."""
     path = os.path.abspath(path)
-    try:
-        status = os.stat(path)
-        key = path, status.st_mtime_ns, status.st_size
-    except OSError as error:
-        raise UsbipError(f"{path} cannot be replayed: {error.strerror or error}") from error
-    with _opening:
-        server = _servers.get(key)
-        if server is None:
-            server = _servers[key] = ReplayServer(read_recordings(path))
+    server = _server_of(path)
     ours, theirs = socket.socketpair()
     try:
         server.serve_transport(SocketTransport(theirs, PREFIX + path))
@@ -68,9 +63,31 @@ def connect_replay(path: str) -> socket.socket:
     return ours
 
 
+def names_of(path: str) -> dict[str, tuple[str, str]]:
+    """Product and serial number of each busid of a capture. Raises CaptureError."""
+    server = _server_of(os.path.abspath(path))
+    return {one.info.busid: (one.known.string(_PRODUCT), one.known.string(_SERIAL)) for one in server.recordings}
+
+
+def _server_of(path: str) -> ReplayServer:
+    """The one of this process; the file is read again when it has changed. Raises CaptureError."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CaptureError(f"{path} cannot be replayed: {reason or error}") from error
+    state = status.st_mtime_ns, status.st_size
+    with _opening:
+        known = _servers.get(path)
+        if known is None or known[0] != state:
+            known = _servers[path] = state, ReplayServer(read_recordings(path))
+    return known[1]
+
+
 def choose(recordings: list[Recording], devices: Iterable[str]) -> list[Recording]:
     """Those that are named, all if none is. Raises DeviceNotFound."""
     wanted = list(devices)
     if not recordings:
         raise DeviceNotFound("the capture has no device")
-    return [chosen(recordings, device) for device in wanted] if wanted else recordings
+    found = {one.info.busid: one for one in (chosen(recordings, device) for device in wanted)}
+    return list(found.values()) if wanted else recordings

@@ -14,7 +14,7 @@ from usbip_capture.usb.setup import DT_DEVICE, GET_DESCRIPTOR
 from usbip_capture.usb.urb import DIR_IN, Completion, TransferType, Urb
 
 # How PcapWriter describes its interfaces: USB/IP SERVER BUSID VID:PID PRODUCT
-_OURS = re.compile(r"USB/IP \S+ (\S+) ([0-9a-f]{4}):([0-9a-f]{4})(?: |$)")
+_OURS = re.compile(r"USB/IP \S.*? (\S+) ([0-9a-f]{4}):([0-9a-f]{4})(?: |$)")
 _GET_DEVICE_DESCRIPTOR = bytes([0x80, GET_DESCRIPTOR, 0, DT_DEVICE])
 _CONTROL = int(TransferType.CONTROL)
 # A device that was configured before the capture began: most have only this configuration.

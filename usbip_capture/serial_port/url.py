@@ -8,8 +8,9 @@ from urllib.parse import quote, unquote, urlsplit
 from usbip_capture.capture.span import check_offer
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.net.address import SSH, TLS, parse_address, usual_port
-from usbip_capture.servers.address import REPLAY, Selector, ServerAddress
+from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.servers.patience import connect_timeout
+from usbip_capture.servers.recording_host import REPLAY
 from usbip_capture.syslog import LOG_PORT
 
 SCHEME = "usbip"
@@ -98,7 +99,7 @@ class PortUrl:
 
 def url_of(server: ServerAddress) -> tuple[str, list[str]]:
     """`server` as the host of a URL, and the parameters by which it is reached."""
-    if server.host.startswith(REPLAY):
+    if server.is_recording:
         return quote(server.host, safe=":"), []
     host, port = f"[{server.host}]" if ":" in server.host else server.host, server.port
     user = f"{quote(server.user, safe='')}@" if server.user else ""

@@ -6,7 +6,6 @@ devices are used by libusb, without a server.
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from usbip_capture.net import connecting as net
 from usbip_capture.net.address import DEFAULT_PORT, format_address, split_place
 from usbip_capture.net.transport import SocketTransport, Transport
 from usbip_capture.servers import configuration
+from usbip_capture.servers.recording_host import REPLAY, connect_to_recording, recording_host
 from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.operations import ImportExchange
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEMO, LOCAL = configuration.DEMO, configuration.LOCAL
-#: What the name of a host begins with that is a capture, whose devices are replayed.
-REPLAY = "replay:"
 #: Attempts, and seconds between them, when a server answers with what belongs to an earlier connection.
 _STRAY_ATTEMPTS, _STRAY_PAUSE = 8, 0.05
 #: Selections of more than one device, and of the only one.
@@ -146,8 +144,8 @@ class ServerAddress:
             raise LocalProtocolError(
                 f"{timeout!r} is not a time to wait: give more than 0 and at most {_MAX_TIMEOUT:.0f} seconds"
             )
-        if host.lower().startswith(REPLAY):
-            return cls(REPLAY + os.path.abspath(os.path.expanduser(host[len(REPLAY) :])), timeout=timeout)
+        if recording := recording_host(host.strip()):
+            return cls(recording, timeout=timeout)
         name, port = configuration.place_of(host, port)
         if not port:
             raise LocalProtocolError("0 is not a TCP port (1 to 65535)")
@@ -179,7 +177,12 @@ class ServerAddress:
     @property
     def is_built_in(self) -> bool:
         """Whether it is no server of the network: nothing of it is remembered."""
-        return not self.scheme and (self.host in (DEMO, LOCAL) or self.host.startswith(REPLAY))
+        return not self.scheme and (self.host in (DEMO, LOCAL) or self.is_recording)
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether it is a capture, whose devices are replayed."""
+        return self.host.startswith(REPLAY)
 
     @property
     def offers(self) -> str:
@@ -208,10 +211,8 @@ class ServerAddress:
             from usbip_capture.demo.device import connect_demo
 
             return connect_demo()
-        if self.host.startswith(REPLAY):
-            from usbip_capture.replayed.server import connect_replay
-
-            return connect_replay(self.host[len(REPLAY) :])
+        if self.is_recording:
+            return connect_to_recording(self.host)
         if self.host == LOCAL:
             raise ServerUnreachable(
                 "local is this machine itself, without a USB/IP server: start one with `usbip-capture serve`, and name "

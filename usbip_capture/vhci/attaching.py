@@ -113,6 +113,11 @@ class Attacher:
                 "the built-in demo ends with this command, and the kernel would lose it: run usbip-capture demo, and "
                 "attach from 127.0.0.1"
             )
+        if server.is_recording:
+            raise LocalProtocolError(
+                "a replay ends with this command, and the kernel would lose it: run usbip-capture replay FILE, and "
+                "attach from 127.0.0.1"
+            )
         self.vhci.check_rights()
         if not any(port.free for port in self.vhci.ports()):
             raise CannotAttach("no port of vhci-hcd is free: detach a device (usbip-capture attached)")
