@@ -79,10 +79,20 @@ class _Whole:
 class _Lane:
     """What the events with one endpoint's key have in common. answered: there are completions.
 
-    lacks_interval: that of an interrupt endpoint is in its submits, and not known so far.
+    brings: they may have data. lacks_interval: that of an interrupt endpoint is in its submits, and not known so far.
     """
 
-    __slots__ = ("address", "answered", "endpoint", "exchanges", "kind", "lacks_interval", "under_way", "whole")
+    __slots__ = (
+        "address",
+        "answered",
+        "brings",
+        "endpoint",
+        "exchanges",
+        "kind",
+        "lacks_interval",
+        "under_way",
+        "whole",
+    )
 
     def __init__(self, whole: _Whole, kind: TransferType, address: int) -> None:
         self.whole = whole
@@ -90,6 +100,7 @@ class _Lane:
         self.kind = kind
         self.address = address
         self.answered = self.lacks_interval = False
+        self.brings = kind == _CONTROL or bool(address & DIR_IN)
         self.under_way = whole.under_way.setdefault(address & 0x0F, {})
         self.endpoint = Endpoint(kind) if kind == _CONTROL else whole.exchanges.endpoint(address, kind)
 
@@ -207,7 +218,7 @@ class _Reading:
         if moved > endpoint.longest:
             endpoint.longest = moved
         lane.answered = True
-        cut = moved > size - event[7] and self._is_cut(lane, found, event, at, size)
+        cut = lane.brings and moved > size - event[7] and self._is_cut(lane, found, event, at, size)
         lane.exchanges.end(found, number, time_ns, status, endpoint.answers, cut, at, size)
 
     def _is_cut(self, lane: _Lane, found: Open, event: Event, at: int, size: int) -> bool:
