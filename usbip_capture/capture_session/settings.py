@@ -11,6 +11,7 @@ from usbip_capture.servers.address import Selector, ServerAddress
 
 #: Values of the option `mode`, and of `syslog`.
 PROBE, RELAY, LOG_ALONE = "probe", "relay", "syslog"
+USBMON = "usbmon"
 LOG_OFF, LOG_CONNECT, LOG_LISTEN = "off", "connect", "listen"
 
 
@@ -18,7 +19,7 @@ LOG_OFF, LOG_CONNECT, LOG_LISTEN = "off", "connect", "listen"
 class CaptureSettings:
     """choices: the user options. server: None where none is needed (see `needs_server`).
 
-    devices: of mode probe, as `servers.address.parse_selection` takes or returns them.
+    devices: of modes probe and usbmon, as `servers.address.parse_selection` takes or returns them.
     capture_filter: which URBs are written. relay: of mode relay, one that runs; None to find or start it.
     connecting_counts: the duration also limits how long connecting may take.
     log_linger: seconds in which the device's log is still read when a capture has ended by itself.
@@ -37,6 +38,10 @@ class CaptureSettings:
         if self.choices.mode == RELAY and self.log_source != LOG_OFF:
             raise LocalProtocolError(
                 "the device's log is not captured in mode relay: switch --syslog off, or capture it in a second window"
+            )
+        if self.choices.mode == USBMON and self.choices.record_unlinks:
+            raise LocalProtocolError(
+                "usbmon does not see CMD_UNLINK and RET_UNLINK, which are USB/IP's: leave --record-unlinks out"
             )
 
     @property

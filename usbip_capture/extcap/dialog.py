@@ -151,7 +151,7 @@ def _reloaded(argv: list[str], name: str, server: KnownServer | None) -> list[st
 
             host = server.address if server else value_of(argv, "--host") or ""
             port = str(server.port) if server else value_of(argv, "--port") or "3240"
-            devices, problem = list_devices(host, port, _RELOAD_TIMEOUT)
+            devices, problem = list_devices(host, port, _RELOAD_TIMEOUT, value_of(argv, "--mode") or "")
             chosen = value_of(argv, option.flag) or ""
             choices = _with_chosen(option, devices, [chosen])
             if problem:  # in the place of `auto`, for that is what the box shows then
