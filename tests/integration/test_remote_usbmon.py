@@ -158,8 +158,8 @@ def test_what_is_there(machine: UsbmonMachine) -> None:
     (machine.programs / "tcpdump").rename(machine.programs / "dumpcap")
     watched = group(machine, "all")
     watched.connect()
+    wait_until("dumpcap runs, for one device", lambda: machine.has("running"))
     watched.close()
-    wait_until("dumpcap runs, for one device", lambda: "-f" in machine.arguments)
     assert machine.arguments[-2:] == ["-f", f"link[11] = {DEVNUM}"]
     (machine.folder / "dev/usbmon1").chmod(0)
     assert "cannot be read by the user that ssh logs in" in failure(machine, "serial=A1")
