@@ -79,7 +79,7 @@ def given(tmp_path: Path) -> dict[str, Any]:
 def start(client: httpx.Client, **body: object) -> dict[str, Any]:
     answer = client.post(CAPTURES, json=body)
     assert answer.status_code == 200, answer.text
-    assert answer.json()["outcome"].endswith("has begun.")
+    assert answer.json()["outcome"].endswith("has begun")
     return answer.json()["capture"]  # type: ignore[no-any-return]
 
 
@@ -87,7 +87,7 @@ def test_a_capture_is_begun_read_while_it_runs_stopped_and_deleted(given: dict[s
     with dashboard(**given) as (server, made), asking(made) as client, client_of(server) as device:
         echo(device, 3)
         capture = start(client, devices=["1-1"], name="The board's <b>boot</b>")
-        assert (capture["state"], capture["devices"], capture["by"]) == ("running", ["1-1"], "test-administer")
+        assert (capture["state"], capture["devices"], capture["by"]) == ("running", ["1-1"], "web:test-administer")
         echo(device, 5)
         url = f"{CAPTURES}/{capture['id']}"
         first = client.get(f"{url}/download")
@@ -111,7 +111,7 @@ def test_a_capture_is_begun_read_while_it_runs_stopped_and_deleted(given: dict[s
         assert client.post(f"{url}/stop").status_code == 409
         assert client.get(f"{url}/download?part=2").status_code == 404
         assert client.get(f"{url}/download?part=1").content == whole
-        assert client.delete(url).json() == {"ok": True, "outcome": "The board's <b>boot</b> is deleted."}
+        assert client.delete(url).json() == {"ok": True, "outcome": "The board's <b>boot</b> is deleted"}
         for gone in (client.delete(url), client.get(f"{url}/download"), client.post(f"{url}/stop")):
             assert (gone.status_code, gone.json()["ok"]) == (404, False)
         assert client.get(CAPTURES).json() == {"captures": []}
@@ -174,7 +174,7 @@ def test_a_stream_has_what_came_before_and_ends_with_its_client(given: dict[str,
             with client.stream("GET", f"{CAPTURES}/stream", params=query) as answer:
                 assert answer.headers["content-type"] == "application/x-pcapng"
                 parts = answer.iter_bytes()
-                wait_until("it is seen", lambda: made.side.streams)
+                wait_until("it is seen", lambda: made.side.streams.taken)
                 got += next(parts)
                 while DESCRIPTORS.encode() not in got:
                     got += next(parts)
@@ -182,7 +182,7 @@ def test_a_stream_has_what_came_before_and_ends_with_its_client(given: dict[str,
                 echo(other, 4)
                 while got.count(bytes([3]) * 64) < 2:
                     got += next(parts)
-            wait_until("it has ended", lambda: not made.side.streams)
+            wait_until("it has ended", lambda: not made.side.streams.taken)
             echo(device, 4)
         records = read(bytes(got), tmp_path)
         assert bulk(records) == [bytes([number]) * 64 for number in range(4) for _ in range(2)]
@@ -192,11 +192,11 @@ def test_a_stream_that_nobody_reads_holds_up_nobody(given: dict[str, Any]) -> No
     large = bytes(range(256)) * 256
     with dashboard(**given) as (server, made), asking(made, LOOK) as client, client_of(server) as device:
         with client.stream("GET", f"{CAPTURES}/stream"):
-            wait_until("it is seen", lambda: made.side.streams)
+            wait_until("it is seen", lambda: made.side.streams.taken)
             for _ in range(100):
                 device.run(Urb(TransferType.BULK, BULK_OUT, len(large), large), 60)
                 assert device.run(Urb(TransferType.BULK, BULK_IN, len(large)), 60).data == large
-        wait_until("it has ended", lambda: not made.side.streams)
+        wait_until("it has ended", lambda: not made.side.streams.taken)
         echo(device)
 
 
@@ -367,7 +367,7 @@ def test_a_browser_that_does_not_read_misses_rows_and_holds_up_nobody(given: dic
                     seen += len(message.get("rows", []))
                     missed += message.get("missed", 0)
             assert seen + missed == done
-        wait_until("it has left", lambda: not made.side.views)
+        wait_until("it has left", lambda: not made.side.views.taken)
         facts = client.post(f"{CAPTURES}/{capture['id']}/stop").json()["capture"]
         assert facts["dropped"] == 0
 

@@ -104,7 +104,7 @@ def test_start_attach_capture_and_read_it(tmp_path: Path) -> None:
         wait_until("the hook was called", lambda: hook.exists() and hook.read_text().count("\n") == 2, 30)
         called = [json.loads(line) for line in hook.read_text().splitlines()]
         assert [call["event"] for call in called] == ["attach", "capture-done"]
-        assert (called[0]["busid"], called[1]["by"]) == (BUSID, "admin")
+        assert (called[0]["busid"], called[1]["by"]) == (BUSID, "web:admin")
         device.close()
         assert serving.end() == 0
 

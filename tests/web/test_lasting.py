@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from tests.waiting import wait_until
 from tests.web.dashboards import asking, dashboard
 from tests.web.test_devices_api import READ, attach
 from tests.web.websocket import WebSocket
@@ -33,6 +35,20 @@ def test_a_stream_of_events_ends_with_its_token() -> None:
             for _ in lines:  # until it ends
                 server.events.emit(RESET, text="again")
         assert client.get("/api/v1/me").status_code == 401
+
+
+def test_a_stream_in_which_nothing_happens_ends_with_its_token(tmp_path: Path) -> None:
+    with dashboard(captures=tmp_path) as (_, made), asking(made, "look") as client:
+        with (
+            client.stream("GET", "/api/v1/captures/stream") as capture,
+            client.stream("GET", "/api/v1/events", headers={"accept": "text/event-stream"}) as events,
+        ):
+            lines = events.iter_lines()
+            assert next(lines).startswith(":")
+            made.side.tokens.remove("test-look")
+            assert not any(lines)
+            capture.read()
+        wait_until("its place is free", lambda: not made.side.streams.taken)
 
 
 def test_a_capture_that_is_streamed_ends_with_its_token() -> None:

@@ -231,3 +231,22 @@ def test_who_may_only_look_watches_and_downloads(browser: Browser) -> None:
                 part(row, "download").click()
             part(row, "watch").click()
             expect(part(page, "live-state")).to_have_text("live")
+
+
+def test_what_a_capture_cannot_be_is_a_sentence_in_the_form(browser: Browser) -> None:
+    with dashboard() as (server, made), opened(browser, made, "captures") as page:
+        assert server.captures is not None
+        for limit, ring, sentence in (
+            ("-1", "", "The size limit is a number of MB"),
+            ("", "2.5", "The ring is a whole number of files"),
+            ("", "3", "A ring needs a size limit"),
+        ):
+            part(page, "limit").fill(limit)
+            part(page, "ring").fill(ring)
+            part(page, "start").click()
+            expect(page.get_by_role("alert").filter(has_text=sentence)).to_be_visible()
+        part(page, "ring").fill("")
+        part(page, "all-devices").uncheck()
+        part(page, "start").click()
+        expect(page.get_by_role("alert").filter(has_text="Choose a device")).to_be_visible()
+        assert server.captures.captures == []

@@ -108,3 +108,15 @@ def test_nothing_is_left_of_a_server_that_was_restarted() -> None:
     (threads, files), (threads_then, files_then) = left[1], left[-1]
     assert threads_then <= threads
     assert files_then <= files
+
+
+def test_settings_show_what_the_command_line_has(serve: Callable[..., Serving]) -> None:
+    serving = serve("--all", "--web", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--name", "rack", "--max-clients", "7",
+                    "--hook", "attach=true --secret", "--no-reset")  # fmt: skip
+    url, token = serving.wait_for(r"link, which is shown only once: (\S+)\?token=([\w-]+)").groups()
+    answer = httpx.get(f"{url}api/v1/settings", headers={"authorization": f"Bearer {token}"}, timeout=60).json()
+    shown = {one["key"]: one["running"] for one in answer["settings"] if one["given"]}
+    assert {key: shown.get(key) for key in ("exports", "listen", "name", "max-clients", "hooks", "reset")} == {
+        "exports": "all", "listen": "127.0.0.1:0", "name": "rack", "max-clients": "7", "hooks": "attach=true",
+        "reset": "off",
+    }  # fmt: skip

@@ -162,7 +162,13 @@ def test_what_the_command_line_has_counts(path: Path, bus: FakeBus) -> None:
     with serve(["1-1"], listen="127.0.0.1:0", bus=bus) as server:
         server.restart = Restart(read_server_table, given=["max_clients", "listen"])
         ask = Asking(WebSide(server))
-        given = {key for key, setting in by_key(ask("GET", "/settings")).items() if setting["given"]}
+        shown = by_key(ask("GET", "/settings"))
+        assert (shown["exports"]["running"], shown["max-clients"]["running"], shown["name"]["running"]) == (
+            "1-1",
+            "",
+            "",
+        )
+        given = {key for key, setting in shown.items() if setting["given"]}
         assert given >= {"max-clients", "listen", "exports", "rules"}
         assert "name" not in given
         answer = ask("PATCH", "/settings", {"max-clients": 9, "name": "x", "exports": ["1-2"]})
@@ -432,7 +438,7 @@ def test_a_restart_is_asked_for_twice_and_happens_after_the_answer(path: Path, b
         assert not starting.restart.requested
         ask("PATCH", "/settings", {"max-clients": 9})
         assert ask("POST", "/restart", {"confirm": offered["confirm"]})["ok"]
-        assert starting.restart.requested
+        wait_until("it is requested", lambda: starting.restart.requested)
         first.close()
     second, settings_then = starting.restart.start()
     with second, importing(second):

@@ -193,3 +193,19 @@ def _status(sign_in: SignIn, host: str, token: str) -> int:
     with pytest.raises(Refused) as caught:
         sign_in.authenticate(_from(host, token))
     return caught.value.status
+
+
+def test_who_may_sign_in_is_reported_when_it_changes() -> None:
+    with dashboard() as (server, made), asking(made) as client:
+        assert client.post("/api/v1/tokens", json={"name": "ann", "role": "look"}).status_code == 200
+        assert client.delete("/api/v1/tokens", params={"name": "ann"}).status_code == 200
+        made.add_token("bob", "operate")
+        made.remove_token("bob")
+        kinds = ("token-added", "token-removed")
+        found = [(event.kind, event.text, event.by) for event in server.events.after(0, 100) if event.kind in kinds]
+    assert found == [
+        ("token-added", "ann: look", "web:test-administer"),
+        ("token-removed", "ann", "web:test-administer"),
+        ("token-added", "bob: operate", "user"),
+        ("token-removed", "bob", "user"),
+    ]

@@ -20,7 +20,7 @@ class Refused(Exception):
 
 
 class WebSocket:
-    """Connected. buffer: bytes that its socket holds for who does not read."""
+    """Connected. buffer: bytes that its socket holds for who does not read. accepted: what the server agreed to."""
 
     def __init__(self, url: str, path: str, headers: dict[str, str], buffer: int = 0) -> None:
         place = urlsplit(url)
@@ -38,6 +38,7 @@ class WebSocket:
             if isinstance(first, RejectConnection):
                 raise Refused(first.status_code)
             assert isinstance(first, AcceptConnection), first
+            self.accepted = first
         except BaseException:
             self.sock.close()
             raise

@@ -20,15 +20,15 @@ from usbip_capture.capture_session.events import ForwardedEvents, SessionEvents
 from usbip_capture.capture_session.output import Output
 from usbip_capture.capture_session.relayed import Relayed
 from usbip_capture.capture_session.settings import LOG_ALONE, RELAY, SERVER, USBMON, CaptureSettings
-from usbip_capture.capture_session.streamed import Streamed
 from usbip_capture.errors import CaptureError, ServerLost, ServerUnreachable, UsbipError
 from usbip_capture.live.joining import OVER, JoinedCapture
 from usbip_capture.probe import ProbeGroup, ProbeSettings
-from usbip_capture.server_stream.capture import StreamedCapture
 from usbip_capture.system.latch import Latch
 
 if TYPE_CHECKING:
+    from usbip_capture.capture_session.streamed import Streamed
     from usbip_capture.remote_usbmon.group import WatchedGroup
+    from usbip_capture.server_stream.capture import StreamedCapture
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class CaptureSession:
 
     def reset_device(self, number: int) -> None:
         """Reset the device that this client has of the server that was joined."""
-        if isinstance(self._joined, Streamed):
+        if self._joined is not None and not isinstance(self._joined, Relayed):
             self._joined.reset(number)
 
     # -- the supervisor's thread
@@ -295,9 +295,15 @@ class CaptureSession:
 
     def _capture_joined(self, sink: Sink | None, output: Output, settings: CaptureSettings) -> None:
         """Capture what passes a relay or a server, until stopped; that goes on. Raises UsbipError."""
-        kind = Relayed if settings.choices.mode == RELAY else Streamed
-        joined = self._joined = kind(settings, self._events)
-        self._begin(joined.join(sink or output.open(self._stopping), self._on_end))
+        if settings.choices.mode == RELAY:
+            relayed = self._joined = Relayed(settings, self._events)
+            self._begin(relayed.join(sink or output.open(self._stopping), self._on_end))
+        else:
+            # Imported here: no other capture needs HTTP.
+            from usbip_capture.capture_session.streamed import Streamed
+
+            streamed = self._joined = Streamed(settings, self._events)
+            self._begin(streamed.join(lambda: sink or output.open(self._stopping), self._on_end))
         self._wait_for_the_end()
 
     def _wait_for_the_end(self) -> None:
@@ -342,10 +348,10 @@ class CaptureSession:
 
     def _on_end(self, reason: str) -> None:
         log.info("the capture's output ended: %s", reason)
-        if isinstance(self.writer, StreamedCapture):
-            self.error = self.writer.loss
-        elif reason == OVER:
-            self.error = ServerLost("the relay has ended: what was captured until then is kept")
+        if reason == OVER:
+            what = "relay" if isinstance(self._joined, Relayed) else "server"
+            loss = None if self.writer is None or isinstance(self.writer, PcapWriter) else self.writer.loss
+            self.error = loss or ServerLost(f"the {what} has ended: what was captured until then is kept")
         self._messages.put(BY_SOURCE if reason == OVER else BY_OUTPUT)
 
     # -- either

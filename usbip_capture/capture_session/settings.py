@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.live.registry import Entry
 from usbip_capture.options.table import Choices
 from usbip_capture.servers.address import Selector, ServerAddress
-from usbip_capture.servers.dashboards import Dashboard
+
+if TYPE_CHECKING:
+    from usbip_capture.servers.dashboards import Dashboard
 
 #: Values of the option `mode`, and of `syslog`.
 PROBE, RELAY, LOG_ALONE, SERVER = "probe", "relay", "syslog", "server"

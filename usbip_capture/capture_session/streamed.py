@@ -25,8 +25,8 @@ class Streamed:
         self._events = events
         self._state: ServerState | None = None
 
-    def join(self, sink: Sink, on_end: Callable[[str], None]) -> StreamedCapture:
-        """Capture into `sink` from now on. Raises UsbipError; the sink is as it was then."""
+    def join(self, open_sink: Callable[[], Sink], on_end: Callable[[str], None]) -> StreamedCapture:
+        """Capture from now on into what `open_sink` opens. Raises UsbipError; nothing is opened then."""
         settings, choices = self._settings, self._settings.choices
         dashboard = settings.required_dashboard()
         wanted = Wanted(
@@ -35,7 +35,7 @@ class Streamed:
         log.info("joining %s: %s", dashboard.address, wanted)
         capture = StreamedCapture(
             dashboard,
-            sink,
+            open_sink,
             wanted,
             max_packets=choices.count,
             reconnect=choices.reconnect,

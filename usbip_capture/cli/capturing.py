@@ -28,12 +28,12 @@ from usbip_capture.device import Device
 from usbip_capture.live.joining import JoinedCapture
 from usbip_capture.options.table import Choices
 from usbip_capture.report.units import count
-from usbip_capture.server_stream.capture import StreamedCapture
 from usbip_capture.servers.address import ServerAddress
-from usbip_capture.servers.dashboards import Dashboard
 from usbip_capture.system.console import Terminated
 
 if TYPE_CHECKING:
+    from usbip_capture.server_stream.capture import StreamedCapture
+    from usbip_capture.servers.dashboards import Dashboard
     from usbip_capture.syslog.message import Message
 
 #: Seconds between two looks of the live view.

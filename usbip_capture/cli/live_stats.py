@@ -36,7 +36,7 @@ def measure_live(dashboard: Dashboard, capture_filter: str, seconds: float) -> M
     portions = _Portions(str(dashboard))
     parse(capture_filter)
     with Waiting(f"connecting to {dashboard}"):
-        capture = StreamedCapture(dashboard, portions, Wanted(capture_filter=capture_filter))
+        capture = StreamedCapture(dashboard, lambda: portions, Wanted(capture_filter=capture_filter))
     live = _Live(portions, seconds)
     try:
         live.run()

@@ -128,7 +128,8 @@ def _outcome(used: list[ReplayedDevice], target: str | None) -> int:
         outcome, unused = device.outcome, len(device.unused)
         divergences += len(outcome.divergences) + outcome.lost
         line = (
-            f"{device.info}: {outcome.asked} requests answered, {outcome.repeated} of them again, {unused} never asked"
+            f"{device.info}: beside descriptors, {outcome.asked} requests answered, {outcome.repeated} of them again, "
+            f"{unused} never asked"
         )
         print_lines([line, *(f"  {divergence}" for divergence in outcome.divergences[:20])])
         if more := len(outcome.divergences) - 20 + outcome.lost:

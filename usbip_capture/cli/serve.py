@@ -174,7 +174,7 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         "--request-timeout",
         type=whole(1, MAX_REQUEST_TIMEOUT),
         metavar="SECONDS",
-        help=f"for the first request of a client (default: {REQUEST_TIMEOUT})",
+        help=f"seconds for the first request of a client (default: {REQUEST_TIMEOUT})",
     )
     group.add_argument(
         "--announce",
@@ -223,12 +223,12 @@ def _add_dashboard(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a further name by which browsers call this machine, such as pi.example.org; may be repeated",
     )
-    group.add_argument("--captures", metavar="DIR", help="where captures that are begun there are kept")
+    group.add_argument("--captures", metavar="DIR", help="where captures that are begun in the dashboard are kept")
     group.add_argument(
         "--captures-size",
         type=whole(0, MAX_COUNT),
         metavar="MB",
-        help="what these may take together; 0: no limit (default: 4000)",
+        help="MB that these may take together; 0: no limit (default: 4000)",
     )
 
 

@@ -29,13 +29,13 @@ from usbip_capture.live import registry
 from usbip_capture.live.joining import JoinedCapture
 from usbip_capture.options.table import INTERFACE, Choices
 from usbip_capture.report.units import count
-from usbip_capture.server_stream.capture import StreamedCapture
 from usbip_capture.servers.address import ServerAddress
-from usbip_capture.servers.dashboards import Dashboard
 from usbip_capture.servers.known import KnownServer, find_interface
 from usbip_capture.system.signals import ensure_noticed
 
 if TYPE_CHECKING:
+    from usbip_capture.server_stream.capture import StreamedCapture
+    from usbip_capture.servers.dashboards import Dashboard
     from usbip_capture.syslog.message import Message
 
 log = logs.log
@@ -185,6 +185,8 @@ class CaptureProcess:
 
     def _dashboard(self, choices: Choices) -> Dashboard:
         """That of the server to join. Raises UsbipError."""
+        from usbip_capture.servers.dashboards import Dashboard
+
         if self._known is not None:
             return Dashboard.known(self._known, choices.token)
         return Dashboard.parse(choices.host, choices.port, choices.token)

@@ -33,6 +33,8 @@ _OTHER = {
     events.EXPORTS_CHANGED: "what is to be exported was changed",
     events.ACCESS_CHANGED: "who may have which device was changed",
     events.SETTINGS_CHANGED: "settings were changed",
+    events.TOKEN_ADDED: "somebody more may sign in to the dashboard",
+    events.TOKEN_REMOVED: "somebody may not sign in to the dashboard any more",
     events.LEASED: "reserved:",
     events.LEASE_ENDED: "not reserved any more:",
     events.CAPTURE_STARTED: "a capture has begun",

@@ -34,6 +34,7 @@ STARTED, STOPPED, LOST = "started", "stopped", "lost"
 HOOK_DONE, HOOK_FAILED = "hook-done", "hook-failed"
 #: Of the dashboard.
 SIGNED_IN, SIGN_IN_REFUSED = "signed-in", "sign-in-refused"
+TOKEN_ADDED, TOKEN_REMOVED = "token-added", "token-removed"
 
 #: What a stranger could repeat as fast as the network goes: kept one by one only to a bound, see `Repeats`.
 _REPEATABLE = frozenset((CONNECTED, LISTED, REFUSED, ENDED, DISCONNECTED, SIGNED_IN, SIGN_IN_REFUSED))

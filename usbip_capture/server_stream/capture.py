@@ -59,18 +59,18 @@ class _Ending(Exception):
 
 
 class StreamedCapture:
-    """A capture of `dashboard` into `sink`, which is closed with it. As a PcapWriter is used.
+    """A capture of `dashboard` into what `open_sink` opens once it is joined; closed with it. As a PcapWriter is used.
 
     reconnect: wait for a server that was lost, and go on. on_state: gets what becomes of the connection, in words.
     on_end: called once when it ends by itself: `reader` (nobody reads it any more), `error` (see `error`), `count`
     (there are max_packets) or OVER (see `loss`).
-    Raises UsbipError if the server cannot be joined; the sink is as it was then.
+    Raises UsbipError if the server cannot be joined; no sink is opened then.
     """
 
     def __init__(
         self,
         dashboard: Dashboard,
-        sink: Sink,
+        open_sink: Callable[[], Sink],
         wanted: Wanted,
         *,
         max_packets: int = 0,
@@ -82,7 +82,6 @@ class StreamedCapture:
         self.loss: UsbipError | None = None
         self.filtered = 0  # by the server, which does not report it
         self._dashboard = dashboard
-        self._sink = sink
         self._wanted = wanted
         self._reconnect = reconnect
         self._on_state = on_state
@@ -93,12 +92,18 @@ class StreamedCapture:
         self._over = False
         self._closing = threading.Event()
         self._done = threading.Event()
+        self._opened = False
         parts = self._join()
         try:
+            self._sink = open_sink()
+            self._opened = True
             threading.Thread(target=self._run, args=(parts,), name="usbip-server-stream", daemon=True).start()
         except RuntimeError as error:
             self._connection.close()
             raise CaptureError(f"the server cannot be joined: {error}: end other programs") from error
+        except BaseException:
+            self._connection.close()
+            raise
 
     def comment(self, text: str) -> None:
         """Comment on this moment of the capture."""
@@ -159,7 +164,7 @@ class StreamedCapture:
     def _check(self) -> None:
         if self._closing.is_set():
             raise _Ending
-        if self._sink.reader_gone():
+        if self._opened and self._sink.reader_gone():
             raise ReaderGone(f"the reader of {self._sink.name} is gone")
 
     def _run(self, parts: Parts) -> None:

@@ -174,15 +174,19 @@ class CaptureStore:
 
     def delete(self, capture_id: str, by: str = "user") -> bool:
         """Remove it and its files, after it is stopped; False if there is none. Raises CaptureError."""
-        if self.stop(capture_id, by) is None:
-            return False
+        self.stop(capture_id, by)
+        with self._lock:
+            facts = self._ended.pop(capture_id, None)
+            if facts is None:
+                return False
+            self.changes += 1
         try:
             remove(self.folder, capture_id)
         except OSError as error:
+            with self._lock:
+                self._ended[capture_id] = facts
+                self.changes += 1
             raise CaptureError(f"the capture cannot be deleted: {error.strerror or error}") from error
-        with self._lock:
-            self.changes += 1
-            self._ended.pop(capture_id, None)
         self._room.set(capture_id, 0)
         return True
 
@@ -279,6 +283,8 @@ class CaptureStore:
             save(self.folder, ended)
         except OSError as failure:
             log.warning("how the capture %s has ended cannot be written down: %s", facts.name, failure)
+        if self.find(facts.id) is None:  # deleted meanwhile
+            self._discard(facts.id)
         severity = ERROR if error is not None else WARNING if is_limit else NOTICE
         text = f"{facts.name} ({facts.id}): {reason or f'{ended.packets} packets, {ended.bytes} bytes'}"
         self._events.emit(CAPTURE_ENDED, severity, text=text, by=by)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -15,6 +16,8 @@ from usbip_capture.system.shown import one_line
 
 #: Seconds for a program to end when it is asked to, before it is made to.
 _LEAVING = 2.0
+#: And between two looks at who is left.
+_LOOK = 0.02
 #: Bytes of its standard error that are read, and characters of the last line that are shown.
 _MAX_ERRORS, _MAX_LINE = 64 << 10, 200
 #: What is between systemd and the server only.
@@ -84,16 +87,30 @@ class ProgramCall:
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         """With all that it has started itself, unless that has left its session."""
-        for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
-            if process.poll() is not None:
-                return
-            with suppress(ProcessLookupError):
-                if hasattr(os, "killpg"):
-                    os.killpg(process.pid, number)
-                else:
-                    process.kill()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_LEAVING)
+        if process.poll() is not None:
+            return  # what it leaves running when it ends by itself is meant to run
+        if hasattr(os, "killpg"):
+            deadline = time.monotonic() + _LEAVING
+            is_left = _signalled(process.pid, signal.SIGTERM)
+            while is_left and time.monotonic() < deadline:
+                time.sleep(_LOOK)
+                process.poll()  # until then, it counts as left itself
+                is_left = _signalled(process.pid, 0)
+            if is_left:
+                _signalled(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_LEAVING)
+
+
+def _signalled(group: int, number: int) -> bool:
+    """Whether anybody of these is left, who gets this signal; 0 is none. The program itself may have ended already."""
+    try:
+        os.killpg(group, number)
+    except OSError:
+        return False
+    return True
 
 
 def _error_pipe() -> tuple[int, int]:

@@ -181,7 +181,7 @@ class Operations:
 
     def _why_not(self, plugged: Plugged) -> str:
         if self._lender.is_withheld(plugged.info.busid):
-            return "it is not exported by hand, whatever the rules are: export it to change that"
+            return "it was withdrawn or ejected by hand, whatever the rules are: export it to lend it again"
         if any(interface.bInterfaceClass == _DISK_CLASS for interface in plugged.info.interfaces):
             disk = next((use for use in uses.uses(plugged.sysfs) if use.kind == uses.DISK and use.vital), None)
             if disk is not None:

@@ -38,6 +38,11 @@ class Restart:
         self._requested = threading.Event()
         self._running: ServerTable | None = None
 
+    @property
+    def running(self) -> ServerTable | None:
+        """What the server that runs was started with."""
+        return self._running
+
     def check(self) -> None:
         """Raises UsbipError if the server would not start with what is configured now."""
         check_settings(self._settings())

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: Where it listens without a word about that.
 DEFAULT_PORT = 8080
+#: Who adds and removes tokens with a command on this machine, as events have it.
+_BY_COMMAND = "user"
 
 
 class Dashboard:
@@ -74,12 +76,12 @@ class Dashboard:
 
     def add_token(self, name: str, role: str) -> list[str]:
         """Links that sign in with a new one. Raises LocalProtocolError, UsbipError."""
-        token = self.side.tokens.add(name, role)
+        token = self.side.add_token(name, role, _BY_COMMAND)
         return [_link(url, token) for url in self.urls]
 
     def remove_token(self, name: str) -> None:
         """Whoever uses it is signed out. Raises UsbipError."""
-        self.side.tokens.remove(name)
+        self.side.remove_token(name, _BY_COMMAND)
 
     def close(self) -> None:
         """End all requests. May be called again."""

@@ -16,19 +16,24 @@ RECHECK = 2.0
 
 
 async def parts_while_allowed(parts: AsyncIterable[T], check: Callable[[], object]) -> AsyncGenerator[T, None]:
-    """These, for as long as `check` does not raise UsbipError; it runs on the event loop."""
+    """These, for as long as `check` does not raise UsbipError; it runs on the event loop, also while nothing comes."""
     loop = asyncio.get_running_loop()
     checked = loop.time()
+    iterator = aiter(parts)
+    coming: asyncio.Future[T] | None = None
     try:
-        async for part in parts:
-            if loop.time() - checked >= RECHECK:
-                checked = loop.time()
-                try:
+        while True:
+            coming = asyncio.ensure_future(anext(iterator))
+            while not coming.done():
+                await asyncio.wait({coming}, timeout=RECHECK)
+                if loop.time() - checked >= RECHECK:
+                    checked = loop.time()
                     check()
-                except UsbipError:
-                    return
-            yield part
+            yield coming.result()
+    except (UsbipError, StopAsyncIteration):
+        return
     finally:
+        await _ended(coming)
         if isinstance(parts, AsyncGenerator):
             await parts.aclose()
 
@@ -45,7 +50,12 @@ async def done_while_allowed(serving: Awaitable[None], check: Callable[[], objec
         task.result()
         return None
     finally:
-        if not task.done():
-            task.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await task
+        await _ended(task)
+
+
+async def _ended(task: asyncio.Future[T] | None) -> None:
+    """It is cancelled if it goes on, and has ended then."""
+    if task is not None and not task.done():
+        task.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await task

@@ -19,6 +19,8 @@ from usbip_capture.web.side import WebSide
 
 #: Seconds between two messages, rows in each, views at a time.
 INTERVAL, MOST_ROWS, MAX_VIEWS = 0.1, 500, 16
+#: Seconds in which a page has to take what is sent, so that it does not keep its place from others.
+TIMEOUT = 30.0
 #: Codes of closing. Ref: RFC 6455, 7.4
 _DONE, _REFUSED, _TRY_LATER = 1000, 1008, 1013
 
@@ -32,14 +34,13 @@ async def live_view(websocket: WebSocket, side: WebSide) -> None:
     if sessions is None or facts is None or choice is None:
         await _refuse(websocket, "this capture does not run: there is nothing to look at", _REFUSED)
         return
-    if side.views >= MAX_VIEWS:
+    if not side.views.take(MAX_VIEWS):
         await _refuse(websocket, f"at most {MAX_VIEWS} pages look at captures at a time", _TRY_LATER)
         return
-    side.views += 1
     try:
         await _View(websocket, side, sessions, facts.id, facts.filter, choice).run()
     finally:
-        side.views -= 1
+        side.views.leave()
 
 
 async def _refuse(websocket: WebSocket, why: str, code: int) -> None:
@@ -62,21 +63,22 @@ class _View:
 
     async def run(self) -> None:
         await self._filter(self._websocket.query_params.get("filter", ""))
-        await run_in_threadpool(self._sessions.join, self._rows)
         listening = asyncio.create_task(self._listen())
         try:
-            with suppress(WebSocketDisconnect, RuntimeError):
+            await run_in_threadpool(self._sessions.join, self._rows)
+            with suppress(WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):
                 await self._send()
         finally:
             listening.cancel()
             await asyncio.shield(run_in_threadpool(self._sessions.leave, self._rows))
 
     async def _send(self) -> None:
-        """Raises WebSocketDisconnect, RuntimeError when the client has left."""
+        """Raises WebSocketDisconnect, RuntimeError when the client has left, TimeoutError if it takes nothing."""
         while not self._leaving.is_set():
             rows, missed = self._rows.take(MOST_ROWS)
             if rows or missed:
-                await self._websocket.send_text(json.dumps({"rows": rows, "missed": missed}, separators=(",", ":")))
+                text = json.dumps({"rows": rows, "missed": missed}, separators=(",", ":"))
+                await asyncio.wait_for(self._websocket.send_text(text), TIMEOUT)
             elif not self._is_running():
                 await self._websocket.send_json({"ended": True})
                 await self._websocket.close(_DONE)

@@ -24,7 +24,9 @@ from usbip_capture.errors import (
     LocalProtocolError,
     UsbipError,
 )
+from usbip_capture.serving.capture_store import TooMany
 from usbip_capture.serving.operations import NotPossible
+from usbip_capture.web.inputs import Inputs, inputs_of
 from usbip_capture.web.lasting import done_while_allowed, parts_while_allowed
 from usbip_capture.web.roles import ANYONE, ROLES, Refused, User
 
@@ -87,7 +89,7 @@ class Call:
         """A whole number of the body, from 0 on. Raises LocalProtocolError."""
         value = self.body.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise LocalProtocolError(f"{key} must be a whole number, not {value!r}")
+            raise LocalProtocolError(f"{key} must be a whole number from 0 on, not {value!r}")
         return value
 
 
@@ -100,10 +102,11 @@ def api(method: str, path: str, handler: Handler, role: str, prefix: str = PREFI
     """A route of `/api/v1`; `handler` runs on a thread of the pool. role: one of ROLES, or ANYONE."""
     if role not in (*ROLES, ANYONE):
         raise ValueError(role)
+    inputs = inputs_of(method, prefix + path)
 
     async def endpoint(request: Request) -> Response:
         side, authenticate = request.app.state.side, request.app.state.authenticate
-        response = await answered(_called(request, side, authenticate, handler, role))
+        response = await answered(_called(request, side, authenticate, handler, role, inputs))
         if isinstance(response, StreamingResponse):
             response.body_iterator = parts_while_allowed(
                 response.body_iterator, lambda: authenticate(request).check(role)
@@ -162,7 +165,7 @@ def status_of(error: UsbipError) -> int:
         return error.status
     kinds = (
         ((DeviceNotFound, NotFound), 404),
-        ((Conflict, ImportRefused, FileFormatError, NotPossible), 409),
+        ((Conflict, ImportRefused, FileFormatError, NotPossible, TooMany), 409),
         ((LocalProtocolError,), 400),
         ((NotHere,), 501),
         ((CaptureError,), 507),
@@ -170,13 +173,16 @@ def status_of(error: UsbipError) -> int:
     return next((status for kind, status in kinds if isinstance(error, kind)), 502)
 
 
-async def _called(request: Request, side: WebSide, authenticate: Authenticate, handler: Handler, role: str) -> object:
+async def _called(
+    request: Request, side: WebSide, authenticate: Authenticate, handler: Handler, role: str, inputs: Inputs
+) -> object:
     user = User("", ANYONE) if role == ANYONE else authenticate(request)
     user.check(role)
     try:
         body = await asyncio.wait_for(_body(request), _BODY_TIMEOUT)
     except asyncio.TimeoutError as error:
         raise LocalProtocolError(f"the request was not sent within {_BODY_TIMEOUT:g} s") from error
+    inputs.check(request.query_params, body)
     call = Call(side, request, user, request.path_params, request.query_params, body)
     return await run_in_threadpool(handler, call)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import threading
@@ -14,16 +15,40 @@ from usbip_capture.errors import CannotListen, UsbipError
 from usbip_capture.net import listening
 from usbip_capture.net.address import format_address
 from usbip_capture.web.http_protocol import BoundedProtocol
+from usbip_capture.web.stalled import Stalled
 
 log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT = 5.0
-#: Connections at a time, and bytes of the head of a request and of a message of a WebSocket.
-_MAX_CONNECTIONS, _MAX_HEAD, _MAX_MESSAGE = 1000, 32 << 10, 64 << 10
+#: Bytes of the head of a request, and of a message of a WebSocket.
+_MAX_HEAD, _MAX_MESSAGE = 32 << 10, 64 << 10
+#: Tenths of a second between two looks at who takes nothing any more.
+_LOOK = 50
 #: Bytes that the system keeps for who does not read: figures that wait there for minutes are of no use.
 _MAX_UNSENT = 32 << 10
 #: Whom uvicorn reports to; what strangers send is not worth a line there.
 _LOGGER = "uvicorn.error"
+
+
+class _Server(uvicorn.Server):
+    """Keeps nobody who takes nothing, neither while it runs nor at its end."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stalled = Stalled()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        if counter % _LOOK == 0:
+            self._stalled.look(self.server_state.connections, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Of those that are left when the time for it is up, descriptors would be left, too."""
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)
 
 
 class WebService:
@@ -43,7 +68,7 @@ class WebService:
                 if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # of those that are accepted, too
                     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _MAX_UNSENT)
                 self.addresses.append(listener.getsockname()[:2])
-            self._server = uvicorn.Server(_configuration(app, identity))
+            self._server = _Server(_configuration(app, identity))
             self._thread = threading.Thread(target=self._run, name="usbip-web", daemon=True)
             self._thread.start()
         except RuntimeError as error:
@@ -80,12 +105,15 @@ class WebService:
 
 
 def _configuration(app: Starlette, identity: str) -> uvicorn.Config:
-    """Raises UsbipError."""
+    """Raises UsbipError.
+
+    What is compressed is not bounded by its length, and would be compressed for each browser again.
+    """
     logging.getLogger(_LOGGER).setLevel(logging.CRITICAL)
     config = uvicorn.Config(
         app, http=BoundedProtocol, ws="wsproto", lifespan="off", log_config=None, access_log=False,
-        server_header=False, proxy_headers=False, timeout_graceful_shutdown=1, limit_concurrency=_MAX_CONNECTIONS,
-        h11_max_incomplete_event_size=_MAX_HEAD, ws_max_size=_MAX_MESSAGE, ssl_certfile=identity or None,
+        server_header=False, proxy_headers=False, timeout_graceful_shutdown=1, h11_max_incomplete_event_size=_MAX_HEAD,
+        ws_max_size=_MAX_MESSAGE, ws_per_message_deflate=False, ssl_certfile=identity or None,
     )  # fmt: skip
     try:
         config.load()

@@ -26,7 +26,7 @@ WORDS = {
     "max-clients": Words(ACCESS, "at a time; 0: no limit"),
     "max-clients-per-address": Words(ACCESS, "at a time from one address; 0: no limit"),
     "connections-per-second": Words(ACCESS, "from one address; 0: no limit"),
-    "request-timeout": Words(ACCESS, "for the first request of a client"),
+    "request-timeout": Words(ACCESS, "seconds for the first request of a client"),
     "max-devices": Words(EXPORTS, "at a time; 0: no limit"),
     "rules": Words(ACCESS, "who may have which device: allow or deny, CLIENT, DEVICE"),
     "access": Words(ACCESS, "closed: this machine and whom a rule allows; open: everybody who can connect"),
@@ -45,6 +45,6 @@ WORDS = {
     "web-tls": Words(DASHBOARD, "the dashboard within TLS, with the certificate of --tls"),
     "web-host": Words(DASHBOARD, "a further name by which browsers call this machine, such as pi.example.org"),
     "hooks": Words(HOOKS, "what is called at plug, unplug, attach, detach, refused or capture-done"),
-    "captures": Words(RECORDING, "where captures that are begun there are kept"),
-    "captures-size": Words(RECORDING, "what these may take together; 0: no limit"),
+    "captures": Words(RECORDING, "where captures that are begun in the dashboard are kept"),
+    "captures-size": Words(RECORDING, "MB that these may take together; 0: no limit"),
 }

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from usbip_capture.errors import UsbipError
+from usbip_capture.server.events import TOKEN_ADDED, TOKEN_REMOVED
+from usbip_capture.syslog.severity import NOTICE
 from usbip_capture.web.capture_data import capture_data
 from usbip_capture.web.confirming import Confirmations
 from usbip_capture.web.history import History
 from usbip_capture.web.live_figures import LiveFigures
+from usbip_capture.web.places import Places
 from usbip_capture.web.seed_data import SeedView
 from usbip_capture.web.tokens import Tokens
 
@@ -27,7 +30,7 @@ class WebSide:
     """server: whose dashboard it is. sign_in, feed: None until it is opened.
 
     started: seconds since 1970. history, live: from `start_figures` on. streams, views: captures that leave as streams
-    now, and pages that look into one; for the event loop alone.
+    now, and pages that look into one.
     """
 
     server: LocalServer
@@ -37,8 +40,8 @@ class WebSide:
     started: float = field(default_factory=time.time)
     confirmations: Confirmations = field(default_factory=Confirmations)
     seed_view: SeedView = field(default_factory=SeedView)
-    streams: int = 0
-    views: int = 0
+    streams: Places = field(default_factory=Places)
+    views: Places = field(default_factory=Places)
     history: History = field(init=False)
     live: LiveFigures = field(init=False)
 
@@ -59,6 +62,17 @@ class WebSide:
         except RuntimeError as error:
             raise UsbipError(f"the figures of the dashboard cannot be taken: {error}: end other programs") from error
         return self.history
+
+    def add_token(self, name: str, role: str, by: str) -> str:
+        """A new one, with an event. Raises LocalProtocolError, Conflict, UsbipError."""
+        token = self.tokens.add(name, role)
+        self.server.events.emit(TOKEN_ADDED, NOTICE, text=f"{name}: {role}", by=by)
+        return token
+
+    def remove_token(self, name: str, by: str) -> None:
+        """With an event. Raises NotFound, Conflict, UsbipError."""
+        self.tokens.remove(name)
+        self.server.events.emit(TOKEN_REMOVED, NOTICE, text=name, by=by)
 
     def captures(self, base: str = "") -> list[dict[str, object]]:
         """Those that run, as `/captures` has them. base: where the dashboard is."""

@@ -22,7 +22,7 @@ from usbip_capture.filters.language import FilterError
 from usbip_capture.lending.lender import Exported
 from usbip_capture.server.events import CAPTURE_ENDED, CAPTURE_STARTED, Event, Events
 from usbip_capture.server.rules import ExportRule
-from usbip_capture.serving import capture_store
+from usbip_capture.serving import capture_store, stored_capture
 from usbip_capture.serving.capture_store import CaptureStore, TooMany
 from usbip_capture.serving.session_capture import DESCRIPTORS
 from usbip_capture.serving.sessions import Sessions
@@ -314,3 +314,34 @@ def test_what_is_known_of_each_is_written_down(lab: Lab) -> None:
     assert (saved["devices"], saved["filter"], saved["ring"], saved["max_bytes"]) == (["1209:0001"], "bulk", 2, 8000)
     assert len(saved["name"]) == 64
     lab.close()
+
+
+def test_what_is_deleted_while_it_ends_does_not_come_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who stops it notes how it has ended when somebody else has deleted it already."""
+    capture = lab.store.start().id
+    save = stored_capture.save
+
+    def late(folder: str, facts: CaptureFacts) -> None:
+        monkeypatch.setattr(capture_store, "save", save)
+        assert lab.store.delete(capture)
+        save(folder, facts)
+
+    monkeypatch.setattr(capture_store, "save", late)
+    assert lab.store.stop(capture) is None
+    assert not lab.store.captures
+    assert [path.name for path in lab.folder.iterdir() if path.name.startswith(capture)] == []
+    assert not lab.store._room.used
+
+
+def test_what_cannot_be_deleted_is_listed_still(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    capture = lab.store.start().id
+
+    def refuse(folder: str, capture_id: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as context:
+        context.setattr(capture_store, "remove", refuse)
+        with pytest.raises(CaptureError, match="cannot be deleted"):
+            lab.store.delete(capture)
+    assert lab.facts(capture).state == "stopped"
+    assert lab.store.delete(capture)

@@ -98,6 +98,27 @@ def test_a_program_that_does_not_end_is_ended_with_what_it_has_started(tmp_path:
         call.run(LONG)
 
 
+@posix
+def test_what_it_has_started_is_ended_also_if_only_that_does_not_leave(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    child = (
+        "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        f"open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    )
+    call = program(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])")
+
+    def run() -> None:
+        with pytest.raises(UsbipError, match="ended with the server"):
+            call.run(600)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    number = int(wait_until("it has started another", lambda: pid.exists() and pid.read_text()))
+    call.cancel()
+    thread.join(30)
+    wait_until("that one has ended", lambda: has_ended(number))
+
+
 def has_ended(pid: int) -> bool:
     """Also where nobody waits for it: as a zombie."""
     try:

@@ -12,6 +12,7 @@ from usbip_capture.errors import LocalProtocolError
 from usbip_capture.serving.capture_store import QUEUE_BYTES, CaptureStore
 from usbip_capture.serving.stored_capture import RUNNING, CaptureFacts
 from usbip_capture.web.api.captures import contents, store_of
+from usbip_capture.web.api.devices import by
 from usbip_capture.web.roles import LOOK, OPERATE
 from usbip_capture.web.routing import Call, NotFound, api
 
@@ -42,7 +43,7 @@ def start(call: Call) -> object:
     facts = _latest(store)
     if facts is not None and facts.state == RUNNING:
         raise LocalProtocolError("Already capturing")
-    return {"ok": True, "filename": _filename(store.start(name=_NAME, by=call.user.name))}
+    return {"ok": True, "filename": _filename(store.start(name=_NAME, by=by(call)))}
 
 
 def stop(call: Call) -> object:
@@ -50,7 +51,7 @@ def stop(call: Call) -> object:
     store = store_of(call)
     facts = _latest(store)
     if facts is not None and facts.state == RUNNING:
-        store.stop(facts.id, call.user.name)
+        store.stop(facts.id, by(call))
     return {"ok": True}
 
 
@@ -72,7 +73,7 @@ def delete(call: Call) -> object:
         raise NotFound("No capture file to delete")
     if facts.state == RUNNING:
         raise LocalProtocolError("Stop capture first")
-    store.delete(facts.id, call.user.name)
+    store.delete(facts.id, by(call))
     return {"ok": True}
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Iterable
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute
 
 from usbip_capture.errors import LocalProtocolError
@@ -21,7 +21,7 @@ from usbip_capture.web.routing import Call, api
 _JSON, _LINES, _STREAM = "application/json", "application/x-ndjson", "text/event-stream"
 #: Seconds between two comments in a stream, so that neither side takes the other one for gone.
 _ALIVE = 15.0
-_MAX_NUMBER = 1 << 53
+_MAX_NUMBER, _MAX_DIGITS = 1 << 53, 20
 
 
 class EventFilter:
@@ -61,7 +61,9 @@ def _events(call: Call) -> object:
     found = found[len(found) - min(last, len(found)) :]
     if form == _LINES:
         return Response("".join(map(_line, found)), media_type=_LINES)
-    return JSONResponse({"events": [event_data(event) for event in found], "last": events.last})
+    # One after the other: while all were encoded at once, no thread could do anything else.
+    listed = ",".join(json.dumps(event_data(event), separators=(",", ":")) for event in found)
+    return Response(f'{{"events":[{listed}],"last":{events.last}}}', media_type=_JSON)
 
 
 def _stream(call: Call, wanted: EventFilter, after: int, last: int) -> Response:
@@ -118,8 +120,8 @@ def _form(accept: str) -> str:
 def _number(text: str, name: str, default: int) -> int:
     if not text:
         return default
-    if not (text.isascii() and text.isdigit() and int(text[:20]) <= _MAX_NUMBER):
-        raise LocalProtocolError(f"{name} must be a whole number, not {text!r}")
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and int(text) <= _MAX_NUMBER):
+        raise LocalProtocolError(f"{name} must be a whole number from 0 to {_MAX_NUMBER}, not {text!r}")
     return int(text)
 
 

@@ -52,7 +52,7 @@ def remove(call: Call) -> object:
 
 def _exported(server: LocalServer, rule: ExportRule) -> str:
     busids = [exported.info.busid for exported in server.exported if exported.rule == rule]
-    return ", ".join(busids) or "nothing that is plugged in"
+    return ", ".join(busids) or "no further device that is plugged in"
 
 
 def _reload(server: LocalServer) -> None:

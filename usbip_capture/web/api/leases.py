@@ -40,7 +40,10 @@ def release(call: Call) -> object:
     """The turn that goes on, or all turns of a client."""
     busid, client = call.named("busid"), call.named("client", "")
     call.side.server.leases.release(busid, client)
-    return {"ok": True, "outcome": f"{busid} is released{f' by {client}' if client else ''}"}
+    return {
+        "ok": True,
+        "outcome": f"{busid} is not reserved for {client} any more" if client else f"{busid} is released",
+    }
 
 
 ROUTES: list[BaseRoute] = [

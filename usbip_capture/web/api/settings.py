@@ -103,6 +103,7 @@ def _setting(server: LocalServer, table: ServerTable, key: str) -> dict[str, obj
         "group": words.group if words else "",
         "restart": _needs_restart(server, key),
         "given": _is_given(server, key),
+        "running": _running(server, key),
         "fixed": key in _FIXED,
     }
 
@@ -117,6 +118,16 @@ def _is_given(server: LocalServer, key: str) -> bool:
     if key in _EXPORTS | _ACCESS:
         return _needs_restart(server, key)
     return server.restart is not None and key.replace("-", "_") in server.restart.given
+
+
+def _running(server: LocalServer, key: str) -> str:
+    """What the command line has for it, for people; empty where the configuration counts."""
+    if not _is_given(server, key):
+        return ""
+    if key == "exports":
+        return _shown(server.rules)
+    table = server.restart.running if server.restart is not None and key not in _ACCESS else None
+    return "" if table is None else _shown(_value(table, key))
 
 
 def _to_defaults() -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.routing import BaseRoute
 
+from usbip_capture.web.api.devices import by
 from usbip_capture.web.roles import ADMINISTER
 from usbip_capture.web.routing import Call, api
 
@@ -17,7 +18,7 @@ def listed(call: Call) -> object:
 def make(call: Call) -> object:
     """A token, and the link that signs in with it: both are shown this once."""
     name = call.text("name")
-    token = call.side.tokens.add(name, call.text("role"))
+    token = call.side.add_token(name, call.text("role"), by(call))
     base = call.request.base_url
     outcome = f"the token {name} is made: keep its link, it is not shown again"
     return {"ok": True, "outcome": outcome, "token": token, "link": f"{base}?token={token}"}
@@ -26,7 +27,7 @@ def make(call: Call) -> object:
 def remove(call: Call) -> object:
     """Whoever uses it is signed out."""
     name = call.named("name")
-    call.side.tokens.remove(name)
+    call.side.remove_token(name, by(call))
     return {"ok": True, "outcome": f"the token {name} is removed"}
 
 

@@ -47,6 +47,11 @@ export function form(api, act, ...children) {
   return made;
 }
 
+/** What a form throws for what it does not send: the sentence is shown in it. */
+export function invalid(sentence) {
+  return Object.assign(new Error(sentence), { status: 400 });
+}
+
 /** The button that sends a form; without the role it is for, it cannot be used, and says why. */
 export function submit(api, label, role, props = {}) {
   return el("button", { type: "submit", class: "primary", ...allowed(api, role), ...props }, label);

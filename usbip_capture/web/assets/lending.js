@@ -20,7 +20,7 @@ function untilWhen({ begins, until }) {
 /** The rules of what is exported. Gives {element, fetch()}. */
 export function exportsCard(api) {
   const remove = async ({ rule }) => {
-    if (await ask({ title: "Export by this rule no more?", text: `${rule}\nWho has a device that is not exported any more loses it.`, action: "Remove", danger: true })) {
+    if (await ask({ title: "Remove this rule?", text: `${rule}\nWho has a device that is not exported any more loses it.`, action: "Remove", danger: true })) {
       if (await api.act(() => api.delete("/exports", { rule }))) await fetch();
     }
   };
@@ -28,7 +28,7 @@ export function exportsCard(api) {
     caption: "Rules of what is exported", test: "exports", key: ({ rule }) => rule, empty: "Nothing is exported.",
     columns: [
       { label: "Rule", wide: true, cell: once(({ rule }) => el("code", {}, rule)) },
-      { label: "Plugged in now", wide: true, cell: ({ busids }) => busids.join(", ") || "nothing" },
+      { label: "Exports now", wide: true, cell: ({ busids }) => busids.join(", ") || "nothing" },
       { label: "Action", number: true, cell: once((row) => button("Remove", () => remove(row), {
         kind: "danger", "aria-label": `Remove the export ${row.rule}`, ...allowed(api, "administer"), "data-test": "remove-export",
       })) },
@@ -57,7 +57,7 @@ export function exportsCard(api) {
 /** For whom devices are reserved, and who comes next. Gives {element, fetch(), devices(list)}. */
 export function leasesCard(api) {
   const release = async ({ busid, client }) => {
-    if (await ask({ title: `Release ${busid}?`, text: `It is reserved for ${client} no more.`, action: "Release", danger: true })) {
+    if (await ask({ title: `Release ${busid}?`, text: `It is not reserved for ${client} any more then.`, action: "Release", danger: true })) {
       if (await api.act(() => api.delete("/leases", { busid, client }))) await fetch();
     }
   };

@@ -1,6 +1,6 @@
 // Access: the mode and the rules, what a client would get by them, what is exported, reserved, paired.
 
-import { allowed, card, choice, facts, field, form, submit } from "../controls.js";
+import { allowed, card, choice, facts, field, form, invalid, submit } from "../controls.js";
 import { ask, badge, button, el, fill, table, text } from "../dom.js";
 import { moment } from "../format.js";
 import { exportsCard, leasesCard } from "../lending.js";
@@ -9,7 +9,7 @@ export const title = "Access";
 
 const MODES = [
   ["closed", "Closed", "Programs of this machine, and whom a rule allows."],
-  ["open", "Open", "Everybody who can connect, but whom a rule denies."],
+  ["open", "Open", "Everybody who can connect, except whom a rule denies."],
 ];
 
 export async function render(container, api) {
@@ -54,7 +54,7 @@ function modeCard(api, refresh) {
   async function set(name) {
     const sure = name !== "open" || (await ask({
       title: "Open the server for everybody?", action: "Open", danger: true,
-      text: "Everybody who can connect may then have all exported devices, but whom a rule denies.",
+      text: "Everybody who can connect may then have all exported devices, except whom a rule denies.",
     }));
     if (!sure || !(await api.act(() => api.put("/access/mode", { mode: name })))) show(now);
     else await refresh();
@@ -114,6 +114,7 @@ function rulesCard(api, refresh) {
 /** A client with a blank in its name stands in double quotes. */
 function ruleOf(action, client, device) {
   const name = client.trim();
+  if (!name) throw invalid("Name a client, such as 192.0.2.0/24, or any.");
   return [action, /[\s"]/.test(name) ? JSON.stringify(name) : name, device.trim() || "all"].join(" ");
 }
 
@@ -142,6 +143,7 @@ function checkCard(api) {
   });
   shown.element.hidden = true;
   const asking = form(api, async () => {
+    if (!client.value.trim()) throw invalid("Name a client, such as 192.0.2.7.");
     const answer = await api.post("/access/check", { client: client.value.trim() });
     const got = answer.devices.filter((device) => device.allowed).length;
     text(verdict, `${answer.client} would get ${got} of ${answer.devices.length}.`);

@@ -1,6 +1,6 @@
 // Captures: start one, what there is, and what a running one sees while it sees it.
 
-import { allowed, card, choice, copy, copyable, field, form, submit } from "../controls.js";
+import { allowed, card, choice, copy, copyable, field, form, invalid, submit } from "../controls.js";
 import { ask, badge, button, el, fill, table, text } from "../dom.js";
 import { bytes, count, counted, span, time } from "../format.js";
 import { renderLive } from "../capture_live.js";
@@ -57,10 +57,16 @@ function startForm(api, refresh) {
   const limit = el("input", { type: "number", min: 0, step: "any", placeholder: "none", "data-test": "limit" });
   const ring = el("input", { type: "number", min: 0, step: 1, placeholder: "one", "data-test": "ring" });
   const picker = devicePicker();
-  const send = () => api.post("/captures", {
-    devices: picker.chosen(), filter: filter.value.trim(), name: named.value.trim(),
-    max_bytes: Math.round(Number(limit.value || 0) * MEGABYTE), files: Number(ring.value || 0),
-  });
+  const send = () => {
+    if (!picker.complete()) throw invalid("Choose a device, or all devices.");
+    if (!limit.validity.valid) throw invalid("The size limit is a number of MB, such as 10; empty for none.");
+    if (!ring.validity.valid) throw invalid("The ring is a whole number of files, such as 5; empty for one file.");
+    if (Number(ring.value) > 1 && !Number(limit.value)) throw invalid("A ring needs a size limit, for each of its files.");
+    return api.post("/captures", {
+      devices: picker.chosen(), filter: filter.value.trim(), name: named.value.trim(),
+      max_bytes: Math.round(Number(limit.value) * MEGABYTE), files: Number(ring.value),
+    });
+  };
   const element = form(api, async () => {
     const answer = await send();
     named.value = "";
@@ -102,6 +108,7 @@ function devicePicker() {
     element: el("fieldset", { class: "devices" }, el("legend", {}, "Devices"),
       el("label", { class: "tick" }, all, el("span", {}, "All devices, also those that are plugged in later")), boxes),
     chosen: () => (all.checked ? [] : [...ticked]),
+    complete: () => all.checked || ticked.size > 0,
     devices(devices) {
       const now = JSON.stringify(devices.map((device) => [device.busid, nameOf(device), device.exported]));
       if (now === known) return;

@@ -149,8 +149,8 @@ class SettingsPage {
 }
 
 /** When a value is in force, or why it is not. */
-function noteOf({ fixed, given, restart }) {
-  const note = fixed ? "in the file only" : given ? "the command line has it" : restart ? "after a restart" : "";
+function noteOf({ fixed, given, running, restart }) {
+  const note = given ? `the command line has it${running && `: ${running}`}` : fixed ? "in the file only" : restart ? "after a restart" : "";
   return note && el("small", {}, note);
 }
 
