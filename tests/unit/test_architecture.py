@@ -20,7 +20,7 @@ LAYERS = """
     device < tap net < tls
     capture devices simulated server
     replayed sessions < demo < servers live lending < control_socket configuration offering
-    host relay collector vhci tunnel server_stream
+    host relay collector vhci tunnel server_stream remote_usbmon
     pyusb_backend serial_port convert report comparing
     probe describe selftest use installation urlhandler usbip_client serving < capture_session < web
     cli extcap pytest_plugin

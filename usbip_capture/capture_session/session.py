@@ -19,7 +19,7 @@ from usbip_capture.capture_session.device_log import DeviceLog
 from usbip_capture.capture_session.events import ForwardedEvents, SessionEvents
 from usbip_capture.capture_session.output import Output
 from usbip_capture.capture_session.relayed import Relayed
-from usbip_capture.capture_session.settings import LOG_ALONE, RELAY, SERVER, CaptureSettings
+from usbip_capture.capture_session.settings import LOG_ALONE, RELAY, SERVER, USBMON, CaptureSettings
 from usbip_capture.errors import CaptureError, ServerLost, ServerUnreachable, UsbipError
 from usbip_capture.live.joining import OVER, JoinedCapture
 from usbip_capture.probe import ProbeGroup, ProbeSettings
@@ -27,6 +27,7 @@ from usbip_capture.system.latch import Latch
 
 if TYPE_CHECKING:
     from usbip_capture.capture_session.streamed import Streamed
+    from usbip_capture.remote_usbmon.group import WatchedGroup
     from usbip_capture.server_stream.capture import StreamedCapture
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ class CaptureSession:
         self._closed = False
         self._early: list[str] = []
         self._listen: frozenset[int] | None = None
-        self._group: ProbeGroup | None = None
+        self._group: ProbeGroup | WatchedGroup | None = None
         self._device_log: DeviceLog | None = None
         self._joined: Relayed | Streamed | None = None
 
@@ -124,7 +125,7 @@ class CaptureSession:
     def listen_to(self, chosen: frozenset[int] | None) -> None:
         """Read these IN endpoints from now on, None for all."""
         self._listen = chosen
-        if self._group is not None:
+        if isinstance(self._group, ProbeGroup):
             self._group.listen_to(chosen)
 
     def drop_client(self, number: int) -> None:
@@ -227,6 +228,9 @@ class CaptureSession:
         except Exception as error:
             log.exception("the session failed")
             self.error = self.error or error
+        finally:
+            if self._group is not None and not isinstance(self._group, ProbeGroup):
+                self._group.close()
         self._messages.put(BY_SOURCE)
 
     def _capture(self, output: Output) -> None:
@@ -256,8 +260,10 @@ class CaptureSession:
             self._report_capturing()
             group.run(self.writer)
 
-    def _connected(self, settings: CaptureSettings) -> ProbeGroup:
-        """The devices, imported. Raises UsbipError."""
+    def _connected(self, settings: CaptureSettings) -> ProbeGroup | WatchedGroup:
+        """The devices, imported, or watched where others use them. Raises UsbipError."""
+        if settings.choices.mode == USBMON:
+            return self._watched(settings)
         choices, server = settings.choices, settings.required_server()
         wanted = ProbeSettings(choices.descriptors, choices.listen_in, choices.reconnect)
         log.info("capturing %s %s, %s", server, settings.devices, wanted)
@@ -269,6 +275,22 @@ class CaptureSession:
         group.connect()
         if self._listen is not None:  # chosen before there was anybody to hear of it
             group.listen_to(self._listen)
+        return group
+
+    def _watched(self, settings: CaptureSettings) -> WatchedGroup:
+        # Imported here: the other modes do not need it.
+        from usbip_capture.remote_usbmon.group import WatchedGroup
+        from usbip_capture.remote_usbmon.settings import UsbmonSettings
+
+        choices, server = settings.choices, settings.required_server()
+        wanted = UsbmonSettings(choices.snaplen, choices.descriptors, choices.reconnect)
+        log.info("watching %s at %s, %s", settings.devices, server, wanted)
+        group = self._group = WatchedGroup(server, settings.devices, wanted, self._events.activity)
+        if self._stopping.is_set():
+            group.stop()
+        self._messages.put(_IMPORTING)
+        group.connect()
+        self._messages.put(_STARTED)
         return group
 
     def _capture_joined(self, sink: Sink | None, output: Output, settings: CaptureSettings) -> None:

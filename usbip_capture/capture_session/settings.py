@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 #: Values of the option `mode`, and of `syslog`.
 PROBE, RELAY, LOG_ALONE, SERVER = "probe", "relay", "syslog", "server"
+USBMON = "usbmon"
 LOG_OFF, LOG_CONNECT, LOG_LISTEN = "off", "connect", "listen"
 
 
@@ -23,7 +24,7 @@ class CaptureSettings:
     """choices: the user options. server: None where none is needed (see `needs_server`).
 
     dashboard: of the server that is joined in mode server.
-    devices: of modes probe and server, as `servers.address.parse_selection` takes or returns them.
+    devices: of modes probe, server and usbmon, as `servers.address.parse_selection` takes or returns them.
     capture_filter: which URBs are written. relay: of mode relay, one that runs; None to find or start it.
     connecting_counts: the duration also limits how long connecting may take.
     shows_clients: of mode server, who asks for the clients.
@@ -46,6 +47,10 @@ class CaptureSettings:
             raise LocalProtocolError(
                 f"the device's log is not captured in mode {self.choices.mode}: switch --syslog off, or capture "
                 "it in a second window"
+            )
+        if self.choices.mode == USBMON and self.choices.record_unlinks:
+            raise LocalProtocolError(
+                "usbmon does not see CMD_UNLINK and RET_UNLINK, which are USB/IP's: leave --record-unlinks out"
             )
 
     @property

@@ -163,7 +163,7 @@ def _reloaded(argv: list[str], name: str, server: KnownServer | None) -> list[st
                 token = value_of(argv, "--token") or ""
                 devices, problem = list_at_dashboard(server or host, port, token, _RELOAD_TIMEOUT)
             else:
-                devices, problem = list_devices(host, port, _RELOAD_TIMEOUT)
+                devices, problem = list_devices(host, port, _RELOAD_TIMEOUT, value_of(argv, "--mode") or "")
             chosen = value_of(argv, option.flag) or ""
             choices = _with_chosen(option, devices, [chosen])
             if problem:  # in the place of `auto`, for that is what the box shows then

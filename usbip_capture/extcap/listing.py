@@ -10,7 +10,7 @@ from typing import TypeAlias
 from usbip_capture.demo.device import DESCRIPTORS
 from usbip_capture.errors import UsbipError
 from usbip_capture.net.address import DEFAULT_PORT, SSH
-from usbip_capture.servers.address import DEMO, LOCAL, ServerAddress
+from usbip_capture.servers.address import ALL, DEMO, LOCAL, ServerAddress
 from usbip_capture.servers.configuration import place_of
 from usbip_capture.servers.known import KnownDevice, KnownServer, read_cache
 from usbip_capture.servers.memory import remember_devices, remember_server
@@ -18,11 +18,15 @@ from usbip_capture.usb.names import device_name
 
 #: Seconds more for ssh, which has to log in first.
 _SSH_TIME = 5.0
+#: A value of the option `mode`.
+_USBMON = "usbmon"
 _Answer: TypeAlias = "tuple[list[KnownDevice], str]"
 
 
-def list_devices(host: str, port: str, timeout: float) -> tuple[list[KnownDevice], str]:
+def list_devices(host: str, port: str, timeout: float, mode: str = "") -> tuple[list[KnownDevice], str]:
     """The devices, and a sentence if they could not be had within `timeout` seconds, name resolution included.
+
+    mode: in mode usbmon they are those of the machine itself.
 
     Products and serial numbers are those of earlier imports: to ask a device for them is to take it from its user.
     """
@@ -32,7 +36,7 @@ def list_devices(host: str, port: str, timeout: float) -> tuple[list[KnownDevice
     if not (port.isascii() and port.isdigit() and len(port) <= 5):
         return [], f"{port!r} is not a TCP port (1 to 65535): correct it, then Reload"
     limit = timeout + (_SSH_TIME if _goes_through_ssh(host) else 0.0)
-    return _within(limit, host.strip(), lambda: _ask(host, int(port), timeout))
+    return _within(limit, host.strip(), lambda: _ask(host, int(port), timeout, mode))
 
 
 def list_at_dashboard(
@@ -77,9 +81,11 @@ def _goes_through_ssh(host: str) -> bool:
         return False
 
 
-def _ask(host: str, port: int, timeout: float) -> tuple[list[KnownDevice], str]:
+def _ask(host: str, port: int, timeout: float, mode: str) -> tuple[list[KnownDevice], str]:
     try:
         server = ServerAddress.parse(host, port, timeout)
+        if mode == _USBMON:
+            return _of_machine(server), ""
         infos = server.devices()
     except UsbipError as error:
         return [], str(error)
@@ -101,6 +107,18 @@ def _ask(host: str, port: int, timeout: float) -> tuple[list[KnownDevice], str]:
         remember_server(*server.place)
         remember_devices(*server.place, devices)
     return devices, "" if devices else server.empty
+
+
+def _of_machine(server: ServerAddress) -> list[KnownDevice]:
+    """What its kernel has, whether or not a USB/IP server runs there. Raises UsbipError."""
+    from usbip_capture.remote_usbmon.machine import RemoteMachine
+
+    return [
+        KnownDevice(
+            device.info.busid, "{:04x}:{:04x}".format(*device.info.vid_pid), device.product, serial=device.serial
+        )
+        for device in RemoteMachine(server).survey().selected(ALL)
+    ]
 
 
 def _name_local(devices: list[KnownDevice]) -> None:

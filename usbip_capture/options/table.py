@@ -100,12 +100,14 @@ OPTIONS = (
         "Mode",
         "probe: import the device, read it as a host does, then read what its IN endpoints send; "
         "relay: show what another USB/IP client and the device say to each other; server: join what others do at a "
-        "server of usbip-capture that has a dashboard; syslog: only the device's own log",
+        "server of usbip-capture that has a dashboard; usbmon: show by ssh what the kernel of another Linux machine "
+        "and its device exchange; syslog: only the device's own log",
         group=CAPTURE,
         choices=(
             ("probe", "Probe: import the device, read it, listen to it"),
             ("relay", "Relay: watch another client that uses the device, see the tab Relay"),
             ("server", "Server: watch what others do at a usbip-capture server"),
+            ("usbmon", "usbmon: watch a device of another Linux machine, by ssh://"),
             ("syslog", "Log: only what the device logs, see the tab Log"),
         ),
     ),
