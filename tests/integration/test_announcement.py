@@ -16,7 +16,7 @@ import pytest
 from tests.programs.commands import run_line
 from tests.waiting import wait_until
 from usbip_capture.demo.device import INFO
-from usbip_capture.servers.announcing import AnnouncedDevice, Announcement, reachable, txt_record
+from usbip_capture.servers.announcing import AnnouncedDevice, Announcement, FurtherPorts, reachable, txt_record
 from usbip_capture.servers.mdns import DiscoveredServer, browsing
 
 NAME = f"Test server ü {os.getpid()}"
@@ -82,7 +82,7 @@ def test_found_changed_and_withdrawn(announce: Announce, found: Found) -> None:
 
 def test_one_with_tls(found: Found, tmp_path: Path) -> None:
     """It is found as two servers, and each becomes one that is known."""
-    with closing(Announcement(NAME, 33240, [DEVICE], ["127.0.0.1"], 33242)):
+    with closing(Announcement(NAME, 33240, [DEVICE], ["127.0.0.1"], FurtherPorts(33242))):
         found.wait_txt(NAME, {**txt_record([DEVICE]), "tls": "33242"})
         assert found.servers[NAME].places == [("127.0.0.1", 33240), ("tls://127.0.0.1", 33242)]
         done = run_line("usbip-capture discover --mdns-timeout 5", tmp_path)
@@ -90,6 +90,14 @@ def test_one_with_tls(found: Found, tmp_path: Path) -> None:
         known = (tmp_path / "cache/usbip-capture/servers").read_text()
         assert "server\ttls://127.0.0.1\t33242\tmdns\t" in known
         assert "server\t127.0.0.1\t33240\tmdns\t" in known
+
+
+def test_one_with_a_dashboard(found: Found, tmp_path: Path) -> None:
+    with closing(Announcement(NAME, 33240, [DEVICE], ["127.0.0.1"], FurtherPorts(web=33280))):
+        found.wait_txt(NAME, {**txt_record([DEVICE]), "web": "33280"})
+        run_line("usbip-capture discover --mdns-timeout 5", tmp_path)
+        known = (tmp_path / "cache/usbip-capture/servers").read_text()
+        assert "server\thttp://127.0.0.1\t33280\tmdns\t" in known
 
 
 def test_a_name_that_is_taken(announce: Announce, found: Found) -> None:

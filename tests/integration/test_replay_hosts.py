@@ -96,7 +96,7 @@ def test_wireshark_takes_it_as_a_host(recording: Path) -> None:
     (pattern,) = re.findall(r"\{validation=([^{}]*)\}", line)
     for text in (f"replay:{recording}", " replay:session.pcapng", "REPLAY:/a/b.pcapng", "pi", "ssh://pi", "demo"):
         assert re.search(pattern, text), text
-    for text in ("", "http://pi/", "/etc/passwd"):
+    for text in ("", "ftp://pi/", "/etc/passwd"):
         assert not re.search(pattern, text), text
 
 

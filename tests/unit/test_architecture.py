@@ -20,7 +20,7 @@ LAYERS = """
     device < tap net < tls
     capture devices simulated server
     replayed < demo < servers live lending < control_socket configuration
-    host relay collector vhci tunnel
+    host relay collector vhci tunnel server_stream
     pyusb_backend serial_port convert report comparing
     probe describe selftest use installation urlhandler usbip_client serving < capture_session < web
     cli extcap pytest_plugin

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
 
 from usbip_capture.capture.sinks import ReaderGone, Sink
 from usbip_capture.capture.writer import PcapWriter
@@ -18,11 +19,15 @@ from usbip_capture.capture_session.device_log import DeviceLog
 from usbip_capture.capture_session.events import ForwardedEvents, SessionEvents
 from usbip_capture.capture_session.output import Output
 from usbip_capture.capture_session.relayed import Relayed
-from usbip_capture.capture_session.settings import LOG_ALONE, RELAY, CaptureSettings
+from usbip_capture.capture_session.settings import LOG_ALONE, RELAY, SERVER, CaptureSettings
 from usbip_capture.errors import CaptureError, ServerLost, ServerUnreachable, UsbipError
 from usbip_capture.live.joining import OVER, JoinedCapture
 from usbip_capture.probe import ProbeGroup, ProbeSettings
 from usbip_capture.system.latch import Latch
+
+if TYPE_CHECKING:
+    from usbip_capture.capture_session.streamed import Streamed
+    from usbip_capture.server_stream.capture import StreamedCapture
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +65,7 @@ class CaptureSession:
         self.output_error: CaptureError | None = None
         self.ended_by = ""
         self.captured = False
-        self.writer: PcapWriter | JoinedCapture | None = None
+        self.writer: PcapWriter | JoinedCapture | StreamedCapture | None = None
         self._given = settings
         self._events = events or SessionEvents()
         self._release_timeout = release_timeout
@@ -76,7 +81,7 @@ class CaptureSession:
         self._listen: frozenset[int] | None = None
         self._group: ProbeGroup | None = None
         self._device_log: DeviceLog | None = None
-        self._relayed: Relayed | None = None
+        self._joined: Relayed | Streamed | None = None
 
     def start(self, output: Output) -> None:
         """Begin; returns at once. Raises UsbipError if this system starts no more threads."""
@@ -123,9 +128,14 @@ class CaptureSession:
             self._group.listen_to(chosen)
 
     def drop_client(self, number: int) -> None:
-        """Disconnect a client of the relay."""
-        if self._relayed is not None:
-            self._relayed.drop(number)
+        """Disconnect a client of the relay, or of the server that was joined."""
+        if self._joined is not None:
+            self._joined.drop(number)
+
+    def reset_device(self, number: int) -> None:
+        """Reset the device that this client has of the server that was joined."""
+        if self._joined is not None and not isinstance(self._joined, Relayed):
+            self._joined.reset(number)
 
     # -- the supervisor's thread
 
@@ -183,8 +193,8 @@ class CaptureSession:
             if writer is not None:
                 writer.close(*(self._flush if self._flush is not None and self.ended_by != BY_SOURCE else ()))
         finally:
-            if self._relayed is not None:  # now that it has sent the last counts
-                self._relayed.close()
+            if self._joined is not None:  # now that it has sent the last counts
+                self._joined.close()
 
     def _linger(self) -> None:
         """Read the log a little longer, unless stopped."""
@@ -223,8 +233,8 @@ class CaptureSession:
         sink = output.open(self._stopping) if output.at_once else None
         try:
             settings = self._settings = self._given() if callable(self._given) else self._given
-            if settings.choices.mode == RELAY:
-                self._capture_relay(sink or output.open(self._stopping), settings)
+            if settings.choices.mode in (RELAY, SERVER):
+                self._capture_joined(sink, output, settings)
                 return
             if sink is not None:
                 self._open(sink)
@@ -261,10 +271,17 @@ class CaptureSession:
             group.listen_to(self._listen)
         return group
 
-    def _capture_relay(self, sink: Sink, settings: CaptureSettings) -> None:
-        """Capture what a relay forwards, until stopped; the relay goes on. Raises UsbipError."""
-        relayed = self._relayed = Relayed(settings, self._events)
-        self._begin(relayed.join(sink, self._on_end))
+    def _capture_joined(self, sink: Sink | None, output: Output, settings: CaptureSettings) -> None:
+        """Capture what passes a relay or a server, until stopped; that goes on. Raises UsbipError."""
+        if settings.choices.mode == RELAY:
+            relayed = self._joined = Relayed(settings, self._events)
+            self._begin(relayed.join(sink or output.open(self._stopping), self._on_end))
+        else:
+            # Imported here: no other capture needs HTTP.
+            from usbip_capture.capture_session.streamed import Streamed
+
+            streamed = self._joined = Streamed(settings, self._events)
+            self._begin(streamed.join(lambda: sink or output.open(self._stopping), self._on_end))
         self._wait_for_the_end()
 
     def _wait_for_the_end(self) -> None:
@@ -298,7 +315,7 @@ class CaptureSession:
             )
         )
 
-    def _begin(self, writer: PcapWriter | JoinedCapture) -> None:
+    def _begin(self, writer: PcapWriter | JoinedCapture | StreamedCapture) -> None:
         with self._lock:
             closed = self._closed
             self.writer, early = writer, self._early
@@ -310,7 +327,9 @@ class CaptureSession:
     def _on_end(self, reason: str) -> None:
         log.info("the capture's output ended: %s", reason)
         if reason == OVER:
-            self.error = ServerLost("the relay has ended: what was captured until then is kept")
+            what = "relay" if isinstance(self._joined, Relayed) else "server"
+            loss = None if self.writer is None or isinstance(self.writer, PcapWriter) else self.writer.loss
+            self.error = loss or ServerLost(f"the {what} has ended: what was captured until then is kept")
         self._messages.put(BY_SOURCE if reason == OVER else BY_OUTPUT)
 
     # -- either

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.live.registry import Entry
 from usbip_capture.options.table import Choices
 from usbip_capture.servers.address import Selector, ServerAddress
 
+if TYPE_CHECKING:
+    from usbip_capture.servers.dashboards import Dashboard
+
 #: Values of the option `mode`, and of `syslog`.
-PROBE, RELAY, LOG_ALONE = "probe", "relay", "syslog"
+PROBE, RELAY, LOG_ALONE, SERVER = "probe", "relay", "syslog", "server"
 LOG_OFF, LOG_CONNECT, LOG_LISTEN = "off", "connect", "listen"
 
 
@@ -18,9 +22,11 @@ LOG_OFF, LOG_CONNECT, LOG_LISTEN = "off", "connect", "listen"
 class CaptureSettings:
     """choices: the user options. server: None where none is needed (see `needs_server`).
 
-    devices: of mode probe, as `servers.address.parse_selection` takes or returns them.
+    dashboard: of the server that is joined in mode server.
+    devices: of modes probe and server, as `servers.address.parse_selection` takes or returns them.
     capture_filter: which URBs are written. relay: of mode relay, one that runs; None to find or start it.
     connecting_counts: the duration also limits how long connecting may take.
+    shows_clients: of mode server, who asks for the clients.
     log_linger: seconds in which the device's log is still read when a capture has ended by itself.
     """
 
@@ -29,14 +35,17 @@ class CaptureSettings:
     devices: str | list[Selector] = "auto"
     capture_filter: str = ""
     relay: Entry | None = None
+    dashboard: Dashboard | None = None
+    shows_clients: bool = False
     connecting_counts: bool = False
     log_linger: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises LocalProtocolError for choices that do not go together."""
-        if self.choices.mode == RELAY and self.log_source != LOG_OFF:
+        if self.choices.mode in (RELAY, SERVER) and self.log_source != LOG_OFF:
             raise LocalProtocolError(
-                "the device's log is not captured in mode relay: switch --syslog off, or capture it in a second window"
+                f"the device's log is not captured in mode {self.choices.mode}: switch --syslog off, or capture "
+                "it in a second window"
             )
 
     @property
@@ -51,7 +60,13 @@ class CaptureSettings:
             raise LocalProtocolError("no server given: name one, or demo, a simulated device, or local, this machine")
         return self.server
 
+    def required_dashboard(self) -> Dashboard:
+        """That of the server to join. Raises LocalProtocolError if there is none."""
+        if self.dashboard is None:
+            raise LocalProtocolError("no server given: give the name or address of its dashboard, such as pi:8080")
+        return self.dashboard
+
 
 def needs_server(choices: Choices) -> bool:
-    """Whether these choices need the address of a server."""
-    return choices.mode != LOG_ALONE or choices.syslog != LOG_LISTEN
+    """Whether these choices need the address of a USB/IP server."""
+    return choices.mode != SERVER and (choices.mode != LOG_ALONE or choices.syslog != LOG_LISTEN)

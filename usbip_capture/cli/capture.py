@@ -27,6 +27,7 @@ _EXAMPLES = """\
                                                               a ring of ten files of 100 MB
   usbip-capture capture pi -o - | tshark -r -                 into a pipe
   usbip-capture capture pi --wireshark --syslog               in Wireshark, with the device's log
+  usbip-capture capture --mode server bench -o -              what others do at a server with a dashboard
 
 Ctrl-C stops; the capture is complete then. The device is read as a host does when it meets it, then its IN endpoints
 are read; while it is captured it is yours, and nobody else's. Without -o, each URB is printed when it is submitted and
@@ -81,7 +82,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     add_options(
         group,
         *("mode", "descriptors", "listen-in", "reconnect", "snaplen", "duration", "count", "record-unlinks"),
-        *("relay-listen", "relay-allow"),
+        *("relay-listen", "relay-allow", "token"),
     )
     group = parser.add_argument_group("the log of the device")
     group.add_argument("--syslog", action="store_true", help="also capture the log, from the server's log port")
@@ -96,7 +97,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Capture until stopped; the exit code. Raises UsbipError."""
     from usbip_capture.capture.rotation import Rotation
-    from usbip_capture.capture_session.settings import RELAY, needs_server
+    from usbip_capture.capture_session.settings import RELAY, SERVER, needs_server
     from usbip_capture.cli.capturing import Capturing
     from usbip_capture.filters.language import parse
 
@@ -105,6 +106,11 @@ def run(args: argparse.Namespace) -> int:
         raise LocalProtocolError("use either --syslog, to connect to the log, or --syslog-listen")
     choices.syslog = "connect" if args.syslog else "off" if args.syslog_listen is None else "listen"
     server = chosen_server(args) if needs_server(choices) else None
+    dashboard = None
+    if choices.mode == SERVER:
+        from usbip_capture.servers.dashboards import Dashboard
+
+        dashboard = Dashboard.parse(args.server, args.port, choices.token, args.connect_timeout)
     parse(args.filter)
     rotation = Rotation.parse(args.rotate) if args.rotate else None
     named = args.output not in (None, "-")
@@ -114,4 +120,6 @@ def run(args: argparse.Namespace) -> int:
         raise LocalProtocolError("--json and the packets both want standard output: name a file with -o")
     if choices.mode == RELAY and (rotation is not None or not (args.output or args.wireshark)):
         raise LocalProtocolError("--mode relay needs -o with one file, or --wireshark, and cannot be used with -b")
-    return Capturing(args, choices, server, rotation).run()
+    if choices.mode == SERVER and rotation is not None:
+        raise LocalProtocolError("--mode server cannot be used with -b")
+    return Capturing(args, choices, server, rotation, dashboard).run()

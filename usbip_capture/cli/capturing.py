@@ -32,6 +32,8 @@ from usbip_capture.servers.address import ServerAddress
 from usbip_capture.system.console import Terminated
 
 if TYPE_CHECKING:
+    from usbip_capture.server_stream.capture import StreamedCapture
+    from usbip_capture.servers.dashboards import Dashboard
     from usbip_capture.syslog.message import Message
 
 #: Seconds between two looks of the live view.
@@ -46,7 +48,12 @@ class Capturing:
     """One capture, as `args` of the command ask for it. choices: what they have of the option table."""
 
     def __init__(
-        self, args: argparse.Namespace, choices: Choices, server: ServerAddress | None, rotation: Rotation | None
+        self,
+        args: argparse.Namespace,
+        choices: Choices,
+        server: ServerAddress | None,
+        rotation: Rotation | None,
+        dashboard: Dashboard | None = None,
     ) -> None:
         self._args = args
         self._server = server
@@ -55,7 +62,10 @@ class Capturing:
         self._sink: Sink | None = None
         live = is_terminal(sys.stderr) if args.live is None else args.live
         self._view = LiveView() if live and not self._prints and not args.quiet else None
-        self._settings = CaptureSettings(choices, server, chosen_devices(args), args.filter, log_linger=_LOG_LINGER)
+        self._settings = CaptureSettings(
+            choices, server, chosen_devices(args), args.filter, dashboard=dashboard, log_linger=_LOG_LINGER
+        )
+        self._target = server or dashboard
 
     def run(self) -> int:
         """Capture until Ctrl-C, or its end; the exit code. Raises UsbipError."""
@@ -83,7 +93,7 @@ class Capturing:
         """Wait for the end of the session, or end it; how many seconds it captured. Raises KeyboardInterrupt."""
         started = time.monotonic()
         try:
-            with Waiting(f"connecting to {self._server}" if self._server else "opening the log"):
+            with Waiting(f"connecting to {self._target}" if self._target else "opening the log"):
                 captured = session.wait_until_capturing()
             started = shown = time.monotonic()
             if captured and self._view is not None:
@@ -131,13 +141,13 @@ class Capturing:
         with Waiting(f"waiting for a reader on {'standard output' if output == '-' else output}"):
             return open_sink(output)
 
-    def _report(self, writer: PcapWriter | JoinedCapture, seconds: float) -> None:
+    def _report(self, writer: PcapWriter | JoinedCapture | StreamedCapture, seconds: float) -> None:
         files = self._sink.files if isinstance(self._sink, RotatingSink) else [self._args.output]
         if self._args.json:
             print(
                 json.dumps(
                     {
-                        "server": str(self._server or ""),
+                        "server": str(self._target or ""),
                         "packets": writer.written,
                         "dropped": writer.dropped,
                         "filtered": writer.filtered,
@@ -179,6 +189,7 @@ class _Shown(SessionEvents):
     def capturing(self) -> None:
         if self._settings.choices.reconnect:  # else the capture ends, and reports why
             self._stack.enter_context(reported("usbip_capture.probe.session"))
+            self._stack.enter_context(reported("usbip_capture.server_stream"))
 
     def log_started(self) -> None:
         if self._log_handler is not None and self._settings.log_source == LOG_CONNECT:

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
                     waiting.clear()
                     print("".join(f"{line}\n" for line in lines(server, paint)), end="", flush=True)
                     waiting.show()
-            for place in server.places:
+            for place in (*server.places, *server.dashboards):
                 memory.remember_server(*place, server.name, "mdns")
 
         with browsing(on_found):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from usbip_capture.capture.writer import PcapWriter
     from usbip_capture.device import Device
     from usbip_capture.live.joining import JoinedCapture
+    from usbip_capture.server_stream.capture import StreamedCapture
 
 _TITLE = f"{'device':12} {'endpoint':9} {'URB/s':>9} {'MB/s':>9} {'errors':>7}  last status"
 
@@ -37,7 +38,7 @@ class LiveView(LiveLines):
             meter = self._meters.setdefault(device.info.busid, Meter())
         return Tapped(device, meter)
 
-    def show(self, seconds: float, elapsed: float, writer: PcapWriter | JoinedCapture) -> None:
+    def show(self, seconds: float, elapsed: float, writer: PcapWriter | JoinedCapture | StreamedCapture) -> None:
         """What happened in the last `seconds`, `elapsed` seconds after the beginning."""
         rows = self.rows(seconds)
         title = f"{elapsed:.0f} s, {count(writer.written, 'packet')}, {writer.dropped} dropped"

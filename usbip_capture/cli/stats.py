@@ -9,10 +9,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from usbip_capture.cli.groups import add_command, add_json
+from usbip_capture.cli.table_options import add_options
 from usbip_capture.cli.terminal import is_colourful
-from usbip_capture.errors import CaptureError
+from usbip_capture.errors import CaptureError, LocalProtocolError
 
 if TYPE_CHECKING:
+    from usbip_capture.report.measure import Measured
     from usbip_capture.report.statistics import Statistics
 
 _EXAMPLES = """\
@@ -20,6 +22,7 @@ _EXAMPLES = """\
   usbip-capture stats capture.pcapng --filter 'bulk and ep == 0x81'
   usbip-capture stats capture.pcapng --html page.html
   usbip-capture stats capture.pcapng --json | jq '.interfaces[].dropped'
+  usbip-capture stats --live bench           what others do at a server with a dashboard, until Ctrl-C
 """
 _SAMPLE = "µ┤⣿"
 
@@ -34,8 +37,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         _EXAMPLES,
     )
     parser.add_argument(
-        "file", metavar="FILE", help="pcapng or pcap, of usbmon, USBPcap or ours, gzip'ed or not; - is standard input"
+        "file",
+        nargs="?",
+        metavar="FILE",
+        help="pcapng or pcap, of usbmon, USBPcap or ours, gzip'ed or not; - is standard input",
     )
+    parser.add_argument(
+        "--live",
+        metavar="SERVER",
+        help="instead of FILE, what others do at this server from now on: by its dashboard, as capture --mode server",
+    )
+    add_options(parser.add_argument_group("with --live"), "token", "duration")
     parser.add_argument(
         "--html", metavar="PAGE", help="write a page with plots on one time line, for any browser; - is standard output"
     )
@@ -46,18 +58,34 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="count only these URBs, such as 'bulk and ep == 0x81' or 'device == 3.7' (bus 3, device 7)",
     )
     add_json(parser)
-    parser.set_defaults(run=lambda args: stats(args.file, args.filter, args.html, as_json=args.json))
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    if (args.file is None) == (args.live is None):
+        raise LocalProtocolError("give a FILE, or --live with a server" + (", not both" if args.file else ""))
+    if args.live is None:
+        return stats(args.file, args.filter, args.html, as_json=args.json)
+    from usbip_capture.cli.live_stats import measure_live
+    from usbip_capture.servers.dashboards import Dashboard
+
+    measured = measure_live(Dashboard.parse(args.live, token=args.token), args.filter, args.duration)
+    return _report(measured, args.html, as_json=args.json)
 
 
 def stats(path: str, capture_filter: str, page: str | None, *, as_json: bool = False) -> int:
     """Report on a capture; the exit code. Raises UsbipError, and OSError when the output cannot be written."""
-    from usbip_capture.recordings.source import shown
     from usbip_capture.report.measure import measure
-    from usbip_capture.report.text import text_report
 
     if page is not None:
         _check_page(page, path)
-    measured = measure(path, capture_filter)
+    return _report(measure(path, capture_filter), page, as_json=as_json)
+
+
+def _report(measured: Measured, page: str | None, *, as_json: bool) -> int:
+    from usbip_capture.recordings.source import shown
+    from usbip_capture.report.text import text_report
+
     if page is not None:
         from usbip_capture.report.html import html_page
 

@@ -12,7 +12,14 @@ from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.capture_session.events import SessionEvents
 from usbip_capture.capture_session.output import Output, is_file
 from usbip_capture.capture_session.session import BY_SOURCE, CaptureSession
-from usbip_capture.capture_session.settings import LOG_ALONE, LOG_LISTEN, RELAY, CaptureSettings, needs_server
+from usbip_capture.capture_session.settings import (
+    LOG_ALONE,
+    LOG_LISTEN,
+    RELAY,
+    SERVER,
+    CaptureSettings,
+    needs_server,
+)
 from usbip_capture.errors import LocalProtocolError, UsbipError
 from usbip_capture.extcap import arguments, logs, queries
 from usbip_capture.extcap.grammar import value_of
@@ -23,10 +30,12 @@ from usbip_capture.live.joining import JoinedCapture
 from usbip_capture.options.table import INTERFACE, Choices
 from usbip_capture.report.units import count
 from usbip_capture.servers.address import ServerAddress
-from usbip_capture.servers.known import find_interface
+from usbip_capture.servers.known import KnownServer, find_interface
 from usbip_capture.system.signals import ensure_noticed
 
 if TYPE_CHECKING:
+    from usbip_capture.server_stream.capture import StreamedCapture
+    from usbip_capture.servers.dashboards import Dashboard
     from usbip_capture.syslog.message import Message
 
 log = logs.log
@@ -48,6 +57,7 @@ class CaptureProcess:
         self._log_window = LogWindow(self._toolbar.show_line)
         self._choices = Choices({})
         self._place: tuple[str, int] | None = None  # of the server whose interface this is
+        self._known: KnownServer | None = None  # the same, if it is joined by its dashboard
         self._session = CaptureSession(
             self._settings,
             _Shown(self, self._toolbar, self._log_window),
@@ -81,7 +91,7 @@ class CaptureProcess:
         self._session.stop()
 
     @property
-    def writer(self) -> PcapWriter | JoinedCapture | None:
+    def writer(self) -> PcapWriter | JoinedCapture | StreamedCapture | None:
         """The capture, once it has begun."""
         return self._session.writer
 
@@ -94,8 +104,12 @@ class CaptureProcess:
         self._session.listen_to(chosen)
 
     def drop_client(self, number: int) -> None:
-        """Disconnect a client of the relay."""
+        """Disconnect a client of the relay or the server."""
         self._session.drop_client(number)
+
+    def reset_device(self, number: int) -> None:
+        """Reset the device of a client of the server."""
+        self._session.reset_device(number)
 
     def report_capturing(self) -> None:
         """For a person who captures without Wireshark."""
@@ -154,17 +168,28 @@ class CaptureProcess:
         wrong = queries.refusal(capture_filter)
         if wrong:
             raise LocalProtocolError(f"the capture filter cannot be understood: {wrong}")
-        named = relay is None and choices.host.strip()
+        dashboard = self._dashboard(choices) if choices.mode == SERVER else None
+        named = relay is None and dashboard is None and choices.host.strip()
         server = ServerAddress.parse(choices.host.strip(), choices.port) if named else None
-        if self._place is not None:
+        if self._place is not None and dashboard is None:
             server = ServerAddress.at(*self._place)
         settings = CaptureSettings(
-            choices, server, choices.devices or choices.device, capture_filter, relay, connecting_counts=True
-        )
+            choices, server, choices.devices or choices.device, capture_filter, relay, dashboard,
+            shows_clients=True, connecting_counts=True,
+        )  # fmt: skip
         logs.start(choices, self._toolbar.log_handler())
-        self._toolbar.clients.relaying = choices.mode == RELAY
+        self._toolbar.clients.relaying = choices.mode in (RELAY, SERVER)
+        self._toolbar.clients.resetting = choices.mode == SERVER
         self._log_window.with_source = choices.syslog == LOG_LISTEN
         return settings
+
+    def _dashboard(self, choices: Choices) -> Dashboard:
+        """That of the server to join. Raises UsbipError."""
+        from usbip_capture.servers.dashboards import Dashboard
+
+        if self._known is not None:
+            return Dashboard.known(self._known, choices.token)
+        return Dashboard.parse(choices.host, choices.port, choices.token)
 
     def _select_interface(self, choices: Choices) -> registry.Entry | None:
         """Let the interface decide mode or server; the relay that it is. Raises LocalProtocolError."""
@@ -179,6 +204,9 @@ class CaptureProcess:
             choices.mode = RELAY
             return relay
         server = find_interface(interface) if interface else None
+        if server is not None and server.is_dashboard:
+            choices.mode, choices.host, self._known = SERVER, server.address, server
+            return None
         if server is not None:
             if choices.host.strip() not in ("", server.host, server.address):
                 raise LocalProtocolError(

@@ -1,10 +1,10 @@
-"""The toolbar's list of a relay's clients."""
+"""The toolbar's list of the clients of a relay, or of a server that is joined."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from usbip_capture.extcap.controls import ADD, CLIENTS, DROP, ENABLE, NO_CLIENT, REMOVE
+from usbip_capture.extcap.controls import ADD, CLIENTS, DROP, ENABLE, NO_CLIENT, REMOVE, RESET
 
 # control, command, text; whether it went out
 Send = Callable[[int, int, str], bool]
@@ -13,11 +13,13 @@ Send = Callable[[int, int, str], bool]
 class ClientList:
     """What is shown of the clients, and which one is chosen.
 
-    relaying: there is such a list at all. hint: how to attach, empty while anybody is there.
+    relaying: there is such a list at all. resetting: their devices can be reset. hint: how to attach,
+    empty while anybody is there.
     """
 
     def __init__(self, send: Send) -> None:
         self.relaying = False
+        self.resetting = False
         self.hint = ""
         self._send = send
         self._clients: dict[int, str] = {}
@@ -49,6 +51,8 @@ class ClientList:
         if self._shown is None:
             self._send(CLIENTS, ENABLE, "")
             self._send(DROP, ENABLE, "")
+            if self.resetting:
+                self._send(RESET, ENABLE, "")
         items = dict(clients) or {int(NO_CLIENT): "(no client)"}
         if len(clients) > 1:
             items = {int(NO_CLIENT): "(choose a client)", **items}

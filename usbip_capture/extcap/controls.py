@@ -11,7 +11,7 @@ from __future__ import annotations
 from usbip_capture.extcap.grammar import sentence
 
 # Numbers of our controls
-LOG, HELP, MARK, DEVICE, LISTEN, CLIENTS, DROP = range(7)
+LOG, HELP, MARK, DEVICE, LISTEN, CLIENTS, DROP, RESET = range(8)
 #: What the list of clients holds while there is none, and while none is chosen.
 NO_CLIENT = "0"
 
@@ -55,10 +55,12 @@ def sentences() -> list[str]:
                  placeholder="all", validation="^\\s*(all|none|(0x)?[89a-fA-F][0-9a-fA-F]"
                  "([\\s,]+(0x)?[89a-fA-F][0-9a-fA-F])*)?\\s*$"),
         sentence("control", number=CLIENTS, type="selector", display="Client",
-                 tooltip="Clients of the relay, and the devices that they have"),
+                 tooltip="Clients of the relay or the server, and the devices that they have"),
         sentence("value", control=CLIENTS, value=NO_CLIENT, display="(no client)", default="true"),
         sentence("control", number=DROP, type="button", display="Drop client",
                  tooltip="Break off the connection of this client to the device"),
+        sentence("control", number=RESET, type="button", display="Reset device",
+                 tooltip="Reset the device that this client of the server has"),
     ]  # fmt: skip
 
 

@@ -15,6 +15,8 @@ from usbip_capture.servers.known import KnownDevice, KnownServer, find_interface
 FIXED = ("host", "port")
 #: Options that a running relay's interface has: the others are fixed there, or mean nothing.
 OF_RELAY = ("snaplen", "duration", "count", "record-unlinks", "log-level", "log-file")
+#: Options that the interface of a server has that is joined by its dashboard: the others are for other modes.
+OF_SERVER = ("device", "devices", "token", "reconnect", *OF_RELAY)
 #: Seconds that Reload may take: Wireshark's window stands still meanwhile.
 _RELOAD_TIMEOUT = 1.0
 #: In the place of check boxes, which no button reloads.
@@ -32,9 +34,8 @@ def answer(argv: list[str]) -> list[str]:
         return _reloaded(argv, reload, server)
     lines = []
     listed: _Listed | None = None
-    relayed = name != INTERFACE and server is None
     for number, option in enumerate(OPTIONS):
-        if option.name in OF_RELAY if relayed else server is None or option.name not in FIXED:
+        if _has(name, server, option):
             lines.append(_argument(number, option))
             choices = option.choices
             if _is_listed(option):
@@ -42,6 +43,13 @@ def answer(argv: list[str]) -> list[str]:
                 choices = listed.choices(option)
             lines += _values(number, option, choices)
     return lines
+
+
+def _has(interface: str, server: KnownServer | None, option: Option) -> bool:
+    """Whether an interface has this option."""
+    if server is None:
+        return interface == INTERFACE or option.name in OF_RELAY
+    return option.name in OF_SERVER if server.is_dashboard else option.name not in FIXED
 
 
 def _argument(number: int, option: Option) -> str:
@@ -147,11 +155,15 @@ def _reloaded(argv: list[str], name: str, server: KnownServer | None) -> list[st
     """The list of devices as the server has it now; what went wrong is an item of it, which stands for `auto`."""
     for number, option in enumerate(OPTIONS):
         if option.reload and name in (option.name, option.preference):
-            from usbip_capture.extcap.listing import list_devices
+            from usbip_capture.extcap.listing import list_at_dashboard, list_devices
 
             host = server.address if server else value_of(argv, "--host") or ""
             port = str(server.port) if server else value_of(argv, "--port") or "3240"
-            devices, problem = list_devices(host, port, _RELOAD_TIMEOUT)
+            if server.is_dashboard if server else value_of(argv, "--mode") == "server":
+                token = value_of(argv, "--token") or ""
+                devices, problem = list_at_dashboard(server or host, port, token, _RELOAD_TIMEOUT)
+            else:
+                devices, problem = list_devices(host, port, _RELOAD_TIMEOUT)
             chosen = value_of(argv, option.flag) or ""
             choices = _with_chosen(option, devices, [chosen])
             if problem:  # in the place of `auto`, for that is what the box shows then

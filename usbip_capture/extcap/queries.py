@@ -84,13 +84,13 @@ def _interfaces() -> str:
     from usbip_capture.extcap import controls
     from usbip_capture.live import registry
     from usbip_capture.servers import refresher
-    from usbip_capture.servers.known import known_servers
+    from usbip_capture.servers.known import known_dashboards, known_servers
 
     lines = [
         sentence("extcap", version=__version__, help=_help(), display=TITLE),
         sentence("interface", value=INTERFACE, display=INTERFACE_DISPLAY, control=_CONTROL),
     ]
-    for server in known_servers():
+    for server in (*known_servers(), *known_dashboards()):
         lines.append(sentence("interface", value=server.interface, display=server.display, control=_CONTROL))
     for entry in registry.running():
         lines.append(sentence("interface", value=entry.name, display=entry.display, control=_CONTROL))

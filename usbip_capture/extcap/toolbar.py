@@ -12,6 +12,7 @@ import os
 import select
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from usbip_capture.extcap import controls
@@ -24,6 +25,7 @@ from usbip_capture.extcap.controls import (
     LISTEN,
     LOG,
     MARK,
+    RESET,
     SET,
     STATUSBAR,
     Message,
@@ -72,7 +74,10 @@ class Capture(Protocol):
         """Read these endpoints from now on."""
 
     def drop_client(self, number: int) -> None:
-        """Break off a client of the relay."""
+        """Break off a client of the relay or the server."""
+
+    def reset_device(self, number: int) -> None:
+        """Reset the device of a client of the server."""
 
     def quit(self) -> None:
         """End the capture."""
@@ -197,6 +202,7 @@ class Toolbar:
         self.send(DEVICE, DISABLE)  # to look at, not to be edited
         self.send(CLIENTS, DISABLE)  # until there is a relay
         self.send(DROP, DISABLE)
+        self.send(RESET, DISABLE)
 
     def _show_state(self) -> None:
         text = "" if self._over else "; ".join(self._states.values())
@@ -213,7 +219,9 @@ class Toolbar:
         elif message.command == SET and message.control == CLIENTS:
             self.clients.choose(message.payload.decode("utf-8", "replace"))
         elif message.command == SET and message.control == DROP:
-            self._drop()
+            self._with_client(self._capture.drop_client, "drop it")
+        elif message.command == SET and message.control == RESET:
+            self._with_client(self._capture.reset_device, "reset its device")
 
     def _mark(self) -> None:
         self._marks += 1
@@ -233,12 +241,12 @@ class Toolbar:
         log.info("listening to %s", self._listening)
         self._capture.listen_to(chosen)
 
-    def _drop(self) -> None:
+    def _with_client(self, action: Callable[[int], None], what: str) -> None:
         number = self.clients.chosen()
         if number is None:
-            self.send(0, STATUSBAR, "choose a client first, then drop it")
+            self.send(0, STATUSBAR, f"choose a client first, then {what}")
         else:
-            self._capture.drop_client(number)
+            action(number)
 
 
 class _LogHandler(logging.Handler):

@@ -152,6 +152,7 @@ class JoinedCapture:
         on_end: Callable[[str], None],
     ) -> None:
         self.error: CaptureError | None = None
+        self.loss: UsbipError | None = None  # as of other captures that are joined
         self.counts: dict[str, int] = {}
         self._sink = sink
         self._on_end = on_end

@@ -11,6 +11,9 @@ DEFAULT_PORT = 3240
 TLS_PORT = 3241
 #: How a server is reached: by TCP where its address names none of these.
 TLS, SSH = "tls", "ssh"
+#: How the dashboard of a server is reached, beside SSH; and its usual port.
+HTTP, HTTPS = "http", "https"
+WEB_PORT = 8080
 #: What the name of a host has besides letters and digits, and that of a user: they become arguments of other programs.
 _HOST, _USER = "-._:%", "-._+@"
 
@@ -68,6 +71,32 @@ def split_place(host: str) -> tuple[str, str, str, int]:
     return (scheme, user, *parse_address(where, 0))
 
 
+def parse_dashboard(text: str, default_port: int = WEB_PORT) -> tuple[str, int]:
+    """Where a dashboard is: its host, which has its scheme, and its port. Raises LocalProtocolError.
+
+    `HOST[:PORT]`, `http://HOST[:PORT]`, `https://HOST[:PORT]`, or `ssh://[USER@]HOST[:SSH_PORT][/PORT]`.
+    """
+    scheme, colon, rest = text.strip().partition("://")
+    if colon and scheme.lower() == SSH:
+        return parse_place(text, default_port)
+    scheme, rest = (scheme.lower(), rest) if colon else (HTTP, scheme)
+    try:
+        host, port = parse_address(rest.removesuffix("/"), default_port)
+    except ValueError:
+        host, port = "", 0
+    if scheme not in (HTTP, HTTPS) or not _is_plain(host, _HOST) or not port:
+        raise _error(
+            f"{text!r} is not the address of a dashboard: write http://HOST[:PORT], https://HOST[:PORT] or "
+            "ssh://[USER@]HOST[:PORT OF SSH][/PORT]"
+        )
+    return f"{scheme}://[{host}]" if ":" in host else f"{scheme}://{host}", port
+
+
+def is_dashboard(host: str) -> bool:
+    """Whether `parse_dashboard` has made this host, and nobody else."""
+    return host.startswith((f"{HTTP}://", f"{HTTPS}://"))
+
+
 def usual_port(host: str) -> int:
     """The port of a host that `parse_place` has made, where none is given."""
     return TLS_PORT if host.startswith(f"{TLS}://") else DEFAULT_PORT
@@ -103,5 +132,5 @@ def format_address(host: str, port: int) -> str:
     if port == usual_port(host):
         return host
     if "://" in host:
-        return f"{host}:{port}" if host.startswith(TLS) else f"{host}/{port}"
+        return f"{host}/{port}" if host.startswith(SSH) else f"{host}:{port}"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

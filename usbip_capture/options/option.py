@@ -17,6 +17,7 @@ BOOLEAN = "boolean"
 SELECTOR = "selector"
 MULTICHECK = "multicheck"
 FILESELECT = "fileselect"
+PASSWORD = "password"
 
 _ON = ("on", "true", "yes", "1")
 _OFF = ("off", "false", "no", "0")

@@ -7,7 +7,17 @@ Ref: Wireshark 4.0, doc/extcap.adoc and extcap_parser.c (types and parameters of
 
 from __future__ import annotations
 
-from usbip_capture.options.option import BOOLEAN, DOUBLE, FILESELECT, MULTICHECK, SELECTOR, STRING, UNSIGNED, Option
+from usbip_capture.options.option import (
+    BOOLEAN,
+    DOUBLE,
+    FILESELECT,
+    MULTICHECK,
+    PASSWORD,
+    SELECTOR,
+    STRING,
+    UNSIGNED,
+    Option,
+)
 
 #: The Wireshark interface that is always there.
 INTERFACE = "usbip-remote"
@@ -29,11 +39,13 @@ OPTIONS = (
         "",
         "Server",
         "Name or address of the USB/IP server, perhaps with tls:// or ssh:// before it; demo is a simulated device, "
-        "local this machine, replay:FILE the devices of a capture",
+        "local this machine, replay:FILE the devices of a capture; in mode server its dashboard, perhaps with "
+        "https:// or ssh:// before it",
         group=SERVER,
         placeholder="raspberrypi.local, 192.0.2.10, demo or local",
         required=True,
-        validation=r"^\s*(([Tt][Ll][Ss]|[Ss][Ss][Hh])://[^\s/]+(/[0-9]*)?|[Rr][Ee][Pp][Ll][Aa][Yy]:.*\S|[^\s/]([^/]*[^\s/])?)\s*$",
+        validation=r"^\s*(([Tt][Ll][Ss]|[Ss][Ss][Hh]|[Hh][Tt][Tt][Pp][Ss]?)://[^\s/]+(/[0-9]*)?"
+        r"|[Rr][Ee][Pp][Ll][Aa][Yy]:.*\S|[^\s/]([^/]*[^\s/])?)\s*$",
         expects="the name or the address of a server, such as raspberrypi.local, 192.0.2.10, pi:3241 or ssh://pi, or "
         "replay:FILE",
     ),
@@ -73,16 +85,27 @@ OPTIONS = (
         expects="busids such as 1-1.2, VID:PID such as 303a:4004 or serial=NUMBER, separated by commas, or all",
     ),
     Option(
+        "token",
+        PASSWORD,
+        "",
+        "Token",
+        "Of the server's dashboard, in mode server; empty: that of USBIP_CAPTURE_TOKEN, or of [tokens] in the "
+        "configuration",
+        group=SERVER,
+    ),
+    Option(
         "mode",
         SELECTOR,
         "probe",
         "Mode",
         "probe: import the device, read it as a host does, then read what its IN endpoints send; "
-        "relay: show what another USB/IP client and the device say to each other; syslog: only the device's own log",
+        "relay: show what another USB/IP client and the device say to each other; server: join what others do at a "
+        "server of usbip-capture that has a dashboard; syslog: only the device's own log",
         group=CAPTURE,
         choices=(
             ("probe", "Probe: import the device, read it, listen to it"),
             ("relay", "Relay: watch another client that uses the device, see the tab Relay"),
+            ("server", "Server: watch what others do at a usbip-capture server"),
             ("syslog", "Log: only what the device logs, see the tab Log"),
         ),
     ),
@@ -262,6 +285,7 @@ class Choices:
     port: int
     device: str
     devices: str
+    token: str
     mode: str
     descriptors: bool
     listen_in: bool

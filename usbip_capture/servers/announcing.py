@@ -1,7 +1,7 @@
 """A server of ours announces itself on the local network, by mDNS and DNS-SD, with what it exports.
 
 Ref: RFC 6763, 4.1.1 (names of instances), 6 (TXT records). The keys are those of usbip-esp32p4 (version, devices) and
-of Adafruit's bridge (transport, state, count, busid, vid, pid); tls, device1, device2 and so on are ours
+of Adafruit's bridge (transport, state, count, busid, vid, pid); tls, web, device1, device2 and so on are ours
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from usbip_capture.servers.mdns import SERVICE_TYPE, TLS_PROPERTY
+from usbip_capture.servers.mdns import SERVICE_TYPE, TLS_PROPERTY, WEB_PROPERTY, WEB_TLS_PROPERTY
 from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
 
@@ -41,12 +41,20 @@ class AnnouncedDevice(NamedTuple):
     name: str = ""
 
 
+class FurtherPorts(NamedTuple):
+    """Ports beside that of TCP, 0 without: of USB/IP within TLS; of the dashboard, which is_secure if by https."""
+
+    tls: int = 0
+    web: int = 0
+    is_secure: bool = False
+
+
 class Announcement:
     """Announces a server until closed, on a thread of its own: nobody waits for the network, and its faults are logged.
 
     name: any text; one that is taken gets a number. port: its TCP port. listening: the numeric addresses where it
     listens, "" and those like 0.0.0.0 for all of this machine; loopback is announced where it listens nowhere else.
-    tls_port: where it listens for TLS, 0 if it does not.
+    further: its other ports.
     """
 
     def __init__(
@@ -55,7 +63,7 @@ class Announcement:
         port: int,
         devices: Sequence[AnnouncedDevice] = (),
         listening: Sequence[str] = ("",),
-        tls_port: int = 0,
+        further: FurtherPorts = FurtherPorts(),  # noqa: B008  it cannot be changed
     ) -> None:
         #: The instance's name, once it is announced.
         self.name = ""
@@ -64,8 +72,8 @@ class Announcement:
         self._wanted_name = instance_name(name)
         self._port = port
         self._listening = tuple(listening)
-        self._tls_port = tls_port
-        self._txt = txt_record(devices, tls_port)
+        self._further = further
+        self._txt = txt_record(devices, further)
         self._due = threading.Event()
         self._closing = False
         self._trouble = ""
@@ -77,7 +85,7 @@ class Announcement:
 
     def update(self, devices: Sequence[AnnouncedDevice]) -> None:
         """What is exported has changed. Returns at once."""
-        txt = txt_record(devices, self._tls_port)
+        txt = txt_record(devices, self._further)
         if txt != self._txt:
             self._txt = txt
             self._due.set()
@@ -167,7 +175,10 @@ def instance_name(text: str) -> str:
     return _cut(shown, _MAX_INSTANCE).strip() or "usbip-capture"
 
 
-def txt_record(devices: Sequence[AnnouncedDevice], tls_port: int = 0) -> dict[str, str]:
+def txt_record(
+    devices: Sequence[AnnouncedDevice],
+    further: FurtherPorts = FurtherPorts(),  # noqa: B008  it cannot be changed
+) -> dict[str, str]:
     """The TXT record of what is exported: the number of devices, and as many of them as there is room for."""
     count = len(devices)
     only = devices[0].info if count == 1 else None
@@ -180,7 +191,8 @@ def txt_record(devices: Sequence[AnnouncedDevice], tls_port: int = 0) -> dict[st
         "busid": only.busid if only else "multi" if count else "-",
         "vid": f"{only.idVendor:04x}" if only else "-",
         "pid": f"{only.idProduct:04x}" if only else "-",
-        **({TLS_PROPERTY: str(tls_port)} if tls_port else {}),
+        **({TLS_PROPERTY: str(further.tls)} if further.tls else {}),
+        **({WEB_TLS_PROPERTY if further.is_secure else WEB_PROPERTY: str(further.web)} if further.web else {}),
     }
     room = _MAX_TXT - sum(len(f"{key}={value}".encode()) + 1 for key, value in record.items())
     for number, (info, name) in enumerate(devices, 1):

@@ -8,6 +8,12 @@ takes twice as long to import as Python itself takes to start.
     bench = "192.0.2.10:3241"
     "Rack 1" = "pi.local"
 
+    [dashboards]
+    bench = "https://192.0.2.10:8080"
+
+    [tokens]
+    bench = "TOKEN"
+
 Ref: TOML 1.0
 """
 
@@ -16,15 +22,18 @@ from __future__ import annotations
 import os
 import sys
 
-from usbip_capture.net.address import DEFAULT_PORT, parse_place, usual_port
+from usbip_capture.net.address import DEFAULT_PORT, parse_dashboard, parse_place, usual_port
 from usbip_capture.system.folders import configuration_folder
 
 #: Servers by environment: `HOST`, `HOST:PORT` or `NAME=HOST:PORT`, separated by commas.
 SERVERS_VARIABLE = "USBIP_CAPTURE_SERVERS"
 CONFIGURATION_FILE = "config.toml"
 SERVERS_TABLE = "servers"
+#: Where the dashboards of servers are, and by which token this user signs in to each.
+DASHBOARDS_TABLE, TOKENS_TABLE = "dashboards", "tokens"
 #: What `usbip-capture serve` does: see `server_table`.
 SERVER_TABLE = "server"
+_TABLES = (SERVERS_TABLE, SERVER_TABLE, DASHBOARDS_TABLE, TOKENS_TABLE)
 #: Where servers are configured, and the name of each place.
 ENVIRONMENT, CONFIGURATION = "environment", "configuration"
 #: No file of ours is ever longer.
@@ -105,13 +114,37 @@ def place_of(text: str, port: int = DEFAULT_PORT) -> tuple[str, int]:
     return host, own_port or usual_port(host)
 
 
+def configured_dashboards() -> list[tuple[str, str, int]]:
+    """Name, host with its scheme, and port of each in the configuration file; what cannot be used is left out."""
+    found = []
+    for name, address in _strings_of(DASHBOARDS_TABLE).items():
+        try:
+            found.append((_one_line(name), *parse_dashboard(address)))
+        except ValueError:  # LocalProtocolError, which is not imported for this
+            continue
+    return found
+
+
+def tokens() -> dict[str, str]:
+    """By the names or addresses for which they are in the configuration file; none if it cannot be read."""
+    return _strings_of(TOKENS_TABLE)
+
+
+def _strings_of(table: str) -> dict[str, str]:
+    try:
+        entries = read_table(read_bytes(configuration_path()).decode("utf-8-sig"), table)
+    except (OSError, ImportError, ValueError):  # complained about by `configured`
+        return {}
+    return {name: value for name, value in entries.items() if isinstance(value, str)}
+
+
 def configuration_path() -> str:
     """The configuration file, whether it exists or not."""
     return os.path.join(configuration_folder(), CONFIGURATION_FILE)
 
 
-def read_lines(text: str) -> list[tuple[str, str]] | None:
-    """Names and addresses in a file of nothing but the tables of servers and of the server; None if it has more."""
+def read_lines(text: str, wanted: str = SERVERS_TABLE) -> list[tuple[str, str]] | None:
+    """Names and texts of one table, in a file of nothing but our tables; None if it has more."""
     text = text.replace("\r\n", "\n")
     if any((c < " " and c not in "\t\n") or c == "\x7f" for c in text):
         return None
@@ -121,17 +154,17 @@ def read_lines(text: str) -> list[tuple[str, str]] | None:
         line = line.strip(" \t")
         if not line or line[0] == "#":
             continue
-        if line in (f"[{SERVERS_TABLE}]", f"[{SERVER_TABLE}]") and line[1:-1] not in tables:
+        if line[0] == "[" and line[-1] == "]" and line[1:-1] in _TABLES and line[1:-1] not in tables:
             table = line[1:-1]
             tables[table] = {}
             continue
         name, rest = split_key(line)
-        value, rest = split_string(rest) if table == SERVERS_TABLE else _split_value(rest)
+        value, rest = _split_value(rest) if table == SERVER_TABLE else split_string(rest)
         rest = rest.lstrip(" \t")
         if not table or name is None or value is None or name in tables[table] or (rest and rest[0] != "#"):
             return None
         tables[table][name] = value
-    return list(tables.get(SERVERS_TABLE, {}).items())
+    return list(tables.get(wanted, {}).items())
 
 
 def is_bare(name: str) -> bool:
@@ -193,20 +226,20 @@ def _of_configuration() -> list[ConfiguredServer]:
     return [wrong]
 
 
-def read_table(text: str) -> dict[str, object]:
-    """Names and addresses, those that cannot be used among them. Raises ValueError if it is not TOML, ImportError."""
-    table = read_lines(text)
-    return dict(table) if table is not None else _read_toml(text)
+def read_table(text: str, wanted: str = SERVERS_TABLE) -> dict[str, object]:
+    """Names and what they stand for, what cannot be used too. Raises ValueError if it is not TOML, ImportError."""
+    table = read_lines(text, wanted)
+    return dict(table) if table is not None else _read_toml(text, wanted)
 
 
-def _read_toml(text: str) -> dict[str, object]:
+def _read_toml(text: str, wanted: str) -> dict[str, object]:
     """Raises ValueError, and ImportError on Python 3.10 without tomli."""
     from importlib import import_module
 
     toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    table = toml.loads(text.replace("\r\n", "\n")).get(SERVERS_TABLE, {})
+    table = toml.loads(text.replace("\r\n", "\n")).get(wanted, {})
     if not isinstance(table, dict):
-        raise ValueError(f"{SERVERS_TABLE} is not a table: write [{SERVERS_TABLE}] on a line of its own")
+        raise ValueError(f"{wanted} is not a table: write [{wanted}] on a line of its own")
     return table
 
 

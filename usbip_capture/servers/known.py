@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 
-from usbip_capture.net.address import format_address, usual_port
-from usbip_capture.servers.configuration import LOCAL, configured
+from usbip_capture.net.address import format_address, is_dashboard, usual_port
+from usbip_capture.servers.configuration import CONFIGURATION, LOCAL, configured, configured_dashboards
 from usbip_capture.system.folders import cache_folder
 
 CACHE_FILE = "servers"
@@ -26,8 +26,13 @@ _INTERFACE_PREFIX = "usbip-"
 _TAKEN = "usbip_remote"
 
 
+#: The source of a configured dashboard.
+DASHBOARD = f"{CONFIGURATION}, dashboard"
+
+
 class KnownServer:
-    """A server. source: that of `configuration`, or `used` or `mdns`. seen: when it last was there, epoch seconds.
+    """A server. source: that of `configuration`, or `used` or `mdns`, or DASHBOARD. seen: when it last was there,
+    epoch seconds.
 
     host: with its scheme, if it has one, as in `tls://pi`, so that a server is another one by another way.
     interface: the name of its Wireshark interface, set by `known_servers`.
@@ -44,6 +49,11 @@ class KnownServer:
         self.interface = ""
 
     @property
+    def is_dashboard(self) -> bool:
+        """Whether what others do at a server is joined there, instead of its devices being imported."""
+        return self.source == DASHBOARD or is_dashboard(self.host)
+
+    @property
     def address(self) -> str:
         """HOST, or HOST:PORT where it is not the usual one: as `ServerAddress.parse` takes it."""
         return format_address(self.host, self.port)
@@ -51,6 +61,8 @@ class KnownServer:
     @property
     def display(self) -> str:
         """As Wireshark lists it."""
+        if self.is_dashboard:
+            return f"USB/IP server: {self.name} ({self.address})" if self.name else f"USB/IP server: {self.address}"
         where = f"{self.host}:{self.port}" if ":" not in self.host else f"[{self.host}]:{self.port}"
         where = self.address if "://" in self.host else where
         named = self.name and self.name != self.host
@@ -88,9 +100,18 @@ class Cache:
 
 def known_servers() -> list[KnownServer]:
     """Each server once, the configured ones first; each has its interface name."""
-    found: dict[tuple[str, int], KnownServer] = {}
-    for server in [*_configured(), *read_cache().servers.values()]:
-        known = found.setdefault((server.host, server.port), server)
+    return [server for server in _known() if not server.is_dashboard]
+
+
+def known_dashboards() -> list[KnownServer]:
+    """The same, of servers whose dashboard is known."""
+    return [server for server in _known() if server.is_dashboard]
+
+
+def _known() -> list[KnownServer]:
+    found: dict[tuple[str, int, bool], KnownServer] = {}
+    for server in [*_configured(), *read_cache().servers.values(), *_dashboards()]:
+        known = found.setdefault((server.host, server.port, server.is_dashboard), server)
         known.name = known.name or server.name
     taken = {_TAKEN}
     for server in found.values():
@@ -100,7 +121,7 @@ def known_servers() -> list[KnownServer]:
 
 def find_interface(name: str) -> KnownServer | None:
     """The server behind a Wireshark interface."""
-    return next((server for server in known_servers() if server.interface == name), None)
+    return next((server for server in _known() if server.interface == name), None)
 
 
 def read_cache() -> Cache:
@@ -137,6 +158,10 @@ def _configured() -> list[KnownServer]:
     ]
 
 
+def _dashboards() -> list[KnownServer]:
+    return [KnownServer(host, port, name, DASHBOARD) for name, host, port in configured_dashboards()]
+
+
 def _lines(path: str) -> list[str]:
     try:
         # Not blocking: who puts a named pipe there must not stop Wireshark.
@@ -157,7 +182,9 @@ def _is_number(text: str) -> bool:
 def _interface(server: KnownServer, taken: set[str]) -> str:
     """A name of few characters, so that no version of Wireshark stumbles, and no two have the same preferences."""
     text = server.name or server.host.replace("://", "-")
-    if server.name and server.source == "mdns" and "://" in server.host:  # beside the same one without
+    if server.is_dashboard:
+        text = f"server-{text}"
+    elif server.name and server.source == "mdns" and "://" in server.host:  # beside the same one without
         text = f"{server.host.partition(':')[0]}-{text}"
     if server.port != usual_port(server.host) and not server.name:
         text += f"-{server.port}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from usbip_capture.errors import ServerUnreachable
-from usbip_capture.net.address import TLS
+from usbip_capture.net.address import HTTP, HTTPS, TLS
 
 if TYPE_CHECKING:
     from zeroconf import ServiceBrowser, ServiceInfo, Zeroconf
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SERVICE_TYPE = "_usbip._tcp.local."
 #: Of a TXT record: the port of USB/IP over TLS, if there is one.
 TLS_PROPERTY = "tls"
+#: The port of its dashboard, if others can reach it, by http; or by https.
+WEB_PROPERTY, WEB_TLS_PROPERTY = "web", "webtls"
 #: Milliseconds for what an announcement has left out, such as the address: it is asked for again meanwhile.
 _DETAILS_TIMEOUT = 3000
 #: Incomplete announcements that are asked about at a time, and servers that are kept: anybody may announce any number.
@@ -39,11 +41,24 @@ class DiscoveredServer:
     @property
     def places(self) -> list[tuple[str, int]]:
         """Where it is, as `ServerAddress.at` takes it: by TCP and by TLS, or by TLS alone if that has its port."""
-        port = self.properties.get(TLS_PROPERTY, "")
-        given = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        by_tls = [(f"{TLS}://{host}", int(port))] if given else []
-        return by_tls if given and int(port) == self.port else [(self.host, self.port), *by_tls]
+        port = self._port(TLS_PROPERTY)
+        by_tls = [self._at(TLS, port)] if port else []
+        return by_tls if port == self.port else [(self.host, self.port), *by_tls]
+
+    @property
+    def dashboards(self) -> list[tuple[str, int]]:
+        """Where its dashboard is, the host with its scheme; none if it has none for others."""
+        ports = {HTTPS: self._port(WEB_TLS_PROPERTY), HTTP: self._port(WEB_PROPERTY)}
+        return [self._at(scheme, port) for scheme, port in ports.items() if port][:1]
+
+    def _port(self, key: str) -> int:
+        """A port of the TXT record, 0 if it is not there."""
+        text = self.properties.get(key, "")
+        number = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+        return number if number < 65536 else 0
+
+    def _at(self, scheme: str, port: int) -> tuple[str, int]:
+        return f"{scheme}://[{self.host}]" if ":" in self.host else f"{scheme}://{self.host}", port
 
 
 def discover_usbip_servers(timeout: float = 3.0) -> list[DiscoveredServer]:

@@ -85,5 +85,5 @@ def main() -> None:
         except UsbipError:
             return
         for server in servers:
-            for place in server.places:
+            for place in (*server.places, *server.dashboards):
                 remember_server(*place, server.name, "mdns")

@@ -11,6 +11,7 @@ from usbip_capture.net.networks import is_loopback
 if TYPE_CHECKING:
     from usbip_capture.lending.lender import Exported
     from usbip_capture.servers.announcing import AnnouncedDevice, Announcement
+    from usbip_capture.serving.fronts import Front
 
 Places: TypeAlias = "Sequence[tuple[str, int]]"
 
@@ -53,15 +54,18 @@ class Announcing:
         self._announcement: Announcement | None = None
         self._lock = threading.Lock()  # held from looking at what is exported to announcing it
 
-    def start(self, plain: Places, tls: Places, wanted: bool | None) -> None:
+    def start(self, plain: Places, tls: Places, wanted: bool | None, dashboard: Front | None = None) -> None:
         """If that is wanted: without a word, where other machines can connect."""
         chosen = announced(plain, tls, wanted)
         if chosen is not None:
-            from usbip_capture.servers.announcing import Announcement
+            from usbip_capture.servers.announcing import Announcement, FurtherPorts
 
             port, listening, tls_port = chosen
             with self._lock:
-                self._announcement = Announcement(self._name, port, self._devices(), listening, tls_port)
+                web = _beyond(dashboard.addresses) if dashboard is not None else []
+                secure = dashboard is not None and dashboard.is_secure
+                further = FurtherPorts(tls_port, web[0][1] if web else 0, secure)
+                self._announcement = Announcement(self._name, port, self._devices(), listening, further)
 
     def update(self) -> None:
         """What is exported has changed."""

@@ -16,10 +16,19 @@ _DASHBOARD = "usbip_capture.web.dashboard"
 
 
 class Front(Protocol):
-    """urls: where a browser of this machine finds it. link: signs in, once; empty if there were tokens before."""
+    """urls: where a browser of this machine finds it. link: signs in, once; empty if there were tokens before.
+
+    addresses: where it listens. is_secure: by https.
+    """
 
     urls: Sequence[str]
     link: str
+
+    @property
+    def addresses(self) -> Sequence[tuple[str, int]]: ...
+
+    @property
+    def is_secure(self) -> bool: ...
 
     def listed_tokens(self) -> Sequence[Mapping[str, object]]:
         """Names, roles and times of those that may sign in. Raises UsbipError, as the others do."""

@@ -242,7 +242,6 @@ class LocalServer:
         bus = bus or _shared_bus()
         self._lend(settings, rules, bus)
         self.leases.start(self._server.check_sessions)
-        self._announcing.start(self._listening, [] if self.tls is None else self.tls.addresses, settings.announce)
         self._follow()
         self._ports = Ports(self._lender, bus)
         self.operations = Operations(self._server, self._lender, self._ports, bus)
@@ -251,6 +250,8 @@ class LocalServer:
         if settings.web:
             self.dashboard = opened_dashboard(self, settings)
             self._stack.callback(self.dashboard.close)
+        within_tls = [] if self.tls is None else self.tls.addresses
+        self._announcing.start(self._listening, within_tls, settings.announce, self.dashboard)
         self._report_start(settings.unix)
 
     def _report_events(self, settings: ServerTable) -> None:

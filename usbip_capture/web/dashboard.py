@@ -65,6 +65,11 @@ class Dashboard:
         """Where it listens."""
         return self._service.addresses
 
+    @property
+    def is_secure(self) -> bool:
+        """Whether it is reached by https."""
+        return self._service.is_secure
+
     def listed_tokens(self) -> list[dict[str, object]]:
         """Names, roles, and when they were made, in seconds since 1970. Raises UsbipError."""
         return [{"name": one.name, "role": one.role, "created": one.created} for one in self.side.tokens.all()]

@@ -61,5 +61,5 @@ def test_switches_take_on_and_off_as_the_plug_in_does(option: Option) -> None:
 
 
 def test_values_that_cannot_be_name_what_can() -> None:
-    with pytest.raises(LocalProtocolError, match="--mode must be probe or relay or syslog, not 'x'"):
+    with pytest.raises(LocalProtocolError, match="--mode must be probe or relay or server or syslog, not 'x'"):
         parse("--mode", "x")

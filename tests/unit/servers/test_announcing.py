@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from tests.waiting import wait_until
 from usbip_capture.demo.device import INFO
 from usbip_capture.servers import announcing
-from usbip_capture.servers.announcing import AnnouncedDevice, Announcement, instance_name, reachable, txt_record
+from usbip_capture.servers.announcing import (
+    AnnouncedDevice,
+    Announcement,
+    FurtherPorts,
+    instance_name,
+    reachable,
+    txt_record,
+)
 
 DEVICE = AnnouncedDevice(replace(INFO, busid="1-1.4", idVendor=0x303A, idProduct=0x4001), "ESP32-S3")
 OTHER = AnnouncedDevice(replace(INFO, busid="2-1", idVendor=0x0403, idProduct=0x6001))
@@ -154,4 +161,4 @@ def test_closing_does_not_wait_for_a_network_that_hangs(monkeypatch: pytest.Monk
 
 def test_the_port_of_tls() -> None:
     assert "tls" not in txt_record([])
-    assert txt_record([], 3241)["tls"] == "3241"
+    assert txt_record([], FurtherPorts(3241))["tls"] == "3241"

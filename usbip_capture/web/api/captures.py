@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
@@ -14,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import CaptureError, LocalProtocolError
+from usbip_capture.records.usbmon import HEADER_SIZE
 from usbip_capture.serving.capture_store import CaptureStore
 from usbip_capture.serving.session_capture import DeviceChoice, SessionCapture
 from usbip_capture.serving.sessions import Sessions
@@ -94,9 +96,10 @@ def _stream(call: Call) -> Response:
     sessions = _sessions(call.side)
     choice = DeviceChoice(_few(call.request.query_params.getlist("device")))
     capture_filter = _filter(call.query.get("filter", ""))
+    form = _Form(capture_filter, _snaplen(call.query.get("snaplen", "")), call.query.get("unlinks", "") == "1")
     if not call.side.streams.take(MAX_STREAMS):
         raise Conflict(f"at most {MAX_STREAMS} captures are streamed at a time: end another one")
-    return _Stream(call.side.streams, _streamed(call.side, sessions, choice, capture_filter))
+    return _Stream(call.side.streams, _streamed(call.side, sessions, choice, form))
 
 
 class _Stream(StreamingResponse):
@@ -113,14 +116,28 @@ class _Stream(StreamingResponse):
             self._places.leave()
 
 
-async def _streamed(side: WebSide, sessions: Sessions, choice: DeviceChoice, text: str) -> AsyncIterator[bytes]:
+class _Form(NamedTuple):
+    """How packets are streamed: which, how many bytes of each, 0 for all, and whether unlinks are recorded, too."""
+
+    filter: str
+    snaplen: int
+    unlinks: bool
+
+
+async def _streamed(side: WebSide, sessions: Sessions, choice: DeviceChoice, form: _Form) -> AsyncIterator[bytes]:
     outlet = Outlet(asyncio.get_running_loop())
-    writer = PcapWriter(outlet, queue_bytes=_QUEUE_BYTES, capture_filter=text)
+    writer = PcapWriter(
+        outlet, snaplen=form.snaplen, queue_bytes=_QUEUE_BYTES, capture_filter=form.filter, record_unlinks=form.unlinks
+    )
     capture = SessionCapture(writer, choice, side.server.address)
     try:
         await run_in_threadpool(sessions.join, capture)
+        dropped = 0
         async for part in outlet.parts():
             yield part
+            if writer.dropped > dropped:
+                writer.comment(f"usbip-capture: {writer.dropped - dropped} packets found no room: this viewer is slow")
+                dropped = writer.dropped
     finally:
         outlet.leave()
         asyncio.get_running_loop().run_in_executor(None, _end_stream, sessions, capture, writer)
@@ -158,6 +175,14 @@ def _filter(text: str) -> str:
     """The same, if it is one. Raises LocalProtocolError."""
     parsed_filter(text)
     return text
+
+
+def _snaplen(text: str) -> int:
+    """Raises LocalProtocolError."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else -1
+    if text and (number < 0 or 0 < number < HEADER_SIZE):
+        raise LocalProtocolError(f"snaplen must be a number of bytes from {HEADER_SIZE} on, or 0, not {text!r}")
+    return max(number, 0)
 
 
 def _few(devices: Sequence[str]) -> Sequence[str]:
