@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.programs.sshd import Sshd
-from usbip_capture.recorded.conversation import read_devices
 from usbip_capture.recorded.descriptors import descriptors_of
+from usbip_capture.recorded.reading import read_devices
 from usbip_capture.recordings.reading import open_capture
 
 GOLDEN = Path(__file__).parents[1] / "golden"
