@@ -24,7 +24,7 @@ RIGHT, WRONG = (175, 255, 175), (255, 175, 175)
 
 # Places in the main window, with the toolbar shown and the interface usbip-remote in it.
 CAPTURE_FILTER = (460, 234)
-LISTEN, LOG, MARK, DROP = (403, 106), (648, 106), (820, 106), (906, 106)
+LISTEN, LOG, MARK, DROP = (360, 106), (605, 106), (767, 106), (853, 106)
 _GEAR_X, _ROW_X = 137, 650
 # Places in the options dialog, from its corner.
 HOST, DEVICE, RELOAD, SAVE = (310, 61), (310, 123), (503, 123), (376, 357)

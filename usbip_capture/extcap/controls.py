@@ -59,7 +59,7 @@ def sentences() -> list[str]:
         sentence("value", control=CLIENTS, value=NO_CLIENT, display="(no client)", default="true"),
         sentence("control", number=DROP, type="button", display="Drop client",
                  tooltip="Break off the connection of this client to the device"),
-        sentence("control", number=RESET, type="button", display="Reset device",
+        sentence("control", number=RESET, type="button", display="Reset",
                  tooltip="Reset the device that this client of the server has"),
     ]  # fmt: skip
 
