@@ -26,7 +26,7 @@ from usbip_capture.net.listening import Peer
 from usbip_capture.server.rules import Rules
 from usbip_capture.servers import announcing
 from usbip_capture.servers.address import Selector, ServerAddress
-from usbip_capture.servers.announcing import AnnouncedDevice
+from usbip_capture.servers.announcing import AnnouncedDevice, FurtherPorts
 from usbip_capture.servers.configuration import configuration_path
 from usbip_capture.serving import captures, local_server
 from usbip_capture.serving.access import RuledAccess
@@ -247,9 +247,9 @@ class Announced:
     made: list[Announced] = []
 
     def __init__(
-        self, name: str, port: int, devices: list[AnnouncedDevice], listening: list[str], tls_port: int
+        self, name: str, port: int, devices: list[AnnouncedDevice], listening: list[str], further: FurtherPorts
     ) -> None:
-        self.tls_port = tls_port
+        self.tls_port = further.tls
         self.name, self.port, self.listening, self.closed = name, port, listening, False
         self.devices = [devices]
         self.made.append(self)

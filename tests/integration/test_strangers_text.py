@@ -79,6 +79,13 @@ LINES: dict[str, list[tuple[list[str], str | None]]] = {
         (["missing\x1b[2J"], ENDED),
     ],
     "convert": [(["evil.pcap", "converted.pcapng"], ENDED), (["evil.pcap", "-", "--format", "text"], ENDED)],
+    "replay": [(["missing\x1b[2J"], ENDED), (["evil.pcapng", "--device", EVIL, "--listen", "127.0.0.1:0"], ENDED)],
+    "compare": [
+        (["evil.pcapng", "evil.pcapng"], ENDED),
+        (["evil.pcapng", "evil.pcapng", "--json"], ENDED),
+        (["evil.pcapng", "evil.pcapng", "--html", "page.html"], ENDED),
+        (["missing\x1b[2J", EVIL], ENDED),
+    ],
     "use": [
         (["EVIL", "--device", "EVERY", "--", "python3", "-c", "import usb.core; usb.core.find()"], ENDED),
         (["EVIL", *SYSLOG, "--", "python3", "-c", "import usb.core; usb.core.find()"], ENDED),

@@ -6,6 +6,7 @@ import shutil
 import signal
 import struct
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -226,7 +227,10 @@ def test_converted_session_is_as_the_client_saw_it(
     assert report.differences == []
     assert report.urbs > 10
     assert main(["convert", str(tcp), str(ours_text), "--format", "text"]) == 0
-    assert spoken(ours_text) == spoken(text)
+    # The kernel's text has room for a few lines only: of isochronous URBs it loses some on a busy machine.
+    more, missing = Counter(spoken(ours_text)), Counter(spoken(text))
+    assert not missing - more
+    assert kind == "redir" or not more - missing
 
 
 def spoken(path: Path) -> list[str]:

@@ -246,8 +246,11 @@ class ReplayedDevice(SimulatedDevice):
         return Completion(-EPIPE)
 
     def is_unplugged_by(self, status: int, number: int) -> bool:
-        """Whether a completion, of this packet, was the end of the device: a system flushes with the same status."""
-        return status in GONE and number > self._conversation.exchanges.last_alive
+        """Whether a completion, of this packet, was the end of the device: a system flushes with the same status.
+
+        It does so when a device is detached, too. Only the time is different then, and at once there is none.
+        """
+        return status in GONE and self._speed > 0 and number > self._conversation.exchanges.last_alive
 
     def end(self) -> None:
         """Be unplugged, on a thread of its own: this may be in the middle of a submit."""

@@ -17,6 +17,9 @@ from usbip_capture.comparing.html import html_page
 from usbip_capture.comparing.text import lines, summary
 from usbip_capture.replayed.recording import read_recordings
 
+#: Bytes that other tests of the process, and what Python keeps of them, may be in between.
+NOISE = 32 << 10
+
 
 def compared(first: Path, second: Path) -> Comparison:
     (one,), (other,) = read_recordings(first), read_recordings(second)
@@ -50,7 +53,7 @@ def test_memory_does_not_grow_with_the_recordings(kind: str, tmp_path: Path, mon
     held(paths[0])  # what is found out about the first stays
     one, two = held(paths[0]), held(paths[1])
     more = 2 * (paths[1].stat().st_size - paths[0].stat().st_size)
-    assert two - one < 0.03 * more, f"{two - one} bytes of memory for {more} bytes of captures"
+    assert two - one < 0.03 * more + NOISE, f"{two - one} bytes of memory for {more} bytes of captures"
 
 
 @pytest.mark.parametrize("kind", KINDS)

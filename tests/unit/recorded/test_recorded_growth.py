@@ -21,6 +21,9 @@ from usbip_capture.usb.urb import Completion, TransferType, Urb
 TIMEOUT = 60.0
 CONFIGURE = bytes((0, 9, 1, 0, 0, 0, 0, 0))
 
+#: Bytes that other tests of the process, and what Python keeps of them, may be in between.
+NOISE = 32 << 10
+
 
 def answered(device: ReplayedDevice, urb: Urb) -> Completion:
     transfer = Transfer(urb)
@@ -64,7 +67,7 @@ def test_memory_does_not_grow_with_the_recording(kind: str, tmp_path: Path, monk
     held(paths[0], kind, count)  # what is found out about the first recording stays
     one, two = held(paths[0], kind, count), held(paths[1], kind, 2 * count)
     more = paths[1].stat().st_size - paths[0].stat().st_size
-    assert two - one < 0.03 * more, f"{two - one} bytes of memory for {more} bytes of capture"
+    assert two - one < 0.03 * more + NOISE, f"{two - one} bytes of memory for {more} bytes of capture"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -38,7 +38,7 @@ def unplugged() -> Recording:
 def test_it_is_unplugged_where_it_was() -> None:
     recording = unplugged()
     (last,) = [one for one in recording.exchanges if one.status in GONE]
-    device = ReplayedDevice(recording, speed=0)
+    device = ReplayedDevice(recording, speed=1000)
     lost: list[str] = []
     device.watch(lost.append)
     try:
