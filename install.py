@@ -28,7 +28,7 @@ OLDEST = (3, 10)
 COMMANDS = ("usbip-capture", "usbip-extcap")
 DEMO_SECONDS = 3
 #: pytest's exit code when tests have failed, where it keeps which, and how many of them are tried again.
-SOME_FAILED, MOST_AGAIN = 1, 5
+SOME_FAILED, MOST_AGAIN = 1, 20
 LAST_FAILED = ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed"
 
 # What the tests start, or import from the system's Python, by the Debian package that has it.
