@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import threading
+from functools import partial
 
+from usbip_capture.capture.together import Part, run_together
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import DeviceNotFound, UsbipError
 from usbip_capture.probe.session import ProbeSession
 from usbip_capture.probe.settings import ProbeEvents, ProbeSettings
 from usbip_capture.servers.address import ALL, Selector, ServerAddress, parse_selection
-
-log = logging.getLogger(__name__)
 
 
 class ProbeGroup:
@@ -31,7 +30,6 @@ class ProbeGroup:
         self._sessions: list[ProbeSession] = []
         #: What was wrong with devices that could not be imported.
         self.missing: list[UsbipError] = []
-        self._errors: list[UsbipError] = []
         self._lock = threading.Lock()
         self._stopping = False
 
@@ -62,23 +60,8 @@ class ProbeGroup:
             sessions = list(self._sessions)
         for session in sessions:
             session.add_interface(writer)
-        threads = []
-        for session in sessions[1:]:
-            thread = threading.Thread(target=self._run, args=(session, writer), name="usbip-session", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError as refused:
-                session.stop()
-                self._errors.append(
-                    UsbipError(f"a device is not captured: this system starts no more threads: {refused}")
-                )
-            else:
-                threads.append(thread)
-        for session in sessions[:1]:
-            self._run(session, writer)
-        for thread in threads:
-            thread.join()
-        for error in (*self._errors, *self.missing):
+        parts = [Part(partial(session.run, writer), session.stop) for session in sessions]
+        for error in (*run_together(parts, "usbip-session"), *self.missing):
             raise error
 
     def stop(self) -> None:
@@ -103,12 +86,3 @@ class ProbeGroup:
         if not devices:
             raise DeviceNotFound(self._server.empty)
         return [Selector(busid=info.busid) for info in devices]
-
-    def _run(self, session: ProbeSession, writer: PcapWriter) -> None:
-        try:
-            session.run(writer)
-        except UsbipError as error:
-            self._errors.append(error)
-        except Exception as error:  # nobody else hears of it
-            log.exception("the capture of a device ended by a fault of this program")
-            self._errors.append(UsbipError(f"the capture of a device ended by a fault of this program: {error!r}"))

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 
-from usbip_capture.capture.channel import UsbChannel
+from usbip_capture.capture.together import Part, run_together
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import UsbipError
 from usbip_capture.remote_usbmon.machine import RemoteMachine
 from usbip_capture.remote_usbmon.settings import UsbmonSettings
 from usbip_capture.remote_usbmon.watching import WatchedDevice
 from usbip_capture.servers.address import Selector, ServerAddress, parse_selection
-
-log = logging.getLogger(__name__)
 
 
 class WatchedGroup:
@@ -35,7 +33,6 @@ class WatchedGroup:
         self._settings = settings
         self._on_state = on_state
         self._watched: list[WatchedDevice] = []
-        self._errors: list[UsbipError] = []
         #: What was wrong with devices that cannot be captured.
         self.missing: list[UsbipError] = []
         self._stopping = threading.Event()
@@ -61,22 +58,8 @@ class WatchedGroup:
         """Capture into `writer` until stopped. Raises the first error of all."""
         for error in self.missing:
             writer.comment(f"usbip-capture: {error}")
-        threads = []
-        for watched in self._watched:
-            channel = watched.add_interface(writer)
-            thread = threading.Thread(target=self._run, args=(watched, channel), name="usbip-usbmon", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError as refused:
-                watched.close()
-                self._errors.append(
-                    UsbipError(f"a device is not captured: this system starts no more threads: {refused}")
-                )
-            else:
-                threads.append(thread)
-        for thread in threads:
-            thread.join()
-        for error in (*self._errors, *self.missing):
+        parts = [Part(partial(watched.run, watched.add_interface(writer)), watched.close) for watched in self._watched]
+        for error in (*run_together(parts, "usbip-usbmon"), *self.missing):
             raise error
 
     def stop(self) -> None:
@@ -90,12 +73,3 @@ class WatchedGroup:
         """End what is connected and was not run."""
         for watched in self._watched:
             watched.close()
-
-    def _run(self, watched: WatchedDevice, channel: UsbChannel) -> None:
-        try:
-            watched.run(channel)
-        except UsbipError as error:
-            self._errors.append(error)
-        except Exception as error:  # nobody else hears of it
-            log.exception("the capture of a device ended by a fault of this program")
-            self._errors.append(UsbipError(f"the capture of a device ended by a fault of this program: {error!r}"))
