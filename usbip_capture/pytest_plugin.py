@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 _FOLDER = "recordings"
 _MOST_SHOWN = 20
+#: Bytes of a secret: what is shorter would be found in headers, too.
+_SHORTEST = 4
 _used = pytest.StashKey["list[UsbRecording]"]()
+_passed = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,7 +40,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 class UsbRecording:
     """What a test uses: a recording that is replayed, or a real device that is recorded.
 
-    path: of the recording. server: HOST:PORT where the device is. Both `backend` and `serial` are closed at the end.
+    path: of the recording. server: where the device is, as every command takes it. Both `backend` and `serial` are
+    closed at the end.
     """
 
     def __init__(self, path: Path, device: str, mask: Sequence[bytes]) -> None:
@@ -51,11 +55,10 @@ class UsbRecording:
     @property
     def backend(self) -> UsbipBackend:
         """For PyUSB: `usb.core.find(backend=...)`."""
-        from usbip_capture.net.address import parse_address
         from usbip_capture.pyusb_backend import get_backend
 
         if self._backend is None:
-            self._backend = get_backend(*parse_address(self.server), device=self._device, **self._capture())
+            self._backend = get_backend(self.server, device=self._device, **self._capture())
         return self._backend
 
     def serial(self, **settings: Any) -> Any:
@@ -71,8 +74,12 @@ class UsbRecording:
         """The same as a URL of pyserial, for who opens it by itself."""
         from urllib.parse import quote
 
-        pcap = self._capture().get("pcap")
-        return f"usbip://{self.server}/{self._device}" + (f"?pcap={quote(str(pcap), safe='')}" if pcap else "")
+        from usbip_capture.serial_port.url import url_of
+        from usbip_capture.servers.address import ServerAddress
+
+        where, parameters = url_of(ServerAddress.parse(self.server))
+        parameters += [f"{name}={quote(str(value), safe='')}" for name, value in self._capture().items()]
+        return f"usbip://{where}/{self._device}" + (f"?{'&'.join(parameters)}" if parameters else "")
 
     @property
     def divergences(self) -> list[str]:
@@ -131,13 +138,19 @@ class _Recorded(UsbRecording):
         super().__init__(path, device, mask)
         self.server = host
         self._beside = path.with_suffix(".part.pcapng")
+        self._taken = False
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def _capture(self) -> dict[str, Any]:
+        if self._taken:
+            raise pytest.UsageError(f"{self.path.name} is recorded by one backend or one port: name a second recording")
+        self._taken = True
         return {"pcap": self._beside}
 
     def keep(self) -> None:
-        """The recording is what was recorded, its secrets masked."""
+        """The recording is what was recorded, its secrets masked; if nothing was, it stays as it is."""
+        if not self._beside.exists():
+            return
         raw = self._beside.read_bytes()
         for secret in self._mask:
             raw = raw.replace(secret, b"*" * len(secret))
@@ -154,8 +167,9 @@ def usb_recording(request: pytest.FixtureRequest) -> Iterator[Callable[..., UsbR
     """`usb_recording(name, device="", match="loose", speed=0, mask=(), unused="ignore", divergence="error")`.
 
     device: which one of the capture, or of the server, by busid or VID:PID. match: `loose` or `strict`. speed: 1 as
-    recorded, 0 at once. mask: secrets, as bytes: never written into a recording, and not compared. unused,
-    divergence: `error` fails a test that did not ask for all that is recorded, or asked for something else.
+    recorded, 0 at once. mask: secrets, each of at least 4 bytes within one transfer: never written into a recording,
+    and not compared. unused, divergence: `error` fails a test that did not ask for all that is recorded, or asked for
+    something else. What is recorded is kept if the test passes.
     """
     opened: list[tuple[UsbRecording, str, str]] = []
     item = request.node
@@ -171,6 +185,8 @@ def usb_recording(request: pytest.FixtureRequest) -> Iterator[Callable[..., UsbR
         unused: str = "ignore",
         divergence: str = "error",
     ) -> UsbRecording:
+        if any(len(secret) < _SHORTEST for secret in mask):
+            raise pytest.UsageError(f"mask is for secrets of at least {_SHORTEST} bytes: shorter ones are anywhere")
         path = _folder(request) / f"{name}.pcapng"
         host = request.config.getoption("--usb-record")
         made: UsbRecording = (
@@ -181,18 +197,18 @@ def usb_recording(request: pytest.FixtureRequest) -> Iterator[Callable[..., UsbR
         return made
 
     yield open_recording
-    failed = getattr(item, "_usb_failed", False)
+    passed = item.stash.get(_passed, False)
     problems: list[str] = []
     for made, unused, divergence in opened:
         made.close()
         if isinstance(made, _Recorded):
-            made.drop() if failed else made.keep()
+            made.keep() if passed else made.drop()
             continue
         if divergence == "error":
             problems += made.divergences
         if unused == "error":
             problems += [f"never asked: {one}" for one in made.unused]
-    if problems and not failed:
+    if problems and passed:
         pytest.fail("\n".join(["the recording and the test differ:", *_shown(problems)]), pytrace=False)
 
 
@@ -200,8 +216,9 @@ def usb_recording(request: pytest.FixtureRequest) -> Iterator[Callable[..., UsbR
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """A test that fails shows where it and its recordings differ."""
     report: pytest.TestReport = yield  # type: ignore[assignment]  # what the other hooks return
+    if report.when == "call":
+        item.stash[_passed] = report.passed
     if report.when == "call" and report.failed:
-        item._usb_failed = True  # type: ignore[attr-defined]
         for made in item.stash.get(_used, []):
             if made.divergences:
                 text = "\n".join(_shown(made.divergences))

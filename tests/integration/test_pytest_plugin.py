@@ -73,7 +73,8 @@ def test_recorded_once_and_replayed(tmp_path: Path, server: str) -> None:
 def test_what_differs_is_shown(tmp_path: Path, server: str) -> None:
     (tmp_path / "test_it.py").write_text(_TESTS)
     assert run(tmp_path, f"--usb-record={server}").returncode == 0
-    (tmp_path / "test_it.py").write_text(_TESTS.replace("my secret!", "my secret?").replace("hello", "hallo"))
+    other = _TESTS.replace("my secret!", "my secret?").replace("hello", "hallo").replace("timeout=20", "timeout=0.5")
+    (tmp_path / "test_it.py").write_text(other)
     done = run(tmp_path)
     assert done.returncode == 1
     assert "asked, and not in stores.pcapng" in done.stdout
@@ -95,11 +96,34 @@ def test_what_was_never_asked_can_fail_a_test(tmp_path: Path, server: str) -> No
     assert "never asked: packet " in done.stdout
 
 
-def test_a_test_that_fails_leaves_the_recording_as_it_was(tmp_path: Path, server: str) -> None:
-    (tmp_path / "test_it.py").write_text(
-        "def test_it(usb_recording):\n    usb_recording('it').backend\n    assert False\n"
-    )
+@pytest.mark.parametrize("ends", ["assert False", "pytest.skip('not here')", "pass"])
+def test_only_what_passed_is_kept(ends: str, tmp_path: Path, server: str) -> None:
+    """A test that opens nothing leaves the recording as it was, too."""
+    use = "list(usb.core.find(find_all=True, backend=made.backend))" if ends != "pass" else "made"
+    lines = ["import pytest, usb.core", "def test_it(usb_recording):", "    made = usb_recording('it')"]
+    (tmp_path / "test_it.py").write_text("\n".join([*lines, f"    {use}", f"    {ends}", ""]))
     (tmp_path / "recordings").mkdir()
     (tmp_path / "recordings" / "it.pcapng").write_bytes(b"as it was")
-    assert run(tmp_path, f"--usb-record={server}").returncode == 1
+    assert run(tmp_path, f"--usb-record={server}").returncode == (ends == "assert False")
     assert [path.read_bytes() for path in (tmp_path / "recordings").iterdir()] == [b"as it was"]
+
+
+@pytest.mark.parametrize(
+    ("used", "sentence"),
+    [
+        ("usb_recording('it', mask=[b'abc'])", "mask is for secrets of at least 4 bytes"),
+        ("made = usb_recording('it', '1-1'); made.backend; made.serial()", "one backend or one port"),
+    ],
+)
+def test_what_cannot_be_recorded_is_a_sentence(used: str, sentence: str, tmp_path: Path, server: str) -> None:
+    (tmp_path / "test_it.py").write_text(f"def test_it(usb_recording):\n    {used}\n")
+    done = run(tmp_path, f"--usb-record={server}")
+    assert done.returncode == 1
+    assert sentence in done.stdout
+
+
+def test_recorded_by_a_name_that_is_built_in(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(_TESTS)
+    done = run(tmp_path, "--usb-record=demo")
+    assert done.returncode == 0, done.stdout
+    assert run(tmp_path).returncode == 0
