@@ -26,7 +26,7 @@ from usbip_capture.errors import CaptureError
 from usbip_capture.filters.language import Filter
 from usbip_capture.records.pcapng import Section, pack_packet
 from usbip_capture.records.upper_pdu import pack_remark
-from usbip_capture.system.forks import disown_in_children
+from usbip_capture.system.forks import disown_in_children, set_event
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.urb import Buffer
 
@@ -180,8 +180,7 @@ class Recorder:
     def forked(self) -> None:
         """In a child process: nothing is captured there, and what is queued is for the parent to write."""
         self._queue.disown()
-        self._done = threading.Event()
-        self._done.set()
+        self._done = set_event()
         self._sink.forget()
 
     def _wait_done(self, patience: float, at_most: float | None) -> bool:

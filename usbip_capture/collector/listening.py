@@ -23,7 +23,7 @@ from usbip_capture.errors import CannotListen
 from usbip_capture.net import listening
 from usbip_capture.records import upper_pdu
 from usbip_capture.syslog.framing import datagram_frames
-from usbip_capture.system.forks import disown_in_children
+from usbip_capture.system.forks import disown_in_children, set_event
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class ListeningCollector:
 
     def forked(self) -> None:
         """In a child process, which collects nothing: its parent's ports are free when its parent closes them."""
-        self._stopping.set()
+        self._stopping = set_event()
         for sock in (*self._connections, *self._listeners, self._wake):
             sock.close()
         self._connections.clear()

@@ -21,7 +21,7 @@ from usbip_capture.access.limits import TOO_MANY, TOO_OFTEN, Limits, TokenBucket
 from usbip_capture.errors import CannotListen
 from usbip_capture.net.address import format_address
 from usbip_capture.net.transport import reset_on_close
-from usbip_capture.system.forks import disown_in_children
+from usbip_capture.system.forks import disown_in_children, set_event
 
 log = logging.getLogger(__name__)
 
@@ -281,7 +281,7 @@ class Acceptor:
 
     def forked(self) -> None:
         """In a child process, which does not accept: its parent's port is free when its parent closes it."""
-        self._closing.set()
+        self._closing = set_event()
         self._release()
 
     @property

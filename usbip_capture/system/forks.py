@@ -32,6 +32,13 @@ def disown_in_children(thing: Inherited) -> None:
         _inherited.add(thing)
 
 
+def set_event() -> threading.Event:
+    """An event that is set, for `forked`: setting the one that is there takes its lock, which may be held for ever."""
+    made = threading.Event()
+    made.set()
+    return made
+
+
 def _in_child() -> None:
     global _lock  # noqa: PLW0603  somebody may have held it
     _lock = threading.Lock()

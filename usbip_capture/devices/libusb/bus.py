@@ -16,7 +16,7 @@ from usbip_capture.devices.libusb.local_device import LocalDevice
 from usbip_capture.devices.sysfs import address, hub_ports
 from usbip_capture.errors import DeviceNotFound, UsbipError
 from usbip_capture.system.at_exit import close_at_exit
-from usbip_capture.system.forks import disown_in_children
+from usbip_capture.system.forks import disown_in_children, set_event
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class LocalBus:
 
     def forked(self) -> None:
         """In a child process: it is the parent's."""
-        self._closed.set()
+        self._closed = set_event()
         LocalBus._sharing = threading.Lock()
         LocalBus._shared = None
 
