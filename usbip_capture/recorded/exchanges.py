@@ -75,7 +75,7 @@ class Exchanges(Sequence[Exchange]):
     asked, tags, digests: what counts as asked by a program, each table in the order of the recording. requests: all
     control transfers, with where they are in `asked`. standard: places of the standard requests. counted: those of
     `asked` that the device has ended. begins_ns: the earliest submit. cut: how many lack data, first_cut: its packet.
-    last_alive: packet of the last completion by which the device was there.
+    last_alive: packet of the last completion by which the device was there. gone_ns: the first one after that.
     """
 
     def __init__(self, storage: Storage, fetch: Callable[[Exchanges, int, Row], Exchange]) -> None:
@@ -91,7 +91,7 @@ class Exchanges(Sequence[Exchange]):
         self.tags_used: set[int] = set()
         self.begins_ns = 0
         self.counted = 0
-        self.answered = self.cut = self.first_cut = self.last_alive = 0
+        self.answered = self.cut = self.first_cut = self.last_alive = self.gone_ns = 0
 
     def __len__(self) -> int:
         return len(self._urbs)
@@ -131,6 +131,12 @@ class Exchanges(Sequence[Exchange]):
     def standard_requests(self) -> Iterator[Exchange]:
         """All of them, in order."""
         return (self[place] for (place,) in self.standard.iterate())
+
+    @property
+    def seconds_to_end(self) -> float:
+        """From the last thing that was asked until the device was unplugged, 0 if it was not."""
+        asked_ns = self.row(self.asked[len(self.asked) - 1][0]).time_ns if len(self.asked) else self.begins_ns
+        return max(self.gone_ns - asked_ns, 0) * 1e-9 if self.gone_ns else 0.0
 
     def table(self, layout: str) -> Rows:
         """An empty table where the index is."""
@@ -220,7 +226,9 @@ class Exchanges(Sequence[Exchange]):
             self._forget(found)
             return
         if not status or status not in GONE:
-            self.last_alive = number
+            self.last_alive, self.gone_ns = number, 0
+        elif not self.gone_ns:
+            self.gone_ns = time_ns
         if answers is not None:
             answers.append(answers.pack(number, found.place))
         elif status and found.request >= 0 and found.asked >= 0:

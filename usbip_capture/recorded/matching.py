@@ -119,6 +119,11 @@ class Matching:
         """What the recording has of asks and was not asked."""
         return Unused(self._exchanges, self._taken.copy())
 
+    @property
+    def left(self) -> int:
+        """How much of that there is."""
+        return self._exchanges.counted - len(self._taken)
+
     def request(self, setup: bytes, sent: bytes) -> Exchange | None:
         """The control transfer that answers this one. None, and a divergence: the recording does not have it."""
         asked = Exchange(0, 0, _CONTROL, setup[0] & DIR_IN, setup, sent)

@@ -109,6 +109,7 @@ class ReplayedDevice(SimulatedDevice):
         self._lines = {address: Line(self, address) for address in self._conversation.functions}
         self._isochronous = {a: self._conversation.packets(a) for a in self._conversation.isochronous}
         self._configured = False
+        self._all_asked: float | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -128,6 +129,10 @@ class ReplayedDevice(SimulatedDevice):
             self.lose(str(error))
             if transfer.completion is None:
                 transfer.finish(Completion(-ESHUTDOWN))
+        if not self._speed and not self._matching.left:
+            for line in list(self._lines.values()):
+                if line.ends:
+                    line.go_on()
 
     def lose(self, reason: str) -> None:
         """The recording cannot be read any more."""
@@ -146,7 +151,7 @@ class ReplayedDevice(SimulatedDevice):
             if kind.bRequest == SET_CONFIGURATION and not completion.status and kind.wValue:
                 self._configure()
             elif kind.bRequest == CLEAR_FEATURE and kind.bmRequestType == RECIPIENT_ENDPOINT:
-                self._line(kind.wIndex & 0x8F).cleared()
+                self._line(kind.wIndex & 0x8F).go_on()
             return completion if not completion.status else self._recorded(setup, sent, urb) or completion
         if isinstance(classify(setup), PortReset):
             self._standard.halted.clear()
@@ -246,11 +251,22 @@ class ReplayedDevice(SimulatedDevice):
         return Completion(-EPIPE)
 
     def is_unplugged_by(self, status: int, number: int) -> bool:
-        """Whether a completion, of this packet, was the end of the device: a system flushes with the same status.
+        """Whether a completion, of this packet, was the end of the device: a system flushes with the same status."""
+        return status in GONE and number > self._conversation.exchanges.last_alive
 
-        It does so when a device is detached, too. Only the time is different then, and at once there is none.
+    @property
+    def ends_at(self) -> float | None:
+        """When it can be unplugged, of the monotonic clock; None: not before all else has been asked.
+
+        At once, that is as long after the last request as it was: it is not what the device answers to one.
         """
-        return status in GONE and self._speed > 0 and number > self._conversation.exchanges.last_alive
+        if self._speed:
+            return 0.0
+        if self._matching.left:
+            return None
+        if self._all_asked is None:
+            self._all_asked = time.monotonic()
+        return self._all_asked + self._conversation.exchanges.seconds_to_end
 
     def end(self) -> None:
         """Be unplugged, on a thread of its own: this may be in the middle of a submit."""

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Line:
     """What one IN endpoint is still to send, in order: data at its time, and errors when what is before was read.
 
-    fault: the status of an error that comes next, 0 without. waits: the host is to read first what is there.
+    fault: the status of an error that comes next, 0 without. waits: the host is to read first what is there. ends: the
+    status by which the device was unplugged, 0 without, which comes when the host has asked for all else.
     """
 
     def __init__(self, device: ReplayedDevice, address: int) -> None:
@@ -30,9 +31,9 @@ class Line:
         self._coming: deque[tuple[float | None, Iterator[Sent], bytes]] = deque()
         self._next: tuple[float, Sent, bytes] | None = None
         self._due = False
-        self._going = self._again = False
+        self._going = self._again = self._ending = False
         self._failed = b""
-        self.fault = 0
+        self.fault = self.ends = 0
         self.waits = False
 
     def play(self, found: Iterable[Sent], asked: bytes) -> None:
@@ -60,8 +61,8 @@ class Line:
         elif self.waits:
             self._go_on()
 
-    def cleared(self) -> None:
-        """The host has cleared the halt: what follows can come."""
+    def go_on(self) -> None:
+        """What follows can come: the host has cleared the halt, or has asked for all."""
         self._go_on()
 
     def _meet(self) -> None:
@@ -98,8 +99,10 @@ class Line:
         """Send what is next, if it can be sent now."""
         address, device = self._address, self._device
         self.waits = False
-        if self._due or self.fault or address in device.halted or not self._fetch():
+        if self._due or self.fault or address in device.halted:
             return False
+        if not self._fetch():
+            return self._end()
         assert self._next is not None
         moment, sent, asked = self._next
         if moment > time.monotonic():
@@ -108,8 +111,10 @@ class Line:
             return False
         if sent.status:
             self._next = None
-            if sent.status in GONE and not device.is_unplugged_by(sent.status, sent.number):
-                return True  # flushed by the system, as when it sets an interface
+            if sent.status in GONE:
+                # Else it was flushed by the system, as when it sets an interface.
+                self.ends = sent.status if device.is_unplugged_by(sent.status, sent.number) else self.ends
+                return True
             self._failed, self.fault = sent.data, sent.status
             if not device.waits_for_data(address):
                 return False
@@ -122,6 +127,21 @@ class Line:
         self._next = None
         device.feed(address, retagged(sent.data, asked) if asked else sent.data)
         return True
+
+    def _end(self) -> bool:
+        """Nothing more comes: the device is unplugged, if it was, when that is due."""
+        at = self._device.ends_at if self.ends else None
+        if at is None:
+            return False
+        if at > time.monotonic():
+            if not self._ending:
+                self._ending = True
+                self._device.timetable.at(at, self._go_on)
+            return False
+        self.ends, self.fault = 0, self.ends
+        if self._device.waits_for_data(self._address):
+            self._meet()
+        return False
 
     def _fetch(self) -> bool:
         """Have what is next, if there is anything."""

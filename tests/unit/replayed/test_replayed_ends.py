@@ -35,10 +35,11 @@ def unplugged() -> Recording:
     return found
 
 
-def test_it_is_unplugged_where_it_was() -> None:
+@pytest.mark.parametrize("speed", [0, 1000])
+def test_it_is_unplugged_where_it_was(speed: float) -> None:
     recording = unplugged()
     (last,) = [one for one in recording.exchanges if one.status in GONE]
-    device = ReplayedDevice(recording, speed=1000)
+    device = ReplayedDevice(recording, speed=speed)
     lost: list[str] = []
     device.watch(lost.append)
     try:
