@@ -14,7 +14,7 @@ from usbip_capture.serial_port.adapter import Adapter
 from usbip_capture.serial_port.url import PortUrl
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.uart.ports import Port
-from usbip_capture.usb.info import DeviceInfo
+from usbip_capture.usb.info import DeviceInfo, busid_order
 from usbip_capture.wire.structs import OpStatus
 
 T = TypeVar("T")
@@ -110,7 +110,7 @@ def _candidates(url: PortUrl) -> list[DeviceInfo]:
     devices = [info for info in url.server.devices() if url.selector.matches(info)]
     if not devices:
         url.server.find(url.selector)  # raises, with a sentence that lists what there is
-    return sorted(devices, key=lambda info: (len(info.busid), info.busid))
+    return sorted(devices, key=lambda info: busid_order(info.busid))
 
 
 def _adapter(url: PortUrl, selector: Selector, wrap: Wrap) -> tuple[Adapter, Port]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from usbip_capture.device import Device
-from usbip_capture.usb.info import DeviceInfo
+from usbip_capture.usb.info import DeviceInfo, busid_order
 from usbip_capture.wire.structs import OpStatus
 
 
@@ -59,9 +59,10 @@ class Exports:
         return export
 
     def free(self) -> list[DeviceInfo]:
-        """Those that nobody has."""
+        """Those that nobody has, as their ports are."""
         with self._lock:
-            return [export.info for export in self._exports.values() if export.end_user is None]
+            free = [export.info for export in self._exports.values() if export.end_user is None]
+        return sorted(free, key=lambda info: busid_order(info.busid))
 
     def find(self, busid: str) -> Export | None:
         """The export of this busid."""

@@ -5,6 +5,7 @@ Ref: Linux Documentation/usb/usbip_protocol.rst, OP_REP_DEVLIST and OP_REP_IMPOR
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -78,3 +79,11 @@ class DeviceInfo:
 
     def __str__(self) -> str:
         return f"{self.busid} ({self.idVendor:04x}:{self.idProduct:04x})"
+
+
+def busid_order(busid: str) -> list[tuple[int, int, str]]:
+    """For sorting: as the ports are, 1-1.2 before 1-1.10."""
+    return [
+        (1, 0, part) if part[0] not in "0123456789" else (0, int(part), "")
+        for part in re.findall(r"[0-9]+|[^0-9]+", busid)
+    ]
