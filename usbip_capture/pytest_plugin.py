@@ -197,7 +197,11 @@ def usb_recording(request: pytest.FixtureRequest) -> Iterator[Callable[..., UsbR
         return made
 
     yield open_recording
-    passed = item.stash.get(_passed, False)
+    _finish(opened, passed=item.stash.get(_passed, False))
+
+
+def _finish(opened: Sequence[tuple[UsbRecording, str, str]], *, passed: bool) -> None:
+    """Close the recordings of a test, and fail it where one differs, if it has not failed by itself."""
     problems: list[str] = []
     for made, unused, divergence in opened:
         made.close()

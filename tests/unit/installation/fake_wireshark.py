@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from usbip_capture.installation import placement, wiresharks
+from usbip_capture.installation import launcher_check, placement, wiresharks
 
 ROOT = Path(__file__).parents[3]
 VERSIONS = {"4.0": "4.0.17", "4.4": "4.4.18", "4.6": "4.6.9"}
@@ -32,6 +32,7 @@ class Machine:
         for name in ("XDG_CONFIG_HOME", "WIRESHARK_EXTCAP_DIR", "USBIP_CAPTURE_SERVERS"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setattr(placement, "_ELSEWHERE", ())
+        monkeypatch.setattr(launcher_check, "SLOW", 60.0)  # what a busy machine answers late is not what is tested
         monkeypatch.setattr(wiresharks, "SANDBOXES", {"Flatpak": (str(base / "flatpak"),)})
 
     def wireshark(self, kind: str, folder: Path | None = None, scripts: dict[str, str] | None = None) -> Path:
