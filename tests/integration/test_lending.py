@@ -404,7 +404,7 @@ def test_what_is_withheld_is_exported_by_no_rule_until_it_is_lent(lending: Lendi
     wait_until("it was noticed", lambda: [e for e in lending.server.events.after(0, 100) if e.kind == "plugged"])
     assert lending.listed() == ["1-2 (303a:4001)"]
     lender.lend("1-1")
-    lending.wait_listed("1-2 (303a:4001)", "1-1 (303a:4001)")
+    lending.wait_listed("1-1 (303a:4001)", "1-2 (303a:4001)")
     withdrawn = [event for event in lending.server.events.after(0, 100) if event.kind == "withdrawn"]
     assert [(event.text, event.by) for event in withdrawn] == [("its device is ejected", "web:ann")]
 

@@ -31,7 +31,10 @@ class Resources:
     @classmethod
     def of(cls, lending: Lending) -> Resources:
         process = f"/proc/{lending.program.pid}"
-        listed = lending.guest.run(f"ls {process}/fd | wc -l; ls {process}/task | wc -l; grep VmRSS {process}/status")
+        # A thread or a file that ends meanwhile is a complaint of ls.
+        count = "ls {}/{} 2>/dev/null | wc -l"
+        counts = f"{count.format(process, 'fd')}; {count.format(process, 'task')}"
+        listed = lending.guest.run(f"{counts}; grep VmRSS {process}/status")
         files, threads, _, memory, _ = listed.text.split()
         return cls(int(files), int(threads), int(memory))
 
