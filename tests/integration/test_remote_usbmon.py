@@ -15,12 +15,11 @@ import pytest
 from tests.oracles.pcapng_reader import CapturedInterface, CapturedRecord, read_items
 from tests.programs.commands import command_environment, run_line
 from tests.programs.extcap_launcher import render_launcher
-from tests.programs.sshd import running_sshd
+from tests.programs.sshd import children, sshd_of_this_process
 from tests.programs.usbmon_machine import DEVNUM, GOLDEN, UsbmonMachine
 from tests.waiting import wait_until
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.errors import UsbipError
-from usbip_capture.net import ssh
 from usbip_capture.recordings.reading import open_capture
 from usbip_capture.remote_usbmon import watching
 from usbip_capture.remote_usbmon.group import WatchedGroup
@@ -32,28 +31,12 @@ from usbip_capture.servers.address import ServerAddress
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UsbmonMachine]:
     """With usbmon on bus 1; nothing of ssh is left at the end, here or there."""
-    before = children()
-    with running_sshd(tmp_path) as sshd:
-        monkeypatch.setenv("PATH", sshd.path)
-        monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-        monkeypatch.setattr(ssh, "_has_terminal", lambda: False)
-        monkeypatch.setattr(watching, "_FIRST_PAUSE", 0.1)
-        daemons = children()
+    monkeypatch.setattr(watching, "_FIRST_PAUSE", 0.1)
+    with sshd_of_this_process(tmp_path, monkeypatch) as sshd:
         machine = UsbmonMachine(sshd, tmp_path / "pi")
         machine.load_usbmon(1)
         yield machine
-        wait_until("all of ssh have ended, and were reaped", lambda: children() <= daemons)
         wait_until("every tcpdump has ended", lambda: not machine.running())
-    assert children() <= before
-
-
-def children() -> set[int]:
-    """Processes of ours, those among them that have ended and that nobody has waited for."""
-    found = set()
-    for folder in Path("/proc/self/task").iterdir():
-        with suppress(OSError):  # a thread that has ended meanwhile
-            found |= set(map(int, (folder / "children").read_text().split()))
-    return found
 
 
 def group(machine: UsbmonMachine, devices: str = "auto", **settings: bool) -> WatchedGroup:

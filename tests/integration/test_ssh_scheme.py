@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ import usb.core
 from tests.oracles.pcapng_reader import read_capture
 from tests.programs.commands import ROOT, command_environment, run_line
 from tests.programs.extcap_launcher import render_launcher
-from tests.programs.sshd import Sshd, free_port, running_sshd
+from tests.programs.sshd import Sshd, children, free_port, sshd_of_this_process
 from tests.waiting import wait_until
 from usbip_capture.demo.device import BUSID, DemoServer
 from usbip_capture.errors import LocalProtocolError, ServerLost, ServerUnreachable, UsbipError
@@ -42,24 +42,8 @@ def server() -> Iterator[DemoServer]:
 @pytest.fixture
 def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sshd]:
     """Its `ssh` is that of this process and of the programs that it runs; nothing of these is left at the end."""
-    before = children()
-    with running_sshd(tmp_path) as sshd:
-        monkeypatch.setenv("PATH", sshd.path)
-        monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-        monkeypatch.setattr(ssh, "_has_terminal", lambda: False)
-        daemons = children()
+    with sshd_of_this_process(tmp_path, monkeypatch) as sshd:
         yield sshd
-        wait_until("all of ssh have ended, and were reaped", lambda: children() <= daemons)
-    assert children() <= before
-
-
-def children() -> set[int]:
-    """Processes of ours, those among them that have ended and that nobody has waited for."""
-    found = set()
-    for folder in Path("/proc/self/task").iterdir():
-        with suppress(OSError):  # a thread that has ended meanwhile
-            found |= set(map(int, (folder / "children").read_text().split()))
-    return found
 
 
 def listening(server: DemoServer) -> int:

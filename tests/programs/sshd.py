@@ -9,10 +9,13 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import wait_until
+from usbip_capture.net import ssh
 
 _SSHD = """\
 ListenAddress 127.0.0.1
@@ -104,3 +107,26 @@ def running_sshd(folder: Path) -> Iterator[Sshd]:
             yield Sshd(folder, port)
         finally:
             daemon.terminate()
+
+
+@contextmanager
+def sshd_of_this_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sshd]:
+    """Its `ssh` is that of this process and of the programs that it runs; nothing of these is left at the end."""
+    before = children()
+    with running_sshd(folder) as sshd:
+        monkeypatch.setenv("PATH", sshd.path)
+        monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+        monkeypatch.setattr(ssh, "_has_terminal", lambda: False)
+        daemons = children()
+        yield sshd
+        wait_until("all of ssh have ended, and were reaped", lambda: children() <= daemons, 30)
+    assert children() <= before
+
+
+def children() -> set[int]:
+    """Processes of ours, those among them that have ended and that nobody has waited for."""
+    found = set()
+    for folder in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # a thread that has ended meanwhile
+            found |= set(map(int, (folder / "children").read_text().split()))
+    return found
