@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_serve_command import CODE, Serving, listed
+from tests.programs.serve_command import CODE, Serving, commands_in, listed
 from tests.programs.simulated_machine import BUSID, environment
 from tests.waiting import wait_until
 from usbip_capture.cli import exits
@@ -26,15 +26,8 @@ FILE = "audit.ndjson"
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Serving]]:
-    made: list[Serving] = []
-
-    def start(*arguments: str) -> Serving:
-        made.append(Serving(tmp_path, *arguments))
-        return made[-1]
-
-    yield start
-    for serving in made:
-        serving.close()
+    with commands_in(tmp_path) as start:
+        yield start
 
 
 @pytest.fixture

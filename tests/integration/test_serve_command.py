@@ -8,97 +8,24 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.oracles.pcapng_reader import read_capture
+from tests.programs.serve_command import CODE, READ, Serving, commands_in, listed, write_configuration
 from tests.programs.simulated_machine import BUSID, Machine, environment
 from tests.programs.terminal_emulator import Terminal
 from tests.waiting import wait_until
 from usbip_capture.device import Device
 from usbip_capture.servers.address import Selector, ServerAddress
-from usbip_capture.usb.setup import get_descriptor
-from usbip_capture.usb.urb import Urb
-
-READ = Urb.control(get_descriptor(1, 0, 0, 18).pack())
-CODE = "from usbip_capture.cli.main import main; import sys; sys.exit(main())"
-
-
-class Serving:
-    """The command, and what it says on standard error."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.machine = Machine(folder)
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", CODE, "serve", *arguments],
-            cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.said = ""
-        self._changed = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            with self._changed:
-                self.said += line
-                self._changed.notify_all()
-
-    def wait_for(self, pattern: str) -> re.Match[str]:
-        """Until it has said something that matches."""
-        found: list[re.Match[str]] = []
-
-        def look() -> bool:
-            match = re.search(pattern, self.said)
-            found.extend([match] if match else [])
-            return bool(found)
-
-        with self._changed:
-            assert self._changed.wait_for(look, 30), self.said
-        return found[0]
-
-    def server(self) -> ServerAddress:
-        """Once it listens."""
-        return ServerAddress("127.0.0.1", int(self.wait_for(r"serving at 127\.0\.0\.1:(\d+)")[1]), 20.0)
-
-    def attach(self, busid: str = BUSID) -> Device:
-        return self.server().import_device(Selector(busid))
-
-    def end(self, number: int = signal.SIGINT) -> int:
-        self.process.send_signal(number)
-        code = self.process.wait(30)
-        self._reader.join(30)
-        return code
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait(30)
-        self._reader.join(30)
-        for stream in (self.process.stdout, self.process.stderr):
-            if stream is not None:
-                stream.close()
-        self.machine.close()
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Serving]]:
-    made: list[Serving] = []
-
-    def start(*arguments: str) -> Serving:
-        made.append(Serving(tmp_path, *arguments))
-        return made[-1]
-
-    yield start
-    for serving in made:
-        serving.close()
-
-
-def listed(server: ServerAddress) -> list[str]:
-    return [str(info) for info in server.devices()]
+    with commands_in(tmp_path) as start:
+        yield start
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
@@ -181,12 +108,6 @@ def test_the_usbip_program_lists_it(serve: Callable[..., Serving]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     assert f"{BUSID}: " in done.stdout
     assert "(1209:0001)" in done.stdout
-
-
-def write_configuration(folder: Path, text: str) -> None:
-    path = folder / "config/usbip-capture/config.toml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
 
 
 def test_the_configuration_is_followed(serve: Callable[..., Serving], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.integration.test_serve_command import Serving
+from tests.programs.serve_command import Serving
 from tests.programs.simulated_machine import BUSID
 from tests.waiting import wait_until
 from tests.web.browsing import PATIENCE, chromium, part

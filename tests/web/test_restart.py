@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import re
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,8 @@ import httpx
 import pytest
 
 from tests.fakes.local_bus import FakeBus
-from tests.integration.test_serve_command import READ, Serving, write_configuration
+from tests.programs.serve_command import READ, Serving, commands_in, write_configuration
+from tests.programs.sshd import free_port
 from tests.waiting import wait_until
 from tests.web.websocket import websocket
 from usbip_capture.servers.server_table import ServerTable
@@ -25,20 +25,8 @@ from usbip_capture.serving.restarting import Restart
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Serving]]:
-    made: list[Serving] = []
-
-    def start(*arguments: str) -> Serving:
-        made.append(Serving(tmp_path, *arguments))
-        return made[-1]
-
-    yield start
-    for serving in made:
-        serving.close()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    with commands_in(tmp_path) as start:
+        yield start
 
 
 def pid_of(asking: httpx.Client) -> int | None:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.fakes.local_bus import FakeBus
-from tests.integration.test_serve_command import Serving
+from tests.programs.serve_command import Serving
 from usbip_capture import serve
 from usbip_capture.errors import CannotListen, LocalProtocolError, UsbipError
 from usbip_capture.servers.server_table import parse_server_table
