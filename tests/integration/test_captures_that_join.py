@@ -6,35 +6,18 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.fakes.hard_working_client import works
 from tests.fakes.local_bus import FakeBus
 from tests.oracles.pcapng_reader import CapturedRecord, read_capture
 from tests.waiting import wait_until
 from usbip_capture import serve
 from usbip_capture.capture.channel import IN_FLIGHT
-from usbip_capture.demo.device import BULK_IN, BULK_OUT
-from usbip_capture.device import Device, Transfer
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.sessions.session_capture import DESCRIPTORS
 from usbip_capture.usb.setup import set_configuration
-from usbip_capture.usb.urb import TransferType, Urb
+from usbip_capture.usb.urb import Urb
 
 CAPTURES = 12
-SIZE = 64
-AT_ONCE = 8
-
-
-def works(device: Device, stopping: threading.Event) -> None:
-    """Several URBs at a time in both directions, each with data that no other one has."""
-    number = 0
-    while not stopping.is_set():
-        reads = [Transfer(Urb(TransferType.BULK, BULK_IN, SIZE)) for _ in range(AT_ONCE)]
-        for transfer in reads:
-            device.submit(transfer)
-        for _ in range(AT_ONCE):
-            number += 1
-            assert device.run(Urb(TransferType.BULK, BULK_OUT, SIZE, number.to_bytes(SIZE, "big")), 60).status == 0
-        for transfer in reads:
-            assert device.wait(transfer, 60)
 
 
 def events(records: Sequence[CapturedRecord]) -> list[tuple[str, int, bytes]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.hard_working_client import AT_ONCE, SIZE, works
 from tests.oracles.pcapng_reader import CapturedRecord, read_capture
 from tests.waiting import wait_until
 from usbip_capture import PcapWriter
@@ -16,7 +17,7 @@ from usbip_capture.capture.sinks import FileSink
 from usbip_capture.capture.span import Span
 from usbip_capture.cli.main import main
 from usbip_capture.demo.device import BULK_IN, BULK_OUT, DemoServer
-from usbip_capture.device import Device, Transfer
+from usbip_capture.device import Device
 from usbip_capture.live import registry
 from usbip_capture.live.joining import JoinedCapture
 from usbip_capture.relay.captures import DESCRIPTORS
@@ -25,7 +26,7 @@ from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.usb.setup import get_descriptor, set_configuration
 from usbip_capture.usb.urb import TransferType, Urb
 
-SIZE, AT_ONCE, FIRST_WORK = 64, 8, 60
+FIRST_WORK = 60
 BEGAN = "usbip-capture: this capture began here"
 
 
@@ -48,22 +49,6 @@ def echo(device: Device, number: int) -> None:
     data = number.to_bytes(SIZE, "big")
     device.run(Urb(TransferType.BULK, BULK_OUT, SIZE, data), 60)
     assert device.run(Urb(TransferType.BULK, BULK_IN, SIZE), 60).data == data
-
-
-def works(device: Device, stopping: threading.Event, some: threading.Event) -> None:
-    """Several URBs at a time in both directions, each with data that no other one has."""
-    number = 0
-    while not stopping.is_set():
-        reads = [Transfer(Urb(TransferType.BULK, BULK_IN, SIZE)) for _ in range(AT_ONCE)]
-        for transfer in reads:
-            device.submit(transfer)
-        for _ in range(AT_ONCE):
-            number += 1
-            device.run(Urb(TransferType.BULK, BULK_OUT, SIZE, number.to_bytes(SIZE, "big")), 60)
-        for transfer in reads:
-            assert device.wait(transfer, 60)
-        if number > FIRST_WORK * AT_ONCE:
-            some.set()
 
 
 def captured(service: RelayService, path: Path) -> tuple[PcapWriter, object]:
@@ -112,7 +97,9 @@ def test_those_who_join_under_load_have_the_whole_of_it(service: RelayService, t
     """Compared with one that was there all the time."""
     whole = captured(service, tmp_path / "whole.pcapng")
     device, stopping, some = attached(service), threading.Event(), threading.Event()
-    working = threading.Thread(target=works, args=(device, stopping, some))
+    working = threading.Thread(
+        target=works, args=(device, stopping, lambda rounds: some.set() if rounds > FIRST_WORK else None)
+    )
     working.start()
     assert some.wait(60)
     begun = [captured(service, tmp_path / f"{number}.pcapng") for number in range(4)]
