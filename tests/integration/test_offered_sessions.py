@@ -30,6 +30,7 @@ from usbip_capture.live.joining import JoinedCapture, JoinedState
 from usbip_capture.live.messages import Message
 from usbip_capture.live.registry import Entry
 from usbip_capture.offering.program import program_name, program_offer
+from usbip_capture.pyusb_backend import UsbipBackend
 from usbip_capture.serial_port.url import PortUrl
 from usbip_capture.sessions.session_capture import DESCRIPTORS_OF_PROGRAM
 from usbip_capture.simulated.serial.ftdi import ftdi
@@ -84,8 +85,8 @@ class Joined:
         return list(read_capture(self.path))
 
 
-def used(server: LoopbackServer, **options: object) -> tuple[object, usb.core.Device]:
-    backend = get_backend("127.0.0.1", server.port, offer=True, **options)  # type: ignore[arg-type]
+def used(server: LoopbackServer, hindsight: str = "") -> tuple[UsbipBackend, usb.core.Device]:
+    backend = get_backend("127.0.0.1", server.port, offer=True, hindsight=hindsight)
     device = usb.core.find(backend=backend, idVendor=0x1209)
     assert isinstance(device, usb.core.Device)
     device.set_configuration()
@@ -142,11 +143,11 @@ def test_what_is_in_flight_and_what_comes_when_the_device_is_opened_again(
     device.write(OUT, b"one")
     reading.join(30)
     assert read == [b"one"]
-    backend.close()  # type: ignore[attr-defined]
+    backend.close()
     backend, device = used(server)
     echo(device, b"two")
     records = joined.records()
-    backend.close()  # type: ignore[attr-defined]
+    backend.close()
     assert [r.usb.type for r in records if IN_FLIGHT in r.comments and r.usb] == [ord("S"), ord("C")]
     assert moved(records) == [b"one", b"one", b"two", b"two"]
     comments = [text for r in records for text in r.comments]
@@ -159,12 +160,12 @@ def test_what_is_in_flight_and_what_comes_when_the_device_is_opened_again(
 def test_hindsight_of_a_program(server: LoopbackServer, tmp_path: Path) -> None:
     backend, device = used(server, hindsight="10min,1MiB")
     echo(device, b"fails")
-    backend.close()  # type: ignore[attr-defined]
+    backend.close()
     joined = Joined(only_entry(), tmp_path / "a.pcapng", marked=False)
     wait_until("it has what was kept", lambda: b"fails" in joined.path.read_bytes())
     backend, device = used(server)
     echo(device, b"again")
-    backend.close()  # type: ignore[attr-defined]
+    backend.close()
     records = joined.records()
     assert moved(records) == [b"fails", b"fails", b"again", b"again"]
     assert any("kept by the program" in text for r in records for text in r.comments)
@@ -187,7 +188,7 @@ def test_its_state_is_shown_and_it_is_not_ended_from_outside(server: LoopbackSer
     state = JoinedState(only_entry(), states.append)
     name = f"{program_name()} {os.getpid()}"
     wait_until("it uses the device", lambda: states and states[-1]["activity"] == f"{name} uses 1-1")
-    backend.close()  # type: ignore[attr-defined]
+    backend.close()
     wait_until("it does not", lambda: states[-1]["activity"] == f"{name} uses no device")
     state.close()
     with pytest.raises(RemoteProtocolError, match="is a program of its own: end it as it is usually ended"):
@@ -201,13 +202,13 @@ def test_a_forked_child_leaves_all_to_its_parent(server: LoopbackServer, tmp_pat
     joined = Joined(only_entry(), tmp_path / "a.pcapng")
 
     def child() -> None:
-        backend.close()  # type: ignore[attr-defined]
+        backend.close()
         program_offer().close()
 
     assert forked(child) == 0
     echo(device, b"still")
     assert moved(joined.records()) == [b"still", b"still"]
-    backend.close()  # type: ignore[attr-defined]
+    backend.close()
     assert only_entry().pid == os.getpid()
 
 
@@ -252,7 +253,7 @@ def test_a_viewer_that_stalls_costs_the_program_nothing(server: LoopbackServer) 
     with sock:
         for number in range(2000):  # far more than a socket holds
             echo(device, number.to_bytes(2, "big") * 32)
-        backend.close()  # type: ignore[attr-defined]
+        backend.close()
         program_offer().close()
 
 
