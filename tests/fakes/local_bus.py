@@ -8,20 +8,34 @@ from dataclasses import replace
 from typing import Any
 
 from usbip_capture.demo.device import INFO, DemoDevice
-from usbip_capture.device import Device
+from usbip_capture.device import Device, Transfer
 from usbip_capture.errors import DeviceNotFound, UsbipError
 from usbip_capture.usb.info import DeviceInfo, InterfaceInfo
+from usbip_capture.usb.setup import PortReset, classify
+from usbip_capture.usb.urb import Completion, TransferType
 
 
 class OpenedDevice(DemoDevice):
-    """resets: as the device of libusb has it. was_reset: whether it was when it was closed."""
+    """resets: as the device of libusb has it. was_reset: whether it was when it was closed.
+
+    port_resets: how often a request has reset it, which the device of libusb takes too.
+    """
 
     def __init__(self, info: DeviceInfo, *, reset: bool) -> None:
         super().__init__()
         self.info = info
         self.resets = reset
         self.was_reset = False
+        self.port_resets = 0
         self.released = threading.Event()
+
+    def submit(self, transfer: Transfer) -> None:
+        urb = transfer.urb
+        if urb.transfer_type == TransferType.CONTROL and isinstance(classify(urb.setup), PortReset):
+            self.port_resets += 1
+            transfer.finish(Completion(0))
+        else:
+            super().submit(transfer)
 
     def close(self) -> None:
         self.was_reset = self.was_reset or self.resets

@@ -19,13 +19,11 @@ from usbip_capture.cli import exits
 from usbip_capture.cli.main import main
 from usbip_capture.cli.serving_view import ServingView
 from usbip_capture.control_socket.asking import running
-from usbip_capture.device import Transfer
 from usbip_capture.devices.uses import DISK, Use
 from usbip_capture.servers.configuration import configuration_path
 from usbip_capture.serving import ports
-from usbip_capture.usb.setup import PortReset, classify
 from usbip_capture.usb.status import EPIPE
-from usbip_capture.usb.urb import Completion, TransferType
+from usbip_capture.usb.urb import Completion
 
 ANY = "127.0.0.1:0"
 
@@ -65,24 +63,6 @@ def attached(server: LocalServer, busid: str = "1-1") -> Iterator[None]:
         assert device.ctrl_transfer(0x80, 6, 0x0100, 0, 18)
         assert [client.busid for client in server.clients if client.busid] == [busid]
         yield
-
-
-@pytest.fixture
-def resets(monkeypatch: pytest.MonkeyPatch) -> list[OpenedDevice]:
-    """The devices that were reset, as the one of libusb takes this request."""
-    seen: list[OpenedDevice] = []
-    submit = OpenedDevice.submit
-
-    def submitted(self: OpenedDevice, transfer: Transfer) -> None:
-        urb = transfer.urb
-        if urb.transfer_type == TransferType.CONTROL and isinstance(classify(urb.setup), PortReset):
-            seen.append(self)
-            transfer.finish(Completion(0))
-        else:
-            submit(self, transfer)
-
-    monkeypatch.setattr(OpenedDevice, "submit", submitted)
-    return seen
 
 
 def test_what_is_exported_and_who_has_it(server: LocalServer, run: Run) -> None:
@@ -143,21 +123,20 @@ def test_a_client_is_kicked(server: LocalServer, bus: SwitchableBus, run: Run) -
         pass
 
 
-def test_a_device_is_reset_in_use_or_not(
-    server: LocalServer, bus: SwitchableBus, run: Run, resets: list[OpenedDevice]
-) -> None:
+def test_a_device_is_reset_in_use_or_not(server: LocalServer, bus: SwitchableBus, run: Run) -> None:
     assert run("reset", "1-1") == (0, "1-1 was reset\n", "")
-    (idle,) = resets
-    assert idle.released.is_set()
+    opened = bus.plugged["1-1"].opened
+    assert [device.port_resets for device in opened] == [1]
+    assert opened[0].released.is_set()
     with attached(server):
         assert run("reset", "1-1")[0] == 0
-        assert resets[1:] == [bus.plugged["1-1"].opened[-1]]
-        assert not resets[1].released.is_set()
+        assert [device.port_resets for device in opened] == [1, 1]
+        assert not opened[1].released.is_set()
     assert run("reset", "1-2")[0] == exits.DEVICE
 
 
 def test_a_mounted_disk_is_not_reset(
-    server: LocalServer, run: Run, resets: list[OpenedDevice], monkeypatch: pytest.MonkeyPatch
+    server: LocalServer, bus: SwitchableBus, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For that its driver is unbound, and what is mounted is lost."""
     monkeypatch.setattr(ports, "uses", lambda sysfs: [Use(DISK, "sda", "the disk sda1, mounted at /mnt", True)])
@@ -165,7 +144,7 @@ def test_a_mounted_disk_is_not_reset(
     assert code == exits.FAILED
     assert "device 1-1 (303a:4001) is the disk sda1, mounted at /mnt" in said
     assert "unmount it first" in said
-    assert not resets
+    assert not bus.plugged["1-1"].opened
     with attached(server):  # it is not this machine's then
         assert run("reset", "1-1")[0] == 0
 

@@ -9,20 +9,20 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fakes.local_bus import FakeBus, OpenedDevice, SwitchableBus
+from tests.fakes.local_bus import FakeBus, SwitchableBus
 from tests.fakes.local_machine import local_machine
 from tests.waiting import wait_until
 from tests.web.dashboards import asking, dashboard
 from usbip_capture.demo.device import BULK_IN, BULK_OUT
-from usbip_capture.device import Device, Transfer
+from usbip_capture.device import Device
 from usbip_capture.devices.libusb.bus import LocalBus
 from usbip_capture.errors import ImportRefused
 from usbip_capture.net.listening import Peer
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.servers.server_table import read_server_table
 from usbip_capture.serving import fronts, local_server, ports
-from usbip_capture.usb.setup import PortReset, classify, get_descriptor, set_configuration
-from usbip_capture.usb.urb import Completion, TransferType, Urb
+from usbip_capture.usb.setup import get_descriptor, set_configuration
+from usbip_capture.usb.urb import TransferType, Urb
 from usbip_capture.web.api.clients import pattern_of
 from usbip_capture.web.roles import LOOK, OPERATE
 
@@ -237,15 +237,6 @@ def test_clients_are_ended_by_device_and_by_number() -> None:
 
 
 def test_reset_and_power(monkeypatch: pytest.MonkeyPatch) -> None:
-    submit = OpenedDevice.submit
-
-    def submitted(self: OpenedDevice, transfer: Transfer) -> None:
-        if isinstance(classify(transfer.urb.setup), PortReset):  # as the device of libusb takes this request
-            transfer.finish(Completion(0))
-        else:
-            submit(self, transfer)
-
-    monkeypatch.setattr(OpenedDevice, "submit", submitted)
     monkeypatch.setattr(ports, "OFF_TIME", 0.0)
     bus = SwitchableBus()
     with dashboard(bus=bus) as (server, made), asking(made, OPERATE) as client:
