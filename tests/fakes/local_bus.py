@@ -7,9 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from tests.waiting import wait_until
+from usbip_capture import LocalServer
 from usbip_capture.demo.device import INFO, DemoDevice
 from usbip_capture.device import Device, Transfer
 from usbip_capture.errors import DeviceNotFound, UsbipError
+from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.usb.info import DeviceInfo, InterfaceInfo
 from usbip_capture.usb.setup import PortReset, classify
 from usbip_capture.usb.urb import Completion, TransferType
@@ -120,6 +123,19 @@ class FakeBus:
     def changed(self) -> None:
         for watcher in list(self.watchers):
             watcher()
+
+
+def bus_with(serial: str) -> FakeBus:
+    """One with a device at 1-1 of this serial number."""
+    made = FakeBus()
+    made.plug("1-1", serial=serial)
+    return made
+
+
+def import_once(server: LocalServer) -> None:
+    """As a client does that leaves at once; it has left then."""
+    ServerAddress(*server.addresses[0], 30.0).import_device(Selector("1-1")).close()
+    wait_until("it has left", lambda: not server.clients, 30)
 
 
 class SwitchableBus(FakeBus):

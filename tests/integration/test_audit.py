@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.local_bus import FakeBus
+from tests.fakes.local_bus import FakeBus, bus_with, import_once
 from tests.fakes.syslog_senders import Messages, port_of
 from tests.waiting import wait_until
 from usbip_capture import LocalServer, SyslogReceiver, serve
@@ -42,9 +42,7 @@ COURSE = [
 
 @pytest.fixture
 def bus() -> FakeBus:
-    made = FakeBus()
-    made.plug("1-1", serial=SERIAL)
-    return made
+    return bus_with(SERIAL)
 
 
 def attach(server: LocalServer) -> None:
@@ -52,8 +50,7 @@ def attach(server: LocalServer) -> None:
     address = ServerAddress(*server.addresses[0], 20.0)
     assert [info.busid for info in address.devices()] == ["1-1"]
     wait_until("it has left", lambda: not server.clients)
-    address.import_device(Selector("1-1")).close()
-    wait_until("it has left", lambda: not server.clients)
+    import_once(server)
 
 
 def read(path: Path) -> list[dict[str, object]]:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.local_bus import FakeBus
+from tests.fakes.local_bus import FakeBus, bus_with, import_once
 from tests.fakes.web_hook import web_hook
 from tests.waiting import wait_until
-from usbip_capture import LocalServer, serve
+from usbip_capture import serve
 from usbip_capture.cli import commands
 from usbip_capture.cli import serve as command
 from usbip_capture.errors import ImportRefused, LocalProtocolError, UsbipError
@@ -30,14 +30,7 @@ SERIAL = '\x1b[2J"$(id)`id`\n'
 
 @pytest.fixture
 def bus() -> FakeBus:
-    made = FakeBus()
-    made.plug("1-1", serial=SERIAL)
-    return made
-
-
-def attach(server: LocalServer) -> None:
-    ServerAddress(*server.addresses[0], 30.0).import_device(Selector("1-1")).close()
-    wait_until("it has left", lambda: not server.clients, 30)
+    return bus_with(SERIAL)
 
 
 def recorder(folder: Path) -> tuple[Path, Path]:
@@ -60,7 +53,7 @@ def test_a_program_is_called_in_order(bus: FakeBus, tmp_path: Path) -> None:
     program, written = recorder(tmp_path)
     hooks = [f"attach,detach='{program}' --quiet \"a b\""]
     with serve(["1-1"], listen=ANY, bus=bus, name="lab", hooks=hooks) as server:
-        attach(server)
+        import_once(server)
         wait_until("both were called", lambda: len(outcomes(server.events)) == 2, 60)
         events = server.events
     calls = [json.loads(line) for line in written.read_text().splitlines()]
@@ -97,7 +90,7 @@ def test_nobody_waits_for_a_hook(bus: FakeBus) -> None:
         hooks = [f"attach,detach=http://{slow.place}/", f"attach,detach=http://{quick.place}/"]
         with serve(["1-1"], listen=ANY, bus=bus, hooks=hooks) as server:
             for _ in range(3):
-                attach(server)
+                import_once(server)
             quick.wait(6)
             assert len(slow.wait(1)) == 1
             client = ServerAddress(*server.addresses[0], 30.0).import_device(Selector("1-1"))
@@ -115,8 +108,8 @@ def test_a_failure_is_an_event_and_is_logged_once(bus: FakeBus, caplog: pytest.L
         web_hook(lambda number: b"HTTP/1.1 500 No\r\n\r\n") as hook,
         serve(["1-1"], listen=ANY, bus=bus, hooks=f"attach=http://{hook.place}/?secret") as server,
     ):
-        attach(server)
-        attach(server)
+        import_once(server)
+        import_once(server)
         hook.wait(2)
         wait_until("both outcomes are known", lambda: len(outcomes(server.events)) == 2, 30)
         found = outcomes(server.events)

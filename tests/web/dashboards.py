@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
+import pytest
 
 from tests.fakes.local_bus import FakeBus
 from usbip_capture import LocalServer, serve
+from usbip_capture.servers.configuration import configuration_path
 from usbip_capture.web.dashboard import Dashboard
 from usbip_capture.web.roles import ADMINISTER
 
 ANY = "127.0.0.1:0"
+
+
+def configured(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> Path:
+    """The configuration file with this text; configuration, state and cache are in the folder."""
+    for variable in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(variable, str(folder / variable))
+    made = Path(configuration_path())
+    made.parent.mkdir(parents=True)
+    made.write_text(text)
+    return made
 
 
 @contextmanager

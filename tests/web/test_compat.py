@@ -16,7 +16,7 @@ from tests.fakes.local_bus import FakeBus
 from tests.fakes.local_machine import local_machine
 from tests.oracles.pcapng_reader import read_capture
 from tests.waiting import wait_until
-from tests.web.dashboards import ANY, dashboard
+from tests.web.dashboards import ANY, configured, dashboard
 from tests.web.seed_front_end import SeedFrontEnd, address
 from tests.web.test_devices_api import READ, attach, losing
 from tests.web.websocket import Refused
@@ -24,7 +24,6 @@ from usbip_capture import LocalServer, serve
 from usbip_capture.access.rules import AccessRule
 from usbip_capture.devices.libusb.bus import LocalBus
 from usbip_capture.net.listening import Peer
-from usbip_capture.servers.configuration import configuration_path
 from usbip_capture.servers.server_table import read_server_table
 from usbip_capture.serving.restarting import Restart
 from usbip_capture.web.api import compat, compat_captures
@@ -45,12 +44,7 @@ class Seed(NamedTuple):
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for variable in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.setenv(variable, str(tmp_path / variable))
-    made = Path(configuration_path())
-    made.parent.mkdir(parents=True)
-    made.write_text('[server]\nexports = ["1-1", "1-2"]\nname = "bench"\n')
-    return made
+    return configured(tmp_path, monkeypatch, '[server]\nexports = ["1-1", "1-2"]\nname = "bench"\n')
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ from starlette.applications import Starlette
 
 from tests.fakes.local_bus import FakeBus
 from tests.waiting import wait_until
+from tests.web.dashboards import configured
 from usbip_capture import LocalServer, serve
 from usbip_capture.access.rules import AccessRule
 from usbip_capture.cli import commands
 from usbip_capture.device import Device
 from usbip_capture.errors import CannotListen, LocalProtocolError, UsbipError
 from usbip_capture.servers.address import Selector, ServerAddress
-from usbip_capture.servers.configuration import configuration_path
 from usbip_capture.servers.server_table import ServerTable, read_server_table, server_keys
 from usbip_capture.serving.restarting import Restart, check_settings
 from usbip_capture.system import folder_lock
@@ -79,12 +79,7 @@ def _all_are_closed() -> Iterator[None]:
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for variable in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.setenv(variable, str(tmp_path / variable))
-    made = Path(configuration_path())
-    made.parent.mkdir(parents=True)
-    made.write_text(OWN)
-    return made
+    return configured(tmp_path, monkeypatch, OWN)
 
 
 @pytest.fixture
