@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs.commands import run_line
+from tests.programs.commands import at_once
 from tests.waiting import wait_until
 from usbip_capture.demo.device import INFO
 from usbip_capture.servers.announcing import AnnouncedDevice, Announcement, FurtherPorts, reachable, txt_record
@@ -80,23 +80,22 @@ def test_found_changed_and_withdrawn(announce: Announce, found: Found) -> None:
     wait_until("it is withdrawn", lambda: NAME not in found.servers, 30)
 
 
-def test_one_with_tls(found: Found, tmp_path: Path) -> None:
-    """It is found as two servers, and each becomes one that is known."""
-    with closing(Announcement(NAME, 33240, [DEVICE], ["127.0.0.1"], FurtherPorts(33242))):
-        found.wait_txt(NAME, {**txt_record([DEVICE]), "tls": "33242"})
+def test_one_with_tls_and_a_dashboard(found: Found, tmp_path: Path) -> None:
+    """It is found as three places, and each becomes one that is known; a command looks for all of its time."""
+    txt = {**txt_record([DEVICE]), "tls": "33242", "web": "33280"}
+    folders = [tmp_path / name for name in ("text", "json")]
+    with closing(Announcement(NAME, 33240, [DEVICE], ["127.0.0.1"], FurtherPorts(33242, 33280))):
+        found.wait_txt(NAME, txt)
         assert found.servers[NAME].places == [("127.0.0.1", 33240), ("tls://127.0.0.1", 33242)]
-        done = run_line("usbip-capture discover --mdns-timeout 5", tmp_path)
-        assert f"127.0.0.1:33240  {NAME}\n    tls://127.0.0.1:33242\n" in done.stdout
-        known = (tmp_path / "cache/usbip-capture/servers").read_text()
+        text, as_json = at_once([("usbip-capture discover --mdns-timeout 5", folders[0]),
+                                 ("usbip-capture discover --mdns-timeout 5 --json", folders[1])])  # fmt: skip
+    assert f"127.0.0.1:33240  {NAME}\n    tls://127.0.0.1:33242\n" in text.stdout
+    (server,) = [server for server in json.loads(as_json.stdout) if server["name"] == NAME]
+    assert server["txt"] == txt
+    for folder in folders:
+        known = (folder / "cache/usbip-capture/servers").read_text()
         assert "server\ttls://127.0.0.1\t33242\tmdns\t" in known
         assert "server\t127.0.0.1\t33240\tmdns\t" in known
-
-
-def test_one_with_a_dashboard(found: Found, tmp_path: Path) -> None:
-    with closing(Announcement(NAME, 33240, [DEVICE], ["127.0.0.1"], FurtherPorts(web=33280))):
-        found.wait_txt(NAME, {**txt_record([DEVICE]), "web": "33280"})
-        run_line("usbip-capture discover --mdns-timeout 5", tmp_path)
-        known = (tmp_path / "cache/usbip-capture/servers").read_text()
         assert "server\thttp://127.0.0.1\t33280\tmdns\t" in known
 
 
@@ -106,13 +105,6 @@ def test_a_name_that_is_taken(announce: Announce, found: Found) -> None:
     wait_until("both are found", lambda: names <= found.servers.keys(), 30)
     assert {found.servers[name].port for name in names} == {33240, 33241}
     assert found.txt(f"{NAME}-2")["device1"] == "2-1 0403:6001 TTL232R"
-
-
-def test_the_command_finds_it(announce: Announce, tmp_path: Path) -> None:
-    announce(33240, DEVICE)
-    done = run_line("usbip-capture discover --mdns-timeout 5 --json", tmp_path)
-    (server,) = [server for server in json.loads(done.stdout) if server["name"] == NAME]
-    assert server["txt"] == txt_record([DEVICE])
 
 
 # -- Avahi

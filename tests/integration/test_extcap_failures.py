@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,17 +18,12 @@ from tests.fakes.scripted_server import Script, ScriptedServer, answer_import, r
 from tests.oracles.pcapng_reader import read_capture
 from tests.programs.extcap_launcher import ROOT, render_launcher
 from tests.programs.extcap_runs import Reader, assert_sentence, failing, run
+from tests.programs.sshd import free_port
 from usbip_capture.demo.device import DemoServer
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.wire import structs
 
 # -- failures: one sentence, a valid file, the fifo opened
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port: int = unused.getsockname()[1]
-    return port
 
 
 WRONG_ARGUMENTS = {
@@ -147,38 +143,47 @@ def test_no_fifo(extcap: Path) -> None:
 
 # -- a library that does not load
 
+BROKEN = (
+    "__init__.py", "extcap/main.py", "extcap/guard.py", "extcap/capture.py", "probe/session.py", "net/__init__.py",
+)  # fmt: skip
 
-def broken_library(tmp_path: Path, module: str) -> Path:
-    library = tmp_path / "library"
+
+def broken_library(folder: Path, module: str) -> Path:
+    library = folder / "library"
     shutil.copytree(ROOT / "usbip_capture", library / "usbip_capture", ignore=shutil.ignore_patterns("__pycache__"))
     assert (library / "usbip_capture" / module).exists()
     (library / "usbip_capture" / module).write_text("import no_such_module\n")
-    return render_launcher(tmp_path / "extcap", library)
+    return render_launcher(folder / "extcap", library)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "module",
-    ["__init__.py", "extcap/main.py", "extcap/guard.py", "extcap/capture.py", "probe/session.py", "net/__init__.py"],
-)
-def test_a_library_that_does_not_load_leaves_no_pipe_unopened(tmp_path: Path, module: str) -> None:
-    extcap = broken_library(tmp_path, module)
-    control = tmp_path / "control"
+def without(module: str, folder: Path) -> tuple[int, bool, str]:
+    """Exit code, whether both pipes were opened, and what is on standard error."""
+    folder.mkdir()
+    control = folder / "control"
     os.mkfifo(control)
-    wrote = threading.Event()
+    wrote, ended = threading.Event(), threading.Event()
 
     def wireshark() -> None:
-        with open(control, "wb"):  # as the window does: blocks until the extcap opens it
+        with open(control, "wb"):  # as the window does: blocks until the extcap opens it, and keeps it
             wrote.set()
+            ended.wait(60)
 
-    reader = Reader(tmp_path / "fifo")
+    reader = Reader(folder / "fifo")
     threading.Thread(target=wireshark, daemon=True).start()
     options = ["--host", "demo", "--extcap-control-in", str(control), "--fifo", str(reader.path)]
-    code, _, err = run(extcap, *options)
-    assert wrote.wait(10)
-    assert reader.opened.wait(10)
-    assert code == 1
-    assert_sentence(err, "no_such_module", "install")
+    code, _, err = run(broken_library(folder, module), *options, timeout=60)
+    opened = wrote.wait(30) and reader.opened.wait(30)
+    ended.set()
+    return code, opened, err
+
+
+def test_a_library_that_does_not_load_leaves_no_pipe_unopened(tmp_path: Path) -> None:
+    """All at once, for each waits as long as Wireshark may need to open its end."""
+    with ThreadPoolExecutor(len(BROKEN)) as pool:
+        folders = [tmp_path / str(number) for number in range(len(BROKEN))]
+        for module, (code, opened, err) in zip(BROKEN, pool.map(without, BROKEN, folders), strict=True):
+            assert (module, code, opened) == (module, 1, True)
+            assert_sentence(err, "no_such_module", "install")
 
 
 def test_a_file_is_not_touched_before_there_is_a_device(extcap: Path, tmp_path: Path) -> None:

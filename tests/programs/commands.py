@@ -6,6 +6,8 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +39,14 @@ def run_line(line: str, folder: Path, **more: str) -> subprocess.CompletedProces
     return subprocess.run(
         line, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60
     )
+
+
+def at_once(lines: Sequence[tuple[str, Path]]) -> list[subprocess.CompletedProcess[str]]:
+    """Lines for a shell, each run in its folder, which is made: for those that mostly wait."""
+    for _, folder in lines:
+        folder.mkdir()
+    with ThreadPoolExecutor(len(lines)) as pool:
+        return list(pool.map(run_line, *zip(*lines, strict=True)))
 
 
 def run_use(port: int, folder: Path, *arguments: str) -> str:
