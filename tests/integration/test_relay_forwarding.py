@@ -224,11 +224,12 @@ def test_garbage_both_ways_is_forwarded_and_others_go_on(tmp_path: Path) -> None
     assert sum(1 for record in read_capture(tmp_path / "out.pcapng") if record.interface.name == "usbip0") == 4 + 2 * 18
 
 
-@pytest.mark.slow
-def test_connections_that_come_and_go_leave_nothing_behind() -> None:
+@pytest.mark.parametrize("times", [1500, pytest.param(10_000, marks=pytest.mark.long)])
+def test_connections_that_come_and_go_leave_nothing_behind(times: int) -> None:
+    """Thirty ways to come and go, in turn."""
     with ends() as both:
         descriptors = threads = 0
-        for number in range(10_000):
+        for number in range(times):
             with socket.create_connection(("127.0.0.1", both.relay.port), TIMEOUT) as client:
                 if number % 2:
                     client.sendall(b"\1\x11\x80\5")

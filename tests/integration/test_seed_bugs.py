@@ -396,4 +396,4 @@ def test_rounds_of_attaching_and_plugging_leave_nothing_behind(rack: Rack) -> No
         return open_files, threading.active_count(), sum(isinstance(thing, kinds) for thing in gc.get_objects())
 
     first = rounds(20)
-    wait_until("nothing more is there", lambda: all(now <= then for now, then in zip(rounds(60), first, strict=True)))
+    wait_until("nothing more is there", lambda: all(now <= then for now, then in zip(rounds(30), first, strict=True)))
