@@ -14,10 +14,12 @@ import pytest
 def own_suite(package: str, tests: str, library: str, folder: Path) -> Path:
     """The folder `tests` of the package's source distribution, without `library`, its code: the installed one is used.
 
-    Skips where it cannot be downloaded.
+    Skips where it cannot be downloaded. What pip wants to build of it is in the group `test`: an environment made for
+    that costs more than the suite.
     """
     wanted = f"{package}=={version(package)}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "-q", wanted]
+    options = ["--no-deps", "--no-binary", ":all:", "--no-build-isolation", "-q"]
+    command = [sys.executable, "-m", "pip", "download", *options, wanted]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"{wanted} cannot be downloaded as source: {done.stderr.strip().splitlines()[-1:]}")
