@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from typing import TypeAlias
 
 from usbip_capture.capture.event_queue import EventQueue
+from usbip_capture.capture.joined_later import Moment, SoFar
 from usbip_capture.capture.log_channel import LogBatch, LogChannel
 from usbip_capture.capture.remarks import NotesInterface, Remark
 from usbip_capture.capture.unlinks import UnlinkChannel
@@ -29,9 +29,9 @@ MAX_UNLINKS = 4096
 
 # channel, packer, cost, time stamp, URB id, URB, data of an outward URB, completion (None: submit), comments
 Event: TypeAlias = "tuple[UsbChannel, UsbmonPacker, int, int, int, Urb, Buffer, Completion | None, tuple[str, ...]]"
-# Besides events: messages of a log, a block that is packed already, an interface that begins here, and the sign that a
-# `flush` has been reached.
-Item: TypeAlias = "Event | bytes | UsbChannel | LogChannel | LogBatch | NotesInterface | Remark | threading.Event"
+# Besides events: messages of a log, a block that is packed already, an interface that begins here, and moments that
+# somebody waits for.
+Item: TypeAlias = "Event | bytes | UsbChannel | LogChannel | LogBatch | NotesInterface | Remark | Moment"
 
 #: A label of URBs that were out when the capture began; those with another one are the capture's descriptors.
 IN_FLIGHT = "usbip-capture: submitted before this capture began"
@@ -46,6 +46,7 @@ class UsbChannel(Tap):
     urbs, bytes: URBs that came back and are captured, and what they moved.
     label: a comment for each URB submitted while it is set, on its submit and its completion.
     unlinks: where CMD_UNLINK and RET_UNLINK are recorded, None if they are not.
+    so_far: what those who join the capture later are shown, None if nobody can.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class UsbChannel(Tap):
         self.label: str | None = None
         self.remarks: list[Remark] = []  # for the next event
         self.unlinks: UnlinkChannel | None = None
+        self.so_far: SoFar | None = None
         self._queue = queue
         self._snaplen = snaplen
         self._labels: dict[int, str] = {}  # of URBs that are out
@@ -112,6 +114,17 @@ class UsbChannel(Tap):
                 at = time.strftime("%H:%M:%S")
                 self._queue.remark(self.remarks, f"usbip-capture: device gone at {at}: {reason}")
 
+    def rest(self) -> None:
+        """The session is over: what was learnt in it is not for those who join later."""
+        with self._queue.lock:
+            if self.so_far is not None:
+                self.so_far.forget()
+
+    @property
+    def held(self) -> list[int]:
+        """URBs of which their completion decides whether they are captured. The queue is locked."""
+        return list(self._held)
+
     def settle(self) -> None:
         """Decide on URBs that are still out at the end of the capture, as if they were asked for their status now."""
         with self._queue.lock:
@@ -128,8 +141,7 @@ class UsbChannel(Tap):
     def submitted(self, urb: Urb, data: Buffer | None = None, timestamp_ns: int = 0) -> int:
         """As `Tap.submitted`; or afterwards, with the time when it was, and the data if the URB has none."""
         queue = self._queue
-        if data is None:
-            data = urb.data
+        data = urb.data if data is None else data
         if type(data) is not bytes:
             data = bytes(data)  # its owner may change it as soon as the URB is done
         cost = EVENT_COST + len(data)
@@ -152,13 +164,14 @@ class UsbChannel(Tap):
             if used + room > queue.budget and used + queue.max_reserved > queue.budget:
                 self.dropped += 1
                 return 0
-            queue.reserved = room
-            queue.used = used
+            queue.reserved, queue.used = room, used
             queue.last_urb_id = urb_id = queue.last_urb_id + 1
             if label is not None:
                 self._labels[urb_id] = label
             comments: tuple[str, ...] = () if label is None else (label,)
             timestamp_ns = timestamp_ns or time.time_ns()
+            if self.so_far is not None:
+                self.so_far.out[urb_id] = urb, data
             if verdict is None:
                 self._held[urb_id] = (self, self._packer, cost, timestamp_ns, urb_id, urb, data, None, comments)
                 return urb_id
@@ -187,6 +200,9 @@ class UsbChannel(Tap):
                 queue.reserved -= EVENT_COST + urb.length if urb.endpoint & DIR_IN else EVENT_COST
                 if urb.packets:
                     queue.reserved -= PACKET_COST * len(urb.packets)
+            if self.so_far is not None:
+                self.so_far.out.pop(urb_id, None)
+                self.so_far.seen.saw(urb, completion)
             label = self._labels.pop(urb_id, None) if self._labels else None
             unlinked = self._unlinked.pop(urb_id, None) if self._unlinked else None
             if completion.status in GONE and not self._gone:

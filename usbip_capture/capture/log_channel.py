@@ -4,16 +4,44 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from usbip_capture.capture.event_queue import EventQueue
 from usbip_capture.capture.remarks import Remark
+from usbip_capture.errors import CaptureError
 from usbip_capture.records.pcapng import LINKTYPE_WIRESHARK_UPPER_PDU, captured_limit, pack_comments, pack_packet
 
 #: Of the queue's memory, logs may take this part, so that a flood of messages leaves room for USB.
 LOG_SHARE = 4
 #: Bytes that a queued message takes beside its block.
 _BLOCK_COST = 64
+
+
+class LogTarget(Protocol):
+    """Where messages of a log are captured."""
+
+    def write(self, messages: Sequence[tuple[int, bytes, Sequence[str]]]) -> None:
+        """Capture packets: time stamp, packet with its tags, comments."""
+
+    def lost(self, count: int) -> None:
+        """So many messages were lost on their way to us."""
+
+    def note(self, text: str) -> None:
+        """Comment on the whole log."""
+
+
+@runtime_checkable
+class LogCapture(Protocol):
+    """A capture that logs can be a part of."""
+
+    @property
+    def error(self) -> CaptureError | None: ...
+
+    def add_log_interface(self, description: str) -> LogTarget:
+        """An interface of its own for a log."""
+
+    def comment(self, text: str) -> None:
+        """Comment on this moment."""
 
 
 class LogBatch:
@@ -30,14 +58,16 @@ class LogBatch:
 class LogChannel:
     """One log on an interface of the capture, `syslog0` and so on.
 
-    link_type: of its packets.
+    kind: of its name, before the number. link_type: of its packets.
     received, dropped, written: messages so far; the dropped ones are a part of `received`.
     """
 
     link_type = LINKTYPE_WIRESHARK_UPPER_PDU
 
-    def __init__(self, queue: EventQueue[Any], number: int, snaplen: int, description: str) -> None:
-        self.name = f"syslog{number}"
+    def __init__(
+        self, queue: EventQueue[Any], number: int, snaplen: int, description: str, kind: str = "syslog"
+    ) -> None:
+        self.name = f"{kind}{number}"
         self.interface_id = queue.interfaces
         self.description = description
         self.described = False  # whether the interface is in the output

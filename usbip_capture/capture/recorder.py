@@ -16,6 +16,7 @@ from usbip_capture.capture.channel import Item, UsbChannel, pack_events
 from usbip_capture.capture.descriptions import describe, describe_notes
 from usbip_capture.capture.dropping import drop, uncount
 from usbip_capture.capture.event_queue import EventQueue
+from usbip_capture.capture.joined_later import Moment
 from usbip_capture.capture.log_channel import LogBatch, LogChannel
 from usbip_capture.capture.remarks import NotesInterface, Remark
 from usbip_capture.capture.sinks import ReaderGone, Sink, SinkAborted
@@ -127,10 +128,11 @@ class Recorder:
         self._queue.rouse()
         return channel
 
-    def add_log(self, description: str) -> LogChannel:
-        """A new interface of the capture, `syslog0` and so on, for a log."""
+    def add_log(self, description: str, kind: str) -> LogChannel:
+        """A new interface of the capture, `syslog0` and so on, for a log of this kind."""
         with self._queue.lock:
-            channel = LogChannel(self._queue, len(self.logs), self._snaplen, description)
+            number = sum(channel.name.startswith(kind) for channel in self.logs)
+            channel = LogChannel(self._queue, number, self._snaplen, description, kind)
             if not self._queue.ended:
                 self.logs.append(channel)
                 self._queue.items.append(channel)
@@ -149,7 +151,7 @@ class Recorder:
         with self._queue.lock:
             if self._queue.ended:
                 return False
-            self._queue.items.append(written)
+            self._queue.items.append(Moment(written.set))
         self._hurry_up()
         deadline = None if timeout is None else time.monotonic() + timeout
         while not written.wait(READER_CHECK if deadline is None else min(READER_CHECK, deadline - time.monotonic())):
@@ -277,14 +279,19 @@ class Recorder:
             sources: list[EventQueue[Item] | UsbChannel] = [self._queue, *self.channels]
             for source in sources:
                 due = [remark for remark in source.remarks if remark.timestamp_ns <= latest]
-                if due and self._notes is None:
-                    self._notes = NotesInterface(self._queue.interfaces)
-                    self._queue.interfaces += 1
-                    self._queue.items.append(self._notes)
+                if due:
+                    self._begin_notes()
                 if due:
                     source.remarks = source.remarks[len(due) :]
                     self._queue.items += due
                     self._queue.rouse()
+
+    def _begin_notes(self) -> None:
+        """Have an interface for remarks. The queue is locked."""
+        if self._notes is None:
+            self._notes = NotesInterface(self._queue.interfaces)
+            self._queue.interfaces += 1
+            self._queue.items.append(self._notes)
 
     def _drain(self) -> bool:
         """Write all that is queued. True as soon as there are enough packets."""
@@ -305,10 +312,10 @@ class Recorder:
 
     def _write_some(self, batch: list[Item]) -> bool:
         out: list[Buffer] = []
-        flushed: list[threading.Event] = []
+        moment: Moment | None = None
         size = cost = log_cost = remark_cost = 0
         enough, left = False, _WRITE_EVENTS
-        while batch and left and size < _WRITE_SIZE and not enough:
+        while batch and left and size < _WRITE_SIZE and not enough and moment is None:
             if isinstance(batch[-1], tuple):
                 most = min(left, self._max_packets - self._packed) if self._max_packets else left
                 count, packed, taken = pack_events(out, batch, most, _WRITE_SIZE - size)
@@ -328,8 +335,8 @@ class Recorder:
             elif isinstance(item, Remark):
                 out.append(self._note(item))
                 remark_cost += item.cost
-            elif isinstance(item, threading.Event):
-                flushed.append(item)
+            elif isinstance(item, Moment):
+                moment = item
             elif isinstance(item, bytes):
                 out.append(item)
         self._sink.write(out)
@@ -339,8 +346,8 @@ class Recorder:
             self._queue.used -= cost + log_cost
             self._queue.log_used -= log_cost
             self._queue.remark_used -= remark_cost
-        for event in flushed:
-            event.set()
+        if moment is not None:
+            moment.reached()
         return enough
 
     def _take_log(self, out: list[Buffer], batch: LogBatch) -> bool:

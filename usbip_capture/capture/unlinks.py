@@ -16,8 +16,7 @@ class UnlinkChannel(LogChannel):
     link_type = LINKTYPE_RAW
 
     def __init__(self, queue: EventQueue[Any], number: int, snaplen: int) -> None:
-        super().__init__(queue, number, snaplen, f"CMD_UNLINK and RET_UNLINK of usbip{number}")
-        self.name = f"unlink{number}"
+        super().__init__(queue, number, snaplen, f"CMD_UNLINK and RET_UNLINK of usbip{number}", "unlink")
         self._packets = UnlinkPackets()
 
     def message(self, message: bytes, timestamp_ns: int = 0) -> None:

@@ -40,6 +40,8 @@ class PcapWriter:
     when it is collected or when Python ends.
     """
 
+    _recorder_class = Recorder
+
     def __init__(
         self,
         target: str | os.PathLike[str] | BinaryIO | Sink,
@@ -58,7 +60,7 @@ class PcapWriter:
             os=f"{platform.system()} {platform.release()}",
         )
         parsed = parse(capture_filter)
-        self._recorder = Recorder(
+        self._recorder = self._recorder_class(
             _sink(target),
             section,
             snaplen=min(snaplen, MAX_BLOCK) if snaplen > 0 else MAX_BLOCK,
@@ -80,7 +82,11 @@ class PcapWriter:
 
     def add_log_interface(self, description: str) -> LogChannel:
         """A channel for the messages of a log, on an interface of its own: `syslog0`, `syslog1`, ..."""
-        return self._recorder.add_log(description)
+        return self._recorder.add_log(description, "syslog")
+
+    def add_event_interface(self, description: str) -> LogChannel:
+        """The same for what happens at a server: `events0`, `events1`, ..."""
+        return self._recorder.add_log(description, "events")
 
     def comment(self, text: str) -> None:
         """Comment on this moment: on the next packet, or as a packet of its own if there is none within 1 s."""

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from usbip_capture.capture.writer import PcapWriter
+from usbip_capture.capture.log_channel import LogCapture
 from usbip_capture.capture_session.settings import LOG_CONNECT, LOG_OFF, CaptureSettings
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class DeviceLog:
         self._on_message = on_message
         self._receiver: SyslogReceiver | None = None
 
-    def start(self, writer: PcapWriter) -> bool:
+    def start(self, writer: LogCapture) -> bool:
         """Begin to capture into `writer`; False if the log is off or begun. Raises UsbipError if it cannot."""
         source = self._settings.log_source
         if source == LOG_OFF or self._receiver is not None:
@@ -33,13 +33,13 @@ class DeviceLog:
         from usbip_capture.collector import SyslogReceiver
 
         choices = self._settings.choices
-        server = self._settings.required_server() if source == LOG_CONNECT else None
+        host = self._settings.log_host() if source == LOG_CONNECT else None
         receiver = self._receiver = SyslogReceiver(
-            None if server is None else server.place[0],
+            host,
             choices.syslog_port,
             writer,
             callback=self._on_message,
-            listen=choices.syslog_listen if server is None else None,
+            listen=choices.syslog_listen if host is None else None,
             certificate=choices.syslog_certificate,
             min_severity=choices.syslog_level,
             align_clock=choices.syslog_align,

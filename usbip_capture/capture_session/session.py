@@ -304,6 +304,8 @@ class CaptureSession:
 
             streamed = self._joined = Streamed(settings, self._events)
             self._begin(streamed.join(lambda: sink or output.open(self._stopping), self._on_end))
+            self._device_log = DeviceLog(settings, self._events.log_message)
+            self._start_log(self._device_log)
         self._wait_for_the_end()
 
     def _wait_for_the_end(self) -> None:
@@ -317,7 +319,8 @@ class CaptureSession:
         self._begun.set()
 
     def _start_log(self, device_log: DeviceLog) -> None:
-        if isinstance(self.writer, PcapWriter) and device_log.start(self.writer):
+        writer = self.writer
+        if writer is not None and not isinstance(writer, JoinedCapture) and device_log.start(writer):
             self._events.log_started()
 
     def _open(self, sink: Sink) -> None:

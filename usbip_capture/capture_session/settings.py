@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.live.registry import Entry
+from usbip_capture.net.address import SSH
 from usbip_capture.options.table import Choices
 from usbip_capture.servers.address import Selector, ServerAddress
 
@@ -43,10 +44,9 @@ class CaptureSettings:
 
     def __post_init__(self) -> None:
         """Raises LocalProtocolError for choices that do not go together."""
-        if self.choices.mode in (RELAY, SERVER) and self.log_source != LOG_OFF:
+        if self.choices.mode == RELAY and self.log_source != LOG_OFF:
             raise LocalProtocolError(
-                f"the device's log is not captured in mode {self.choices.mode}: switch --syslog off, or capture "
-                "it in a second window"
+                "the device's log is not captured in mode relay: switch --syslog off, or capture it in a second window"
             )
         if self.choices.mode == USBMON and self.choices.record_unlinks:
             raise LocalProtocolError(
@@ -70,6 +70,13 @@ class CaptureSettings:
         if self.dashboard is None:
             raise LocalProtocolError("no server given: give the name or address of its dashboard, such as pi:8080")
         return self.dashboard
+
+    def log_host(self) -> str:
+        """Which host the device's log is read from. Raises LocalProtocolError."""
+        if self.choices.mode != SERVER:
+            return self.required_server().place[0]
+        dashboard = self.required_dashboard()
+        return f"{SSH}://{dashboard.host}" if dashboard.scheme == SSH else dashboard.host
 
 
 def needs_server(choices: Choices) -> bool:

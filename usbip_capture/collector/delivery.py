@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from usbip_capture.capture.log_channel import LogChannel
+from usbip_capture.capture.log_channel import LogTarget
 from usbip_capture.collector.counts import Counts
 from usbip_capture.collector.sender import Sender
 from usbip_capture.syslog.message import Message
@@ -31,7 +31,7 @@ class Delivery:
     """
 
     def __init__(self, callback: Callable[[Message], object] | None, min_severity: int, align_clock: bool) -> None:
-        self.channel: LogChannel | None = None
+        self.channel: LogTarget | None = None
         self.counts = Counts()
         self._callback = callback
         self._min_severity = min_severity
@@ -80,7 +80,7 @@ class Delivery:
                 message = self._oldest()
             yield message
 
-    def _capture(self, channel: LogChannel, sender: Sender, messages: list[Message]) -> None:
+    def _capture(self, channel: LogTarget, sender: Sender, messages: list[Message]) -> None:
         head = sender.head
         packets: list[tuple[int, bytes, tuple[str, ...]]] = []
         for message in messages:

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+from usbip_capture.capture.log_channel import LogCapture
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.collector.connecting import ConnectingCollector
 from usbip_capture.collector.counts import Counts
@@ -24,8 +25,8 @@ from usbip_capture.syslog.severity import SEVERITIES
 class SyslogReceiver:
     """Reads the log that `host` offers on a TCP port, until stopped; `demo` is the built-in device.
 
-    pcap: where messages are captured, on the interface `syslog0`: a PcapWriter, which stays yours to close, or a path
-    or a stream, for a capture that `stop` completes.
+    pcap: where messages are captured, on the interface `syslog0`: a PcapWriter or what can do the same for a log, which
+    stays yours to close, or a path or a stream, for a capture that `stop` completes.
     callback: called with each Message, on the receiver's thread. Without one, iterate over the receiver: messages wait
     for you then, at most 4096 of them, and 16 MiB.
     listen: instead of reading from `host`, wait at these addresses for devices that send: see `parse_listen_addresses`.
@@ -45,7 +46,7 @@ class SyslogReceiver:
         self,
         host: str | None = None,
         port: int = LOG_PORT,
-        pcap: PcapWriter | str | os.PathLike[str] | BinaryIO | None = None,
+        pcap: LogCapture | str | os.PathLike[str] | BinaryIO | None = None,
         *,
         callback: Callable[[Message], object] | None = None,
         listen: str | None = None,
@@ -71,11 +72,13 @@ class SyslogReceiver:
         self._tls = _tls_context(certificate) if any(a.transport == TLS for a in self._listen_addresses) else None
         self._delivery = Delivery(callback, SEVERITIES.index(min_severity), align_clock)
         self._align = align_clock
-        self._owned = pcap is not None and not isinstance(pcap, PcapWriter)
         self._ends_with_capture = ends_with_capture
-        self._pcap = (
-            pcap if isinstance(pcap, PcapWriter) or pcap is None else PcapWriter(pcap, on_end=self._capture_ended)
-        )
+        self._own: PcapWriter | None = None
+        self._pcap: LogCapture | None
+        if pcap is None or isinstance(pcap, LogCapture):
+            self._pcap = pcap
+        else:
+            self._pcap = self._own = PcapWriter(pcap, on_end=self._capture_ended)
         self._collector: ConnectingCollector | ListeningCollector | None = None
         self._stopped = False
 
@@ -125,8 +128,8 @@ class SyslogReceiver:
         self._delivery.end()
         if self._delivery.channel is not None and (flaws := self.counts.flaws()):
             self._delivery.channel.note(f"usbip-capture: messages of the log: {', '.join(flaws)}")
-        if self._owned and self._pcap is not None:
-            self._pcap.close()
+        if self._own is not None:
+            self._own.close()
 
     def __enter__(self) -> SyslogReceiver:
         self.start()

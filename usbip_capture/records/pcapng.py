@@ -18,7 +18,7 @@ from usbip_capture.system.shown import lines, one_line
 
 LINKTYPE_USB_LINUX_MMAPPED = 220
 LINKTYPE_WIRESHARK_UPPER_PDU = 252
-ENHANCED_PACKET = 6
+ENHANCED_PACKET, STATISTICS = 6, 5
 #: dumpcap ends the capture at a block longer than this.
 MAX_BLOCK = 262_144
 #: Bytes of an enhanced packet block beside the packet and its options.
@@ -35,7 +35,10 @@ _OPT_COMMENT = 1
 _IF_TSRESOL = 9
 _FILTER_IS_TEXT = 0
 _OPTION = Struct("<HH")
+_ISB_IFDROP = 5
+_HEAD = Struct("<II")
 _PACKET = Struct("<IIIIIII")
+_STATISTICS = Struct("<IIIII")
 _TOTAL = Struct("<I")
 
 
@@ -71,6 +74,28 @@ def pack_packet(
     return b"".join([head, data, padding, options, _TOTAL.pack(total)])
 
 
+def pack_drops(interface_id: int, timestamp_ns: int, dropped: int) -> bytes:
+    """A statistics block with nothing but how many packets were dropped since the capture began."""
+    options = _OPTION.pack(_ISB_IFDROP, 8) + dropped.to_bytes(8, "little") + _OPTION.pack(_OPT_ENDOFOPT, 0)
+    total = _STATISTICS.size + len(options) + _TOTAL.size
+    stamp = timestamp_ns >> 32, timestamp_ns & 0xFFFFFFFF
+    return _STATISTICS.pack(STATISTICS, total, interface_id, *stamp) + options + _TOTAL.pack(total)
+
+
+def without_packets(blocks: bytes) -> tuple[int, bytes]:
+    """How many packets are among these whole blocks, and the others."""
+    count = at = 0
+    others = []
+    while at < len(blocks):
+        kind, size = _HEAD.unpack_from(blocks, at)
+        if kind == ENHANCED_PACKET:
+            count += 1
+        else:
+            others.append(blocks[at : at + size])
+        at += size
+    return count, b"".join(others)
+
+
 def captured_limit(snaplen: int, options: int = 0) -> int:
     """How much of a packet a block may hold beside `options` bytes of options."""
     return min(snaplen, MAX_BLOCK - PACKET_OVERHEAD - options)
@@ -90,17 +115,22 @@ class InterfaceDescription(UntypedInterfaceDescription):
 
 
 class Section:
-    """One pcapng section: makes the bytes of its blocks, which are to be written in this order."""
+    """One pcapng section: makes the bytes of its blocks, which are to be written in this order.
+
+    begun: the header and the descriptions of interfaces that were made so far.
+    """
 
     def __init__(self, *, application: str, hardware: str, os: str) -> None:
         texts = {"shb_hardware": hardware, "shb_os": os, "shb_userappl": application}
         self._section = SectionHeader(options={name: bounded_text(text) for name, text in texts.items() if text})
+        self.begun = b""
         self._stream = BytesIO()
         self._writer = FileWriter(self._stream, self._section)
 
     def header(self) -> bytes:
         """The section header block. To be taken once, before all others."""
-        return self._take()
+        self.begun = header = self._take()
+        return header
 
     def interface(
         self,
@@ -124,7 +154,9 @@ class Section:
         block = self._section.new_member(InterfaceDescription, link_type=link_type, snaplen=snaplen, options=options)
         self._writer.write_block(block)
         self._writer.interfaces.add(block.interface_id)  # FileWriter registers only its own block class: register ours
-        return block.interface_id, self._take()
+        description_block = self._take()
+        self.begun += description_block
+        return block.interface_id, description_block
 
     def statistics(
         self,

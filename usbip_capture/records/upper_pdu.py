@@ -19,8 +19,8 @@ _PORT_TYPE, _SOURCE_PORT, _DESTINATION_PORT = 24, 25, 26
 # Port types
 TCP, UDP = 2, 3
 
-#: Facility local0, severity notice. Ref: RFC 5424, 6.2.1
-_REMARK_PRIORITY = 16 << 3 | 5
+#: Facility local0, and the severity of remarks. Ref: RFC 5424, 6.2.1
+_LOCAL0, _NOTICE = 16 << 3, 5
 
 
 @dataclass(slots=True, frozen=True)
@@ -75,9 +75,12 @@ def parse_upper_pdu(data: bytes) -> UpperPdu | None:
     return None
 
 
-def pack_remark(text: str) -> bytes:
-    """A remark of ours as a packet of its own: as syslog, for then every version shows it in the column Info."""
-    return pack_head("syslog") + f"<{_REMARK_PRIORITY}>{text}".encode()
+def pack_remark(text: str, severity: int = _NOTICE) -> bytes:
+    """A remark of ours as a packet of its own: as syslog, for then every version shows it in the column Info.
+
+    severity: as syslog has it.
+    """
+    return pack_head("syslog") + f"<{_LOCAL0 | severity}>{text}".encode()
 
 
 def _flow(tags: dict[int, bytes]) -> Flow | None:

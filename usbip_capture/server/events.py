@@ -5,6 +5,7 @@ Who emits never waits: an event goes into a ring, and into the bounded queue of 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -15,6 +16,8 @@ from typing import NamedTuple
 from usbip_capture.net.listening import Peer
 from usbip_capture.server.repeats import Repeats
 from usbip_capture.syslog.severity import INFO
+
+log = logging.getLogger(__name__)
 
 #: Kinds. Of clients: who connected, got the list, a device, or nothing; released it, was disconnected by somebody else,
 #: left without having had one.
@@ -124,6 +127,25 @@ class Subscription:
         return len(self._waiting)
 
 
+class Watch:
+    """Calls `on_event` with each event at once, while events are locked, until `close`: it must not wait, nor emit."""
+
+    def __init__(self, on_event: Callable[[Event], None], on_close: Callable[[Watch], None]) -> None:
+        self._on_event = on_event
+        self._on_close = on_close
+
+    def put(self, event: Event) -> None:
+        """It happens now."""
+        try:
+            self._on_event(event)
+        except Exception:  # who emits goes on
+            log.exception("an event is not seen by one who watches")
+
+    def close(self) -> None:
+        """Call it no more. May be called again."""
+        self._on_close(self)
+
+
 class Events:
     """Where events are emitted and taken. Threads may share it.
 
@@ -137,7 +159,7 @@ class Events:
         self._ring: deque[Event] = deque(maxlen=ring)
         self._last = 0
         self._repeats = Repeats()
-        self._subscriptions: tuple[Subscription, ...] = ()
+        self._subscriptions: tuple[Subscription | Watch, ...] = ()
         self._closed = False
 
     def emit(
@@ -188,6 +210,13 @@ class Events:
                 made.close()
         return made
 
+    def watch(self, on_event: Callable[[Event], None]) -> Watch:
+        """Call it with the events from now on: see Watch."""
+        made = Watch(on_event, self._unsubscribe)
+        with self._lock:
+            self._subscriptions += (made,)
+        return made
+
     def after(self, number: int, most: int, timeout: float = 0.0) -> list[Event]:
         """Those that follow this number and are still there, the oldest first; waits for one, `timeout` seconds."""
         with self._lock:
@@ -230,6 +259,6 @@ class Events:
             subscription.put(event)
         self._lock.notify_all()
 
-    def _unsubscribe(self, subscription: Subscription) -> None:
+    def _unsubscribe(self, subscription: Subscription | Watch) -> None:
         with self._lock:
             self._subscriptions = tuple(other for other in self._subscriptions if other is not subscription)

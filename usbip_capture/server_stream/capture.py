@@ -13,6 +13,8 @@ from urllib.parse import urlencode
 from usbip_capture import __version__
 from usbip_capture.capture.sinks import ReaderGone, Sink
 from usbip_capture.errors import CaptureError, ServerLost, UsbipError
+from usbip_capture.server_stream.clock import ServerClock
+from usbip_capture.server_stream.own_log import OwnLog
 from usbip_capture.server_stream.requests import DashboardConnection
 from usbip_capture.server_stream.sections import JoinedSections
 from usbip_capture.servers.dashboards import Dashboard
@@ -34,7 +36,7 @@ Parts: TypeAlias = Iterator[bytes]
 
 @dataclass(slots=True, frozen=True)
 class Wanted:
-    """What of a server is captured, as its interface takes it. devices: patterns, none means all.
+    """What of a server is captured, as its interface takes it, with its events. devices: patterns, none means all.
 
     snaplen: bytes of each packet. capture_filter: applied by the server. record_unlinks: CMD_UNLINK, too.
     """
@@ -51,7 +53,7 @@ class Wanted:
         query += [("filter", self.capture_filter)] if self.capture_filter else []
         query += [("snaplen", str(self.snaplen))] if self.snaplen else []
         query += [("unlinks", "1")] if self.record_unlinks else []
-        return f"/captures/stream?{urlencode(query)}" if query else "/captures/stream"
+        return f"/captures/stream?{urlencode([*query, ('events', '1'), ('alive', '1')])}"
 
 
 class _Ending(Exception):
@@ -87,12 +89,13 @@ class StreamedCapture:
         self._on_state = on_state
         self._on_end = on_end
         self._sections = JoinedSections(f"usbip-capture {__version__}", max_packets)
-        self._received_ns = 0  # when the last packet came, by our clock
+        self._clock = ServerClock()
         self._writing = threading.Lock()  # held while the sink is written to, or closed
         self._over = False
         self._closing = threading.Event()
         self._done = threading.Event()
         self._opened = False
+        self._logs = 0
         parts = self._join()
         try:
             self._sink = open_sink()
@@ -107,12 +110,18 @@ class StreamedCapture:
 
     def comment(self, text: str) -> None:
         """Comment on this moment of the capture."""
-        with self._writing:
-            if not self._over:
-                try:
-                    self._put(self._sections.note(text, self._now_ns()))
-                except CaptureError:  # the thread that writes finds it, too
-                    pass
+        self._put_own(lambda: self._sections.note(text, self._clock.at(time.time_ns())))
+
+    def add_log_interface(self, description: str) -> OwnLog:
+        """An interface for a log that this machine gets: `syslog0` and so on. Its times are those of the server."""
+        name = f"syslog{self._logs}"
+        self._logs += 1
+        interface = self._sections.log_interface(name, f"{description}; by the server's clock, aligned")
+        return OwnLog(
+            lambda messages: self._put_own(lambda: self._sections.log(interface, messages)),
+            self.comment,
+            self._clock.at,
+        )
 
     def close(self, timeout: float | None = None, at_most: float | None = None) -> None:
         """Complete it, in bounded time. Raises CaptureError if the output has failed."""
@@ -159,7 +168,13 @@ class StreamedCapture:
             connection.close()
             raise
         self._sections.begin()
+        self._saw(connection.server_ns)
         return parts
+
+    def _saw(self, server_ns: int) -> None:
+        """What the server has made then has come."""
+        if server_ns:
+            self._clock.saw(server_ns, time.time_ns())
 
     def _check(self) -> None:
         if self._closing.is_set():
@@ -213,8 +228,9 @@ class StreamedCapture:
         try:
             for part in parts:
                 with self._writing:
-                    self._received_ns = time.time_ns()
-                    self._put(self._sections.feed(part))
+                    blocks = self._sections.feed(part)
+                    self._saw(self._sections.last_ns)
+                    self._put(blocks)
                 if self._sections.full:
                     return None
                 self._check()
@@ -246,15 +262,22 @@ class StreamedCapture:
             self._closing.wait(min(left, 0.1))
         self._check()
 
+    def _put_own(self, blocks: Callable[[], Buffer]) -> None:
+        """Write what was made here, after how our clock was aligned, where that is news."""
+        with self._writing:
+            if self._over or self._sections.full:
+                return
+            try:
+                if text := self._clock.news():
+                    self._put(self._sections.note(text, self._clock.at(time.time_ns())))
+                self._put(blocks())
+            except CaptureError:  # the thread that writes finds it, too
+                pass
+
     def _put(self, blocks: Buffer) -> None:
         """Write; `_writing` is held. Raises CaptureError."""
         if blocks and not self._over:
             self._sink.write([blocks])
-
-    def _now_ns(self) -> int:
-        """By the server's clock, as far as its packets show it."""
-        last = self._sections.last_ns
-        return last + max(time.time_ns() - self._received_ns, 0) if last else time.time_ns()
 
     def _close_sink(self, timeout: float | None) -> None:
         """Complete the output, once. timeout: for a thread that still writes."""

@@ -25,6 +25,10 @@ _LOOK = 0.1
 #: Bytes of an answer that is JSON, and characters of a sentence of the server that are shown.
 _MAX_ANSWER, _MAX_SENTENCE = 16 << 20, 400
 _PIECE = 256 << 10
+#: In the head of a stream: the time there, in nanoseconds since 1970. Who sends it also sends something at least each
+#: ALIVE seconds, as it is asked to, so that the connection is lost where nothing has come for SILENCE.
+TIME_HEADER, ALIVE, SILENCE = "usbip-capture-time", 2.0, 10.0
+_MAX_DIGITS = 20
 
 
 class Refused(UsbipError):
@@ -35,12 +39,15 @@ class DashboardConnection:
     """One connection, for one request at a time. Raises UsbipError if there is none.
 
     check: called while nothing comes, many times a second; what it raises ends the request.
+    server_ns: when the stream began, by the clock of the server; 0 if it does not report that.
     """
 
     def __init__(self, dashboard: Dashboard, check: Callable[[], None] = lambda: None) -> None:
         self._dashboard = dashboard
         self._check = check
+        self.server_ns = 0
         self._deadline: float | None = None
+        self._streams = False
         self._transport = dashboard.open_transport()
         self._opening = self._transport.opening
 
@@ -64,7 +71,10 @@ class DashboardConnection:
         """
         with self._explained():
             response = self._requested("GET", path)
-        self._deadline = None
+        self._streams = True
+        stamp = response.getheader(TIME_HEADER, "")
+        self.server_ns = int(stamp) if stamp.isascii() and stamp.isdigit() and len(stamp) <= _MAX_DIGITS else 0
+        self._deadline = time.monotonic() + SILENCE if self.server_ns else None
         return self._portions(response)
 
     def shut_down(self) -> None:
@@ -79,14 +89,24 @@ class DashboardConnection:
         """Bytes that have come; 0 at the end. Raises OSError, UsbipError, and what `check` raises."""
         while True:
             self._check()
-            if self._deadline is not None and time.monotonic() > self._deadline:
-                raise ServerUnreachable(
-                    f"{self._dashboard} does not answer within {self._dashboard.timeout:g} s: {self._advice}"
-                )
             try:
-                return self._transport.receive_into(buffer, _LOOK)
+                count = self._transport.receive_into(buffer, _LOOK)
             except TimeoutError:
+                self._check_deadline()
                 continue
+            if self.server_ns:
+                self._deadline = time.monotonic() + SILENCE
+            return count
+
+    def _check_deadline(self) -> None:
+        """Raises UsbipError."""
+        if self._deadline is None or time.monotonic() <= self._deadline:
+            return
+        if self._streams:
+            raise ServerLost(f"nothing has come from {self._dashboard} for {SILENCE:g} s: is the network there?")
+        raise ServerUnreachable(
+            f"{self._dashboard} does not answer within {self._dashboard.timeout:g} s: {self._advice}"
+        )
 
     def _portions(self, response: HTTPResponse) -> Iterator[bytes]:
         while True:
@@ -140,7 +160,7 @@ class DashboardConnection:
         except CarrierFailed as error:
             raise ServerUnreachable(str(error)) from error
         except HTTPException as error:
-            if self._deadline is None:
+            if self._streams:
                 raise ServerLost(f"the connection to {self._dashboard} was broken off") from error
             raise self._stranger("what is not HTTP") from error
         except OSError as error:

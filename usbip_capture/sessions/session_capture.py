@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from usbip_capture.access.devices import DevicePattern
+from usbip_capture.access.devices import IDENTITY, PORT, DevicePattern
 from usbip_capture.capture.channel import IN_FLIGHT, UsbChannel
 from usbip_capture.capture.recent import Replay
 from usbip_capture.capture.writer import PcapWriter
@@ -30,6 +30,10 @@ class DeviceChoice:
         """Whether the device of this session is one of them."""
         exported = session.exported
         return not self._patterns or any(p.matches(exported.info, exported.serial) for p in self._patterns)
+
+    def may_mean(self, busid: str, device: str) -> bool:
+        """Whether it may be one of them. device: VID:PID or VID:PID:SERIAL, empty if that is not known."""
+        return not self._patterns or any(_may_match(pattern, busid, device) for pattern in self._patterns)
 
     @property
     def texts(self) -> list[str]:
@@ -107,5 +111,12 @@ class SessionCapture(Watcher[UsbChannel]):
             tap.gone(loss)
         else:
             tap.comment(f"usbip-capture: {self._user} has released the device")
+        tap.rest()
         with self._lock:
             self._free.setdefault(session.key, []).append(tap)
+
+
+def _may_match(pattern: DevicePattern, busid: str, device: str) -> bool:
+    if pattern.kind == PORT:
+        return pattern.busid == busid
+    return pattern.kind != IDENTITY or not device or f"{device}:".startswith(f"{pattern}:")

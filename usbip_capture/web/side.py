@@ -16,6 +16,7 @@ from usbip_capture.web.history import History
 from usbip_capture.web.live_figures import LiveFigures
 from usbip_capture.web.places import Places
 from usbip_capture.web.seed_data import SeedView
+from usbip_capture.web.shared_streams import SharedStreams
 from usbip_capture.web.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class WebSide:
     """server: whose dashboard it is. sign_in, feed: None until it is opened.
 
     started: seconds since 1970. history, live: from `start_figures` on. streams, views: captures that leave as streams
-    now, and pages that look into one.
+    now, and pages that look into one; shared: what these streams have in common.
     """
 
     server: LocalServer
@@ -42,8 +43,12 @@ class WebSide:
     seed_view: SeedView = field(default_factory=SeedView)
     streams: Places = field(default_factory=Places)
     views: Places = field(default_factory=Places)
+    shared: SharedStreams = field(init=False)
     history: History = field(init=False)
     live: LiveFigures = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shared = SharedStreams(self.server)
 
     @property
     def restart(self) -> Restart | None:

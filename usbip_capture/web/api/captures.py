@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import suppress
-from typing import NamedTuple
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
-from usbip_capture.capture.writer import PcapWriter
-from usbip_capture.errors import CaptureError, LocalProtocolError
+from usbip_capture.errors import LocalProtocolError
 from usbip_capture.records.usbmon import HEADER_SIZE
+from usbip_capture.server_stream.requests import ALIVE, TIME_HEADER
 from usbip_capture.serving.capture_store import CaptureStore
 from usbip_capture.serving.stored_capture import RUNNING, CaptureFacts
 from usbip_capture.serving.stored_sinks import whole_blocks
-from usbip_capture.sessions.session_capture import DeviceChoice, SessionCapture
+from usbip_capture.sessions.session_capture import DeviceChoice
 from usbip_capture.sessions.sessions import Sessions
 from usbip_capture.web.api.devices import by
 from usbip_capture.web.capture_data import capture_data
@@ -29,11 +28,12 @@ from usbip_capture.web.outlet import Outlet
 from usbip_capture.web.places import Places
 from usbip_capture.web.roles import LOOK, OPERATE
 from usbip_capture.web.routing import Call, Conflict, NotFound, NotHere, api, live
+from usbip_capture.web.shared_streams import SharedStreams, Streamed
 from usbip_capture.web.side import WebSide
 
 _PCAPNG = "application/x-pcapng"
-#: Streams at a time, bytes of what each has not written yet, devices that one request names.
-MAX_STREAMS, _QUEUE_BYTES, _MAX_DEVICES = 16, 16 << 20, 256
+#: Streams at a time, devices that one request names.
+MAX_STREAMS, _MAX_DEVICES = 64, 256
 #: Of the number of a part.
 _MAX_DIGITS = 9
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9.-]+")
@@ -94,25 +94,27 @@ def contents(paths: Sequence[str]) -> Iterator[bytes]:
 
 
 def _stream(call: Call) -> Response:
-    sessions = _sessions(call.side)
-    choice = DeviceChoice(_few(call.request.query_params.getlist("device")))
-    capture_filter = _filter(call.query.get("filter", ""))
-    form = _Form(
-        capture_filter,
-        _snaplen(call.query.get("snaplen", "")),
-        call.query.get("unlinks", "") == "1",
-        call.query.get("hindsight") != "0",
+    sessions, query = _sessions(call.side), call.query
+    wanted = Streamed(
+        tuple(DeviceChoice(_few(call.request.query_params.getlist("device"))).texts),
+        _filter(query.get("filter", "")),
+        _snaplen(query.get("snaplen", "")),
+        unlinks=query.get("unlinks", "") == "1",
+        events=query.get("events", "") == "1",
+        hindsight=query.get("hindsight") != "0",
     )
     if not call.side.streams.take(MAX_STREAMS):
         raise Conflict(f"at most {MAX_STREAMS} captures are streamed at a time: end another one")
-    return _Stream(call.side.streams, _streamed(call.side, sessions, choice, form))
+    alive = ALIVE if query.get("alive", "") == "1" else 0.0
+    return _Stream(call.side.streams, _streamed(call.side.shared, sessions, wanted, alive))
 
 
 class _Stream(StreamingResponse):
-    """Has one of these places until it has ended."""
+    """Has one of these places until it has ended. Its head has the time of this machine, in nanoseconds since 1970."""
 
     def __init__(self, places: Places, parts: AsyncIterator[bytes]) -> None:
-        super().__init__(parts, media_type=_PCAPNG, headers={"cache-control": "no-store"})
+        headers = {"cache-control": "no-store", TIME_HEADER: str(time.time_ns())}
+        super().__init__(parts, media_type=_PCAPNG, headers=headers)
         self._places = places
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,41 +124,17 @@ class _Stream(StreamingResponse):
             self._places.leave()
 
 
-class _Form(NamedTuple):
-    """How packets are streamed: which, how many bytes of each, 0 for all.
-
-    unlinks: whether these are recorded, too. hindsight: with what was kept of the devices before.
-    """
-
-    filter: str
-    snaplen: int
-    unlinks: bool
-    hindsight: bool
-
-
-async def _streamed(side: WebSide, sessions: Sessions, choice: DeviceChoice, form: _Form) -> AsyncIterator[bytes]:
-    outlet = Outlet(asyncio.get_running_loop())
-    writer = PcapWriter(
-        outlet, snaplen=form.snaplen, queue_bytes=_QUEUE_BYTES, capture_filter=form.filter, record_unlinks=form.unlinks
-    )
-    capture = SessionCapture(writer, choice, side.server.address, hindsight=form.hindsight)
+async def _streamed(shared: SharedStreams, sessions: Sessions, wanted: Streamed, alive: float) -> AsyncIterator[bytes]:
+    outlet = Outlet(asyncio.get_running_loop(), alive)
+    joining = asyncio.ensure_future(run_in_threadpool(shared.join, sessions, wanted, outlet))
+    joining.add_done_callback(lambda done: outlet.end() if not done.cancelled() and done.exception() else None)
     try:
-        await run_in_threadpool(sessions.join, capture)
-        dropped = 0
         async for part in outlet.parts():
             yield part
-            if writer.dropped > dropped:
-                writer.comment(f"usbip-capture: {writer.dropped - dropped} packets found no room: this viewer is slow")
-                dropped = writer.dropped
+        await joining
     finally:
         outlet.leave()
-        asyncio.get_running_loop().run_in_executor(None, _end_stream, sessions, capture, writer)
-
-
-def _end_stream(sessions: Sessions, capture: SessionCapture, writer: PcapWriter) -> None:
-    sessions.leave(capture)
-    with suppress(CaptureError):  # its client has left
-        writer.close()
+        asyncio.get_running_loop().run_in_executor(None, shared.leave, outlet)
 
 
 def store_of(call: Call) -> CaptureStore:

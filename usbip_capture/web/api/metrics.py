@@ -44,6 +44,8 @@ def _server(made: Exposition, side: WebSide) -> None:
         ("usbip_refused_total", COUNTER, "Requests of clients that were refused.", operations.refused),
         ("usbip_events_total", COUNTER, "Events that were reported.", side.server.events.last),
         ("usbip_captures", GAUGE, "Captures that run.", len(side.captures())),
+        ("usbip_streams", GAUGE, "Viewers of captures that are streamed.", side.streams.taken),
+        ("usbip_stream_dropped_total", COUNTER, "Packets that these lack, as they read slowly.", side.shared.dropped),
     ):
         made.family(name, kind, meaning)
         made.sample(value)
