@@ -78,6 +78,10 @@ class CaptureSettings:
         dashboard = self.required_dashboard()
         return f"{SSH}://{dashboard.host}" if dashboard.scheme == SSH else dashboard.host
 
+    def log_timeout(self) -> float:
+        """Seconds to connect to it. Raises LocalProtocolError."""
+        return (self.required_dashboard() if self.choices.mode == SERVER else self.required_server()).timeout
+
 
 def needs_server(choices: Choices) -> bool:
     """Whether these choices need the address of a USB/IP server."""

@@ -194,7 +194,7 @@ class _Shown(SessionEvents):
     def log_started(self) -> None:
         if self._log_handler is not None and self._settings.log_source == LOG_CONNECT:
             # So that the log of the first transfers is not missed.
-            self._log_handler.printed.wait(self._settings.required_server().timeout)
+            self._log_handler.printed.wait(self._settings.log_timeout())
 
     def log_message(self, message: Message) -> None:
         from usbip_capture.collector.display import line

@@ -10,10 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.oracles.pcapng_reader import read_capture
+from tests.oracles.pcapng_reader import CapturedInterface, read_capture, read_items
+from usbip_capture.capture.shared_writer import NOTES_INTERFACE, SharedWriter
+from usbip_capture.capture.sinks import StreamSink
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.demo.device import INFO, DemoDevice
 from usbip_capture.errors import RemoteProtocolError
+from usbip_capture.records.pcapng import pack_drops
+from usbip_capture.records.upper_pdu import pack_remark
 from usbip_capture.server_stream.sections import JoinedSections
 from usbip_capture.tap import Tapped
 from usbip_capture.usb.info import DeviceInfo
@@ -35,6 +39,13 @@ def stream(*infos: DeviceInfo, urbs: int = 2, note: str = "") -> bytes:
     if note:
         writer.comment(note)
     writer.close()
+    return out.getvalue()
+
+
+def shared() -> bytes:
+    """What a server sends to several: its first interface is that of notes."""
+    out = io.BytesIO()
+    SharedWriter(StreamSink(out)).close()
     return out.getvalue()
 
 
@@ -123,3 +134,34 @@ def test_garbage_anywhere(garbage: bytes, at: int) -> None:
         sections.feed(BOTH[:at] + garbage + BOTH[at:])
     except RemoteProtocolError:
         pass
+
+
+def test_drops_are_the_latest_count_of_each_stream_and_written_at_the_end(tmp_path: Path) -> None:
+    sections = JoinedSections("test")
+    data = sections.feed(shared())
+    for count in (2, 5):
+        assert sections.feed(pack_drops(NOTES_INTERFACE, count, count)) == b""  # it comes again and again
+    assert (sections.dropped, sections.last_ns) == (5, 5)
+    sections.begin()
+    data += sections.feed(shared())
+    assert sections.dropped == 5
+    sections.feed(pack_drops(NOTES_INTERFACE, 9, 1))
+    assert sections.dropped == 6
+    path = tmp_path / "joined.pcapng"
+    path.write_bytes(data + sections.end())
+    interfaces = {item.name: item.dropped for item in [*read_items(path)] if isinstance(item, CapturedInterface)}
+    assert interfaces["notes0"] == 6
+
+
+def test_a_log_of_ours_is_an_interface_that_stays(tmp_path: Path) -> None:
+    sections = JoinedSections("test", max_packets=6)
+    log = sections.log_interface("syslog0", "log of the board")
+    data = sections.log(log, [(1, pack_remark("early"), ())])
+    assert data == b""
+    data += sections.feed(stream(INFO, urbs=1))
+    data += sections.log(log, [(2, pack_remark("later"), ["why"])])
+    sections.begin()
+    data += sections.feed(stream(INFO, urbs=1))
+    assert [name for name, _ in read(data, tmp_path)] == ["syslog0", "usbip0", "usbip0", "syslog0", "usbip0", "usbip0"]
+    assert sections.full
+    assert sections.packets == 6
