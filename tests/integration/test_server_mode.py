@@ -211,6 +211,24 @@ def test_a_server_that_is_lost_is_waited_for(home: Path) -> None:
     assert {record.interface.name for record in read_capture(path)} == {"usbip0", "notes0", "events0"}
 
 
+def test_what_was_kept_is_captured_once_also_when_it_is_joined_again(home: Path) -> None:
+    path, web = home / "out.pcapng", f"127.0.0.1:{free_port()}"
+    with dashboard(web=web, hindsight="10min,4MiB") as (server, made):
+        at = Dashboard.parse(made.urls[0], token=token_of(made))
+        with client_of(server) as device:
+            echo(device, 5)
+        wait_until("the client has left", lambda: not server.clients)
+        with joined(at, path) as capture:
+            wait_until("it has what was kept", lambda: len(bulk(list(read_capture(path)))) == 10)
+            capture._connection.shut_down()
+            wait_until("it is back", lambda: b"is joined again after" in path.read_bytes())
+            with client_of(server) as device:
+                before = capture.urbs
+                echo(device, 1)
+                wait_until("it goes on", lambda: capture.urbs >= before + 3)
+    assert len(bulk(list(read_capture(path)))) == 12
+
+
 def test_without_reconnect_it_ends_with_the_server(home: Path) -> None:
     reasons: list[str] = []
     with dashboard() as (_, made):

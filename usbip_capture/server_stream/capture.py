@@ -46,13 +46,13 @@ class Wanted:
     snaplen: int = 0
     record_unlinks: bool = False
 
-    @property
-    def path(self) -> str:
-        """Of the request."""
+    def path(self, *, again: bool = False) -> str:
+        """Of the request. again: without what the server has kept, which was captured already."""
         query = [("device", device) for device in self.devices]
         query += [("filter", self.capture_filter)] if self.capture_filter else []
         query += [("snaplen", str(self.snaplen))] if self.snaplen else []
         query += [("unlinks", "1")] if self.record_unlinks else []
+        query += [("hindsight", "0")] if again else []
         return f"/captures/stream?{urlencode([*query, ('events', '1'), ('alive', '1')])}"
 
 
@@ -163,7 +163,7 @@ class StreamedCapture:
         """What comes from now on. Raises UsbipError."""
         connection = self._connection = DashboardConnection(self._dashboard, self._check)
         try:
-            parts = connection.stream(self._wanted.path)
+            parts = connection.stream(self._wanted.path(again=self._opened))
         except BaseException:
             connection.close()
             raise
