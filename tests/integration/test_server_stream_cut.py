@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_serve_command import Serving
 from tests.oracles.pcapng_reader import read_capture
 from tests.programs.own_network import in_own_network
+from tests.programs.serve_command import Serving
 from tests.programs.sshd import free_port
 from tests.waiting import wait_until
 from tests.web.test_captures import echo
