@@ -4,6 +4,8 @@ from __future__ import annotations
 
 #: The smallest delay is looked for in this time and in the one before: clocks drift apart, and are set.
 WINDOW_NS = 60_000_000_000
+#: The latest time that a packet can have.
+LATEST_NS = (1 << 64) - 1
 #: A change of so much is worth a comment.
 NEWS_NS = 10_000_000
 
@@ -36,8 +38,8 @@ class ServerClock:
         return min(self._smallest, self._smallest_before)
 
     def at(self, our_ns: int) -> int:
-        """The server's time at this one of ours."""
-        return our_ns - self.ahead_ns
+        """The server's time at this one of ours, as a packet can have it."""
+        return min(max(our_ns - self.ahead_ns, 0), LATEST_NS)
 
     def news(self) -> str:
         """A comment on how our clock is aligned, if it was not made before, or much has changed; else empty."""

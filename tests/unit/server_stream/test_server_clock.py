@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from usbip_capture.server_stream.clock import NEWS_NS, WINDOW_NS, ServerClock
+from usbip_capture.server_stream.clock import LATEST_NS, NEWS_NS, WINDOW_NS, ServerClock
 from usbip_capture.server_stream.own_log import OwnLog
 
 AHEAD, SECOND = 5_000_000_000, 1_000_000_000
@@ -18,6 +18,15 @@ def test_the_smallest_delay_counts() -> None:
     assert "our clock is +5.000000 s ahead" in clock.news()
     clock.saw(0, 3 * SECOND + AHEAD)  # what was kept there for long changes nothing
     assert clock.ahead_ns == AHEAD + 300
+
+
+def test_no_server_makes_a_time_that_a_packet_cannot_have() -> None:
+    clock = ServerClock()
+    clock.saw(10**20, 5)
+    assert clock.at(6) == LATEST_NS
+    clock = ServerClock()
+    clock.saw(1, 10)
+    assert clock.at(5) == 0
 
 
 def test_it_is_reported_once_and_again_when_much_has_changed() -> None:
