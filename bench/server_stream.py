@@ -8,7 +8,7 @@ rounds by turns, so that ratios hold while the machine's speed drifts.
   40 MB/s, and of a device that is ready at once, so that all is the server's work.
 - Viewers: processor time of the server for each URB, and what each viewer adds after the first to what the first adds.
 
-    python bench/server_stream.py [--rounds 3] [--joins 1000] [--seconds 2]
+    python bench/server_stream.py [--rounds 3] [--joins 1000] [--pause 0] [--seconds 2]
 """
 
 from __future__ import annotations
@@ -122,9 +122,10 @@ def joined(link: str) -> socket.socket:
     return sock
 
 
-def join_and_leave(link: str, times: int) -> None:
-    """In a process of its own: each time until some of the stream has come."""
+def join_and_leave(link: str, times: int, pause: float) -> None:
+    """In a process of its own: each time until some of the stream has come, and seconds after the time before."""
     for _ in range(times):
+        time.sleep(pause)
         with joined(link) as sock:
             left = 4096
             while left > 0:
@@ -184,12 +185,12 @@ def processor(process: subprocess.Popen[str]) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def while_joining(times: int, seconds: float, *, disk: bool) -> tuple[float, float, float]:
+def while_joining(times: int, pause: float, seconds: float, *, disk: bool) -> tuple[float, float, float]:
     """Throughput and median latency, against those before and after; joins a second."""
     with served(disk=disk) as (_, client, link):
         alone = reading(client, seconds)
         began, found = time.perf_counter(), []
-        with started("--join", str(times), "--link", link) as process:
+        with started("--join", str(times), "--pause", str(pause), "--link", link) as process:
             while process.poll() is None:
                 found += reading(client, 0.2)
         took = time.perf_counter() - began
@@ -217,7 +218,7 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def report_joining(args: argparse.Namespace, name: str, *, disk: bool) -> None:
-    found = [while_joining(args.joins, args.seconds, disk=disk) for _ in range(args.rounds)]
+    found = [while_joining(args.joins, args.pause, args.seconds, disk=disk) for _ in range(args.rounds)]
     rate, latency, joins = (statistics.median(values) for values in zip(*found, strict=True))
     print(f"{name}, {args.joins} times joined and left, {joins:.0f} a second:")
     print(f"    throughput: {rate:.2f} times that alone (at least {THROUGHPUT:g})")
@@ -239,6 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--joins", type=int, default=1000)
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds before each join")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each measurement")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--join", type=int, help=argparse.SUPPRESS)
@@ -248,7 +250,7 @@ def main() -> None:
     if args.serve:
         serve_device(disk=args.serve == "disk")
     elif args.join:
-        join_and_leave(args.link, args.join)
+        join_and_leave(args.link, args.join, args.pause)
     elif args.watch:
         watch(args.link, args.watch)
     else:
