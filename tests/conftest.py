@@ -21,8 +21,10 @@ os.environ["USBIP_CAPTURE_DISCOVERY"] = "off"
 os.environ.pop("USBIP_CAPTURE_SERVERS", None)
 # A busy machine is not a server that does not answer; what is about that says how long it waits.
 os.environ["USBIP_CAPTURE_CONNECT_TIMEOUT"] = "20"
-# Where the suite runs in the background of a script, programs that it starts would not hear of Ctrl-C.
+# Where the suite runs in the background of a script, or with nohup, programs that it starts would not hear of these.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 _folders = tempfile.TemporaryDirectory(prefix="usbip-capture-tests-")
 _numbers = count()
 
