@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,21 @@ pytestmark = pytest.mark.slow
 PIP_FAILED = "pip could not install"
 
 
+def own_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "PYTHON"))}
+
+
+@cache
+def pip_cache() -> dict[str, str]:
+    """Where pip keeps for this user what it has downloaded: in an empty home it would download all of it again."""
+    command = [sys.executable, "-m", "pip", "cache", "dir"]
+    done = subprocess.run(command, env=own_environment(), capture_output=True, text=True, check=False)
+    return {} if done.returncode else {"PIP_CACHE_DIR": done.stdout.strip()}
+
+
 def install(home: Path, *options: str, path: str = "") -> subprocess.CompletedProcess[str]:
     """Run it in `home`, from an empty folder."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "PYTHON"))}
-    environment["HOME"] = str(home)
+    environment = {**own_environment(), **pip_cache(), "HOME": str(home)}
     environment["PATH"] = path or environment["PATH"]
     folder = home / "somewhere"
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,12 +87,23 @@ def test_from_an_empty_home_and_back(tmp_path: Path) -> None:
 
 
 def test_a_foreign_extcap_is_left_alone(tmp_path: Path) -> None:
+    """The environment, which the test above makes anew, is here that of the tests."""
     for folder in (".config/wireshark/extcap", ".local/lib/wireshark/extcap"):
         foreign = tmp_path / folder / "usbip-extcap"
         foreign.parent.mkdir(parents=True)
         foreign.write_text("#!/bin/sh\n")
-    done = install(tmp_path)
+    program = (
+        "import pathlib, sys, install\n"
+        "install.make_environment = install.pip = lambda *arguments: None\n"
+        "install.home = lambda: pathlib.Path(sys.prefix)\n"
+        "sys.exit(install.main())\n"
+    )
+    environment = {**own_environment(), "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 1
+    assert "the plug-in is not in Wireshark's folder" in done.stderr
     assert "not ours" in done.stderr
     assert "Traceback" not in done.stderr
     assert foreign.read_text() == "#!/bin/sh\n"
@@ -121,10 +144,11 @@ def test_what_failed_beside_others_is_tried_again_alone(fails: str, code: int, t
     program = (
         "import pathlib, subprocess, sys, install; here = pathlib.Path.cwd()\n"
         "install.ROOT, install.LAST_FAILED = here, here / '.pytest_cache/v/cache/lastfailed'\n"
-        "subprocess.run([sys.executable, '-m', 'pytest', '-q', '-n', '1'], check=False)\n"
+        "subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'xdist.plugin', '-n', '1'], check=False)\n"
         "sys.exit(install.again_alone(sys.executable, dict(install.os.environ)))\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # Plug-ins that happen to be installed take longer than the tests.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

@@ -43,10 +43,12 @@ def server() -> Iterator[str]:
 
 
 def run(folder: Path, *options: str, found: bool = False) -> subprocess.CompletedProcess[str]:
-    """found: as pytest finds it, with all others that happen to be installed, which take longer than the tests."""
+    """found: as pytest finds it, beside others; those that take longer than the tests are left out."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", *options]
     environment = dict(os.environ)
-    if not found:
+    if found:
+        command += [f"-pno:{name}" for name in ("schemathesis", "hypothesispytest", "playwright")]
+    else:
         command += ["-p", "usbip_capture.pytest_plugin"]
         environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     return subprocess.run(
