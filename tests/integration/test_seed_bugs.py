@@ -321,6 +321,7 @@ def test_a_control_transfer_that_takes_long_holds_up_nobody(rack: Rack) -> None:
     client.submit(BULK_OUT, data=b"meanwhile")
     assert other.ask(GET_DEVICE).data == DEVICE
     pending = held.wait_for_both()
+    del rack.plugged["1-1"].device.submit  # what its end asks for, nobody holds
     pending[1].finish(Completion(0, 9))
     assert client.reply().actual_length == 9
     pending[0].finish(Completion(0, len(DEVICE), DEVICE))
