@@ -44,6 +44,15 @@ LINES: dict[str, list[tuple[list[str], str | None]]] = {
         (["EVIL", "-v", "--json"], ENDED),
         (["--mdns-timeout", "0.1"], ENDED),
     ],
+    # What dashboards say is in test_fleet_command.py.
+    "fleet": [
+        (["EVIL", EVIL], ENDED),
+        (["EVIL"], ENDED),
+        (["EVIL", "--tree"], ENDED),
+        (["EVIL", "--json"], ENDED),
+        (["--mdns-timeout", "0.1", "--discover"], ENDED),
+        (["stats", "EVIL"], ENDED),
+    ],
     # What devices of this machine say is in test_local.py.
     "local": [([], ENDED), (["-t"], ENDED), (["-v"], ENDED), (["--json"], ENDED)],
     "probe": [

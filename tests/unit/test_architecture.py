@@ -22,7 +22,7 @@ LAYERS = """
     replayed sessions < demo < servers live lending < control_socket configuration offering
     host relay collector vhci tunnel server_stream remote_usbmon
     pyusb_backend serial_port convert report comparing
-    probe describe selftest use installation urlhandler usbip_client serving < capture_session < web
+    probe describe selftest use installation urlhandler usbip_client serving < capture_session fleet < web
     cli extcap pytest_plugin
 """
 # Room -> (layer, step within the layer).

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "discover": "find servers that announce themselves on the network",
     "list": "the devices of servers; -v: with all descriptors, -t: as a tree",
+    "fleet": "all servers and their devices at once; what is missing; stats: figures",
     "local": "the devices of this machine, and whether they can be lent",
     "probe": "read a device and report what it is",
     "control": "one control transfer",

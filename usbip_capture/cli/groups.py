@@ -91,11 +91,13 @@ def add_server(parser: argparse.ArgumentParser) -> None:
     _add_connection(parser)
 
 
-def add_servers(parser: argparse.ArgumentParser) -> None:
-    """Any number of servers."""
-    parser.add_argument("servers", nargs="*", metavar="HOST", help=_HOST + " (default: all that can be found)")
+def add_servers(
+    parser: argparse.ArgumentParser, default: str = "all that can be found", browses: str = "without HOST"
+) -> None:
+    """Any number of servers. default: which, if none is named. browses: when it is looked for announced ones."""
+    parser.add_argument("servers", nargs="*", metavar="HOST", help=f"{_HOST} (default: {default})")
     _add_connection(parser)
-    add_browsing(parser, "without HOST, how long to look for servers (default: %(default)g)")
+    add_browsing(parser, f"{browses}, how long to look for servers (default: %(default)g)")
 
 
 def add_browsing(parser: argparse.ArgumentParser, help: str) -> None:

@@ -64,6 +64,13 @@ class DashboardConnection:
             raise self._stranger("an answer that is not JSON")
         return answer
 
+    def text(self, path: str) -> str:
+        """An answer that is text, of a path outside of the REST interface. Raises Refused, UsbipError."""
+        with self._explained():
+            raw = self._requested("GET", path, prefix="").read(_MAX_ANSWER)
+            self._deadline = None
+        return raw.decode("utf-8", "replace")
+
     def stream(self, path: str) -> Iterator[bytes]:
         """What it sends, in portions; ends where it has ended in good order. Raises Refused, UsbipError at once.
 
@@ -116,13 +123,15 @@ class DashboardConnection:
                 return
             yield portion
 
-    def _requested(self, method: str, path: str, body: Mapping[str, object] | None = None) -> HTTPResponse:
+    def _requested(
+        self, method: str, path: str, body: Mapping[str, object] | None = None, prefix: str = PREFIX
+    ) -> HTTPResponse:
         """A response whose head was read, and is that of success. Raises OSError, HTTPException, UsbipError."""
         self._deadline = time.monotonic() + self._dashboard.timeout + self._opening
         self._opening = 0.0
         content = b"" if body is None else json.dumps(body).encode()
         head = [
-            f"{method} {PREFIX}{path} HTTP/1.1",
+            f"{method} {prefix}{path} HTTP/1.1",
             f"Host: {self._dashboard.host_header}",
             f"Authorization: Bearer {self._dashboard.token}",
             "Accept-Encoding: identity",

@@ -27,7 +27,9 @@ _MAX_NAME = 255
 #: Seconds after which a server that was not seen again is forgotten.
 MAX_AGE = 30 * 24 * 3600
 _LOCK_FILE, _TEMPORARY = "lock", ".servers-new"
-FILES = (CACHE_FILE, _TEMPORARY, _LOCK_FILE, STAMP_FILE, REFRESHER_LOCK_FILE)
+#: Of `fleet`: what the servers had when they were last asked.
+FLEET_FILE, FLEET_LOCK_FILE = "fleet", "fleet.lock"
+FILES = (CACHE_FILE, _TEMPORARY, _LOCK_FILE, STAMP_FILE, REFRESHER_LOCK_FILE, FLEET_FILE, FLEET_LOCK_FILE)
 #: Devices of a server that are not listed now are remembered for so many seconds, and at most so many.
 _MISSING = 24 * 3600
 _MAX_MISSING = 16
