@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import httpx
 import pytest
 
 from tests.fakes.local_bus import FakeBus
+from tests.programs.prometheus import prometheus, queried
 from tests.waiting import wait_until
 from tests.web.dashboards import asking, dashboard
 from tests.web.test_devices_api import attach, loop
@@ -21,7 +21,6 @@ from usbip_capture.web.prometheus import CONTENT_TYPE, COUNTER, Exposition
 from usbip_capture.web.roles import LOOK
 
 promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
-prometheus = pytest.mark.skipif(not shutil.which("prometheus"), reason="Prometheus is not installed")
 HOSTILE = 'a "quoted" \\ back\nslash \x00\x1b[31m\u2028 \ud800 é'
 
 
@@ -119,45 +118,26 @@ def test_who_has_no_token_gets_no_metrics() -> None:
         assert httpx.get(f"{made.urls[0]}metrics", timeout=60, trust_env=False).status_code == 401
 
 
-@prometheus
+@pytest.mark.skipif(not (shutil.which("prometheus") and shutil.which("promtool")), reason="Prometheus is not installed")
 def test_a_real_prometheus_scrapes_it(tmp_path: Path) -> None:
     with dashboard(bus=hostile_bus()) as (server, made):
         device = attach(server)
         loop(device, b"x" * 100)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
         host, web_port = made.addresses[0]
-        (tmp_path / "prometheus.yml").write_text(
+        configuration = (
             "global: {scrape_interval: 1s}\n"
             "scrape_configs:\n"
             "  - job_name: usbip\n"
             f"    authorization: {{credentials: {made.side.tokens.add('prometheus', LOOK)}}}\n"
             f"    static_configs: [{{targets: ['{host}:{web_port}']}}]\n"
         )
-        command = [
-            "prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
-            f"--web.listen-address=127.0.0.1:{port}", "--log.level=error",
-        ]  # fmt: skip
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            try:
-                found = wait_until("it is scraped", lambda: queried(port, "usbip_urbs_total"), 60)
-                by_endpoint = {one["metric"]["endpoint"]: one["value"][1] for one in found}
-                assert by_endpoint == {"0x00": "1", "0x04": "1", "0x84": "1"}
-                assert [one["value"][1] for one in queried(port, "up")] == ["1"]
-                (info,) = queried(port, "usbip_device_info")
-                assert info["metric"]["product"] == 'a "quoted" \\ back\nslash ??[31m? ? é'
-                quantile = "histogram_quantile(0.5, usbip_urb_duration_seconds_bucket{endpoint='0x84'})"
-                assert 0 < float(queried(port, quantile)[0]["value"][1]) < 60
-            finally:
-                process.kill()
+        with prometheus(tmp_path, configuration) as port:
+            found = wait_until("it is scraped", lambda: queried(port, "usbip_urbs_total"), 60)
+            by_endpoint = {one["metric"]["endpoint"]: one["value"][1] for one in found}
+            assert by_endpoint == {"0x00": "1", "0x04": "1", "0x84": "1"}
+            assert [one["value"][1] for one in queried(port, "up")] == ["1"]
+            (info,) = queried(port, "usbip_device_info")
+            assert info["metric"]["product"] == 'a "quoted" \\ back\nslash ??[31m? ? é'
+            quantile = "histogram_quantile(0.5, usbip_urb_duration_seconds_bucket{endpoint='0x84'})"
+            assert 0 < float(queried(port, quantile)[0]["value"][1]) < 60
         device.close()
-
-
-def queried(port: int, query: str) -> Any:
-    try:
-        answer = httpx.get(
-            f"http://127.0.0.1:{port}/api/v1/query", params={"query": query}, timeout=60, trust_env=False
-        )
-    except httpx.TransportError:  # it has not started yet
-        return []
-    return answer.json()["data"]["result"] if answer.status_code == 200 else []
