@@ -82,9 +82,10 @@ def _members(args: argparse.Namespace, words: list[str]) -> tuple[list[Member], 
     """The servers, and the keys of those that announce themselves, if that was asked for."""
     from usbip_capture.fleet import members as fleet
 
-    found = [fleet.named_member(word, args.port, args.connect_timeout) for word in words]
+    directory = fleet.Directory()
+    found = [directory.member(word, args.port, args.connect_timeout) for word in words]
     if not words:
-        found = fleet.configured_members(args.connect_timeout)
+        found = directory.members(args.connect_timeout)
     announced = None
     if args.discover:
         with Waiting("looking for servers"):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from usbip_capture.errors import LocalProtocolError, UsbipError
-from usbip_capture.net.address import DEFAULT_PORT, SSH, is_dashboard
-from usbip_capture.servers.address import ServerAddress
-from usbip_capture.servers.configuration import configured, configured_dashboards, named, tokens
-from usbip_capture.servers.dashboards import Dashboard
+from usbip_capture.net.address import DEFAULT_PORT, SSH, is_dashboard, usual_port
+from usbip_capture.servers.address import DEMO, LOCAL, ServerAddress
+from usbip_capture.servers.configuration import ConfiguredServer, configured, configured_dashboards, tokens
+from usbip_capture.servers.dashboards import TOKEN_VARIABLE, Dashboard
 from usbip_capture.servers.known import known_dashboards
 from usbip_capture.servers.mdns import DiscoveredServer
 
@@ -48,45 +49,67 @@ class Member:
         return asked.timeout if asked is not None else 0.0
 
 
-def named_member(word: str, port: int = DEFAULT_PORT, timeout: float = 5.0) -> Member:
-    """The server that a person means by `word`: a name or an address, as `list` takes it, or that of a dashboard.
+class Directory:
+    """Servers and dashboards by name, as the configuration, the environment and the cache have them now."""
 
-    Raises LocalProtocolError for what is not an address.
-    """
-    word = word.strip()
-    wanted = word.lower()
-    own = named(word) is not None
-    listed = {name.lower() for name, _, _ in configured_dashboards()}
-    known = listed | {server.name.lower() for server in known_dashboards() if server.name}
-    alone = is_dashboard(wanted) or (wanted in known and not own)
-    server = None if alone else ServerAddress.parse(word, port, timeout)
-    signs_in = own and (wanted in known or wanted in {name.lower() for name in tokens()})
-    if not alone and not signs_in:
-        return Member(word, server)
-    try:
-        return Member(word, server, Dashboard.parse(word, timeout=timeout))
-    except LocalProtocolError:
-        raise
-    except UsbipError as error:  # no token for it
-        return Member(word, server, None, error)
+    def __init__(self) -> None:
+        self._servers: dict[str, ConfiguredServer] = {}
+        for server in configured():
+            if server.host:
+                self._servers.setdefault((server.name or server.entry.strip()).lower(), server)
+        self._dashboards = {name.lower(): (name, host, port) for name, host, port in configured_dashboards()}
+        self._announced = {known.name.lower(): known for known in known_dashboards() if known.name}
+        self._tokens = {name.lower() for name in tokens()}
 
+    def member(self, word: str, port: int = DEFAULT_PORT, timeout: float = 5.0) -> Member:
+        """The server that a person means by `word`: a name or an address, as `list` takes it, or that of a dashboard.
 
-def configured_members(timeout: float = 5.0) -> list[Member]:
-    """Those of the configuration and the environment, each once; what cannot be used is left out."""
-    names: dict[str, str] = {}
-    for server in configured():
-        if server.host:
-            name = server.name or server.entry.strip()
-            names.setdefault(name.lower(), name)
-    for name, _, _ in configured_dashboards():
-        names.setdefault(name.lower(), name)
-    found = []
-    for name in names.values():
+        port: where `word` has none. Raises LocalProtocolError for what is not an address.
+        """
+        word = word.strip()
+        wanted = word.lower()
+        own = self._servers.get(wanted)
+        alone = own is None and (is_dashboard(wanted) or wanted in self._dashboards or wanted in self._announced)
+        server = None if alone else _server(word, own, port, timeout)
         try:
-            found.append(named_member(name, timeout=timeout))
-        except LocalProtocolError as error:
-            found.append(Member(name, problem=error))
-    return found
+            return Member(word, server, self._dashboard(word, alone=alone, own=own is not None, timeout=timeout))
+        except LocalProtocolError:
+            raise
+        except UsbipError as error:  # no token for it
+            return Member(word, server, None, error)
+
+    def members(self, timeout: float = 5.0) -> list[Member]:
+        """All that are configured, each once; what cannot be used is left out."""
+        names = {key: server.name or server.entry.strip() for key, server in self._servers.items()}
+        for key, (name, _, _) in self._dashboards.items():
+            names.setdefault(key, name)
+        found = []
+        for name in names.values():
+            try:
+                found.append(self.member(name, timeout=timeout))
+            except LocalProtocolError as error:
+                found.append(Member(name, problem=error))
+        return found
+
+    def _dashboard(self, word: str, *, alone: bool, own: bool, timeout: float) -> Dashboard | None:
+        """None if nothing is known of one. Raises UsbipError: no token for it."""
+        wanted = word.lower()
+        token = os.environ.get(TOKEN_VARIABLE, "")
+        if wanted in self._dashboards:
+            name, host, port = self._dashboards[wanted]
+            return Dashboard.at(host, port, name=name, token=token, timeout=timeout)
+        if wanted in self._announced:
+            return Dashboard.known(self._announced[wanted], timeout=timeout)
+        if alone or (own and wanted in self._tokens):
+            return Dashboard.parse(word, timeout=timeout)
+        return None
+
+
+def _server(word: str, own: ConfiguredServer | None, port: int, timeout: float) -> ServerAddress:
+    """As `ServerAddress.parse` has it; own: as it is configured. Raises LocalProtocolError."""
+    if own is None or port != DEFAULT_PORT or own.host.lower() in (DEMO, LOCAL):
+        return ServerAddress.parse(word, port, timeout)
+    return ServerAddress.at(own.host, own.port or usual_port(own.host), timeout)
 
 
 def announced_members(seconds: float, timeout: float = 5.0) -> list[Member]:

@@ -45,6 +45,8 @@ _BUILT_IN = {DEMO: "the simulated device", LOCAL: "this machine itself"}
 #: What a name or an address has besides letters and digits; `%` is in front of an IPv6 zone.
 _HOST = "-._:%"
 _NO_PORT = -1
+#: Table -> the last text, and what it has: who has hundreds of servers looks at them one by one.
+_parsed: dict[str, tuple[str, dict[str, object]]] = {}
 
 
 class ConfiguredServer:
@@ -228,8 +230,10 @@ def _of_configuration() -> list[ConfiguredServer]:
 
 def read_table(text: str, wanted: str = SERVERS_TABLE) -> dict[str, object]:
     """Names and what they stand for, what cannot be used too. Raises ValueError if it is not TOML, ImportError."""
-    table = read_lines(text, wanted)
-    return dict(table) if table is not None else _read_toml(text, wanted)
+    if _parsed.get(wanted, ("",))[0] != text:
+        table = read_lines(text, wanted)
+        _parsed[wanted] = text, dict(table) if table is not None else _read_toml(text, wanted)
+    return dict(_parsed[wanted][1]) if text else {}
 
 
 def _read_toml(text: str, wanted: str) -> dict[str, object]:

@@ -8,8 +8,8 @@ import pytest
 
 from usbip_capture.errors import LocalProtocolError
 from usbip_capture.fleet import members as fleet
-from usbip_capture.fleet.members import Member, announced_members, configured_members, named_member, together
-from usbip_capture.servers import mdns
+from usbip_capture.fleet.members import Directory, Member, announced_members, together
+from usbip_capture.servers import configuration, mdns
 from usbip_capture.servers.dashboards import TOKEN_VARIABLE
 from usbip_capture.servers.mdns import DiscoveredServer
 
@@ -33,7 +33,7 @@ alone = "token-of-alone"
 
 
 @pytest.fixture(autouse=True)
-def configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
     path = tmp_path / "usbip-capture" / "config.toml"
@@ -63,17 +63,17 @@ def places(member: Member) -> tuple[str, str, str]:
     ],
 )
 def test_what_a_word_means(word: str, expected: tuple[str, str, str]) -> None:
-    assert places(named_member(word)) == expected
+    assert places(Directory().member(word)) == expected
 
 
 def test_a_token_of_the_environment_is_for_what_a_person_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TOKEN_VARIABLE, "of-the-environment")
-    assert places(named_member("http://192.0.2.99:8080"))[2] == "of-the-environment"
-    assert places(named_member("192.0.2.99"))[1] == ""  # nobody has said that it has a dashboard
+    assert places(Directory().member("http://192.0.2.99:8080"))[2] == "of-the-environment"
+    assert places(Directory().member("192.0.2.99"))[1] == ""  # nobody has said that it has a dashboard
 
 
 def test_a_dashboard_without_a_token_is_a_problem_of_its_own() -> None:
-    member = named_member("poor")
+    member = Directory().member("poor")
     assert "no token is known for poor" in str(member.problem)
     assert member.dashboard is None
 
@@ -81,13 +81,13 @@ def test_a_dashboard_without_a_token_is_a_problem_of_its_own() -> None:
 @pytest.mark.parametrize("word", ["", "http://", "x:99999"])
 def test_what_is_not_an_address_is_one_sentence(word: str) -> None:
     with pytest.raises(LocalProtocolError) as caught:
-        named_member(word)
+        Directory().member(word)
     assert "\n" not in str(caught.value)
 
 
 def test_all_that_are_configured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USBIP_CAPTURE_SERVERS", "192.0.2.77, lab=192.0.2.78")
-    assert [member.name for member in configured_members()] == [
+    assert [member.name for member in Directory().members()] == [
         "192.0.2.77", "lab", "pi", "bench", "rack", "alone", "poor",
     ]  # fmt: skip
 
@@ -106,8 +106,8 @@ def test_announced_ones_get_only_tokens_of_their_address(monkeypatch: pytest.Mon
 
 
 def test_each_server_once_by_where_it_is() -> None:
-    first, again = named_member("pi"), named_member("192.0.2.10")
-    assert together([first, again, named_member("bench")]) == [first, named_member("bench")]
+    first, again = Directory().member("pi"), Directory().member("192.0.2.10")
+    assert together([first, again, Directory().member("bench")]) == [first, Directory().member("bench")]
 
 
 def test_ssh_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,30 @@ def test_ssh_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
     called: list[bool] = []
     monkeypatch.setattr(ssh, "never_ask", lambda: called.append(True))
-    fleet.never_asks([named_member("pi")])
+    fleet.never_asks([Directory().member("pi")])
     assert not called
-    fleet.never_asks([named_member("pi"), named_member("ssh://192.0.2.10")])
+    fleet.never_asks([Directory().member("pi"), Directory().member("ssh://192.0.2.10")])
     assert called
+
+
+@pytest.mark.parametrize("extra", ["", "[other]\nx = 1\n"])
+def test_the_configuration_is_read_once_for_all(extra: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """200 servers cost 200 times what one costs, whatever else is in the file."""
+    rows = range(200)
+    (tmp_path / "usbip-capture" / "config.toml").write_text(
+        "[servers]\n" + "".join(f's{at} = "192.0.2.1:{at + 1}"\n' for at in rows)
+        + "[dashboards]\n" + "".join(f's{at} = "192.0.2.1:{at + 1000}"\n' for at in rows)
+        + "[tokens]\n" + "".join(f's{at} = "t{at}"\n' for at in rows) + extra
+    )  # fmt: skip
+    read: list[str] = []
+    lines = configuration.read_lines
+
+    def counted(text: str, wanted: str) -> list[tuple[str, str]] | None:
+        read.append(wanted)
+        return lines(text, wanted)
+
+    monkeypatch.setattr(configuration, "read_lines", counted)
+    found = Directory().members()
+    assert len(found) == 200
+    assert places(found[7]) == ("192.0.2.1:8", "http://192.0.2.1:1007", "t7")
+    assert sorted(read) == ["dashboards", "servers", "tokens"]
