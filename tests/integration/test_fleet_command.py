@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import stat
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -228,3 +229,25 @@ def test_what_dashboards_say_is_clean(tmp_path: Path) -> None:
             done = run_line(f"usbip-capture fleet {empty.url} {arguments}", tmp_path, USBIP_CAPTURE_TOKEN=TOKEN)
             check(done.stdout + done.stderr)
             assert (done.returncode, "owned" in done.stdout) == (4, True)
+
+
+def test_a_terminal_has_the_worst_first(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        ["usbip-capture", "fleet", "demo", "127.0.0.1:1", "--watch"],
+        cwd=tmp_path, env=command_environment(tmp_path, TERM="xterm", NO_COLOR="1"), stdout=theirs, stderr=theirs,
+    ) as process:  # fmt: skip
+        shown = b""
+        while b"Generic pid.codes" not in shown:
+            shown += os.read(ours, 4096)
+        process.send_signal(signal.SIGINT)
+        while process.poll() is None:
+            select.select([ours], [], [], 0.1)
+            os.set_blocking(ours, False)
+            with suppress(BlockingIOError):
+                shown += os.read(ours, 4096)
+    os.close(ours)
+    os.close(theirs)
+    assert process.returncode == 0
+    assert shown.index(b"127.0.0.1:1: nothing listens") < shown.index(b"demo: USB/IP, 1 device")
+    assert b"2 servers, 1 of them not there, 1 device" in shown

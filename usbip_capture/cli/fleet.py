@@ -139,7 +139,7 @@ def _show(picture: Picture, args: argparse.Namespace, view: LiveLines | None) ->
         print(flush=True)
     else:
         shown = [one_line(line) for line in lines(picture.worst_first(), tree=args.tree)[:-1]]
-        view.put(summary(picture), "Ctrl-C stops", "", shown)
+        view.put(summary(picture), "Ctrl-C stops", shown[0], shown[1:])
 
 
 def _print(picture: Picture, args: argparse.Namespace) -> None:
