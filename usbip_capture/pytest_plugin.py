@@ -10,6 +10,7 @@ replays `recordings/identity.pcapng` beside the test; `pytest --usb-record=HOST`
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ _FOLDER = "recordings"
 _MOST_SHOWN = 20
 #: Bytes of a secret: what is shorter would be found in headers, too.
 _SHORTEST = 4
+#: What captures for labgrid, if a test has imported it.
+_LABGRID = "usbip_capture.labgrid.captures"
 _used = pytest.StashKey["list[UsbRecording]"]()
 _passed = pytest.StashKey[bool]()
 
@@ -216,10 +219,20 @@ def _finish(opened: Sequence[tuple[UsbRecording, str, str]], *, passed: bool) ->
         pytest.fail("\n".join(["the recording and the test differ:", *_shown(problems)]), pytrace=False)
 
 
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """A test begins: drivers of ours for labgrid, where there are any, capture into its own file."""
+    captures = sys.modules.get(_LABGRID)
+    if captures is not None:
+        captures.test_begins(nodeid)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """A test that fails shows where it and its recordings differ."""
     report: pytest.TestReport = yield  # type: ignore[assignment]  # what the other hooks return
+    captures = sys.modules.get(_LABGRID)
+    if captures is not None and report.failed:
+        captures.mark(f"{report.when} of test {item.nodeid} failed")
     if report.when == "call":
         item.stash[_passed] = report.passed
     if report.when == "call" and report.failed:

@@ -105,6 +105,9 @@ LINES: dict[str, list[tuple[list[str], str | None]]] = {
     "config": [([], ENDED), (["--json"], ENDED)],
     "completion": [(["bash"], ENDED)],
     "serve": [(["--device", EVIL], ENDED), (["--class", EVIL], ENDED), (["--service", EVIL], ENDED)],
+    "labgrid-exporter": [(["missing\x1b[2J"], ENDED), ([EVIL], ENDED)],
+    # What devices of this machine say is in test_labgrid_commands.py.
+    "labgrid-config": [([], ENDED), (["--allow", EVIL], ENDED)],
     "status": [([], ENDED), (["--json"], ENDED), (["--server", EVIL], ENDED)],
     "clients": [([], ENDED), (["--json"], ENDED)],
     "events": [([], ENDED), (["--json"], ENDED)],

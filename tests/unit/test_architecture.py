@@ -22,7 +22,7 @@ LAYERS = """
     replayed sessions < demo < servers live lending < control_socket configuration offering
     host relay collector vhci tunnel server_stream remote_usbmon
     pyusb_backend serial_port convert report comparing
-    probe describe selftest use installation urlhandler usbip_client serving < capture_session fleet < web
+    probe describe selftest use installation urlhandler usbip_client serving < capture_session fleet < web labgrid
     cli extcap pytest_plugin
 """
 # Room -> (layer, step within the layer).
@@ -36,12 +36,14 @@ PURE_LAYERS = 2
 #: What is not pure in the pure layers: what the platform decides, and where captures come from.
 IMPURE_PLACES = ("system", "recordings/reading.py", "recordings/source.py")
 IMPURE = {"socket", "threading", "time", "select", "selectors", "subprocess", "os", "asyncio", "pathlib", "tempfile"}
-#: Where PyUSB may be imported: our backend, devices of other backends, and the self-test, which tries PyUSB itself.
+#: Where PyUSB may be imported: our backend, devices of other backends, the self-test, which tries PyUSB itself, and
+#: labgrid's driver, whose tests get a device of PyUSB.
 PYUSB_PLACES = (
     "pyusb_backend/",
     "use/",
     "devices/backend.py",
     "devices/over_pyusb.py",
+    "labgrid/usb_driver.py",
     "selftest/device_checks.py",
     "selftest/session.py",
 )

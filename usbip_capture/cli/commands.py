@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from usbip_capture.options.parsing import Parser
 
-#: Name -> what it is for, in the order of the help. The module `usbip_capture.cli.<name>` has it.
+#: Name -> what it is for, in the order of the help. `module_of` has the module that is it.
 COMMANDS = {
     "discover": "find servers that announce themselves on the network",
     "list": "the devices of servers; -v: with all descriptors, -t: as a tree",
@@ -30,6 +30,8 @@ COMMANDS = {
     "relay": "see what any USB/IP client sends to a server",
     "tunnel": "a server behind TLS or ssh, for any USB/IP client",
     "serve": "lend this machine's USB devices to USB/IP clients",
+    "labgrid-exporter": "labgrid's exporter: lend devices to whoever acquires their place",
+    "labgrid-config": "the configuration of labgrid's exporter for what is plugged in here",
     "status": "what the running server exports, and where",
     "clients": "who is connected to the running server",
     "events": "what happens at the running server, and has happened",
@@ -68,6 +70,11 @@ before the command.
 
 exit codes: 0 all is well, 2 wrong arguments, else one sentence reports why; docs/commands.md has them all
 """
+
+
+def module_of(command: str) -> str:
+    """The module of a command, with `add_parser`."""
+    return f"usbip_capture.cli.{command.replace('-', '_')}"
 
 
 def split(given: list[str]) -> tuple[str, list[str]]:
@@ -121,7 +128,7 @@ def parser(command: str = "") -> Parser:
     if command:
         from importlib import import_module
 
-        import_module(f"usbip_capture.cli.{command}").add_parser(commands)
+        import_module(module_of(command)).add_parser(commands)
     else:
         for name, text in COMMANDS.items():
             commands.add_parser(name, help=text)

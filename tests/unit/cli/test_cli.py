@@ -12,7 +12,7 @@ import pytest
 
 from usbip_capture.capture.meter import Meter
 from usbip_capture.cli import exits, groups, values
-from usbip_capture.cli.commands import COMMANDS, parser, split
+from usbip_capture.cli.commands import COMMANDS, module_of, parser, split
 from usbip_capture.cli.completion import _busids, _first_words, _servers
 from usbip_capture.cli.hexdump import hexdump
 from usbip_capture.cli.live import LiveView
@@ -70,7 +70,7 @@ def test_every_shared_option_with_a_value_may_stand_before() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_overview_and_the_command_agree(name: str) -> None:
     commands = argparse.ArgumentParser().add_subparsers()
-    import_module(f"usbip_capture.cli.{name}").add_parser(commands)
+    import_module(module_of(name)).add_parser(commands)
     (choice,) = commands._choices_actions
     assert (choice.dest, choice.help) == (name, COMMANDS[name])
     assert name in parser().format_help()

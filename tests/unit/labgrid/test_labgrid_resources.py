@@ -1,0 +1,145 @@
+"""labgrid's resources: where a device of a server is, and which device of this machine is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from labgrid import Target
+
+from tests.fakes.local_machine import LocalMachine, local_machine
+from tests.programs.commands import ROOT
+from usbip_capture.devices.libusb.bus import LocalBus
+from usbip_capture.errors import LocalProtocolError, UsbipError
+from usbip_capture.labgrid import NetworkUsbipDevice, UsbipDevice, resources
+from usbip_capture.labgrid.proposal import proposal
+
+
+def network(host: str, port: int | None = 3240, busid: str = "1-1") -> NetworkUsbipDevice:
+    return NetworkUsbipDevice(None, None, host=host, port=port, busid=busid)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalMachine]:
+    """With a manager of its own: labgrid has one for the process."""
+    monkeypatch.setattr("labgrid.resource.common.ResourceManager.instances", {})
+    with local_machine(tmp_path) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "shown"),
+    [
+        ("192.0.2.10", 3240, "192.0.2.10"),
+        ("192.0.2.10", 41000, "192.0.2.10:41000"),
+        ("[2001:db8::1]:3241", 3240, "[2001:db8::1]:3241"),
+        ("tls://pi", 3240, "tls://pi"),
+        ("ssh://me@pi:2222", 3240, "ssh://me@pi:2222"),
+        ("demo", 3240, "demo"),
+    ],
+)
+def test_hosts_are_written_as_everywhere(host: str, port: int, shown: str) -> None:
+    assert str(network(host, port).server) == shown
+
+
+def test_what_is_lent_to_nobody() -> None:
+    with pytest.raises(UsbipError, match=r"device 1-1 of lab\\x1b is lent to nobody: acquire its place"):
+        _ = network("lab\x1b", None).server
+
+
+@pytest.mark.parametrize(("host", "shown"), [("lab", "localhost:40001"), ("tls://lab", "tls://lab")])
+def test_labgrid_s_proxy_is_for_hosts_without_a_way_of_their_own(
+    host: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forwards = []
+
+    def forward(proxy: str, name: str, port: int) -> int:
+        forwards.append((proxy, name, port))
+        return 40001
+
+    monkeypatch.setattr("labgrid.util.proxy.sshmanager.request_forward", forward)
+    device = network(host)
+    device.extra = {"proxy_required": True, "proxy": "bench-pc"}
+    assert str(device.server) == shown
+    assert forwards == ([("bench-pc", "lab", 3240)] if host == "lab" else [])
+
+
+@pytest.mark.parametrize("device", ["", " ", 7, "1209:xyz", "serial="])
+def test_what_is_not_a_device(device: str) -> None:
+    with pytest.raises(LocalProtocolError):
+        UsbipDevice(None, None, device=device)
+
+
+@pytest.mark.parametrize(
+    ("device", "busid"),
+    [("1-2", "1-2"), ("1209:0001", "1-2"), ("1209:0001:SECOND", "1-3"), ("serial=SECOND", "1-3"), ("1-4", "")],
+)
+def test_which_device_is_meant(device: str, busid: str, machine: LocalMachine) -> None:
+    machine.plug_demo(2, devnum=3, serial="FIRST")
+    machine.plug_demo(3, devnum=4, serial="SECOND")
+    resource = UsbipDevice(None, None, device=device)
+    resource.poll()
+    assert (resource.avail, resource.busid) == (bool(busid), busid)
+    if busid:
+        assert resource.description == f"{busid} (1209:0001) Demo device"
+        assert resource.selector.busid == busid
+
+
+def test_a_device_that_is_lent_may_be_unplugged_for_a_moment(
+    machine: LocalMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("usbip_capture.labgrid.resources.monotonic", lambda: now[0])
+    machine.plug_demo(2, devnum=3)
+    resource = UsbipDevice(None, None, device="1209:0001")
+    plugged = LocalBus.shared().devices()
+    resource.see(plugged)
+    resource.see([])
+    assert not resource.avail
+    resource.see(plugged)
+    resource.lent = True
+    resource.see([])
+    now[0] += resources.PATIENCE - 1
+    resource.see([])
+    assert resource.avail
+    now[0] += 2
+    resource.see([])
+    assert not resource.avail
+    resource.see(plugged)
+    assert resource.avail
+
+
+def test_a_target_of_its_own(machine: LocalMachine) -> None:
+    """Without a coordinator: the resource is local."""
+    machine.plug_demo(2, devnum=3)
+    target = Target("main")
+    resource = UsbipDevice(target, None, device="1-2")
+    resource.poll()
+    assert str(resource.server) == "local"
+    assert resource.avail
+
+
+def test_a_proposal_is_what_the_exporter_reads(machine: LocalMachine, tmp_path: Path) -> None:
+    from usbip_capture.labgrid.exporter import check
+
+    machine.plug_demo(2, devnum=3, serial="FIRST")
+    machine.plug_demo(3, devnum=4, serial="{{ boom }}", product='"evil"\n# {% x %}\x1b')
+    machine.plug_demo(4, devnum=5, serial="TWICE")
+    machine.plug_demo(5, devnum=6, serial="TWICE")
+    devices = LocalBus.shared().devices()
+    lines = list(proposal(devices, by_port=False, allow=["192.0.2.0/24"]))
+    found = [line.partition(": ")[2] for line in lines if line.startswith("    device")]
+    assert found == ['"1209:0001:FIRST"', '"1-3"', '"1-4"', '"1-5"']
+    assert lines.count('    allow: ["192.0.2.0/24"]') == 4
+    path = tmp_path / "exporter.yaml"
+    path.write_text("\n".join(lines))
+    check(str(path), {})
+    by_port = [line for line in proposal(devices, by_port=True, allow=()) if line.startswith("    ")]
+    assert by_port == [f'    device: "1-{port}"' for port in (2, 3, 4, 5)]
+
+
+def test_the_example_s_configuration_can_be_meant() -> None:
+    from usbip_capture.labgrid.exporter import check
+
+    check(str(ROOT / "docs/labgrid-example/exporter.yaml"), {})
