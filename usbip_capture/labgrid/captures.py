@@ -16,7 +16,7 @@ from labgrid.step import StepEvent, steps
 
 from usbip_capture.capture.sinks import FileSink
 from usbip_capture.capture.writer import PcapWriter
-from usbip_capture.errors import CaptureError
+from usbip_capture.errors import CaptureError, UsbipError
 from usbip_capture.offering.program import program_offer
 from usbip_capture.servers.address import Selector, ServerAddress
 from usbip_capture.sessions.session import DeviceSession
@@ -70,11 +70,11 @@ class _Captures:
         return bool(self._chosen.members)
 
     def join(self, member: Member, test: str) -> None:
-        """Capture its device. Raises CaptureError; then it is not a member."""
+        """Capture its device. Raises CaptureError, CannotListen; then it is not a member."""
         self._chosen.members.append(member)
         try:
             self.switch(test)
-        except CaptureError:
+        except UsbipError:
             self._chosen.members.remove(member)
             raise
 
@@ -85,17 +85,20 @@ class _Captures:
             self.close()
 
     def switch(self, test: str) -> None:
-        """Into the file of this test, or of none. Raises CaptureError."""
+        """Into the file of this test, or of none. Raises CaptureError, CannotListen."""
         path = self._path_of(test)
         if path != self._path and self.in_use:
-            self.close()
-            self._open(path)
+            try:
+                self.close()
+            finally:  # what has become of the last one does not matter to this one
+                self._open(path)
         if self._writer is not None and test not in ("", self._test):
             self._test = test
             self.mark(f"test {test} begins")
 
     def _open(self, path: str) -> None:
-        """Capture into this file. Raises CaptureError."""
+        """Capture into this file. Raises CaptureError, CannotListen."""
+        sessions = program_offer().sessions
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
         except OSError as error:
@@ -105,7 +108,7 @@ class _Captures:
         self._written.add(path)
         capture = SessionCapture(writer, self._chosen, in_program=True, hindsight=False)
         self._path, self._writer, self._capture = path, writer, capture
-        program_offer().sessions.join(capture)
+        sessions.join(capture)
 
     def mark(self, text: str) -> None:
         """A comment on this moment."""
@@ -134,7 +137,7 @@ _folders: dict[str, _Captures] = {}
 
 
 def join(place: str, member: Member) -> None:
-    """Capture the device of a driver into a folder, or into a file that ends with .pcapng. Raises CaptureError."""
+    """Capture the device of a driver into a folder, or into a file that ends with .pcapng. Raises UsbipError."""
     with _lock:
         if not any(captures.in_use for captures in _folders.values()):
             steps.subscribe(_step)
@@ -160,7 +163,7 @@ def test_begins(test: str) -> None:
         for captures in _folders.values():
             try:
                 captures.switch(test)
-            except CaptureError as error:
+            except UsbipError as error:
                 log.error("%s", error)
 
 

@@ -1,5 +1,4 @@
 class ProxyManager:
-    _force_proxy: str | None
     @classmethod
     def get_host_and_port(cls, res: object, *, default_port: int | None = None) -> tuple[str, int]: ...
 

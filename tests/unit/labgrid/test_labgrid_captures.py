@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,10 @@ from labgrid import Target
 from labgrid.step import step
 
 from tests.oracles.pcapng_reader import read_capture
+from usbip_capture.demo.device import INFO, DemoDevice
 from usbip_capture.errors import CaptureError
 from usbip_capture.labgrid import NetworkUsbipDevice, UsbipDriver, UsbipSerialDriver, captures
+from usbip_capture.server import Server
 
 
 class Lab:
@@ -129,3 +134,39 @@ def test_a_folder_that_cannot_be(lab: Lab, tmp_path: Path) -> None:
     with pytest.raises(CaptureError, match=r"cannot be written: .*name another folder"):
         driver.on_activate()
     captures.mark("nobody captures any more")
+
+
+def test_a_capture_that_cannot_be_written_fails_no_test(
+    lab: Lab, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged, and the next test has its capture again."""
+    (tmp_path / "second.pcapng").mkdir()
+    driver = lab.driver(pcap=str(tmp_path))
+    device = driver.find()
+    for name in ("first", "second", "third"):
+        captures.test_begins(name)
+        device.write(0x04, name.encode())
+    lab.target.deactivate(driver)
+    assert [sent(tmp_path / f"{name}.pcapng", 0x04) for name in ("first", "third")] == [[b"first"], [b"third"]]
+    (record,) = [record for record in caplog.records if record.name.startswith("usbip_capture.labgrid")]
+    assert str(tmp_path / "second.pcapng") in record.getMessage()
+
+
+def test_what_another_driver_does_at_the_same_server_is_not_in_it(lab: Lab, tmp_path: Path) -> None:
+    with closing(Server()) as server:
+        for busid in ("1-1", "1-2"):
+            info = replace(INFO, busid=busid)
+            server.add(info, partial(DemoDevice, info))
+        host, port = server.listen("127.0.0.1", 0)
+        drivers = []
+        for name in ("1-1", "1-2"):
+            target = Target(name)
+            NetworkUsbipDevice(target, None, host=host, port=port, busid=name)
+            drivers.append(UsbipDriver(target, None, pcap=str(tmp_path / name)))
+            target.activate(drivers[-1])
+        for driver in drivers:
+            driver.find().write(0x04, driver.target.name.encode())
+        for driver in drivers:
+            driver.target.cleanup()
+    for name in ("1-1", "1-2"):
+        assert sent(tmp_path / name / f"{name}.pcapng", 0x04) == [name.encode()]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.programs.commands import ROOT
+from usbip_capture.cli import commands
 from usbip_capture.errors import FileFormatError, LocalProtocolError
 from usbip_capture.labgrid.exporter import Lending, check
 
@@ -63,6 +64,13 @@ def test_the_page_has_configurations_that_can_be_meant() -> None:
         if isinstance(resources, dict) and "UsbipDevice" in resources
     ]
     assert len([Lending.parse(one) for one in lent]) == 2
+
+
+def test_the_page_has_commands_that_are_understood() -> None:
+    lines = re.findall(r"^\$ usbip-capture (labgrid-\w+) ([^>\n]*)", PAGE, re.MULTILINE)
+    assert [name for name, _ in lines] == ["labgrid-config", "labgrid-exporter"]
+    for name, arguments in lines:
+        assert commands.parse(name, arguments.split()).command == name
 
 
 def test_a_file_is_a_template_with_resources_of_others(tmp_path: Path) -> None:

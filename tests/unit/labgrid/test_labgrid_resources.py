@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from labgrid import Target
 
 from tests.fakes.local_machine import LocalMachine, local_machine
+from tests.oracles.pcapng_reader import read_capture
 from tests.programs.commands import ROOT
 from usbip_capture.devices.libusb.bus import LocalBus
-from usbip_capture.errors import LocalProtocolError, UsbipError
-from usbip_capture.labgrid import NetworkUsbipDevice, UsbipDevice, resources
+from usbip_capture.errors import DeviceNotFound, LocalProtocolError, ServerUnreachable, UsbipError
+from usbip_capture.labgrid import NetworkUsbipDevice, UsbipDevice, UsbipDriver, resources
+from usbip_capture.labgrid.exporter import UsbipDeviceExport, check
 from usbip_capture.labgrid.proposal import proposal
+from usbip_capture.servers.address import ServerAddress
 
 
 def network(host: str, port: int | None = 3240, busid: str = "1-1") -> NetworkUsbipDevice:
@@ -110,19 +114,60 @@ def test_a_device_that_is_lent_may_be_unplugged_for_a_moment(
     assert resource.avail
 
 
-def test_a_target_of_its_own(machine: LocalMachine) -> None:
-    """Without a coordinator: the resource is local."""
+def test_a_target_of_its_own(machine: LocalMachine, tmp_path: Path) -> None:
+    """Without a coordinator and a server: the device is plugged in where the tests run."""
     machine.plug_demo(2, devnum=3)
     target = Target("main")
-    resource = UsbipDevice(target, None, device="1-2")
+    resource = UsbipDevice(target, None, device="1209:0001")
     resource.poll()
+    driver = UsbipDriver(target, None, pcap=str(tmp_path / "local.pcapng"))
+    target.activate(driver)
+    assert driver.find().write(0x04, b"hello") == 5
+    target.cleanup()
     assert str(resource.server) == "local"
-    assert resource.avail
+    sent = [r.usb.data for r in read_capture(tmp_path / "local.pcapng") if r.usb and r.usb.epnum == 0x04]
+    assert b"hello" in sent
+
+
+def test_a_device_that_is_not_there_is_one_sentence() -> None:
+    target = Target("main")
+    NetworkUsbipDevice(target, None, host="demo", busid="1-7")
+    driver = UsbipDriver(target, None)
+    target.activate(driver)
+    with pytest.raises(DeviceNotFound, match=r"demo exports no device 1-7 .*: it exports 1-1"):
+        driver.find()
+    target.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("hostname", "given", "host", "proxied"),
+    [
+        ("localhost", {}, "localhost", False),
+        ("bench-pc", {}, "127.0.0.1", True),
+        ("bench-pc", {"allow": ["192.0.2.0/24"]}, "bench-pc", False),
+    ],
+)
+def test_an_exported_device(
+    hostname: str, given: dict[str, object], host: str, proxied: bool, machine: LocalMachine
+) -> None:
+    """Where nobody else is allowed, clients come through labgrid's proxy: by ssh, to loopback."""
+    machine.plug_demo(2, devnum=3)
+    params = {"device": "1209:0001", **given}
+    export: Any = UsbipDeviceExport({"cls": "UsbipDevice", "params": params}, host=hostname, proxy="bench-pc")
+    export.poll()
+    shown = {"host": host, "port": None, "busid": "1-2"}
+    extra = {"device": "1-2 (1209:0001) Demo device", "proxy": "bench-pc", "proxy_required": proxied}
+    assert (export.cls, export.avail, export.params) == ("NetworkUsbipDevice", True, {**shown, "extra": extra})
+    export.acquire("bench")
+    port = export.params["port"]
+    assert [str(info) for info in ServerAddress("127.0.0.1", port, 20.0).devices()] == ["1-2 (1209:0001)"]
+    export.release()
+    assert export.params["port"] is None
+    with pytest.raises(ServerUnreachable):
+        ServerAddress("127.0.0.1", port, 20.0).devices()
 
 
 def test_a_proposal_is_what_the_exporter_reads(machine: LocalMachine, tmp_path: Path) -> None:
-    from usbip_capture.labgrid.exporter import check
-
     machine.plug_demo(2, devnum=3, serial="FIRST")
     machine.plug_demo(3, devnum=4, serial="{{ boom }}", product='"evil"\n# {% x %}\x1b')
     machine.plug_demo(4, devnum=5, serial="TWICE")
@@ -140,6 +185,4 @@ def test_a_proposal_is_what_the_exporter_reads(machine: LocalMachine, tmp_path: 
 
 
 def test_the_example_s_configuration_can_be_meant() -> None:
-    from usbip_capture.labgrid.exporter import check
-
     check(str(ROOT / "docs/labgrid-example/exporter.yaml"), {})
