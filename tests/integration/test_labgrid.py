@@ -206,21 +206,24 @@ def test_others_are_allowed_by_address(site: Site) -> None:
 def test_eight_people_want_one_place(bench: Site) -> None:
     """It is never two people's, none of them loses it, and each time the device is there, and captured."""
     having = threading.Lock()
+    failed = threading.Event()
     results: list[str] = []
 
     def use(user: str) -> str:
         clients = bench.clients()
         try:
             for number in range(ROUNDS):
-                while clients.run(user, "-p", "bench", "acquire")[0]:
-                    pass  # somebody else has it
+                while clients.run(user, "-p", "bench", "acquire")[0]:  # somebody else has it
+                    assert not failed.is_set(), "another one has failed"
                 assert having.acquire(blocking=False), "two people have it"
-                _, shown = clients.run(user, "-v", "resources", MATCH)
+                code, shown = clients.run(user, "-v", "resources", MATCH)
+                assert code == 0, shown
                 use_and_capture(int(re.findall(r"'port': (\d+)", shown)[0]), bench.folder / f"{user}-{number}.pcapng")
                 having.release()
                 code, printed = clients.run(user, "-p", "bench", "release")
                 assert code == 0, printed
         except BaseException as error:  # noqa: BLE001  the test fails with it
+            failed.set()
             return repr(error)
         finally:
             clients.close()

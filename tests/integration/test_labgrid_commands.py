@@ -13,10 +13,12 @@ import pytest
 from tests.programs.simulated_machine import BUSID, Machine, environment
 
 CODE = "from usbip_capture.cli.main import main; import sys; sys.exit(main())"
-#: A Python that finds no labgrid.
-WITHOUT = (
-    "import importlib.util as u; f = u.find_spec; u.find_spec = lambda n, *p: None if n == 'labgrid' else f(n, *p); "
-)
+#: Pythons that find no labgrid: none at all, and a folder of this name only.
+WITHOUT = [
+    "import importlib.util as u, types; find = u.find_spec; "
+    f"u.find_spec = lambda name, *more: {found} if name == 'labgrid' else find(name, *more); "
+    for found in ("None", "types.SimpleNamespace(origin=None)")
+]
 
 
 @pytest.fixture
@@ -33,9 +35,13 @@ def run(folder: Path, *arguments: str, before: str = "", **more: str) -> subproc
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("arguments", [["labgrid-exporter", "exporter.yaml"], ["labgrid-config"]])
-def test_without_labgrid_a_sentence_has_what_to_install(arguments: list[str], machine: Machine, tmp_path: Path) -> None:
-    done = run(tmp_path, *arguments, before=WITHOUT)
+@pytest.mark.parametrize(
+    ("arguments", "without"), [(["labgrid-exporter", "exporter.yaml"], WITHOUT[0]), (["labgrid-config"], WITHOUT[1])]
+)
+def test_without_labgrid_a_sentence_has_what_to_install(
+    arguments: list[str], without: str, machine: Machine, tmp_path: Path
+) -> None:
+    done = run(tmp_path, *arguments, before=without)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "labgrid, which is not installed: pip install 'usbip-capture[labgrid]'" in done.stderr

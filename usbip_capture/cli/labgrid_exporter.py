@@ -50,7 +50,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def check_labgrid() -> None:
     """Raises UsbipError where labgrid is not installed."""
-    if find_spec("labgrid") is None:
+    found = find_spec("labgrid")
+    if found is None or found.origin is None:  # a mere folder of this name has no origin
         raise UsbipError(
             "this needs labgrid, which is not installed: pip install 'usbip-capture[labgrid]'; or, where pipx has "
             "installed this, pipx inject usbip-capture labgrid"
