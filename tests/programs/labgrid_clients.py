@@ -5,6 +5,7 @@ A line of JSON each on standard input, `{"user": NAME, "arguments": [...]}`, and
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -44,6 +45,9 @@ def run(user: str, arguments: list[str]) -> tuple[int, str]:
 def main() -> None:
     """Until standard input ends."""
     aio.insecure_channel = partial(own_connection, aio.insecure_channel)
+    loop = asyncio.new_event_loop()  # one for all calls: grpc may still call a loop that is closed
+    setattr(loop, "close", lambda: None)  # noqa: B010  a method
+    setattr(asyncio, "new_event_loop", lambda: loop)  # noqa: B010  as above
     asking = os.fdopen(os.dup(0))  # its exit() closes standard input
     for line in asking:
         asked = json.loads(line)
