@@ -102,9 +102,9 @@ def test_it_equals_what_is_recorded_there(guest: Guest, address: str, tmp_path: 
             with PcapWriter(path) as writer:
                 thread = threading.Thread(target=run, args=(writer,))
                 thread.start()
-                wait_until("it captures", lambda: writer.received)
+                wait_until("it captures", lambda: errors or writer.received, 120)
                 guest.run("echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/sda of=/dev/null bs=64k 2>/dev/null")
-                wait_until("the data has come", lambda: errors or writer.bytes > 1 << 19)
+                wait_until("the data has come", lambda: errors or writer.bytes > 1 << 19, 120)
                 watched.stop()
                 thread.join(20)
     finally:

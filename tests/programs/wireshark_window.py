@@ -99,7 +99,7 @@ class Window:
             rows = [y for y, colour in enumerate(column) if _near(colour, SELECTED)]
             return rows[len(rows) // 2] if rows else 0
 
-        return wait_until("the selected interface", look, 40)
+        return wait_until("the selected interface", look, 120)
 
     def open_dialog(self) -> tuple[int, int]:
         """Open the options of the selected interface; the corner of the dialog."""
@@ -117,7 +117,7 @@ class Window:
             except AssertionError:
                 return False
 
-        wait_until("a capture has been started", started, 40)
+        wait_until("a capture has been started", started, 120)
 
     def captures(self) -> list[Path]:
         """Capture files, the newest last."""

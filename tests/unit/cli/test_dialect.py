@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usbip_capture.cli.commands import COMMANDS, parse, parser
+from usbip_capture.cli.commands import COMMANDS, module_of, parse, parser
 from usbip_capture.cli.session import chosen_device, chosen_devices, chosen_server
 from usbip_capture.cli.values import capture_file, socket_path
 from usbip_capture.errors import LocalProtocolError
@@ -159,7 +159,7 @@ def test_a_pipe_may_be_called_anything(tmp_path_factory: pytest.TempPathFactory)
 def test_each_command_has_a_parser_of_ours() -> None:
     for command in COMMANDS:
         assert isinstance(of(command), Parser)
-        assert import_module(f"usbip_capture.cli.{command}").__doc__
+        assert import_module(module_of(command)).__doc__
 
 
 def test_the_serial_command_takes_all_from_its_url() -> None:
