@@ -196,7 +196,8 @@ dev = usb.core.find(backend=backend, idVendor=0x1209, idProduct=0x0001)
     assert sum(interface.received or 0 for interface in interfaces) == len(records)  # the statistics at its end
 
 
-def test_what_has_arrived_is_delivered_when_stopped(device: Device) -> None:
+def test_what_has_arrived_is_delivered_when_stopped(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connecting, "DRAIN_TIME", 60.0)  # as long as a busy machine needs
     messages = Messages()
     receiver = SyslogReceiver("127.0.0.1", device.port, callback=messages)
     receiver.start()
@@ -207,7 +208,8 @@ def test_what_has_arrived_is_delivered_when_stopped(device: Device) -> None:
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_what_has_arrived_is_delivered_when_it_listens_no_more(transport: str) -> None:
+def test_what_has_arrived_is_delivered_when_it_listens_no_more(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "DRAIN_TIME", 60.0)  # as long as a busy machine needs
     messages = Messages()
     receiver = SyslogReceiver(listen=f"{transport}:127.0.0.1:0", callback=messages)
     receiver.start()

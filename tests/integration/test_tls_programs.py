@@ -177,7 +177,8 @@ def test_a_server_s_stunnel_that_wants_a_certificate(served: TlsServed, tmp_path
     options = f"cert = {own.write(tmp_path / 'pi.pem')}\nCAfile = {known}\nverifyPeer = yes"
     with stunnel(tmp_path / "stunnel", served.plain, options) as port:
         served.trust(port, fingerprint(own.der))
-        with pytest.raises(ServerUnreachable, match=r"^tls://127.0.0.1:\d+: it wants a certificate: pair with it"):
+        # stunnel resets the connection, which may come before its alert has been read.
+        with pytest.raises(ServerUnreachable, match=r"^tls://127.0.0.1:\d+.*: pair with it"):
             list_devices(connect_tls(HOST, port, TIMEOUT), TIMEOUT)
         served.trust(port, fingerprint(own.der), paired=True)
         assert [info.busid for info in list_devices(connect_tls(HOST, port, TIMEOUT), TIMEOUT)] == [BUSID]
