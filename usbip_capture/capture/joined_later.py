@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from usbip_capture.capture.event_queue import EventQueue
 from usbip_capture.capture.seen import SeenRequests
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.urb import Buffer, Completion, Urb
 
 if TYPE_CHECKING:
-    from usbip_capture.capture.channel import Item, UsbChannel
-
-#: The ids of requests that were seen before are above those of all URBs.
-_EARLIER = 1 << 48
-#: There is always room for what is shown of one device.
-_BUDGET = 1 << 40
+    from usbip_capture.capture.channel import UsbChannel
 
 
 class SoFar:
@@ -49,28 +43,6 @@ class Known(NamedTuple):
     info: DeviceInfo
     requests: Sequence[tuple[Urb, Completion]]
     out: dict[int, tuple[Urb, bytes]]
-
-    def blocks(self, snaplen: int, label: str, in_flight: str) -> list[Buffer]:
-        """As packets of the channel's interface, with these comments."""
-        # Imported here: a channel has one of these.
-        from usbip_capture.capture.channel import UsbChannel, pack_events
-
-        queue: EventQueue[Item] = EventQueue(_BUDGET)
-        queue.interfaces = self.channel.interface_id
-        shown = UsbChannel(queue, 0, snaplen, self.info, "", self.channel.capture_filter)
-        queue.last_urb_id = _EARLIER
-        shown.label = label
-        for urb, completion in self.requests:
-            shown.completed(shown.submitted(urb), urb, completion)
-        unfiltered = UsbChannel(queue, 0, snaplen, self.info, "")
-        unfiltered.label = in_flight
-        for number, (urb, data) in self.out.items():
-            queue.last_urb_id = number - 1
-            unfiltered.submitted(urb, data)
-        out: list[Buffer] = []
-        batch = queue.items[::-1]
-        pack_events(out, batch, len(batch), _BUDGET)
-        return out
 
 
 class Moment:

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from usbip_capture.capture.channel import IN_FLIGHT, UsbChannel
+from usbip_capture.capture.channel import IN_FLIGHT, Item, UsbChannel, pack_events
+from usbip_capture.capture.event_queue import EventQueue
 from usbip_capture.capture.joined_later import Known, Moment, SoFar
 from usbip_capture.capture.recorder import Recorder
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.records.pcapng import pack_packet
 from usbip_capture.records.upper_pdu import pack_remark
 from usbip_capture.usb.info import DeviceInfo
+from usbip_capture.usb.urb import Buffer
 
 #: The interface of remarks is the first one: those for one of the viewers only are on it, too.
 NOTES_INTERFACE = 0
+#: The ids of requests that were seen before are above those of all URBs.
+_EARLIER = 1 << 48
+#: There is always room for what is shown of one device.
+_BUDGET = 1 << 40
 
 
 class SharedRecorder(Recorder):
@@ -43,7 +49,7 @@ class SharedRecorder(Recorder):
 
     def _begun(self, known: list[Known], label: str) -> bytes:
         """On the writer's thread: the interfaces that are described by now are those of `known`, and of logs."""
-        blocks = (block for one in known for block in one.blocks(self._snaplen, label, IN_FLIGHT))
+        blocks = (block for one in known for block in _blocks(one, self._snaplen, label))
         return b"".join([self._section.begun, *blocks])
 
 
@@ -60,6 +66,26 @@ class SharedWriter(PcapWriter):
         """
         recorder = self._recorder
         return isinstance(recorder, SharedRecorder) and recorder.show_so_far(label, begin)
+
+
+def _blocks(known: Known, snaplen: int, label: str) -> list[Buffer]:
+    """What is known of a device, as packets of its interface; `label` is the comment of requests that were answered."""
+    queue: EventQueue[Item] = EventQueue(_BUDGET)
+    queue.interfaces = known.channel.interface_id
+    shown = UsbChannel(queue, 0, snaplen, known.info, "", known.channel.capture_filter)
+    queue.last_urb_id = _EARLIER
+    shown.label = label
+    for urb, completion in known.requests:
+        shown.completed(shown.submitted(urb), urb, completion)
+    unfiltered = UsbChannel(queue, 0, snaplen, known.info, "")
+    unfiltered.label = IN_FLIGHT
+    for number, (urb, data) in known.out.items():
+        queue.last_urb_id = number - 1
+        unfiltered.submitted(urb, data)
+    out: list[Buffer] = []
+    batch = queue.items[::-1]
+    pack_events(out, batch, len(batch), _BUDGET)
+    return out
 
 
 def pack_note(text: str, time_ns: int) -> bytes:
