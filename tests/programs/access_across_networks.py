@@ -7,7 +7,6 @@ each client got after each step. Argument: an empty folder.
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import IO
 
 from tests.fakes.raw_client import RawClient
+from tests.programs.other_machine import other_machine
 from tests.programs.simulated_machine import BUSID, Machine, environment
-from tests.programs.vanishing_client import ip, namespace
 from tests.waiting import wait_until
 from usbip_capture.devices.devlist import list_devices
 from usbip_capture.errors import UsbipError
@@ -161,22 +160,8 @@ def wait_for(stream: IO[str], text: str) -> None:
 def main(folder: Path) -> None:
     (folder / "config/usbip-capture").mkdir(parents=True)
     (folder / "config/usbip-capture/config.toml").write_text(RULES)
-    with subprocess.Popen(["unshare", "-n", "cat"], stdin=subprocess.PIPE) as other:
-        wait_until("it is elsewhere", lambda: namespace(other.pid) != namespace(os.getpid()))
-        ip("link", "set", "lo", "up")
-        ip("link", "add", "server", "type", "veth", "peer", "name", "client", "netns", str(other.pid))
-        for address in SERVER.values():
-            ip("address", "add", f"{address}/64" if ":" in address else f"{address}/24", "dev", "server",
-               *(["nodad"] if ":" in address else []))  # fmt: skip
-        ip("link", "set", "server", "up")
-        for address in CLIENTS:
-            ip("address", "add", f"{address}/64" if ":" in address else f"{address}/24", "dev", "client",
-               *(["nodad"] if ":" in address else []), inside=other.pid)  # fmt: skip
-        ip("link", "set", "client", "up", inside=other.pid)
-        try:
-            serve(folder, other.pid)
-        finally:
-            other.kill()
+    with other_machine(list(SERVER.values()), CLIENTS) as inside:
+        serve(folder, inside)
 
 
 def serve(folder: Path, inside: int) -> None:

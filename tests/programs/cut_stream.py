@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from tests.programs.vanishing_client import CLIENT, SERVER, ip, namespace
+from tests.programs.other_machine import SERVER, ip, other_machine
 from tests.waiting import wait_until
 from tests.web.dashboards import dashboard
 from tests.web.test_captures import client_of, echo
@@ -68,18 +68,8 @@ def watched(folder: Path, seconds: float, inside: int) -> None:
 
 
 def main(folder: str, seconds: float) -> None:
-    with subprocess.Popen(["unshare", "-n", "cat"], stdin=subprocess.PIPE) as other:
-        wait_until("it is elsewhere", lambda: namespace(other.pid) != namespace(os.getpid()))
-        ip("link", "set", "lo", "up")
-        ip("link", "add", "server", "type", "veth", "peer", "name", "client", "netns", str(other.pid))
-        ip("address", "add", f"{SERVER}/24", "dev", "server")
-        ip("link", "set", "server", "up")
-        ip("address", "add", f"{CLIENT}/24", "dev", "client", inside=other.pid)
-        ip("link", "set", "client", "up", inside=other.pid)
-        try:
-            watched(Path(folder), seconds, other.pid)
-        finally:
-            other.kill()
+    with other_machine() as inside:
+        watched(Path(folder), seconds, inside)
 
 
 if __name__ == "__main__":

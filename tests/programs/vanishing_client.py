@@ -6,29 +6,18 @@ seconds the server had the client for afterwards. Argument: how much it is sent 
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
 from contextlib import closing
-from pathlib import Path
 
 from tests.fakes.raw_client import RawClient
 from tests.fakes.scripted_server import read_exactly
 from tests.fakes.served import Served, submit
+from tests.programs.other_machine import SERVER, ip, other_machine
 from tests.waiting import wait_until
 
-SERVER, CLIENT = "10.213.0.1", "10.213.0.2"
 LIMIT = 120.0
-
-
-def ip(*arguments: str, inside: int | None = None) -> None:
-    enter = [] if inside is None else ["nsenter", "-t", str(inside), "-n"]
-    subprocess.run([*enter, "ip", *arguments], check=True)
-
-
-def namespace(process: int) -> str:
-    return os.readlink(Path("/proc", str(process), "ns/net"))
 
 
 def client(host: str, port: int) -> None:
@@ -68,18 +57,8 @@ def vanished(size: int, inside: int) -> float:
 
 
 def main(size: int) -> None:
-    with subprocess.Popen(["unshare", "-n", "cat"], stdin=subprocess.PIPE) as other:
-        wait_until("it is elsewhere", lambda: namespace(other.pid) != namespace(os.getpid()))
-        ip("link", "set", "lo", "up")
-        ip("link", "add", "server", "type", "veth", "peer", "name", "client", "netns", str(other.pid))
-        ip("address", "add", f"{SERVER}/24", "dev", "server")
-        ip("link", "set", "server", "up")
-        ip("address", "add", f"{CLIENT}/24", "dev", "client", inside=other.pid)
-        ip("link", "set", "client", "up", inside=other.pid)
-        try:
-            sys.stdout.write(f"{vanished(size, other.pid):.1f}\n")
-        finally:
-            other.kill()
+    with other_machine() as inside:
+        sys.stdout.write(f"{vanished(size, inside):.1f}\n")
 
 
 if __name__ == "__main__":
