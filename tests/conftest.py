@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from itertools import count
@@ -21,6 +23,9 @@ os.environ["USBIP_CAPTURE_DISCOVERY"] = "off"
 os.environ.pop("USBIP_CAPTURE_SERVERS", None)
 # A busy machine is not a server that does not answer; what is about that says how long it waits.
 os.environ["USBIP_CAPTURE_CONNECT_TIMEOUT"] = "20"
+# Hundreds of programs are started, and would compile what they import each time where nothing is kept of it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # Where the suite runs in the background of a script, or with nohup, programs that it starts would not hear of these.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
@@ -76,6 +81,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             items[:] = [item for item in items if item not in later]
     if hasattr(config, "workerinput"):  # one of several processes
         items.sort(key=lambda item: _turn(item.nodeid))
+
+
+def pytest_collection_finish() -> None:
+    """What the tests themselves are stays: nothing that is garbage is looked for in it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
