@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from tests.fakes.scripted_server import ScriptedServer
 from tests.oracles.pcapng_reader import read_capture
 from tests.programs.commands import command_environment, run_line
 from tests.waiting import wait_until
+from usbip_capture.cli.main import main
 from usbip_capture.demo.device import INFO, DemoDevice
 from usbip_capture.errors import CaptureError
 from usbip_capture.server import Server
@@ -108,16 +110,39 @@ ON_THE_DEMO = {
 }
 
 
-@pytest.mark.parametrize("line", ON_THE_DEMO)
-def test_what_goes_wrong(line: str, tmp_path: Path) -> None:
-    code, sentence = ON_THE_DEMO[line]
-    done = run_line(f"usbip-capture {line}", tmp_path, DISPLAY="", WAYLAND_DISPLAY="")
-    assert (done.returncode, sentence in done.stderr) == (code, True), done.stderr
-    assert "Traceback" not in done.stderr
-    assert "Warning" not in done.stderr
-    assert "usage:" not in done.stderr
-    assert code != 2 or done.stderr.count("\n") == 1
+#: One for each way to end early: the rest is run in this process, with warnings as errors, too.
+AS_PROGRAMS = [
+    "probe", "list 127.0.0.1:1", "probe demo --device 1-9", "read demo --ep 0x84 --timeout 0.05", "list demo --jsn",
+    "capture demo -o /dev/full --duration 1", "list demo > /dev/full", "--host demo serial", "control 80 06",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", [line for line in ON_THE_DEMO if line not in AS_PROGRAMS])
+def test_what_goes_wrong(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert_one_sentence(line, main(shlex.split(line)), capsys.readouterr().err)
     assert not (tmp_path / "x.pcapng").exists()
+
+
+@pytest.mark.parametrize("line", AS_PROGRAMS)
+def test_what_goes_wrong_with_a_program(line: str, tmp_path: Path) -> None:
+    done = run_line(f"usbip-capture {line}", tmp_path)
+    assert_one_sentence(line, done.returncode, done.stderr)
+    assert not (tmp_path / "x.pcapng").exists()
+
+
+def assert_one_sentence(line: str, returned: int, printed: str) -> None:
+    """What it returned and printed as an error is what belongs to this line."""
+    code, sentence = ON_THE_DEMO[line]
+    assert (returned, sentence in printed) == (code, True), printed
+    assert "Traceback" not in printed
+    assert "Warning" not in printed
+    assert "usage:" not in printed
+    assert code != 2 or printed.count("\n") == 1
 
 
 def test_no_permission_on_the_output(tmp_path: Path) -> None:
