@@ -44,7 +44,7 @@ class LocalUsb:
             device.close()
         self.bus.close()
         self.libusb.close()
-        self.simulated.close()
+        self.module.close()
 
 
 @contextmanager

@@ -118,10 +118,12 @@ class Opener:
     def _libusb(self) -> Device:
         """The demo device behind libusb, which is simulated."""
         module = SimulatedUsb1()
+        self._stack.callback(module.close)
         module.plug(self._simulated())
         libusb = Libusb(module)
         self._stack.callback(libusb.close)
         bus = LocalBus(libusb, "/there/is/no/sysfs")
+        self._stack.callback(bus.close)
         local = bus.devices()[0]
         if "re-exported" not in self.kind:
             return local.open()

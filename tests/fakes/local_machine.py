@@ -68,3 +68,4 @@ def local_machine(folder: Path) -> Iterator[LocalMachine]:
         finally:
             bus.close()
             libusb.close()
+            made.usb1.close()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from tests.fakes.simulated_configuration import Configuration
 from tests.fakes.simulated_transfers import (
     COMPLETED,
     ERRORS,
@@ -22,7 +23,7 @@ from tests.fakes.simulated_transfers import (
     error,
 )
 from usbip_capture.device import Device
-from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor, read_configuration
+from usbip_capture.usb.descriptors import DeviceDescriptor, read_configuration
 from usbip_capture.usb.endpoints import EndpointMap
 from usbip_capture.usb.info import Speed
 from usbip_capture.usb.setup import DT_DEVICE, clear_halt, get_descriptor, set_configuration, set_interface
@@ -49,6 +50,7 @@ class SimulatedUsb1:
         self.memory = USBFS_MEMORY
         self.used = 0
         self.attached: list[USBDevice] = []
+        self._devices: list[Device] = []
         self.contexts: list[USBContext] = []
         self.calls: list[tuple[Any, ...]] = []
         self.lock = threading.RLock()
@@ -72,6 +74,7 @@ class SimulatedUsb1:
         attached = USBDevice(self, device, ports)
         with self.lock:
             self.attached.append(attached)
+            self._devices.append(device)
         device.watch(lambda reason: self.unplug(attached))
         self._announce(attached, True)
         return attached
@@ -87,6 +90,11 @@ class SimulatedUsb1:
         for transfer in flying:
             transfer.end(NO_DEVICE)
         self._announce(attached, False)
+
+    def close(self) -> None:
+        """What was ever plugged in does nothing any more: without it a device works on for as long as the tests run."""
+        for device in self._devices:
+            device.close()
 
     def _announce(self, attached: USBDevice, arrived: bool) -> None:
         if self.has_hotplug and not self.lags:
@@ -211,7 +219,7 @@ class USBDevice:
 
     def iterConfigurations(self) -> Iterator[Any]:
         for configuration in self.parsed:
-            yield _Configuration(configuration)
+            yield Configuration(configuration)
 
     def getPortNumberList(self) -> list[int]:
         return list(self.ports)
@@ -237,47 +245,6 @@ class USBDevice:
 
 def _descriptor(device: Device, kind: int, index: int, length: int) -> bytes:
     return bytes(device.run(Urb.control(get_descriptor(kind, index, 0, length).pack())).data)
-
-
-class _Configuration:
-    """As `usb1.USBConfiguration`, of what our parser says."""
-
-    def __init__(self, parsed: ConfigurationDescriptor) -> None:
-        self._parsed = parsed
-        self.getNumInterfaces = lambda: parsed.bNumInterfaces
-        self.getConfigurationValue = lambda: parsed.bConfigurationValue
-        self.getDescriptor = lambda: parsed.iConfiguration
-        self.getAttributes = lambda: parsed.bmAttributes
-        self.getMaxPower = lambda: parsed.bMaxPower * 2
-        self.getExtra = lambda: [parsed.extra_descriptors] if parsed.extra_descriptors else []
-
-    def __iter__(self) -> Iterator[list[Any]]:
-        numbers = dict.fromkeys(interface.bInterfaceNumber for interface in self._parsed.interfaces)
-        for number in numbers:
-            yield [_Setting(i) for i in self._parsed.interfaces if i.bInterfaceNumber == number]
-
-
-class _Setting:
-    def __init__(self, parsed: Any) -> None:
-        self._parsed = parsed
-        self.getNumber = lambda: parsed.bInterfaceNumber
-        self.getAlternateSetting = lambda: parsed.bAlternateSetting
-        self.getNumEndpoints = lambda: parsed.bNumEndpoints
-        self.getClass = lambda: parsed.bInterfaceClass
-        self.getSubClass = lambda: parsed.bInterfaceSubClass
-        self.getProtocol = lambda: parsed.bInterfaceProtocol
-        self.getDescriptor = lambda: parsed.iInterface
-        self.getExtra = lambda: [parsed.extra_descriptors] if parsed.extra_descriptors else []
-
-    def __iter__(self) -> Iterator[Any]:
-        for endpoint in self._parsed.endpoints:
-            yield SimpleNamespace(
-                getAddress=lambda e=endpoint: e.bEndpointAddress,
-                getAttributes=lambda e=endpoint: e.bmAttributes,
-                getMaxPacketSize=lambda e=endpoint: e.wMaxPacketSize,
-                getInterval=lambda e=endpoint: e.bInterval,
-                getExtra=lambda e=endpoint: [e.extra_descriptors] if e.extra_descriptors else [],
-            )
 
 
 class USBDeviceHandle:

@@ -54,6 +54,7 @@ class Rack:
     def __init__(self, pcap: Path) -> None:
         self.usb1 = SimulatedUsb1()
         self.stack = ExitStack()
+        self.stack.callback(self.usb1.close)
         self.plugged: dict[str, USBDevice] = {}
         self.pcap = pcap
         for port in (1, 2):

@@ -31,6 +31,7 @@ def bus(usb1: SimulatedUsb1, tmp_path: Path) -> Iterator[LocalBus]:
     yield made
     made.close()
     libusb.close()
+    usb1.close()
 
 
 def plugged(usb1: SimulatedUsb1, hub: SimulatedHub, *ports: int) -> SimulatedHub:

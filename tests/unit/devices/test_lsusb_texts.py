@@ -7,6 +7,7 @@ import cProfile
 import random
 import re
 import tracemalloc
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -147,7 +148,8 @@ def test_a_binary_object_store_is_named_as_left_out() -> None:
 
 def test_the_qualifier_comes_back() -> None:
     qualifier = bytes.fromhex("0a 06 0002 ef 02 01 40 01 00")
-    found = read_description(DeviceHandle(DemoDevice()))
+    with closing(DemoDevice()) as device:
+        found = read_description(DeviceHandle(device))
     found.qualifier = qualifier
     assert parse_lsusb("\n".join(verbose(found)))[0].qualifier == qualifier
 

@@ -162,6 +162,7 @@ def test_a_worker_says_since_when_it_works() -> None:
     device.close()
     bus.close()
     libusb.close()
+    usb1.close()
 
 
 def test_a_worker_of_libusb_that_is_stuck_costs_its_own_client_only(
@@ -202,3 +203,4 @@ def test_a_worker_of_libusb_that_is_stuck_costs_its_own_client_only(
             device.close()
     bus.close()
     libusb.close()
+    usb1.close()
