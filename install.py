@@ -19,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from glob import iglob
 from pathlib import Path
 
@@ -27,6 +28,8 @@ TEST_ENVIRONMENT = ROOT / ".venv-test"
 OLDEST = (3, 10)
 COMMANDS = ("usbip-capture", "usbip-extcap")
 DEMO_SECONDS = 3
+#: Processes of the whole suite: its tests wait for other programs about as long as they compute.
+WORKERS = (os.cpu_count() or 1) + 2
 #: pytest's exit code when tests have failed, where it keeps which, and how many of them are tried again.
 SOME_FAILED, MOST_AGAIN = 1, 20
 LAST_FAILED = ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed"
@@ -343,30 +346,41 @@ def show_decoded(tshark: str, capture: Path) -> None:
 
 
 def test(arguments: list[str], *, long: bool) -> int:
-    """Lint, types, tests; the exit code of the first that fails."""
+    """Lint, then tests with types beside them; the exit code of the first that fails."""
     install_test_packages()
     make_environment(TEST_ENVIRONMENT)
     report("Installing what the tests need")
     pip(TEST_ENVIRONMENT, "install", "--editable", str(ROOT), *test_requirements())
     python = program(TEST_ENVIRONMENT, "python")
-    # On every core; what somebody chooses runs in one process, where a debugger can be used.
-    pytest = [python, "-m", "pytest", *(arguments or ["-n", "logical"]), *(["--long"] if long else [])]
+    pytest = [python, "-m", "pytest", *(arguments or ["-n", str(WORKERS)]), *(["--long"] if long else [])]
     environment = {**os.environ, **({"USBIP_CAPTURE_FUZZ_SECONDS": "600"} if long else {})}
+    if arguments:  # in one process, where a debugger can be used
+        return shown(pytest, environment)
     ruff = [python, "-m", "ruff"]
-    steps = [[*ruff, "check"], [*ruff, "format", "--check", "--quiet"], [python, "-m", "mypy"], pytest]
-    for command in [pytest] if arguments else steps:
-        code = shown(command, environment)
-        if code == SOME_FAILED and command is pytest and not arguments:
-            code = again_alone(python, environment)
-        if code:
+    for command in ([*ruff, "check"], [*ruff, "format", "--check", "--quiet"]):
+        if code := shown(command, environment):
             return code
-    return 0
+    types = [python, "-m", "mypy"]
+    with tempfile.TemporaryFile() as printed, subprocess.Popen(types, cwd=ROOT, stdout=printed, stderr=printed) as mypy:
+        code = shown(pytest, environment)
+        wrong_types = mypy.wait()
+        show_command(types)
+        printed.seek(0)
+        print(printed.read().decode(errors="replace"), end="", flush=True)
+    if code == SOME_FAILED:
+        code = again_alone(python, environment)
+    return code or wrong_types
 
 
 def shown(command: list[str], environment: dict[str, str]) -> int:
     """Run a step of the test; its exit code."""
-    print("\n$ " + " ".join(["python", *command[1:]]), flush=True)
+    show_command(command)
     return subprocess.run(command, cwd=ROOT, check=False, env=environment).returncode
+
+
+def show_command(command: list[str]) -> None:
+    """What a person would type."""
+    print("\n$ " + " ".join(["python", *command[1:]]), flush=True)
 
 
 def again_alone(python: str, environment: dict[str, str]) -> int:

@@ -129,6 +129,37 @@ def test_wrong_arguments(option: str, tmp_path: Path) -> None:
     assert "usage:" in done.stderr
 
 
+@pytest.mark.parametrize(("tests", "types", "code"), [(0, 0, 0), (0, 1, 1), (2, 0, 2), (2, 1, 2)])
+def test_types_are_checked_beside_the_tests(tests: int, types: int, code: int, tmp_path: Path) -> None:
+    """What is printed about them comes when the tests have ended."""
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in\n'
+        f'    "-m mypy") touch begun; echo "types are seen"; exit {types};;\n'
+        "    *pytest*) while [ ! -e begun ]; do sleep 0.01; done\n"
+        f'              echo "tests are seen: $*"; exit {tests};;\n'
+        "esac\n"
+    )
+    python.chmod(0o755)
+    program = (
+        "import pathlib, sys, install\n"
+        "install.make_environment = install.pip = lambda *arguments: None\n"
+        "install.install_test_packages = lambda: None\n"
+        f"install.ROOT = pathlib.Path({str(tmp_path)!r})\n"
+        f"install.test_requirements, install.program = list, lambda *arguments: {str(python)!r}\n"
+        "sys.exit(install.test([], long=False))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    printed = re.findall(r"^(?:tests|types) are seen.*|^\$ python -m .*", done.stdout, re.MULTILINE)
+    workers = f"-m pytest -n {(os.cpu_count() or 1) + 2}"
+    assert printed[2:] == [f"$ python {workers}", f"tests are seen: {workers}", "$ python -m mypy", "types are seen"]
+
+
 @pytest.mark.parametrize(("fails", "code"), [("once", 0), ("always", 1)])
 def test_what_failed_beside_others_is_tried_again_alone(fails: str, code: int, tmp_path: Path) -> None:
     """With one worker, which is enough to be beside others."""
