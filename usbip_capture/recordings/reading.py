@@ -15,6 +15,8 @@ from usbip_capture.recordings.pcapng import SECTION, read_blocks
 from usbip_capture.recordings.source import Source
 from usbip_capture.recordings.stream import Stream
 
+_LINE_ENDS = b"\r\n"
+
 
 @dataclass(slots=True)
 class Capture:
@@ -61,6 +63,8 @@ def check_beginning(stream: Stream) -> None:
         text = magic.decode("ascii", "replace")
         begins = f'"{text}"' if text.isascii() and text.isprintable() else magic.hex(" ")
         what = "give a pcapng or pcap file, gzip'ed or not"
+        if len(magic) == len(SECTION) and not magic.strip(_LINE_ENDS):
+            what = "its line ends were changed as those of a text are, transfer it in binary mode"
         raise CaptureError(f"{name} is not a capture, it begins with {begins}: {what}")
 
 

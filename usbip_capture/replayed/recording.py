@@ -13,7 +13,7 @@ from usbip_capture.recorded.descriptors import RecordedDescriptors, descriptors_
 from usbip_capture.recorded.episodes import Conversation, conversation_of
 from usbip_capture.recorded.exchanges import indexed
 from usbip_capture.recorded.reading import read_devices
-from usbip_capture.recordings.link_types import may_hold_tcp
+from usbip_capture.recordings.link_types import is_usb, link_type_label, may_hold_tcp
 from usbip_capture.recordings.packets import Damaged, Interface, Packet
 from usbip_capture.recordings.reading import read_packets
 from usbip_capture.recordings.source import Source
@@ -65,6 +65,10 @@ def read_recordings(path: str | os.PathLike[str]) -> list[Recording]:
         raise damage[0]
     if not devices and any(may_hold_tcp(interface.link_type) for interface in interfaces):
         raise CaptureError(f"{name} is a recording of a network: make one of USB of it with usbip-capture convert")
+    foreign = sorted({interface.link_type for interface in interfaces if not is_usb(interface.link_type)})
+    if not devices and foreign and len(foreign) == len({interface.link_type for interface in interfaces}):
+        found_there = " and ".join(map(link_type_label, foreign))
+        raise CaptureError(f"{name} has {found_there}, which is not replayed: give a capture of usbmon or USBPcap")
     if not devices:
         raise CaptureError(f"{name} has no device that answers: give a capture with USB traffic")
     taken: set[str] = set()

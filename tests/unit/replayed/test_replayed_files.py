@@ -98,3 +98,10 @@ def test_what_was_converted_from_tcp_answers_the_same(name: str, path: Path) -> 
 def test_a_recording_of_tcp_is_to_be_converted_first() -> None:
     with pytest.raises(CaptureError, match=r"usbip\.pcap .*usbip-capture convert"):
         read_recordings(GOLDEN / "serial" / "usbip.pcap")
+
+
+def test_what_other_systems_record_is_named(path: Path) -> None:
+    with pytest.raises(
+        CaptureError, match=r"has link type 266 \(USB of macOS\), which is not replayed: give a capture"
+    ):
+        read(path, pcapng(packets_of("serial"), 266))

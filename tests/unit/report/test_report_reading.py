@@ -143,6 +143,7 @@ def test_a_named_pipe(tmp_path: Path) -> None:
     [
         (b"", r"file is empty$"),
         (b"\n\r", r"file is not a capture, it begins with 0a 0d"),
+        (bytes.fromhex("0d0a0d0a 1c000000 4d3c2b1a"), r"0d 0a 0d 0a: its line ends were changed as those of a text"),
         (b"GIF89a...", r'file is not a capture, it begins with "GIF8": give a pcapng or pcap file'),
         (b"\xff\xfe\x00\x01abc", r"begins with ff fe 00 01"),
         (b"\x28\xb5\x2f\xfd rest", r"is packed with zstd: unpack it first"),
