@@ -29,7 +29,7 @@ from usbip_capture.usb.urb import DIR_IN, TransferType
 MISSING, ADDED, STATUS, LENGTH, DATA, TIME = "missing", "added", "status", "length", "data", "time"
 DESCRIPTOR = "descriptor"
 
-_CONTROL = TransferType.CONTROL
+_CONTROL, _ISOCHRONOUS = TransferType.CONTROL, TransferType.ISOCHRONOUS
 _NANO = 1e-9
 _SHOWN = 8
 #: Differences that are kept one by one.
@@ -119,7 +119,8 @@ def compare(
 ) -> Comparison:
     """Two recordings of a device.
 
-    tolerance: seconds by which the time from submit to completion may differ; None: it is not compared.
+    tolerance: seconds by which the time from submit to completion may differ; None: it is not compared, nor is for
+    how long isochronous endpoints were used.
     Descriptors are compared by themselves: how often a system reads them is not a matter of the session.
     """
     ours, theirs = indexed(first), indexed(second)
@@ -130,7 +131,10 @@ def compare(
         one, other = left.rows, right.rows
         kept = min((some.kept for some in (left, right) if some.kept is not None), default=None)
         found = ours.table("<qQQ")
+        streams = lane[0] == _ISOCHRONOUS and tolerance is None and len(one) and len(other)
         for i, j in aligned(Keys(left, kept), Keys(right, kept)):
+            if streams and (i is None or j is None):
+                continue  # for how long a host streams is a matter of time
             # Of what only the second has, too, the time since its beginning.
             place, where = (0, 0) if i is None else (one[i][0] + 1, one[i][2])
             place_of_other = 0 if j is None else other[j][0] + 1
