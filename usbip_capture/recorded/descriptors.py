@@ -42,12 +42,14 @@ class RecordedDescriptors:
     """answers: what GET_DESCRIPTOR has brought, the longest by bmRequestType, wValue and wIndex.
 
     device, configurations: whole and valid, rebuilt where the recording has them not. missing: sentences about that.
+    varying: those of `answers`, strings as a rule, that were not the same each time.
     """
 
     device: bytes
     configurations: list[bytes]
     answers: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    varying: frozenset[tuple[int, int, int]] = frozenset()
 
     def string(self, place: int) -> str:
         """The string whose number is at `place` of the device descriptor, in the first language; empty if not read."""
@@ -66,9 +68,9 @@ class RecordedDescriptors:
 def descriptors_of(device: RecordedDevice) -> RecordedDescriptors:
     """Those of a recorded device."""
     exchanges = indexed(device.exchanges)
-    answers = _answers(exchanges)
+    answers, varying = _answers(exchanges)
     missing: list[str] = []
-    configurations = []
+    configurations: list[bytes] = []
     index = 0
     while (raw := answers.get((DIR_IN, DT_CONFIGURATION << 8 | index, 0))) is not None:
         configurations.append(_configuration(raw, index, exchanges, missing))
@@ -82,7 +84,8 @@ def descriptors_of(device: RecordedDevice) -> RecordedDescriptors:
     if len(head) < _DEVICE_SIZE:
         missing.append("the device descriptor is not in the recording: rebuilt")
         head = _device(device, len(configurations))
-    return RecordedDescriptors(head[:_DEVICE_SIZE], configurations, answers, missing)
+    missing += _foreign(exchanges, configurations)
+    return RecordedDescriptors(head[:_DEVICE_SIZE], configurations, answers, missing, frozenset(varying))
 
 
 def info_of(device: RecordedDevice, known: RecordedDescriptors, busid: str) -> DeviceInfo:
@@ -130,20 +133,40 @@ def _is_low_speed(head: DeviceDescriptor, endpoints: Sequence[EndpointDescriptor
     return small and head.bMaxPacketSize0 == 8 and head.bcdUSB <= 0x0110
 
 
-def _answers(exchanges: Exchanges) -> dict[tuple[int, int, int], bytes]:
+def _answers(exchanges: Exchanges) -> tuple[dict[tuple[int, int, int], bytes], set[tuple[int, int, int]]]:
+    """What was read, and which of that was not the same each time."""
     found: dict[tuple[int, int, int], bytes] = {}
+    varying: set[tuple[int, int, int]] = set()
     for exchange in exchanges.standard_requests():
         setup = exchange.setup
         if setup[1] == GET_DESCRIPTOR and setup[0] & DIR_IN and not exchange.status:
             key = (setup[0], setup[2] | setup[3] << 8, setup[4] | setup[5] << 8)
-            if len(exchange.data) > len(found.get(key, b"")):
-                found[key] = exchange.data
+            known, data = found.get(key, b""), exchange.data
+            common = min(len(known), len(data))
+            if known[:common] != data[:common] and key[1] >> 8 not in (DT_DEVICE, DT_CONFIGURATION):
+                varying.add(key)
+            if len(data) > len(known):
+                found[key] = data
     # Systems read once which languages there are, libusb before each string.
     languages = dict.fromkeys(language for kind, value, language in found if value >> 8 == DT_STRING and language)
     if languages and (DIR_IN, DT_STRING << 8, 0) not in found:
         raw = b"".join(language.to_bytes(2, "little") for language in languages)
         found[DIR_IN, DT_STRING << 8, 0] = bytes((2 + len(raw), DT_STRING)) + raw
-    return found
+    return found, varying
+
+
+def _foreign(exchanges: Exchanges, configurations: Sequence[bytes]) -> list[str]:
+    """A sentence if endpoints were used that the descriptors do not have."""
+    described = {
+        (e.bEndpointAddress, e.bmAttributes & 3)
+        for raw in configurations
+        for interface in parse_configuration(raw).interfaces
+        for e in interface.endpoints
+    }
+    used = {(address, _ATTRIBUTES[one.transfer_type]) for address, one in exchanges.endpoints.items() if address & 0x0F}
+    names = ", ".join(f"{address:#04x}" for address, _ in sorted(used - described))
+    whose = "they may be of a device that had this number before"
+    return [f"the descriptors do not have endpoints that were used, {names}: {whose}"] if names else []
 
 
 def _configuration(raw: bytes, index: int, exchanges: Exchanges, missing: list[str]) -> bytes:

@@ -24,6 +24,7 @@ from usbip_capture.usb.setup import (
     CLEAR_FEATURE,
     DT_CONFIGURATION,
     DT_DEVICE,
+    GET_DESCRIPTOR,
     RECIPIENT_ENDPOINT,
     SET_CONFIGURATION,
     PortReset,
@@ -95,6 +96,7 @@ class ReplayedDevice(SimulatedDevice):
             raise CaptureError(f"{recording.name} cannot be replayed strictly: {cut}")
         known = recording.known
         super().__init__(recording.info, _Descriptors(known.device, known.configurations, answers=known.answers))
+        self._varying = known.varying
         self._diverging = diverging
         self._mask = [secret for secret in mask if secret]
         self._speed = speed
@@ -147,6 +149,10 @@ class ReplayedDevice(SimulatedDevice):
         setup, sent = bytes(urb.setup), self._masked(bytes(urb.data))
         kind = Setup.unpack(setup)
         if not kind.bmRequestType & 0x60:
+            if (kind.bmRequestType, kind.wValue, kind.wIndex) in self._varying and kind.bRequest == GET_DESCRIPTOR:
+                in_turn = self._recorded(setup, sent, urb)
+                if in_turn is not None:
+                    return in_turn
             completion = super()._control(urb)
             if kind.bRequest == SET_CONFIGURATION and not completion.status and kind.wValue:
                 self._configure()
@@ -207,6 +213,8 @@ class ReplayedDevice(SimulatedDevice):
         if episode.ask is not None and episode.ask.status and episode.ask.status not in GONE:
             if episode.ask.status == -EPIPE:
                 self._standard.halted.add(urb.endpoint)
+            self._hurry(function)
+            self._play(episode, self._commands.get(function, sent))  # as a disk's status that it refuses the data
             return Completion(episode.ask.status, self._conversation.asked(episode.at).moved)
         # The status of a command comes after its data, and has the tag of the command.
         self._begun.append((episode, self._commands.get(function, sent)))

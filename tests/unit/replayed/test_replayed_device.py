@@ -135,6 +135,34 @@ def test_an_error_is_one_and_a_halt_lasts() -> None:
         assert bytes(host.inward().data) == b"more"
 
 
+def test_a_disk_that_refuses_the_data_of_a_command_has_a_status_for_it() -> None:
+    """As a drive does with a command that it does not know."""
+    made = Conversation()
+    made.tag = 7
+    made.out(command(7, 0xA1, 0, BLOCK))
+    made.out(block(0), status=-EPIPE)
+    made.inward(success(7), 13)
+    made.read(3, block(3))
+    with replayed(made, match="strict") as host:
+        assert host.out(command(9, 0xA1, 0, BLOCK)) == 0
+        assert host.out(block(0)) == -EPIPE
+        assert host.run(Urb.control(clear_halt(BULK_OUT).pack())).status == 0
+        assert bytes(host.inward(13).data) == success(9)
+        assert host.read(10, 3, 1) == block(3)
+        assert host.divergences == []
+
+
+def test_a_string_that_changes_is_answered_in_turn() -> None:
+    made = Conversation()
+    texts = [bytes((2 + 2 * len(text), 3)) + text.encode("utf-16-le") for text in ("idle", "busy", "idle again")]
+    for text in texts:
+        made.control("80 06 0503 0904 ff00", data=text)
+    assert made.recording().known.varying == {(0x80, 0x0305, 0x0409)}
+    with replayed(made, match="strict") as host:
+        read = Urb.control(bytes.fromhex("80 06 0503 0904 ff00"))
+        assert [bytes(host.run(read).data) for _ in range(4)] == [*texts, texts[-1]]
+
+
 def test_a_short_answer_that_its_host_did_not_want_has_its_data() -> None:
     made = Conversation()
     made.out(b"ask")
