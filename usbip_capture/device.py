@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Sequence
 
 from usbip_capture.errors import LocalProtocolError
+from usbip_capture.system.compiling import mypyc_attr
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.status import ECONNRESET, is_known
 from usbip_capture.usb.urb import Completion, Urb
@@ -25,6 +26,7 @@ UNLINK_GRACE = 0.25
 _PASSING = 1.0
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Transfer:
     """One URB on its way. The caller makes it; the device finishes it exactly once.
 
@@ -110,7 +112,8 @@ class Transfer:
             signal.acquire(timeout=-1 if timeout is None else timeout)
 
 
-class Device(ABC):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Device(metaclass=ABCMeta):
     """Runs URBs. May finish a transfer before `submit` returns, and from any thread; never loses one.
 
     on_unlink: called with the messages that unlink transfers, where there is a wire: of a CMD_UNLINK with its transfer
@@ -199,6 +202,7 @@ class Device(ABC):
         return completion
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Around(Device):
     """Around `device`, to which it passes everything on; a subclass does something besides."""
 

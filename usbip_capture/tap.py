@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from functools import partial
 
 from usbip_capture.device import Around, Device, Transfer
+from usbip_capture.system.compiling import mypyc_attr
 from usbip_capture.usb.status import ECONNRESET, ESHUTDOWN
 from usbip_capture.usb.urb import Completion, Urb
 
 
-class Tap(ABC):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Tap(metaclass=ABCMeta):
     """Notified of each URB, on the thread that moves it: must not block, and stamps the time by itself."""
 
     @abstractmethod

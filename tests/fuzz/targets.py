@@ -92,7 +92,7 @@ def client(data: bytes) -> None:
     with suppress(UsbipError):
         while exchange.wanted and choices:
             exchange.receive(choices.data(exchange.wanted))
-    connection: ClientConnection[object] = ClientConnection(0x10002)
+    connection: ClientConnection = ClientConnection(0x10002)
     contexts: list[object] = []
     for _ in range(choices.number(1, 8)):
         kind = TransferType(choices.number(0, 3))

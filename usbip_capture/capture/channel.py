@@ -51,7 +51,7 @@ class UsbChannel(Tap):
 
     def __init__(
         self,
-        queue: EventQueue[Item],
+        queue: EventQueue,
         number: int,
         snaplen: int,
         info: DeviceInfo,
@@ -270,7 +270,7 @@ class UsbChannel(Tap):
         """Remarks that wait, as many as a packet holds, and the label; and what they add to the cost of the event."""
         texts: list[str] = []
         cost = 0
-        sources: list[EventQueue[Item] | UsbChannel] = [self._queue, self]
+        sources: list[EventQueue | UsbChannel] = [self._queue, self]
         for source in sources:
             taken = source.remarks[: MAX_COMMENTS - 1 - len(texts)]
             source.remarks = source.remarks[len(taken) :]

@@ -17,7 +17,7 @@ def uncount(items: Sequence[Item]) -> None:
             item[0].bytes -= completion.actual_length
 
 
-def drop(queue: EventQueue[Item], batch: list[Item]) -> None:
+def drop(queue: EventQueue, batch: list[Item]) -> None:
     """Count all of the batch as dropped, and empty it."""
     with queue.lock:
         uncount(batch)

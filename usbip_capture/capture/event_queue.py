@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import Generic, TypeVar
+from typing import Any
 
 from usbip_capture.capture.remarks import Remark
 
-ItemT = TypeVar("ItemT")
 #: Bytes that remarks may take until they are written; further ones are left out, and counted.
 REMARK_BYTES = 1 << 20
 
 
-class EventQueue(Generic[ItemT]):
+class EventQueue:
     """What is captured and not yet written. All of it is read and changed under `lock`.
 
     used: bytes taken by what is queued; log_used: by messages of logs. reserved: bytes for the completions of URBs
@@ -26,7 +25,7 @@ class EventQueue(Generic[ItemT]):
     def __init__(self, budget: int) -> None:
         self.lock = threading.Lock()
         self._roused = _taken_lock()
-        self.items: list[ItemT] = []
+        self.items: list[Any] = []  # of `channel.Item`
         self.budget = budget
         # Half of the queue may be spoken for by completions to come: more would refuse submits for nothing.
         self.max_reserved = budget // 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from usbip_capture.capture.event_queue import EventQueue
 from usbip_capture.capture.remarks import Remark
@@ -64,9 +64,7 @@ class LogChannel:
 
     link_type = LINKTYPE_WIRESHARK_UPPER_PDU
 
-    def __init__(
-        self, queue: EventQueue[Any], number: int, snaplen: int, description: str, kind: str = "syslog"
-    ) -> None:
+    def __init__(self, queue: EventQueue, number: int, snaplen: int, description: str, kind: str = "syslog") -> None:
         self.name = f"{kind}{number}"
         self.interface_id = queue.interfaces
         self.description = description

@@ -67,7 +67,7 @@ class Recorder:
         record_unlinks: bool = False,
         on_end: Callable[[str], None] | None = None,
     ) -> None:
-        self._queue: EventQueue[Item] = EventQueue(queue_bytes)
+        self._queue: EventQueue = EventQueue(queue_bytes)
         self._queue.items.append(section.header())
         self.error: CaptureError | None = None
         self.channels: list[UsbChannel] = []
@@ -276,7 +276,7 @@ class Recorder:
             if self._queue.ended:
                 return
             latest = time.time_ns() - int(age * 1e9)
-            sources: list[EventQueue[Item] | UsbChannel] = [self._queue, *self.channels]
+            sources: list[EventQueue | UsbChannel] = [self._queue, *self.channels]
             for source in sources:
                 due = [remark for remark in source.remarks if remark.timestamp_ns <= latest]
                 if due:

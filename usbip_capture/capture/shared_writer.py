@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from usbip_capture.capture.channel import IN_FLIGHT, Item, UsbChannel, pack_events
+from usbip_capture.capture.channel import IN_FLIGHT, UsbChannel, pack_events
 from usbip_capture.capture.event_queue import EventQueue
 from usbip_capture.capture.joined_later import Known, Moment, SoFar
 from usbip_capture.capture.recorder import Recorder
@@ -70,7 +70,7 @@ class SharedWriter(PcapWriter):
 
 def _blocks(known: Known, snaplen: int, label: str) -> list[Buffer]:
     """What is known of a device, as packets of its interface; `label` is the comment of requests that were answered."""
-    queue: EventQueue[Item] = EventQueue(_BUDGET)
+    queue: EventQueue = EventQueue(_BUDGET)
     queue.interfaces = known.channel.interface_id
     shown = UsbChannel(queue, 0, snaplen, known.info, "", known.channel.capture_filter)
     queue.last_urb_id = _EARLIER

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from usbip_capture.capture.event_queue import EventQueue
 from usbip_capture.capture.log_channel import LogChannel
@@ -15,7 +14,7 @@ class UnlinkChannel(LogChannel):
 
     link_type = LINKTYPE_RAW
 
-    def __init__(self, queue: EventQueue[Any], number: int, snaplen: int) -> None:
+    def __init__(self, queue: EventQueue, number: int, snaplen: int) -> None:
         super().__init__(queue, number, snaplen, f"CMD_UNLINK and RET_UNLINK of usbip{number}", "unlink")
         self._packets = UnlinkPackets()
 

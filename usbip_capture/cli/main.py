@@ -11,6 +11,7 @@ import sys
 from usbip_capture import __version__
 from usbip_capture.cli.commands import COMMANDS, parse, parser, split
 from usbip_capture.system import console
+from usbip_capture.system.compiling import build
 
 TYPE_CHECKING = False  # not from typing: that module alone takes as long to import as all that `--version` needs
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _command(given: list[str]) -> int:
     if given == ["--version"]:
-        print(f"usbip-capture {__version__}")
+        print(f"usbip-capture {__version__} ({build()})")
         return 0
     if "_ARGCOMPLETE" in os.environ:
         from usbip_capture.cli.completion import complete

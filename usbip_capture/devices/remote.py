@@ -18,7 +18,7 @@ from usbip_capture.device import Device, Transfer
 from usbip_capture.errors import LocalProtocolError, RemoteProtocolError
 from usbip_capture.net.connecting import exchange
 from usbip_capture.net.transport import Transport
-from usbip_capture.system.forks import disown_in_children
+from usbip_capture.system.forks import Inheritance
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.status import ECONNRESET, ENOMEM, ESHUTDOWN
 from usbip_capture.usb.urb import Buffer, Completion
@@ -57,7 +57,7 @@ class RemoteDevice(Device):
         self._ended = False  # nothing is submitted any more: it is lost, or being closed
         self._closed = False
         self._unlinked_at = 0.0
-        self._conn: ClientConnection[Transfer] = ClientConnection(info.devid)
+        self._conn: ClientConnection = ClientConnection(info.devid)
         self._conn.on_ret_unlink = self._ret_unlink
         self._transport = transport
         self._sending = threading.Lock()
@@ -69,7 +69,7 @@ class RemoteDevice(Device):
         self._reader: threading.Thread | None = None
         self._reader_due = threading.Event()
         self._starting = threading.Lock()
-        disown_in_children(self)
+        self._inheritance = Inheritance(self.forked)
 
     def __repr__(self) -> str:
         return f"<RemoteDevice {self.info} at {self.where}>"
@@ -83,7 +83,8 @@ class RemoteDevice(Device):
         return self.lost or ""
 
     def submit(self, transfer: Transfer) -> None:
-        if self._ended:
+        ended = self._ended
+        if ended:
             transfer.finish(unlinked(transfer.urb, -ESHUTDOWN))
             return
         if not transfer.awaited:
@@ -125,7 +126,8 @@ class RemoteDevice(Device):
             self._finish(transfer, unlinked(transfer.urb))
 
     def wait(self, transfer: Transfer, timeout: float | None = None) -> bool:
-        if transfer.completion is not None:
+        completion = transfer.completion
+        if completion is not None:
             return True
         deadline = None if timeout is None else time.monotonic() + timeout
         conn, into = self._conn, transfer.into
@@ -297,7 +299,7 @@ class RemoteDevice(Device):
         return True
 
     def _read_for_all(self) -> None:
-        while self.lost is None:
+        while not self.loss:
             self._reader_due.wait()
             self._reader_due.clear()
             with self._reading:
@@ -342,7 +344,7 @@ class RemoteDevice(Device):
     def _await_unlinks(self, deadline: float) -> None:
         """Read until each CMD_UNLINK was answered; what is waited for by other threads is finished on the way."""
         conn = self._conn
-        while conn.unanswered_unlinks and self.lost is None and (left := deadline - time.monotonic()) > 0:
+        while conn.unanswered_unlinks and not self.loss and (left := deadline - time.monotonic()) > 0:
             if not self._reading.acquire(timeout=left):
                 return
             self._reads = threading.get_ident()

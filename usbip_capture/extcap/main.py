@@ -81,7 +81,9 @@ def _job(argv: list[str]) -> int:
     from usbip_capture.extcap.arguments import parse, parser
 
     if "--version" in argv:
-        print(f"usbip-extcap {__version__}")
+        from usbip_capture.system.compiling import build
+
+        print(f"usbip-extcap {__version__} ({build()})")
         return 0
     if _asks_for_text(argv):
         print(parser().format_help(), end="")

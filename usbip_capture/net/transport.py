@@ -13,12 +13,13 @@ import select
 import socket
 import struct
 import time
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
 from usbip_capture.net.tcp_info import round_trip
+from usbip_capture.system.compiling import mypyc_attr
 from usbip_capture.system.durations import milliseconds
 from usbip_capture.usb.urb import Buffer
 
@@ -59,6 +60,7 @@ _TIMEVAL = _timeval_format()
 _KERNEL_TIMEOUTS = bool(_TIMEVAL)
 
 
+@mypyc_attr(native_class=False)
 class CarrierFailed(ConnectionAbortedError):
     """What carries the bytes has failed, and its reason is known: `str` and `strerror` are a whole sentence."""
 
@@ -86,7 +88,8 @@ class NonBlocking:
     pending: Callable[[], int]
 
 
-class Transport(ABC):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Transport(metaclass=ABCMeta):
     """A stream of bytes to one peer. One thread at a time receives, another one may send meanwhile, any shuts it down.
 
     peer: who is there, for sentences and logs: an address, or a text. opening: seconds that its first bytes may take
@@ -159,6 +162,7 @@ class Transport(ABC):
         """Release the descriptor; nothing is sent for it. Not while a thread receives or sends. May be called again."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class SocketTransport(Transport):
     """A connected socket, which is the transport's own from now on."""
 

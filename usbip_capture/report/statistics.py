@@ -13,6 +13,7 @@ from usbip_capture.recordings.urb_events import AS_REQUESTED, LATE_COMPLETE, SUB
 from usbip_capture.report.devices import SeenDevice
 from usbip_capture.report.log import Log, LogLine, log_line
 from usbip_capture.report.timeline import BYTES, ERRORS, TIME_MAX_NS, TIME_SUM_NS, TIMED, URBS, Series, Timeline
+from usbip_capture.system.compiling import mypyc_attr
 from usbip_capture.usb.histogram import Histogram
 from usbip_capture.usb.status import EINPROGRESS, GONE, UNLINKED, status_name
 from usbip_capture.usb.urb import DIR_IN, NO_SETUP, TransferType
@@ -69,6 +70,7 @@ class EndpointTotals:
 _Pending: TypeAlias = "tuple[InterfaceTotals, int, int, int, bytes, bool]"
 
 
+@mypyc_attr(native_class=False)
 class _InFlight(dict[int, _Pending]):
     """The URBs of an endpoint that are out, by their ids, and the most there have been."""
 

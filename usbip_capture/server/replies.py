@@ -138,7 +138,8 @@ class Replies:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._parts or self._failed)
-                if self._failed:
+                failed = self._failed
+                if failed:
                     return
                 batch = self._batch()
             failure = self._sent(batch)

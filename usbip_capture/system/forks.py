@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 from weakref import WeakSet
@@ -30,6 +31,17 @@ def disown_in_children(thing: Inherited) -> None:
     """Have `thing.forked` called in every process that is forked from this one, while `thing` is there."""
     with _lock:
         _inherited.add(thing)
+
+
+class Inheritance:
+    """Has `forked` called in every process that is forked from this one, while whoever keeps this is there.
+
+    For classes that have no weak references of their own, as those of the compiled build.
+    """
+
+    def __init__(self, forked: Callable[[], None]) -> None:
+        self.forked = forked
+        disown_in_children(self)
 
 
 def set_event() -> threading.Event:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
-from typing import Generic, TypeVar
+from typing import Any, TypeAlias
 
 from usbip_capture.errors import LocalProtocolError, RemoteProtocolError
 from usbip_capture.usb.urb import DIR_IN, Buffer, Completion, TransferType, Urb
@@ -33,7 +33,8 @@ from usbip_capture.wire.structs import (
     pack_iso,
 )
 
-T = TypeVar("T")
+#: Not a parameter of the class: mypyc gives generic ones weak references that it does not clear.
+T: TypeAlias = Any
 
 BUFFER_SIZE = 256 << 10
 #: Bodies from this size on are received in a buffer of their own, which the completion then keeps: no copy.
@@ -44,7 +45,7 @@ _MAX_SEQNUM = 0xFFFFFFFF
 _ISO = TransferType.ISOCHRONOUS
 
 
-class ClientConnection(Generic[T]):
+class ClientConnection:
     """Submits and unlinks to bytes, bytes to completions. T is what the caller wants back with a completion.
 
     `submit`, `unlink` and `forget` may be called while another thread is in `received`. `waiting` is the context whose

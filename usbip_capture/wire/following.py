@@ -5,7 +5,7 @@ Which message is at hand, how long it is and what it means is decided by the cla
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ GIVE_UP = 64 << 20
 Reader = Callable[[Stream, Buffer, int, int, int], int]
 
 
-class Follower(ABC):
+class Follower(metaclass=ABCMeta):
     """Both directions of one connection.
 
     counts: how often each thing that should not be there was seen.

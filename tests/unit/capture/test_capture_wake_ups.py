@@ -30,7 +30,7 @@ def test_the_writer_is_not_woken_while_something_comes_each_time(monkeypatch: py
     roused = threading.Semaphore(0)
     sleep, rouse = EventQueue.sleep, EventQueue.rouse
 
-    def watched_sleep(queue: EventQueue[object], seconds: float) -> bool:
+    def watched_sleep(queue: EventQueue, seconds: float) -> bool:
         nonlocal short_sleeps
         if seconds == COALESCE:
             short_sleeps += 1
@@ -38,7 +38,7 @@ def test_the_writer_is_not_woken_while_something_comes_each_time(monkeypatch: py
                 run(channel)
         return sleep(queue, seconds)
 
-    def watched_rouse(queue: EventQueue[object]) -> None:
+    def watched_rouse(queue: EventQueue) -> None:
         roused.release()
         rouse(queue)
 

@@ -43,11 +43,11 @@ def imported() -> ServerConnection:
     return conn
 
 
-def client() -> ClientConnection[str]:
+def client() -> ClientConnection:
     return ClientConnection(demo.INFO.devid)
 
 
-def sent(conn: ClientConnection[str], urb: Urb, name: str = "x") -> bytes:
+def sent(conn: ClientConnection, urb: Urb, name: str = "x") -> bytes:
     return b"".join(bytes(part) for part in conn.submit(urb, name)[1])
 
 
