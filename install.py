@@ -27,12 +27,21 @@ ROOT = Path(__file__).resolve().parent
 TEST_ENVIRONMENT = ROOT / ".venv-test"
 OLDEST = (3, 10)
 COMMANDS = ("usbip-capture", "usbip-extcap")
+#: Of hatch_build.py: 0 leaves the compiled build out.
+SWITCH = "USBIP_CAPTURE_COMPILED"
 DEMO_SECONDS = 3
 #: Processes of the whole suite: its tests wait for other programs about as long as they compute.
 WORKERS = (os.cpu_count() or 1) + 2
 #: pytest's exit code when tests have failed, where it keeps which, and how many of them are tried again.
 SOME_FAILED, MOST_AGAIN = 1, 20
 LAST_FAILED = ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed"
+
+#: Tests that run against the compiled build, too; there a test makes sure that it is what they run against.
+COMPILED_TESTS = [
+    "tests/contract", "tests/fuzz", "tests/compiled",
+    *(f"tests/unit/{room}" for room in ("capture", "devices", "host", "net", "records", "usb", "wire")),
+]  # fmt: skip
+COMPILED_ONLY = "USBIP_CAPTURE_TESTS_COMPILED"
 
 # What the tests start, or import from the system's Python, by the Debian package that has it.
 TEST_PACKAGES = {
@@ -122,13 +131,31 @@ def install() -> None:
     environment = home()
     make_environment(environment)
     report(f"Installing usbip_capture into {environment}")
-    pip(environment, "install", "--upgrade", f"{ROOT}[all]")
+    install_package(environment)
     if subprocess.run([program(environment, "usbip-extcap"), "--install"], check=False).returncode:
         raise Failed("the plug-in is not in Wireshark's folder; all else is installed.")
     if os.name == "nt":
         report(f"The commands usbip-capture and usbip-extcap are in {environment / 'Scripts'}.")
     else:
         link_commands(environment)
+
+
+def install_package(environment: Path) -> None:
+    """Compiled where hatch_build.py can do that here, and in reasonable time; else pure Python."""
+    package = ("install", "--upgrade", f"{ROOT}[all]")
+    if os.environ.get(SWITCH) != "0":
+        if shutil.which("cc"):
+            report("Compiling what each URB passes through; that takes a minute or two.")
+        try:
+            done = subprocess.run(pip_command(environment, *package), check=False, capture_output=True).returncode == 0
+        except OSError:
+            done = False
+        if done:
+            version = [program(environment, "usbip-capture"), "--version"]
+            if b"compiled" in subprocess.run(version, check=False, capture_output=True).stdout:
+                report("This is the compiled build.")
+            return
+    pip(environment, *package, env={**os.environ, SWITCH: "0"})
 
 
 def link_commands(environment: Path) -> None:
@@ -260,14 +287,22 @@ def remedy() -> str:
     return "install Python's venv and pip"
 
 
-def pip(environment: Path, *arguments: str) -> None:
-    """Run pip for an environment, with its own pip or one from outside."""
+def pip(environment: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
+    """Run pip for an environment."""
+    run(
+        pip_command(environment, *arguments),
+        "pip could not install what is needed: is there a way to PyPI from here?",
+        env=env,
+    )
+
+
+def pip_command(environment: Path, *arguments: str) -> list[str]:
+    """pip for an environment, its own or one from outside."""
     python = program(environment, "python")
     inner = [python, "-m", "pip"]
     if subprocess.run([*inner, "--version"], check=False, capture_output=True).returncode:
         inner = [*outer_pip(), "--python", python]
-    command = [*inner, "--disable-pip-version-check", *arguments]
-    run(command, "pip could not install what is needed: is there a way to PyPI from here?")
+    return [*inner, "--disable-pip-version-check", *arguments]
 
 
 # -- demo
@@ -350,7 +385,7 @@ def test(arguments: list[str], *, long: bool) -> int:
     install_test_packages()
     make_environment(TEST_ENVIRONMENT)
     report("Installing what the tests need")
-    pip(TEST_ENVIRONMENT, "install", "--editable", str(ROOT), *test_requirements())
+    pip(TEST_ENVIRONMENT, "install", "--editable", str(ROOT), *test_requirements(), env={**os.environ, SWITCH: "0"})
     python = program(TEST_ENVIRONMENT, "python")
     pytest = [python, "-m", "pytest", *(arguments or ["-n", str(WORKERS)]), *(["--long"] if long else [])]
     environment = {**os.environ, **({"USBIP_CAPTURE_FUZZ_SECONDS": "600"} if long else {})}
@@ -360,6 +395,18 @@ def test(arguments: list[str], *, long: bool) -> int:
     for command in ([*ruff, "check"], [*ruff, "format", "--check", "--quiet"]):
         if code := shown(command, environment):
             return code
+    with tempfile.TemporaryDirectory(prefix="usbip-capture-compiled-") as folder:
+        building = start_building(python, Path(folder))
+        try:
+            code = test_with_types(python, pytest, environment)
+            return code or test_compiled(building, Path(folder), environment)
+        finally:
+            building.kill()
+            building.wait()
+
+
+def test_with_types(python: str, pytest: list[str], environment: dict[str, str]) -> int:
+    """The whole suite, and mypy beside it; the exit code of the first that fails."""
     types = [python, "-m", "mypy"]
     with tempfile.TemporaryFile() as printed, subprocess.Popen(types, cwd=ROOT, stdout=printed, stderr=printed) as mypy:
         code = shown(pytest, environment)
@@ -372,6 +419,32 @@ def test(arguments: list[str], *, long: bool) -> int:
     return code or wrong_types
 
 
+def start_building(python: str, folder: Path) -> subprocess.Popen[bytes]:
+    """Build the compiled wheel into `folder`, beside the other tests and behind them."""
+    command = [python, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    behind = ["nice", "-n", "10"] if shutil.which("nice") else []
+    environment = {**os.environ, SWITCH: "1"}
+    with open(folder / "log", "wb") as log:
+        return subprocess.Popen([*behind, *command], cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+
+def test_compiled(building: subprocess.Popen[bytes], folder: Path, environment: dict[str, str]) -> int:
+    """What touches the compiled modules once more, against them; the exit code of pytest."""
+    building.wait()
+    wheels = sorted(folder.glob("*.whl"))
+    if not wheels or "py3-none-any" in wheels[0].name:
+        log = (folder / "log").read_text("utf-8", "replace").strip()
+        report(f"The compiled build is not tested: there is none here. {log}")
+        return 0
+    library = folder / "library"
+    shutil.unpack_archive(wheels[0], library, "zip")
+    # Before the checkout, which pytest would otherwise put first.
+    found = os.pathsep.join([str(library), *filter(None, [environment.get("PYTHONPATH")])])
+    environment = {**environment, "PYTHONPATH": found, COMPILED_ONLY: "1"}
+    pytest = [program(TEST_ENVIRONMENT, "pytest"), "--import-mode=append", "-n", "logical", "-p", "no:cacheprovider"]
+    return shown([*pytest, *COMPILED_TESTS], environment)
+
+
 def shown(command: list[str], environment: dict[str, str]) -> int:
     """Run a step of the test; its exit code."""
     show_command(command)
@@ -380,7 +453,7 @@ def shown(command: list[str], environment: dict[str, str]) -> int:
 
 def show_command(command: list[str]) -> None:
     """What a person would type."""
-    print("\n$ " + " ".join(["python", *command[1:]]), flush=True)
+    print("\n$ " + " ".join([Path(command[0]).stem, *command[1:]]), flush=True)
 
 
 def again_alone(python: str, environment: dict[str, str]) -> int:
