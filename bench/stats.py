@@ -1,4 +1,4 @@
-"""`usbip-capture stats` on long captures: time and memory, against capinfos and tshark on the same file.
+"""`usbip-capture stats` on long captures: processor time and memory, against capinfos and tshark on the same file.
 
 capinfos only walks from packet to packet; `tshark -z io,stat,0` decodes each of them, as far as stats must, too.
 
@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from usbip_capture.records.pcapng import Section
@@ -46,13 +45,12 @@ def write(path: Path, size: int, urb: Urb, completion: Completion) -> int:
 
 
 def run(command: list[str | Path]) -> tuple[float, int]:
-    """Seconds, and memory of the process in MiB."""
-    start = time.perf_counter()
+    """Seconds of processor time, as others may be busy here, and memory of the process in MiB."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, command
-    return time.perf_counter() - start, usage.ru_maxrss // 1024
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024
 
 
 def measure(path: Path, packets: int, kind: str) -> None:

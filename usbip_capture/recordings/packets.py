@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -51,6 +52,9 @@ class Interface:
 #: portion ends where reading has come to, so that a packet's place in the file follows from its place in it.
 #: A tuple: millions are made.
 Packet: TypeAlias = "tuple[Interface, int, bytes, int, int, int, list[str]]"
+#: Takes a run of packets before they are handed out one by one: given a portion of a little-endian section, where in it
+#: a packet's block begins, and the section's interfaces, it says where the first block begins that it has not taken.
+TakeRun: TypeAlias = "Callable[[bytes, int, list[Interface]], int]"
 
 
 class Damaged(CaptureError):

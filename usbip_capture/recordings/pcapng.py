@@ -19,6 +19,7 @@ from usbip_capture.recordings.packets import (
     Damaged,
     Interface,
     Packet,
+    TakeRun,
 )
 from usbip_capture.recordings.stream import Stream
 
@@ -42,6 +43,7 @@ _STATISTICS_OPTIONS_AT = 20
 # What a block that is read may have beside a packet.
 _BESIDE_PACKET = 1 << 20
 _MAX_COMMENTS = 64
+_NONE: list[str] = []
 
 _OPT_COMMENT = 1
 _IF_NAME = 2
@@ -60,6 +62,7 @@ class _Layout:
         self.head = Struct(order + "II").unpack_from
         self.packet = Struct(order + "8xIIIII").unpack_from  # interface, time high and low, captured, original
         self.old_packet = Struct(order + "8xH2xIIII").unpack_from  # the same, drops left out
+        self.last = Struct(order + "I").unpack_from  # total length
         self.number = Struct(order + "8xI").unpack_from  # original length, or interface
         self.described = Struct(order + "8xH2xI").unpack_from  # link type, snaplen
         self.option = Struct(order + "HH").unpack_from
@@ -70,20 +73,27 @@ class _Layout:
 _LAYOUTS = {order: _Layout(order) for order in "<>"}
 
 
-def read_blocks(stream: Stream, interfaces: list[Interface] | None, max_packet: int) -> Iterator[Packet]:
+def read_blocks(
+    stream: Stream, interfaces: list[Interface] | None, max_packet: int, take_run: TakeRun | None = None
+) -> Iterator[Packet]:
     """The packets of a file that begins with SECTION; its interfaces, those of all sections, are added to `interfaces`.
+
+    take_run: takes those that are not to be handed out, see `TakeRun`.
 
     Raises CaptureError where it cannot be read any further.
     """
-    return _Reader(stream, interfaces, max_packet).packets()
+    return _Reader(stream, interfaces, max_packet, take_run).packets()
 
 
 class _Reader:
     """What the blocks so far define for those that follow."""
 
-    def __init__(self, stream: Stream, interfaces: list[Interface] | None, max_packet: int) -> None:
+    def __init__(
+        self, stream: Stream, interfaces: list[Interface] | None, max_packet: int, take_run: TakeRun | None
+    ) -> None:
         self._stream = stream
         self._interfaces = interfaces
+        self._take_run = take_run
         self._max_block = max_packet + _BESIDE_PACKET
         self._section: list[Interface] = []
         self._layout = _LAYOUTS["<"]
@@ -91,16 +101,16 @@ class _Reader:
         self._last_ns = 0
 
     def packets(self) -> Iterator[Packet]:
-        none: list[str] = []
-        layout, max_block = self._layout, self._max_block
+        layout, max_block, takes = self._layout, self._max_block, self._take_run is not None
         buffer, at = self._stream.first, 0
         have = len(buffer)
         while True:
             if have - at < _FRAME:
                 buffer, at = self._more(buffer, at, _FRAME), 0
-                have = len(buffer)
-                if not have:
+                if not (have := len(buffer)):
                     return
+            if takes:
+                at = self._taken(buffer, at)
             kind, size = layout.head(buffer, at)
             if kind == _SECTION:
                 layout = self._begin_section(buffer, at)
@@ -116,8 +126,7 @@ class _Reader:
             if buffer[end - 4 : end] != buffer[at + 4 : at + 8]:
                 raise self._damaged(buffer, at, "a block that ends otherwise than it begins")
             if kind != _PACKET:
-                if (packet := self._other(kind, buffer, at, end)) is not None:
-                    yield packet
+                yield from self._other(kind, buffer, at, end)
                 at = end
                 continue
             if size < _DATA_AT + 4:
@@ -126,7 +135,7 @@ class _Reader:
             start = at + _DATA_AT
             stop = start + captured
             # Comments come after the data, and their end with them.
-            comments = none if end - stop < 12 else self._comments(buffer, stop + (-captured & 3), end - 4)
+            comments = _NONE if end - stop < 12 else self._comments(buffer, stop + (-captured & 3), end - 4)
             if stop > end - 4 or number >= len(self._section):
                 self._checked(number, stop, buffer, at, end)
             interface = self._section[number]
@@ -135,6 +144,18 @@ class _Reader:
             self._last_ns = time_ns = time_ns if 0 <= time_ns < END_OF_TIME else 0
             yield interface, time_ns, buffer, start, stop, original - captured, comments
             at = end
+
+    def _taken(self, buffer: bytes, at: int) -> int:
+        """Where the run of packets ends that somebody takes who need not have them one by one."""
+        take, layout = self._take_run, self._layout
+        if take is None or layout.order != "<" or layout.head(buffer, at)[0] != _PACKET:
+            return at
+        end = take(buffer, at, self._section)
+        if end > at:
+            last = end - layout.last(buffer, end - 4)[0]
+            number, high, low, _, _ = layout.packet(buffer, last)
+            self._time(self._section[number], high, low)
+        return end
 
     def _begin_section(self, buffer: bytes, at: int) -> _Layout:
         order = _ORDERS.get(buffer[at + 8 : at + 12])
@@ -164,7 +185,7 @@ class _Reader:
             raise self._cut_off()
         return rest, 0
 
-    def _other(self, kind: int, buffer: bytes, at: int, end: int) -> Packet | None:
+    def _other(self, kind: int, buffer: bytes, at: int, end: int) -> Iterator[Packet]:
         """Any block but an enhanced packet; those that nobody knows are passed over."""
         if kind == _SECTION:
             self._section = []
@@ -173,10 +194,9 @@ class _Reader:
         elif kind == _STATISTICS:
             self._count(buffer, at, end)
         elif kind == _OLD_PACKET:
-            return self._old_packet(buffer, at, end)
+            yield self._old_packet(buffer, at, end)
         elif kind == _SIMPLE_PACKET:
-            return self._simple_packet(buffer, at, end)
-        return None
+            yield self._simple_packet(buffer, at, end)
 
     def _describe(self, buffer: bytes, at: int, end: int) -> None:
         known = self._section if self._interfaces is None else self._interfaces

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from usbip_capture.errors import CaptureError
 from usbip_capture.recordings.classic import MAGIC, read_classic
 from usbip_capture.recordings.packed import packed_with
-from usbip_capture.recordings.packets import MAX_PACKET, Interface, Packet
+from usbip_capture.recordings.packets import MAX_PACKET, Interface, Packet, TakeRun
 from usbip_capture.recordings.pcapng import SECTION, read_blocks
 from usbip_capture.recordings.source import Source
 from usbip_capture.recordings.stream import Stream
@@ -28,27 +28,34 @@ class Capture:
 
 
 @contextmanager
-def open_capture(path: str | os.PathLike[str]) -> Iterator[Capture]:
+def open_capture(path: str | os.PathLike[str], take_run: TakeRun | None = None) -> Iterator[Capture]:
     """Open a capture; `-` is standard input, and gzip is unpacked. Its packets come in the order of the file.
 
+    take_run: takes those that are not to be handed out, in the same order.
     Raises CaptureError if there is none; `packets` raises it where they cannot be read any further.
     """
     with Source(path) as source:
         interfaces: list[Interface] = []
-        yield Capture(source.name, interfaces, read_packets(source, interfaces))
+        yield Capture(source.name, interfaces, read_packets(source, interfaces, take_run=take_run))
 
 
 def read_packets(
-    stream: Stream, interfaces: list[Interface] | None = None, *, max_packet: int = MAX_PACKET
+    stream: Stream,
+    interfaces: list[Interface] | None = None,
+    *,
+    max_packet: int = MAX_PACKET,
+    take_run: TakeRun | None = None,
 ) -> Iterator[Packet]:
     """The packets of a capture, in the order of the file; its interfaces, of all sections, are added to `interfaces`.
 
+    take_run: see `TakeRun`; of classic captures it takes none.
     A packet of more than `max_packet` bytes is damage: it is in memory as a whole.
     Raises CaptureError if it is not a capture; the iterator raises it where it cannot be read any further.
     """
     check_beginning(stream)
-    reader = read_classic if stream.magic in MAGIC else read_blocks
-    return reader(stream, interfaces, max_packet)
+    if stream.magic in MAGIC:
+        return read_classic(stream, interfaces, max_packet)
+    return read_blocks(stream, interfaces, max_packet, take_run)
 
 
 def check_beginning(stream: Stream) -> None:

@@ -9,6 +9,7 @@ from usbip_capture.errors import CaptureError
 from usbip_capture.filters.language import parse
 from usbip_capture.recordings.link_types import UPPER_PDU, is_usb, link_type_name, may_hold_tcp
 from usbip_capture.recordings.reading import Capture, open_capture
+from usbip_capture.report.runs import Runs
 from usbip_capture.report.statistics import Statistics
 
 
@@ -27,9 +28,12 @@ def measure(path: str | os.PathLike[str], capture_filter: str = "") -> Measured:
     Raises FilterError, and CaptureError if it holds neither URBs nor log lines. A truncated capture is reported up to
     where reading failed.
     """
-    statistics = Statistics(parse(capture_filter))
-    with open_capture(path) as capture:
+    parsed = parse(capture_filter)
+    statistics = Statistics(parsed)
+    runs = Runs(statistics)
+    with open_capture(path, runs.take if parsed is None else None) as capture:
         problem = _read(capture, statistics)
+        runs.finish()
         for interface in capture.interfaces:
             statistics.see(interface)
         statistics.finish()

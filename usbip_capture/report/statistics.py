@@ -31,9 +31,9 @@ MAX_LOG_LINES = 4000
 MAX_FAILURES = 1000
 
 _CONTROL = int(TransferType.CONTROL)
-_CONTROL_BITS = _CONTROL << 8
+CONTROL_BITS = _CONTROL << 8
 _ISOCHRONOUS_BITS = int(TransferType.ISOCHRONOUS) << 8
-_TYPE_BITS = 0xFF00
+TYPE_BITS = 0xFF00
 #: Above the key of an endpoint there is room for its interface's number.
 _KEY_BITS = 48
 #: Longest answer that is shown to a device in any case: no configuration with more than a few endpoints.
@@ -67,11 +67,11 @@ class EndpointTotals:
 
 #: A URB that is out: interface, time of its submission, key of its endpoint, bytes asked for, setup, whether it is one
 #: of the capture's own requests at its start. A tuple: millions are made.
-_Pending: TypeAlias = "tuple[InterfaceTotals, int, int, int, bytes, bool]"
+Pending: TypeAlias = "tuple[InterfaceTotals, int, int, int, bytes, bool]"
 
 
 @mypyc_attr(native_class=False)
-class _InFlight(dict[int, _Pending]):
+class InFlight(dict[int, Pending]):
     """The URBs of an endpoint that are out, by their ids, and the most there have been."""
 
     __slots__ = ("most",)
@@ -114,6 +114,8 @@ class Statistics:
         self.log = Log(MAX_LOG_LINES)
         self.failures = Log(MAX_FAILURES)
         self.filtered = 0
+        #: How often the oldest endpoints were given up that had URBs out.
+        self.evictions = 0
         self._test = capture_filter.test if capture_filter is not None else None
         self._endpoints = 0
         self._devices = 0
@@ -121,7 +123,7 @@ class Statistics:
         # By interface and endpoint, together with which a URB's id is unique: usbipd-win, QEMU and merged captures have
         # equal ids on different devices. Control transfers of both directions together, as USBPcap's completions have
         # none.
-        self._in_flight: dict[int, _InFlight] = {}
+        self._in_flight: dict[int, InFlight] = {}
 
     def add(self, packet: Packet) -> None:
         """Count one packet."""
@@ -163,7 +165,7 @@ class Statistics:
             self._drop(in_flight, len(in_flight))
         for totals in self.interfaces.values():
             for key, endpoint in totals.endpoints.items():
-                known = self._in_flight.get(totals.key | (key if key & _TYPE_BITS != _CONTROL_BITS else key & ~DIR_IN))
+                known = self.in_flight_of(totals, key)
                 endpoint.in_flight = 1 if known is None else known.most
                 if endpoint.only_sent and not totals.completes_out:
                     endpoint.in_flight = 1
@@ -175,7 +177,7 @@ class Statistics:
 
     def _submitted(self, totals: InterfaceTotals, timestamp_ns: int, event: Event, described: bool) -> None:
         _, urb_id, key, _, length, setup, _, _ = event
-        where = totals.key | (key if key & _TYPE_BITS != _CONTROL_BITS else key & ~DIR_IN)
+        where = totals.key | (key if key & TYPE_BITS != CONTROL_BITS else key & ~DIR_IN)
         in_flight = self._in_flight.get(where)
         if in_flight is None:
             in_flight = self._new_in_flight(where)
@@ -185,29 +187,34 @@ class Statistics:
         if len(in_flight) > in_flight.most:
             in_flight.most = len(in_flight)
         if not totals.packets & _BUDGET_STEP:
-            self._keep_budget()
+            self.keep_budget()
 
-    def _keep_budget(self) -> None:
-        """Only now and then: counting each URB up and down would cost more than all else here."""
+    def keep_budget(self) -> None:
+        """Bound the URBs that are out. Only now and then: to count each up and down would cost more than all else."""
         while sum(map(len, self._in_flight.values())) > MAX_PENDING:
             longest = max(self._in_flight.values(), key=len)
             self._drop(longest, (len(longest) + 1) // 2)
 
-    def _new_in_flight(self, where: int) -> _InFlight:
+    def in_flight_of(self, totals: InterfaceTotals, key: int) -> InFlight | None:
+        """Those of an endpoint, control's of both directions together. They stay the same until the next eviction."""
+        return self._in_flight.get(totals.key | (key if key & TYPE_BITS != CONTROL_BITS else key & ~DIR_IN))
+
+    def _new_in_flight(self, where: int) -> InFlight:
         if len(self._in_flight) >= MAX_WITH_PENDING:
+            self.evictions += 1
             for oldest in list(islice(self._in_flight, MAX_WITH_PENDING // 2)):
                 dropped = self._in_flight.pop(oldest)
                 self._drop(dropped, len(dropped))
-        return self._in_flight.setdefault(where, _InFlight())
+        return self._in_flight.setdefault(where, InFlight())
 
-    def _drop(self, in_flight: _InFlight, count: int) -> None:
+    def _drop(self, in_flight: InFlight, count: int) -> None:
         """The oldest of an endpoint will not come back. Many at a time, as finding the oldest takes long."""
         for urb_id in list(islice(in_flight, count)):
             self._lost(in_flight.pop(urb_id))
 
     def _completed(self, totals: InterfaceTotals, timestamp_ns: int, event: Event, packet: Packet) -> None:
         stage, urb_id, key, status, length, _, failed, data_at = event
-        where = totals.key | (key if key & _TYPE_BITS != _CONTROL_BITS else key & ~DIR_IN)
+        where = totals.key | (key if key & TYPE_BITS != CONTROL_BITS else key & ~DIR_IN)
         in_flight = self._in_flight.get(where)
         pending = in_flight.pop(urb_id, None) if in_flight is not None else None
         took_ns = None
@@ -217,16 +224,16 @@ class Statistics:
                 took_ns = timestamp_ns - submitted_ns
         elif stage == LATE_COMPLETE:
             return
-        kind = key & _TYPE_BITS
+        kind = key & TYPE_BITS
         if not key & DIR_IN:
-            if kind != _CONTROL_BITS:
+            if kind != CONTROL_BITS:
                 totals.completes_out = True
             # USBPcap has no length then, and QEMU 0: what succeeded without moving anything was not asked to.
             if length == AS_REQUESTED or (not length and kind != _ISOCHRONOUS_BITS):
                 length = 0 if pending is None or status else requested
         elif length == AS_REQUESTED:
             length = 0
-        if kind == _CONTROL_BITS and pending is not None:
+        if kind == CONTROL_BITS and pending is not None:
             self._saw_control(totals, key, setup, status, packet, data_at)
         if self._test is not None and not self._passes(totals, key, status, length, pending):
             self.filtered += 1
@@ -262,7 +269,7 @@ class Statistics:
             if took_ns > cell[TIME_MAX_NS]:
                 cell[TIME_MAX_NS] = took_ns
 
-    def _lost(self, pending: _Pending) -> None:
+    def _lost(self, pending: Pending) -> None:
         """A URB has not come back within the capture."""
         totals, timestamp_ns, key, length, _, _ = pending
         if self._test is not None and not self._passes(totals, key, -EINPROGRESS, 0, pending):
@@ -274,7 +281,7 @@ class Statistics:
             return
         endpoint.urbs += 1
         endpoint.unfinished += 1
-        only_sent = not key & DIR_IN and key & _TYPE_BITS != _CONTROL_BITS
+        only_sent = not key & DIR_IN and key & TYPE_BITS != CONTROL_BITS
         if only_sent and totals.interface.link_type == USBPCAP and not totals.completes_out:
             endpoint.only_sent += 1
             endpoint.only_sent_bytes += length
@@ -295,7 +302,7 @@ class Statistics:
                 return
         self._device(totals, key).saw_control(setup, status, portion[start + data_at : end])
 
-    def _passes(self, totals: InterfaceTotals, key: int, status: int, length: int, pending: _Pending | None) -> bool:
+    def _passes(self, totals: InterfaceTotals, key: int, status: int, length: int, pending: Pending | None) -> bool:
         assert self._test is not None
         _, _, _, requested, setup, described = pending or (totals, 0, key, None, NO_SETUP, False)
         facts = self._device(totals, key).facts(key, status, length, requested, setup)
