@@ -6,7 +6,6 @@ import contextlib
 import io
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -15,67 +14,20 @@ from labgrid.remote import exporter
 from labgrid.remote.config import ResourceConfig
 from labgrid.remote.exporter import ResourceExport, exports
 
-from usbip_capture.access.rules import ALLOW, CLOSED, AccessRules
 from usbip_capture.errors import FileFormatError, LocalProtocolError
-from usbip_capture.labgrid.resources import UsbipDevice, plugged_selector
+from usbip_capture.labgrid.lending import DEVICE_CLASS, LOOPBACK, Lending
+from usbip_capture.labgrid.resources import UsbipDevice
 from usbip_capture.lending.restore import restore_and_log
-from usbip_capture.net.address import format_address
-from usbip_capture.net.networks import WARNING, is_loopback, parse_networks
-from usbip_capture.net.ruling import rules_for
+from usbip_capture.net.address import HTTP, HTTPS, SSH, TLS, format_address
+from usbip_capture.net.networks import is_loopback
 from usbip_capture.serving import LocalServer, serve
+from usbip_capture.serving.fronts import Front
 from usbip_capture.system.shown import one_line
 
 #: What labgrid's exporter ends with when its coordinator cannot be reached, for who starts it again.
 NO_COORDINATOR = 100
-_CLASS, _NETWORK_CLASS = "UsbipDevice", "NetworkUsbipDevice"
-_LOOPBACK, _EVERYWHERE = "127.0.0.1", "0.0.0.0"
+_NETWORK_CLASS = "NetworkUsbipDevice"
 _running: list[LocalServer] = []
-
-
-@dataclass(slots=True, frozen=True)
-class Lending:
-    """What the exporter's configuration has of a device; none of it is sent to the coordinator.
-
-    device: as `UsbipDevice` has it. listen: an address of this machine; loopback if nobody else is allowed, else all.
-    allow: networks, rules: of access, as the server's configuration has them.
-    """
-
-    device: str
-    listen: str = ""
-    allow: tuple[str, ...] = ()
-    rules: tuple[str, ...] = ()
-
-    @classmethod
-    def parse(cls, given: object) -> Lending:
-        """Raises LocalProtocolError."""
-        if not isinstance(given, Mapping):
-            raise LocalProtocolError(f"write what is lent below {_CLASS}, such as: device: '1-1.4'")
-        for key in given:
-            if key not in cls.__slots__:
-                raise LocalProtocolError(f"there is no {key!r} in {_CLASS}: {', '.join(cls.__slots__)}")
-        made = cls(
-            given.get("device", ""),
-            given.get("listen", "") or "",
-            *(_texts(key, given.get(key) or ()) for key in ("allow", "rules")),
-        )
-        made.check()
-        return made
-
-    def check(self) -> None:
-        """Raises LocalProtocolError."""
-        if not isinstance(self.listen, str):
-            raise LocalProtocolError(f"listen: {self.listen!r} is not an address: write one such as '192.0.2.10'")
-        plugged_selector(self.device)
-        allowed = rules_for(parse_networks(",".join(self.allow)), ALLOW)
-        if not is_loopback(self.place) and not AccessRules(CLOSED, [*self.rules, *allowed]).lets_others_in:
-            raise LocalProtocolError(
-                f"other machines can connect to {self.place}, and {WARNING}: name who may, such as allow: 192.0.2.0/24"
-            )
-
-    @property
-    def place(self) -> str:
-        """The address where its server listens."""
-        return self.listen or (_EVERYWHERE if self.allow or self.rules else _LOOPBACK)
 
 
 class UsbipDeviceExport(ResourceExport):
@@ -87,31 +39,55 @@ class UsbipDeviceExport(ResourceExport):
         self.local = UsbipDevice(None, None, device=self._lending.device)
         self.data["cls"] = _NETWORK_CLASS
         self._server: LocalServer | None = None
-        if is_loopback(self._lending.place) and not is_loopback(self.host):
+        if not self._lending.tls and is_loopback(self._lending.place) and not is_loopback(self.host):
             self.proxy_required = True  # by labgrid's ssh, from where it is loopback
 
     def _get_start_params(self) -> dict[str, Any]:
         return {"busid": self.local.busid}
 
     def _get_params(self) -> dict[str, Any]:
-        port = self._server.addresses[0][1] if self._server is not None else None
-        host = _LOOPBACK if self.proxy_required and is_loopback(self._lending.place) else self.host
+        """What the coordinator gets, and anybody can read there."""
+        host, port = self.host, None
+        if self._lending.tls:
+            host = f"{TLS}://{_bracketed(host)}"
+        elif self.proxy_required and is_loopback(self._lending.place):
+            host = LOOPBACK
         extra = {"device": self.local.description}
+        if self._server is not None:
+            listening = self._server.tls.addresses if self._server.tls is not None else self._server.addresses
+            port = listening[0][1]
+            if self._server.dashboard is not None:
+                extra["dashboard"] = self._dashboard(self._server.dashboard)
         return {"host": host, "port": port, "busid": self.local.busid, "extra": extra}
+
+    def _dashboard(self, front: Front) -> str:
+        """Where clients find it, by ssh if it is on loopback."""
+        address, port = front.addresses[0]
+        if is_loopback(address) and not is_loopback(self.host):
+            return f"{SSH}://{_bracketed(self.proxy or self.host)}/{port}"
+        return f"{HTTPS if front.is_secure else HTTP}://{_bracketed(self.host)}:{port}"
 
     def _start(self, start_params: dict[str, Any]) -> None:
         busid, lending = start_params["busid"], self._lending
+        place = format_address(lending.place, 0)
         self._server = serve(
             [busid],
-            listen=[format_address(lending.place, 0)],
+            listen=[format_address(LOOPBACK, 0) if lending.tls else place],
+            tls=[place] if lending.tls else (),
+            client_ca=lending.client_ca,
             allow=lending.allow,
             rules=lending.rules,
+            web=[lending.web] if lending.web else (),
+            web_tls=lending.web_tls,
+            web_host=[self.host] if _is_name(self.host) else (),
             name=f"labgrid {busid}",
             announce=False,
         )
         _running.append(self._server)
         self.local.lent = True
         self.logger.info("%s is lent to place %s at %s", busid, self.acquired, self._server.address)
+        if self._server.tls is not None:
+            self.logger.info("within TLS by the certificate %s", self._server.tls.fingerprint)
 
     def _stop(self, start_params: dict[str, Any]) -> None:
         server, self._server = self._server, None
@@ -122,7 +98,16 @@ class UsbipDeviceExport(ResourceExport):
             self.logger.info("%s is released", start_params["busid"])
 
 
-exports[_CLASS] = UsbipDeviceExport
+exports[DEVICE_CLASS] = UsbipDeviceExport
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _is_name(host: str) -> bool:
+    """Whether a browser may call a machine so: addresses need not be named."""
+    return ":" not in host and not host.replace(".", "").isdigit()
 
 
 def run(resources: str, arguments: list[str], known: Mapping[str, object]) -> int:
@@ -172,17 +157,9 @@ def _check_resource(where: str, name: str, params: object) -> None:
     if not isinstance(params, dict):
         raise FileFormatError(f"{where}: write what is exported below it")
     own = dict(params)
-    if own.pop("cls", name) != _CLASS:
+    if own.pop("cls", name) != DEVICE_CLASS:
         return
     try:
         Lending.parse(own)
     except LocalProtocolError as error:
         raise FileFormatError(f"{where}: {error}") from error
-
-
-def _texts(key: str, value: object) -> tuple[str, ...]:
-    """A list of texts, or one. Raises LocalProtocolError."""
-    listed = [value] if isinstance(value, str) else value
-    if not isinstance(listed, (list, tuple)) or not all(isinstance(item, str) for item in listed):
-        raise LocalProtocolError(f'{key} must be a list of strings, such as ["..."]')
-    return tuple(listed)

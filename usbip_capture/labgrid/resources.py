@@ -7,13 +7,14 @@ from time import monotonic
 
 import attr
 from labgrid import target_factory
+from labgrid.driver.exception import ExecutionError
 from labgrid.resource.common import ManagedResource, NetworkResource, ResourceManager
 from labgrid.util.proxy import proxymanager
 
 from usbip_capture.devices.holders import attached_from_elsewhere
 from usbip_capture.devices.libusb.bus import LocalBus
 from usbip_capture.devices.libusb.local_device import LocalDevice
-from usbip_capture.errors import LocalProtocolError, UsbipError
+from usbip_capture.errors import LocalProtocolError, ServerUnreachable, UsbipError
 from usbip_capture.net.address import DEFAULT_PORT
 from usbip_capture.servers.address import LOCAL, Selector, ServerAddress
 from usbip_capture.servers.local import is_hub
@@ -47,8 +48,18 @@ class NetworkUsbipDevice(NetworkResource):
         timeout = connect_timeout(_CONNECT_TIMEOUT)
         proxied = getattr(self, "extra", {}).get("proxy_required") or os.environ.get("LG_PROXY")
         if proxied and "://" not in self.host:
-            return ServerAddress.parse(*proxymanager.get_host_and_port(self), timeout)
+            return ServerAddress.parse(*self._forwarded(), timeout)
         return ServerAddress.parse(self.host, self.port, timeout)
+
+    def _forwarded(self) -> tuple[str, int]:
+        """A port of this machine that labgrid's ssh forwards there. Raises ServerUnreachable."""
+        try:
+            host, port = proxymanager.get_host_and_port(self)
+        except ExecutionError as error:
+            raise ServerUnreachable(
+                f"{one_line(self.host)} cannot be reached by labgrid's ssh: {one_line(str(error))}"
+            ) from error
+        return host, port
 
     @property
     def selector(self) -> Selector:

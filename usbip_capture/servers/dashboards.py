@@ -17,6 +17,7 @@ from usbip_capture.net.address import (
     format_address,
     parse_address,
     parse_dashboard,
+    parse_place,
     split_place,
 )
 from usbip_capture.net.transport import SocketTransport, Transport
@@ -87,6 +88,14 @@ class Dashboard:
         name = server.name if server.source == DASHBOARD else ""
         return cls.at(server.host, server.port, name=name, token=token, timeout=timeout)
 
+    @classmethod
+    def of_server(cls, host: str, token: str = "", timeout: float = 5.0) -> Dashboard:
+        """At the usual port of the server that a stranger calls `host`. Raises UsbipError."""
+        server = named(host)
+        # A name is what this user has called so; a token by environment is not for any other address.
+        return cls.at(*_dashboard_at(server[0] if server else parse_place(host)[0], WEB_PORT), token=token,
+                      name=host if server else "", timeout=timeout)  # fmt: skip
+
     def __str__(self) -> str:
         return one_line(self.name) if self.name else self.address
 
@@ -119,16 +128,12 @@ class Dashboard:
 
     def _open_tls(self) -> Transport:
         """Trusted as by `tls://`, also where that has another port and the same certificate."""
-        from usbip_capture.tls.certificates import fingerprint
-        from usbip_capture.tls.client import check, open_tls
-        from usbip_capture.tls.known_servers import known_servers
+        from usbip_capture.tls.client import check, known_at, open_tls, same_certificate
 
         transport = open_tls(self.host, self.port, self.timeout, protocol=_ALPN)
         try:
-            trusted, host = known_servers(), self.host.lower()
-            found = fingerprint(transport.certificate)
-            same = (one for (other, _), one in trusted.items() if other == host and one.fingerprint == found)
-            known = trusted.get((host, self.port)) or next(same, None)
+            known, others = known_at(self.host, self.port)
+            known = known or same_certificate(transport.certificate, others)
             check(self.host, self.port, transport.certificate, known)
         except BaseException:
             transport.close()
@@ -144,16 +149,21 @@ def _place_of(text: str, port: int) -> tuple[str, tuple[str, int]]:
             return name, (host, own_port)
     server = named(text)
     if server is not None:
-        scheme, _, plain, _ = split_place(server[0])
-        if scheme == SSH:
-            return text, (server[0], port)
-        bracketed = f"[{plain}]" if ":" in plain else plain
-        return text, (f"{HTTPS if scheme == TLS else HTTP}://{bracketed}", port)
+        return text, _dashboard_at(server[0], port)
     # Anybody may announce any name: a token that is configured for a name is not sent there.
     for known in known_dashboards():
         if known.name.lower() == wanted:
             return "", (known.host, known.port)
     return "", parse_dashboard(text, port)
+
+
+def _dashboard_at(host: str, port: int) -> tuple[str, int]:
+    """That of a server, as `parse_place` has its host."""
+    scheme, _, plain, _ = split_place(host)
+    if scheme == SSH:
+        return host, port
+    bracketed = f"[{plain}]" if ":" in plain else plain
+    return f"{HTTPS if scheme == TLS else HTTP}://{bracketed}", port
 
 
 def _configured_token(name: str, address: str) -> str:

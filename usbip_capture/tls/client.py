@@ -28,14 +28,28 @@ def connect_tls(host: str, port: int = TLS_PORT, timeout: float = 5.0) -> Transp
 
     Raises UntrustedServer, ServerUnreachable, UsbipError.
     """
-    known = known_servers().get((host.lower(), port))
-    transport = open_tls(host, port, timeout, paired=known is not None and known.paired)
+    known, others = known_at(host, port)
+    paired = any(one.paired for one in ([known] if known else others))
+    transport = open_tls(host, port, timeout, paired=paired)
     try:
-        check(host, port, transport.certificate, known)
+        check(host, port, transport.certificate, known or same_certificate(transport.certificate, others))
     except BaseException:
         transport.close()
         raise
     return transport
+
+
+def known_at(host: str, port: int) -> tuple[KnownServer | None, list[KnownServer]]:
+    """The server that is remembered, and those at other ports of its host. Raises FileFormatError, UsbipError."""
+    host = host.lower()
+    servers = known_servers()
+    return servers.get((host, port)), [one for (name, at), one in servers.items() if name == host and at != port]
+
+
+def same_certificate(certificate: bytes, servers: list[KnownServer]) -> KnownServer | None:
+    """That of `servers` which has it: all servers of a user of a machine have the same one."""
+    found = fingerprint(certificate)
+    return next((one for one in servers if one.fingerprint == found), None)
 
 
 def open_tls(host: str, port: int, timeout: float, *, paired: bool = False, protocol: str = USBIP) -> TlsTransport:

@@ -11,7 +11,8 @@ import pytest
 from tests.programs.commands import ROOT
 from usbip_capture.cli import commands
 from usbip_capture.errors import FileFormatError, LocalProtocolError
-from usbip_capture.labgrid.exporter import Lending, check
+from usbip_capture.labgrid.exporter import check
+from usbip_capture.labgrid.lending import Lending
 
 PAGE = (ROOT / "docs/labgrid.md").read_text()
 _parsed = import_module("yaml").safe_load  # without types
@@ -28,6 +29,9 @@ KNOWN = {"env": {"PORT": "1-1.4"}, "isolated": False, "hostname": "lab", "name":
         ({"device": "1209:0001", "allow": ["192.0.2.7", "2001:db8::/32"], "listen": "::"}, "::"),
         ({"device": "1209:0001:A:B", "listen": "127.0.0.2"}, "127.0.0.2"),
         ({"device": "1-1", "allow": None, "listen": None}, "127.0.0.1"),
+        ({"device": "1-1", "tls": True}, "0.0.0.0"),
+        ({"device": "1-1", "tls": True, "client-ca": "ca.pem", "listen": "192.0.2.10"}, "192.0.2.10"),
+        ({"device": "1-1", "web": "127.0.0.1:8081", "web-tls": True}, "127.0.0.1"),
     ],
 )
 def test_where_a_server_listens(given: dict[str, object], place: str) -> None:
@@ -40,7 +44,10 @@ def test_where_a_server_listens(given: dict[str, object], place: str) -> None:
         ({}, "device: '' is not a device"),
         ({"device": 11}, "device: 11 is not a device"),
         ({"device": "1209:xyz"}, "'1209:xyz' is not a device"),
-        ({"device": "1-1", "token": "x"}, "there is no 'token' in UsbipDevice: device, listen, allow, rules"),
+        (
+            {"device": "1-1", "token": "x"},
+            "there is no 'token' in UsbipDevice: device, listen, allow, rules, tls, client-ca",
+        ),
         ({"device": "1-1", "allow": 7}, "allow must be a list of strings"),
         ({"device": "1-1", "allow": [7]}, "allow must be a list of strings"),
         ({"device": "1-1", "allow": ["lab"]}, "'lab' is not a network"),
@@ -48,6 +55,11 @@ def test_where_a_server_listens(given: dict[str, object], place: str) -> None:
         ({"device": "1-1", "rules": ["deny any class:08"]}, "USB/IP has no authentication"),
         ({"device": "1-1", "listen": "0.0.0.0"}, "USB/IP has no authentication"),
         ({"device": "1-1", "listen": 7}, "listen: 7 is not an address"),
+        ({"device": "1-1", "tls": "yes"}, "tls: 'yes' is neither true nor false"),
+        ({"device": "1-1", "client-ca": "ca.pem"}, "client-ca is nothing without tls: add it"),
+        ({"device": "1-1", "web-tls": True}, "web-tls is nothing without web: add it"),
+        ({"device": "1-1", "web": True}, "web: True is not an address"),
+        ({"device": "1-1", "web": "pi:x"}, "'pi:x' is not an address"),
         ("1-1", "write what is lent below UsbipDevice"),
     ],
 )
@@ -63,7 +75,7 @@ def test_the_page_has_configurations_that_can_be_meant() -> None:
         for resources in block.values()
         if isinstance(resources, dict) and "UsbipDevice" in resources
     ]
-    assert len([Lending.parse(one) for one in lent]) == 2
+    assert len([Lending.parse(one) for one in lent]) == 3
 
 
 def test_the_page_has_commands_that_are_understood() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,39 @@ def test_an_exported_device(
     assert export.params["port"] is None
     with pytest.raises(ServerUnreachable):
         ServerAddress("127.0.0.1", port, 20.0).devices()
+
+
+@pytest.mark.parametrize(
+    ("hostname", "given", "host", "dashboard"),
+    [
+        ("bench-pc", {"tls": True, "web": "127.0.0.1:0"}, "tls://bench-pc", "ssh://bench-pc.lab/"),
+        (
+            "2001:db8::1",
+            {"tls": True, "listen": "127.0.0.1", "web": "0.0.0.0:0"},
+            "tls://[2001:db8::1]",
+            "http://[2001:db8::1]:",
+        ),
+        ("127.0.0.1", {"web": "127.0.0.1:0", "web-tls": True}, "127.0.0.1", "https://127.0.0.1:"),
+    ],
+)
+def test_an_exported_device_has_tls_and_a_dashboard(
+    hostname: str, given: dict[str, object], host: str, dashboard: str, machine: LocalMachine, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    machine.plug_demo(2, devnum=3)
+    params = {"device": "1209:0001", **given}
+    export: Any = UsbipDeviceExport({"cls": "UsbipDevice", "params": params}, host=hostname, proxy="bench-pc.lab")
+    export.poll()
+    assert "dashboard" not in export.params["extra"]
+    export.acquire("bench")
+    shown = deepcopy(export.params)
+    export.release()
+    assert shown["host"] == host
+    assert not shown["extra"]["proxy_required"]
+    assert shown["extra"]["dashboard"].startswith(dashboard)
+    assert set(shown["extra"]) == {"device", "dashboard", "proxy", "proxy_required"}  # neither token nor key
 
 
 def test_a_proposal_is_what_the_exporter_reads(machine: LocalMachine, tmp_path: Path) -> None:
