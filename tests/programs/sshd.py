@@ -54,7 +54,7 @@ class Sshd:
         self.know(self.known)
         self.programs = folder / "programs"
         self.programs.mkdir()
-        self.install(f'exec {shutil.which("ssh")} {shlex.join(self.options)} "$@"')
+        self.install_options()
 
     @property
     def path(self) -> str:
@@ -65,6 +65,10 @@ class Sshd:
     def address(self) -> str:
         """As ssh:// names it."""
         return f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}"
+
+    def install_options(self) -> None:
+        """Have `ssh` be the real one, with `options`."""
+        self.install(f'exec {shutil.which("ssh")} {shlex.join(self.options)} "$@"')
 
     def install(self, script: str) -> None:
         """Have `ssh` be this shell script."""

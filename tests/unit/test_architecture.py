@@ -18,7 +18,7 @@ LAYERS = """
     usb syslog
     wire records uart filters recordings options access < recorded
     device < tap net < tls
-    capture devices simulated server
+    capture devices simulated server coordinator
     replayed sessions < demo < servers live lending < control_socket configuration offering
     host relay collector vhci tunnel server_stream remote_usbmon
     pyusb_backend serial_port convert report comparing

@@ -43,10 +43,13 @@ class SessionEvents:
 
 
 class ForwardedEvents(ProbeEvents):
-    """Events of probe sessions, for `events`; servers and devices are remembered. on_import: for each device."""
+    """Events of probe sessions, for `events`. on_import: for each device. remembers: servers and devices."""
 
-    def __init__(self, server: ServerAddress, events: SessionEvents, on_import: Callable[[], None]) -> None:
+    def __init__(
+        self, server: ServerAddress, events: SessionEvents, on_import: Callable[[], None], *, remembers: bool = True
+    ) -> None:
         self._server = server
+        self._remembers = remembers and not server.is_built_in
         self._events = events
         self._on_import = on_import
 
@@ -68,7 +71,7 @@ class ForwardedEvents(ProbeEvents):
 
     def _remember(self, info: DeviceInfo, name: str = "", serial: str = "") -> None:
         server = self._server
-        if server.is_built_in:
+        if not self._remembers:
             return
 
         def remember() -> None:

@@ -267,7 +267,9 @@ class CaptureSession:
         choices, server = settings.choices, settings.required_server()
         wanted = ProbeSettings(choices.descriptors, choices.listen_in, choices.reconnect)
         log.info("capturing %s %s, %s", server, settings.devices, wanted)
-        events = ForwardedEvents(server, self._events, lambda: self._messages.put(_STARTED))
+        events = ForwardedEvents(
+            server, self._events, lambda: self._messages.put(_STARTED), remembers=settings.remembers
+        )
         group = self._group = ProbeGroup(server, settings.devices, wanted, events)
         if self._stopping.is_set():  # who stops did not see it yet
             group.stop()

@@ -29,6 +29,7 @@ class CaptureSettings:
     capture_filter: which URBs are written. relay: of mode relay, one that runs; None to find or start it.
     connecting_counts: the duration also limits how long connecting may take.
     shows_clients: of mode server, who asks for the clients.
+    remembers: the server will be there the next time, and is listed then.
     log_linger: seconds in which the device's log is still read when a capture has ended by itself.
     """
 
@@ -41,6 +42,7 @@ class CaptureSettings:
     shows_clients: bool = False
     connecting_counts: bool = False
     log_linger: float = 0.0
+    remembers: bool = True
 
     def __post_init__(self) -> None:
         """Raises LocalProtocolError for choices that do not go together."""

@@ -33,6 +33,7 @@ _EXAMPLES = """\
   usbip-capture fleet                        all servers that are configured
   usbip-capture fleet pi bench tls://lab     these servers
   usbip-capture fleet --discover             also those that announce themselves
+  usbip-capture fleet --labgrid              also what labgrid's places have
   usbip-capture fleet --tree
   usbip-capture fleet --watch                again and again, until Ctrl-C
   usbip-capture fleet --accept               what is missing is not expected any more
@@ -44,6 +45,8 @@ missing for certain.
 """
 #: Seconds from one look to the next, and between two writings of what there was, if nothing has changed.
 _PERIOD, _WRITING = 2.0, 60.0
+#: Seconds that a coordinator may take at least.
+_COORDINATOR = 5.0
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -52,6 +55,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = add_command(commands, "fleet", about, _ABOUT, _EXAMPLES)
     add_servers(parser, "all that are configured", "with --discover")
     parser.add_argument("--discover", action="store_true", help="also all that announce themselves on the network")
+    parser.add_argument(
+        "--labgrid", action="store_true", help="also the servers of labgrid's places, as its coordinator has them"
+    )
     parser.add_argument("-t", "--tree", action="store_true", help="as a tree of buses and ports")
     parser.add_argument("--watch", action="store_true", help="look again and again, until Ctrl-C")
     parser.add_argument("--accept", action="store_true", help="what is missing now is not expected any more")
@@ -69,8 +75,9 @@ def run(args: argparse.Namespace) -> int:
         raise LocalProtocolError("use either --json or --tree")
     members, announced = _members(args, words)
     if not members:
-        report("no server is configured: name one, as in `usbip-capture fleet pi`, or look for them by --discover")
-        return exits.FAILED
+        if not args.labgrid:
+            report("no server is configured: name one, as in `usbip-capture fleet pi`, or look for them by --discover")
+        return exits.DONE if args.labgrid else exits.FAILED
     if figures:
         from usbip_capture.cli.fleet_stats import stats
 
@@ -92,9 +99,26 @@ def _members(args: argparse.Namespace, words: list[str]) -> tuple[list[Member], 
             others = fleet.announced_members(args.mdns_timeout, args.connect_timeout)
         announced = {member.key for member in others}
         found += others
+    if args.labgrid:
+        found += _lab_members(args)
     found = fleet.together(found)
     fleet.never_asks(found)
     return found, announced
+
+
+def _lab_members(args: argparse.Namespace) -> list[Member]:
+    """Raises UsbipError."""
+    from usbip_capture.coordinator.asking import asked
+    from usbip_capture.fleet.lab_members import lab_members
+    from usbip_capture.servers.configuration import required_coordinator
+
+    where = required_coordinator()
+    with Waiting("asking labgrid's coordinator"):
+        lab = asked(where, max(args.connect_timeout, _COORDINATOR))
+    members, idle = lab_members(lab, args.connect_timeout)
+    if idle:
+        report(f"{idle} of labgrid's devices {'is' if idle == 1 else 'are'} lent to nobody now")
+    return members
 
 
 def _once(args: argparse.Namespace, look: _Look) -> int:

@@ -9,9 +9,10 @@ from importlib.util import find_spec
 
 from usbip_capture.cli.groups import add_command
 from usbip_capture.cli.terminal import report
+from usbip_capture.coordinator.asking import LABGRID_MISSING
 from usbip_capture.errors import UsbipError
+from usbip_capture.servers.configuration import COORDINATOR_VARIABLE, coordinator
 
-_COORDINATOR = "LG_COORDINATOR"
 _EXAMPLES = """\
   usbip-capture labgrid-exporter exporter.yaml
   usbip-capture labgrid-exporter -c lab.example.org -n bench-pc exporter.yaml
@@ -37,8 +38,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "-c",
         "--coordinator",
         metavar="HOST[:PORT]",
-        default=os.environ.get(_COORDINATOR, ""),
-        help=f"labgrid's coordinator (default: {_COORDINATOR}, else 127.0.0.1:20408)",
+        default=coordinator(),
+        help=f"labgrid's coordinator (default: {COORDINATOR_VARIABLE}, else that of the configuration, else "
+        "127.0.0.1:20408)",
     )
     parser.add_argument("-n", "--name", default="", help="of this exporter (default: as this machine)")
     parser.add_argument(
@@ -52,10 +54,7 @@ def check_labgrid() -> None:
     """Raises UsbipError where labgrid is not installed."""
     found = find_spec("labgrid")
     if found is None or found.origin is None:  # a mere folder of this name has no origin
-        raise UsbipError(
-            "this needs labgrid, which is not installed: pip install 'usbip-capture[labgrid]'; or, where pipx has "
-            "installed this, pipx inject usbip-capture labgrid"
-        )
+        raise UsbipError(LABGRID_MISSING)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -31,6 +31,7 @@ from usbip_capture.options.table import INTERFACE, Choices
 from usbip_capture.report.units import count
 from usbip_capture.servers.address import ServerAddress
 from usbip_capture.servers.known import KnownServer, find_interface
+from usbip_capture.servers.known_places import PLACE_PREFIX, KnownPlace, find_place, typed_place
 from usbip_capture.system.signals import ensure_noticed
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class CaptureProcess:
         self._joined = ""  # what runs and is joined
         self._place: tuple[str, int] | None = None  # of the server whose interface this is
         self._known: KnownServer | None = None  # the same, if it is joined by its dashboard
+        self._lab: KnownPlace | None = None  # the place of labgrid that is meant
         self._session = CaptureSession(
             self._settings,
             _Shown(self, self._toolbar, self._log_window),
@@ -169,20 +171,34 @@ class CaptureProcess:
         wrong = queries.refusal(capture_filter)
         if wrong:
             raise LocalProtocolError(f"the capture filter cannot be understood: {wrong}")
-        dashboard = self._dashboard(choices) if choices.mode == SERVER else None
-        named = relay is None and dashboard is None and choices.host.strip()
-        server = ServerAddress.parse(choices.host.strip(), choices.port) if named else None
-        if self._place is not None and dashboard is None:
-            server = ServerAddress.at(*self._place)
+        server, dashboard = self._target(choices, relay)
         settings = CaptureSettings(
             choices, server, choices.devices or choices.device, capture_filter, relay, dashboard,
-            shows_clients=True, connecting_counts=True,
+            shows_clients=True, connecting_counts=True, remembers=self._lab is None,
         )  # fmt: skip
         logs.start(choices, self._toolbar.log_handler())
         self._toolbar.clients.relaying = choices.mode in (RELAY, SERVER)
         self._toolbar.clients.resetting = choices.mode == SERVER
         self._log_window.with_source = choices.syslog == LOG_LISTEN
         return settings
+
+    def _target(self, choices: Choices, relay: registry.Entry | None) -> tuple[ServerAddress | None, Dashboard | None]:
+        """The server, and its dashboard if that is joined; neither for a relay. Raises UsbipError."""
+        if self._lab is not None:
+            from usbip_capture.extcap.places import place_target
+
+            target = place_target(self._lab, choices.token, joins=choices.mode == SERVER)
+            choices.host, choices.port = target.server.place
+            choices.device, choices.devices = target.busid, ""
+            if target.dashboard is not None:
+                choices.mode = SERVER
+            return (None, target.dashboard) if target.dashboard is not None else (target.server, None)
+        if choices.mode == SERVER:
+            return None, self._dashboard(choices)
+        if self._place is not None:
+            return ServerAddress.at(*self._place), None
+        named = relay is None and choices.host.strip()
+        return (ServerAddress.parse(choices.host.strip(), choices.port) if named else None), None
 
     def _dashboard(self, choices: Choices) -> Dashboard:
         """That of the server to join. Raises UsbipError."""
@@ -205,6 +221,12 @@ class CaptureProcess:
             choices.mode = RELAY
             self._joined = relay.display
             return relay
+        self._lab = find_place(interface) if interface else None
+        if interface == INTERFACE:
+            self._lab = typed_place(choices.host)
+        if self._lab is not None:
+            choices.host = f"{PLACE_PREFIX}{self._lab.label}"
+            return None
         server = find_interface(interface) if interface else None
         if server is not None and server.is_dashboard:
             choices.mode, choices.host, self._known = SERVER, server.address, server

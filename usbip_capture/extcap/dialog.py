@@ -13,6 +13,8 @@ from usbip_capture.servers.known import KnownDevice, KnownServer, find_interface
 
 #: Options that a server's own interface does not have: they are fixed there.
 FIXED = ("host", "port")
+#: Options that a place of labgrid does not have: its device is fixed, too.
+FIXED_OF_PLACE = (*FIXED, "device", "devices")
 #: Options that a running relay's interface has: the others are fixed there, or mean nothing.
 OF_RELAY = ("snaplen", "duration", "count", "record-unlinks", "log-level", "log-file")
 #: Options that the interface of a server has that is joined by its dashboard: the others are for other modes.
@@ -34,8 +36,9 @@ def answer(argv: list[str]) -> list[str]:
         return _reloaded(argv, reload, server)
     lines = []
     listed: _Listed | None = None
+    own = _options_of(name, server)
     for number, option in enumerate(OPTIONS):
-        if _has(name, server, option):
+        if option.name in own:
             lines.append(_argument(number, option))
             choices = option.choices
             if _is_listed(option):
@@ -45,11 +48,16 @@ def answer(argv: list[str]) -> list[str]:
     return lines
 
 
-def _has(interface: str, server: KnownServer | None, option: Option) -> bool:
-    """Whether an interface has this option."""
-    if server is None:
-        return interface == INTERFACE or option.name in OF_RELAY
-    return option.name in OF_SERVER if server.is_dashboard else option.name not in FIXED
+def _options_of(interface: str, server: KnownServer | None) -> set[str]:
+    """The names of those that an interface has."""
+    every = {option.name for option in OPTIONS}
+    if interface == INTERFACE:
+        return every
+    if server is not None:
+        return set(OF_SERVER) if server.is_dashboard else every.difference(FIXED)
+    from usbip_capture.servers.known_places import find_place
+
+    return every.difference(FIXED_OF_PLACE) if find_place(interface) else set(OF_RELAY)
 
 
 def _argument(number: int, option: Option) -> str:

@@ -12,6 +12,10 @@ from usbip_capture import __version__
 from usbip_capture.extcap.grammar import sentence, value_of
 from usbip_capture.options.table import INTERFACE
 
+TYPE_CHECKING = False  # not from typing: Wireshark waits for this import
+if TYPE_CHECKING:
+    from usbip_capture.servers.known_places import KnownPlace
+
 INTERFACE_DISPLAY = "USB/IP remote"
 TITLE = "USB/IP"
 
@@ -71,7 +75,7 @@ def unknown_interface(name: str | None) -> str:
     from usbip_capture.live import registry
     from usbip_capture.servers.known import find_interface
 
-    if find_interface(name) or registry.find(name):
+    if find_interface(name) or registry.find(name) or any(place.interface == name for place in _places()):
         return ""
     return f"there is no interface {name!r} here: use --extcap-interface {INTERFACE}"
 
@@ -84,19 +88,32 @@ def _interfaces() -> str:
     from usbip_capture.extcap import controls
     from usbip_capture.live import registry
     from usbip_capture.servers import refresher
-    from usbip_capture.servers.known import known_dashboards, known_servers
+    from usbip_capture.servers.known import listed_servers
 
     lines = [
         sentence("extcap", version=__version__, help=_help(), display=TITLE),
         sentence("interface", value=INTERFACE, display=INTERFACE_DISPLAY, control=_CONTROL),
     ]
-    for server in (*known_servers(), *known_dashboards()):
+    for server in listed_servers():
         lines.append(sentence("interface", value=server.interface, display=server.display, control=_CONTROL))
+    for place in _places():
+        lines.append(sentence("interface", value=place.interface, display=place.display, control=_CONTROL))
     for entry in registry.running():
         lines.append(sentence("interface", value=entry.name, display=entry.display, control=_CONTROL))
     lines += controls.sentences()
     refresher.start_if_due()
     return _lines(lines)
+
+
+def _places() -> list[KnownPlace]:
+    """Of labgrid, where its coordinator is configured."""
+    from usbip_capture.servers.configuration import coordinator
+
+    if not coordinator():
+        return []
+    from usbip_capture.servers.known_places import known_places
+
+    return known_places()
 
 
 def _dlt() -> str:

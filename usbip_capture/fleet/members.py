@@ -21,7 +21,7 @@ class Member:
     """A server: where it speaks USB/IP, and where its dashboard is; either may be missing.
 
     name: what it is called, perhaps by a stranger. problem: why a dashboard that it has is not asked. announced: it was
-    found because it announces itself.
+    found because it announces itself. place: of labgrid, or the resource, that it is part of; empty if of none.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Member:
     dashboard: Dashboard | None = None
     problem: UsbipError | None = None
     announced: bool = False
+    place: str = ""
 
     @property
     def address(self) -> str:
@@ -39,7 +40,9 @@ class Member:
 
     @property
     def key(self) -> str:
-        """By what it is recognized the next time: the address of an announced one may change."""
+        """By what it is recognized the next time: the address of an announced one, or of a place, may change."""
+        if self.place:
+            return f"labgrid {self.place}"
         return f"announced {self.name}" if self.announced else self.address
 
     @property

@@ -21,7 +21,7 @@ from typing import ParamSpec
 
 from usbip_capture import __version__
 from usbip_capture.errors import UsbipError
-from usbip_capture.installation import launcher_check
+from usbip_capture.installation import lab_check, launcher_check
 from usbip_capture.installation.health import FAILURE, OK, WARNING, Finding, ask, first_line
 from usbip_capture.installation.wiresharks import Installation, installations, sandboxed
 from usbip_capture.net.address import DEFAULT_PORT, SSH
@@ -99,6 +99,7 @@ def findings(host: str = "", port: int = DEFAULT_PORT) -> Iterator[Finding]:
         for each in group if well else []:
             yield from _guarded(_listed, each)
     yield from _guarded(_servers, host, port)
+    yield from _guarded(lab_check.check)
     if host:
         yield from _guarded(_one_server, host, port)
 

@@ -14,6 +14,9 @@ takes twice as long to import as Python itself takes to start.
     [tokens]
     bench = "TOKEN"
 
+    [labgrid]
+    coordinator = "lab.example.org"
+
 Ref: TOML 1.0
 """
 
@@ -33,7 +36,9 @@ SERVERS_TABLE = "servers"
 DASHBOARDS_TABLE, TOKENS_TABLE = "dashboards", "tokens"
 #: What `usbip-capture serve` does: see `server_table`.
 SERVER_TABLE = "server"
-_TABLES = (SERVERS_TABLE, SERVER_TABLE, DASHBOARDS_TABLE, TOKENS_TABLE)
+#: Where labgrid's coordinator is, as its environment variable has it.
+LABGRID_TABLE, COORDINATOR_VARIABLE = "labgrid", "LG_COORDINATOR"
+_TABLES = (SERVERS_TABLE, SERVER_TABLE, DASHBOARDS_TABLE, TOKENS_TABLE, LABGRID_TABLE)
 #: Where servers are configured, and the name of each place.
 ENVIRONMENT, CONFIGURATION = "environment", "configuration"
 #: No file of ours is ever longer.
@@ -130,6 +135,28 @@ def configured_dashboards() -> list[tuple[str, str, int]]:
 def tokens() -> dict[str, str]:
     """By the names or addresses for which they are in the configuration file; none if it cannot be read."""
     return _strings_of(TOKENS_TABLE)
+
+
+def coordinator() -> str:
+    """HOST[:PORT] of labgrid's coordinator, by the environment or the configuration file; empty if there is none."""
+    return os.environ.get(COORDINATOR_VARIABLE, "").strip() or coordinator_in_file()
+
+
+def required_coordinator() -> str:
+    """The same. Raises LocalProtocolError if there is none."""
+    from usbip_capture.errors import LocalProtocolError
+
+    if where := coordinator():
+        return where
+    raise LocalProtocolError(
+        f"labgrid's coordinator is not configured: set {COORDINATOR_VARIABLE}, or write coordinator = "
+        f'"HOST" under [{LABGRID_TABLE}] in {configuration_path()}'
+    )
+
+
+def coordinator_in_file() -> str:
+    """The same, by the configuration file alone."""
+    return _strings_of(LABGRID_TABLE).get("coordinator", "").strip()
 
 
 def _strings_of(table: str) -> dict[str, str]:

@@ -19,6 +19,8 @@ STAMP_FILE = "refreshed"
 REFRESHER_LOCK_FILE = "refresher.lock"
 #: No file of ours is ever longer: no more is read, and no more is written.
 MAX_BYTES = 256 << 10
+#: Servers that have an interface in Wireshark: others are typed.
+MAX_LISTED = 16
 _MAX_DIGITS = 12
 _SLUG = "abcdefghijklmnopqrstuvwxyz0123456789.-"
 _SLUG_LENGTH = 40
@@ -98,6 +100,15 @@ class Cache:
         self.devices: dict[tuple[str, int], list[KnownDevice]] = {}
 
 
+def listed_servers() -> list[KnownServer]:
+    """Those that Wireshark lists, servers and dashboards: it asks about each interface at each start."""
+    known = _known()
+    servers = [server for server in known if not server.is_dashboard]
+    dashboards = [server for server in known if server.is_dashboard]
+    del dashboards[max(MAX_LISTED // 2, MAX_LISTED - len(servers)) :]
+    return servers[: MAX_LISTED - len(dashboards)] + dashboards
+
+
 def known_servers() -> list[KnownServer]:
     """Each server once, the configured ones first; each has its interface name."""
     return [server for server in _known() if not server.is_dashboard]
@@ -127,7 +138,7 @@ def find_interface(name: str) -> KnownServer | None:
 def read_cache() -> Cache:
     """What was remembered; nothing if it cannot be read."""
     cache = Cache()
-    for line in _lines(os.path.join(cache_folder(), CACHE_FILE)):
+    for line in read_lines(os.path.join(cache_folder(), CACHE_FILE)):
         fields = line.split("\t")
         if len(fields) != 6 or not _is_number(fields[2]) or not _is_number(fields[5]):
             continue
@@ -162,7 +173,8 @@ def _dashboards() -> list[KnownServer]:
     return [KnownServer(host, port, name, DASHBOARD) for name, host, port in configured_dashboards()]
 
 
-def _lines(path: str) -> list[str]:
+def read_lines(path: str) -> list[str]:
+    """Of a file in the cache; none if it cannot be read."""
     try:
         # Not blocking: who puts a named pipe there must not stop Wireshark.
         with open(path, "rb", opener=_without_blocking) as file:
@@ -188,19 +200,24 @@ def _interface(server: KnownServer, taken: set[str]) -> str:
         text = f"{server.host.partition(':')[0]}-{text}"
     if server.port != usual_port(server.host) and not server.name:
         text += f"-{server.port}"
+    return unique_interface(text, f"{server.host}:{server.port}", taken)
+
+
+def unique_interface(text: str, identity: str, taken: set[str]) -> str:
+    """The name of an interface that is called so. identity: of what it is; taken: see `preference`, one more after."""
     slug = "".join(c if c in _SLUG else "-" for c in text.lower()).removeprefix(_INTERFACE_PREFIX)
     name = _INTERFACE_PREFIX + (slug[:_SLUG_LENGTH].strip("-.") or "server")
-    if _preference(name) in taken:
+    if preference(name) in taken:
         checksum = 0
-        for character in f"{server.host}:{server.port}":
+        for character in identity:
             checksum = (checksum * 31 + ord(character)) & 0xFFFF
         name += f"-{checksum:04x}"
-    while _preference(name) in taken:
+    while preference(name) in taken:
         name += "x"
-    taken.add(_preference(name))
+    taken.add(preference(name))
     return name
 
 
-def _preference(name: str) -> str:
+def preference(name: str) -> str:
     """As Wireshark makes a preference of an interface's name."""
     return "".join(c if c.isalnum() else "_" for c in name)

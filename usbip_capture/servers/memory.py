@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from usbip_capture.servers.known import (
     CACHE_FILE,
@@ -18,6 +18,7 @@ from usbip_capture.servers.known import (
     clean,
     read_cache,
 )
+from usbip_capture.servers.known_places import MAX_PLACES, PLACES_FILE, KnownPlace
 from usbip_capture.system.folders import cache_folder
 
 #: Servers that are remembered, and devices of each; a server that lists more has its first ones remembered.
@@ -26,10 +27,13 @@ MAX_SERVERS, MAX_DEVICES = 16, 64
 _MAX_NAME = 255
 #: Seconds after which a server that was not seen again is forgotten.
 MAX_AGE = 30 * 24 * 3600
-_LOCK_FILE, _TEMPORARY = "lock", ".servers-new"
+_LOCK_FILE, _TEMPORARY, _TEMPORARY_PLACES = "lock", ".servers-new", ".places-new"
 #: Of `fleet`: what the servers had when they were last asked.
 FLEET_FILE, FLEET_LOCK_FILE = "fleet", "fleet.lock"
-FILES = (CACHE_FILE, _TEMPORARY, _LOCK_FILE, STAMP_FILE, REFRESHER_LOCK_FILE, FLEET_FILE, FLEET_LOCK_FILE)
+FILES = (
+    CACHE_FILE, _TEMPORARY, _LOCK_FILE, STAMP_FILE, REFRESHER_LOCK_FILE, FLEET_FILE, FLEET_LOCK_FILE,
+    PLACES_FILE, _TEMPORARY_PLACES,
+)  # fmt: skip
 #: Devices of a server that are not listed now are remembered for so many seconds, and at most so many.
 _MISSING = 24 * 3600
 _MAX_MISSING = 16
@@ -95,6 +99,20 @@ def remember_product(host: str, port: int, busid: str, vid_pid: str, name: str =
         del devices[:-MAX_DEVICES]
 
     _change(change)
+
+
+def remember_places(coordinator: str, places: Iterable[KnownPlace]) -> None:
+    """What labgrid's coordinator has now, instead of what it, or another one, had before; the first ones of many."""
+    lines = [f"coordinator\t{coordinator}"]
+    for place in list(places)[:MAX_PLACES]:
+        texts = (clean(text)[:_MAX_NAME] for text in (place.place, place.device, place.label))
+        lines.append("\t".join(["place", *texts]))
+    with lock(_LOCK_FILE, _LOCK_TIMEOUT) as locked:
+        if locked:
+            try:
+                _replace(_TEMPORARY_PLACES, PLACES_FILE, lines)
+            except OSError as error:
+                _log("the cache cannot be written: %s", error)
 
 
 def forget_everything() -> None:
@@ -172,13 +190,20 @@ def _write(cache: Cache) -> None:
             size += sum(len(line.encode()) + 1 for line in known)
             if size <= MAX_BYTES:
                 lines += known
-    # We hold the lock; what another one has left behind when it was killed is written over.
-    temporary = os.path.join(cache_folder(), _TEMPORARY)
+    _replace(_TEMPORARY, CACHE_FILE, lines)
+
+
+def _replace(name: str, target: str, lines: list[str]) -> None:
+    """Have a file of these lines. Raises OSError.
+
+    We hold the lock; what another one has left behind when it was killed is written over.
+    """
+    temporary = os.path.join(cache_folder(), name)
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with open(handle, "w", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
-        os.replace(temporary, os.path.join(cache_folder(), CACHE_FILE))
+        os.replace(temporary, os.path.join(cache_folder(), target))
     except BaseException:
         os.unlink(temporary)
         raise

@@ -1,4 +1,4 @@
-"""Keeps the cache of announced servers fresh: a process of its own that nobody waits for.
+"""Keeps the cache of announced servers and of labgrid's places fresh: a process of its own that nobody waits for.
 
 Wireshark reads an extcap's answer until its standard output is closed, by whoever has inherited it: the refresher
 closes what it inherited before it does anything.
@@ -72,18 +72,44 @@ def _start() -> None:
 
 
 def main() -> None:
-    """Look for servers once and remember them; nothing if somebody else does just that."""
-    from usbip_capture.errors import UsbipError
-    from usbip_capture.servers.mdns import discover_usbip_servers
-    from usbip_capture.servers.memory import lock, remember_server
+    """Look for servers and places once and remember them; nothing if somebody else does just that."""
+    from usbip_capture.servers.memory import lock
 
     with lock(REFRESHER_LOCK_FILE, 0) as locked:
-        if not locked:
-            return
-        try:
-            servers = discover_usbip_servers(_BROWSE_TIME)
-        except UsbipError:
-            return
-        for server in servers:
-            for place in (*server.places, *server.dashboards):
-                remember_server(*place, server.name, "mdns")
+        if locked:
+            _look_for_servers()
+            _look_for_places()
+
+
+def _look_for_servers() -> None:
+    from usbip_capture.errors import UsbipError
+    from usbip_capture.servers.mdns import discover_usbip_servers
+    from usbip_capture.servers.memory import remember_server
+
+    try:
+        servers = discover_usbip_servers(_BROWSE_TIME)
+    except UsbipError:
+        return
+    for server in servers:
+        for place in (*server.places, *server.dashboards):
+            remember_server(*place, server.name, "mdns")
+
+
+def _look_for_places() -> None:
+    """Those whose devices we may use come first: not all of many are listed."""
+    from usbip_capture.servers.configuration import coordinator
+
+    where = coordinator()
+    if not where:
+        return
+    from usbip_capture.coordinator.asking import asked
+    from usbip_capture.errors import UsbipError
+    from usbip_capture.servers.known_places import KnownPlace
+    from usbip_capture.servers.memory import remember_places
+
+    try:
+        places = asked(where).places
+    except UsbipError:  # which the doctor reports
+        return
+    first = sorted(places, key=lambda place: (not place.is_ours, not place.holder, place.name))
+    remember_places(where, [KnownPlace(p.name, d.name, p.label(d)) for p in first for d in p.devices])

@@ -25,7 +25,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def configure(home: Path, text: str) -> None:
     folder = home / "config/usbip-capture"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.toml").write_text(text)
 
 
@@ -48,6 +48,19 @@ def test_all_sources_each_server_once(home: Path, monkeypatch: pytest.MonkeyPatc
     assert find_interface("usbip-nobody") is None
 
 
+def test_of_many_16_are_listed_and_all_are_known(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wireshark asks about each at each start."""
+    dashboards = "".join(f'd{n} = "http://pi{n}"\n' for n in range(100))
+    servers = "".join(f'p{n} = "pi{n}"\n' for n in range(200))
+    configure(home, f"[servers]\n{servers}\n[dashboards]\n{dashboards}")
+    names = [server.interface for server in known.listed_servers()]
+    assert names == [f"usbip-p{n}" for n in range(8)] + [f"usbip-server-d{n}" for n in range(8)]
+    assert len(known_servers()) == 200
+    assert find_interface("usbip-p199")
+    configure(home, f"[servers]\n{servers}")
+    assert [server.interface for server in known.listed_servers()] == [f"usbip-p{n}" for n in range(16)]
+
+
 NAMES = {
     "remote": "usbip-remote-",  # that one is there already
     "a-b,a.b": "usbip-a-b usbip-a.b-",  # the same preferences
@@ -66,7 +79,7 @@ def test_names_are_few_characters_and_never_the_same(monkeypatch: pytest.MonkeyP
     for name, wanted in zip(found, names.split(), strict=True):
         assert name.startswith(wanted)
         assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-")
-    keys = {known._preference(name) for name in [*found, "usbip-remote"]}
+    keys = {known.preference(name) for name in [*found, "usbip-remote"]}
     assert len(keys) == len(found) + 1
     assert [server.interface for server in known_servers()] == found
 
