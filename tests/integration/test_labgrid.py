@@ -46,11 +46,18 @@ target.deactivate(driver)
 """
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path)
+@pytest.fixture(scope="module", name="lab")
+def _lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    made = Site(tmp_path_factory.mktemp("site"))
     yield made
     made.close()
+
+
+@pytest.fixture
+def site(lab: Site) -> Iterator[Site]:
+    """With neither an exporter nor a place: to start its coordinator and client takes longer than most tests."""
+    yield lab
+    lab.clear()
 
 
 @pytest.fixture

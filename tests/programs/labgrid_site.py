@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 
 from tests.programs.commands import ROOT, command_environment
@@ -59,8 +60,8 @@ class Exporter:
     """`usbip-capture labgrid-exporter` on a machine of its own, in `folder`, with this configuration."""
 
     def __init__(self, site: Site, name: str, configuration: str, *options: str) -> None:
-        self.folder = site.folder / name
-        self.folder.mkdir(exist_ok=True)
+        self.folder = site.folder / f"{name}-{next(site.numbers)}"
+        self.folder.mkdir()
         self._site, self._name, self._options = site, name, options
         self.machine = Machine(self.folder)
         (self.folder / "exporter.yaml").write_text(configuration)
@@ -118,6 +119,7 @@ class Site:
             free.bind(("127.0.0.1", 0))
             self.coordinator = f"127.0.0.1:{free.getsockname()[1]}"
         self.exporters: list[Exporter] = []
+        self.numbers = count()
         self.start_coordinator()
         self._clients = self.clients()
 
@@ -174,9 +176,21 @@ class Site:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=4 * PATIENCE,
         )  # fmt: skip
 
-    def close(self) -> None:
+    def clear(self) -> None:
+        """As in the beginning: there is no exporter, and no place."""
+        self._end_exporters()
+        wait_until("nothing is exported", lambda: not self.client("resources").strip(), PATIENCE)
+        for place in self.client("places").split():
+            self._clients.run("ann", "-p", place, "release", "--kick")  # it fails if nobody has acquired it
+            self.client("-p", place, "delete")
+
+    def _end_exporters(self) -> None:
         for exporter in self.exporters:
             exporter.close()
+        self.exporters.clear()
+
+    def close(self) -> None:
+        self._end_exporters()
         self._clients.close()
         self._coordinator.end(signal.SIGKILL)
 
