@@ -136,6 +136,7 @@ def _is_low_speed(head: DeviceDescriptor, endpoints: Sequence[EndpointDescriptor
 def _answers(exchanges: Exchanges) -> tuple[dict[tuple[int, int, int], bytes], set[tuple[int, int, int]]]:
     """What was read, and which of that was not the same each time."""
     found: dict[tuple[int, int, int], bytes] = {}
+    lengths: dict[tuple[int, int, int], int] = {}
     varying: set[tuple[int, int, int]] = set()
     for exchange in exchanges.standard_requests():
         setup = exchange.setup
@@ -146,7 +147,10 @@ def _answers(exchanges: Exchanges) -> tuple[dict[tuple[int, int, int], bytes], s
             if known[:common] != data[:common] and key[1] >> 8 not in (DT_DEVICE, DT_CONFIGURATION):
                 varying.add(key)
             if len(data) > len(known):
-                found[key] = data
+                found[key], lengths[key] = data, exchange.moved
+    for key, length in lengths.items():
+        if key[1] >> 8 not in (DT_DEVICE, DT_CONFIGURATION):  # a part of those is of no use
+            found[key] = found[key].ljust(length, b"\0")
     # Systems read once which languages there are, libusb before each string.
     languages = dict.fromkeys(language for kind, value, language in found if value >> 8 == DT_STRING and language)
     if languages and (DIR_IN, DT_STRING << 8, 0) not in found:

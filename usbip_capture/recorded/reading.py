@@ -21,6 +21,7 @@ from usbip_capture.recordings.urb_events import (
     decoder,
     split_key,
 )
+from usbip_capture.usb.setup import DT_DEVICE, GET_DESCRIPTOR
 from usbip_capture.usb.urb import DIR_IN, NO_SETUP, IsoPacket, TransferType
 
 _USBMON_HEADER = 64
@@ -28,6 +29,10 @@ _INTERVAL_AT = 48
 _USBPCAP_HEADER = 27
 _USBPCAP_ISO = Struct("<III")
 _CONTROL, _ISOCHRONOUS = TransferType.CONTROL, TransferType.ISOCHRONOUS
+#: How a request for the device descriptor begins; where that has idVendor and idProduct. Ref: USB 2.0, table 9-8
+_READS_DEVICE = bytes((DIR_IN, GET_DESCRIPTOR, 0, DT_DEVICE))
+_IDENTITY = slice(8, 12)
+_DEVICE_SIZE = 18
 #: Transfers of an endpoint that are under way at once: of a capture without completions, no more stay in memory.
 _MAX_OPEN = 1 << 16
 #: Of an interface as we describe it: `USB/IP pi:3240 1-1.2 303a:4001 Product`. A server may be `replay:a file`.
@@ -62,18 +67,23 @@ def read_devices(
     """
     reading = _Reading(content or _Kept(), storage or MemoryStorage())
     reading.read(packets)
-    return [whole.device for whole in reading.wholes.values()]
+    return [whole.device for whole in reading.found]
 
 
 class _Whole:
-    """A device, its exchanges, and by endpoint number what is under way."""
+    """A device, its exchanges, and by endpoint number what is under way.
 
-    __slots__ = ("device", "exchanges", "under_way")
+    identity: idVendor and idProduct as they are in its device descriptor. identifying: the id of the URB that reads it.
+    """
+
+    __slots__ = ("device", "exchanges", "identifying", "identity", "under_way")
 
     def __init__(self, device: RecordedDevice, exchanges: Exchanges) -> None:
         self.device = device
         self.exchanges = device.exchanges = exchanges
         self.under_way: dict[int, dict[int, Open]] = {}
+        self.identity = b""
+        self.identifying = -1
 
 
 class _Lane:
@@ -106,9 +116,9 @@ class _Lane:
 
 
 class _Side:
-    """An interface of the capture. index: of it in the rows."""
+    """An interface of the capture. index: of it in the rows. former: lanes of devices whose number another one has."""
 
-    __slots__ = ("decode", "index", "interface", "lanes")
+    __slots__ = ("decode", "former", "index", "interface", "lanes")
 
     def __init__(self, interface: Interface, index: int) -> None:
         self.interface = interface
@@ -116,11 +126,13 @@ class _Side:
         known = is_usb(interface.link_type)
         self.decode = decoder(interface.link_type, interface.order) if known else None
         self.lanes: dict[int, _Lane] = {}
+        self.former: list[_Lane] = []
 
 
 class _Reading:
     def __init__(self, content: Content, storage: Storage) -> None:
-        self.wholes: dict[tuple[int, int, int], _Whole] = {}
+        self.found: list[_Whole] = []
+        self._wholes: dict[tuple[int, int, int], _Whole] = {}
         self._content = content
         self._storage = storage
         self._sides: list[_Side] = []
@@ -146,14 +158,18 @@ class _Reading:
                 at = event[7]
                 if lane.lacks_interval:
                     self._interval(lane, side, portion, begin)
+                if event[5][:4] == _READS_DEVICE and lane.kind == _CONTROL:
+                    lane.whole.identifying = event[1]
                 sent = b"" if lane.address & DIR_IN else portion[begin + at : min(begin + at + event[4], end)]
                 _submit(lane, number, time_ns, event, sent, missing, begins + begin, end - begin, side.index)
             else:
+                if event[1] == lane.whole.identifying and lane.kind == _CONTROL:
+                    lane = self._identified(side, lane, event, portion[begin + event[7] : end])
                 self._complete(lane, number, time_ns, event, end - begin, begins + begin, side)
         self._finish()
 
     def _finish(self) -> None:
-        for whole in self.wholes.values():
+        for whole in self.found:
             for under_way in whole.under_way.values():
                 for found in under_way.values():
                     whole.exchanges.abandon(found)
@@ -184,17 +200,41 @@ class _Reading:
     def _lane(self, side: _Side, key: int) -> _Lane:
         busnum, devnum, kind, address = split_key(key)
         place = side.index, busnum, devnum
-        whole = self.wholes.get(place)
+        whole = self._wholes.get(place)
         if whole is None:
             device = RecordedDevice(busnum, devnum)
             found = _OURS.match(side.interface.description)
             if found:
                 device.busid = found["busid"]
                 device.vid_pid = int(found["vid"], 16), int(found["pid"], 16)
-            whole = self.wholes[place] = _Whole(device, Exchanges(self._storage, self._fetch))
+            whole = self._wholes[place] = _Whole(device, Exchanges(self._storage, self._fetch))
+            self.found.append(whole)
         lane = side.lanes[key] = _Lane(whole, TransferType(kind & 3), address)
         lane.lacks_interval = lane.kind == TransferType.INTERRUPT and side.interface.link_type == USB_LINUX_MMAPPED
         return lane
+
+    def _identified(self, side: _Side, lane: _Lane, event: Event, descriptor: bytes) -> _Lane:
+        """The lane of the device that has answered with its descriptor: numbers are used again, by another device."""
+        before, identity = lane.whole, descriptor[_IDENTITY]
+        before.identifying = -1
+        if len(descriptor) < _DEVICE_SIZE or event[3] or before.identity in (b"", identity):
+            before.identity = before.identity or (identity if len(descriptor) >= _DEVICE_SIZE else b"")
+            return lane
+        asked = lane.under_way.pop(event[1], None)
+        left = {key: one for key, one in side.lanes.items() if one.whole is before}
+        side.former += left.values()
+        side.lanes = {key: one for key, one in side.lanes.items() if key not in left}
+        self._wholes = {place: one for place, one in self._wholes.items() if one is not before}
+        made = self._lane(side, event[2])
+        made.whole.identity = identity
+        if asked is not None:  # this one was asked already
+            row, setup = before.exchanges.row(asked.place), before.exchanges.at(asked.place).setup
+            before.exchanges.abandon(asked)
+            made.under_way[event[1]] = made.exchanges.begin(
+                row.number, row.time_ns, _CONTROL, row.endpoint, setup, b"", asked.length, False,
+                row.submit_at, row.submit_size, side.index,
+            )  # fmt: skip
+        return made
 
     def _interval(self, lane: _Lane, side: _Side, portion: bytes, begin: int) -> None:
         """That of an endpoint, from the first submit."""
@@ -311,7 +351,8 @@ def _settle_only_sent(side: _Side) -> None:
 
     Ref: USBPcap, CHANGELOG
     """
-    out = [lane for lane in side.lanes.values() if lane.kind != _CONTROL and not lane.address & DIR_IN]
+    lanes = [*side.lanes.values(), *side.former]
+    out = [lane for lane in lanes if lane.kind != _CONTROL and not lane.address & DIR_IN]
     ended = {lane.whole for lane in out if lane.answered}
     for whole in {lane.whole for lane in out} - ended:
         whole.exchanges.settle_sent()

@@ -347,7 +347,7 @@ class ReplayedDevice(SimulatedDevice):
         packets, data, at = [], b"", 0
         for place, packet in enumerate(urb.packets):
             was = source.packets[place] if place < len(source.packets) else IsoPacket(0, 0)
-            piece = source.data[at : at + was.actual_length][: packet.length]
+            piece = source.data[at : at + was.actual_length].ljust(was.actual_length, b"\0")[: packet.length]
             at += was.actual_length
             packets.append(IsoPacket(packet.offset, packet.length, len(piece), was.status))
             data += piece
