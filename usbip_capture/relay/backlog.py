@@ -15,9 +15,9 @@ from usbip_capture.relay.observation import Observation
 #: How long to observe before what is ready is forwarded again, in nanoseconds.
 _SLICE_NS = 1_000_000
 #: Pieces that a chunk is cut into where it takes longer than that, at least and at most.
-_LEAST, _WHOLE = 1 << 10, 128 << 10
+_LEAST, _WHOLE = 1 << 10, 272 << 10
 #: Bytes of a connection that may wait, and how many more each chunk counts for.
-_FAR_BEHIND, _CHUNK_COST = 256 << 10, 2048
+_FAR_BEHIND, _CHUNK_COST = 512 << 10, 2048
 
 
 class Backlog:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: How much is read at once: a little where messages are small, much where they are large.
-_SMALL, _LARGE = 16 << 10, 128 << 10
+#: How much is read at once: a little where messages are small, much where they are large: four replies of 64 KiB. What
+#: ends where a message ends need not be joined with what follows.
+_SMALL, _LARGE = 16 << 10, 272 << 10
 #: So often in a row, then others have their turn.
 _AT_ONCE = 8
 _UNWATCHED = -1

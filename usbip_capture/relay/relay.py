@@ -53,8 +53,8 @@ IDLE_LIMIT = PATIENCE
 WINDOW_NS = 100_000_000
 #: Events that are held for that, and bytes in them.
 _MAX_HELD, _MAX_HELD_BYTES = 4096, 1 << 20
-#: Seconds between two looks at events that are held back.
-_TICK = 0.05
+#: Between two looks at events that are held back: seconds, and nanoseconds under load, when many at once cost less.
+_TICK, _RELEASE_NS = 0.05, 10_000_000
 #: Seconds in which a receiver must take something, when its sender is gone already.
 LAST_PATIENCE = 30.0
 _ACCEPT_AT_ONCE = 16
@@ -102,9 +102,8 @@ class Relay:
         self._captures: list[RelayCapture | RelayHistory] = [] if self._history is None else [self._history]
         self._connections: dict[Observation, Connection] = {}
         self._connecting: Counter[str] = Counter()  # by address
-        self._last = 0
-        self._calls = Calls()
-        self._ending = False
+        self._last = self._released_ns = 0
+        self._calls, self._ending = Calls(), False
         self._thread = threading.Thread(target=self._run, name="usbip-relay", daemon=True)
         self._thread.start()
         disown_in_children(self)
@@ -191,7 +190,6 @@ class Relay:
 
     def close(self) -> None:
         """Break off all connections, stop listening. May be called again."""
-
         self._ending = True
         self._calls.soon(lambda: None)  # it wakes up
         self._thread.join()
@@ -226,7 +224,9 @@ class Relay:
                 except Exception:  # noqa: BLE001  one connection ends, the others go on
                     self._failed(handler)
         if chunks:
-            self._hindsight.release(self._backlog.observe())
+            if abs((now_ns := self._backlog.observe()) - self._released_ns) > _RELEASE_NS:
+                self._hindsight.release(now_ns)
+                self._released_ns = now_ns
             if chunks or held_up:
                 self._hold_up()
         elif held:

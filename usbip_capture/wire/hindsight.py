@@ -131,15 +131,15 @@ class Hindsight(Held[Owner]):
 
     def _release(self, now_ns: int) -> None:
         items, before_ns = self.items, now_ns - self._window_ns
-        while items and (
-            items[0][1].timestamp_ns <= before_ns or self._bytes > self._max_bytes or len(items) > self._max_events
-        ):
-            self._pop()
+        write, sizes, most = self._write, self._sizes, self._max_events
+        while items and (items[0][1].timestamp_ns <= before_ns or self._bytes > self._max_bytes or len(items) > most):
+            if self._completed:
+                self._pop()
+            else:  # nearly always: two calls less
+                self._bytes -= sizes.popleft()
+                self._first += 1
+                write(*items.popleft())
 
     def _pop(self) -> None:
         self._bytes -= self._sizes.popleft()
-        if self._completed:
-            self.hand_on(1)
-        else:  # nearly always: a call less
-            self._first += 1
-            self._write(*self.items.popleft())
+        self.hand_on(1)

@@ -104,7 +104,7 @@ def test_order_is_kept_whatever_is_cut(clock: Clock) -> None:
 
 def test_who_is_far_behind_is_known(clock: Clock) -> None:
     waiting, much, many, little = Backlog(), *(Peer(clock, 1) for _ in range(3))
-    for peer, data in ((much, bytes(300_000)), (little, b"x"), *itertools.repeat((many, b"x"), 200)):
+    for peer, data in ((much, bytes(600_000)), (little, b"x"), *itertools.repeat((many, b"x"), 300)):
         waiting.chunks.append((peer, True, data, 1))
     assert waiting.far_behind() == {much, many}
     waiting.observe_all()
