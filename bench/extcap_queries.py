@@ -30,6 +30,9 @@ QUERIES = {
     "--extcap-config": (["--extcap-config", *INTERFACE], 1.6),
     "filter check": (["--extcap-capture-filter", "bulk and ep == 0x81 or not class == hid", *INTERFACE], 2.5),
 }
+#: How many are known; with the most of them there is a lab of as many places.
+INTERFACES = (1, 4, 16, 200)
+COORDINATOR = "lab.example"
 BARE = "python -I -S -c pass"
 
 
@@ -44,6 +47,13 @@ def environment_with(home: Path, interfaces: int) -> dict[str, str]:
     """Variables for a home of its own in which so many interfaces are known."""
     servers = ",".join(f"server-{number}" for number in range(1, interfaces))
     found = {**os.environ, "HOME": str(home), "USBIP_CAPTURE_SERVERS": servers, "USBIP_CAPTURE_DISCOVERY": "off"}
+    found.pop("LG_COORDINATOR", None)
+    if interfaces == max(INTERFACES):
+        found["LG_COORDINATOR"] = COORDINATOR
+        cache = home / ".cache/usbip-capture"
+        cache.mkdir(parents=True, exist_ok=True)
+        places = (f"place\tplace-{number}\tusb\tplace-{number}\n" for number in range(interfaces))
+        (cache / "places").write_text(f"coordinator\t{COORDINATOR}\n{''.join(places)}")
     for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "WIRESHARK_EXTCAP_DIR"):
         found.pop(name, None)
     return found
@@ -72,11 +82,11 @@ def main() -> None:
         text = placement.launcher(sys.executable, library)
         extcap = placement.place(home / ".config/wireshark/extcap", text)
         placement.place(home / ".local/lib/wireshark/extcap", text)
-        for interfaces in (1, 4, 16):
+        for interfaces in INTERFACES:
             environment = environment_with(home, interfaces)
             commands = {BARE: ([sys.executable, "-I", "-S", "-c", "pass"], environment)}
             commands.update({name: ([str(extcap), *query], environment) for name, (query, _) in QUERIES.items()})
-            print(f"{interfaces} interface{'s' if interfaces > 1 else ''}")
+            print(f"{interfaces} known")
             for name, (median, ratio) in compare(commands, args.rounds).items():
                 target = f"   (target: at most {QUERIES[name][1]})" if name in QUERIES else ""
                 print(f"  {name:22} {median:6.1f} ms  {ratio:4.2f}{target}")
@@ -85,7 +95,7 @@ def main() -> None:
             away = Path(folder) / "away"
             away.mkdir()
             starts = {"without us": ([tshark, "-D"], environment_with(away, 1))}
-            for interfaces in (1, 4, 16):
+            for interfaces in INTERFACES:
                 starts[f"with {interfaces}"] = ([tshark, "-D"], environment_with(home, interfaces))
             print("tshark -D")
             for name, (median, ratio) in compare(starts, max(args.rounds // 4, 3)).items():

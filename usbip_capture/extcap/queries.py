@@ -14,6 +14,7 @@ from usbip_capture.options.table import INTERFACE
 
 TYPE_CHECKING = False  # not from typing: Wireshark waits for this import
 if TYPE_CHECKING:
+    from usbip_capture.servers.known import KnownServer
     from usbip_capture.servers.known_places import KnownPlace
 
 INTERFACE_DISPLAY = "USB/IP remote"
@@ -75,7 +76,7 @@ def unknown_interface(name: str | None) -> str:
     from usbip_capture.live import registry
     from usbip_capture.servers.known import find_interface
 
-    if find_interface(name) or registry.find(name) or any(place.interface == name for place in _places()):
+    if find_interface(name) or registry.find(name) or _is_place(name):
         return ""
     return f"there is no interface {name!r} here: use --extcap-interface {INTERFACE}"
 
@@ -88,16 +89,18 @@ def _interfaces() -> str:
     from usbip_capture.extcap import controls
     from usbip_capture.live import registry
     from usbip_capture.servers import refresher
-    from usbip_capture.servers.known import listed_servers
+    from usbip_capture.servers.known import MAX_LISTED, all_known, listed
 
     lines = [
         sentence("extcap", version=__version__, help=_help(), display=TITLE),
         sentence("interface", value=INTERFACE, display=INTERFACE_DISPLAY, control=_CONTROL),
     ]
-    for server in listed_servers():
-        lines.append(sentence("interface", value=server.interface, display=server.display, control=_CONTROL))
-    for place in _places():
-        lines.append(sentence("interface", value=place.interface, display=place.display, control=_CONTROL))
+    known = all_known()
+    places = _places(known)
+    servers = listed(known, len(places))
+    shown = [(server.interface, server.display) for server in servers]
+    shown += [(place.interface, place.display) for place in places[: MAX_LISTED - len(servers)]]
+    lines += [sentence("interface", value=name, display=display, control=_CONTROL) for name, display in shown]
     for entry in registry.running():
         lines.append(sentence("interface", value=entry.name, display=entry.display, control=_CONTROL))
     lines += controls.sentences()
@@ -105,7 +108,7 @@ def _interfaces() -> str:
     return _lines(lines)
 
 
-def _places() -> list[KnownPlace]:
+def _places(known: list[KnownServer]) -> list[KnownPlace]:
     """Of labgrid, where its coordinator is configured."""
     from usbip_capture.servers.configuration import coordinator
 
@@ -113,7 +116,17 @@ def _places() -> list[KnownPlace]:
         return []
     from usbip_capture.servers.known_places import known_places
 
-    return known_places()
+    return known_places(known)
+
+
+def _is_place(interface: str) -> bool:
+    from usbip_capture.servers.configuration import coordinator
+
+    if not coordinator():
+        return False
+    from usbip_capture.servers.known_places import find_place
+
+    return find_place(interface) is not None
 
 
 def _dlt() -> str:

@@ -40,7 +40,7 @@ def check() -> Iterator[Finding]:
     named = ", ".join(one_line(place.name) for place in places[:MAX_PLACES]) or "none"
     text = f"labgrid's coordinator at {one_line(where)} has places with USB/IP devices: {named}"
     if count > MAX_PLACES:
-        text += f" ...; {MAX_PLACES} of {count} are listed, others are typed as place:NAME"
+        text += f" ...; Wireshark lists at most {MAX_PLACES} of {count}, others are typed as place:NAME"
     yield Finding(OK, text)
     if not coordinator_in_file():
         remedy = f'write coordinator = "{one_line(where)}" under [{LABGRID_TABLE}] in {configuration_path()}'

@@ -19,7 +19,7 @@ STAMP_FILE = "refreshed"
 REFRESHER_LOCK_FILE = "refresher.lock"
 #: No file of ours is ever longer: no more is read, and no more is written.
 MAX_BYTES = 256 << 10
-#: Servers that have an interface in Wireshark: others are typed.
+#: Servers and places that have an interface in Wireshark, which asks about each at each start: others are typed.
 MAX_LISTED = 16
 _MAX_DIGITS = 12
 _SLUG = "abcdefghijklmnopqrstuvwxyz0123456789.-"
@@ -100,26 +100,27 @@ class Cache:
         self.devices: dict[tuple[str, int], list[KnownDevice]] = {}
 
 
-def listed_servers() -> list[KnownServer]:
-    """Those that Wireshark lists, servers and dashboards: it asks about each interface at each start."""
-    known = _known()
+def listed(known: list[KnownServer], places: int = 0) -> list[KnownServer]:
+    """Those of them that Wireshark lists beside so many places: each kind has half of the room, if it needs that."""
+    room = MAX_LISTED - min(places, max(MAX_LISTED // 2, MAX_LISTED - len(known)))
     servers = [server for server in known if not server.is_dashboard]
     dashboards = [server for server in known if server.is_dashboard]
-    del dashboards[max(MAX_LISTED // 2, MAX_LISTED - len(servers)) :]
-    return servers[: MAX_LISTED - len(dashboards)] + dashboards
+    del dashboards[max(room // 2, room - len(servers)) :]
+    return servers[: room - len(dashboards)] + dashboards
 
 
 def known_servers() -> list[KnownServer]:
     """Each server once, the configured ones first; each has its interface name."""
-    return [server for server in _known() if not server.is_dashboard]
+    return [server for server in all_known() if not server.is_dashboard]
 
 
 def known_dashboards() -> list[KnownServer]:
     """The same, of servers whose dashboard is known."""
-    return [server for server in _known() if server.is_dashboard]
+    return [server for server in all_known() if server.is_dashboard]
 
 
-def _known() -> list[KnownServer]:
+def all_known() -> list[KnownServer]:
+    """Both, in the order in which they are looked at."""
     found: dict[tuple[str, int, bool], KnownServer] = {}
     for server in [*_configured(), *read_cache().servers.values(), *_dashboards()]:
         known = found.setdefault((server.host, server.port, server.is_dashboard), server)
@@ -132,7 +133,7 @@ def _known() -> list[KnownServer]:
 
 def find_interface(name: str) -> KnownServer | None:
     """The server behind a Wireshark interface."""
-    return next((server for server in _known() if server.interface == name), None)
+    return next((server for server in all_known() if server.interface == name), None)
 
 
 def read_cache() -> Cache:
@@ -219,5 +220,5 @@ def unique_interface(text: str, identity: str, taken: set[str]) -> str:
 
 
 def preference(name: str) -> str:
-    """As Wireshark makes a preference of an interface's name."""
-    return "".join(c if c.isalnum() else "_" for c in name)
+    """As Wireshark makes a preference of a name that `unique_interface` has made."""
+    return name.replace("-", "_").replace(".", "_")

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 
 from usbip_capture.servers.configuration import coordinator
-from usbip_capture.servers.known import known_dashboards, known_servers, preference, read_lines, unique_interface
+from usbip_capture.servers.known import MAX_LISTED, KnownServer, all_known, preference, read_lines, unique_interface
 from usbip_capture.system.folders import cache_folder
 
 PLACES_FILE = "places"
-#: Devices of places that are remembered, each of which is an interface in Wireshark.
-MAX_PLACES = 16
+#: Devices of places that are remembered.
+MAX_PLACES = MAX_LISTED
 #: What a place is named after where a host is typed: `place:rpi4-bench`.
 PLACE_PREFIX = "place:"
 
@@ -38,8 +38,11 @@ class KnownPlace:
         return f"USB/IP place: {self.label}"
 
 
-def known_places() -> list[KnownPlace]:
-    """Those of the coordinator that is configured, as it last had them; none if the cache is of another one."""
+def known_places(servers: list[KnownServer] | None = None) -> list[KnownPlace]:
+    """Those of the coordinator that is configured, as it last had them; none if the cache is of another one.
+
+    servers: `all_known`, where that was asked for anyway.
+    """
     found: list[KnownPlace] = []
     lines = read_lines(os.path.join(cache_folder(), PLACES_FILE))
     if not lines or lines[0].split("\t") != ["coordinator", coordinator()]:
@@ -49,7 +52,7 @@ def known_places() -> list[KnownPlace]:
         if len(fields) == 4 and fields[0] == "place" and all(fields):
             found.append(KnownPlace(*fields[1:]))
     del found[MAX_PLACES:]
-    taken = {preference(server.interface) for server in (*known_servers(), *known_dashboards())} if found else set()
+    taken = {preference(server.interface) for server in servers or all_known()} if found else set()
     for place in found:
         place.interface = unique_interface(f"place-{place.label}", f"{place.place}/{place.device}", taken)
     return found

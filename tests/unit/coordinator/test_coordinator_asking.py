@@ -115,7 +115,7 @@ def test_the_doctor_lists_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     many = Lab.parse({"places": [place(f"p{n:02d}", DEVICE) for n in range(17)], "others": []})
     (line,) = checked(monkeypatch, tmp_path, many, written=True)
     assert line.startswith("ok       labgrid's coordinator at lab has places with USB/IP devices: p00, p01")
-    assert line.endswith("p15 ...; 16 of 17 are listed, others are typed as place:NAME")
+    assert line.endswith("p15 ...; Wireshark lists at most 16 of 17, others are typed as place:NAME")
 
 
 def test_a_desktop_has_no_such_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

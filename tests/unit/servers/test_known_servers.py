@@ -53,12 +53,17 @@ def test_of_many_16_are_listed_and_all_are_known(home: Path, monkeypatch: pytest
     dashboards = "".join(f'd{n} = "http://pi{n}"\n' for n in range(100))
     servers = "".join(f'p{n} = "pi{n}"\n' for n in range(200))
     configure(home, f"[servers]\n{servers}\n[dashboards]\n{dashboards}")
-    names = [server.interface for server in known.listed_servers()]
+    names = [server.interface for server in known.listed(known.all_known())]
     assert names == [f"usbip-p{n}" for n in range(8)] + [f"usbip-server-d{n}" for n in range(8)]
+    assert [server.interface for server in known.listed(known.all_known(), 16)] == [
+        *(f"usbip-p{n}" for n in range(4)), *(f"usbip-server-d{n}" for n in range(4))
+    ]  # fmt: skip
     assert len(known_servers()) == 200
     assert find_interface("usbip-p199")
     configure(home, f"[servers]\n{servers}")
-    assert [server.interface for server in known.listed_servers()] == [f"usbip-p{n}" for n in range(16)]
+    assert [server.interface for server in known.listed(known.all_known(), 3)] == [f"usbip-p{n}" for n in range(13)]
+    configure(home, '[servers]\na = "a"\n')
+    assert len(known.listed(known.all_known(), 16)) == 1
 
 
 NAMES = {
