@@ -14,6 +14,15 @@ from tests.kernel.rig import Guest, PythonGuest, unsupported
 
 ROOT = Path(__file__).parents[2]
 
+#: What `usbip-capture` imports in the guests: to serve, for a server that runs, and to attach.
+_IMPORTED = (
+    "resource", "tomllib", "usbip_capture.cli.attach", "usbip_capture.cli.chosen", "usbip_capture.cli.commanding",
+    "usbip_capture.cli.main", "usbip_capture.cli.serve", "usbip_capture.cli.standard_output",
+    "usbip_capture.devices.libusb.bus", "usbip_capture.devices.libusb.local_device", "usbip_capture.options.parsing",
+    "usbip_capture.relay.listening", "usbip_capture.serving.local_server", "usbip_capture.serving.restarting",
+    "usbip_capture.vhci.automatic",
+)  # fmt: skip
+
 
 class Plug(Protocol):
     """Plugs a device in as `Guest.plug` does, and exports it unless it is a hub; returns its busid."""
@@ -71,15 +80,17 @@ def lender(start_python_guest: Callable[[], PythonGuest]) -> PythonGuest:
     if importlib.util.find_spec("usb1") is None:
         pytest.skip("libusb1 is not installed")
     guest = start_python_guest()
-    guest.add(ROOT / "usbip_capture")
+    guest.add(ROOT / "usbip_capture", imported=_IMPORTED)
     guest.run("modprobe -a usb-storage sd_mod ftdi_sio usbhid hid-generic evdev snd-usb-audio usblp")
     return guest
 
 
 @pytest.fixture(scope="session")
 def borrower(start_python_guest: Callable[[], PythonGuest]) -> PythonGuest:
-    """The guest whose kernel attaches what the other one lends."""
+    """The guest whose kernel attaches what the other one lends; with this package, too."""
     guest = start_python_guest()
+    guest.add(ROOT / "usbip_capture", imported=_IMPORTED)
+    guest.run("chmod -R a+rX /site")
     guest.run("modprobe -a vhci-hcd usb-storage sd_mod ftdi_sio usbhid hid-generic evdev snd-usb-audio usblp usbtest")
     return guest
 
@@ -116,7 +127,7 @@ def plug(guest: Guest) -> Iterator[Plug]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Path:
-    """A disk image of 1 MiB, each block with its number in it."""
+    """A disk image of 576 KiB, as all of it is read again and again; each block has its number in it."""
     path = tmp_path / "disk.img"
-    path.write_bytes(b"".join(b"block %06d ".ljust(512, b".") % number for number in range(2048)))
+    path.write_bytes(b"".join(b"block %06d ".ljust(512, b".") % number for number in range(1152)))
     return path

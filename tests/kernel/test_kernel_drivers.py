@@ -121,8 +121,9 @@ class Attached:
 
 
 @pytest.fixture(scope="module")
-def client(start_guest: Callable[[], Guest]) -> Guest:
-    return start_guest()
+def client(start_guest: Callable[[], Guest]) -> Iterator[Guest]:
+    with Guest() as guest:
+        yield guest
 
 
 @pytest.fixture(scope="module", params=CASES)

@@ -208,7 +208,7 @@ def test_unplugged_in_mid_transfer(guest: Guest, open_backend: Callable[..., Usb
             assert error.errno == errno.ENODEV
 
 
-@pytest.mark.parametrize("rounds", [10, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [4, pytest.param(50, marks=pytest.mark.long)])
 def test_many_rounds(rounds: int, guest: Guest, open_backend: Callable[..., UsbipBackend], plug: Plug) -> None:
     plug("ccid")
     backend = open_backend()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +25,35 @@ MIB = 1 << 20
 #: Bytes on their way at most: the far ends stop when they hold too much.
 WINDOW = 96 << 10
 MARKER = b"\n\x01ready\n"
-CHUNKS = pytest.mark.parametrize("chunk", [61, 512, 4096, 65536])
+LONG = pytest.mark.long
+#: Bytes written at once, and there and back in all.
+SIZES = pytest.mark.parametrize(
+    ("chunk", "size"),
+    [
+        (61, MIB // 64),
+        *((chunk, MIB // 4) for chunk in (512, 4096, 65536)),
+        pytest.param(61, MIB // 16, marks=LONG),
+        *(pytest.param(chunk, MIB, marks=LONG) for chunk in (512, 4096, 65536)),
+    ],
+)
 
 
-@pytest.fixture(scope="session")
-def gadget(start_guest: Callable[[], Guest]) -> Guest:
-    """A guest that offers an ACM gadget, and echoes what comes to it."""
-    guest = start_guest()
-    guest.gadget(["acm.0"])
-    # Each client that leaves hangs the line up.
-    echo = "stty -F /dev/ttyGS0 raw -echo; cat /dev/ttyGS0 >/dev/ttyGS0; usleep 50000"
-    guest.run(f"(while :; do {echo}; done) >/dev/null 2>&1 &")
-    return guest
+@pytest.fixture(scope="module")
+def gadget(start_guest: Callable[[], Guest]) -> Iterator[Guest]:
+    """A guest that offers an ACM gadget, and echoes what comes to it.
+
+    It ends with these tests: without a client its line is hung up, and it tries again for ever.
+    """
+    with Guest() as guest:
+        guest.gadget(["acm.0"])
+        echo = "stty -F /dev/ttyGS0 raw -echo; cat /dev/ttyGS0 >/dev/ttyGS0; usleep 50000"
+        guest.run(f"(while :; do {echo}; done) >/dev/null 2>&1 &")
+        yield guest
 
 
-def echo(port: Any, chunk: int) -> None:
-    """1 MiB there and back, written in chunks while it is read."""
-    data = random.Random(chunk).randbytes(MIB // 16 if chunk < 100 else MIB)
+def echo(port: Any, chunk: int, total: int) -> None:
+    """So many bytes there and back, written in chunks while they are read."""
+    data = random.Random(chunk).randbytes(total)
     got = bytearray()
 
     def read(size: int) -> None:
@@ -58,17 +70,17 @@ def echo(port: Any, chunk: int) -> None:
     assert port.in_waiting == 0
 
 
-@CHUNKS
-def test_ftdi_adapter(guest: Guest, plug: Plug, tmp_path: Path, chunk: int) -> None:
+@SIZES
+def test_ftdi_adapter(guest: Guest, plug: Plug, tmp_path: Path, chunk: int, size: int) -> None:
     busid, capture = plug("serial"), tmp_path / "ftdi.pcapng"
     url = f"usbip://127.0.0.1:{guest.usbip_port}/{busid}?pcap={capture}"
     with serial.serial_for_url(url, 921600, timeout=20) as port:
-        echo(port, chunk)
+        echo(port, chunk, size)
     assert len(list(read_capture(capture))) > 20
 
 
-@CHUNKS
-def test_acm_gadget(gadget: Guest, chunk: int) -> None:
+@SIZES
+def test_acm_gadget(gadget: Guest, chunk: int, size: int) -> None:
     url = f"usbip://127.0.0.1:{gadget.gadget_port}/usbip-vudc.0"
 
     def taken() -> Any:
@@ -86,7 +98,7 @@ def test_acm_gadget(gadget: Guest, chunk: int) -> None:
 
         wait_until("the gadget echoes", is_raw)
         port.timeout = 20
-        echo(port, chunk)
+        echo(port, chunk, size)
 
 
 def test_a_port_is_opened_again_and_again(guest: Guest, plug: Plug) -> None:

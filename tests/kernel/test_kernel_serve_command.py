@@ -25,7 +25,7 @@ class Serving(Lending):
 
     def start(self, *arguments: str) -> None:
         listen = ("--listen", f"0.0.0.0:{PORT}", "--allow-public", "--no-announce")
-        self.program = self.guest.start("-m", "usbip_capture.cli.main", "serve", "--all", *listen, *arguments)
+        self.program = self.guest.start("-m", "usbip_capture", "serve", "--all", *listen, *arguments)
         self.program.wait_printed("serving at")
 
     def attach(self, busid: str) -> RemoteDevice:

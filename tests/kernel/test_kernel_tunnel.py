@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.served_by_tls import ServedByTls
-from tests.kernel.conftest import ROOT, Plug
+from tests.kernel.conftest import Plug
 from tests.kernel.rig import Guest, PythonGuest
 from tests.kernel.rig.machine import HOST_ADDRESS
 from tests.kernel.test_kernel_attach import Commands, attach, users
@@ -68,13 +68,12 @@ def test_a_disk_of_usbipd_behind_ssh(guest: Guest, client: Guest, plug: Plug, di
 
 
 @pytest.fixture(scope="module")
-def _with_our_package(borrower: PythonGuest) -> None:
-    borrower.add(ROOT / "usbip_capture")
+def _with_ssh(borrower: PythonGuest) -> None:
     borrower.run("cat > /bin/ssh; chmod 755 /bin/ssh", stdin=SSH.encode())
 
 
 @pytest.fixture
-def command(borrower: PythonGuest, _with_our_package: None) -> Iterator[Commands]:
+def command(borrower: PythonGuest, _with_ssh: None) -> Iterator[Commands]:
     command = Commands(borrower)
     yield command
     borrower.run("modprobe vhci-hcd")

@@ -25,6 +25,8 @@ from tests.kernel.rig.machine import HOST_ADDRESS, Machine
 
 _SYSFS = "/sys/bus/usb/devices"
 _GADGET = "/sys/kernel/config/usb_gadget/g"
+#: Seconds, for what a guest on a machine that does much else may need.
+_TIMEOUT = 60.0
 _GADGET_MODULES = {"SourceSink": "ss_lb", "Loopback": "ss_lb"}
 
 
@@ -217,11 +219,11 @@ class Guest(Machine):
         with contextlib.suppress(RigError, OSError):  # QEMU may be gone, and all of this with it
             self.qmp(command, **arguments)
 
-    def _wait_device(self, busid: str, timeout: float = 20.0) -> None:
+    def _wait_device(self, busid: str, timeout: float = _TIMEOUT) -> None:
         """Until the kernel has configured it."""
         self._poll(f"[ -e {_SYSFS}/{busid}/{busid}:1.0 ]", timeout)
 
-    def _poll(self, condition: str, timeout: float = 20.0) -> None:
+    def _poll(self, condition: str, timeout: float = _TIMEOUT) -> None:
         """Ask again in the guest until the shell's `condition` holds."""
         steps = int(timeout * 50)  # more than `timeout`, as each also takes time in emulation
         self.run(

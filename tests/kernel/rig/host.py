@@ -5,9 +5,12 @@ Debian 12 on amd64: its kernel package is what the guest boots, and its own prog
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 KERNEL_PACKAGE = "linux-image-amd64"  # the cloud flavour has no USB at all
@@ -57,9 +60,21 @@ def unsupported() -> str:
 
 
 def cache() -> Path:
-    """Where kernels, initramfs images and saved states are kept between runs."""
+    """Where kernels, initramfs images and saved states are kept between runs.
+
+    Not in XDG_CACHE_HOME: each test has one of its own, and would fetch, build and boot all of it again.
+    """
     chosen = os.environ.get("USBIP_RIG_CACHE")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "usbip-rig"
+    return Path(chosen) if chosen else Path.home() / ".cache" / "usbip-rig"
+
+
+@contextmanager
+def cache_to_itself() -> Iterator[None]:
+    """One process after the other makes what the cache lacks, so that the next one finds it."""
+    cache().mkdir(parents=True, exist_ok=True)
+    with (cache() / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def output(*command: str | Path, cwd: Path | None = None) -> str:

@@ -38,6 +38,7 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 mount -t debugfs debugfs /sys/kernel/debug
 mkdir -p /dev/pts /dev/shm && mount -t devpts pts /dev/pts
+mkfifo /run/never
 while read -r module; do insmod "$module"; done </etc/boot.modules
 ip link set lo up
 ip addr add 10.0.2.15/24 dev eth0
@@ -49,10 +50,15 @@ while :; do nc -ll -p {AGENT_PORT} -e /bin/agent; done
 """
 
 # One command per connection: its first line is the command, the rest of what the host sends is the command's stdin.
+# Programs are dear to start in emulation: no second shell, and pauses, of less than a second, within the shell.
 _AGENT = r"""#!/bin/sh
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root LC_ALL=C
+usleep() {
+    set -- "000000$1"
+    read -r -t "0.${1#${1%??????}}" _ <>/run/never || :
+}
 read -r command
-sh -c "$command" 2>&1
+(eval "$command") 2>&1
 printf '\n\001rc=%d\n' $?
 """
 
@@ -62,6 +68,7 @@ _ETC = {
     "etc/hosts": "127.0.0.1 localhost\n",
     "usr/share/misc/usb.ids": "",  # usbip wants one
 }
+_IMAGES_KEPT = 3
 _FOLDERS = ("proc", "sys", "dev", "tmp", "root", "var/run", "var/lib", "mnt", "etc", "run")
 
 
@@ -122,8 +129,8 @@ def prepare(*, update: bool = False) -> tuple[Path, Path]:
     initramfs = tree / f"initramfs-{key.hexdigest()[:12]}.cpio"
     make(kernel, lambda: extract_vmlinux(next(tree.glob("boot/vmlinuz-*")).read_bytes()))
     make(initramfs, lambda: _initramfs(tree))
-    for old in set(tree.glob("initramfs-*.cpio")) - {initramfs}:
-        old.unlink(missing_ok=True)
+    os.utime(initramfs)
+    remove_older(tree, "initramfs-*.cpio")
     return kernel, initramfs
 
 
@@ -133,6 +140,12 @@ def make(path: Path, content: Callable[[], bytes]) -> None:
         scratch = path.with_suffix(f".{os.getpid()}")
         scratch.write_bytes(content())
         scratch.rename(path)
+
+
+def remove_older(folder: Path, images: str) -> None:
+    """Keep the last few: several copies of the project may share the cache."""
+    for old in sorted(folder.glob(images), key=os.path.getmtime)[:-_IMAGES_KEPT]:
+        old.unlink(missing_ok=True)
 
 
 def _initramfs(tree: Path) -> bytes:

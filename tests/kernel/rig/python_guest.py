@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,21 +16,32 @@ from tests.kernel.rig.guest import Guest
 from tests.kernel.rig.host import RigError
 from tests.kernel.rig.python_image import SITE, ZYGOTE_PORT, debian_python, gathered, prepare_python
 
+_IMPORT_TIMEOUT = 60.0
+
 
 class PythonGuest(Guest):
     """A `Guest` with Python 3.11, libusb and udevd. No kernel driver is loaded for a device until `modprobe`."""
 
     def __init__(self, *, usbip_port: int = 0, snapshot: bool = True) -> None:
         super().__init__(usbip_port=usbip_port, snapshot=snapshot)
+        self._zygote_ports = itertools.count(ZYGOTE_PORT + 1)
         self._python_port = self.forward(ZYGOTE_PORT)
 
-    def add(self, *sources: Path) -> None:
-        """Put modules and packages (folders) where the guest's Python finds them."""
+    def add(self, *sources: Path, imported: Sequence[str] = ()) -> None:
+        """Put modules and packages (folders) where the guest's Python finds them, compiled.
+
+        imported: modules that all programs from now on find imported, since imports take seconds in emulation.
+        """
         archive = io.BytesIO()
         with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=archive, mode="w") as tar:
-            gathered(debian_python(), list(sources), Path(folder))
+            gathered(debian_python(), list(sources), Path(folder), only_compiled=True)
             tar.add(folder, ".")
         self.run(f"tar -x -o -C /{SITE}", archive.getvalue())
+        if imported:
+            port = next(self._zygote_ports)
+            self.start("/bin/zygote.py", str(port), *imported, log=f"/tmp/zygote{port}")
+            self._poll(f"netstat -ltn | grep -q :{port}", _IMPORT_TIMEOUT)
+            self._python_port = self.forward(port)
 
     def python(
         self, code: str, *arguments: str, stdin: bytes = b"", timeout: float = 60.0, check: bool = True

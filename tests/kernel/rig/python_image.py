@@ -14,11 +14,9 @@ from pathlib import Path
 
 from tests.kernel.rig.debian import unpacked, update_lists_without
 from tests.kernel.rig.host import cache, output
-from tests.kernel.rig.image import INIT, READY, Cpio, make, prepare, shared_libraries
+from tests.kernel.rig.image import INIT, READY, Cpio, make, prepare, remove_older, shared_libraries
 
 ZYGOTE_PORT = 5556
-#: More than one, as several copies of the project may share the cache.
-_IMAGES_KEPT = 3
 SITE = "site"  # the folder in the guest for what programs import
 
 # libc and libm come from this machine, as the rig's own programs do.
@@ -39,7 +37,8 @@ _IMPORTED = ("usb1", "libusb_package", "importlib_resources", "pcapng")
 #: Imported before the state is saved, since imports take seconds in emulation.
 _PRELOADED = (
     "usb1", "libusb_package", "argparse", "ctypes", "dataclasses", "inspect", "json", "logging", "queue", "runpy",
-    "selectors", "socket", "subprocess", "tempfile", "threading", "typing",
+    "selectors", "socket", "subprocess", "tempfile", "threading", "typing", "importlib.resources.readers",
+    "importlib_resources.readers",
 )  # fmt: skip
 
 # Debian's libusb is notified of new devices by udevd, not by the kernel. Without rules udevd only passes events on.
@@ -61,8 +60,7 @@ def prepare_python() -> tuple[Path, Path]:
     image = base.with_name(f"python-{key.hexdigest()[:12]}.cpio")
     make(image, lambda: base.read_bytes() + _overlay(tree))
     os.utime(image)
-    for old in sorted(base.parent.glob("python-*.cpio"), key=os.path.getmtime)[:-_IMAGES_KEPT]:
-        old.unlink(missing_ok=True)
+    remove_older(base.parent, "python-*.cpio")
     return kernel, image
 
 
@@ -80,22 +78,31 @@ def debian_python() -> Path:
     return tree
 
 
-def compile_all(tree: Path, folder: Path) -> None:
-    """Compile with the guest's Python, here; not to be checked against the times of sources, which the image loses."""
+def compile_all(tree: Path, folder: Path, *options: str) -> None:
+    """Compile with the guest's Python, here; not to be checked against the times of sources, which the image loses.
+
+    options: more of compileall's.
+    """
     libraries = ":".join(f"{tree}/{part}" for part in _LIBRARIES)
     environment = ("env", f"PYTHONHOME={tree}/usr", f"LD_LIBRARY_PATH={libraries}")
     python = tree / "usr/bin/python3.11"
-    output(*environment, python, "-m", "compileall", "-qq", "--invalidation-mode", "unchecked-hash", folder)
+    output(*environment, python, "-m", "compileall", "-qq", "--invalidation-mode", "unchecked-hash", *options, folder)
 
 
-def gathered(tree: Path, sources: list[Path], folder: Path) -> None:
-    """Copy modules and packages (folders) into a folder, compiled."""
+def gathered(tree: Path, sources: list[Path], folder: Path, *, only_compiled: bool = False) -> None:
+    """Copy modules and packages (folders) into a folder, compiled.
+
+    only_compiled: without their sources, so that there are half as many files.
+    """
     for source in sources:
         if source.is_dir():
             shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, folder)
-    compile_all(tree, folder)
+    compile_all(tree, folder, *(["-b"] if only_compiled else []))
+    if only_compiled:
+        for source in folder.rglob("*.py"):
+            source.unlink()
 
 
 def found_packages() -> list[Path]:

@@ -2,6 +2,7 @@
 
 Speaks the agent's protocol, but a connection's first line is a JSON list: the file to log to, or "", and the arguments
 of the interpreter (-c, -m or a file first). With a log the program stays in the background; the answer is its pid.
+Started as such a program, it is the next one's parent, with more imported.
 """
 
 from __future__ import annotations
@@ -51,15 +52,19 @@ def serve(connection: socket.socket) -> None:
             os.dup2(file, number)
         connection.close()
         run(arguments)
-    elif log:
+        return
+    if log:
         connection.sendall(b"%d\n\1rc=0\n" % program)
     else:
         _, status = os.waitpid(program, 0)
         connection.sendall(b"\n\1rc=%d\n" % (os.waitstatus_to_exitcode(status) & 255))
+    os._exit(0)  # without the interpreter's end, which touches all of the memory that is shared
 
 
 def run(arguments: list[str]) -> None:
-    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
+    # Not closed with the objects: a program that was forked in its turn has others in their place.
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
     first, *rest = arguments
     if first == "-c":
         sys.argv = [first, *rest[1:]]
