@@ -15,6 +15,7 @@ from tests.waiting import wait_until
 from tests.web.dashboards import asking, dashboard
 from tests.web.lab import lab
 from tests.web.test_captures import client_of, echo
+from usbip_capture.capture.shared_writer import SharedWriter
 from usbip_capture.capture.sinks import FileSink, Sink
 from usbip_capture.demo.device import BULK_IN, BULK_OUT
 from usbip_capture.device import Device
@@ -25,10 +26,12 @@ from usbip_capture.sessions.session_capture import DESCRIPTORS
 from usbip_capture.usb.setup import set_configuration
 from usbip_capture.usb.urb import Buffer, TransferType, Urb
 from usbip_capture.web import dashboard as served
-from usbip_capture.web import outlet
+from usbip_capture.web import outlet, shared_streams
+from usbip_capture.web.api import captures
 from usbip_capture.web.roles import LOOK
 
 VIEWERS = 32
+EVERYTHING = Wanted()
 LARGE = bytes(range(256)) * 256
 
 
@@ -102,6 +105,55 @@ def test_different_wishes_are_different_captures(home: Path) -> None:
         wait_until("all have joined", lambda: made.side.shared.running == len(wishes))
         assert made.side.streams.taken == 2 * len(wishes)
         echo(device)
+
+
+@pytest.fixture
+def writers(monkeypatch: pytest.MonkeyPatch) -> list[SharedWriter]:
+    """Those of the captures that were begun."""
+    begun: list[SharedWriter] = []
+
+    class Kept(SharedWriter):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            begun.append(self)
+
+    monkeypatch.setattr(shared_streams, "SharedWriter", Kept)
+    return begun
+
+
+def look(made: served.Dashboard, at: Dashboard, path: Path, wanted: Wanted = EVERYTHING) -> None:
+    """Join, see something, and leave."""
+    with closing(StreamedCapture(at, lambda: FileSink(str(path)), wanted)) as capture:
+        wait_until("it has joined", lambda: capture.urbs)
+    wait_until("it has left", lambda: not made.side.shared.running)
+
+
+def test_who_joins_soon_after_another_has_the_capture_that_is_there(
+    home: Path, monkeypatch: pytest.MonkeyPatch, writers: list[SharedWriter]
+) -> None:
+    monkeypatch.setattr(shared_streams, "LINGER", 1000.0)
+    with dashboard() as (_, made), client_of(made.side.server) as device:
+        at = place(made)
+        for number in range(3):
+            look(made, at, home / f"{number}.pcapng")
+            echo(device)
+        assert len(writers) == 1
+        look(made, at, home / "other.pcapng", Wanted(capture_filter="control"))
+        wait_until("only the latest goes on", lambda: [writer.flush(10) for writer in writers] == [False, True])
+    assert not writers[1].flush(10)
+    learnt, *same = [[r.usb.setup for r in read_capture(home / f"{n}.pcapng") if r.usb] for n in range(3)]
+    assert set_configuration(1).pack() in learnt
+    assert same == [learnt] * 2
+
+
+def test_a_capture_that_nobody_sees_ends(
+    home: Path, monkeypatch: pytest.MonkeyPatch, writers: list[SharedWriter]
+) -> None:
+    for module in (shared_streams, captures):
+        monkeypatch.setattr(module, "LINGER", 0.0)
+    with dashboard() as (_, made), client_of(made.side.server):
+        look(made, place(made), home / "out.pcapng")
+        wait_until("it has ended", lambda: not writers[0].flush(10))
 
 
 class Stalling(Sink):

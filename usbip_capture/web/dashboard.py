@@ -45,6 +45,7 @@ class Dashboard:
             opening.callback(self.close)
             self.side = WebSide(server)
             self._stack.callback(self.side.start_figures().close)
+            self._stack.callback(self.side.shared.close)  # after the service, when all have left
             sign_in = SignIn(self.side.tokens, Cookies(self.side.tokens), server.events)
             feed = EventFeed(server.events)
             self._stack.callback(feed.close)

@@ -98,15 +98,21 @@ Handler = Callable[[Call], object]
 Authenticate = Callable[[HTTPConnection], User]
 
 
-def api(method: str, path: str, handler: Handler, role: str, prefix: str = PREFIX) -> Route:
-    """A route of `/api/v1`; `handler` runs on a thread of the pool. role: one of ROLES, or ANYONE."""
+def api(method: str, path: str, handler: Handler, role: str, prefix: str = PREFIX, *, at_once: bool = False) -> Route:
+    """A route of `/api/v1`; `handler` runs on a thread of the pool. role: one of ROLES, or ANYONE.
+
+    at_once: it runs on the event loop, and never waits.
+    """
     if role not in (*ROLES, ANYONE):
         raise ValueError(role)
     inputs = inputs_of(method, prefix + path)
 
+    async def run(call: Call) -> object:
+        return handler(call) if at_once else await run_in_threadpool(handler, call)
+
     async def endpoint(request: Request) -> Response:
         side, authenticate = request.app.state.side, request.app.state.authenticate
-        response = await answered(_called(request, side, authenticate, handler, role, inputs))
+        response = await answered(_called(request, side, authenticate, run, role, inputs))
         if isinstance(response, StreamingResponse):
             response.body_iterator = parts_while_allowed(
                 response.body_iterator, lambda: authenticate(request).check(role)
@@ -174,7 +180,12 @@ def status_of(error: UsbipError) -> int:
 
 
 async def _called(
-    request: Request, side: WebSide, authenticate: Authenticate, handler: Handler, role: str, inputs: Inputs
+    request: Request,
+    side: WebSide,
+    authenticate: Authenticate,
+    run: Callable[[Call], Awaitable[object]],
+    role: str,
+    inputs: Inputs,
 ) -> object:
     user = User("", ANYONE) if role == ANYONE else authenticate(request)
     user.check(role)
@@ -184,7 +195,7 @@ async def _called(
         raise LocalProtocolError(f"the request was not sent within {_BODY_TIMEOUT:g} s") from error
     inputs.check(request.query_params, body)
     call = Call(side, request, user, request.path_params, request.query_params, body)
-    return await run_in_threadpool(handler, call)
+    return await run(call)
 
 
 async def _body(request: Request) -> Mapping[str, Any]:

@@ -1,10 +1,15 @@
-"""Captures that are streamed: those who want the same see the same one, which is packed once."""
+"""Captures that are streamed: those who want the same see the same one, which is packed once.
+
+Beginning one costs a thread, and the locks of all sessions. So one that was left is kept for LINGER seconds: whoever
+joins again and again, or after somebody else, has it at once.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +29,8 @@ log = logging.getLogger(__name__)
 
 #: Bytes of what a capture has not packed yet.
 _QUEUE_BYTES = 16 << 20
+#: Seconds that a capture goes on when nobody sees it any more; the latest one only.
+LINGER = 1.0
 
 
 class Streamed(NamedTuple):
@@ -103,15 +110,17 @@ class _Stream(Sink):
             self.writer.close()
 
     def write(self, buffers: Sequence[Buffer]) -> None:
-        raw = b"".join(buffers)
         lost, self._lost = self._lost, self.writer.dropped if self._has_begun else 0
         with self._lock:
             outlets = [outlet for outlet, begun in self._outlets.items() if begun]
+        self.written += sum(map(len, buffers))
+        if not outlets:
+            return
+        raw = b"".join(buffers)
         for outlet in outlets:
             if self._shows_kept:
                 outlet.wait_for_room(lambda: self._aborted)
             outlet.put(raw, self._lost - lost)
-        self.written += len(raw)
 
     def close(self) -> None:
         for outlet in self.viewers:
@@ -126,13 +135,19 @@ class _Stream(Sink):
 
 
 class SharedStreams:
-    """All that a server streams. Threads may share it. dropped: packets that viewers lack who have left."""
+    """All that a server streams, until `close`. Threads may share it. dropped: packets that viewers lack who have left.
 
-    def __init__(self, server: LocalServer) -> None:
+    clock: in seconds.
+    """
+
+    def __init__(self, server: LocalServer, clock: Callable[[], float] = time.monotonic) -> None:
         self._server = server
+        self._clock = clock
         self._lock = threading.Lock()
         self._of: dict[Outlet, _Stream] = {}
         self._shared: dict[Streamed, _Stream] = {}
+        self._unseen: _Unseen | None = None
+        self._closed = False
         self._dropped = 0
 
     @property
@@ -143,36 +158,81 @@ class SharedStreams:
 
     @property
     def running(self) -> int:
-        """Captures that are packed now: as many as there are different ones."""
+        """Captures that are packed and seen now: as many as there are different ones."""
         with self._lock:
             return len(set(self._of.values()))
 
+    def join_known(self, sessions: Sessions, wanted: Streamed, outlet: Outlet) -> bool:
+        """Have it seen in `outlet` from now on, if the same is captured already. Never waits."""
+        wanted = _wanted(sessions, wanted)
+        with self._lock:
+            return self._joined(wanted, outlet)
+
     def join(self, sessions: Sessions, wanted: Streamed, outlet: Outlet) -> None:
         """Have it seen in `outlet` from now on. May take its time. Raises CaptureError."""
-        if sessions.keeps is None:
-            wanted = wanted._replace(hindsight=False)
+        wanted = _wanted(sessions, wanted)
         with self._lock:
-            if outlet.left:
-                return
-            known = self._shared.get(wanted)
-            if known is not None and known.add(outlet):
-                self._of[outlet] = known
+            if outlet.left or self._joined(wanted, outlet):
                 return
             made = self._of[outlet] = _Stream(self._server, sessions, wanted, outlet)
             if not wanted.hindsight:  # what was kept is for one who joins now
                 self._shared[wanted] = made
         made.open()
 
-    def leave(self, outlet: Outlet) -> None:
-        """It sees nothing more; what nobody sees any more ends."""
+    def _joined(self, wanted: Streamed, outlet: Outlet) -> bool:
+        """The lock is held."""
+        known = self._shared.get(wanted)
+        if known is None or not known.add(outlet):
+            return False
+        self._of[outlet] = known
+        if self._unseen is not None and self._unseen.stream is known:
+            self._unseen = None
+        return True
+
+    def leave(self, outlet: Outlet) -> Callable[[], None] | None:
+        """It sees nothing more. What ends a capture that nobody sees, and may take its time; None if there is none."""
         outlet.leave()
         with self._lock:
             stream = self._of.pop(outlet, None)
             if stream is None:
-                return
+                return None
             self._dropped += outlet.dropped
             if not stream.remove(outlet):
-                return
-            for wanted in [wanted for wanted, one in self._shared.items() if one is stream]:
-                del self._shared[wanted]
-        stream.end()
+                return None
+            ended: _Stream | None = stream
+            if stream in self._shared.values() and not self._closed:
+                ended = None if self._unseen is None else self._unseen.stream
+                self._unseen = _Unseen(stream, self._clock())
+            return self._ended(ended)
+
+    def unseen(self) -> Callable[[], None] | None:
+        """The same for what nobody has seen for LINGER seconds."""
+        with self._lock:
+            unseen = self._unseen
+            if unseen is None or (self._clock() - unseen.since < LINGER and not self._closed):
+                return None
+            self._unseen = None
+            return self._ended(unseen.stream)
+
+    def close(self) -> None:
+        """What is left ends at once, and what nobody sees. May take its time."""
+        self._closed = True
+        if end := self.unseen():
+            end()
+
+    def _ended(self, stream: _Stream | None) -> Callable[[], None] | None:
+        """Nobody joins it any more. The lock is held."""
+        for wanted in [wanted for wanted, one in self._shared.items() if one is stream]:
+            del self._shared[wanted]
+        return None if stream is None else stream.end
+
+
+class _Unseen(NamedTuple):
+    """since: when the last one left, in seconds."""
+
+    stream: _Stream
+    since: float
+
+
+def _wanted(sessions: Sessions, wanted: Streamed) -> Streamed:
+    return wanted if sessions.keeps is not None else wanted._replace(hindsight=False)

@@ -14,6 +14,7 @@ from usbip_capture.web.capture_data import capture_data
 from usbip_capture.web.confirming import Confirmations
 from usbip_capture.web.history import History
 from usbip_capture.web.live_figures import LiveFigures
+from usbip_capture.web.pace import Pace
 from usbip_capture.web.places import Places
 from usbip_capture.web.seed_data import SeedView
 from usbip_capture.web.shared_streams import SharedStreams
@@ -25,13 +26,16 @@ if TYPE_CHECKING:
     from usbip_capture.web.event_feed import EventFeed
     from usbip_capture.web.sign_in import SignIn
 
+#: Streams that begin in a second, after so many at once: more would be felt by those who use devices.
+_JOIN_RATE, _JOINS_AT_ONCE = 10.0, 32
+
 
 @dataclass(slots=True)
 class WebSide:
     """server: whose dashboard it is. sign_in, feed: None until it is opened.
 
     started: seconds since 1970. history, live: from `start_figures` on. streams, views: captures that leave as streams
-    now, and pages that look into one; shared: what these streams have in common.
+    now, and pages that look into one; shared: what these streams have in common; joins: how fast streams begin.
     """
 
     server: LocalServer
@@ -43,6 +47,7 @@ class WebSide:
     seed_view: SeedView = field(default_factory=SeedView)
     streams: Places = field(default_factory=Places)
     views: Places = field(default_factory=Places)
+    joins: Pace = field(default_factory=lambda: Pace(_JOIN_RATE, _JOINS_AT_ONCE))
     shared: SharedStreams = field(init=False)
     history: History = field(init=False)
     live: LiveFigures = field(init=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
@@ -28,7 +28,7 @@ from usbip_capture.web.outlet import Outlet
 from usbip_capture.web.places import Places
 from usbip_capture.web.roles import LOOK, OPERATE
 from usbip_capture.web.routing import Call, Conflict, NotFound, NotHere, api, live
-from usbip_capture.web.shared_streams import SharedStreams, Streamed
+from usbip_capture.web.shared_streams import LINGER, Streamed
 from usbip_capture.web.side import WebSide
 
 _PCAPNG = "application/x-pcapng"
@@ -106,7 +106,7 @@ def _stream(call: Call) -> Response:
     if not call.side.streams.take(MAX_STREAMS):
         raise Conflict(f"at most {MAX_STREAMS} captures are streamed at a time: end another one")
     alive = ALIVE if query.get("alive", "") == "1" else 0.0
-    return _Stream(call.side.streams, _streamed(call.side.shared, sessions, wanted, alive))
+    return _Stream(call.side.streams, _streamed(call.side, sessions, wanted, alive))
 
 
 class _Stream(StreamingResponse):
@@ -124,17 +124,28 @@ class _Stream(StreamingResponse):
             self._places.leave()
 
 
-async def _streamed(shared: SharedStreams, sessions: Sessions, wanted: Streamed, alive: float) -> AsyncIterator[bytes]:
-    outlet = Outlet(asyncio.get_running_loop(), alive)
-    joining = asyncio.ensure_future(run_in_threadpool(shared.join, sessions, wanted, outlet))
-    joining.add_done_callback(lambda done: outlet.end() if not done.cancelled() and done.exception() else None)
+async def _streamed(side: WebSide, sessions: Sessions, wanted: Streamed, alive: float) -> AsyncIterator[bytes]:
+    shared, loop = side.shared, asyncio.get_running_loop()
+    await asyncio.sleep(side.joins.seconds(loop.time()))
+    outlet = Outlet(loop, alive)
+    joining: asyncio.Future[None] | None = None
     try:
+        if not shared.join_known(sessions, wanted, outlet):
+            joining = asyncio.ensure_future(run_in_threadpool(shared.join, sessions, wanted, outlet))
+            joining.add_done_callback(lambda done: outlet.end() if not done.cancelled() and done.exception() else None)
         async for part in outlet.parts():
             yield part
-        await joining
+        if joining is not None:
+            await joining
     finally:
-        outlet.leave()
-        asyncio.get_running_loop().run_in_executor(None, shared.leave, outlet)
+        _end(shared.leave(outlet))
+        loop.call_later(LINGER, lambda: _end(shared.unseen()))
+
+
+def _end(ends: Callable[[], None] | None) -> None:
+    """Not on the event loop: the thread of a capture is waited for, and waking another one is not cheap."""
+    if ends is not None:
+        asyncio.get_running_loop().run_in_executor(None, ends)
 
 
 def store_of(call: Call) -> CaptureStore:
@@ -182,7 +193,7 @@ def _few(devices: Sequence[str]) -> Sequence[str]:
 ROUTES: list[BaseRoute] = [
     api("GET", "/captures", _captures, LOOK),
     api("POST", "/captures", _start, OPERATE),
-    api("GET", "/captures/stream", _stream, LOOK),
+    api("GET", "/captures/stream", _stream, LOOK, at_once=True),
     api("POST", "/captures/{id}/stop", _stop, OPERATE),
     api("DELETE", "/captures/{id}", _delete, OPERATE),
     api("GET", "/captures/{id}/download", _download, LOOK),
