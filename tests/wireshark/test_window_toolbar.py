@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.test_server_mode import busy
 from tests.programs import wireshark_window as places
 from tests.programs.wireshark_window import Window, wireshark
 from tests.waiting import wait_until
+from tests.web.dashboards import dashboard
+from tests.web.test_captures import client_of
 from usbip_capture.demo.device import DemoServer
+from usbip_capture.web.roles import LOOK
 
 pytestmark = pytest.mark.wireshark
 
@@ -100,10 +104,37 @@ def _all_back(capture: Path) -> bool:
     return kinds.count("'S'") == kinds.count("'C'")
 
 
-def test_the_capture_filter_box(tmp_path: Path) -> None:
-    with wireshark(tmp_path, "-i", "usbip-remote") as window:
-        window.selected_row()
-        window.enter(places.CAPTURE_FILTER, "bulk and ep == 0x82")
-        wait_until("a filter that is right", lambda: window.has_colour(places.CAPTURE_FILTER, places.RIGHT), 20)
-        window.enter(places.CAPTURE_FILTER, "bulk and epp")
-        wait_until("a filter that is wrong", lambda: window.has_colour(places.CAPTURE_FILTER, places.WRONG), 20)
+def test_a_server_is_joined_with_the_filter_of_the_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The window lists it; what its client does appears, as far as the filter lets it, which the server applies."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ".config"))
+    interface = "usbip-server-bench"
+    with (
+        dashboard() as (server, made),
+        client_of(server) as device,
+        busy(device),
+    ):
+        configuration = tmp_path / ".config/usbip-capture/config.toml"
+        configuration.parent.mkdir(parents=True, exist_ok=True)
+        configuration.touch(mode=0o600)
+        token = made.side.tokens.add("window", LOOK)
+        configuration.write_text(f'[dashboards]\nbench = "{made.urls[0]}"\n\n[tokens]\nbench = "{token}"\n')
+        with wireshark(tmp_path, "-i", interface) as window:
+            window.selected_row()
+            window.enter(places.CAPTURE_FILTER, "bulk and epp")
+            wait_until("a filter that is wrong", lambda: window.has_colour(places.CAPTURE_FILTER, places.WRONG), 20)
+            window.enter(places.CAPTURE_FILTER, "bulk and ep == 0x84")
+            wait_until("a filter that is right", lambda: window.has_colour(places.CAPTURE_FILTER, places.RIGHT), 20)
+            window.start_selected()
+            wait_until("packets", lambda: window.captures() and len(_bulk(window.captures()[-1])) > 8, 60)
+            assert made.side.shared.running == 1
+            window.key("ctrl+e", window.find("Capturing from"))
+            wait_until("the extcap ends", lambda: not window.extcaps(), 20)
+            wait_until("the server notices", lambda: not made.side.shared.running, 20)
+            assert window.process.poll() is None
+            capture = window.captures()[-1]
+    rows = fields(capture, "usb", "frame.interface_name", "usb.endpoint_address", "usb.transfer_type")
+    assert {tuple(row) for row in rows if row[2] == "0x03"} == {("usbip0", "0x84", "0x03")}
+
+
+def _bulk(capture: Path) -> list[list[str]]:
+    return fields(capture, "usb.transfer_type == 3", "frame.number")
