@@ -67,7 +67,7 @@ def test_a_server_that_is_killed_and_started_again(tmp_path: Path) -> None:
         token = first.wait_for(r"shown only once: \S+token=(\S+)")[1]
         at = Dashboard.parse(f"127.0.0.1:{port}", token=token)
         capture = StreamedCapture(at, lambda: FileSink(str(path)), Wanted())
-        wait_until("its stream has begun", lambda: b"events0" in path.read_bytes())
+        wait_until("its stream has begun", lambda: path.exists() and b"events0" in path.read_bytes())
         used(first)
     with closing(capture):
         wait_until("it is reported", lambda: b"nothing listens on" in path.read_bytes())
