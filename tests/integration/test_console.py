@@ -67,7 +67,10 @@ def test_outputs_that_are_closed_or_full(
 
 
 def held(module: str, tmp_path: Path) -> str:
-    """Statements after which importing `module` waits, and reports it by a file."""
+    """Statements after which importing `module` waits, and reports it by a file.
+
+    It waits in small steps: a signal that comes just before a sleep is noticed after it only.
+    """
     marker = tmp_path / "importing"
     return (
         "import sys, time\n"
@@ -75,7 +78,8 @@ def held(module: str, tmp_path: Path) -> str:
         "    def find_spec(self, name, path=None, target=None):\n"
         f"        if name == {module!r}:\n"
         f"            open({str(marker)!r}, 'w').close()\n"
-        "            time.sleep(60)\n"
+        "            for _ in range(1200):\n"
+        "                time.sleep(0.05)\n"
         "sys.meta_path.insert(0, Held())\n"
     )
 
