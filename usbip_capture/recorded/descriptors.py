@@ -42,14 +42,16 @@ class RecordedDescriptors:
     """answers: what GET_DESCRIPTOR has brought, the longest by bmRequestType, wValue and wIndex.
 
     device, configurations: whole and valid, rebuilt where the recording has them not. missing: sentences about that.
-    varying: those of `answers`, strings as a rule, that were not the same each time.
+    varying: those of `answers`, strings as a rule, that were not the same each time. cut: the lengths of those that the
+    capture has a part of.
     """
 
     device: bytes
     configurations: list[bytes]
     answers: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
-    varying: frozenset[tuple[int, int, int]] = frozenset()
+    varying: set[tuple[int, int, int]] = field(default_factory=set)
+    cut: dict[tuple[int, int, int], int] = field(default_factory=dict)
 
     def string(self, place: int) -> str:
         """The string whose number is at `place` of the device descriptor, in the first language; empty if not read."""
@@ -68,9 +70,9 @@ class RecordedDescriptors:
 def descriptors_of(device: RecordedDevice) -> RecordedDescriptors:
     """Those of a recorded device."""
     exchanges = indexed(device.exchanges)
-    answers, varying = _answers(exchanges)
-    missing: list[str] = []
-    configurations: list[bytes] = []
+    known = RecordedDescriptors(b"", [])
+    _read_answers(known, exchanges)
+    answers, missing, configurations = known.answers, known.missing, known.configurations
     index = 0
     while (raw := answers.get((DIR_IN, DT_CONFIGURATION << 8 | index, 0))) is not None:
         configurations.append(_configuration(raw, index, exchanges, missing))
@@ -85,7 +87,8 @@ def descriptors_of(device: RecordedDevice) -> RecordedDescriptors:
         missing.append("the device descriptor is not in the recording: rebuilt")
         head = _device(device, len(configurations))
     missing += _foreign(exchanges, configurations)
-    return RecordedDescriptors(head[:_DEVICE_SIZE], configurations, answers, missing, frozenset(varying))
+    known.device = head[:_DEVICE_SIZE]
+    return known
 
 
 def info_of(device: RecordedDevice, known: RecordedDescriptors, busid: str) -> DeviceInfo:
@@ -133,11 +136,9 @@ def _is_low_speed(head: DeviceDescriptor, endpoints: Sequence[EndpointDescriptor
     return small and head.bMaxPacketSize0 == 8 and head.bcdUSB <= 0x0110
 
 
-def _answers(exchanges: Exchanges) -> tuple[dict[tuple[int, int, int], bytes], set[tuple[int, int, int]]]:
-    """What was read, and which of that was not the same each time."""
-    found: dict[tuple[int, int, int], bytes] = {}
-    lengths: dict[tuple[int, int, int], int] = {}
-    varying: set[tuple[int, int, int]] = set()
+def _read_answers(made: RecordedDescriptors, exchanges: Exchanges) -> None:
+    """What GET_DESCRIPTOR has brought."""
+    found = made.answers
     for exchange in exchanges.standard_requests():
         setup = exchange.setup
         if setup[1] == GET_DESCRIPTOR and setup[0] & DIR_IN and not exchange.status:
@@ -145,18 +146,16 @@ def _answers(exchanges: Exchanges) -> tuple[dict[tuple[int, int, int], bytes], s
             known, data = found.get(key, b""), exchange.data
             common = min(len(known), len(data))
             if known[:common] != data[:common] and key[1] >> 8 not in (DT_DEVICE, DT_CONFIGURATION):
-                varying.add(key)
+                made.varying.add(key)
+            if exchange.cut:
+                made.cut[key] = max(exchange.moved, made.cut.get(key, 0))
             if len(data) > len(known):
-                found[key], lengths[key] = data, exchange.moved
-    for key, length in lengths.items():
-        if key[1] >> 8 not in (DT_DEVICE, DT_CONFIGURATION):  # a part of those is of no use
-            found[key] = found[key].ljust(length, b"\0")
+                found[key] = data
     # Systems read once which languages there are, libusb before each string.
     languages = dict.fromkeys(language for kind, value, language in found if value >> 8 == DT_STRING and language)
     if languages and (DIR_IN, DT_STRING << 8, 0) not in found:
         raw = b"".join(language.to_bytes(2, "little") for language in languages)
         found[DIR_IN, DT_STRING << 8, 0] = bytes((2 + len(raw), DT_STRING)) + raw
-    return found, varying
 
 
 def _foreign(exchanges: Exchanges, configurations: Sequence[bytes]) -> list[str]:

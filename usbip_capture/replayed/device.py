@@ -53,15 +53,17 @@ _AHEAD = 1 << 16
 
 @dataclass(frozen=True)
 class _Descriptors(Descriptors):
-    """As the recording has them, in all languages."""
+    """As the recording has them, in all languages. cut: the lengths of those that it has a part of."""
 
     answers: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
+    cut: dict[tuple[int, int, int], int] = field(default_factory=dict)
 
     def find(self, setup: Setup) -> bytes | None:
         if setup.wValue >> 8 in (DT_DEVICE, DT_CONFIGURATION) and (whole := super().find(setup)) is not None:
             return whole  # what the recording has may be a part of it
-        found = self.answers.get((setup.bmRequestType, setup.wValue, setup.wIndex))
-        return found if found is not None else super().find(setup)
+        key = (setup.bmRequestType, setup.wValue, setup.wIndex)
+        found = self.answers.get(key)
+        return found.ljust(self.cut.get(key, 0), b"\0") if found is not None else super().find(setup)
 
 
 class ReplayedDevice(SimulatedDevice):
@@ -95,7 +97,9 @@ class ReplayedDevice(SimulatedDevice):
             cut = next(flaw for flaw in recording.flaws if CUT in flaw)
             raise CaptureError(f"{recording.name} cannot be replayed strictly: {cut}")
         known = recording.known
-        super().__init__(recording.info, _Descriptors(known.device, known.configurations, answers=known.answers))
+        super().__init__(
+            recording.info, _Descriptors(known.device, known.configurations, answers=known.answers, cut=known.cut)
+        )
         self._varying = known.varying
         self._diverging = diverging
         self._mask = [secret for secret in mask if secret]
