@@ -106,6 +106,22 @@ class Window:
         self.click((_GEAR_X, self.selected_row()))
         return self.corner(self.find("Interface Options"))
 
+    def save_dialog(self, corner: tuple[int, int]) -> None:
+        """Click on Save until the dialog is closed: one click more would be into the list of interfaces."""
+        x, y = corner
+
+        def closed() -> bool:
+            self.click((x + SAVE[0], y + SAVE[1]))
+            try:
+                return wait_until("the dialog is closed", lambda: not self._dialogs(), 5)
+            except AssertionError:
+                return False
+
+        wait_until("the dialog is saved", closed, 120)
+
+    def _dialogs(self) -> list[str]:
+        return self.xdotool("search", "--onlyvisible", "--name", "Interface Options").split()
+
     def start_selected(self) -> None:
         """Double-click the selected interface; a busy machine loses clicks, so again until its extcap runs."""
         place = 300, self.selected_row()

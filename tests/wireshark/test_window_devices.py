@@ -42,5 +42,5 @@ def _check(window: Window, preferences: Path, line: str, above: int, *rows: int)
     first_x, first_y = places.FIRST_CHECK
     for row in rows:
         window.click((x + first_x, y + first_y - above + row * places.CHECK_HEIGHT))
-    window.click((x + places.SAVE[0], y + places.SAVE[1]))
+    window.save_dialog((x, y))
     wait_until(f"{line!r} is stored", lambda: line in preferences.read_text().splitlines(), 20)

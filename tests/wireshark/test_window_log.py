@@ -52,6 +52,7 @@ def test_the_log_beside_usb(port: int, device: Device, tmp_path: Path) -> None:
             window.click(places.LOG)
             x, y = window.corner(window.find("usbip-remote Log"))
             sock.sendall(esp(7, "E (7) wifi: lost", 3))
+            wait_until("the line in the file", lambda: b"wifi: lost" in window.captures()[-1].read_bytes(), 20)
             wait_until("the line in the capture", lambda: lines(window.captures()[-1]), 20)
             # The window marks what is looked for in it: only when it is there.
             window.enter((x + places.HIGHLIGHT[0], y + places.HIGHLIGHT[1]), "wifi: lost")
@@ -75,8 +76,8 @@ def _choose_connect(window: Window, home: Path) -> None:
     window.xdotool("key", "Down", "Return")
     preferences = home / ".config/wireshark/preferences"
 
-    def saved() -> bool:
-        window.click((x + places.SAVE[0], y + places.SAVE[1]))
+    def stored() -> bool:
         return preferences.exists() and "extcap.usbip_remote.syslog: connect" in preferences.read_text()
 
-    wait_until("the choice is stored", saved, 40)
+    window.save_dialog((x, y))
+    wait_until("the choice is stored", stored, 40)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.integration.test_server_mode import busy
+from tests.oracles.pcapng_reader import read_capture
 from tests.programs import wireshark_window as places
 from tests.programs.wireshark_window import Window, wireshark
 from tests.waiting import wait_until
 from tests.web.dashboards import dashboard
 from tests.web.test_captures import client_of
 from usbip_capture.demo.device import DemoServer
+from usbip_capture.errors import CaptureError
 from usbip_capture.web.roles import LOOK
 
 pytestmark = pytest.mark.wireshark
@@ -74,10 +77,10 @@ def _choose_device(window: Window, home: Path) -> None:
     def saved() -> bool:
         window.click((x + places.DEVICE[0], y + places.DEVICE[1]))
         window.xdotool("key", "End", "Return")
-        window.click((x + places.SAVE[0], y + places.SAVE[1]))
+        window.save_dialog((x, y))
         if preferences.exists() and "extcap.usbip_remote.device: 1-1" in preferences.read_text():
             return True
-        window.click((137, window.selected_row()))  # it was too early: once more
+        window.open_dialog()  # it was too early: once more
         return False
 
     wait_until("host and device are stored", saved, 40)
@@ -86,22 +89,33 @@ def _choose_device(window: Window, home: Path) -> None:
 
 def _marks_and_endpoints(window: Window, log: Path) -> None:
     window.click(places.MARK)
-    wait_until("a mark on a packet", lambda: marks(window), 20)
-    assert marks(window)[0][0] == "usbip0"
-    assert re.fullmatch(r"usbip-capture: mark 1 at \d\d:\d\d:\d\d\.\d{3}", marks(window)[0][1])
+    _wait_mark(window, 1)
+    ((interface, text),) = marks(window)
+    assert interface == "usbip0"
+    assert re.fullmatch(r"usbip-capture: mark 1 at \d\d:\d\d:\d\d\.\d{3}", text)
     window.enter(places.LISTEN, "0x83", confirm=True)
     wait_until("one endpoint", lambda: "listening to 0x83" in log.read_text(), 20)
     window.enter(places.LISTEN, "none", confirm=True)
     wait_until("no endpoint", lambda: "listening to none" in log.read_text(), 20)
     wait_until("what was under way is back", lambda: _all_back(window.captures()[-1]), 20)
     window.click(places.MARK)
-    wait_until("a mark of its own", lambda: len(marks(window)) == 2, 20)
-    assert marks(window)[1][0] == "notes0"
+    _wait_mark(window, 2)
+    assert [interface for interface, _ in marks(window)] == ["usbip0", "notes0"]
+
+
+def _wait_mark(window: Window, number: int) -> None:
+    """Until a mark is in the file, and all of what it is on."""
+    text = f"usbip-capture: mark {number} at ".encode()
+    wait_until(f"mark {number}", lambda: text in window.captures()[-1].read_bytes(), 20)
+    wait_until(f"the packet of mark {number}", lambda: len(marks(window)) == number, 20)
 
 
 def _all_back(capture: Path) -> bool:
-    kinds = [row[0] for row in fields(capture, "usb", "usb.urb_type")]
-    return kinds.count("'S'") == kinds.count("'C'")
+    kinds: list[int] = []
+    with suppress(CaptureError):  # its end is just being written
+        for record in read_capture(capture):
+            kinds.append(record.usb.type if record.usb else 0)
+    return kinds.count(ord("S")) == kinds.count(ord("C"))
 
 
 def test_a_server_is_joined_with_the_filter_of_the_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
