@@ -127,7 +127,7 @@ def plug(guest: Guest) -> Iterator[Plug]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Path:
-    """A disk image of 576 KiB, as all of it is read again and again; each block has its number in it."""
+    """A disk image of 1 MiB, each block with its number in it."""
     path = tmp_path / "disk.img"
-    path.write_bytes(b"".join(b"block %06d ".ljust(512, b".") % number for number in range(1152)))
+    path.write_bytes(b"".join(b"block %06d ".ljust(512, b".") % number for number in range(2048)))
     return path
