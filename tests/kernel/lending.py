@@ -11,24 +11,27 @@ from usbip_capture.net.transport import SocketTransport
 from usbip_capture.usb.info import DeviceInfo
 
 PORT = 3242  # in the guest
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 
 
 class Lending:
-    """port: where the server answers on this machine's loopback. program: the server's process."""
+    """port: where the server answers on this machine's loopback. program: the server's process.
 
-    def __init__(self, guest: PythonGuest) -> None:
+    arguments: of the server, beside the usual ones.
+    """
+
+    def __init__(self, guest: PythonGuest, *arguments: str) -> None:
         self.guest = guest
         self.port = guest.forward(PORT)
         self._plugged: list[str] = []
-        self.start()
+        self.start(*arguments)
 
     def start(self, *arguments: str) -> None:
         """Start the server's program: again, after `stop` or its death."""
         self._arguments = arguments
         options = ["--all", "--listen", f"0.0.0.0:{PORT}", "--allow-public", "--no-announce", "--no-live"]
         self.program = self.guest.start("-m", "usbip_capture", "serve", *options, *arguments)
-        self.program.wait_printed("serving at ")
+        self.program.wait_printed("serving at ", 300)
 
     def stop(self) -> str:
         """End it as Ctrl-C does; all that it has printed."""
