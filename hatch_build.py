@@ -43,21 +43,16 @@ VERSIONS = ((3, 10), (3, 14))
 #: What a URB, or a packet of a capture, passes through. Calls between compiled and other modules cost more than those
 #: of either kind, so what is compiled is whole chains; what gained nothing is not here.
 MODULES = """
-    usb/urb usb/setup usb/endpoints
-    wire/structs wire/replies wire/client wire/server wire/following wire/observer
+    usb/urb
+    wire/structs wire/replies wire/client wire/server
     records/usbmon
     device tap
     net/transport
-    devices/remote
     capture/channel capture/event_queue capture/remarks
-    filters/matcher
-    host/handle host/transfers host/in_transfers
-    recordings/pcapng recordings/packets recordings/urb_events
-    report/measure report/statistics
-    syslog/message syslog/framing syslog/formatting
-    relay/forwarding relay/observation
+    devices/remote
     server/session server/replies
-    convert/reassembly convert/link convert/fragments
+    relay/forwarding
+    syslog/message syslog/framing
 """
 
 
@@ -174,7 +169,7 @@ def compile_here(folder: Path) -> None:
     options = ["--config-file=", "--follow-imports=silent", "--ignore-missing-imports", "--cache-dir", os.devnull]
     paths = [f"usbip_capture/{name}.py" for name in MODULES.split()]
     extensions = mypycify(
-        [*options, *paths], opt_level="2", debug_level="0", target_dir=str(folder / "c"), group_name="usbip_capture"
+        [*options, *paths], opt_level="1", debug_level="0", target_dir=str(folder / "c"), group_name="usbip_capture"
     )
     distribution = Distribution({"name": "usbip-capture", "packages": [], "ext_modules": extensions})
     build = distribution.get_command_obj("build_ext")

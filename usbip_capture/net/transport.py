@@ -110,7 +110,8 @@ class Transport(metaclass=ABCMeta):
     def receive(self, size: int, timeout: float | None) -> bytes:
         """The same: at most `size` bytes of what has come, `b""` at the end of the stream."""
         buffer = bytearray(size)
-        return bytes(memoryview(buffer)[: self.receive_into(memoryview(buffer), timeout)])
+        received = self.receive_into(memoryview(buffer), timeout)
+        return bytes(memoryview(buffer)[:received])
 
     def receive_scattered(self, buffers: list[memoryview], timeout: float | None) -> int:
         """The same into several buffers, one after the other; some transports fill the first one only."""
@@ -326,7 +327,8 @@ def send_by(transport: Transport, data: Buffer, deadline: float, is_ended: Calla
             raise ConnectionAbortedError("it is ended before it has read the answer")
         if is_ready:
             with suppress(BlockingIOError):  # a transport that has to send something of its own before
-                rest = rest[transport.send_now([rest]) :]
+                sent = transport.send_now([rest])
+                rest = rest[sent:]
 
 
 def is_writable(sock: socket.socket, timeout: float) -> bool:

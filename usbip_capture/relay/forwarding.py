@@ -161,12 +161,13 @@ class End:
         if not way.unsent:
             return
         try:
-            way.unsent = way.unsent[way.send(way.unsent) :]
+            sent = way.send(way.unsent)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             connection.refused(way)
             return
+        way.unsent = way.unsent[sent:]
         if not way.unsent:
             connection.settle(way)
             if way.pending() and not connection.over:
