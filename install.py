@@ -38,8 +38,8 @@ LAST_FAILED = ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed"
 
 #: Tests that run against the compiled build, too; there a test makes sure that it is what they run against.
 COMPILED_TESTS = [
-    "tests/contract", "tests/fuzz", "tests/compiled",
-    *(f"tests/unit/{room}" for room in ("capture", "devices", "host", "net", "records", "usb", "wire")),
+    "tests/compiled", "tests/contract", "tests/fuzz",
+    *(f"tests/unit/{room}" for room in ("capture", "net", "records", "relay", "server", "syslog", "usb", "wire")),
 ]  # fmt: skip
 COMPILED_ONLY = "USBIP_CAPTURE_TESTS_COMPILED"
 
@@ -440,7 +440,7 @@ def test_compiled(building: subprocess.Popen[bytes], folder: Path, environment: 
     shutil.unpack_archive(wheels[0], library, "zip")
     # Before the checkout, which pytest would otherwise put first.
     found = os.pathsep.join([str(library), *filter(None, [environment.get("PYTHONPATH")])])
-    environment = {**environment, "PYTHONPATH": found, COMPILED_ONLY: "1"}
+    environment = {**environment, "PYTHONPATH": found, COMPILED_ONLY: "1", "USBIP_CAPTURE_FUZZ_SECONDS": "5"}
     pytest = [program(TEST_ENVIRONMENT, "pytest"), "--import-mode=append", "-n", "logical", "-p", "no:cacheprovider"]
     return shown([*pytest, *COMPILED_TESTS], environment)
 
