@@ -40,8 +40,8 @@ PLATFORMS = {
     "win32": ("AMD64",),
 }
 VERSIONS = ((3, 10), (3, 14))
-#: What a URB, or a packet of a capture, passes through. Calls between compiled and other modules cost more than those
-#: of either kind, so what is compiled is whole chains; what gained nothing is not here.
+#: What a URB passes through between a program and the wire, a capture, a server's client or the relay, and what a log's
+#: message does. Calls between compiled and other modules cost more than those of either kind: chains, not single files.
 MODULES = """
     usb/urb
     wire/structs wire/replies wire/client wire/server

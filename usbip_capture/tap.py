@@ -28,6 +28,7 @@ class Tap(metaclass=ABCMeta):
         """A CMD_UNLINK for this URB goes out. urb_id 0: a RET_UNLINK has come, or the URB is not recorded."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Tapped(Around):
     """`device`, with every URB shown to `tap`."""
 

@@ -55,8 +55,7 @@ class RemoteDevice(Device):
         self.where = transport.peer
         self.lost: str | None = None
         self._ended = False  # nothing is submitted any more: it is lost, or being closed
-        self._closed = False
-        self._unlinked_at = 0.0
+        self._closed, self._unlinked_at = False, 0.0
         self._conn: ClientConnection = ClientConnection(info.devid)
         self._conn.on_ret_unlink = self._ret_unlink
         self._transport = transport
@@ -218,8 +217,7 @@ class RemoteDevice(Device):
         """Wait until the leader has finished `transfer`, or makes us lead. True: we are to read, `_reading` is held."""
         transfer.arm()
         self._followers[transfer] = None
-        # Tried again now that the leader can see us: had it gone before, nobody would wake us.
-        if self._reading.acquire(blocking=False):
+        if self._reading.acquire(blocking=False):  # the leader may have gone before it could see us, and wake nobody
             self._followers.pop(transfer, None)
             return True
         transfer.sleep(timeout)

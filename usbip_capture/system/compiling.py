@@ -1,4 +1,4 @@
-"""The compiled build: what it has to be told about a class, and whether this is it."""
+"""The compiled build: what it needs to know about a class, and whether this is it."""
 
 from __future__ import annotations
 
