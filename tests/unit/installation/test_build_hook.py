@@ -147,3 +147,24 @@ def test_without_mypyc_it_says_so() -> None:
     code += f"runpy.run_path({str(ROOT / 'hatch_build.py')!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "error: mypyc is not installed\n")
+
+
+def test_what_is_subclassed_by_what_is_not_compiled_allows_it() -> None:
+    package = ROOT / "usbip_capture"
+    compiled = {package / f"{name}.py" for name in MODULES.split()}
+    closed = {
+        (f"usbip_capture.{path.relative_to(package).with_suffix('').as_posix().replace('/', '.')}", node.name)
+        for path in compiled
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef) and not any("mypyc_attr" in ast.unparse(d) for d in node.decorator_list)
+    }
+    for path in set(package.rglob("*.py")) - compiled:
+        tree = ast.parse(path.read_text("utf-8"))
+        origin = {
+            alias.asname or alias.name: (node.module or "", alias.name)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        for made in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+            assert not {origin.get(ast.unparse(base)) for base in made.bases} & closed, f"{path}: {made.name}"
