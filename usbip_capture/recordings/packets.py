@@ -53,7 +53,7 @@ class Interface:
 #: A tuple: millions are made.
 Packet: TypeAlias = "tuple[Interface, int, bytes, int, int, int, list[str]]"
 #: Takes a run of packets before they are handed out one by one: given a portion of a little-endian section, where in it
-#: a packet's block begins, and the section's interfaces, it says where the first block begins that it has not taken.
+#: a packet's block begins, and the section's interfaces, it returns where the first block begins that is not taken.
 TakeRun: TypeAlias = "Callable[[bytes, int, list[Interface]], int]"
 
 

@@ -28,7 +28,7 @@ from usbip_capture.usb.urb import DIR_IN, NO_SETUP, TransferType
 
 _PACKET = 6
 # Total length of the block before; type, total length, interface, time high and low, captured and original length of
-# this one; then of the event in it: id, all that says what it is about, status, length.
+# this one; then of the event in it: id, its kind and endpoint in one word, status, length.
 _BLOCK = Struct("<IIIIIIIIQQ12xiI")
 _BEFORE = 4
 _DATA_AT = 28
@@ -71,7 +71,7 @@ class _Lane:
         self.bytes = self.begin = self.end = 0
 
     def teaches_nothing(self, pending: Pending) -> bool:
-        """A control request that is not a standard one tells nothing about its device, if it went the same way."""
+        """A control request that went the same way, and is no standard one, describes nothing of its device."""
         return pending[2] == self.key and bool(pending[4][0] & _TYPE)
 
     def begins(self, now_ns: int, timeline: Timeline) -> None:
