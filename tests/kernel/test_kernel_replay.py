@@ -29,8 +29,6 @@ pytestmark = pytest.mark.kernel
 GOLDEN = Path(__file__).parents[1] / "golden"
 BLOCK = 65536
 KEY_B, KEY_ENTER = 48, 28
-KEYBOARD = "keyboard"
-KEYS_SPEED = 0.1  # with time for a busy machine to open it before the first one
 NEW = bytes(range(256)) * (2 * BLOCK // 256)
 #: Until partitions have been looked for, through the page cache.
 ATTACHED = "until dmesg | grep -q 'Attached SCSI'; do usleep 20000; done; dmesg -c >/dev/null"
@@ -40,23 +38,6 @@ SOUND_OUT, SOUND_IN = (
 )
 FRAME = 4  # bytes, of 16 bits and two channels
 DIRECT = "dd if=/dev/sda bs=64k iflag=direct 2>/dev/null | md5sum"
-
-#: What a keyboard sends, from the moment on that it is there: a replayed one does not wait until somebody looks.
-READ_KEYS = """
-import glob, time
-print("waiting")
-while not (found := glob.glob("/sys/bus/usb/devices/*/*/*/input/input*/event*")):
-    time.sleep(0.002)
-while True:
-    try:
-        device = open("/dev/input/" + found[0].rpartition("/")[2], "rb", 0)
-        break
-    except OSError:
-        time.sleep(0.002)
-file = open("/tmp/keys", "wb", 0)
-while True:
-    file.write(device.read(4096))
-"""
 
 Use = Callable[[str], str]
 
@@ -120,16 +101,6 @@ def rig(borrower: PythonGuest, tmp_path: Path) -> Iterator[Rig]:
     borrower.detach_all()
 
 
-class EarlyKeys(Keys):
-    """The events of a keyboard that is attached next."""
-
-    def __init__(self, guest: PythonGuest) -> None:
-        self._guest = guest
-        guest.run("rm -f /tmp/keys; touch /tmp/keys")
-        self._reader = guest.start("-c", READ_KEYS, log="/tmp/keys.log")
-        self._reader.wait_printed("waiting")
-
-
 def assert_equal(first: Session, second: Session) -> None:
     """The same driver, the same result, and no difference between the captures but times."""
     assert (second.driver, second.result) == (first.driver, first.result)
@@ -148,14 +119,9 @@ def test_keys_are_pressed_again(rig: Rig, guest: Guest, plug: Plug) -> None:
             keys.wait(KEY_A)
         return "a"
 
-    def press_again(local: str) -> str:
-        keys.wait(KEY_A)
-        return "a"
-
     first = rig.session("first", guest.usbip_port, busid, press)
     guest.wait_available(busid)
-    with closing(EarlyKeys(rig.client)) as keys:
-        assert_equal(first, rig.replay(first.recording, press_again, speed=1.0))  # a busy machine was as slow then
+    assert_equal(first, rig.replay(first.recording, press, speed=0.25))  # with time to open it on a busy machine
     assert (first.driver, rig.divergences) == ("usbhid", [])
 
 
@@ -218,6 +184,12 @@ def nothing(rig: Rig, recording: Recording, local: str) -> None:
     """The driver is enough."""
 
 
+def press_keys(rig: Rig, recording: Recording, local: str) -> None:
+    with closing(Keys(rig.client, local)) as keys:
+        for key in (KEY_A, KEY_B, KEY_ENTER):
+            keys.wait(key)
+
+
 def list_verbosely(rig: Rig, recording: Recording, local: str) -> None:
     assert "QEMU USB SERIAL" in rig.client.run("lsusb -v -d 0403:6001 2>/dev/null").text
 
@@ -247,6 +219,7 @@ def read_until_unplugged(rig: Rig, recording: Recording, local: str) -> None:
 
 #: Those in tests/golden, of other devices on another kernel: the driver, and what is done again.
 GOLDEN_SESSIONS = {
+    "keyboard": ("usbhid", press_keys),
     "serial": ("ftdi_sio", greet),
     "storage": ("usb-storage", read_and_write),
     "audio-in": ("snd-usb-audio", listen),
@@ -259,21 +232,7 @@ _LONG = ("stall", "detach-busy", "unplug")
 
 
 def test_all_sessions_of_other_days_are_replayed() -> None:
-    assert sorted([KEYBOARD, *GOLDEN_SESSIONS]) == sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
-
-
-def test_keys_of_another_day_are_pressed_again(rig: Rig) -> None:
-    (recording,) = read_recordings(GOLDEN / KEYBOARD / "client-usbmon.pcap")
-
-    def press_again(local: str) -> str:
-        for key in (KEY_A, KEY_B, KEY_ENTER):
-            keys.wait(key)
-        return ""
-
-    with closing(EarlyKeys(rig.client)) as keys:
-        assert_equal(Session(recording, "usbhid", ""), rig.replay(recording, press_again, speed=KEYS_SPEED))
-    assert rig.divergences == []
-    assert not rig.replayed[-1].unused
+    assert sorted(GOLDEN_SESSIONS) == sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
 
 
 @pytest.mark.parametrize(
@@ -287,6 +246,7 @@ def test_a_session_of_another_day(rig: Rig, name: str) -> None:
         use(rig, recording, local)
         return ""
 
-    assert_equal(Session(recording, driver, ""), rig.replay(recording, again))
+    speed = 0.25 if name == "keyboard" else 0.0
+    assert_equal(Session(recording, driver, ""), rig.replay(recording, again, speed))
     assert rig.divergences == []
     assert not rig.replayed[-1].unused
