@@ -4,7 +4,7 @@ A wheel is compiled where that is known to work: CPython with its headers, a C c
 wheels for. Otherwise it is pure without a word, as it is with `USBIP_CAPTURE_COMPILED=0`, and in editable installations
 unless `USBIP_CAPTURE_COMPILED=1` asks for it. So it is with a plain `pip install`, too: who has no compiler notices
 nothing, who has one waits a minute or two, once, for what is faster ever after. Where compiling fails, or takes longer
-than `SECONDS`, one line says so and the wheel is pure; who has asked for it has it, however long it takes.
+than `SECONDS`, one line says so and the wheel is pure; who has asked for it has it, however long it takes, or an error.
 
     python hatch_build.py FOLDER        compile into FOLDER, in a process of its own: so it can be broken off
 """
@@ -70,6 +70,8 @@ class CompilingHook(BuildHookInterface[Any]):
         folder = Path(tempfile.mkdtemp(prefix="usbip-capture-build-"))
         self._folder = folder
         failure = compile_into(folder)
+        if failure and os.environ.get(SWITCH) == "1":
+            self.app.abort(f"usbip_capture cannot be compiled: {failure}: without {SWITCH}=1 it is pure Python")
         if failure:
             self.app.display_warning(f"usbip_capture stays pure Python: {failure}")
             return

@@ -430,14 +430,15 @@ def start_building(python: str, folder: Path) -> subprocess.Popen[bytes]:
 
 def test_compiled(building: subprocess.Popen[bytes], folder: Path, environment: dict[str, str]) -> int:
     """What touches the compiled modules once more, against them; the exit code of pytest."""
-    building.wait()
-    wheels = sorted(folder.glob("*.whl"))
-    if not wheels or "py3-none-any" in wheels[0].name:
-        log = (folder / "log").read_text("utf-8", "replace").strip()
-        report(f"The compiled build is not tested: there is none here. {log}")
+    if code := building.wait():
+        report("The compiled build failed:\n" + (folder / "log").read_text("utf-8", "replace").strip())
+        return code
+    (wheel,) = folder.glob("*.whl")
+    if "py3-none-any" in wheel.name:
+        report("The compiled build is not tested: here is no compiler for it.")
         return 0
     library = folder / "library"
-    shutil.unpack_archive(wheels[0], library, "zip")
+    shutil.unpack_archive(wheel, library, "zip")
     # Before the checkout, which pytest would otherwise put first.
     found = os.pathsep.join([str(library), *filter(None, [environment.get("PYTHONPATH")])])
     environment = {**environment, "PYTHONPATH": found, COMPILED_ONLY: "1", "USBIP_CAPTURE_FUZZ_SECONDS": "5"}

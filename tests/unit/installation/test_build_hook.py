@@ -26,6 +26,9 @@ class App:
     def display_warning(self, text: str) -> None:
         self.warnings.append(text)
 
+    def abort(self, text: str) -> None:
+        raise SystemExit(text)
+
 
 @pytest.fixture(autouse=True)
 def _able(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +73,13 @@ def test_what_fails_is_one_line_and_a_pure_wheel(monkeypatch: pytest.MonkeyPatch
     data = built(one)
     assert (data["force_include"], data["pure_python"]) == ({}, True)
     assert app.warnings == ["usbip_capture stays pure Python: compiling failed (error: no)"]
+
+
+def test_what_was_asked_for_and_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SWITCH, "1")
+    monkeypatch.setattr(hatch_build, "compile_into", lambda folder: "compiling failed (error: no)")
+    with pytest.raises(SystemExit, match=r"cannot be compiled: compiling failed \(error: no\)"):
+        built(hook()[0])
 
 
 @pytest.mark.parametrize(
