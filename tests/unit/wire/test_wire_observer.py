@@ -80,7 +80,10 @@ def plain(events: Iterable[Event]) -> list[object]:
 
 
 def values(urb: Urb) -> tuple[object, ...]:
-    return tuple(tuple(v) if isinstance(v, list) else v for v in (getattr(urb, name) for name in urb.__slots__))
+    return (
+        urb.transfer_type, urb.endpoint, urb.length, urb.data, urb.setup, urb.flags, urb.interval, urb.start_frame,
+        tuple(urb.packets),
+    )  # fmt: skip
 
 
 def completions(events: Iterable[Event]) -> dict[int, Completed]:
