@@ -13,10 +13,6 @@ from hatch_build import MODULES
 from tests.programs.extcap_launcher import ROOT
 from usbip_capture.system.compiling import build
 
-ASKED = "USBIP_CAPTURE_TESTS_COMPILED" in os.environ
-pytestmark = pytest.mark.skipif(
-    build() != "compiled" and not ASKED, reason="the build that is tested here is the pure one"
-)
 NAMES = [f"usbip_capture.{name.replace('/', '.')}" for name in MODULES.split()]
 
 

@@ -95,7 +95,7 @@ def test_a_foreign_extcap_is_left_alone(tmp_path: Path) -> None:
         foreign.write_text("#!/bin/sh\n")
     program = (
         "import pathlib, sys, install\n"
-        "install.make_environment = install.pip = lambda *arguments: None\n"
+        "install.make_environment = install.install_package = lambda environment: None\n"
         "install.home = lambda: pathlib.Path(sys.prefix)\n"
         "sys.exit(install.main())\n"
     )
@@ -140,12 +140,13 @@ def test_types_are_checked_beside_the_tests(tests: int, types: int, code: int, t
         f'    "-m mypy") touch begun; echo "types are seen"; exit {types};;\n'
         "    *pytest*) while [ ! -e begun ]; do sleep 0.01; done\n"
         f'              echo "tests are seen: $*"; exit {tests};;\n'
+        '    *hatchling*) for folder; do true; done; touch "$folder/it-py3-none-any.whl";;\n'  # as without a compiler
         "esac\n"
     )
     python.chmod(0o755)
     program = (
         "import pathlib, sys, install\n"
-        "install.make_environment = install.pip = lambda *arguments: None\n"
+        "install.make_environment = install.pip = lambda *arguments, **options: None\n"
         "install.install_test_packages = lambda: None\n"
         f"install.ROOT = pathlib.Path({str(tmp_path)!r})\n"
         f"install.test_requirements, install.program = list, lambda *arguments: {str(python)!r}\n"

@@ -1,4 +1,4 @@
-"""Test suites of others, from the source distributions of the versions that are installed."""
+"""Test suites of others, and their data, from the source distributions of the versions that are installed."""
 
 from __future__ import annotations
 

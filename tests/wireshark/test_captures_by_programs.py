@@ -1,6 +1,7 @@
 """Captures as other programs leave them: cut, filtered, with drops, begun in mid-session, of two devices.
 
-USB_CAPTURES names a folder of further ones, pcapng or pcap, gzip'ed or not: whatever was recorded elsewhere.
+Those of others are public: of usbmon and of USBPcap, with the source of usbmon-tools. USB_CAPTURES names a folder of
+further ones, pcapng or pcap, gzip'ed or not: whatever was recorded elsewhere.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders.answers_again import assert_answers_again, assert_equals_itself
+from tests.oracles.suites_of_others import own_suite
 from usbip_capture.replayed.recording import Recording, read_recordings
 
 pytestmark = [
@@ -66,8 +68,13 @@ def test_what_a_program_left_answers_again(name: str, program: str, tmp_path: Pa
     assert len(found) == devices
 
 
-@pytest.mark.skipif(not FURTHER, reason="USB_CAPTURES does not name a folder with captures of others")
-@pytest.mark.parametrize("path", FURTHER or [Path(os.devnull)], ids=lambda path: path.name)
-def test_a_capture_of_others_answers_again(path: Path) -> None:
-    found = read_recordings(path)
+@pytest.fixture(scope="module")
+def of_others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return own_suite("usbmon-tools", "testdata", "usbmon", tmp_path_factory.mktemp("source"))
+
+
+@pytest.mark.parametrize("name", ["test1.pcap", "usbpcap1.pcap", *map(str, FURTHER)])
+def test_a_capture_of_others_answers_again(name: str, of_others: Path) -> None:
+    found = read_recordings(of_others / name)
+    assert found
     check([one for one in found if not any("descriptors do not have endpoints" in flaw for flaw in one.flaws)])

@@ -85,6 +85,13 @@ class _Whole:
         self.identity = b""
         self.identifying = -1
 
+    def note_request(self, urb_id: int, setup: bytes) -> None:
+        """Ids are used again, also where a completion was lost."""
+        if setup[:4] == _READS_DEVICE:
+            self.identifying = urb_id
+        elif urb_id == self.identifying:
+            self.identifying = -1
+
 
 class _Lane:
     """What the events with one endpoint's key have in common. answered: there are completions.
@@ -158,8 +165,8 @@ class _Reading:
                 at = event[7]
                 if lane.lacks_interval:
                     self._interval(lane, side, portion, begin)
-                if event[5][:4] == _READS_DEVICE and lane.kind == _CONTROL:
-                    lane.whole.identifying = event[1]
+                if lane.kind == _CONTROL:
+                    lane.whole.note_request(event[1], event[5])
                 sent = b"" if lane.address & DIR_IN else portion[begin + at : min(begin + at + event[4], end)]
                 _submit(lane, number, time_ns, event, sent, missing, begins + begin, end - begin, side.index)
             else:
