@@ -9,7 +9,7 @@ from collections.abc import Callable
 Run = Callable[[], object]
 
 
-def assert_grows_linearly(prepare: Callable[[int], Run], size: int, attempts: int = 8) -> None:
+def assert_grows_linearly(prepare: Callable[[int], Run], size: int, attempts: int = 16) -> None:
     """Twice the size is twice the work: quadratic work would be four times as much, in each attempt.
 
     `prepare` makes what is measured, for `size` and for 2 * `size`.

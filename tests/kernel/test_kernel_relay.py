@@ -136,7 +136,7 @@ def test_audio_is_played(client: Guest, plug: Plug, attached: Attach) -> None:
 def test_audio_is_recorded(client: Guest, plug: Plug, fake: FakeDevice, attached: Attach) -> None:
     relayed = attached(plug("redir", socket=fake.path))
     client.run(SOUND_READY.format(way="c"))
-    client.run("arecord -q -D hw:0 -f S16_LE -r 44100 -c 2 -d 1 -t raw /tmp/sound")
+    client.run("arecord -q -D hw:0 -B 2000000 -F 100000 -f S16_LE -r 44100 -c 2 -d 1 -t raw /tmp/sound")
     assert int(client.run("wc -c </tmp/sound").text) == 44_100 * 4
     relayed.detach()
 
