@@ -100,7 +100,7 @@ def test_it_equals_what_is_recorded_there(guest: Guest, address: str, tmp_path: 
         with recorded(guest, int(busid.partition("-")[0]), reference):
             watched.connect()
             with PcapWriter(path) as writer:
-                thread = threading.Thread(target=run, args=(writer,))
+                thread = threading.Thread(target=run, args=(writer,), daemon=True)  # also where the test fails
                 thread.start()
                 wait_until("it captures", lambda: errors or writer.received, 120)
                 guest.run("echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/sda of=/dev/null bs=64k 2>/dev/null")
