@@ -145,7 +145,7 @@ def install_package(environment: Path) -> None:
     package = ("install", "--upgrade", f"{ROOT}[all]")
     if os.environ.get(SWITCH) != "0":
         if shutil.which("cc"):
-            report("Compiling what each URB passes through; that takes a minute or two.")
+            report("What each URB passes through is compiled where that works, which takes a minute or two.")
         try:
             done = subprocess.run(pip_command(environment, *package), check=False, capture_output=True).returncode == 0
         except OSError:
