@@ -43,13 +43,14 @@ VERSIONS = ((3, 10), (3, 14))
 #: What a URB passes through between a program and the wire, a capture, a server's client or the relay, and what a log's
 #: message does. Calls between compiled and other modules cost more than those of either kind: chains, not single files.
 MODULES = """
-    usb/urb
+    usb/urb usb/setup usb/endpoints
     wire/structs wire/replies wire/client wire/server
     records/usbmon
     device tap
     net/transport
     capture/channel capture/event_queue capture/remarks
     devices/remote
+    host/handle host/transfers host/opened
     server/session server/replies
     relay/forwarding
     syslog/message syslog/framing

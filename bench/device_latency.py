@@ -90,10 +90,12 @@ def main() -> None:
         program = build(Path(folder))
         with subprocess.Popen([program, "serve"], stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout is not None
-            port = int(server.stdout.readline())
-            target = Path(folder) / "out.pcapng"
-            rounds = [one_round(program, port, args.transfers, target) for _ in range(args.rounds)]
-            server.kill()
+            try:
+                port = int(server.stdout.readline())
+                target = Path(folder) / "out.pcapng"
+                rounds = [one_round(program, port, args.transfers, target) for _ in range(args.rounds)]
+            finally:
+                server.kill()
 
     def median(key: str) -> float:
         return statistics.median(r[key] for r in rounds)

@@ -49,10 +49,12 @@ def serving(program: Path, processors: Set[int] = frozenset(), *, delay_us: int 
     """The C server, on these processors if any are given, answering after so many microseconds; its port."""
     with subprocess.Popen([program, "serve", str(delay_us)], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        if processors:
-            os.sched_setaffinity(server.pid, processors)
-        yield int(server.stdout.readline())
-        server.kill()
+        try:
+            if processors:
+                os.sched_setaffinity(server.pid, processors)
+            yield int(server.stdout.readline())
+        finally:
+            server.kill()
 
 
 def measure(backend: Any, transfers: int) -> dict[str, list[float]]:

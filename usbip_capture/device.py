@@ -44,7 +44,6 @@ class Transfer:
         self,
         urb: Urb,
         done: Callable[[Completion], None] | None = None,
-        *,
         awaited: bool | None = None,
         into: memoryview | None = None,
     ) -> None:

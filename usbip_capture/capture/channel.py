@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from usbip_capture.capture.event_queue import EventQueue
 from usbip_capture.capture.joined_later import Moment, SoFar
@@ -22,8 +22,8 @@ from usbip_capture.usb.status import GONE, status_name
 from usbip_capture.usb.urb import DIR_IN, Buffer, Completion, Urb
 
 #: Bytes that a queued event takes beside its data, and those of each isochronous packet.
-EVENT_COST = 512
-PACKET_COST = 160
+EVENT_COST: Final = 512
+PACKET_COST: Final = 160
 #: CMD_UNLINKs that are remembered until they, or their URBs, come to their end.
 MAX_UNLINKS = 4096
 
@@ -36,7 +36,8 @@ Item: TypeAlias = "Event | bytes | UsbChannel | LogChannel | LogBatch | NotesInt
 #: A label of URBs that were out when the capture began; those with another one are the capture's descriptors.
 IN_FLIGHT = "usbip-capture: submitted before this capture began"
 #: Instead of the id of a URB: the filter does not let it pass.
-_FILTERED = -1
+_FILTERED: Final = -1
+_time_ns: Final = time.time_ns  # looked up once
 
 
 class UsbChannel(Tap):
@@ -169,7 +170,7 @@ class UsbChannel(Tap):
             if label is not None:
                 self._labels[urb_id] = label
             comments: tuple[str, ...] = () if label is None else (label,)
-            timestamp_ns = timestamp_ns or time.time_ns()
+            timestamp_ns = timestamp_ns or _time_ns()
             if self.so_far is not None:
                 self.so_far.out[urb_id] = urb, data
             if verdict is None:
@@ -223,7 +224,7 @@ class UsbChannel(Tap):
             if unlinked or comment:
                 more = [text for text in (unlinked, comment) if text]
                 comments = (*comments, *more)[:MAX_COMMENTS]
-            timestamp_ns = timestamp_ns or time.time_ns()
+            timestamp_ns = timestamp_ns or _time_ns()
             queue.items.append((self, self._packer, cost, timestamp_ns, urb_id, urb, b"", completion, comments))
             wake, queue.idle = queue.idle, False
         if wake:

@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
 
 from usbip_capture.device import Device, Transfer
 from usbip_capture.errors import LocalProtocolError, RemoteProtocolError
@@ -28,6 +29,7 @@ from usbip_capture.wire.replies import unlinked
 
 log = logging.getLogger(__name__)
 
+_get_ident: Final = threading.get_ident
 #: Seconds after which a thread that reads for all looks whether its own transfer was finished otherwise.
 _LOOK_AGAIN = 1.0
 #: Seconds that `close` waits for the server to answer CMD_UNLINKs.
@@ -58,6 +60,7 @@ class RemoteDevice(Device):
         self._closed, self._unlinked_at = False, 0.0
         self._conn: ClientConnection = ClientConnection(info.devid)
         self._conn.on_ret_unlink = self._ret_unlink
+        self._deliver = self._finish  # bound once
         self._transport = transport
         self._sending = threading.Lock()
         self._reading = threading.Lock()
@@ -131,8 +134,8 @@ class RemoteDevice(Device):
         deadline = None if timeout is None else time.monotonic() + timeout
         conn, into = self._conn, transfer.into
         while True:
-            if self._reading.acquire(blocking=False) or self._follow(transfer, timeout):
-                self._reads = threading.get_ident()
+            if self._reading.acquire(False) or self._follow(transfer, timeout):
+                self._reads = _get_ident()
                 try:
                     is_out = transfer.awaited and transfer.completion is None  # a leader before us may have finished it
                     if is_out and not self._ended and (into is None or len(into) < OWN_BUFFER):
@@ -142,7 +145,7 @@ class RemoteDevice(Device):
                             size = self._transport.receive_into(conn.free, limit)
                             if not size:
                                 self._lose(self._end_of_stream())
-                            elif (completion := conn.received(size, self._finish, transfer)) is not None:
+                            elif (completion := conn.received(size, self._deliver, transfer)) is not None:
                                 transfer.finish(completion)
                         except (OSError, RemoteProtocolError) as error:
                             self._receiving_failed(error)

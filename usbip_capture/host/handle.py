@@ -285,7 +285,7 @@ class DeviceHandle:
 
     def run(self, urb: Urb, timeout: float | None, into: memoryview | None = None) -> Completion:
         """Run a URB; -ECONNRESET if it was unlinked after `timeout` seconds. `into`: where its data may be put."""
-        transfer = Transfer(urb, into=into)
+        transfer = Transfer(urb, None, True, into)  # a name of a parameter would cost half as much again
         device = self.present() if self._reconnect else self.device
         try:
             device.submit(transfer)

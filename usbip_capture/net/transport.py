@@ -32,6 +32,7 @@ _JOIN_BELOW = 16 << 10
 #: A time-out that the kernel keeps costs no system call of its own, but may be so many seconds late.
 _KERNEL_LATE = 0.02
 _SCATTER = hasattr(socket.socket, "recvmsg_into")  # not on Windows
+_SENDS_PARTS = hasattr(socket.socket, "sendmsg")  # nor is this
 _DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)  # wherever the kernel keeps time-outs
 # struct linger: on, for 0 seconds.
 _LINGER = struct.pack("@HH" if os.name == "nt" else "@ii", 1, 0)
@@ -216,8 +217,6 @@ class SocketTransport(Transport):
             self._send_within(SEND_TIMEOUT)
         if len(parts) == 1:
             sock.sendall(parts[0])
-        elif sum(map(len, parts)) < _JOIN_BELOW:
-            sock.sendall(b"".join(parts))
         else:
             send(sock, parts)
 
@@ -304,12 +303,13 @@ class SocketTransport(Transport):
 
 def send(sock: socket.socket, parts: list[Buffer]) -> None:
     """Send one message, whole; its parts leave together. Raises OSError."""
+    size = sum(map(len, parts))
     if len(parts) == 1:
         sock.sendall(parts[0])
-    elif sum(map(len, parts)) < _JOIN_BELOW or not hasattr(sock, "sendmsg"):
+    elif size < _JOIN_BELOW or not _SENDS_PARTS:
         sock.sendall(b"".join(parts))
-    else:
-        _send_rest(sock, parts, sock.sendmsg(parts))
+    elif (sent := sock.sendmsg(parts)) < size:
+        _send_rest(sock, parts, sent)
 
 
 def send_by(transport: Transport, data: Buffer, deadline: float, is_ended: Callable[[], bool] = lambda: False) -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
-DIR_IN = 0x80
-NO_SETUP = bytes(8)
+DIR_IN: Final = 0x80
+NO_SETUP: Final = bytes(8)
 
 
 class TransferType(IntEnum):
@@ -30,7 +30,9 @@ ISO_ASAP = 0x0002
 NO_TRANSFER_DMA_MAP = 0x0004
 ZERO_PACKET = 0x0040
 NO_INTERRUPT = 0x0080
-FLAG_DIR_IN = 0x0200
+FLAG_DIR_IN: Final = 0x0200
+
+_CONTROL: Final = TransferType.CONTROL
 
 
 class IsoPacket(NamedTuple):
@@ -86,12 +88,13 @@ class Urb:
         self.start_frame = start_frame
         self.packets = packets
 
-    @classmethod
-    def control(cls, setup: bytes, data: Buffer = b"") -> Urb:
+    @staticmethod
+    def control(setup: bytes, data: Buffer = b"") -> Urb:
         """A request on endpoint 0; `data` is that of an OUT data stage, wLength long."""
         length = setup[6] | setup[7] << 8
-        inward = setup[0] & DIR_IN and length
-        return cls(TransferType.CONTROL, DIR_IN if inward else 0, length, data, setup, FLAG_DIR_IN if inward else 0)
+        if setup[0] & DIR_IN and length:
+            return Urb(_CONTROL, DIR_IN, length, data, setup, FLAG_DIR_IN)
+        return Urb(_CONTROL, 0, length, data, setup)
 
     def __repr__(self) -> str:
         return f"<Urb {self.transfer_type.name} ep={self.endpoint:#04x} length={self.length}>"

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from usbip_capture.errors import LocalProtocolError, RemoteProtocolError
 from usbip_capture.usb.urb import DIR_IN, Buffer, Completion, TransferType, Urb
@@ -25,6 +25,7 @@ from usbip_capture.wire.structs import (
     HEADER_SIZE,
     MAX_ISO_PACKETS,
     MAX_TRANSFER,
+    REPLY,
     RET_SUBMIT,
     USBIP_CMD_SUBMIT,
     USBIP_CMD_UNLINK,
@@ -36,13 +37,16 @@ from usbip_capture.wire.structs import (
 #: Not a parameter of the class: mypyc gives generic ones weak references that it does not clear.
 T: TypeAlias = Any
 
-BUFFER_SIZE = 256 << 10
+BUFFER_SIZE: Final = 256 << 10
 #: Bodies from this size on are received in a buffer of their own, which the completion then keeps: no copy.
-OWN_BUFFER = 16 << 10
+OWN_BUFFER: Final = 16 << 10
 MAX_GHOSTS = 4096
-_MAX_SEQNUM = 0xFFFFFFFF
+_MAX_SEQNUM: Final = 0xFFFFFFFF
 
-_ISO = TransferType.ISOCHRONOUS
+_ISO: Final = TransferType.ISOCHRONOUS
+# Looked up once.
+_pack_submit: Final = CMD_SUBMIT.pack
+_unpack_reply: Final = REPLY.unpack_from
 
 
 class ClientConnection:
@@ -96,7 +100,7 @@ class ClientConnection:
         if seqnum > _MAX_SEQNUM:
             seqnum = self._reused_seqnum(seqnum)
         # As `pack_submit`, without its call.
-        header = CMD_SUBMIT.pack(
+        header = _pack_submit(
             USBIP_CMD_SUBMIT, seqnum, self.devid, endpoint >> 7, endpoint & 0x0F, urb.flags, length, urb.start_frame,
             number_of_packets, urb.interval, urb.setup,
         )  # fmt: skip
@@ -203,15 +207,17 @@ class ClientConnection:
         start, view, pending = self._start, self._view, self._pending
         self._end = end = self._end + size
         while end - start >= HEADER_SIZE:
-            command, seqnum, _, _, _, status, actual, _, _, _ = RET_SUBMIT.unpack_from(view, start)
+            reply: tuple[int, int, int, int] = _unpack_reply(view, start)
+            command, seqnum, status, actual = reply
             entry = pending.get(seqnum)
-            if entry is not None and command == USBIP_RET_SUBMIT and 0 <= actual <= entry[0].length:
+            if entry is not None and command == USBIP_RET_SUBMIT:
                 urb, context, _ = entry
                 body = start + HEADER_SIZE
                 after = body + actual if urb.endpoint & DIR_IN else body
-                if after <= end and urb.transfer_type != _ISO:  # plain and whole, as nearly all are
+                # Plain and whole, as nearly all are.
+                if after <= end and 0 <= actual <= urb.length and urb.transfer_type != _ISO:
                     # Made before the URB is taken off: one with a reply that cannot be is still pending.
-                    completion = Completion(status, actual, bytes(view[body:after]) if after > body else b"")
+                    completion = Completion(status, actual, view[body:after].tobytes() if after > body else b"")
                     start = self._start = after
                     # Taken off before it is delivered: what `deliver` does may come back to this object.
                     if pending.pop(seqnum, None) is None:

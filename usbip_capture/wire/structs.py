@@ -10,53 +10,56 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from struct import Struct
+from typing import Final
 
 from usbip_capture.errors import LocalProtocolError, RemoteProtocolError
 from usbip_capture.usb.info import DeviceInfo, InterfaceInfo, Speed
 from usbip_capture.usb.urb import Buffer, IsoPacket, Urb
 
-VERSION = 0x0111
+VERSION: Final = 0x0111
 #: Versions that are seen in replies; the layouts are the same.
 VERSIONS = frozenset({0x0100, 0x0106, 0x0111})
 
-OP_REQ_DEVLIST = 0x8005
-OP_REP_DEVLIST = 0x0005
-OP_REQ_IMPORT = 0x8003
-OP_REP_IMPORT = 0x0003
+OP_REQ_DEVLIST: Final = 0x8005
+OP_REP_DEVLIST: Final = 0x0005
+OP_REQ_IMPORT: Final = 0x8003
+OP_REP_IMPORT: Final = 0x0003
 
-USBIP_CMD_SUBMIT = 1
-USBIP_CMD_UNLINK = 2
-USBIP_RET_SUBMIT = 3
-USBIP_RET_UNLINK = 4
+USBIP_CMD_SUBMIT: Final = 1
+USBIP_CMD_UNLINK: Final = 2
+USBIP_RET_SUBMIT: Final = 3
+USBIP_RET_UNLINK: Final = 4
 
-HEADER_SIZE = 48
-ISO_PACKET_SIZE = 16
-BUSID_SIZE = 32
+HEADER_SIZE: Final = 48
+ISO_PACKET_SIZE: Final = 16
+BUSID_SIZE: Final = 32
 #: number_of_packets of URBs that are not isochronous, as some peers send it.
-NOT_ISO = -1
+NOT_ISO: Final = -1
 #: More is refused: the kernel's stub takes no more either.
-MAX_ISO_PACKETS = 1024
+MAX_ISO_PACKETS: Final = 1024
 #: The kernel's usbip-host dies of more than this.
-MAX_TRANSFER = 4 << 20
+MAX_TRANSFER: Final = 4 << 20
 
-OP_COMMON = Struct(">HHI")  # version, code, status
-DEVICE = Struct(">256s32sIIIHHHBBBBBB")
-INTERFACE = Struct(">BBBx")
-IMPORT_BUSID = Struct(">32s")
-DEVLIST_COUNT = Struct(">I")
+OP_COMMON: Final = Struct(">HHI")  # version, code, status
+DEVICE: Final = Struct(">256s32sIIIHHHBBBBBB")
+INTERFACE: Final = Struct(">BBBx")
+IMPORT_BUSID: Final = Struct(">32s")
+DEVLIST_COUNT: Final = Struct(">I")
 
-BASIC = Struct(">III")  # command, seqnum, devid, as in each of these:
+BASIC: Final = Struct(">III")  # command, seqnum, devid, as in each of these:
 # command, seqnum, devid, direction, ep | transfer_flags, transfer_buffer_length, start_frame, number_of_packets,
 # interval, setup
-CMD_SUBMIT = Struct(">5IIiiii8s")
+CMD_SUBMIT: Final = Struct(">5IIiiii8s")
 # ... | unlink_seqnum
-CMD_UNLINK = Struct(">5II24x")
+CMD_UNLINK: Final = Struct(">5II24x")
 # ... | status, actual_length, start_frame, number_of_packets, error_count
-RET_SUBMIT = Struct(">5Iiiiii8x")
+RET_SUBMIT: Final = Struct(">5Iiiiii8x")
+# command, seqnum, status and actual_length of a RET_SUBMIT: all that matters of nearly each
+REPLY: Final = Struct(">II12xii20x")
 # ... | status
-RET_UNLINK = Struct(">5Ii24x")
+RET_UNLINK: Final = Struct(">5Ii24x")
 # offset, length, actual_length, status
-ISO_PACKET = Struct(">IIIi")
+ISO_PACKET: Final = Struct(">IIIi")
 
 
 class OpStatus(IntEnum):
