@@ -39,7 +39,9 @@ LAST_FAILED = ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed"
 #: Tests that run against the compiled build, too; there a test makes sure that it is what they run against.
 COMPILED_TESTS = [
     "tests/compiled", "tests/contract", "tests/fuzz",
-    *(f"tests/unit/{room}" for room in ("capture", "net", "records", "relay", "server", "syslog", "usb", "wire")),
+    *(f"tests/unit/{room}" for room in (
+        "capture", "devices", "host", "net", "pyusb_backend", "records", "relay", "server", "syslog", "usb", "wire"
+    )),
 ]  # fmt: skip
 COMPILED_ONLY = "USBIP_CAPTURE_TESTS_COMPILED"
 

@@ -205,7 +205,7 @@ class ClientConnection:
             self._received_apart(size, self._own, deliver)
             return None
         start, view, pending = self._start, self._view, self._pending
-        self._end = end = self._end + size
+        end = self._end + size
         while end - start >= HEADER_SIZE:
             reply: tuple[int, int, int, int] = _unpack_reply(view, start)
             command, seqnum, status, actual = reply
@@ -216,23 +216,27 @@ class ClientConnection:
                 after = body + actual if urb.endpoint & DIR_IN else body
                 # Plain and whole, as nearly all are.
                 if after <= end and 0 <= actual <= urb.length and urb.transfer_type != _ISO:
-                    # Made before the URB is taken off: one with a reply that cannot be is still pending.
+                    # Made before the URB is taken off: one with a reply that cannot be is still pending. And that
+                    # before it is delivered: what `deliver` does may come back to this object.
                     completion = Completion(status, actual, view[body:after].tobytes() if after > body else b"")
-                    start = self._start = after
-                    # Taken off before it is delivered: what `deliver` does may come back to this object.
-                    if pending.pop(seqnum, None) is None:
-                        self._ghosts.pop(seqnum, None)
-                    elif context is waiting and start == end:
-                        self._start = self._end = 0
-                        self.free = view
+                    is_pending = pending.pop(seqnum, None) is not None
+                    if context is waiting and after == end and is_pending:
+                        if self._end:
+                            self._start = self._end = 0
+                            self.free = view
                         return completion
-                    else:
+                    start, self._start, self._end = after, after, end
+                    if is_pending:
                         deliver(context, completion)
+                    else:
+                        self._ghosts.pop(seqnum, None)
                     continue
+            self._end = end
             taken = self._message(view, start, end - start, deliver, waiting)
             if not taken:
                 break
             start = self._start = start + taken
+        self._end = end
         self._make_room()
         return None
 
