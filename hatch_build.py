@@ -45,6 +45,7 @@ VERSIONS = ((3, 10), (3, 14))
 MODULES = """
     usb/urb usb/setup usb/endpoints
     wire/structs wire/replies wire/client wire/server
+    wire/observed wire/following wire/recognition wire/observer wire/hindsight
     records/usbmon
     device tap
     net/transport
@@ -52,7 +53,7 @@ MODULES = """
     devices/remote
     host/handle host/transfers host/opened
     server/session server/replies
-    relay/forwarding
+    relay/forwarding relay/backlog relay/observation relay/captures relay/relay
     syslog/message syslog/framing
 """
 

@@ -20,7 +20,7 @@ _MAX_PORTIONS = 32
 _MAX_BYTES = 32 << 20
 
 
-class Hindsight(Held[Session]):
+class Hindsight(Held):
     """Holds events back for WINDOW_NS and hands them on to `write` in the order in which they came."""
 
     def __init__(self, write: Callable[[Session, Event], None]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from usbip_capture.capture.seen import SeenRequests
+from usbip_capture.system.compiling import mypyc_attr
 from usbip_capture.system.shown import one_line
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.urb import Buffer, Urb
@@ -49,6 +50,7 @@ class Share:
             most.give_up(timestamp_ns)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Observation:
     """One connection. number: counts from 1; peer: the client's address, for people.
 

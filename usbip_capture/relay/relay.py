@@ -38,7 +38,7 @@ from usbip_capture.relay.recent import LateCapture, RelayHistory
 from usbip_capture.relay.room import room_for
 from usbip_capture.relay.ruling import names_devices, refusal
 from usbip_capture.servers.address import LOCAL, ServerAddress
-from usbip_capture.system.forks import disown_in_children
+from usbip_capture.system.forks import Inheritance
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.hindsight import Hindsight
 from usbip_capture.wire.observed import Event
@@ -94,9 +94,7 @@ class Relay:
         self._ready: dict[int, Callable[[int], None]] = {}  # by file descriptor
         self._backlog = Backlog()
         self._held_up: set[int] = set()  # file descriptors of connections that are far behind
-        self._hindsight: Hindsight[Observation] = Hindsight(
-            self._event, WINDOW_NS, max_events=_MAX_HELD, max_bytes=_MAX_HELD_BYTES
-        )
+        self._hindsight = Hindsight(self._event, WINDOW_NS, max_events=_MAX_HELD, max_bytes=_MAX_HELD_BYTES)
         self._share = Share()
         self._history = None if keeps is None else RelayHistory(keeps)
         self._captures: list[RelayCapture | RelayHistory] = [] if self._history is None else [self._history]
@@ -104,9 +102,9 @@ class Relay:
         self._connecting: Counter[str] = Counter()  # by address
         self._last = self._released_ns = 0
         self._calls, self._ending = Calls(), False
-        self._thread = threading.Thread(target=self._run, name="usbip-relay", daemon=True)
-        self._thread.start()
-        disown_in_children(self)
+        self._own_thread = threading.Thread(target=self._run, name="usbip-relay", daemon=True)
+        self._own_thread.start()
+        self._inheritance = Inheritance(self.forked)
 
     def forked(self) -> None:
         """In a child process, which relays nothing: its parent's port and connections end when its parent ends them."""
@@ -192,7 +190,7 @@ class Relay:
         """Break off all connections, stop listening. May be called again."""
         self._ending = True
         self._calls.soon(lambda: None)  # it wakes up
-        self._thread.join()
+        self._own_thread.join()
 
     # -- the relay's thread
 

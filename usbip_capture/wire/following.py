@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
 from collections import Counter
-from collections.abc import Callable
 
 from usbip_capture.usb.urb import Buffer
 from usbip_capture.wire.observed import Ended, Event, Noted, Stream
@@ -17,10 +16,6 @@ from usbip_capture.wire.structs import HEADER_SIZE
 _OWN_COPY = 4096
 #: So many bytes without a message are the end of the attempt.
 GIVE_UP = 64 << 20
-
-# stream, data, where the message begins, bytes from there on, time stamp. Returns the length of the message, or 0 and
-# sets `stream.need`.
-Reader = Callable[[Stream, Buffer, int, int, int], int]
 
 
 class Follower(metaclass=ABCMeta):
@@ -45,19 +40,19 @@ class Follower(metaclass=ABCMeta):
 
     def client(self, data: Buffer, timestamp_ns: int) -> list[Event]:
         """The client has sent `data`."""
-        return self._feed(self._client, self._command, data, timestamp_ns)
+        return self._feed(self._client, data, timestamp_ns)
 
     def server(self, data: Buffer, timestamp_ns: int) -> list[Event]:
         """The server has sent `data`."""
-        return self._feed(self._server, self._reply, data, timestamp_ns)
+        return self._feed(self._server, data, timestamp_ns)
 
     def client_gap(self, size: int, timestamp_ns: int) -> list[Event]:
         """`size` bytes that the client has sent were not recorded."""
-        return self._gap(self._client, self._command, size, timestamp_ns)
+        return self._gap(self._client, size, timestamp_ns)
 
     def server_gap(self, size: int, timestamp_ns: int) -> list[Event]:
         """`size` bytes that the server has sent were not recorded."""
-        return self._gap(self._server, self._reply, size, timestamp_ns)
+        return self._gap(self._server, size, timestamp_ns)
 
     def own(self) -> None:
         """Copy what is held of them, so that it does not keep larger buffers in memory; nor do the last events."""
@@ -74,11 +69,11 @@ class Follower(metaclass=ABCMeta):
 
     @abstractmethod
     def _command(self, stream: Stream, data: Buffer, at: int, size: int, timestamp_ns: int) -> int:
-        """Read a message of the client."""
+        """Read the message at `at`, of which `size` bytes are at hand: its length, or 0 and `stream.need` is set."""
 
     @abstractmethod
     def _reply(self, stream: Stream, data: Buffer, at: int, size: int, timestamp_ns: int) -> int:
-        """Read a message of the server."""
+        """The same of the server."""
 
     @abstractmethod
     def _find(self, stream: Stream, data: Buffer, at: int) -> int:
@@ -88,8 +83,8 @@ class Follower(metaclass=ABCMeta):
     def _doubt(self, stream: Stream) -> None:
         """Messages of this stream may have been missed from here on."""
 
-    def _feed(self, stream: Stream, message: Reader, data: Buffer, timestamp_ns: int) -> list[Event]:
-        """Call `message` for each that is complete."""
+    def _feed(self, stream: Stream, data: Buffer, timestamp_ns: int) -> list[Event]:
+        """Read all messages that are complete."""
         if self.ended:
             return []
         events: list[Event] = []
@@ -107,12 +102,14 @@ class Follower(metaclass=ABCMeta):
             stream.parts = []
             if len(data) >= _OWN_COPY:
                 data = memoryview(data)
-        at, end = 0, len(data)
+        at, end, is_client = 0, len(data), stream is self._client
         while at < end:
             if stream.lost:
                 size = self._search(stream, data, at, timestamp_ns)
+            elif is_client:
+                size = self._command(stream, data, at, end - at, timestamp_ns)
             else:
-                size = message(stream, data, at, end - at, timestamp_ns)
+                size = self._reply(stream, data, at, end - at, timestamp_ns)
             if not size:
                 stream.parts = [data[at:] if at else data]
                 stream.have = end - at
@@ -120,7 +117,7 @@ class Follower(metaclass=ABCMeta):
             at += size
         return events
 
-    def _gap(self, stream: Stream, message: Reader, size: int, timestamp_ns: int) -> list[Event]:
+    def _gap(self, stream: Stream, size: int, timestamp_ns: int) -> list[Event]:
         """A message whose data has a hole is handed on without what follows the hole, and its end is known."""
         if self.ended or size <= 0:
             return []
@@ -139,7 +136,7 @@ class Follower(metaclass=ABCMeta):
             stream.hole = stream.have
             data = b"".join([*stream.parts, bytes(inside)])
             stream.need = 0
-            if not message(stream, data, 0, len(data), timestamp_ns) or stream.need:
+            if not self._first(stream, data, 0, timestamp_ns) or stream.need:
                 inside = 0
             stream.hole = 0
         elif stream.parts:
@@ -174,8 +171,9 @@ class Follower(metaclass=ABCMeta):
         return left_out
 
     def _first(self, stream: Stream, data: Buffer, at: int, timestamp_ns: int) -> int:
-        message = self._command if stream is self._client else self._reply
-        return message(stream, data, at, len(data) - at, timestamp_ns)
+        if stream is self._client:
+            return self._command(stream, data, at, len(data) - at, timestamp_ns)
+        return self._reply(stream, data, at, len(data) - at, timestamp_ns)
 
     def _lose(self, stream: Stream, reason: str, timestamp_ns: int) -> int:
         """The stream cannot be followed here: one byte is left out, the search goes on behind it."""

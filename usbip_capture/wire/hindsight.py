@@ -12,19 +12,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Any, TypeAlias
 
+from usbip_capture.system.compiling import mypyc_attr
 from usbip_capture.usb.status import ECONNRESET
 from usbip_capture.usb.urb import Completion
 from usbip_capture.wire.observed import Completed, Event, Submitted, Unlink
 
-Owner = TypeVar("Owner")
+#: A connection: the caller's own kind of object. No type variable, see CONTRIBUTING.md, "The compiled build".
+Owner: TypeAlias = Any
 
 #: Bytes that an isochronous packet takes in memory.
 _PACKET_COST = 100
 
 
-class Held(Generic[Owner]):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Held:
     """Events in the order in which they came, the completions among them found by seqnum when a CMD_UNLINK comes.
 
     Owners are connections: a seqnum is unique only together with one. A completion is changed if its CMD_UNLINK comes
@@ -84,7 +87,7 @@ class Held(Generic[Owner]):
         self._indexed = end
 
 
-class Hindsight(Held[Owner]):
+class Hindsight(Held):
     """Holds events for `window_ns`, then hands them on to `write` in the order in which they came.
 
     At most `max_events` and `max_bytes` of their data are held: what is more lets the oldest go early.

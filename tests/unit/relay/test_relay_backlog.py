@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from pathlib import Path
 from random import Random
 
@@ -13,7 +14,6 @@ from tests.builders.usbip_sessions import BULK_OUT, imported, submit
 from tests.growth import assert_grows_linearly
 from tests.oracles.pcapng_reader import read_capture
 from usbip_capture import PcapWriter
-from usbip_capture.relay import backlog
 from usbip_capture.relay.backlog import Backlog
 from usbip_capture.relay.captures import RelayCapture
 from usbip_capture.relay.observation import FIRST_PIECE, Observation, Share
@@ -56,7 +56,8 @@ class Peer(Observation):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    monkeypatch.setattr(backlog, "time", found)
+    for name in ("perf_counter_ns", "thread_time_ns"):
+        monkeypatch.setattr(time, name, getattr(found, name))
     return found
 
 

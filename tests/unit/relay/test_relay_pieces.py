@@ -39,7 +39,7 @@ class Held:
 
     def __init__(self) -> None:
         self.out: list[Event] = []
-        self.hindsight: Hindsight[Observation] = Hindsight(
+        self.hindsight = Hindsight(
             lambda _, event: self.out.append(event), WINDOW_NS, max_events=4096, max_bytes=1 << 20
         )
         self.one, self.other = (Observation(n, "", self.hindsight.add) for n in (1, 2))

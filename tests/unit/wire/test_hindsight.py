@@ -22,7 +22,7 @@ class Users:
     def __init__(self) -> None:
         self.relay: list[tuple[object, Event]] = []
         self.convert: list[tuple[object, Event]] = []
-        self._by_age: Hindsight[object] = Hindsight(
+        self._by_age: Hindsight = Hindsight(
             lambda *item: self.relay.append(item), WINDOW_NS, max_events=10**6, max_bytes=10**9
         )
         self._by_portions = ByPortions(lambda *item: self.convert.append(item))
@@ -99,7 +99,7 @@ def test_what_cannot_be_written_does_not_move_the_index() -> None:
         raise ValueError
 
     out: list[Event] = []
-    held: Held[str] = Held(fail, WINDOW_NS)
+    held: Held = Held(fail, WINDOW_NS)
     held.items += [("a", completed(0, 1)), ("a", completed(1, 2))]
     with pytest.raises(ValueError, match=r"^$"):
         held.hand_on(1)

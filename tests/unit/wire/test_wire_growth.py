@@ -159,7 +159,7 @@ class Counted:
 def test_an_unlink_costs_the_same_however_much_is_held() -> None:
     owner = Counted()
     out: list[Event] = []
-    hindsight: Hindsight[Counted] = Hindsight(lambda _, event: out.append(event), 10**9, max_events=10**6, max_bytes=1)
+    hindsight: Hindsight = Hindsight(lambda _, event: out.append(event), 10**9, max_events=10**6, max_bytes=1)
     done = Completion(0)
     hindsight.add(owner, [Completed(n, n, READ, done, 0) for n in range(4000)])
     hindsight.add(owner, [Unlink(4000, 10**6, 10**6, b"")])
@@ -175,7 +175,7 @@ def test_an_unlink_costs_the_same_however_much_is_held() -> None:
 @pytest.mark.parametrize("crossing", [False, True])
 def test_the_work_of_hindsight_grows_as_what_comes(crossing: bool) -> None:
     def prepare(size: int) -> Run:
-        hindsight: Hindsight[int] = Hindsight(lambda *_: None, 10**9, max_events=10**6, max_bytes=1)
+        hindsight: Hindsight = Hindsight(lambda *_: None, 10**9, max_events=10**6, max_bytes=1)
         done = Completion(0)
         events: list[Event] = []
         for n in range(size):
