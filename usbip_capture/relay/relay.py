@@ -39,6 +39,7 @@ from usbip_capture.relay.room import room_for
 from usbip_capture.relay.ruling import names_devices, refusal
 from usbip_capture.servers.address import LOCAL, ServerAddress
 from usbip_capture.system.forks import Inheritance
+from usbip_capture.system.memory import keep_freed
 from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.wire.hindsight import Hindsight
 from usbip_capture.wire.observed import Event
@@ -195,6 +196,7 @@ class Relay:
     # -- the relay's thread
 
     def _run(self) -> None:
+        keep_freed()
         self._watch(self._listener, self._accept)
         self._watch(self._calls.sock, self._calls.made)
         try:
