@@ -42,7 +42,7 @@ PRODUCT_TIMEOUT = 0.5
 #: Seconds that a remark waits for an event to carry it.
 REMARK_TIMEOUT = 1.0
 #: A write is about this long, and made of at most so many events: packing them keeps other threads waiting.
-_WRITE_SIZE = 128 << 10
+_WRITE_SIZE = 512 << 10
 _WRITE_EVENTS = 256
 #: The end takes at most so many times the patience of the sink, however slowly the reader still reads.
 _SLOW_READER = 20
