@@ -23,6 +23,8 @@ SMALL = (Urb(TransferType.INTERRUPT, 0x81, 8, interval=8), Completion(0, 8, byte
 LARGE = (Urb(TransferType.BULK, 0x82, 65536), Completion(0, 65536, bytes(65536)))
 START_NS = 1_700_000_000 * 10**9
 PENDING = 64
+# As it is installed: with bytecode.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def write(path: Path, size: int, urb: Urb, completion: Completion) -> int:
@@ -46,7 +48,7 @@ def write(path: Path, size: int, urb: Urb, completion: Completion) -> int:
 
 def run(command: list[str | Path]) -> tuple[float, int]:
     """Seconds of processor time, as others may be busy here, and memory of the process in MiB."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, command

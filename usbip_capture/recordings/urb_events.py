@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import Struct
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from usbip_capture.recordings.link_types import USB_LINUX, USB_LINUX_MMAPPED, USBPCAP
 from usbip_capture.usb import status as statuses
 from usbip_capture.usb.urb import DIR_IN, NO_SETUP, TransferType
 
 #: Stages of a URB. A LATE one counts only if the URB is still out: older USBPcap records some completions twice.
-SUBMIT, COMPLETE, LATE_COMPLETE = range(3)
+SUBMIT: Final = 0
+COMPLETE: Final = 1
+LATE_COMPLETE: Final = 2
 #: Length of an event that does not have it: what was asked for is what was moved.
 AS_REQUESTED = -1
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from struct import Struct
+from typing import Any, Final, TypeAlias
 
 from usbip_capture.recordings.link_types import USB_LINUX_MMAPPED
 from usbip_capture.recordings.packets import END_OF_TIME, Interface, Packet
@@ -24,28 +25,31 @@ from usbip_capture.report.statistics import (
     Statistics,
 )
 from usbip_capture.report.timeline import BYTES, TIME_MAX_NS, TIME_SUM_NS, TIMED, URBS, Timeline
-from usbip_capture.usb.urb import DIR_IN, NO_SETUP, TransferType
+from usbip_capture.usb.urb import DIR_IN, NO_SETUP
 
-_PACKET = 6
+_PACKET: Final = 6
 # Total length of the block before; type, total length, interface, time high and low, captured and original length of
 # this one; then of the event in it: id, its kind and endpoint in one word, status, length.
-_BLOCK = Struct("<IIIIIIIIQQ12xiI")
-_BEFORE = 4
-_DATA_AT = 28
-_SETUP_AT = _DATA_AT + 40
+_BLOCK: Final = Struct("<IIIIIIIIQQ12xiI")
+_BLOCK_SIZE: Final = 76
+# Numbers that are only looked up have no type: where this is compiled, they stay the objects that they are.
+_Block: TypeAlias = "tuple[int, int, int, int, int, int, int, int, Any, Any, int, int]"
+_BEFORE: Final = 4
+_DATA_AT: Final = 28
+_SETUP_AT: Final = 68
 # Of a block beside the packet and its padding.
-_OVERHEAD = 32
-_HEADER_SIZE = 64
-_SUBMITTED = ord("S")
-_COMPLETED = ord("C")
-_ISOCHRONOUS = int(TransferType.ISOCHRONOUS)
+_OVERHEAD: Final = 32
+_HEADER_SIZE: Final = 64
+_SUBMITTED: Final = 0x53  # S
+_COMPLETED: Final = 0x43  # C
+_ISOCHRONOUS: Final = 0
 # Of bmRequestType: 0 if it is a standard request.
-_TYPE = 0x60
+_TYPE: Final = 0x60
 #: Kinds of events that are known at a time, of an interface: hostile ones are all different.
 MAX_LANES = 4096
 #: Packets after which what was gathered is added to the statistics.
 MAX_GATHERED = 1 << 15
-_WORD = 1 << 32
+_WORD: Final = 0x100000000
 
 
 class _Lane:
@@ -157,9 +161,10 @@ class Runs:
         It ends before the first block that is no enhanced packet, has options, or is not as it should be, and where the
         buffer nearly does.
         """
-        limit = len(buffer) - _BLOCK.size
+        limit = len(buffer) - _BLOCK_SIZE
         while _BEFORE <= at < limit:
-            _, kind, _, number, high, *_ = _BLOCK.unpack_from(buffer, at - _BEFORE)
+            block: _Block = _BLOCK.unpack_from(buffer, at - _BEFORE)
+            _, kind, _, number, high, _, _, _, _, _, _, _ = block
             place = self._place(section[number]) if kind == _PACKET and number < len(section) else None
             if place is None or not place.reaches(high):
                 break
@@ -177,7 +182,7 @@ class Runs:
         unpack, lanes, totals, interface = _BLOCK.unpack_from, place.lanes, place.totals, place.totals.interface
         word, base_ns, multiplier = place.high, place.base_ns, interface.multiplier
         first_ns, last_ns, count = place.first_ns, place.last_ns, 0
-        block = unpack(buffer, at - _BEFORE)
+        block: _Block = unpack(buffer, at - _BEFORE)
         while True:
             _, kind, size, where, high, low, captured, original, urb_id, what, status, length = block
             end = at + size
@@ -187,20 +192,22 @@ class Runs:
             if block[0] != size or high != word or where != number or captured < _HEADER_SIZE:
                 break
             now_ns = base_ns + low * multiplier
-            lane = lanes.get(what) or self._lane(place, what)
-            in_flight = lane.in_flight
-            pending = None if status or lane.stage != COMPLETE else in_flight.get(urb_id)
+            lane = lanes.get(what)
+            if lane is None:
+                lane = self._lane(place, what)
+            urbs = lane.in_flight.urbs
+            pending = None if status or lane.stage != COMPLETE else urbs.get(urb_id)
             if pending is not None and 0 < pending[1] <= now_ns and (not lane.control or lane.teaches_nothing(pending)):
-                del in_flight[urb_id]
+                del urbs[urb_id]
                 if not lane.begin <= now_ns < lane.end:
                     lane.begins(now_ns, self._statistics.timeline)
                 lane.took.append(now_ns - pending[1])
                 lane.bytes += pending[3] if lane.outward and not length else length
-            elif lane.stage == SUBMIT and urb_id not in in_flight:
+            elif lane.stage == SUBMIT and urb_id not in urbs:
                 setup = buffer[at + _SETUP_AT : at + _SETUP_AT + 8] if lane.control else NO_SETUP
-                in_flight[urb_id] = totals, now_ns, lane.key, length, setup, False
-                if len(in_flight) > in_flight.most:
-                    in_flight.most = len(in_flight)
+                urbs[urb_id] = totals, now_ns, lane.key, length, setup, False
+                if len(urbs) > lane.in_flight.most:
+                    lane.in_flight.most = len(urbs)
             else:
                 count -= 1  # `add` counts it
                 self._add((interface, now_ns, buffer, at + _DATA_AT, at + _DATA_AT + captured, original - captured, []))

@@ -13,7 +13,6 @@ from usbip_capture.recordings.urb_events import AS_REQUESTED, LATE_COMPLETE, SUB
 from usbip_capture.report.devices import SeenDevice
 from usbip_capture.report.log import Log, LogLine, log_line
 from usbip_capture.report.timeline import BYTES, ERRORS, TIME_MAX_NS, TIME_SUM_NS, TIMED, URBS, Series, Timeline
-from usbip_capture.system.compiling import mypyc_attr
 from usbip_capture.usb.histogram import Histogram
 from usbip_capture.usb.status import EINPROGRESS, GONE, UNLINKED, status_name
 from usbip_capture.usb.urb import DIR_IN, NO_SETUP, TransferType
@@ -70,13 +69,13 @@ class EndpointTotals:
 Pending: TypeAlias = "tuple[InterfaceTotals, int, int, int, bytes, bool]"
 
 
-@mypyc_attr(native_class=False)
-class InFlight(dict[int, Pending]):
+class InFlight:
     """The URBs of an endpoint that are out, by their ids, and the most there have been."""
 
-    __slots__ = ("most",)
+    __slots__ = ("most", "urbs")
 
     def __init__(self) -> None:
+        self.urbs: dict[int, Pending] = {}
         self.most = 1
 
 
@@ -162,7 +161,7 @@ class Statistics:
         they count as done.
         """
         for in_flight in self._in_flight.values():
-            self._drop(in_flight, len(in_flight))
+            self._drop(in_flight, len(in_flight.urbs))
         for totals in self.interfaces.values():
             for key, endpoint in totals.endpoints.items():
                 known = self.in_flight_of(totals, key)
@@ -181,19 +180,20 @@ class Statistics:
         in_flight = self._in_flight.get(where)
         if in_flight is None:
             in_flight = self._new_in_flight(where)
-        elif urb_id in in_flight:
-            self._lost(in_flight.pop(urb_id))
-        in_flight[urb_id] = totals, timestamp_ns, key, length, setup, described
-        if len(in_flight) > in_flight.most:
-            in_flight.most = len(in_flight)
+        urbs = in_flight.urbs
+        if urb_id in urbs:
+            self._lost(urbs.pop(urb_id))
+        urbs[urb_id] = totals, timestamp_ns, key, length, setup, described
+        if len(urbs) > in_flight.most:
+            in_flight.most = len(urbs)
         if not totals.packets & _BUDGET_STEP:
             self.keep_budget()
 
     def keep_budget(self) -> None:
         """Bound the URBs that are out. Only now and then: to count each up and down would cost more than all else."""
-        while sum(map(len, self._in_flight.values())) > MAX_PENDING:
-            longest = max(self._in_flight.values(), key=len)
-            self._drop(longest, (len(longest) + 1) // 2)
+        while sum([len(in_flight.urbs) for in_flight in self._in_flight.values()]) > MAX_PENDING:
+            longest = max(self._in_flight.values(), key=lambda in_flight: len(in_flight.urbs))
+            self._drop(longest, (len(longest.urbs) + 1) // 2)
 
     def in_flight_of(self, totals: InterfaceTotals, key: int) -> InFlight | None:
         """Those of an endpoint, control's of both directions together. They stay the same until the next eviction."""
@@ -204,19 +204,20 @@ class Statistics:
             self.evictions += 1
             for oldest in list(islice(self._in_flight, MAX_WITH_PENDING // 2)):
                 dropped = self._in_flight.pop(oldest)
-                self._drop(dropped, len(dropped))
+                self._drop(dropped, len(dropped.urbs))
         return self._in_flight.setdefault(where, InFlight())
 
     def _drop(self, in_flight: InFlight, count: int) -> None:
         """The oldest of an endpoint will not come back. Many at a time, as finding the oldest takes long."""
-        for urb_id in list(islice(in_flight, count)):
-            self._lost(in_flight.pop(urb_id))
+        urbs = in_flight.urbs
+        for urb_id in list(islice(urbs, count)):
+            self._lost(urbs.pop(urb_id))
 
     def _completed(self, totals: InterfaceTotals, timestamp_ns: int, event: Event, packet: Packet) -> None:
         stage, urb_id, key, status, length, _, failed, data_at = event
         where = totals.key | (key if key & TYPE_BITS != CONTROL_BITS else key & ~DIR_IN)
         in_flight = self._in_flight.get(where)
-        pending = in_flight.pop(urb_id, None) if in_flight is not None else None
+        pending = in_flight.urbs.pop(urb_id, None) if in_flight is not None else None
         took_ns = None
         if pending is not None:
             _, submitted_ns, key, requested, setup, _ = pending

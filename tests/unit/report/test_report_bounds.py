@@ -162,7 +162,7 @@ def test_pending_urbs_are_bounded_over_all_interfaces(monkeypatch: pytest.Monkey
         for known in interfaces:
             data = submission(number)
             found.add((known, number, data, 0, len(data), 0, []))
-    out = sum(len(in_flight) for in_flight in found._in_flight.values())
+    out = sum(len(in_flight.urbs) for in_flight in found._in_flight.values())
     assert 250 <= out < 500 + 64 * 5
     found.finish()
     counted = [e.unfinished for totals in found.interfaces.values() for e in totals.endpoints.values()]
