@@ -40,8 +40,9 @@ PLATFORMS = {
     "win32": ("AMD64",),
 }
 VERSIONS = ((3, 10), (3, 14))
-#: What a URB passes through between a program and the wire, a capture, a server's client or the relay, and what a log's
-#: message does. Calls between compiled and other modules cost more than those of either kind: chains, not single files.
+#: What a URB passes through between a program and the wire, a capture, a server's client or the relay, what a log's
+#: message does, and a packet that is converted or counted. Calls between compiled and other modules cost more than
+#: those of either kind: chains, not single files.
 MODULES = """
     usb/urb usb/setup usb/endpoints
     wire/structs wire/replies wire/client wire/server
@@ -55,6 +56,10 @@ MODULES = """
     server/session server/replies
     relay/forwarding relay/backlog relay/observation relay/captures relay/relay
     syslog/message syslog/framing
+    wire/observed wire/following wire/observer wire/hindsight
+    recordings/packets recordings/urb_events
+    convert/link convert/reassembly convert/sessions convert/hindsight convert/runs convert/output convert/converter
+    usb/histogram report/timeline report/statistics report/runs
 """
 
 

@@ -40,7 +40,8 @@ LAST_FAILED = ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed"
 COMPILED_TESTS = [
     "tests/compiled", "tests/contract", "tests/fuzz",
     *(f"tests/unit/{room}" for room in (
-        "capture", "devices", "host", "net", "pyusb_backend", "records", "relay", "server", "syslog", "usb", "wire"
+        "capture", "convert", "devices", "host", "net", "pyusb_backend", "recordings", "records", "relay", "report",
+        "server", "syslog", "usb", "wire",
     )),
 ]  # fmt: skip
 COMPILED_ONLY = "USBIP_CAPTURE_TESTS_COMPILED"

@@ -7,8 +7,9 @@ from collections.abc import Callable, Container
 
 from usbip_capture.convert.fragments import Fragments
 from usbip_capture.convert.hindsight import Hindsight
-from usbip_capture.convert.link import ETHERNET, SYN, Segment, hidden_in, ip_finder, tcp_segment, tunnel_in
+from usbip_capture.convert.link import SYN, Segment, hidden_in, ip_finder, tcp_segment, tunnel_in
 from usbip_capture.convert.output import Output, UsbInterface
+from usbip_capture.convert.runs import OWN_COPY, Runs
 from usbip_capture.convert.sessions import Session, SessionTable
 from usbip_capture.errors import CaptureError
 from usbip_capture.recordings.link_types import link_type_label
@@ -22,8 +23,6 @@ from usbip_capture.wire.observed import Completed, Ended, Event, Imported, Noted
 #: Bytes to read at once: portions are held for a while. A longer packet is a sign of damage: it would be held, too.
 CHUNK = 1 << 16
 _MAX_PACKET = 16 << 20
-#: Payloads from this size on are not copied out of the portion that was read.
-_OWN_COPY = 4096
 #: Remarks on one record, and on a device; what is more is only counted.
 _MAX_REMARKS = 4
 _MAX_REMARKS_OF_DEVICE = 64
@@ -48,7 +47,8 @@ class Converter:
         ports: Container[int] | None = None,
         on_portion: Callable[[], None] | None = None,
     ) -> None:
-        self.packets = self.urbs = 0
+        self.urbs = 0
+        self._packets = 0  # those that were not taken in a run
         self.unread: Counter[int] = Counter()  # packets by link types that cannot be read
         self.error: CaptureError | None = None
         self._hidden: Counter[str] = Counter()  # packets that can hold TCP where it is not looked for
@@ -65,7 +65,13 @@ class Converter:
         self._notes: dict[Session, list[str]] = {}
         self._hindsight = Hindsight(self._write)
         self._table = SessionTable(self._hindsight.add, ports)
+        self._runs = Runs(self._table.directions, self._portion)
         source.on_idle = self._idle
+
+    @property
+    def packets(self) -> int:
+        """Packets so far."""
+        return self._packets + self._runs.packets
 
     @property
     def sessions(self) -> int:
@@ -118,20 +124,15 @@ class Converter:
         self._output.finish(self._of_all())
 
     def _read(self) -> None:
-        directions = self._table.directions
-        portion = b""
-        for interface, now_ns, data, start, end, missing, _ in read_packets(self._source, max_packet=_MAX_PACKET):
-            self.packets += 1
-            link_type = interface.link_type
-            if data is not portion:
-                portion, view = data, memoryview(data)
-                self._portion(now_ns, len(data))
-            if link_type == ETHERNET and end - start > 14 and data[start + 12] == 8 and not data[start + 13]:
-                at = start + 14  # IPv4, as most are
-            else:
-                at = self._ip_header(link_type, data, start, end)
-                if at < 0:
-                    continue
+        directions, runs = self._table.directions, self._runs
+        packets = read_packets(self._source, max_packet=_MAX_PACKET, take_run=runs.blocks, take_records=runs.records)
+        for interface, now_ns, data, start, end, missing, _ in packets:
+            self._packets += 1
+            if data is not runs.portion:
+                runs.begins(now_ns, data)
+            at = self._ip_header(interface.link_type, data, start, end)
+            if at < 0:
+                continue
             found = tcp_segment(data, at, end)
             if found is None:
                 data, found = self._fragment(now_ns, data, at, end, missing)
@@ -141,7 +142,8 @@ class Converter:
             size = stop - begin
             payload: Buffer = b""
             if size > 0:
-                payload = data[begin:stop] if size < _OWN_COPY or data is not portion else view[begin:stop]
+                own = size < OWN_COPY or data is not runs.portion
+                payload = data[begin:stop] if own else runs.view[begin:stop]
             if missing:
                 self._cut += 1
             direction = directions.get(key)

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import Struct
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-ETHERNET, NULL, LOOP, RAW = 1, 0, 108, 101
+ETHERNET: Final = 1
+NULL, LOOP, RAW = 0, 108, 101
 LINUX_SLL, LINUX_SLL2, IPV4, IPV6 = 113, 276, 228, 229
 _RAW_OLD = (12, 14)
 
-FIN, SYN, RST, ACK = 1, 2, 4, 16
+FIN: Final = 1
+SYN: Final = 2
+RST: Final = 4
+ACK: Final = 16
 
 # addresses and ports as they lie in the packet, sequence number, acknowledged number, flags, where the payload begins
 # and ends, bytes of it that were not recorded
@@ -29,14 +33,15 @@ _TYPE_NAMES = {
     0x88E5: "MACsec", 0x88E7: "802.1ah", 0x8926: "VN-Tag", 0x894F: "NSH",
 }  # fmt: skip
 _TUNNELS = {4: "IPv4 in IP", 41: "IPv6 in IP", 47: "GRE", 50: "ESP", 115: "L2TP", 137: "MPLS in IP"}
-_TCP = 6
+_TCP: Final = 6
 # Hop-by-hop options, routing, destination options: next header, length. Fragments and authentication have their own.
 _EXTENSIONS = {0, 43, 60}
 _FRAGMENT, _AUTHENTICATION = 44, 51
 
 # version and header length, total length, fragment, protocol, source and destination with ports, then of TCP: sequence
 # and acknowledged number, data offset, flags
-_IPV4_TCP = Struct(">BxHxxHxBxx12sIIBB").unpack_from
+_IPV4_TCP: Final = Struct(">BxHxxHxBxx12sIIBB").unpack_from
+_Ipv4Tcp: TypeAlias = "tuple[int, int, int, int, bytes, int, int, int, int]"
 _IPV4 = Struct(">xxHxxHxBxx8s").unpack_from
 _IPV6 = Struct(">4xHBx32s").unpack_from
 _TCP_HEADER = Struct(">4sIIBB").unpack_from
@@ -54,7 +59,8 @@ def ip_finder(link_type: int) -> Callable[[bytes, int, int], int] | None:
 def tcp_segment(data: bytes, at: int, end: int) -> Segment | None:
     """The TCP segment in the IP packet at `at`, of which the recording has what lies before `end`; None if none is."""
     if end - at >= 40:
-        version, total, fragment, protocol, key, seq, ack, offset, flags = _IPV4_TCP(data, at)
+        fields: _Ipv4Tcp = _IPV4_TCP(data, at)
+        version, total, fragment, protocol, key, seq, ack, offset, flags = fields
         if version == 0x45 and protocol == _TCP and not fragment & 0x3FFF:
             start = at + 20 + (offset >> 2 & 60)
             # 0: longer than the field, or cut into packets by the network adapter only

@@ -6,10 +6,11 @@ The writers pack and write at once, on the caller's thread, with the time stamps
 from __future__ import annotations
 
 import platform
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from usbip_capture import __version__
 from usbip_capture.capture.sinks import Sink
@@ -22,7 +23,7 @@ from usbip_capture.usb.info import DeviceInfo
 from usbip_capture.usb.urb import Buffer, Completion, Urb
 
 #: Bytes that are written at a time.
-_WRITE_SIZE = 256 << 10
+_WRITE_SIZE: Final = 262_144
 
 
 @dataclass(slots=True)
@@ -53,7 +54,7 @@ class UnlinkInterface:
     last_ns: int = 0
 
 
-class Output(ABC):
+class Output(metaclass=ABCMeta):
     """The packets of the output, in order. Comments are left out where the format has no place for them."""
 
     def __init__(self, sink: Sink) -> None:

@@ -13,20 +13,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from usbip_capture.convert.link import ACK, FIN, RST, SYN
 from usbip_capture.usb.urb import Buffer
 
 #: Nanoseconds, in the time of the recording, that it is believed to have swapped packets over.
-PATIENCE_NS = 200_000_000
+PATIENCE_NS: Final = 200_000_000
 #: More than is ever on its way: the largest receive buffers that systems have by default are 6 MiB.
 MAX_HELD = 8 << 20
 _MAX_HELD_SEGMENTS = 16_384
 #: Bytes of memory that a held segment takes beside its payload, about.
 _HELD_OVERHEAD = 300
-_MASK = 0xFFFFFFFF
-_HALF = 0x80000000
+_MASK: Final = 0xFFFFFFFF
+_HALF: Final = 0x80000000
+#: Of a segment that does more than bring bytes.
+_SPECIAL: Final = 7  # FIN, SYN, RST
+#: Instead of a sequence number.
+_UNKNOWN: Final = -1
 
 
 class _Held(NamedTuple):
@@ -49,7 +53,7 @@ class Direction:
     """The bytes that one side sends.
 
     deliver(payload, timestamp_ns), gap(size, timestamp_ns) and closed(timestamp_ns) are called in order.
-    following: number of the next byte to be passed on, None until it is known. peer: the other direction.
+    following: number of the next byte to be passed on, -1 until it is known. peer: the other direction.
     clock_ns: time of what was passed on last. Bytes that had to wait in the recording only, behind a gap or behind
     packets that it has swapped, keep their own time; those behind a segment that was sent again have its time.
     retransmitted: bytes that came again.
@@ -82,8 +86,8 @@ class Direction:
         self.deliver = deliver
         self.gap = gap
         self.closed = closed
-        self.following: int | None = None
-        self.acked: int | None = None  # what this side has acknowledged last
+        self.following = _UNKNOWN
+        self.acked = _UNKNOWN  # what this side has acknowledged last
         self.retransmitted = 0
         self.clock_ns = 0
         self._held: list[_Held] = []  # a heap
@@ -103,8 +107,8 @@ class Direction:
         self.acked = ack
         if (
             seq == self.following
-            and not (self._held or missing or flags & (FIN | SYN | RST))
-            and peer.following is not None
+            and not (self._held or missing or flags & _SPECIAL)
+            and peer.following >= 0
             and not (peer.following - ack) & _HALF
         ):
             if payload:
@@ -163,9 +167,9 @@ class Direction:
             return
         if flags & SYN:
             seq = (seq + 1) & _MASK
-        if self.following is None:
+        if self.following < 0:
             self.following = seq
-        if self.peer.following is None and flags & ACK:
+        if self.peer.following < 0 and flags & ACK:
             self.peer.following = ack
         size = len(payload) + missing
         fin = bool(flags & FIN)
@@ -189,7 +193,7 @@ class Direction:
         head = heappop(self._held)
         self.clock_ns = timestamp_ns = max(head.since_ns, self.clock_ns, self.peer.clock_ns)
         self._held_bytes -= head.size
-        if self.following is None:
+        if self.following < 0:
             self.following = head.seq
         distance = self._distance(head.seq)
         if distance > 0:
@@ -216,19 +220,19 @@ class Direction:
 
     def _distance(self, seq: int) -> int:
         """Bytes from what is known to `seq`; negative if that came already."""
-        following = seq if self.following is None else self.following
+        following = seq if self.following < 0 else self.following
         distance = (seq - following) & _MASK
         return distance - (distance & _HALF) * 2
 
     def _acknowledged(self, seq: int) -> bool:
         """Whether the peer has acknowledged all before `seq`."""
         acked = self.peer.acked
-        return acked is not None and not (acked - seq) & _HALF
+        return acked >= 0 and not (acked - seq) & _HALF
 
     def _ahead_of_peer(self, ack: int) -> bool:
         """Whether the sender has seen more of the peer than was passed on."""
         following = self.peer.following
-        return following is not None and bool((following - ack) & _HALF)
+        return following >= 0 and bool((following - ack) & _HALF)
 
 
 def _nothing(*_: object) -> None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from usbip_capture.capture.sinks import Sink, StdoutSink, StreamSink, open_sink
 from usbip_capture.errors import CaptureError
-from usbip_capture.system.replacement import Replacement
 
 if TYPE_CHECKING:
     from usbip_capture.recordings.source import Source
+    from usbip_capture.system.replacement import Replacement
 
 
 class Target:
@@ -34,6 +34,8 @@ class Target:
             readable = text and sys.stdout.isatty()
             self.sink = StreamSink(sys.stdout.buffer, "standard output") if readable else StdoutSink()
         elif _is_file(path):
+            from usbip_capture.system.replacement import Replacement  # a new file is made without
+
             try:
                 self._replacement = Replacement(path)
             except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from usbip_capture.errors import CaptureError
 
@@ -19,9 +19,9 @@ MAX_INTERFACES = 4096
 MAX_TEXT = 2000
 MAX_COMMENT_TEXT = 1 << 20
 
-NANOSECONDS = 1_000_000_000
+NANOSECONDS: Final = 1_000_000_000
 #: Nanoseconds that no clock shows: such a time stamp is damaged, and reads as 0.
-END_OF_TIME = 1 << 63
+END_OF_TIME: Final = 0x8000000000000000
 
 
 @dataclass(slots=True, eq=False)
@@ -29,7 +29,8 @@ class Interface:
     """An interface of a capture; a classic pcap file has one without a name.
 
     order: byte order of its headers, as `struct` writes it: the section's, or that of the classic file.
-    multiplier, divisor, offset_ns: nanoseconds of a time stamp are ticks * multiplier // divisor + offset_ns.
+    multiplier, divisor, offset_ns: nanoseconds of a time stamp are ticks * multiplier // divisor + offset_ns; in a
+    classic file those of what is beside its seconds.
     received, dropped: as its statistics block has them, None before or without one.
     snaplen: bytes that were kept of a packet at most; 0: no limit.
     """
@@ -52,8 +53,9 @@ class Interface:
 #: portion ends where reading has come to, so that a packet's place in the file follows from its place in it.
 #: A tuple: millions are made.
 Packet: TypeAlias = "tuple[Interface, int, bytes, int, int, int, list[str]]"
-#: Takes a run of packets before they are handed out one by one: given a portion of a little-endian section, where in it
-#: a packet's block begins, and the section's interfaces, it returns where the first block begins that is not taken.
+#: Takes a run of packets before they are handed out one by one: given a portion, where in it a packet begins, with its
+#: block (of a little-endian section) or its record (of a classic file), and the interfaces, it returns where the first
+#: packet begins that is not taken.
 TakeRun: TypeAlias = "Callable[[bytes, int, list[Interface]], int]"
 
 

@@ -105,12 +105,12 @@ class _Reader:
         buffer, at = self._stream.first, 0
         have = len(buffer)
         while True:
+            if takes:
+                at = self._taken(buffer, at)
             if have - at < _FRAME:
                 buffer, at = self._more(buffer, at, _FRAME), 0
                 if not (have := len(buffer)):
                     return
-            if takes:
-                at = self._taken(buffer, at)
             kind, size = layout.head(buffer, at)
             if kind == _SECTION:
                 layout = self._begin_section(buffer, at)
@@ -148,7 +148,7 @@ class _Reader:
     def _taken(self, buffer: bytes, at: int) -> int:
         """Where the run of packets ends that somebody takes who need not have them one by one."""
         take, layout = self._take_run, self._layout
-        if take is None or layout.order != "<" or layout.head(buffer, at)[0] != _PACKET:
+        if take is None or layout.order != "<" or len(buffer) - at < _FRAME or layout.head(buffer, at)[0] != _PACKET:
             return at
         end = take(buffer, at, self._section)
         if end > at:

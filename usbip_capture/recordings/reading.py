@@ -45,16 +45,17 @@ def read_packets(
     *,
     max_packet: int = MAX_PACKET,
     take_run: TakeRun | None = None,
+    take_records: TakeRun | None = None,
 ) -> Iterator[Packet]:
     """The packets of a capture, in the order of the file; its interfaces, of all sections, are added to `interfaces`.
 
-    take_run: see `TakeRun`; of classic captures it takes none.
+    take_run, take_records: see `TakeRun`, of pcapng and of classic captures.
     A packet of more than `max_packet` bytes is damage: it is in memory as a whole.
     Raises CaptureError if it is not a capture; the iterator raises it where it cannot be read any further.
     """
     check_beginning(stream)
     if stream.magic in MAGIC:
-        return read_classic(stream, interfaces, max_packet)
+        return read_classic(stream, interfaces, max_packet, take_records)
     return read_blocks(stream, interfaces, max_packet, take_run)
 
 

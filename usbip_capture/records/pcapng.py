@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import BytesIO
 from struct import Struct
+from typing import Final
 
 from pcapng import FileWriter
 from pcapng.blocks import InterfaceDescription as UntypedInterfaceDescription
@@ -18,11 +19,12 @@ from usbip_capture.system.shown import lines, one_line
 
 LINKTYPE_USB_LINUX_MMAPPED = 220
 LINKTYPE_WIRESHARK_UPPER_PDU = 252
-ENHANCED_PACKET, STATISTICS = 6, 5
+ENHANCED_PACKET: Final = 6
+STATISTICS: Final = 5
 #: dumpcap ends the capture at a block longer than this.
 MAX_BLOCK = 262_144
 #: Bytes of an enhanced packet block beside the packet and its options.
-PACKET_OVERHEAD = 32
+PACKET_OVERHEAD: Final = 32
 #: Longest text of an option, in bytes, and most comments of a block: they leave room for the packet.
 MAX_TEXT = 4096
 MAX_COMMENTS = 8

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from struct import Struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from usbip_capture.errors import CaptureError
 from usbip_capture.records.pcapng import ENHANCED_PACKET, PACKET_OVERHEAD, captured_limit, pack_comments
@@ -35,37 +35,37 @@ from usbip_capture.usb.urb import (
 # interval, start_frame, xfer_flags, ndesc
 _FIELDS = "QBBBBHBBqiiII8siiII"
 HEADER = Struct("<" + _FIELDS)
-HEADER_SIZE = HEADER.size
+HEADER_SIZE: Final = 64
 # status, offset, length; 4 bytes of padding
 ISO_DESCRIPTOR = Struct("<iII4x")
 ISO_DESCRIPTOR_SIZE = ISO_DESCRIPTOR.size
 #: usbmon shows no more of them; the header still counts all of them.
 MAX_ISO_DESCRIPTORS = 128
 #: Data from this size on is handed out as a buffer of its own; below, joining is cheaper.
-OWN_BUFFER = 4096
+OWN_BUFFER: Final = 4096
 
-SUBMIT = ord("S")
-COMPLETE = ord("C")
-ERROR = ord("E")
+SUBMIT: Final = 0x53  # S
+COMPLETE: Final = 0x43  # C
+ERROR: Final = 0x45  # E
 
-_NO_SETUP_FLAG = ord("-")
-_DATA_LATER = ord("<")  # submit of an inward URB
-_DATA_EARLIER = ord(">")  # completion of an outward URB
+_NO_SETUP_FLAG: Final = 0x2D  # -
+_DATA_LATER: Final = 0x3C  # <, submit of an inward URB
+_DATA_EARLIER: Final = 0x3E  # >, completion of an outward URB
 
 # Head of the enhanced packet block (type, total length, interface, timestamp high and low, captured length, original
 # length), then the header: one call packs both.
-_BLOCK = Struct("<IIIIIII" + _FIELDS).pack
+_BLOCK: Final = Struct("<IIIIIII" + _FIELDS).pack
 # Up to so much data, one call packs the whole block, where nothing is cut and nothing is commented.
 _SMALL = 512
-_ISO_COUNTS = Struct("<ii")
-_TOTAL = Struct("<I").pack
-_PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
+_ISO_COUNTS: Final = Struct("<ii")
+_TOTAL: Final = Struct("<I").pack
+_PADDING: Final = (b"", b"\0\0\0", b"\0\0", b"\0")
 # The kernel sets URB_DIR_IN itself, and USBIP_URB_DMA_MAP_SG only on the way to the wire.
-_KEPT_FLAGS = 0xFFFFFFFF & ~0x40000 & ~FLAG_DIR_IN
+_KEPT_FLAGS: Final = 0xFFFBFDFF
 
-_CONTROL = TransferType.CONTROL
-_BULK = TransferType.BULK
-_ISOCHRONOUS = TransferType.ISOCHRONOUS
+_CONTROL: Final = TransferType.CONTROL
+_BULK: Final = TransferType.BULK
+_ISOCHRONOUS: Final = TransferType.ISOCHRONOUS
 
 
 class IsoDescriptor(NamedTuple):
@@ -149,12 +149,12 @@ class UsbmonPacker:
         setup, flag_setup = NO_SETUP, _NO_SETUP_FLAG
         interval = start_frame = 0
         descriptors = b""
-        if kind == _CONTROL:
+        if kind is _CONTROL:
             setup, flag_setup = urb.setup, 0
             epnum = epnum | DIR_IN if setup[0] & DIR_IN and (setup[6] or setup[7]) else epnum & ~DIR_IN
-        elif kind != _BULK:
+        elif kind is not _BULK:
             interval = _rounded_down(urb.interval)
-            if kind == _ISOCHRONOUS:
+            if kind is _ISOCHRONOUS:
                 start_frame = urb.start_frame
                 setup = _ISO_COUNTS.pack(0, len(urb.packets))
                 shown = urb.packets[:MAX_ISO_DESCRIPTORS]
@@ -186,12 +186,12 @@ class UsbmonPacker:
         setup = NO_SETUP
         interval = start_frame = 0
         descriptors, whole = b"", length
-        if kind == _CONTROL:
+        if kind is _CONTROL:
             asked = urb.setup
             epnum = epnum | DIR_IN if asked[0] & DIR_IN and (asked[6] or asked[7]) else epnum & ~DIR_IN
-        elif kind != _BULK:
+        elif kind is not _BULK:
             interval = _rounded_down(urb.interval)
-            if kind == _ISOCHRONOUS:
+            if kind is _ISOCHRONOUS:
                 start_frame = completion.start_frame
                 setup = _ISO_COUNTS.pack(completion.error_count, len(urb.packets))
                 shown = _done_packets(urb, completion)
@@ -200,7 +200,7 @@ class UsbmonPacker:
                 whole = len(data)
         if epnum & DIR_IN:
             flag_data, flags = 0, urb.flags & _KEPT_FLAGS | FLAG_DIR_IN
-            if flags & SHORT_NOT_OK and not status and length < urb.length and kind != _ISOCHRONOUS:
+            if flags & SHORT_NOT_OK and not status and length < urb.length and kind is not _ISOCHRONOUS:
                 status = -EREMOTEIO
         else:
             data, whole = b"", 0

@@ -25,7 +25,7 @@ class TransferType(IntEnum):
 
 
 # transfer_flags, the same numbers in the kernel's URB_* and USBIP_URB_*.
-SHORT_NOT_OK = 0x0001
+SHORT_NOT_OK: Final = 0x0001
 ISO_ASAP = 0x0002
 NO_TRANSFER_DMA_MAP = 0x0004
 ZERO_PACKET = 0x0040

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from usbip_capture.errors import RemoteProtocolError
 from usbip_capture.usb.info import DeviceInfo, Speed
@@ -80,10 +80,13 @@ _HALF = 1 << 31
 
 T = TypeVar("T")
 
-_CONTROL = TransferType.CONTROL
-_BULK = TransferType.BULK
-_INTERRUPT = TransferType.INTERRUPT
-_ISO = TransferType.ISOCHRONOUS
+_CONTROL: Final = TransferType.CONTROL
+_BULK: Final = TransferType.BULK
+_INTERRUPT: Final = TransferType.INTERRUPT
+_ISO: Final = TransferType.ISOCHRONOUS
+# As the fields of `structs` come.
+_Command: TypeAlias = "tuple[int, int, int, int, int, int, int, int, int, int, bytes]"
+_Reply: TypeAlias = "tuple[int, int, int, int, int, int, int, int, int, int]"
 _UNKNOWN = "message of unknown kind from the {}"
 _ISO_WITH_HOLE = "isochronous URB with a gap in it"
 
@@ -152,9 +155,8 @@ class Observer(Follower):
     def _command(self, stream: Stream, data: Buffer, at: int, size: int, timestamp_ns: int) -> int:
         if size < HEADER_SIZE or data[at]:
             return self._request(stream, data, at, size, timestamp_ns)
-        command, seqnum, devid, direction, ep, flags, length, start_frame, count, interval, setup = (
-            CMD_SUBMIT.unpack_from(data, at)
-        )
+        fields: _Command = CMD_SUBMIT.unpack_from(data, at)
+        command, seqnum, devid, direction, ep, flags, length, start_frame, count, interval, setup = fields
         if command != USBIP_CMD_SUBMIT:
             return self._unlink(stream, data, at, timestamp_ns)
         if direction > 1 or ep > 15 or not 0 <= length <= MAX_OBSERVED:
@@ -274,14 +276,13 @@ class Observer(Follower):
     def _reply(self, stream: Stream, data: Buffer, at: int, size: int, timestamp_ns: int) -> int:
         if size < HEADER_SIZE or data[at] or self._listing:
             return self._operation_reply(stream, data, at, size, timestamp_ns)
-        command, seqnum, _, _, _, status, actual, start_frame, count, errors = RET_SUBMIT.unpack_from(data, at)
+        fields: _Reply = RET_SUBMIT.unpack_from(data, at)
+        command, seqnum, _, _, _, status, actual, start_frame, count, errors = fields
         if command != USBIP_RET_SUBMIT:
             return self._unlink_reply(stream, data, at, timestamp_ns)
-        urb = self._pending.get(seqnum)
+        urb = self._pending.get(seqnum) or self._ghosts.get(seqnum)
         if urb is None:
-            urb = self._ghosts.get(seqnum)
-            if urb is None:
-                return self._lose(stream, "RET_SUBMIT without its CMD_SUBMIT", timestamp_ns)
+            return self._lose(stream, "RET_SUBMIT without its CMD_SUBMIT", timestamp_ns)
         try:
             if urb.transfer_type is not _ISO and 0 <= actual <= urb.length:
                 length, packets_length = (actual if urb.endpoint & DIR_IN else 0), 0
