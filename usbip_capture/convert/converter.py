@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 
 from usbip_capture.convert.fragments import Fragments
 from usbip_capture.convert.hindsight import Hindsight
@@ -186,6 +186,7 @@ class Converter:
     # -- events, when they are old enough
 
     def _write(self, session: Session, event: Event) -> None:
+        comments: Sequence[str] = ()
         if type(event) is Submitted:
             interface = self._of_session.get(session)
             if interface is None:
@@ -193,14 +194,16 @@ class Converter:
                 return
             timestamp_ns, seqnum, urb, data = event
             self.urbs += 1
-            comments = self._notes.pop(session, []) if self._notes else ()
+            if self._notes:
+                comments = self._notes.pop(session, ())
             self._output.submitted(interface, timestamp_ns, session.number << 32 | seqnum, urb, data, comments)
         elif type(event) is Completed:
             interface = self._of_session.get(session)
             if interface is None:
                 return
             timestamp_ns, seqnum, urb, completion, unlink = event
-            comments = self._notes.pop(session, []) if self._notes else ()
+            if self._notes:
+                comments = self._notes.pop(session, ())
             if unlink:
                 comments = (*comments, unlink_comment(unlink))
             self._output.completed(interface, timestamp_ns, session.number << 32 | seqnum, urb, completion, comments)

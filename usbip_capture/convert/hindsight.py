@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from usbip_capture.convert.sessions import Session
-from usbip_capture.wire.hindsight import Held
+from usbip_capture.wire.hindsight import Held, Owner
 from usbip_capture.wire.observed import Event, Unlink
 
 #: How long a CMD_UNLINK may be on its way while the reply is, in nanoseconds of the recording.
@@ -29,7 +29,7 @@ class Hindsight(Held):
         self._sizes: deque[int] = deque([0])  # bytes of each portion
         self._bytes = 0
 
-    def add(self, session: Session, events: list[Event]) -> None:
+    def add(self, session: Owner, events: list[Event]) -> None:
         """The next events of a session."""
         items = self.items
         for event in events:

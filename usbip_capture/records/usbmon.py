@@ -216,7 +216,7 @@ class UsbmonPacker:
         descriptors: bytes, data: Buffer, whole: int, comments: Sequence[str],
     ) -> int:  # fmt: skip
         """`whole`: the true length of the data, of which `data` may be but a part."""
-        seconds, rest = divmod(timestamp_ns, 1_000_000_000)
+        seconds, rest = timestamp_ns // 1_000_000_000, timestamp_ns % 1_000_000_000
         if type(data) is bytes and (size := len(data)) <= self._small and not comments and not descriptors:
             pack, captured, total = _small(size)
             block = pack(

@@ -301,7 +301,8 @@ class Statistics:
             self._learnt += size
             if self._learnt > MAX_LEARNT:
                 return
-        self._device(totals, key).saw_control(setup, status, portion[start + data_at : end])
+        begin = min(start + data_at, end)
+        self._device(totals, key).saw_control(setup, status, portion[begin:end])
 
     def _passes(self, totals: InterfaceTotals, key: int, status: int, length: int, pending: Pending | None) -> bool:
         assert self._test is not None

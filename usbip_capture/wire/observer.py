@@ -84,6 +84,8 @@ _CONTROL: Final = TransferType.CONTROL
 _BULK: Final = TransferType.BULK
 _INTERRUPT: Final = TransferType.INTERRUPT
 _ISO: Final = TransferType.ISOCHRONOUS
+# Makes an event of its fields, without the function in Python that calling its class is.
+_event: Final = tuple.__new__
 # As the fields of `structs` come.
 _Command: TypeAlias = "tuple[int, int, int, int, int, int, int, int, int, int, bytes]"
 _Reply: TypeAlias = "tuple[int, int, int, int, int, int, int, int, int, int]"
@@ -188,7 +190,7 @@ class Observer(Follower):
         self._pending[seqnum] = urb
         self._newest = seqnum
         end = at + (stream.hole if 0 < stream.hole < body else body)
-        self._events.append(Submitted(timestamp_ns, seqnum, urb, data[at + HEADER_SIZE : end]))
+        self._events.append(_event(Submitted, (timestamp_ns, seqnum, urb, data[at + HEADER_SIZE : end])))
         return total
 
     def _iso_length(
@@ -313,7 +315,7 @@ class Observer(Follower):
         else:
             packets = unpack_iso(data[end : end + packets_length])
             completion = Completion(status, actual, data[body:end], start_frame, errors, packets)
-        self._events.append(Completed(timestamp_ns, seqnum, urb, completion, unlink))
+        self._events.append(_event(Completed, (timestamp_ns, seqnum, urb, completion, unlink)))
         if urb.transfer_type is _CONTROL:
             self._learn(urb, completion)
         return total

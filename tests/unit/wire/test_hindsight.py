@@ -29,7 +29,7 @@ class Users:
 
     def add(self, owner: object, *events: Event) -> None:
         self._by_age.add(owner, list(events))
-        self._by_portions.add(owner, list(events))  # type: ignore[arg-type]
+        self._by_portions.add(owner, list(events))
 
     def at(self, now_ns: int) -> None:
         self._by_age.release(now_ns)
