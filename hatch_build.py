@@ -56,7 +56,6 @@ MODULES = """
     server/session server/replies
     relay/forwarding relay/backlog relay/observation relay/captures relay/relay
     syslog/message syslog/framing
-    wire/observed wire/following wire/observer wire/hindsight
     recordings/packets recordings/urb_events
     convert/link convert/reassembly convert/sessions convert/hindsight convert/runs convert/output convert/converter
     usb/histogram report/timeline report/statistics report/runs
