@@ -53,7 +53,9 @@ MODULES = """
     capture/channel capture/event_queue capture/remarks
     devices/remote
     host/handle host/transfers host/opened
-    server/session server/replies
+    server/session server/replies server/figures
+    devices/libusb/slots devices/libusb/flights devices/libusb/in_flight devices/libusb/budget devices/libusb/checks
+    devices/libusb/events devices/libusb/handle devices/libusb/device
     relay/forwarding relay/backlog relay/observation relay/captures relay/relay
     syslog/message syslog/framing
     recordings/packets recordings/urb_events

@@ -134,7 +134,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, PythonGuest() as guest, PythonGuest() as client:
         image = Path(folder, "disk.img")
         image.write_bytes(bytes(DISK_SIZE))
-        guest.add(ROOT / "usbip_capture")
+        guest.add(ROOT / "usbip_capture", *ROOT.glob("usbip_capture__mypyc*"))  # the latter where it is compiled
         client.run("modprobe -a vhci-hcd usb-storage sd_mod")
         lending = Lending(guest)
         busid = lending.lend("storage", "xhci", file=image)

@@ -1,10 +1,11 @@
-"""Our server against `pyusbip`: the same device, on the same simulated libusb, the same client of a bare socket.
+"""Our server on a simulated libusb, with the capture off and on, and against `pyusbip` if its file is given.
 
-pyusbip is no part of this project: its file is given. It is repaired as far as it starts, in memory: names that asyncio
-does not have any more, and the port. Each server is a process of its own, in rounds by turns, so that ratios hold
-while the machine's speed drifts. Data is checked for its length only.
+The same device and the same client of a bare socket for each; each server is a process of its own, in rounds by turns,
+so that ratios hold while the machine's speed drifts. Data is checked for its length only. The microseconds are those
+of the server's processor for a URB, its simulated libusb among them. pyusbip is no part of this project. It is repaired
+as far as it starts, in memory: names that asyncio does not have any more, and the port.
 
-    python bench/local_server.py path/to/pyusbip.py [--rounds 5] [--seconds 0.5]
+    python bench/local_server.py [path/to/pyusbip.py] [--rounds 5] [--seconds 0.5]
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ from usbip_capture.usb.setup import get_descriptor, set_configuration
 from usbip_capture.wire import structs
 
 BULK_SIZE = 64 << 10
-GOALS = {"ours": 2.0, "ours, with capture": 1.5}
+OURS, CAPTURED = "ours", "ours, with capture"
+#: Times as many as pyusbip has.
+GOALS = {OURS: 2.0, CAPTURED: 1.5}
 #: What pyusbip has that Python has not any more; each must be there once.
 REPAIRS = {
     "loop = asyncio.get_event_loop()": "loop = asyncio.new_event_loop()",
@@ -153,28 +156,37 @@ MEASURES: dict[str, Callable[[Client, float], float]] = {
 }
 
 
-def measured(server: str, path: str, seconds: float) -> Iterator[tuple[str, float]]:
-    """Of a server that is started for it."""
+def measured(server: str, path: str, seconds: float) -> Iterator[tuple[str, tuple[float, float]]]:
+    """A second, and the microseconds of the processor for each, of a server that is started for it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, __file__, path, "--serve", server, "--port", str(port)]
+    command = [sys.executable, __file__, *([path] if path else []), "--serve", server, "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # where pyusbip prints a line for each URB
     try:
         client = Client(port, f"{INFO.busnum}-{INFO.devnum}" if server == "pyusbip" else BUSID)
         client.control(1, 0.1)
         for name, measure in MEASURES.items():
-            yield name, measure(client, seconds)
+            began, cpu = time.perf_counter(), _cpu_seconds(process.pid)
+            rate = measure(client, seconds)
+            cpu = _cpu_seconds(process.pid) - cpu
+            yield name, (rate, cpu * 1e6 / (rate * (time.perf_counter() - began)))
         client.close()
     finally:
         process.kill()
         process.wait()
 
 
+def _cpu_seconds(process: int) -> float:
+    """What all of its threads have used. Ref: proc(5), /proc/pid/stat"""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> None:
     """Print medians over all rounds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pyusbip", help="its file, pyusbip.py")
+    parser.add_argument("pyusbip", nargs="?", default="", help="its file, pyusbip.py")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.5, help="for each measurement")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
@@ -189,18 +201,28 @@ def main() -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
-    print(f"pyusbip is repaired as far as it starts, {len(REPAIRS) - 1} lines: {', '.join(list(REPAIRS)[:-1])}")
+    theirs = ["pyusbip"] if args.pyusbip else []
+    if theirs:
+        print(f"pyusbip is repaired as far as it starts, {len(REPAIRS) - 1} lines: {', '.join(list(REPAIRS)[:-1])}")
     rounds = [
-        {server: dict(measured(server, args.pyusbip, args.seconds)) for server in ("pyusbip", *GOALS)}
+        {server: dict(measured(server, args.pyusbip, args.seconds)) for server in (*theirs, *GOALS)}
         for _ in range(args.rounds)
     ]
     for name in MEASURES:
-        theirs = statistics.median(found["pyusbip"][name] for found in rounds)
-        print(f"{name}: pyusbip {theirs:.0f}/s")
-        for server, goal in GOALS.items():
-            rate = statistics.median(found[server][name] for found in rounds)
-            ratio = statistics.median(found[server][name] / found["pyusbip"][name] for found in rounds)
-            print(f"    {server}: {rate:.0f}/s, {ratio:.2f} times as many (at least {goal:g})")
+        print(f"{name}:")
+        for server in (*theirs, *GOALS):
+            rate, cpu = (statistics.median(found[server][name][part] for found in rounds) for part in (0, 1))
+            line = f"    {server:18} {rate:6.0f}/s, {cpu:5.1f} us"
+            if server == CAPTURED:
+                line += f", {_ratio(rounds, name, OURS, CAPTURED):.2f} times as dear (at most 1.15)"
+            if theirs and server in GOALS:
+                line += f", {_ratio(rounds, name, server, 'pyusbip'):.2f} times pyusbip (at least {GOALS[server]:g})"
+            print(line)
+
+
+def _ratio(rounds: list[dict[str, dict[str, tuple[float, float]]]], name: str, one: str, other: str) -> float:
+    """How many times as many one of them has as the other: the median of the rounds."""
+    return statistics.median(found[one][name][0] / found[other][name][0] for found in rounds)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ class Context(simulated_usb1.USBContext):
         self._poll.poll()
         self.handleEventsTimeout()
 
-    def handleEventsTimeout(self) -> None:
+    def handleEventsTimeout(self, tv: float = 0) -> None:
         try:
             os.eventfd_read(self.signal)
         except BlockingIOError:

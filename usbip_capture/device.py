@@ -112,6 +112,19 @@ class Transfer:
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
+class Waiter(metaclass=ABCMeta):
+    """See `Device.waiter`: transfers finish on the thread that waits; those of other devices may, too."""
+
+    @abstractmethod
+    def wait(self) -> bool:
+        """Until the descriptor is readable: True; False if this cannot wait any more, and `end` is to be called."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """To be called before the thread waits for anything else. May be called again."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Device(metaclass=ABCMeta):
     """Runs URBs. May finish a transfer before `submit` returns, and from any thread; never loses one.
 
@@ -164,6 +177,12 @@ class Device(metaclass=ABCMeta):
         Once, by this thread, however often it was asked for. False: there is no such moment, and it will not be called.
         """
         return False
+
+    def waiter(self, fileno: int) -> Waiter | None:
+        """For a thread that waits for this descriptor to be readable: what waits for it, and handles the events of the
+        device meanwhile, so that no other thread has to. None: nothing of this kind, or not now.
+        """
+        return None
 
     @abstractmethod
     def abandon(self, transfer: Transfer) -> None:
@@ -238,6 +257,9 @@ class Around(Device):
 
     def afterwards(self, call: Callable[[], None]) -> bool:
         return self._device.afterwards(call)
+
+    def waiter(self, fileno: int) -> Waiter | None:
+        return self._device.waiter(fileno)
 
     def close(self) -> None:
         self._device.close()

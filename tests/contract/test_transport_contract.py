@@ -452,6 +452,9 @@ def test_a_connection_that_tcp_gives_up_has_not_just_timed_out() -> None:
 
         family = socket.AF_INET
 
+        def fileno(self) -> int:
+            return -1
+
         def settimeout(self, _: object) -> None:
             pass
 

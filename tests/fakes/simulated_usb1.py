@@ -7,6 +7,8 @@ what raises which error.
 
 from __future__ import annotations
 
+import select
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -112,6 +114,9 @@ class USBContext:
         self.held = False
         self.is_open = False
         self.handling = 0
+        # One is readable while there is something to handle; made when somebody waits for it.
+        self.signals: tuple[socket.socket, socket.socket] | None = None
+        self.is_signalled = False
         self.callbacks: dict[object, Callable[[Any, Any, int], object]] = {}
         self._finalizer_dict: dict[int, Any] = {}
         self._USBContext__close = SimpleNamespace(detach=lambda: None)
@@ -125,6 +130,8 @@ class USBContext:
     def close(self) -> None:
         assert not self.handling, "libusb aborts the process: another thread handles events"
         self.is_open = False
+        for signal in self.signals or ():
+            signal.close()
 
     def getDeviceIterator(self, skip_on_error: bool = False) -> Iterator[USBDevice]:
         return iter(self.listed if self.module.lags else list(self.module.attached))
@@ -146,33 +153,62 @@ class USBContext:
     def post(self, event: Callable[[], object]) -> None:
         with self.changed:
             self.events.append(event)
-            self.changed.notify_all()
+            self._notify()
 
     def hold(self, on: bool) -> None:
         """Callbacks come late: none until this is ended."""
         with self.changed:
             self.held = on
-            self.changed.notify_all()
+            self._notify()
 
-    def handleEvents(self) -> None:
+    def getPollFDList(self) -> list[tuple[int, int]]:
         assert self.is_open, "the context is closed"
         with self.changed:
+            if self.signals is None:
+                self.signals = socket.socketpair()
+                self._notify()
+        return [(self.signals[0].fileno(), select.POLLIN)]
+
+    def handleEvents(self) -> None:
+        self._handle(None)
+
+    def handleEventsTimeout(self, tv: float = 0) -> None:
+        self._handle(tv)
+
+    def _handle(self, timeout: float | None) -> None:
+        assert self.is_open, "the context is closed"
+        with self.changed:
+            assert not self.handling, "two threads handle events"
             self.handling += 1
             try:
-                self.changed.wait_for(lambda: (self.events and not self.held) or self.interrupted)
+                self.changed.wait_for(self._is_due, timeout)
                 self.interrupted = False
                 events = [] if self.held else list(self.events)
                 if events:
                     self.events.clear()
+                self._notify()
             finally:
                 self.handling -= 1
         for event in events:
             event()
 
+    def _is_due(self) -> bool:
+        return bool(self.events and not self.held) or self.interrupted
+
+    def _notify(self) -> None:
+        """Wake who handles events, or waits for the descriptor. `changed` is held."""
+        self.changed.notify_all()
+        if self.signals is not None and self.is_open and self._is_due() != self.is_signalled:
+            self.is_signalled = not self.is_signalled
+            if self.is_signalled:
+                self.signals[1].send(b"!")
+            else:
+                self.signals[0].recv(1)
+
     def interruptEventHandler(self) -> None:
         with self.changed:
             self.interrupted = True
-            self.changed.notify_all()
+            self._notify()
 
 
 class USBDevice:

@@ -94,11 +94,13 @@ class Transport(metaclass=ABCMeta):
     """A stream of bytes to one peer. One thread at a time receives, another one may send meanwhile, any shuts it down.
 
     peer: who is there, for sentences and logs: an address, or a text. opening: seconds that its first bytes may take
-    beside what they take otherwise, because what carries them still connects.
+    beside what they take otherwise, because what carries them still connects. fileno: readable whenever `receive` would
+    not wait; -1 if there is no such descriptor.
     """
 
     peer: str
     opening: float = 0.0
+    fileno: int = -1
 
     @abstractmethod
     def receive_into(self, buffer: memoryview, timeout: float | None) -> int:
@@ -170,6 +172,7 @@ class SocketTransport(Transport):
 
     def __init__(self, sock: socket.socket, peer: str) -> None:
         self.peer = peer
+        self.fileno = sock.fileno()
         self._sock = self._sender = sock
         self._recv_into = sock.recv_into
         self._limit: float | None = None
@@ -247,7 +250,7 @@ class SocketTransport(Transport):
         if sock.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_USER_TIMEOUT"):
             # It would also end connections whose receiver has been too busy to take anything for a while.
             _set_option(sock, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
-        return NonBlocking(sock.fileno(), sock.recv, sock.send, _nothing)
+        return NonBlocking(sock.fileno(), sock.recv, sock.send, int)
 
     def end_sending(self) -> None:
         self._sock.shutdown(socket.SHUT_WR)
@@ -380,10 +383,6 @@ def _in_terms_of_transports(error: OSError) -> OSError:
     if isinstance(error, TimeoutError) and error.errno is not None:
         return ConnectionAbortedError(error.errno, error.strerror)
     return error
-
-
-def _nothing() -> int:
-    return 0
 
 
 def _timeval(seconds: float) -> bytes:

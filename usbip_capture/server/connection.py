@@ -318,14 +318,18 @@ class Connection:
 
     def _urbs(self, session: Session) -> None:
         receive, handle = self._transport.receive, session.receive
-        while not self._ending:  # what is on its way may come even then
-            try:
-                data = receive(_RECEIVE_SIZE, None)
-            except TimeoutError:  # after an hour, perhaps: who only waits for its device may do so
-                continue
-            if not data:
-                return
-            handle(data)
+        try:
+            while not self._ending:  # what is on its way may come even then
+                session.wait()
+                try:
+                    data = receive(_RECEIVE_SIZE, None)
+                except TimeoutError:  # after an hour, perhaps: who only waits for its device may do so
+                    continue
+                if not data:
+                    return
+                handle(data)
+        finally:
+            session.stop_waiting()
 
     def _release(self) -> None:
         """The next client may have the device."""

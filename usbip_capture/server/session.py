@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from time import perf_counter_ns
 
-from usbip_capture.device import Device, Transfer
+from usbip_capture.device import Device, Transfer, Waiter
 from usbip_capture.errors import RemoteProtocolError
 from usbip_capture.net.transport import Transport
 from usbip_capture.server.client import Client
@@ -26,7 +26,7 @@ _DESCRIPTOR_TIMEOUT = 5.0
 
 
 class Session:
-    """Runs the client's URBs on `device`. `receive` is called by the connection's thread only.
+    """Runs the client's URBs on `device`. `wait` and `receive` are called by the connection's thread only.
 
     transport: not used by anybody else for sending from now on. end: disconnects the client, with the reason; called
     from any thread, must not wait. in_flight, address: where its bytes are counted, and for whom. figures: where its
@@ -55,6 +55,8 @@ class Session:
         self._replies = Replies(transport, self._replying, end)
         self._in_flight, self._address = in_flight or InFlight(), address
         self._figures, self._before = figures, figures.totals if figures is not None else Totals()
+        self._fileno = transport.fileno
+        self._waiter: Waiter | None = None
         self._fewest = self._most = 0  # bytes that may be pending until it is looked at again
         self._in_flight.join(address, self._flying)
 
@@ -64,6 +66,20 @@ class Session:
         self._device.watch(lambda reason: self._end(reason or "its device is gone"))
         with self._replying:
             self._replies.send([self._conn.import_reply(info, self._type_of)])
+
+    def wait(self) -> None:
+        """Wait until the client has sent something, or return at once where this thread has nothing to do meanwhile."""
+        waiter = self._waiter
+        if waiter is None and self._fileno >= 0:
+            waiter = self._waiter = self._device.waiter(self._fileno)
+        if waiter is not None and not waiter.wait():
+            self.stop_waiting()
+
+    def stop_waiting(self) -> None:
+        """To be called before the thread that calls `wait` waits for anything else."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.end()
 
     def receive(self, data: bytes) -> None:
         """What the client has sent: run or unlink its URBs. Raises RemoteProtocolError.
@@ -85,6 +101,7 @@ class Session:
         if not self._fewest <= (pending := self._conn.pending_bytes) <= self._most:
             self._look_at_bytes(pending)
         if self._replies.unsent > CROWDED:
+            self.stop_waiting()
             self._replies.wait_for_room()
 
     def with_counts(self, client: Client) -> Client:

@@ -13,7 +13,7 @@ from usbip_capture.device import Device
 from usbip_capture.devices import holders, uses
 from usbip_capture.devices.libusb import statuses
 from usbip_capture.devices.libusb.bus import LocalBus
-from usbip_capture.devices.libusb.slots import Failure
+from usbip_capture.devices.libusb.statuses import Failure
 from usbip_capture.errors import DeviceNotFound, ImportRefused, UsbipError
 from usbip_capture.servers.address import LOCAL, Selector, ServerAddress, listing
 from usbip_capture.system.shown import one_line

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+from collections.abc import Callable
 from typing import Protocol
 from weakref import ref
 
@@ -34,6 +35,17 @@ def close_at_exit(thing: Closable) -> None:
     atexit.register(_close_all)  # what is registered last is called first
     key = id(thing)
     _open[key] = ref(thing, lambda _: _open.pop(key, None))
+
+
+class AtExit:
+    """Has `close` called when the interpreter ends, if whoever keeps this is still there.
+
+    For classes that have no weak references of their own, as those of the compiled build.
+    """
+
+    def __init__(self, close: Callable[[], None]) -> None:
+        self.close = close
+        close_at_exit(self)
 
 
 def _close_all() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import weakref
 from collections.abc import Iterator
 from functools import partial
 
@@ -21,6 +20,7 @@ from usbip_capture.devices.libusb import in_flight, local_device
 from usbip_capture.devices.libusb.budget import Budget
 from usbip_capture.devices.libusb.device import LibusbDevice
 from usbip_capture.errors import DeviceNotFound
+from usbip_capture.system.compiling import build
 from usbip_capture.usb import setup as requests
 from usbip_capture.usb.status import ECONNRESET, ENOMEM, ESHUTDOWN
 from usbip_capture.usb.urb import Completion, TransferType, Urb
@@ -503,7 +503,8 @@ def test_a_child_uses_nothing_of_it(usb: LocalUsb) -> None:
 
 def test_many_clients_leave_nothing_behind(usb: LocalUsb) -> None:
     threads = threading.active_count() + 2  # libusb's, and the one that looks for devices
-    opened: list[weakref.ref[LibusbDevice]] = []
+    gc.collect()
+    before = sum(isinstance(thing, LibusbDevice) for thing in gc.get_objects())
     for _ in range(100):
         device = usb.bus.devices()[0].open(reset=True)
         reading = submitted(device, bulk_in())
@@ -511,16 +512,16 @@ def test_many_clients_leave_nothing_behind(usb: LocalUsb) -> None:
         assert status(device, reading) == 0
         submitted(device, bulk_in())
         device.close()
-        opened.append(weakref.ref(device))
     del device
     gc.collect()
-    assert [ref for ref in opened if ref() is not None] == []
+    assert sum(isinstance(thing, LibusbDevice) for thing in gc.get_objects()) <= before
     assert threading.active_count() <= threads
     assert len(usb.libusb._handles) == 0
     assert usb.raw.flying == {}
     assert usb.module.used == 0
 
 
+@pytest.mark.skipif(build() == "compiled", reason="it patches a method, and compiled code calls that directly")
 def test_nothing_is_let_go_while_the_device_is_released(usb: LocalUsb) -> None:
     """What usbfs had no memory for is queued again, although the device has begun to be closed."""
     device = usb.open()

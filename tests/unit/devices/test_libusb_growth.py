@@ -17,8 +17,8 @@ from tests.growth import assert_grows_linearly
 from tests.waiting import wait_until
 from usbip_capture.demo.device import BULK_IN, BULK_OUT
 from usbip_capture.device import Transfer
-from usbip_capture.devices.libusb import binding
 from usbip_capture.devices.libusb import device as device_module
+from usbip_capture.devices.libusb import handle
 from usbip_capture.devices.libusb.budget import Budget
 from usbip_capture.devices.libusb.device import LibusbDevice
 from usbip_capture.usb.status import ECONNRESET
@@ -78,7 +78,7 @@ class Data(bytearray):
 
 @pytest.mark.parametrize("end", ["while it is open", "when it is closed"])
 def test_data_is_forgotten(end: str, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(binding, "_MAX_LARGE", 4)
+    monkeypatch.setattr(handle, "_MAX_LARGE", 4)
     gc.disable()  # what is part of a cycle might stay for long
     stack.callback(gc.enable)
     usb = stack.enter_context(local_usb())

@@ -1,4 +1,4 @@
-"""libusb, by python-libusb1: with `slots`, all that knows the names of `usb1`, which is imported when first needed.
+"""libusb, by python-libusb1: all that knows the names of `usb1`, with `handle` and `slots`; imported when first needed.
 
 libusb-package's library is preferred to the system's: that of Debian 12 aborts the process when a device is unplugged
 at the wrong moment, and does not notice new devices where no udevd runs.
@@ -11,12 +11,15 @@ import importlib
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from usbip_capture.devices.libusb import statuses
-from usbip_capture.devices.libusb.slots import Failure, Slot, called
+from usbip_capture.devices.libusb.events import EventHandling
+from usbip_capture.devices.libusb.handle import Handle, kept
+from usbip_capture.devices.libusb.slots import called
+from usbip_capture.devices.libusb.statuses import Failure
 from usbip_capture.errors import UsbipError
 from usbip_capture.system.at_exit import close_at_exit
 from usbip_capture.system.forks import disown_in_children
@@ -24,18 +27,6 @@ from usbip_capture.system.forks import disown_in_children
 log = logging.getLogger(__name__)
 #: What it needs of other packages.
 PACKAGES = ("usb1", "libusb_package")
-
-#: Seconds that the event thread may need to come back from libusb.
-_STOP_PATIENCE = 2.0
-#: Packets of isochronous transfers that are kept for the next one.
-_ISO_SIZES = (8, 32, 128, 1024)
-#: Idle transfers that a device keeps, of each size.
-_MAX_IDLE = 64
-#: How many of them may keep a buffer of more bytes than that: usb1 has the last one until it gets another.
-_MAX_LARGE, _LARGE = 16, 64 << 10
-#: What stays as it is to the end: what cannot be closed, and in a forked child all of its parent's, as usb1's
-#: finalizers would reap the parent's transfers.
-_kept: list[object] = []
 
 
 class LibusbMissing(UsbipError):
@@ -85,7 +76,7 @@ def loaded_version() -> str:
 
 
 class Libusb:
-    """A context of libusb and the thread that handles its events, one for the process: `Libusb.shared()`.
+    """A context of libusb, with its events, one for the process: `Libusb.shared()`.
 
     usb1: the module, if it is loaded already. Raises LibusbMissing, and UsbipError when libusb does not start.
     """
@@ -101,12 +92,9 @@ class Libusb:
         except self._usb1.USBError as error:
             raise UsbipError(f"libusb does not start: {error}: is there a USB controller?") from error
         self._closing = self._retired = False
-        self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._handles: set[Handle] = set()
-        self._afterwards: dict[Callable[[], None], None] = {}  # of the event thread
-        self._asked = False  # whether the event thread comes round
-        self._turned = threading.Condition()
+        self._events = EventHandling(self._usb1, self._context)
         disown_in_children(self)
         close_at_exit(self)
 
@@ -145,8 +133,9 @@ class Libusb:
         with self._lock:
             if self._closing:
                 raise Failure(statuses.ERROR_NO_DEVICE)
-            handle = Handle(self, self._usb1, called(self._usb1, device.open))
+            handle = Handle(self._usb1, called(self._usb1, device.open), self._events, self._forget)
             self._handles.add(handle)
+        self._events.renew()
         return handle
 
     @property
@@ -182,58 +171,12 @@ class Libusb:
             self._context.hotplugDeregisterCallback(registered)
 
     def start(self) -> None:
-        """Have the event thread. Raises UsbipError if none can be had."""
-        with self._lock:
-            if self._thread is not None or self._closing:
-                return
-            thread = threading.Thread(target=self._handle_events, name="libusb-events", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError as error:
-                raise UsbipError(f"no thread for libusb: {error}: end other programs") from error
-            self._thread = thread
-
-    @property
-    def on_event_thread(self) -> bool:
-        """Whether this is the thread that all callbacks are called on."""
-        return threading.current_thread() is self._thread
-
-    def afterwards(self, call: Callable[[], None]) -> bool:
-        """See `Handle.afterwards`."""
-        if threading.current_thread() is not self._thread:
-            return False
-        self._afterwards[call] = None
-        return True
+        """Have events handled. Raises UsbipError if there is no thread for it."""
+        self._events.start()
 
     def answers(self, timeout: float) -> bool:
-        """Whether the event thread comes round within `timeout` seconds; True if there is none yet."""
-        with self._turned:
-            if self._thread is None or self._closing:
-                return True
-            self._asked = True
-            self._context.interruptEventHandler()
-            return self._turned.wait_for(lambda: not self._asked or self._closing, timeout)
-
-    def _handle_events(self) -> None:
-        usb1 = self._usb1
-        while not self._closing:
-            if self._asked:
-                with self._turned:
-                    self._asked = False
-                    self._turned.notify_all()
-            try:
-                self._context.handleEvents()
-            except usb1.USBErrorInterrupted:
-                pass
-            except usb1.USBError as error:
-                log.error("libusb cannot handle events: %s", error)
-                threading.Event().wait(0.1)
-            while self._afterwards:
-                call, _ = self._afterwards.popitem()
-                try:
-                    call()
-                except Exception:
-                    log.exception("what was to be done after events of libusb failed")
+        """Whether who handles events comes round within `timeout` seconds; True if nobody does yet."""
+        return self._events.answers(timeout)
 
     def close(self) -> None:
         """End the thread, then the context: the other way round libusb aborts the process."""
@@ -244,140 +187,31 @@ class Libusb:
         self._end()
 
     def _end(self) -> None:
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            self._context.interruptEventHandler()
-            thread.join(_STOP_PATIENCE)
-            if thread.is_alive():
-                log.warning("libusb does not return from its events; it stays open")
-                _kept.append(self._context)
-                return
-        self._context.close()
+        if self._events.end():
+            self._context.close()
+        else:
+            log.warning("libusb does not return from its events; it stays open")
+            kept.append(self._context)
 
-    def forgotten(self, handle: Handle) -> None:
-        """A handle was closed."""
+    def _forget(self, handle: Handle) -> None:
+        """It was closed."""
         with self._lock:
             self._handles.discard(handle)
+        self._events.renew()
         if self._retired:
             self.retire()
 
     def forked(self) -> None:
         """In a child process: all of it is the parent's."""
         self._closing = True
+        self._events.forked()
         Libusb._sharing = threading.Lock()
         Libusb._shared = None
         for thing in (self._context, *(part for handle in self._handles for part in handle.parts())):
-            _kept.append(thing)
+            kept.append(thing)
             for finalizer in list(getattr(thing, "_finalizer_dict", {}).values()):
                 finalizer.detach()
         getattr(self._context, "_USBContext__close").detach()  # noqa: B009  of usb1, where nothing else leads to it
-
-
-class Handle:
-    """An opened device. All methods raise Failure, and block while the device does what it is asked for."""
-
-    def __init__(self, libusb: Libusb, usb1: Any, handle: Any) -> None:
-        self._libusb = libusb
-        self._usb1 = usb1
-        self._handle = handle
-        self._idle: dict[int, list[Slot]] = {}
-
-    @property
-    def on_event_thread(self) -> bool:
-        """Whether this is the thread that transfers finish on."""
-        return self._libusb.on_event_thread
-
-    def afterwards(self, call: Callable[[], None]) -> bool:
-        """On the event thread: True, and `call` is called, once, when it has handled the events that came together."""
-        return self._libusb.afterwards(call)
-
-    def parts(self) -> Iterator[Any]:
-        """The objects of `usb1` behind it."""
-        yield self._handle
-        yield self._handle.getDevice()
-
-    def configuration(self) -> int:
-        """bConfigurationValue of the active one, 0 for none."""
-        return int(called(self._usb1, self._handle.getConfiguration))
-
-    def set_configuration(self, value: int) -> None:
-        """0 for none. No interface may be claimed."""
-        called(self._usb1, self._handle.setConfiguration, value or -1)
-
-    def claim(self, interface: int) -> None:
-        """Have an interface for this process."""
-        called(self._usb1, self._handle.claimInterface, interface)
-
-    def release(self, interface: int) -> None:
-        """Its alternate setting is 0 again."""
-        called(self._usb1, self._handle.releaseInterface, interface)
-
-    def has_driver(self, interface: int) -> bool:
-        """Whether the kernel's driver is bound to an interface; False where that is unknown."""
-        try:
-            return bool(called(self._usb1, self._handle.kernelDriverActive, interface))
-        except Failure:
-            return False
-
-    def detach(self, interface: int) -> bool:
-        """Unbind the kernel's driver; False if it had none, or the system knows no such thing."""
-        try:
-            called(self._usb1, self._handle.detachKernelDriver, interface)
-        except Failure as failure:
-            if failure.code in (statuses.ERROR_NOT_FOUND, statuses.ERROR_NOT_SUPPORTED):
-                return False
-            raise
-        return True
-
-    def attach(self, interface: int) -> None:
-        """Let the kernel bind a driver again."""
-        called(self._usb1, self._handle.attachKernelDriver, interface)
-
-    def set_interface(self, interface: int, alternate: int) -> None:
-        """Select an alternate setting of a claimed interface."""
-        called(self._usb1, self._handle.setInterfaceAltSetting, interface, alternate)
-
-    def clear_halt(self, endpoint: int) -> None:
-        """CLEAR_FEATURE(ENDPOINT_HALT), and the host's data toggle with it."""
-        called(self._usb1, self._handle.clearHalt, endpoint)
-
-    def reset(self) -> None:
-        """A port reset. ERROR_NOT_FOUND: the device came back as another one, and this handle is dead."""
-        called(self._usb1, self._handle.resetDevice)
-
-    def close(self) -> None:
-        """Never raises. No transfer may be in flight: libusb would handle events until they end."""
-        idle, self._idle = self._idle, {}
-        for slots in idle.values():
-            for slot in slots:
-                slot.close()
-        try:
-            self._handle.close()
-        except self._usb1.USBError as error:
-            log.debug("a device cannot be closed: %s", error)
-        self._libusb.forgotten(self)
-
-    def keep(self) -> None:
-        """Leave it open, with transfers in flight that do not end: closing it would wait for them."""
-        _kept.extend(self.parts())
-
-    def slot(self, packets: int = 0) -> Slot:
-        """A transfer for so many isochronous packets, perhaps used before."""
-        size = next((size for size in _ISO_SIZES if size >= packets), packets) if packets else 0
-        try:
-            return self._idle[size].pop()
-        except (KeyError, IndexError):
-            return Slot(self._usb1, called(self._usb1, self._handle.getTransfer, size), size)
-
-    def recycle(self, slot: Slot) -> None:
-        """It has ended, and nobody looks at it any more."""
-        idle = self._idle.setdefault(slot.size, [])
-        if len(slot.buffer) > _LARGE and len(idle) >= _MAX_LARGE:
-            slot.close()
-        slot.owner = slot.landed = None
-        slot.buffer = b""
-        if len(idle) < _MAX_IDLE:
-            idle.append(slot)
 
 
 def is_linux() -> bool:

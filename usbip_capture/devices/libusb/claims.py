@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable, Iterable
 
 from usbip_capture.devices.libusb import statuses
-from usbip_capture.devices.libusb.binding import Handle
-from usbip_capture.devices.libusb.slots import Failure
+from usbip_capture.devices.libusb.handle import Handle
+from usbip_capture.devices.libusb.statuses import Failure
 
 log = logging.getLogger(__name__)
 

@@ -8,19 +8,19 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from usbip_capture.device import Device, Transfer
+from usbip_capture.device import Device, Transfer, Waiter
 from usbip_capture.devices.libusb import statuses
-from usbip_capture.devices.libusb.binding import Handle
 from usbip_capture.devices.libusb.budget import Budget, usbfs_limit
 from usbip_capture.devices.libusb.checks import control_refusal, refusal
 from usbip_capture.devices.libusb.claims import Claims
 from usbip_capture.devices.libusb.flights import Flight
+from usbip_capture.devices.libusb.handle import Handle
 from usbip_capture.devices.libusb.in_flight import InFlight
 from usbip_capture.devices.libusb.requests import Requests
-from usbip_capture.devices.libusb.slots import Failure
+from usbip_capture.devices.libusb.statuses import Failure
 from usbip_capture.errors import DeviceNotFound
-from usbip_capture.system.at_exit import close_at_exit
-from usbip_capture.system.forks import disown_in_children
+from usbip_capture.system.at_exit import AtExit
+from usbip_capture.system.forks import Inheritance
 from usbip_capture.usb.descriptors import ConfigurationDescriptor
 from usbip_capture.usb.endpoints import EndpointMap
 from usbip_capture.usb.info import DeviceInfo
@@ -80,8 +80,7 @@ class LibusbDevice(Device):
         self._requests = Requests(handle, self._claims, self._endpoints, self._flights, self._doubt)
         self._worker = threading.Thread(target=self._work, name=f"libusb-{info.busid}", daemon=True)
         self._open()
-        disown_in_children(self)
-        close_at_exit(self)
+        self._inheritance, self._at_exit = Inheritance(self.forked), AtExit(self.close)
 
     def _open(self) -> None:
         try:
@@ -145,6 +144,9 @@ class LibusbDevice(Device):
     def afterwards(self, call: Callable[[], None]) -> bool:
         return self._handle.afterwards(call)
 
+    def waiter(self, fileno: int) -> Waiter | None:
+        return self._handle.waiter(fileno)
+
     def cancel(self, transfer: Transfer) -> None:
         self._flights.cancel(transfer)
 
@@ -206,30 +208,35 @@ class LibusbDevice(Device):
     # -- the worker
 
     def _work(self) -> None:
-        flights = self._flights
-        while True:
-            with flights.changed:
-                while not self._has_work():
-                    flights.changed.wait(_TRY_AGAIN if flights.starving else None)
-                    if flights.starving:
-                        break
-                if self.closed:
-                    break
-                starving = not self._has_work()
-                doubtful, self._doubtful = self._doubtful, False
-                flight = flights.jobs.popitem(last=False)[0] if flights.jobs and not doubtful else None
-                self._busy = self._busy or flight is not None
-            self.working_since = time.monotonic()
-            if starving:
-                flights.try_again()
-            elif doubtful:
-                self._look()
-            elif flight is not None:
-                self._do(flight)
+        while self._worked():
             self.working_since = 0.0
         self.working_since = time.monotonic()
         self._release()
         self.working_since = 0.0
+
+    def _worked(self) -> bool:
+        """Do what is next, when there is something; False when the device was closed."""
+        flights = self._flights
+        with flights.changed:
+            while not self._has_work():
+                flights.changed.wait(_TRY_AGAIN if flights.starving else None)
+                if flights.starving:
+                    break
+            closed = self.closed
+            if closed:
+                return False
+            starving = not self._has_work()
+            doubtful, self._doubtful = self._doubtful, False
+            flight = flights.jobs.popitem(last=False)[0] if flights.jobs and not doubtful else None
+            self._busy = self._busy or flight is not None
+        self.working_since = time.monotonic()
+        if starving:
+            flights.try_again()
+        elif doubtful:
+            self._look()
+        elif flight is not None:
+            self._do(flight)
+        return True
 
     def _has_work(self) -> bool:
         flights = self._flights

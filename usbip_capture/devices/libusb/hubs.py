@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from usbip_capture.devices.libusb import statuses
-from usbip_capture.devices.libusb.binding import Handle
-from usbip_capture.devices.libusb.slots import Failure
+from usbip_capture.devices.libusb.handle import Handle
+from usbip_capture.devices.libusb.statuses import Failure
 from usbip_capture.errors import DeviceNotFound, UsbipError
 from usbip_capture.usb.setup import CLEAR_FEATURE, GET_DESCRIPTOR, SET_FEATURE, Setup
 

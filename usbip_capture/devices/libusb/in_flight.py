@@ -17,10 +17,11 @@ from typing import TypeAlias
 
 from usbip_capture.device import Transfer
 from usbip_capture.devices.libusb import statuses
-from usbip_capture.devices.libusb.binding import Handle
 from usbip_capture.devices.libusb.budget import Budget
 from usbip_capture.devices.libusb.flights import Flight, completion_of, load, nothing
-from usbip_capture.devices.libusb.slots import Failure, Slot
+from usbip_capture.devices.libusb.handle import Handle
+from usbip_capture.devices.libusb.slots import Slot
+from usbip_capture.devices.libusb.statuses import Failure
 from usbip_capture.usb.status import ECONNRESET, EINVAL, ENOENT, ENOMEM, ESHUTDOWN
 from usbip_capture.usb.urb import TransferType
 

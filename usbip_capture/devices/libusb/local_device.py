@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from usbip_capture.devices.holders import remedy
 from usbip_capture.devices.libusb import statuses
-from usbip_capture.devices.libusb.binding import Handle, Libusb, is_linux
+from usbip_capture.devices.libusb.binding import Libusb, is_linux
 from usbip_capture.devices.libusb.device import LibusbDevice
+from usbip_capture.devices.libusb.handle import Handle
 from usbip_capture.devices.libusb.raw_descriptors import configurations_of, device_descriptor
-from usbip_capture.devices.libusb.slots import Failure
+from usbip_capture.devices.libusb.statuses import Failure
 from usbip_capture.errors import DeviceNotFound
 from usbip_capture.usb.descriptors import ConfigurationDescriptor, DeviceDescriptor, parse_configuration
 from usbip_capture.usb.info import DeviceInfo, InterfaceInfo, Speed

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from usbip_capture.devices.libusb import statuses
-from usbip_capture.devices.libusb.binding import Handle
 from usbip_capture.devices.libusb.checks import control_refusal
 from usbip_capture.devices.libusb.claims import Claims
+from usbip_capture.devices.libusb.handle import Handle
 from usbip_capture.devices.libusb.in_flight import InFlight
-from usbip_capture.devices.libusb.slots import Failure
+from usbip_capture.devices.libusb.statuses import Failure
 from usbip_capture.usb.endpoints import EndpointMap
 from usbip_capture.usb.setup import ClearHalt, HostAction, PortReset, SetConfiguration, SetInterface
 from usbip_capture.usb.status import EPIPE

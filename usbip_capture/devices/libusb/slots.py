@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from usbip_capture.devices.libusb import statuses
+from usbip_capture.devices.libusb.statuses import Failure
 from usbip_capture.usb.urb import Buffer, TransferType
 
 log = logging.getLogger(__name__)
@@ -15,15 +15,6 @@ log = logging.getLogger(__name__)
 SETUP_SIZE, MAX_CONTROL = 8, 4096
 #: Bytes of memory that a slot has of its own: copying more costs more than filling a transfer anew.
 _OWN = 16 << 10
-
-
-class Failure(Exception):
-    """libusb refused. `status`: as a URB has it; `code`: libusb_error."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(statuses.words_of(code))
-        self.code = code
-        self.status = statuses.of_error(code)
 
 
 def called(usb1: Any, function: Callable[..., Any], *arguments: object) -> Any:

@@ -78,3 +78,12 @@ def of_packet(status: int, actual_length: int, *, cancelled: bool) -> int:
     if not cancelled:
         return of_transfer(status)
     return 0 if status == COMPLETED and actual_length else -st.EXDEV
+
+
+class Failure(Exception):
+    """libusb refused. `status`: as a URB has it; `code`: libusb_error."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(words_of(code))
+        self.code = code
+        self.status = of_error(code)

@@ -1,0 +1,110 @@
+"""Who handles the events of libusb while a client is waited for: the connection's own thread, one of all of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from tests.builders.local_usb import LocalUsb, local_usb
+from tests.waiting import wait_until
+from usbip_capture.device import Around, Device, Transfer
+from usbip_capture.devices.remote import RemoteDevice, import_device
+from usbip_capture.net.connecting import connect
+from usbip_capture.net.transport import SocketTransport
+from usbip_capture.server import Server
+from usbip_capture.usb.setup import get_descriptor
+from usbip_capture.usb.urb import Completion, Urb
+
+REQUEST = Urb.control(get_descriptor(1, 0, 0, 18).pack())
+TIMEOUT = 20.0
+CONNECTION, EVENTS = "usbip-connection", "libusb-events"
+
+
+class Watched(Around):
+    """Keeps on which threads transfers finish."""
+
+    def __init__(self, device: Device) -> None:
+        super().__init__(device)
+        self.threads: list[str] = []
+
+    def submit(self, transfer: Transfer) -> None:
+        transfer.intercept(self._seen)
+        super().submit(transfer)
+
+    def _seen(self, completion: Completion) -> None:
+        self.threads.append(threading.current_thread().name)
+
+
+@contextmanager
+def served(usb: LocalUsb) -> Iterator[tuple[Watched, RemoteDevice, Server]]:
+    """The device of `usb`, as a client has it."""
+    with closing(Server()) as server:
+        device = Watched(usb.open())
+        server.add(device.info, lambda: device)
+        place = server.listen("127.0.0.1", 0)
+        client = import_device(SocketTransport(connect(*place, TIMEOUT), "the server"), device.info.busid, TIMEOUT)
+        with closing(client):
+            yield device, client, server
+
+
+def asked(client: Device) -> bool:
+    """Whether it has answered with its descriptor."""
+    return bytes(client.run(REQUEST, TIMEOUT).data[:2]) == b"\x12\x01"
+
+
+def test_the_thread_that_waits_for_the_client_handles_events() -> None:
+    with local_usb() as usb, served(usb) as (device, client, _):
+        device.threads.clear()
+        for _ in range(5):
+            assert asked(client)
+        assert device.threads == [CONNECTION] * 5
+
+
+def test_the_thread_for_events_handles_them_again_when_the_client_has_left() -> None:
+    with local_usb() as usb:
+        with served(usb) as (_, client, _):
+            assert asked(client)
+        with served(usb) as (device, client, _):
+            device.threads.clear()
+            client.close()
+            wait_until("the device is released", lambda: not device.alive)
+        other = Watched(usb.open())
+        assert asked(other)
+        assert other.threads == [EVENTS]
+
+
+def test_one_waits_at_a_time() -> None:
+    with local_usb() as usb, served(usb) as (_, client, _):
+        assert asked(client)
+        assert usb.libusb.answers(TIMEOUT)  # the one that waits answers for all
+        assert usb.libusb._events.waiter(0) is None
+
+
+def test_what_is_opened_and_closed_meanwhile_is_waited_for_from_then_on() -> None:
+    with local_usb() as usb, served(usb) as (_, client, _):
+        assert asked(client)
+        before = usb.libusb._events.descriptors
+        usb.libusb._events.renew()
+        assert usb.libusb._events.descriptors == before + 1
+        assert asked(client)
+
+
+def test_libusb_ends_while_a_client_is_waited_for() -> None:
+    with local_usb() as usb, served(usb) as (_, client, _):
+        assert asked(client)
+        usb.libusb.close()
+        assert not usb.context.is_open
+
+
+def test_where_libusb_shows_no_descriptors_the_thread_for_events_handles_them() -> None:
+    with local_usb() as usb:
+
+        def refused() -> list[tuple[int, int]]:
+            raise NotImplementedError
+
+        usb.context.getPollFDList = refused  # type: ignore[method-assign]
+        with served(usb) as (device, client, _):
+            device.threads.clear()
+            assert asked(client)
+            assert device.threads == [EVENTS]
