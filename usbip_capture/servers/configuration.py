@@ -48,7 +48,8 @@ _BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345678
 DEMO, LOCAL = "demo", "local"
 _BUILT_IN = {DEMO: "the simulated device", LOCAL: "this machine itself"}
 #: What a name or an address has besides letters and digits; `%` is in front of an IPv6 zone.
-_HOST = "-._:%"
+_MARKS = "-._:%"
+_WITHOUT_MARKS = dict.fromkeys(map(ord, _MARKS))
 _NO_PORT = -1
 #: Table -> the last text, and what it has: who has hundreds of servers looks at them one by one.
 _parsed: dict[str, tuple[str, dict[str, object]]] = {}
@@ -85,7 +86,8 @@ class ConfiguredServer:
             host, port = parse_place(address, _NO_PORT)
         except ValueError:  # LocalProtocolError, which is not imported for this
             host, port = "", 0
-        if not port or not ("://" in host or all(c.isalnum() or c in _HOST for c in host)):
+        other = host.translate(_WITHOUT_MARKS)
+        if not port or not ("://" in host or not other or other.isalnum()):
             self.problem = "it is not an address: write HOST, HOST:PORT, [IPv6]:PORT, tls://HOST or ssh://HOST"
         else:
             self.host, self.port = host, max(port, 0)

@@ -206,7 +206,10 @@ def _interface(server: KnownServer, taken: set[str]) -> str:
 
 def unique_interface(text: str, identity: str, taken: set[str]) -> str:
     """The name of an interface that is called so. identity: of what it is; taken: see `preference`, one more after."""
-    slug = "".join(c if c in _SLUG else "-" for c in text.lower()).removeprefix(_INTERFACE_PREFIX)
+    slug = text.lower()
+    if slug.strip(_SLUG):  # there is something else in it
+        slug = "".join(c if c in _SLUG else "-" for c in slug)
+    slug = slug.removeprefix(_INTERFACE_PREFIX)
     name = _INTERFACE_PREFIX + (slug[:_SLUG_LENGTH].strip("-.") or "server")
     if preference(name) in taken:
         checksum = 0

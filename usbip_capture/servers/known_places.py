@@ -51,7 +51,8 @@ def known_places(servers: list[KnownServer] | None = None) -> list[KnownPlace]:
         fields = line.split("\t")
         if len(fields) == 4 and fields[0] == "place" and all(fields):
             found.append(KnownPlace(*fields[1:]))
-    del found[MAX_PLACES:]
+            if len(found) == MAX_PLACES:
+                break
     taken = {preference(server.interface) for server in servers or all_known()} if found else set()
     for place in found:
         place.interface = unique_interface(f"place-{place.label}", f"{place.place}/{place.device}", taken)
