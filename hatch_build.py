@@ -20,6 +20,8 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).resolve().parent
 SWITCH = "USBIP_CAPTURE_COMPILED"
-#: What it may take, fetching mypy apart: about a minute of processor time is usual.
+#: What it may take, fetching mypy apart: about a minute of processor time is usual, of all processors together.
 SECONDS = 300
 #: Bytes of memory below which compiling would have the machine swap.
 MEMORY = 2 << 30
@@ -173,18 +175,41 @@ def compile_here(folder: Path) -> None:
     """C and then libraries: one with all the code, and for each module one that stands for it."""
     from mypyc.build import mypycify
     from setuptools import Distribution  # type: ignore[import-untyped]
+    from setuptools.command.build_ext import build_ext  # type: ignore[import-untyped]
+
+    class Build(build_ext):  # type: ignore[misc]
+        def build_extensions(self) -> None:
+            if os.name == "posix":
+                self.compiler.compile = all_at_once(self.compiler.compile)
+            super().build_extensions()
 
     # Of this project's configuration nothing but the stubs holds for what is compiled: it has an older Python's view.
     os.environ["MYPYPATH"] = str(ROOT / "stubs")
     options = ["--config-file=", "--follow-imports=silent", "--ignore-missing-imports", "--cache-dir", os.devnull]
     paths = [f"usbip_capture/{name}.py" for name in MODULES.split()]
     extensions = mypycify(
-        [*options, *paths], opt_level="1", debug_level="0", target_dir=str(folder / "c"), group_name="usbip_capture"
-    )
+        [*options, *paths], opt_level="1", debug_level="0", multi_file=True, target_dir=str(folder / "c"),
+        group_name="usbip_capture",
+    )  # fmt: skip
+    if os.name == "posix":
+        for extension in extensions:
+            extension.extra_compile_args.append("-w")  # to look for what to warn of takes as long as all else
     distribution = Distribution({"name": "usbip-capture", "packages": [], "ext_modules": extensions})
+    distribution.cmdclass["build_ext"] = Build
     build = distribution.get_command_obj("build_ext")
     build.build_lib, build.build_temp = str(folder / "lib"), str(folder / "temporary")
     distribution.run_command("build_ext")
+
+
+def all_at_once(compile_one: Callable[..., list[str]]) -> Callable[..., list[str]]:
+    """As setuptools' method of a compiler, which takes one file after the other, on all processors."""
+
+    def compile_all(sources: list[str], *args: Any, **options: Any) -> list[str]:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            made = pool.map(lambda source: compile_one([source], *args, **options), sources)
+            return [file for files in made for file in files]
+
+    return compile_all
 
 
 if __name__ == "__main__":

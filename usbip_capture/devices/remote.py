@@ -59,18 +59,15 @@ class RemoteDevice(Device):
         self._ended = False  # nothing is submitted any more: it is lost, or being closed
         self._closed, self._unlinked_at = False, 0.0
         self._conn: ClientConnection = ClientConnection(info.devid)
-        self._conn.on_ret_unlink = self._ret_unlink
-        self._deliver = self._finish  # bound once
+        self._conn.on_ret_unlink, self._deliver = self._ret_unlink, self._finish
         self._transport = transport
-        self._sending = threading.Lock()
-        self._reading = threading.Lock()
+        self._sending, self._reading, self._starting = threading.Lock(), threading.Lock(), threading.Lock()
         self._reads = 0  # the thread that took `_reading` last
         self._followers: dict[Transfer, None] = {}
         self._unawaited: dict[Transfer, None] = {}
         self._on_lost: Callable[[str], None] | None = None
         self._reader: threading.Thread | None = None
         self._reader_due = threading.Event()
-        self._starting = threading.Lock()
         self._inheritance = Inheritance(self.forked)
 
     def __repr__(self) -> str:

@@ -61,7 +61,7 @@ _ISO_COUNTS: Final = Struct("<ii")
 _TOTAL: Final = Struct("<I").pack
 _PADDING: Final = (b"", b"\0\0\0", b"\0\0", b"\0")
 # The kernel sets URB_DIR_IN itself, and USBIP_URB_DMA_MAP_SG only on the way to the wire.
-_KEPT_FLAGS: Final = 0xFFFBFDFF
+_KEPT_FLAGS: Final = 0xFFFFFFFF & ~0x40000 & ~FLAG_DIR_IN
 
 _CONTROL: Final = TransferType.CONTROL
 _BULK: Final = TransferType.BULK

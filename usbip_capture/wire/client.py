@@ -214,16 +214,14 @@ class ClientConnection:
                 urb, context, _ = entry
                 body = start + HEADER_SIZE
                 after = body + actual if urb.endpoint & DIR_IN else body
-                # Plain and whole, as nearly all are.
                 if after <= end and 0 <= actual <= urb.length and urb.transfer_type != _ISO:
-                    # Made before the URB is taken off: one with a reply that cannot be is still pending. And that
-                    # before it is delivered: what `deliver` does may come back to this object.
+                    # Plain and whole, as nearly all are. Made before the URB is taken off: one with a reply that cannot
+                    # be is still pending. And that before it is delivered: `deliver` may come back to this object.
                     completion = Completion(status, actual, view[body:after].tobytes() if after > body else b"")
                     is_pending = pending.pop(seqnum, None) is not None
                     if context is waiting and after == end and is_pending:
                         if self._end:
-                            self._start = self._end = 0
-                            self.free = view
+                            self._start, self._end, self.free = 0, 0, view
                         return completion
                     start, self._start, self._end = after, after, end
                     if is_pending:
