@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from types import SimpleNamespace
 
 from tests.builders.local_usb import LocalUsb, local_usb
 from tests.waiting import wait_until
 from usbip_capture.device import Around, Device, Transfer
+from usbip_capture.devices.libusb.events import ClientWaiter, EventHandling
 from usbip_capture.devices.remote import RemoteDevice, import_device
 from usbip_capture.net.connecting import connect
 from usbip_capture.net.transport import SocketTransport
@@ -88,6 +92,47 @@ def test_what_is_opened_and_closed_meanwhile_is_waited_for_from_then_on() -> Non
         usb.libusb._events.renew()
         assert usb.libusb._events.descriptors == before + 1
         assert asked(client)
+
+
+class Unplugged:
+    """A context: the descriptor of a device that is gone is reported until it is taken off the list."""
+
+    def __init__(self, gone: int, event: socket.socket, client: socket.socket) -> None:
+        self.listed = [gone, event.fileno()]
+        self.calls = 0
+        self._event, self._client = event, client
+
+    def getPollFDList(self) -> list[tuple[int, int]]:
+        return [(fileno, select.POLLIN) for fileno in self.listed]
+
+    def handleEvents(self) -> None:
+        raise AssertionError("this thread waits for a client")
+
+    def handleEventsTimeout(self) -> None:
+        self.calls += 1
+        assert self.calls < 10, "what is not listed any more is still waited for"
+        if len(self.listed) == 2:
+            del self.listed[0]
+        else:
+            self._event.recv(1)
+            self._client.send(b"a request")
+
+
+def test_a_device_that_is_gone_does_not_keep_it_awake() -> None:
+    pairs = [socket.socketpair() for _ in range(3)]
+    with ExitStack() as stack:
+        (gone, other), (event, source), (client, peer) = pairs
+        for sock in (gone, other, event, source, client, peer):
+            stack.enter_context(sock)
+        other.close()
+        source.send(b"x")
+        event.setblocking(False)
+        context = Unplugged(gone.fileno(), event, peer)
+        events = EventHandling(SimpleNamespace(USBErrorInterrupted=KeyError, USBError=KeyError), context)
+        waiter = ClientWaiter(events, client.fileno())
+        assert waiter.renewed(context)
+        assert waiter.wait()
+        assert context.calls == 2
 
 
 def test_libusb_ends_while_a_client_is_waited_for() -> None:

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 _PATIENCE = 2.0
 #: Seconds until libusb is called again when it has failed.
 _PAUSE = 0.1
+# Of a descriptor whose device is gone; libusb takes it off its list, and it is reported for ever.
+_BROKEN = sum(getattr(select, name, 0) for name in ("POLLERR", "POLLHUP", "POLLNVAL"))
 
 
 class EventHandling:
@@ -196,11 +198,13 @@ class ClientWaiter(Waiter):
             if self._descriptors != events.descriptors and not events.renewed(self):
                 return False
             is_readable = is_due = False
-            for fileno, _ in self._poll():
+            for fileno, mask in self._poll():
                 if fileno == own:
                     is_readable = True
-                else:
-                    is_due = True
+                    continue
+                is_due = True
+                if mask & _BROKEN:
+                    self._descriptors = -1
             if is_due:
                 events.handle_now()
             if is_readable:
