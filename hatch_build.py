@@ -59,7 +59,7 @@ MODULES = """
     devices/libusb/slots devices/libusb/flights devices/libusb/in_flight devices/libusb/budget devices/libusb/checks
     devices/libusb/events devices/libusb/handle devices/libusb/device
     relay/forwarding relay/backlog relay/observation relay/captures relay/relay
-    syslog/message syslog/framing
+    syslog/message syslog/framing collector/sender collector/delivery capture/log_channel capture/unlinks
     recordings/packets recordings/urb_events
     convert/link convert/reassembly convert/sessions convert/hindsight convert/runs convert/output convert/converter
     usb/histogram report/timeline report/statistics report/runs

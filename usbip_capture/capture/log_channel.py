@@ -4,44 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 from usbip_capture.capture.event_queue import EventQueue
 from usbip_capture.capture.remarks import Remark
-from usbip_capture.errors import CaptureError
 from usbip_capture.records.pcapng import LINKTYPE_WIRESHARK_UPPER_PDU, captured_limit, pack_comments, pack_packet
 
 #: Of the queue's memory, logs may take this part, so that a flood of messages leaves room for USB.
 LOG_SHARE = 4
 #: Bytes that a queued message takes beside its block.
 _BLOCK_COST = 64
-
-
-class LogTarget(Protocol):
-    """Where messages of a log are captured."""
-
-    def write(self, messages: Sequence[tuple[int, bytes, Sequence[str]]]) -> None:
-        """Capture packets: time stamp, packet with its tags, comments."""
-
-    def lost(self, count: int) -> None:
-        """So many messages were lost on their way to us."""
-
-    def note(self, text: str) -> None:
-        """Comment on the whole log."""
-
-
-@runtime_checkable
-class LogCapture(Protocol):
-    """A capture that logs can be a part of."""
-
-    @property
-    def error(self) -> CaptureError | None: ...
-
-    def add_log_interface(self, description: str) -> LogTarget:
-        """An interface of its own for a log."""
-
-    def comment(self, text: str) -> None:
-        """Comment on this moment."""
 
 
 class LogBatch:
@@ -74,17 +45,19 @@ class LogChannel:
         self.filtered = 0  # the capture filter is for URBs
         self.remarks: list[Remark] = []  # for the end of the capture
         self._queue = queue
-        self._snaplen = snaplen
+        self._snaplen, self._limit = snaplen, captured_limit(snaplen)
 
     def write(self, messages: Sequence[tuple[int, bytes, Sequence[str]]]) -> None:
         """Capture packets: time stamp, packet with its tags, comments. Never waits; what finds no room is dropped."""
         queue = self._queue
-        if queue.ended:
+        ended = queue.ended  # by another thread, between this look and the next
+        if ended:
             return
         blocks = [self._block(*message) for message in messages]
         cost = sum(map(len, blocks)) + _BLOCK_COST * len(blocks)
         with queue.lock:
-            if queue.ended:
+            ended = queue.ended
+            if ended:
                 return
             self.received += len(blocks)
             full = queue.used + min(queue.reserved, queue.max_reserved) + cost > queue.budget
@@ -111,5 +84,7 @@ class LogChannel:
             self.remarks.append(Remark(text))
 
     def _block(self, timestamp_ns: int, packet: bytes, comments: Sequence[str]) -> bytes:
+        if not comments and len(packet) <= self._limit:
+            return pack_packet(self.interface_id, timestamp_ns, packet)
         limit = captured_limit(self._snaplen, len(pack_comments(comments)) if comments else 0)
         return pack_packet(self.interface_id, timestamp_ns, packet[:limit], comments, original_length=len(packet))

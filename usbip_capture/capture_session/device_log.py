@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from usbip_capture.capture.log_channel import LogCapture
+from usbip_capture.capture.log_target import LogCapture
 from usbip_capture.capture_session.settings import LOG_CONNECT, LOG_OFF, CaptureSettings
 
 if TYPE_CHECKING:

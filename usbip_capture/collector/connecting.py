@@ -17,9 +17,11 @@ from usbip_capture.servers.recording_host import REPLAY
 
 log = logging.getLogger(__name__)
 
-#: Under a flood of messages, other threads get their turn between two reads: so little at a time, and such a gap, in
-#: seconds. Together they are the limit of what is taken, about 100 000 messages a second.
-RECEIVE_SIZE = 64 << 10
+#: Under a flood of messages, other threads get their turn between two reads: so little at a time, and a pause of such a
+#: part of the time that it took.
+RECEIVE_SIZE = 32 << 10
+PAUSE = 0.25
+#: Seconds after a read of all there was: what comes meanwhile is handled together.
 GAP = 0.002
 #: Seconds before the second attempt, and at most; each wait is twice as long as the one before.
 FIRST_RETRY, LAST_RETRY = 0.25, 10.0
@@ -106,8 +108,11 @@ class ConnectingCollector:
                     if missing and not got:  # not before: a device that serves others only takes us and hangs up
                         self._comment(f"usbip-capture: the log of {self._host} is {missing}")
                     got = True
+                    begun = time.perf_counter()
                     self._delivery.deliver(sender, sender.received(data, time.time_ns()))
-                    if self._stopping.wait(GAP) and time.monotonic() >= self._drained_by:
+                    is_all = len(data) < RECEIVE_SIZE
+                    pause = GAP if is_all else PAUSE * (time.perf_counter() - begun)
+                    if self._stopping.wait(pause) and time.monotonic() >= self._drained_by:
                         break
                 reason = "the device closed the connection"
             except OSError as error:

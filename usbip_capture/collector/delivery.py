@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from usbip_capture.capture.log_channel import LogTarget
+from usbip_capture.capture.log_target import LogTarget
 from usbip_capture.collector.counts import Counts
 from usbip_capture.collector.sender import Sender
 from usbip_capture.syslog.message import Message

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from usbip_capture.capture.log_channel import LogCapture
+from usbip_capture.capture.log_target import LogCapture
 from usbip_capture.capture.writer import PcapWriter
 from usbip_capture.collector.connecting import ConnectingCollector
 from usbip_capture.collector.counts import Counts

@@ -5,7 +5,8 @@ Ref: IETF draft-ietf-opsawg-pcapng, sections 3.5 (options), 4.1 to 4.3, 4.6
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from io import BytesIO
 from struct import Struct
 from typing import Final
@@ -42,6 +43,8 @@ _HEAD = Struct("<II")
 _PACKET = Struct("<IIIIIII")
 _STATISTICS = Struct("<IIIII")
 _TOTAL = Struct("<I")
+# Packets up to so many bytes are packed in one call.
+_SMALL = 1024
 
 
 def bounded_text(text: str) -> str:
@@ -68,12 +71,22 @@ def pack_packet(
 
     original_length: bytes of the packet before it was cut, 0 if it was not.
     """
+    size, stamp = len(data), (timestamp_ns >> 32, timestamp_ns & 0xFFFFFFFF)
+    if not comments and size <= _SMALL:
+        pack, total = _small(size)
+        return pack(ENHANCED_PACKET, total, interface_id, *stamp, size, original_length or size, data, total)
     options = pack_comments(comments)
-    padding = bytes(-len(data) % 4)
-    total = PACKET_OVERHEAD + len(data) + len(padding) + len(options)
-    stamp = timestamp_ns >> 32, timestamp_ns & 0xFFFFFFFF
-    head = _PACKET.pack(ENHANCED_PACKET, total, interface_id, *stamp, len(data), original_length or len(data))
+    padding = bytes(-size % 4)
+    total = PACKET_OVERHEAD + size + len(padding) + len(options)
+    head = _PACKET.pack(ENHANCED_PACKET, total, interface_id, *stamp, size, original_length or size)
     return b"".join([head, data, padding, options, _TOTAL.pack(total)])
+
+
+@cache
+def _small(size: int) -> tuple[Callable[..., bytes], int]:
+    """What packs a block of a packet so long, without options, and its total length."""
+    whole = Struct(f"<IIIIIII{size}s{-size % 4}xI")
+    return whole.pack, whole.size
 
 
 def pack_drops(interface_id: int, timestamp_ns: int, dropped: int) -> bytes:

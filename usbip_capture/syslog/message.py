@@ -11,6 +11,7 @@ from usbip_capture.syslog import espidf
 from usbip_capture.syslog.severity import INFO, NOTICE, SEVERITIES, USER
 from usbip_capture.syslog.timestamps import parse_rfc3339
 
+_LESS_THAN = ord("<")  # a byte order mark may stand before it
 RFC5424, RFC3164, LINE = "rfc5424", "rfc3164", "line"
 
 _PRIORITY = re.compile(r"<([0-9]{1,3})>")
@@ -56,6 +57,7 @@ class Message:
     """
 
     __slots__ = (
+        "_priority",
         "_sd",
         "_uptime_ns",
         "app_name",
@@ -83,6 +85,7 @@ class Message:
         self.severity = NOTICE
         self.timestamp = self.hostname = self.app_name = self.procid = self.msgid = self.text = self._sd = ""
         self._uptime_ns: int | None = None
+        self._priority = -1  # that its bytes begin with, in its shortest form
 
     @property
     def severity_name(self) -> str:
@@ -124,9 +127,10 @@ class Message:
             return head.encode() + espidf.without_colours(self.raw.decode("utf-8", "surrogateescape")).encode(
                 "utf-8", "surrogateescape"
             )
-        end = self.raw.index(b">")
-        priority = b"<%d" % (self.facility << 3 | self.severity)
-        return self.raw if self.raw[:end] == priority else priority + self.raw[end:]
+        priority = self.facility << 3 | self.severity
+        if priority == self._priority:
+            return self.raw
+        return b"<%d" % priority + self.raw[self.raw.index(b">") :]
 
     def __repr__(self) -> str:
         return f"<Message {self.source} {self.severity_name} {self.app_name or '-'}: {self.text[:60]!r}>"
@@ -164,7 +168,7 @@ class MessageParser:
             if data is not None:
                 message._sd = text[at : data.end()] if text[at] == "[" else ""
                 at = data.end()
-            self._fill(message, int(header[1]), text[at:])
+            self._fill(message, header[1], text[at:])
         elif (priority := _PRIORITY.match(text)) is not None and int(priority[1]) < 192:
             message.format = RFC3164
             old = _RFC3164.match(text, priority.end())
@@ -172,14 +176,17 @@ class MessageParser:
             if old is not None:
                 message.timestamp, message.hostname, message.app_name, message.procid = (g or "" for g in old.groups())
                 at = old.end()
-            self._fill(message, int(priority[1]), text[at:])
+            self._fill(message, priority[1], text[at:])
         else:
             self._line(message, text)
         self._last = message.severity, message.app_name
         return message
 
-    def _fill(self, message: Message, priority: int, text: str) -> None:
+    def _fill(self, message: Message, digits: str, text: str) -> None:
+        priority = int(digits)
         message.facility, message.severity = priority >> 3, priority & 7
+        if message.raw[0] == _LESS_THAN and (digits[0] != "0" or len(digits) == 1):
+            message._priority = priority
         text = text.removeprefix("\ufeff")
         if "\x1b" in text:
             coloured = text[0] == "\x1b"
