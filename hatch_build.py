@@ -33,6 +33,8 @@ SWITCH = "USBIP_CAPTURE_COMPILED"
 SECONDS = 300
 #: Bytes of memory below which compiling would have the machine swap.
 MEMORY = 2 << 30
+#: Compilers at a time, at most: each takes up to 150 MB.
+AT_ONCE = 8
 #: mypyc's output depends on its version; both are asked for only where they are used.
 REQUIREMENTS = ["mypy==2.4.1", "setuptools>=77"]
 # mypy's own dependencies have wheels for these; elsewhere pip would need a Rust compiler, and the installation fail.
@@ -188,8 +190,8 @@ def compile_here(folder: Path) -> None:
     options = ["--config-file=", "--follow-imports=silent", "--ignore-missing-imports", "--cache-dir", os.devnull]
     paths = [f"usbip_capture/{name}.py" for name in MODULES.split()]
     extensions = mypycify(
-        [*options, *paths], opt_level="1", debug_level="0", multi_file=True, target_dir=str(folder / "c"),
-        group_name="usbip_capture",
+        [*options, *paths], opt_level="1", debug_level="0", target_dir=str(folder / "c"), group_name="usbip_capture",
+        multi_file=os.name == "posix",
     )  # fmt: skip
     if os.name == "posix":
         for extension in extensions:
@@ -205,7 +207,7 @@ def all_at_once(compile_one: Callable[..., list[str]]) -> Callable[..., list[str
     """As setuptools' method of a compiler, which takes one file after the other, on all processors."""
 
     def compile_all(sources: list[str], *args: Any, **options: Any) -> list[str]:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, AT_ONCE)) as pool:
             made = pool.map(lambda source: compile_one([source], *args, **options), sources)
             return [file for files in made for file in files]
 

@@ -6,12 +6,13 @@ Ref: RFC 5424, 6; RFC 3164, 4 and 5
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from usbip_capture.syslog import espidf
 from usbip_capture.syslog.severity import INFO, NOTICE, SEVERITIES, USER
 from usbip_capture.syslog.timestamps import parse_rfc3339
 
-_LESS_THAN = ord("<")  # a byte order mark may stand before it
+_LESS_THAN: Final = ord("<")  # a byte order mark may stand before it
 RFC5424, RFC3164, LINE = "rfc5424", "rfc3164", "line"
 
 _PRIORITY = re.compile(r"<([0-9]{1,3})>")

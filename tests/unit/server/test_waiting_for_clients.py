@@ -6,8 +6,11 @@ import select
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from types import SimpleNamespace
+
+import pytest
 
 from tests.builders.local_usb import LocalUsb, local_usb
 from tests.waiting import wait_until
@@ -87,11 +90,87 @@ def test_one_waits_at_a_time() -> None:
 
 def test_what_is_opened_and_closed_meanwhile_is_waited_for_from_then_on() -> None:
     with local_usb() as usb, served(usb) as (_, client, _):
+        asked_for = 0
+        listed = usb.context.getPollFDList
+
+        def counted() -> list[tuple[int, int]]:
+            nonlocal asked_for
+            asked_for += 1
+            return listed()
+
+        usb.context.getPollFDList = counted  # type: ignore[method-assign]
         assert asked(client)
-        before = usb.libusb._events.descriptors
-        usb.libusb._events.renew()
-        assert usb.libusb._events.descriptors == before + 1
+        opened = usb.libusb.open(usb.libusb.devices()[0])
+        wait_until("the list is read again", lambda: asked_for == 1)
+        opened.close()
+        wait_until("and once more", lambda: asked_for == 2)
         assert asked(client)
+
+
+class Entered(threading.Condition):
+    """Counts who wants to have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wanted = 0
+
+    def __enter__(self) -> bool:
+        self.wanted += 1
+        return super().__enter__()
+
+
+def test_two_that_begin_to_wait_at_the_same_time() -> None:
+    changed = Entered()
+
+    class Slow:
+        def getPollFDList(self) -> list[tuple[int, int]]:
+            wait_until("the other one begins", lambda: changed.wanted == 2)
+            return []
+
+        def interruptEventHandler(self) -> None:
+            events._is_parked = True
+
+        handleEvents = handleEventsTimeout = interruptEventHandler
+
+    events = EventHandling(SimpleNamespace(), Slow())
+    events._changed, events._runner = changed, threading.current_thread()
+    with ThreadPoolExecutor(2) as pool:
+        found = [begun.result(TIMEOUT) for begun in [pool.submit(events.waiter, 0) for _ in range(2)]]
+    assert sorted(waiter is None for waiter in found) == [False, True]
+
+
+class Asking(Around):
+    """Asks the device itself, on the thread of the connection, before it passes a request on."""
+
+    found: Completion | None = None
+
+    def submit(self, transfer: Transfer) -> None:
+        if self.found is None:
+            self.found = self._device.run(REQUEST, TIMEOUT)
+        super().submit(transfer)
+
+
+def test_the_thread_that_waits_for_its_client_may_wait_for_the_device() -> None:
+    with local_usb() as usb, served(usb) as (device, client, _):
+        device._device = asking = Asking(device._device)
+        for _ in range(3):
+            assert asked(client)
+        assert asking.found is not None
+        assert not asking.found.status
+
+
+def test_no_thread_is_taken_for_the_one_that_handles_events_after_a_failure() -> None:
+    events = EventHandling(
+        SimpleNamespace(USBErrorInterrupted=KeyError, USBError=KeyError),
+        SimpleNamespace(handleEvents=list, handleEventsTimeout=list),
+    )
+
+    def fails() -> None:
+        raise ValueError("not an error of libusb")
+
+    with pytest.raises(ValueError, match="of libusb"):
+        events.handle(fails)
+    assert not events.is_mine
 
 
 class Unplugged:
@@ -108,7 +187,7 @@ class Unplugged:
     def handleEvents(self) -> None:
         raise AssertionError("this thread waits for a client")
 
-    def handleEventsTimeout(self) -> None:
+    def handleEventsTimeout(self, tv: float) -> None:
         self.calls += 1
         assert self.calls < 10, "what is not listed any more is still waited for"
         if len(self.listed) == 2:
@@ -129,8 +208,9 @@ def test_a_device_that_is_gone_does_not_keep_it_awake() -> None:
         event.setblocking(False)
         context = Unplugged(gone.fileno(), event, peer)
         events = EventHandling(SimpleNamespace(USBErrorInterrupted=KeyError, USBError=KeyError), context)
-        waiter = ClientWaiter(events, client.fileno())
-        assert waiter.renewed(context)
+        waiter = ClientWaiter(events, context, client.fileno())
+        assert waiter.renewed()
+        events._waiter = waiter
         assert waiter.wait()
         assert context.calls == 2
 

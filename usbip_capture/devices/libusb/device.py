@@ -147,6 +147,10 @@ class LibusbDevice(Device):
     def waiter(self, fileno: int) -> Waiter | None:
         return self._handle.waiter(fileno)
 
+    def wait(self, transfer: Transfer, timeout: float | None = None) -> bool:
+        self._handle.leave_waiter()
+        return super().wait(transfer, timeout)
+
     def cancel(self, transfer: Transfer) -> None:
         self._flights.cancel(transfer)
 
@@ -155,6 +159,7 @@ class LibusbDevice(Device):
 
     def close(self) -> None:
         flights = self._flights
+        self._handle.leave_waiter()
         with flights.changed:
             first, self.closed = not self.closed, True
             self._on_lost = None  # whose owner has this device: a cycle

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import select
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,8 +20,12 @@ from usbip_capture.errors import UsbipError
 
 log = logging.getLogger(__name__)
 
-#: Seconds that who handles events may need to come back from libusb.
+#: Seconds that each of those who handle events may need to come back from libusb.
 _PATIENCE = 2.0
+#: Seconds that the thread for events may need to hand over, and until it is asked again when it did not.
+_HAND_OVER, _ASK_AGAIN = 0.1, 1.0
+#: Seconds that libusb may wait for events that are due: while another thread closes a device it has none for us.
+_DUE = 0.001
 #: Seconds until libusb is called again when it has failed.
 _PAUSE = 0.1
 # Of a descriptor whose device is gone; libusb takes it off its list, and it is reported for ever.
@@ -35,7 +40,8 @@ class EventHandling:
         self.descriptors = 0  # counts how often libusb may have got others
         self._usb1 = usb1
         self._context = context
-        self._next, self._now = _unguarded(context.handleEvents), _unguarded(context.handleEventsTimeout)
+        self._next = _unguarded(context.handleEvents)
+        self._now = partial(_unguarded(context.handleEventsTimeout), _DUE)
         self._runner: threading.Thread | None = None
         self._handler = 0  # the thread that is in libusb, or in what that calls
         self._afterwards: dict[Callable[[], None], None] = {}  # of that thread
@@ -43,6 +49,7 @@ class EventHandling:
         self._asked = False  # whether who handles events comes round
         self._waiter: ClientWaiter | None = None
         self._is_parked = False  # the thread, while there is a waiter
+        self._ask_again = 0.0  # of time.monotonic()
 
     def start(self) -> None:
         """Have the thread. Raises UsbipError if none can be had."""
@@ -84,12 +91,14 @@ class EventHandling:
             self._context.interruptEventHandler()
 
     def end(self) -> bool:
-        """Have events handled no more; False if libusb does not return in time."""
+        """Have events handled no more; False if libusb does not return in time, or has called who calls this."""
         thread = self._runner
         with self._changed:
             self.ended = True
             self._changed.notify_all()
-        if thread is None or self.is_mine:
+        if self.is_mine:
+            return False
+        if thread is None:
             return True
         self._context.interruptEventHandler()
         with self._changed:
@@ -112,19 +121,21 @@ class EventHandling:
                 self._asked = False
                 self._changed.notify_all()
         try:
-            call()
-        except self._usb1.USBErrorInterrupted:
-            pass
-        except self._usb1.USBError as error:
-            log.error("libusb cannot handle events: %s", error)
-            threading.Event().wait(_PAUSE)
-        while self._afterwards:
-            done, _ = self._afterwards.popitem()
             try:
-                done()
-            except Exception:
-                log.exception("what was to be done after events of libusb failed")
-        self._handler = 0
+                call()
+            except self._usb1.USBErrorInterrupted:
+                pass
+            except self._usb1.USBError as error:
+                log.error("libusb cannot handle events: %s", error)
+                threading.Event().wait(_PAUSE)
+            while self._afterwards:
+                done, _ = self._afterwards.popitem()
+                try:
+                    done()
+                except Exception:
+                    log.exception("what was to be done after events of libusb failed")
+        finally:
+            self._handler = 0
 
     def handle_now(self) -> None:
         """Those that have come."""
@@ -145,18 +156,27 @@ class EventHandling:
 
     def waiter(self, fileno: int) -> Waiter | None:
         """See `Device.waiter`; None, too, if another thread waits already."""
-        if self._waiter is not None or self._runner is None or self.ended or not hasattr(select, "poll"):
+        before, ended = self._waiter, self.ended  # by other threads, between this look and the next
+        if before is not None or ended or self._runner is None or not hasattr(select, "poll"):
             return None
-        made = ClientWaiter(self, fileno)
+        if time.monotonic() < self._ask_again:
+            return None
+        made = ClientWaiter(self, self._context, fileno)
         with self._changed:
-            if self._waiter is not None or self.is_mine or not made.renewed(self._context):
+            before, ended = self._waiter, self.ended
+            if before is not None or ended or self.is_mine or not made.renewed():
                 return None
             self._waiter = made
             self._context.interruptEventHandler()
-            if self._changed.wait_for(lambda: self._is_parked or self.ended, _PATIENCE):
+            if self._changed.wait_for(lambda: self._is_parked or self.ended, _HAND_OVER):
                 return made
+        self._ask_again = time.monotonic() + _ASK_AGAIN
         self.leave(made)
         return None
+
+    def is_waiting(self, waiter: ClientWaiter) -> bool:
+        """Whether it has not left."""
+        return self._waiter is waiter
 
     def leave(self, waiter: ClientWaiter) -> None:
         """The thread handles events again."""
@@ -165,27 +185,31 @@ class EventHandling:
                 self._waiter = None
                 self._changed.notify_all()
 
-    def renewed(self, waiter: ClientWaiter) -> bool:
-        """Have `waiter` wait for what libusb waits for now; False where that is not known."""
-        return waiter.renewed(self._context)
+    def leave_here(self) -> None:
+        """For a thread that is to wait for a transfer: if it is the one that waits for a client, it does so no more."""
+        waiter = self._waiter
+        if waiter is not None and waiter.thread == threading.get_ident():
+            self.leave(waiter)
 
 
 class ClientWaiter(Waiter):
-    """Waits for a client's descriptor, and for those of libusb."""
+    """Waits for a client's descriptor, and for those of `context`. thread: the one that waits."""
 
-    def __init__(self, events: EventHandling, fileno: int) -> None:
+    def __init__(self, events: EventHandling, context: Any, fileno: int) -> None:
+        self.thread = threading.get_ident()
         self._events = events
+        self._context = context
         self._fileno = fileno
         self._descriptors = -1
         self._poll: Callable[[], list[tuple[int, int]]] = list
 
-    def renewed(self, context: Any) -> bool:
-        """Wait for what `context` has now; False where it does not show that."""
+    def renewed(self) -> bool:
+        """Wait for what libusb has now; False where it does not show that."""
         self._descriptors = self._events.descriptors
         poller = select.poll()
         poller.register(self._fileno, select.POLLIN)
         try:
-            for fileno, kind in context.getPollFDList():
+            for fileno, kind in self._context.getPollFDList() or ():
                 poller.register(fileno, kind)
         except (NotImplementedError, OSError):
             return False
@@ -194,8 +218,8 @@ class ClientWaiter(Waiter):
 
     def wait(self) -> bool:
         events, own = self._events, self._fileno
-        while not events.ended:
-            if self._descriptors != events.descriptors and not events.renewed(self):
+        while not events.ended and events.is_waiting(self):
+            if self._descriptors != events.descriptors and not self.renewed():
                 return False
             is_readable = is_due = False
             for fileno, mask in self._poll():
@@ -215,7 +239,7 @@ class ClientWaiter(Waiter):
         self._events.leave(self)
 
 
-def _unguarded(method: Callable[[], object]) -> Callable[[], object]:
+def _unguarded(method: Callable[..., object]) -> Callable[..., object]:
     """A method of a context without usb1's care that it is not closed meanwhile, for which `EventHandling.end` cares.
 
     That costs ten calls for each transfer.

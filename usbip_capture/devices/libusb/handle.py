@@ -51,6 +51,10 @@ class Handle:
         """See `Device.waiter`."""
         return self._events.waiter(fileno)
 
+    def leave_waiter(self) -> None:
+        """Before this thread waits for a transfer: whoever else can handles events meanwhile."""
+        self._events.leave_here()
+
     def parts(self) -> Iterator[Any]:
         """The objects of `usb1` behind it."""
         yield self._handle
