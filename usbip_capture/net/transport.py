@@ -220,6 +220,8 @@ class SocketTransport(Transport):
             self._send_within(SEND_TIMEOUT)
         if len(parts) == 1:
             sock.sendall(parts[0])
+        elif sum(map(len, parts)) < _JOIN_BELOW:
+            sock.sendall(b"".join(parts))
         else:
             send(sock, parts)
 

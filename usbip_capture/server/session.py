@@ -72,8 +72,10 @@ class Session:
         waiter = self._waiter
         if waiter is None and self._fileno >= 0:
             waiter = self._waiter = self._device.waiter(self._fileno)
-        if waiter is not None and not waiter.wait():
-            self.stop_waiting()
+        if waiter is not None:
+            if not waiter.wait():
+                self.stop_waiting()
+            self._keep_room()  # meanwhile, this thread may have been what sends replies
 
     def stop_waiting(self) -> None:
         """To be called before the thread that calls `wait` waits for anything else."""
@@ -100,6 +102,10 @@ class Session:
                 self._handle(event)
         if not self._fewest <= (pending := self._conn.pending_bytes) <= self._most:
             self._look_at_bytes(pending)
+        self._keep_room()
+
+    def _keep_room(self) -> None:
+        """A client that does not take its replies waits with its requests."""
         if self._replies.unsent > CROWDED:
             self.stop_waiting()
             self._replies.wait_for_room()

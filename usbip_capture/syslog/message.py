@@ -131,7 +131,8 @@ class Message:
         priority = self.facility << 3 | self.severity
         if priority == self._priority:
             return self.raw
-        return b"<%d" % priority + self.raw[self.raw.index(b">") :]
+        end = self.raw.index(b">")
+        return b"<%d" % priority + self.raw[end:]
 
     def __repr__(self) -> str:
         return f"<Message {self.source} {self.severity_name} {self.app_name or '-'}: {self.text[:60]!r}>"

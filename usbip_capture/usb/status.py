@@ -5,8 +5,6 @@ Ref: Linux Documentation/driver-api/usb/error-codes.rst; include/uapi/asm-generi
 
 from __future__ import annotations
 
-from typing import Final
-
 EPERM = 1
 ENOENT = 2
 EIO = 5
@@ -26,8 +24,8 @@ EOPNOTSUPP = 95
 ECONNRESET = 104
 ESHUTDOWN = 108
 ETIMEDOUT = 110
-EINPROGRESS: Final = 115
-EREMOTEIO: Final = 121
+EINPROGRESS = 115
+EREMOTEIO = 121
 
 # Firmware built on newlib puts its own numbers on the wire.
 NEWLIB_ETIMEDOUT = 116
