@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds that each of those who handle events may need to come back from libusb.
 _PATIENCE = 2.0
-#: Seconds that the thread for events may need to hand over, and until it is asked again when it did not.
-_HAND_OVER, _ASK_AGAIN = 0.1, 1.0
+#: Seconds that the thread for events may need to stop, and until it is asked again when it did not.
+_PARKING, _ASK_AGAIN = 0.1, 1.0
 #: Seconds that libusb may wait for events that are due: while another thread closes a device it has none for us.
 _DUE = 0.001
 #: Seconds until libusb is called again when it has failed.
@@ -168,7 +168,7 @@ class EventHandling:
                 return None
             self._waiter = made
             self._context.interruptEventHandler()
-            if self._changed.wait_for(lambda: self._is_parked or self.ended, _HAND_OVER):
+            if self._changed.wait_for(lambda: self._is_parked or self.ended, _PARKING):
                 return made
         self._ask_again = time.monotonic() + _ASK_AGAIN
         self.leave(made)
