@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from usbip_capture.collector.connecting import DRAIN_TIME, GAP, RECEIVE_SIZE
+from usbip_capture.collector.connecting import DRAIN_TIME, GAP
 from usbip_capture.collector.delivery import Delivery
 from usbip_capture.collector.drops import Drops
 from usbip_capture.collector.listen_addresses import TLS, UDP, ListenAddress
@@ -33,6 +33,8 @@ MAX_CONNECTIONS = 200
 _MAX_SENDERS = 1024
 #: Connections that the system keeps until they are accepted: as many may come between two rounds.
 _BACKLOG = 1024
+#: Bytes of a connection that are taken at a time; GAP is the pause after a round of all of them.
+_RECEIVE_SIZE = 64 << 10
 #: Datagrams, and new connections, that are taken before others have their turn.
 _DATAGRAMS, _ACCEPTS = 512, 32
 _MAX_DATAGRAM = 65536
@@ -210,9 +212,9 @@ class ListeningCollector:
             if connection.handshake and isinstance(sock, ssl.SSLSocket):
                 sock.do_handshake()
                 connection.handshake = False
-            data = sock.recv(RECEIVE_SIZE)
+            data = sock.recv(_RECEIVE_SIZE)
             while isinstance(sock, ssl.SSLSocket) and sock.pending():
-                data += sock.recv(RECEIVE_SIZE)
+                data += sock.recv(_RECEIVE_SIZE)
         except (BlockingIOError, ssl.SSLWantReadError):
             return
         except ssl.SSLWantWriteError:
